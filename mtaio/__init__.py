@@ -9,18 +9,20 @@ than ``import anyio``. Everything else is in the packages: `mtaio.core`,
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.app import Application, ErrorHandler
     from mtaio.cache import TTLCache, cached
     from mtaio.config import Settings
-    from mtaio.core import Retry, TaskExecutor
+    from mtaio.core import TaskExecutor
     from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
     from mtaio.logging import AsyncFileHandler
     from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
+    from mtaio.resilience import Retry
     from mtaio.resources import (
         ConcurrencyLimiter,
         KeyedRateLimiter,
@@ -56,8 +58,27 @@ __all__ = [
 
 __version__ = "0.2.0"
 
-_ROOMS: Final = frozenset(
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
     {
+        "mtaio.app": ("Application", "ErrorHandler"),
+        "mtaio.cache": ("TTLCache", "cached"),
+        "mtaio.config": ("Settings",),
+        "mtaio.core": ("TaskExecutor",),
+        "mtaio.events": ("Event", "EventEmitter", "EventKey", "EventPriority"),
+        "mtaio.exceptions": ("MTAIOError",),
+        "mtaio.logging": ("AsyncFileHandler",),
+        "mtaio.monitoring": ("HealthRegistry", "Probes", "ResourceMonitor"),
+        "mtaio.resilience": ("Retry",),
+        "mtaio.resources": (
+            "ConcurrencyLimiter",
+            "KeyedRateLimiter",
+            "RateLimiter",
+            "ResourceLimiter",
+            "TimeoutManager",
+        ),
+    },
+    modules=(
         "app",
         "cache",
         "config",
@@ -69,45 +90,5 @@ _ROOMS: Final = frozenset(
         "resilience",
         "resources",
         "testing",
-    }
+    ),
 )
-
-_HOMES: Final = {
-    "Application": "mtaio.app",
-    "AsyncFileHandler": "mtaio.logging",
-    "ConcurrencyLimiter": "mtaio.resources",
-    "ErrorHandler": "mtaio.app",
-    "Event": "mtaio.events",
-    "EventEmitter": "mtaio.events",
-    "EventKey": "mtaio.events",
-    "EventPriority": "mtaio.events",
-    "HealthRegistry": "mtaio.monitoring",
-    "KeyedRateLimiter": "mtaio.resources",
-    "MTAIOError": "mtaio.exceptions",
-    "Probes": "mtaio.monitoring",
-    "RateLimiter": "mtaio.resources",
-    "ResourceLimiter": "mtaio.resources",
-    "ResourceMonitor": "mtaio.monitoring",
-    "Retry": "mtaio.core",
-    "Settings": "mtaio.config",
-    "TTLCache": "mtaio.cache",
-    "TaskExecutor": "mtaio.core",
-    "TimeoutManager": "mtaio.resources",
-    "cached": "mtaio.cache",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from importlib import import_module
 
+import pytest
+
 import mtaio
 
 HEAVY = (
@@ -79,6 +81,20 @@ def test_every_name_loads_without_what_only_some_need() -> None:
     loaded = set(in_fresh_python(program).split())
     extras = {"cyclopts", "hypothesis", "opentelemetry", "pytest", "rich", "trio", "uvloop"}
     assert loaded.isdisjoint(extras)
+
+
+@pytest.mark.parametrize("package", ["mtaio", "mtaio.core", "mtaio.resilience"])
+def test_retry_loads_no_executor(package: str) -> None:
+    """A program that only retries loads neither the executor nor the other parts of a pipeline."""
+    program = f"import sys; from {package} import Retry; print(*sys.modules)"
+    loaded = {name for name in in_fresh_python(program).split() if name.startswith("mtaio.")}
+    rooms = {name for name in loaded if not name.startswith("mtaio._internal")}
+    assert rooms - {"mtaio.core"} == {
+        "mtaio.exceptions",
+        "mtaio.resilience",
+        "mtaio.resilience._budget",
+        "mtaio.resilience._retry",
+    }
 
 
 def test_rooms_are_reached_without_an_import_of_their_own() -> None:

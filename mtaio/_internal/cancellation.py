@@ -17,7 +17,6 @@ end: it would go unnoticed, and what it interrupted would look done.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, cast
 
 import anyio
@@ -46,25 +45,41 @@ ADVICE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+# No dataclasses, which would be half the time that it takes to import this module.
+
+
 class Cancelled:
     """The task was cancelled through a scope it runs in, and did nothing but stop."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class Stray:
-    """The backend's cancellation ended the task, but no scope around it is cancelled."""
+    """
+    The backend's cancellation ended the task, but no scope around it is cancelled.
 
-    error: BaseException
-    """The cancellation."""
+    Args:
+        error: The cancellation.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException = error
 
 
-@dataclass(frozen=True, slots=True)
 class Failure:
-    """The task failed."""
+    """
+    The task failed.
 
-    error: BaseException
-    """What it raised, without a cancellation that came in the same group."""
+    Args:
+        error: What it raised, without a cancellation that came in the same group.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException = error
 
 
 def classify(error: BaseException) -> Cancelled | Stray | Failure:

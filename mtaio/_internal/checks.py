@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def type_of(value: object) -> str:
@@ -92,6 +94,8 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> str:
 
 def path(name: str, value: object) -> Path:
     """Return ``value`` as a path, if there may be a file of that name."""
+    from pathlib import Path  # noqa: PLC0415 - dear, and few objects take a path
+
     try:
         accepted = Path(cast("str", value))
     except TypeError:

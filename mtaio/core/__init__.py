@@ -1,14 +1,23 @@
-"""Run functions, async and plain, many at once: the executor, retries and external pools."""
+"""
+Run functions, async and plain, many at once: the executor, retries and external pools.
+
+Each name is imported on first use: `Retry` and `Budget`, which are `mtaio.resilience`'s, do not
+load the executor.
+"""
 
 from __future__ import annotations
 
-from mtaio.core._budget import Budget, BudgetStatistics
-from mtaio.core._executor import Outcome, TaskExecutor
-from mtaio.core._retry import Retry
-from mtaio.core._statistics import ExecutorStatistics
-from mtaio.core._stream import Stream
-from mtaio.core._tasks import TaskHandle, TaskStatus
-from mtaio.core._via import ExternalPool, ExternalPoolStatistics
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
+
+if TYPE_CHECKING:
+    from mtaio.core._executor import Outcome, TaskExecutor
+    from mtaio.core._statistics import ExecutorStatistics
+    from mtaio.core._stream import Stream
+    from mtaio.core._tasks import TaskHandle, TaskStatus
+    from mtaio.core._via import ExternalPool, ExternalPoolStatistics
+    from mtaio.resilience import Budget, BudgetStatistics, Retry
 
 __all__ = [
     "Budget",
@@ -23,3 +32,15 @@ __all__ = [
     "TaskHandle",
     "TaskStatus",
 ]
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+        "mtaio.core._statistics": ("ExecutorStatistics",),
+        "mtaio.core._stream": ("Stream",),
+        "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
+        "mtaio.core._via": ("ExternalPool", "ExternalPoolStatistics"),
+        "mtaio.resilience": ("Budget", "BudgetStatistics", "Retry"),
+    },
+)

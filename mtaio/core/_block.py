@@ -27,10 +27,10 @@ from mtaio.exceptions import MTAIOError, StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from mtaio.core._retry import Retry
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task
+    from mtaio.resilience import Retry
 
 __all__ = ["MOST_KEPT", "Block"]
 

@@ -29,15 +29,16 @@ from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.signature import check_takes
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._types import Rate
+from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
-    from mtaio.core._retry import Retry
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
 
 __all__ = [
     "as_limiter",
+    "as_policy",
     "check_call",
     "check_fn",
     "check_progress",
@@ -103,6 +104,16 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
     return RateLimiter.smooth(cast("float", rate))
+
+
+def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
+    """Return the policy that the argument ``name`` means; None for a single attempt."""
+    if retry is None:
+        return None
+    if not isinstance(retry, Retry):
+        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
+        retry = Retry(attempts=retry)
+    return retry if retry.attempts > 1 else None
 
 
 # ---- what is called ----

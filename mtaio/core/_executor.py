@@ -38,6 +38,7 @@ from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
 from mtaio.core._compose import (
     as_limiter,
+    as_policy,
     check_call,
     check_fn,
     check_progress,
@@ -48,7 +49,6 @@ from mtaio.core._compose import (
 )
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
-from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
@@ -56,7 +56,7 @@ from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
-from mtaio.core._types import Options, Policy
+from mtaio.core._types import Options, Policy, read_options, show_options
 from mtaio.core._via import elsewhere
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from mtaio.core._retry import Retry
     from mtaio.core._slots import Slot
     from mtaio.core._types import (
         T1,
@@ -81,7 +80,6 @@ if TYPE_CHECKING:
         CallOptions,
         EachOptions,
         MapOptions,
-        Progress,
         Rate,
         Return,
         Returned,
@@ -90,6 +88,7 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from mtaio.core._via import Via
+    from mtaio.resilience import Retry
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -442,21 +441,15 @@ class TaskExecutor:
         errors: Return,
         **options: Unpack[MapOptions],
     ) -> list[T | Exception]: ...
+    @show_options
     async def map(
         self,
         fn: Callable[..., Any],
         /,
         *iterables: AnySource,
-        limit: int | None = None,
         ordered: bool = True,
-        timeout: float | Unset | None = UNSET,
-        rate: float | Rate | None = None,
-        retry: int | Retry | None = None,
-        via: Via | None = None,
-        chunksize: int = 1,
-        read_ahead: int = 0,
         errors: Policy = "raise",
-        on_progress: Progress | None = None,
+        **options: Unpack[EachOptions],
     ) -> list[Any]:
         """
         Call ``fn`` with every item, several at once, and return the results as a list.
@@ -470,30 +463,35 @@ class TaskExecutor:
                 one argument from each, until the shortest ends. An async generator is closed at the
                 end of the call; any other iterator may be used afterwards, perhaps a few items
                 further on.
-            limit: How many items of this call may run at once, within ``max_workers``.
             ordered: Whether results are in the order of the items, or in that of completion.
-            timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
-                for a slot, a token or a thread; None for no limit; omitted: the executor's.
-            rate: How many items may start per second, evenly spaced; or a limiter, such as a
-                `mtaio.resources.RateLimiter` or a `mtaio.redis.RedisRateLimiter`.
-            retry: Attempts per item in all; or a `Retry` policy.
-            via: For a plain function: where it is called, instead of worker threads. Any
-                ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
-                dask's ``client.get_executor()``; an `ExternalPool` around one; or
-                ``"processes"``, the executor's own, as `run_in_process`. A call that a pool has
-                begun cannot be stopped: cancelled, or out of time, it runs on by itself.
-            chunksize: With a pool, how many calls are sent to it as one, if they are short. Each is
-                still an item of its own, so ``limit`` should be several times as large.
-            read_ahead: How many items to read from an async source before they can begin, for a
-                source that is slow to answer. If the call ends early, what has been read ahead is
-                dropped. By default an item is read when it can begin, and every item that is read
-                begins: one that was read as the call is cancelled, or fails, is cancelled at the
-                first checkpoint of ``fn``.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be, with the same note.
-            on_progress: Called as ``on_progress(done, total)`` after each item; ``total`` is None
-                if the sources do not know their length.
+            **options: See below.
+
+        Keyword Args:
+            limit (int | None): How many items of this call may run at once, within ``max_workers``.
+            timeout (float | None): Seconds for each item (each attempt, with ``retry``), not
+                counting the wait for a slot, a token or a thread; None for no limit; omitted: the
+                executor's.
+            rate (float | Rate | None): How many items may start per second, evenly spaced; or a
+                limiter, such as a `mtaio.resources.RateLimiter` or a
+                `mtaio.redis.RedisRateLimiter`.
+            retry (int | Retry | None): Attempts per item in all; or a `Retry` policy.
+            via (Via | None): For a plain function: where it is called, instead of worker threads.
+                Any ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
+                dask's ``client.get_executor()``; an `ExternalPool` around one; or ``"processes"``,
+                the executor's own, as `run_in_process`. A call that a pool has begun cannot be
+                stopped: cancelled, or out of time, it runs on by itself.
+            chunksize (int): With a pool, how many calls are sent to it as one, if they are short.
+                Each is still an item of its own, so ``limit`` should be several times as large.
+            read_ahead (int): How many items to read from an async source before they can begin, for
+                a source that is slow to answer. If the call ends early, what has been read ahead is
+                dropped. By default an item is read when it can begin, and every item that is read
+                begins: one that was read as the call is cancelled, or fails, is cancelled at the
+                first checkpoint of ``fn``.
+            on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
+                ``total`` is None if the sources do not know their length.
 
         Returns:
             The results.
@@ -510,10 +508,7 @@ class TaskExecutor:
             results.append(value)
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
-        options = Options(
-            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
-        )
-        await self._pool(fn, iterables, sink, options).run()
+        await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
         return results
 
     @overload
@@ -537,20 +532,14 @@ class TaskExecutor:
         errors: Stop = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
+    @show_options
     async def for_each(
         self,
         fn: Callable[..., object],
         /,
         *iterables: AnySource,
-        limit: int | None = None,
-        timeout: float | Unset | None = UNSET,
-        rate: float | Rate | None = None,
-        retry: int | Retry | None = None,
-        via: Via | None = None,
-        chunksize: int = 1,
-        read_ahead: int = 0,
         errors: Stop = "raise",
-        on_progress: Progress | None = None,
+        **options: Unpack[EachOptions],
     ) -> None:
         """
         Call ``fn`` with every item for its effect: `map` without the list of results.
@@ -563,10 +552,8 @@ class TaskExecutor:
                 'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
                 "to run all items and raise the errors together."
             )
-        options = Options(
-            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
-        )
-        await self._pool(fn, iterables, Sink(_forget), options).run()
+        passed = read_options("for_each", options, errors)
+        await self._pool(fn, iterables, Sink(_forget), passed).run()
 
     @overload
     def stream(
@@ -637,6 +624,7 @@ class TaskExecutor:
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
+    @show_options
     def stream(
         self,
         fn: Callable[..., Any],
@@ -645,15 +633,8 @@ class TaskExecutor:
         outcomes: bool = False,
         ordered: bool = False,
         buffer: int | None = None,
-        limit: int | None = None,
-        timeout: float | Unset | None = UNSET,
-        rate: float | Rate | None = None,
-        retry: int | Retry | None = None,
-        via: Via | None = None,
-        chunksize: int = 1,
-        read_ahead: int = 0,
         errors: Policy = "raise",
-        on_progress: Progress | None = None,
+        **options: Unpack[EachOptions],
     ) -> Stream[Any]:
         """
         Return an async context manager that iterates over results as they come.
@@ -674,17 +655,10 @@ class TaskExecutor:
             buffer: How many results may wait for the consumer beyond the ``limit`` items that
                 run; as many as ``limit`` if omitted. Without a limit, how many items may run or
                 wait; 100 if omitted, at least 1.
-            limit: As for `map`.
-            timeout: As for `map`.
-            rate: As for `map`.
-            retry: As for `map`.
-            via: As for `map`.
-            chunksize: As for `map`.
-            read_ahead: As for `map`.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
                 results.
-            on_progress: As for `map`.
+            **options: As for `map`.
 
         Raises:
             ValueError, TypeError: An option makes no sense.
@@ -699,7 +673,7 @@ class TaskExecutor:
                 f"errors={errors!r}. Leave out one of them."
             )
             raise ValueError(msg)
-        at_once = self._narrowed(limit)
+        at_once = self._narrowed(options.get("limit"))
         waiting = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
         between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
         many = len(iterables) > 1
@@ -716,10 +690,7 @@ class TaskExecutor:
             sink, errors = Sink(put_value, put_error, buffer=between), "return"
         else:
             sink = Sink(between.put, buffer=between)
-        options = Options(
-            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
-        )
-        pool = self._pool(fn, iterables, sink, options)
+        pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
             pool.fn = _beside(pool.fn)
         return Stream(pool, between)
@@ -824,7 +795,8 @@ class TaskExecutor:
         try:
             sink = Sink(results.__setitem__, results=results)
             errors: Policy = "return" if return_exceptions else "raise"
-            await self._pool_of_calls(calls, sink, Options(limit, rate=rate, errors=errors)).run()
+            passed = _options_of_calls(limit, rate, errors)
+            await self._pool_of_calls(calls, sink, passed).run()
         finally:
             _close(calls)
         return tuple(results)
@@ -870,7 +842,7 @@ class TaskExecutor:
             failures.append((index, error))
 
         try:
-            options = Options(limit, rate=rate, errors="return")
+            options = _options_of_calls(limit, rate, "return")
             pool = self._pool_of_calls(calls, Sink(finish, drop_out), options)
             await pool.run()
         finally:
@@ -908,7 +880,7 @@ class TaskExecutor:
 
         close_all = partial(_close, calls)
         try:
-            options = Options(limit, rate=rate, errors="return")
+            options = _options_of_calls(limit, rate, "return")
             pool = self._pool_of_calls(calls, Sink(put_value, put_error), options)
         except BaseException:
             close_all()
@@ -1206,54 +1178,53 @@ class TaskExecutor:
         subject: object = UNSET,
     ) -> Pool:
         check_fn(fn)
-        limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress = options
-        if errors not in _POLICIES:
+        if options.errors not in _POLICIES:
             msg = (
-                f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run '
-                f'all, then raise them together) or "return" (put them among the results).'
+                f'errors={options.errors!r} is unknown. Pass "raise" (stop at the first), '
+                f'"collect" (run all, then raise them together) or "return" (put them among the '
+                f"results)."
             )
             raise ValueError(msg)
-        at_once = self._narrowed(limit)
-        if read_ahead != 0:
+        at_once = self._narrowed(options.limit)
+        if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
-            checks.count("read_ahead", read_ahead, least=0, way_out=way_out)
+            checks.count("read_ahead", options.read_ahead, least=0, way_out=way_out)
         total = None
-        if on_progress is not None:
-            check_progress(on_progress)
+        if options.on_progress is not None:
+            check_progress(options.on_progress)
             total = total_of(iterables)  # which may be slow: asked for only if it is used
-        timing = self._timing(timeout)
+        timing = self._timing(options.timeout)
         work = fn
-        if via is not None:
-            work = elsewhere(fn, via, self._processes, timing, chunksize)
+        if options.via is not None:
+            work = elsewhere(fn, options.via, self._processes, timing, options.chunksize)
             timing = self._timing(None)
-        elif chunksize != 1:
+        elif options.chunksize != 1:
             msg = (
-                f"chunksize={chunksize!r} is for calls that are sent to a pool, and via= is not "
-                f"given. Pass via=pool, or leave it out."
+                f"chunksize={options.chunksize!r} is for calls that are sent to a pool, and via= "
+                f"is not given. Pass via=pool, or leave it out."
             )
             raise ValueError(msg)
         call, watched = compose(
             work,
             timing=timing,
-            rate=as_limiter(rate),
-            retry=None if retry is None else as_policy(retry),
+            rate=as_limiter(options.rate),
+            retry=as_policy(options.retry),
             threads=self._threads,
             counters=self._counters,
             taken=subject is not None,
         )
         return Pool(
             call,
-            open_source(iterables, read_ahead),
+            open_source(iterables, options.read_ahead),
             sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,
             limit=at_once,
             slots=self._slots,
             counters=self._counters,
-            errors=errors,
+            options=options,
             timeout=watched,
             name=self._name,
-            progress=on_progress,
             total=total,
         )
 
@@ -1306,6 +1277,11 @@ def _beside(
         return args, await fn(*args)
 
     return call
+
+
+def _options_of_calls(limit: int | None, rate: float | Rate | None, errors: Policy) -> Options:
+    # Each call has the executor's timeout already.
+    return Options(limit=limit, rate=rate, errors=errors, timeout=None)
 
 
 def _forget(_index: int, _value: Any) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
-    from mtaio.core._types import Policy, Progress
+    from mtaio.core._types import Options, Progress
 
 __all__ = ["Pool", "Sink", "Worker", "take_items"]
 
@@ -104,10 +104,9 @@ class Pool:
     limit: int | None
     slots: Slots | None
     counters: Counters
-    errors: Policy = "raise"
+    options: Options
     timeout: float | None = None
     name: str | None = None
-    progress: Progress | None = None
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
 
@@ -391,7 +390,7 @@ class Pool:
         rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
             return True
-        if self.errors == "return":
+        if self.options.errors == "return":
             if self.subject is not None:
                 annotate(rest, self.subject, index, item, many=self.many)
             if self.sink.put_error is None:
@@ -401,7 +400,7 @@ class Pool:
             return False
         annotate(rest, self.subject, index, item, many=self.many)
         self.failures.append((index, rest))
-        if self.errors == "raise":
+        if self.options.errors == "raise":
             self.stop()
         elif self.sink.buffer is not None:
             self.sink.buffer.skip(index)
@@ -456,7 +455,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
 
     A worker whose items never suspend yields after 32 of them.
     """
-    fn, many, source, progress = pool.fn, pool.many, pool.source, pool.progress
+    fn, many, source, progress = pool.fn, pool.many, pool.source, pool.options.on_progress
     put, _, results, buffer = pool.sink
     queue = None if pool.slots is None else pool.slots.queue.waiters
     link, new_context = CURRENT.set, copy_context

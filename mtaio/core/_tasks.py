@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Readiness
 
     from mtaio.core._block import Block
-    from mtaio.core._retry import Retry
     from mtaio.core._slots import Request, Slot, Slots
     from mtaio.core._statistics import Counters
+    from mtaio.resilience import Retry
 
 __all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
 

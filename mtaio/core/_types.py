@@ -8,25 +8,28 @@ Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from dataclasses import dataclass, fields
 from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
     Literal,
-    NamedTuple,
     Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
+    cast,
     final,
     runtime_checkable,
 )
 
+from mtaio._internal.sentinel import UNSET, Unset
+
 if TYPE_CHECKING:
-    from mtaio._internal.sentinel import Unset
-    from mtaio.core._retry import Retry
     from mtaio.core._via import Via
+    from mtaio.resilience import Retry
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -85,6 +88,13 @@ class Rate(Protocol):
         """Wait for a token, and take it."""
 
 
+# ---- options -------------------------------------------------------------------------------------
+#
+# An option of `map`, `for_each` and `stream` is declared here, twice because type checkers know
+# ``**options`` by a TypedDict alone, which has no defaults; and it is used in `TaskExecutor._pool`.
+# Its documentation stands in the docstring of `map`.
+
+
 class CallOptions(TypedDict, total=False):
     """The options of `gather`, `race` and `as_completed`, and of all below."""
 
@@ -103,6 +113,21 @@ class EachOptions(CallOptions, total=False):
     on_progress: Progress | None
 
 
+@dataclass(slots=True, kw_only=True)
+class Options:
+    """The same with their defaults, and what to do about errors: what a pool is made from."""
+
+    limit: int | None = None
+    timeout: float | Unset | None = UNSET
+    rate: float | Rate | None = None
+    retry: int | Retry | None = None
+    via: Via | None = None
+    chunksize: int = 1
+    read_ahead: int = 0
+    on_progress: Progress | None = None
+    errors: Policy = "raise"
+
+
 class MapOptions(EachOptions, total=False):
     """The options of `map`."""
 
@@ -115,15 +140,36 @@ class StreamOptions(MapOptions, total=False):
     buffer: int | None
 
 
-class Options(NamedTuple):
-    """The options that `map`, `for_each` and `stream` share, as they were passed."""
+def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
+    """
+    Return the options of one call, as they were passed.
 
-    limit: int | None = None
-    timeout: float | Unset | None = None
-    rate: float | Rate | None = None
-    retry: int | Retry | None = None
-    via: Via | None = None
-    chunksize: int = 1
-    read_ahead: int = 0
-    errors: Policy = "raise"
-    on_progress: Progress | None = None
+    Raises:
+        TypeError: There is no option of that name.
+    """
+    for name in options:
+        if name not in Options.__slots__:
+            msg = (
+                f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
+                f"{', '.join(Options.__slots__)}, or of those that are {method}'s own."
+            )
+            raise TypeError(msg)
+    return Options(errors=errors, **options)
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def show_options(method: F) -> F:
+    """Let `inspect.signature` and `help` show each option of a method with ``**options``."""
+    shown = inspect.signature(method)
+    own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+        )
+        for each in fields(Options)
+        if each.name not in shown.parameters
+    ]
+    cast("Any", method).__signature__ = shown.replace(parameters=[*own, *options])
+    return method

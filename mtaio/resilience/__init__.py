@@ -2,21 +2,33 @@
 Calling services that fail, are slow or overloaded: a pipeline of retry, timeout, breaker and more.
 
 Promise: a cancellation is not an outcome. No part counts, retries or hedges it.
+Cost: each name is imported on first use, so a program that needs only `Retry` loads nothing else.
 """
 
 from __future__ import annotations
 
-from mtaio.core import Budget, BudgetStatistics, Retry
-from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot, AdaptiveStatistics
-from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
-from mtaio.resilience._circuit import BreakerState
-from mtaio.resilience._fallback import Fallback
-from mtaio.resilience._hedge import Hedge, HedgeStatistics
-from mtaio.resilience._order import OrderWarning
-from mtaio.resilience._part import Call, Next, Part
-from mtaio.resilience._pipeline import Pipeline
-from mtaio.resilience._statistics import FallbackStatistics, PipelineStatistics, RetryStatistics
-from mtaio.resilience._timeout import Timeout
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
+
+if TYPE_CHECKING:
+    from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot, AdaptiveStatistics
+    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
+    from mtaio.resilience._budget import Budget
+    from mtaio.resilience._circuit import BreakerState
+    from mtaio.resilience._fallback import Fallback
+    from mtaio.resilience._hedge import Hedge, HedgeStatistics
+    from mtaio.resilience._order import OrderWarning
+    from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._pipeline import Pipeline
+    from mtaio.resilience._retry import Retry
+    from mtaio.resilience._statistics import (
+        BudgetStatistics,
+        FallbackStatistics,
+        PipelineStatistics,
+        RetryStatistics,
+    )
+    from mtaio.resilience._timeout import Timeout
 
 __all__ = [
     "AdaptiveLimiter",
@@ -42,3 +54,26 @@ __all__ = [
     "RetryStatistics",
     "Timeout",
 ]
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"),
+        "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerStatistics"),
+        "mtaio.resilience._budget": ("Budget",),
+        "mtaio.resilience._circuit": ("BreakerState",),
+        "mtaio.resilience._fallback": ("Fallback",),
+        "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
+        "mtaio.resilience._order": ("OrderWarning",),
+        "mtaio.resilience._part": ("Call", "Next", "Part"),
+        "mtaio.resilience._pipeline": ("Pipeline",),
+        "mtaio.resilience._retry": ("Retry",),
+        "mtaio.resilience._statistics": (
+            "BudgetStatistics",
+            "FallbackStatistics",
+            "PipelineStatistics",
+            "RetryStatistics",
+        ),
+        "mtaio.resilience._timeout": ("Timeout",),
+    },
+)

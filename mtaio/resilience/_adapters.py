@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
-from mtaio.core import Retry
 from mtaio.resilience._part import Part
+from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,

@@ -19,7 +19,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE
-from mtaio.core import Budget
+from mtaio.resilience._budget import Budget
 from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race

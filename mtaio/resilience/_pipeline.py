@@ -28,7 +28,7 @@ from mtaio.resilience._statistics import PipelineStatistics
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from mtaio.core import Retry
+    from mtaio.resilience._retry import Retry
     from mtaio.resources import (
         ConcurrencyLimiter,
         KeyedRateLimiter,

@@ -24,7 +24,7 @@ from mtaio.resilience._alarm import Alarm
 from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
-    from mtaio.core import Budget
+    from mtaio.resilience._budget import Budget
     from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
 

@@ -1,4 +1,4 @@
-"""What a pipeline and its simple parts have done so far."""
+"""What a pipeline, its simple parts and a budget of retries have done so far."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping  # noqa: TC003 - a field's type, for those w
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtaio._internal.statistics import COUNTER, GAUGE, PARTS
-from mtaio.core import BudgetStatistics  # noqa: TC001 - a field's type, for those who ask for it
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS
 
-__all__ = ["FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
+__all__ = ["BudgetStatistics", "FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +19,22 @@ class FallbackStatistics:
     """Failed calls that it answered."""
     failed: int = field(metadata=COUNTER)
     """Failed calls that it could not answer, because its own function failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStatistics:
+    """What a `Budget` has allowed so far."""
+
+    ratio: float = field(metadata=LIMIT)
+    """Retries allowed for each call."""
+    calls: int = field(metadata=COUNTER)
+    """Calls, retries not counted."""
+    retried: int = field(metadata=COUNTER)
+    """Retries that were allowed, including those cancelled before they were made."""
+    rejected: int = field(metadata=COUNTER)
+    """Retries that were refused."""
+    available: int = field(metadata=GAUGE)
+    """Retries that would be allowed now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import pytest
 from mtaio.core import TaskExecutor
 from mtaio.core._pool import Pool, Sink, Worker, take_items
 from mtaio.core._statistics import Counters
+from mtaio.core._types import Options
 from mtaio.testing import run, settle
 from tests.injection import at_every_checkpoint, cancelled_at
 
@@ -247,6 +248,7 @@ def test_worker_whose_event_loop_is_gone() -> None:
         limit=1,
         slots=None,
         counters=Counters(),
+        options=Options(),
     )
     pool.attentive = False  # there is no task group to start workers in
     worker = take_items(pool, Worker())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_overloads
 
 import pytest
 
 from mtaio.core import TaskExecutor
-from mtaio.core._types import CallOptions, EachOptions, MapOptions, StreamOptions
+from mtaio.core._types import CallOptions, EachOptions, MapOptions, Options, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,29 @@ def test_options_are_those_of_the_method(method: Callable[..., object], typed: A
     assert overloads
     for overload in overloads:
         assert options(overload) | typed.__optional_keys__ == options(method)
+
+
+def test_each_option_is_declared_with_its_default() -> None:
+    """What a pool is made from has the options that type checkers know, of the same types."""
+    declared = {each.name: each.type for each in fields(Options) if each.name != "errors"}
+    hints = {name: kind.__forward_arg__ for name, kind in EachOptions.__annotations__.items()}
+    assert declared == hints
+
+
+def test_options_are_documented_with_map() -> None:
+    """The docstring of `map` explains each option, and says of which type it is."""
+    text = inspect.getdoc(TaskExecutor.map)
+    assert text is not None
+    documented = re.findall(r"^ {4}(\w+) \(.+?\): ", text, re.MULTILINE)
+    assert set(documented) == EachOptions.__optional_keys__
+
+
+@pytest.mark.parametrize("name", ["map", "for_each", "stream"])
+async def test_unknown_option_is_refused(name: str) -> None:
+    """A misspelt option is named, with the method and the options that there are."""
+    message = rf"^TaskExecutor\.{name}\(\) got an unexpected keyword argument 'limt'\. Pass .*limit"
+    with pytest.raises(TypeError, match=message):
+        await getattr(TaskExecutor(), name)(len, [], limt=1)
 
 
 def test_overloads_are_few() -> None:

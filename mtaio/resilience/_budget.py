@@ -15,35 +15,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
-__all__ = ["Budget", "BudgetStatistics"]
+if TYPE_CHECKING:
+    from mtaio.resilience._statistics import BudgetStatistics
+
+__all__ = ["Budget"]
 
 _SLICES = 10
 """Parts of the window; the oldest is forgotten as a whole."""
 
 _ALMOST = 1e-9
 """Ten calls at a tenth have to make one retry, however floats are rounded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetStatistics:
-    """What a `Budget` has allowed so far."""
-
-    ratio: float = field(metadata=LIMIT)
-    """Retries allowed for each call."""
-    calls: int = field(metadata=COUNTER)
-    """Calls, retries not counted."""
-    retried: int = field(metadata=COUNTER)
-    """Retries that were allowed, including those cancelled before they were made."""
-    rejected: int = field(metadata=COUNTER)
-    """Retries that were refused."""
-    available: int = field(metadata=GAUGE)
-    """Retries that would be allowed now."""
 
 
 class _Slice:
@@ -98,7 +84,7 @@ class Budget:
 
     Example:
         ```python
-        from mtaio.core import Budget, Retry
+        from mtaio.resilience import Budget, Retry
 
         patient = Retry(3, budget=Budget(0.1))
         ```
@@ -206,6 +192,8 @@ class Budget:
 
     def statistics(self) -> BudgetStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
+        from mtaio.resilience._statistics import BudgetStatistics  # noqa: PLC0415 - dear to import
+
         return BudgetStatistics(
             ratio=self._ratio,
             calls=self._all_calls,

@@ -12,7 +12,6 @@ come back together.
 from __future__ import annotations
 
 import math
-import random
 import re
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -28,8 +27,8 @@ from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import Filter, accepts, check_filter, errors_in
 from mtaio._internal.notes import note
-from mtaio.core._budget import Budget
 from mtaio.exceptions import BreakerOpenError
+from mtaio.resilience._budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,7 +73,7 @@ class Retry:
 
     Example:
         ```python
-        from mtaio.core import Budget, Retry
+        from mtaio.resilience import Budget, Retry
 
         patient = Retry(5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1))
         ```
@@ -130,11 +129,13 @@ class Retry:
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
         """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""
+        from random import random  # noqa: PLC0415 - dear to import, and most calls succeed at once
+
         try:
             longest = min(self.wait_max, self.wait_initial * self.wait_exp_base ** (attempt - 2))
         except OverflowError:
             longest = self.wait_max
-        wait = longest * (1 - self.jitter * random.random())  # noqa: S311 - no secret depends on it
+        wait = longest * (1 - self.jitter * random())  # noqa: S311 - no secret depends on it
         return wait if error is None else max(wait, *map(self._asked_by, errors_in(error)))
 
     def _asked_by(self, error: Exception) -> float:
@@ -291,13 +292,3 @@ def _seconds_in(text: str) -> float | None:
     if moment.tzinfo is None:  # "-0000", which means UTC
         moment = moment.replace(tzinfo=UTC)
     return (moment - datetime.now(UTC)).total_seconds()
-
-
-def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
-    """Return the policy that the argument ``name`` means; None for a single attempt."""
-    if retry is None:
-        return None
-    if not isinstance(retry, Retry):
-        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
-        retry = Retry(attempts=retry)
-    return retry if retry.attempts > 1 else None
