@@ -57,10 +57,13 @@ def snapshot(cls: Callable[..., S], *parts: object, **given: object) -> S:
     """
     Return the statistics of an object.
 
-    A field that is not given is read from the one part that has an attribute of its name, or of its
-    name after an underscore, which comes first. Attributes are slots and properties of the part's
-    class, and not its methods. A field that several parts have, or none, must be given: the class
-    itself refuses to be made without it.
+    A field that is not given is read from the one part that has an attribute for it. That is the
+    private one, `_name`, of the object itself, which is the part with a method `statistics`: so a
+    subclass may use the name for something else. Of any other part it is the public one, `name`.
+    Attributes are slots and properties of the part's class; its methods are none.
+
+    A field that several parts have, or none, must be given: the class of the statistics itself
+    refuses to be made without it.
 
     Args:
         cls: The class of the statistics, a dataclass.
@@ -81,16 +84,13 @@ def _sources(cls: Any, parts: tuple[type, ...]) -> tuple[tuple[str, int, str], .
         having = [
             (name, index, attribute)
             for index, part in enumerate(parts)
-            if (attribute := _attribute(part, name)) is not None
+            if isdatadescriptor(getattr(part, attribute := _attribute(part, name), None))
         ]
         if len(having) == 1:
             found += having
     return tuple(found)
 
 
-def _attribute(part: type, name: str) -> str | None:
-    """Return what the attribute for a field is called in the objects of a class."""
-    for each in (f"_{name}", name):
-        if isdatadescriptor(getattr(part, each, None)):
-            return each
-    return None
+def _attribute(part: type, name: str) -> str:
+    """Return what the attribute for a field is called, if the objects of the class have it."""
+    return f"_{name}" if hasattr(part, "statistics") else name

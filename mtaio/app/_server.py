@@ -26,7 +26,7 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.backend import is_asyncio
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
 
@@ -210,15 +210,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Return the state and the counts. Not a checkpoint; from any thread."""
-        counts = self._counts
-        return ServerStatistics(
-            in_flight=self.in_flight,
-            peak=counts.peak,
-            requests=counts.requests,
-            failed=counts.failed,
-            cancelled=counts.cancelled,
-            rejected=counts.rejected,
-        )
+        return snapshot(ServerStatistics, self._counts, in_flight=self.in_flight)
 
     async def _answer(
         self,

@@ -23,7 +23,7 @@ from uuid import uuid4
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.events import EventKey
 from mtaio.exceptions import StoreError
 from mtaio.redis import _arguments as arguments
@@ -299,17 +299,7 @@ class Bridge:
 
     def statistics(self) -> BridgeStatistics:
         """Return what the bridge has done. Not a checkpoint; any thread may call it."""
-        return BridgeStatistics(
-            sent=self._sent,
-            received=self._received,
-            claimed=self._claimed,
-            handled=self._handled,
-            failed=self._failed,
-            set_aside=self._set_aside,
-            lost=self._lost,
-            failed_calls=self._failed_calls,
-            in_hand=len(self._in_hand),
-        )
+        return snapshot(BridgeStatistics, self, in_hand=len(self._in_hand))
 
     async def _forward(self, others: list[str], event: Event[Any]) -> None:
         """Send an event, unless it came from a stream, or an earlier pattern has sent it."""

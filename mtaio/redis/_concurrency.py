@@ -26,7 +26,7 @@ from mtaio._internal.block import another_task_error
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.redis._arguments import between, check_key, check_store
@@ -499,23 +499,14 @@ class RedisConcurrencyLimiter:
 
     def statistics(self) -> RedisConcurrencyStatistics:
         """Return the state and the counters. Not a checkpoint; any thread may call it."""
-        return RedisConcurrencyStatistics(
+        return snapshot(
+            RedisConcurrencyStatistics,
+            self,
             limit=self._capacity,
             in_use=len(self._leases),
             total_in_use=self._total,
-            members=self._members,
             waiting=len(self._queue),
-            peak=self._peak,
-            acquired=self._acquired,
             granted_without_server=self._free,
-            rejected=self._rejected,
-            timed_out=self._timed_out,
-            cancelled=self._cancelled,
-            lost=self._lost,
-            wait_seconds=self._wait_seconds,
-            max_wait_seconds=self._max_wait_seconds,
-            calls=self._calls,
-            failed_calls=self._failed_calls,
         )
 
     # The queue

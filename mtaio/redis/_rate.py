@@ -22,7 +22,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
 from mtaio.redis._arguments import between, check_key, check_store, positive
 from mtaio.redis._backoff import Backoff
@@ -439,16 +439,12 @@ class RedisRateLimiter:
 
     def statistics(self) -> RedisRateLimiterStatistics:
         """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
-        return RedisRateLimiterStatistics(
+        return snapshot(
+            RedisRateLimiterStatistics,
+            self,
             waiting=len(self._queue),
-            granted=self._granted,
-            granted_without_server=self._granted_without_server,
-            cancelled=self._cancelled,
-            rejected=self._rejected,
             reserved=len(self._stock),
             lost=self._stock.lost,
-            calls=self._calls,
-            failed_calls=self._failed_calls,
             members=self._processes,
             down=int(self._down),
         )

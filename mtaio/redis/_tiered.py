@@ -36,7 +36,7 @@ from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
 from mtaio.redis import _arguments as arguments
@@ -567,19 +567,12 @@ class TieredCache(Generic[T]):
     def statistics(self) -> TieredCacheStatistics:
         """Return what the cache has done here. Not a checkpoint; any thread may call it."""
         near = self._near.statistics()
-        return TieredCacheStatistics(
+        return snapshot(
+            TieredCacheStatistics,
+            self,
             near_size=near.size,
             near_max_size=near.max_size,
             near_hits=near.hits,
-            far_hits=self._far_hits,
-            misses=self._misses,
-            loads=self._loads,
-            loads_without_server=self._loads_without_server,
-            waiting=self._waiting,
-            outdated=self._outdated,
-            changes_heard=self._changes_heard,
-            near_cleared=self._near_cleared,
-            undecodable=self._undecodable,
             failed_calls=self._failed_calls + self._breaker.failed_calls,
             listening=int(self._heard),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
+from mtaio._internal.statistics import snapshot
 from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
@@ -190,12 +191,8 @@ class _RetryPart(_Adapter):
 
     def statistics(self) -> RetryStatistics:
         budget = self.inner.budget
-        return RetryStatistics(
-            calls=self._calls,
-            retried=self._retried,
-            failed=self._failed,
-            budget=None if budget is None else budget.statistics(),
-        )
+        budgeted = None if budget is None else budget.statistics()
+        return snapshot(RetryStatistics, self, budget=budgeted)
 
 
 def _shown(value: object) -> str:

@@ -21,7 +21,7 @@ from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience._circuit import BreakerState, Circuit, Rules
 from mtaio.resilience._decorating import decorate_through
@@ -289,17 +289,8 @@ class Breaker:
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
-        return BreakerStatistics(
-            open=self._open,
-            half_open=self._half_open,
-            keys=1 if self._max_keys is None else len(self._circuits),
-            max_keys=self._max_keys,
-            calls=self._calls,
-            failed=self._failed,
-            undecided=self._undecided,
-            rejected=self._rejected,
-            opened=self._opened,
-        )
+        keys = 1 if self._max_keys is None else len(self._circuits)
+        return snapshot(BreakerStatistics, self, keys=keys)
 
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then`` while the breaker lets it."""

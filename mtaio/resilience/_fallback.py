@@ -14,6 +14,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.statistics import snapshot
 from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._statistics import FallbackStatistics
 
@@ -129,4 +130,4 @@ class Fallback:
 
     def statistics(self) -> FallbackStatistics:
         """Return how often it was used. Not a checkpoint; from any thread."""
-        return FallbackStatistics(used=self._used, failed=self._failed)
+        return snapshot(FallbackStatistics, self)

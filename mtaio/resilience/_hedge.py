@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.resilience._budget import Budget
 from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._quantile import Quantile, parse_quantile
@@ -169,13 +169,7 @@ class Hedge:
     def statistics(self) -> HedgeStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
         hedging = self._hedging
-        return HedgeStatistics(
-            calls=hedging.calls,
-            hedges=hedging.hedges,
-            wins=hedging.wins,
-            rejected=hedging.rejected,
-            after_seconds=hedging.after,
-        )
+        return snapshot(HedgeStatistics, hedging, after_seconds=hedging.after)
 
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then``, more than once if it is slow."""

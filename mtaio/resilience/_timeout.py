@@ -19,6 +19,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Deadline, current
+from mtaio._internal.statistics import snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._alarm import Alarm
 from mtaio.resilience._decorating import decorate_through
@@ -177,8 +178,4 @@ class Timeout:
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
-        return TimeoutStatistics(
-            default_timeout_seconds=self._seconds,
-            entered=self._entered,
-            timed_out=self._timed_out,
-        )
+        return snapshot(TimeoutStatistics, self, default_timeout_seconds=self._seconds)

@@ -21,7 +21,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import decorate
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -378,17 +378,12 @@ class ConcurrencyLimiter:
 
     def statistics(self) -> ConcurrencyStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
-        return ConcurrencyStatistics(
+        return snapshot(
+            ConcurrencyStatistics,
+            self,
             limit=self._capacity,
             in_use=self._in_use - self._returned,
             waiting=len(self._waiters),
-            peak=self._peak,
-            acquired=self._acquired,
-            rejected=self._rejected,
-            timed_out=self._timed_out,
-            cancelled=self._cancelled,
-            wait_seconds=self._wait_seconds,
-            max_wait_seconds=self._max_wait_seconds,
         )
 
     def _acquire(self, timeout: float | None) -> Coroutine[Any, Any, None] | None:

@@ -24,7 +24,7 @@ from mtaio._internal.clock import now
 from mtaio._internal.deadlines import Deadline, current, remaining
 from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import COUNTER, LIMIT
+from mtaio._internal.statistics import COUNTER, LIMIT, snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
@@ -279,11 +279,8 @@ class TimeoutManager:
 
         Event loops of several threads may share a manager; its counts may then be a little low.
         """
-        return TimeoutStatistics(
-            default_timeout_seconds=self._policy.default,
-            entered=self._policy.entered,
-            timed_out=self._policy.timed_out,
-        )
+        policy = self._policy
+        return snapshot(TimeoutStatistics, policy, default_timeout_seconds=policy.default)
 
 
 class TimeoutScope:
