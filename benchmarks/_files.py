@@ -1,16 +1,19 @@
 """
 How many files of mtaio one operation runs through, counted with ``sys.setprofile``.
 
-``python -m benchmarks._files`` prints the files of each operation beside the most there may be.
+``python -m benchmarks._files`` prints the files of each operation beside the most there may be;
+those with a server too, where there is redis-server and its client.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import tempfile
 import threading
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,11 +25,17 @@ from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.logging import AsyncFileHandler
+from mtaio.redis import RedisRateLimiter, RedisStore, TieredCache
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from tests.redis.caching import caching_store
+from tests.redis.reserving import reserving_store
+from tests.redis.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import FrameType
+
+    from mtaio.redis._store import Store
 
 LIBRARY: Final = str(Path(mtaio.__file__).parent)
 
@@ -94,6 +103,48 @@ async def miss(count: Counter) -> None:
         count.on = False
 
 
+async def shared_wait(count: Counter, store: Store) -> None:
+    limiter = RedisRateLimiter(store, "benchmarks._files", 100, burst=1, slack=10)
+    for count.on in (False, True):
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            group.start_soon(limiter.acquire)
+    count.on = False
+
+
+async def shared_rate(count: Counter) -> None:
+    async with reserving_store() as store:
+        await shared_wait(count, store)
+
+
+async def shared_rate_of_server(count: Counter, url: str) -> None:
+    async with RedisStore(url, timeout=10) as store:
+        await shared_wait(count, store)
+
+
+async def tiered_load(count: Counter, store: Store) -> None:
+    async def load() -> int:
+        await checkpoint()
+        return 1
+
+    async with TieredCache[int](store, "benchmarks._files", watch=100) as cache:
+        while not cache.statistics().listening:  # noqa: ASYNC110 - nothing tells
+            await anyio.sleep(0.01)
+        for key, count.on in (("warm", False), ("counted", True)):
+            await cache.get_or_set(key, load)
+        count.on = False
+
+
+async def tiered_miss(count: Counter) -> None:
+    async with caching_store() as store:
+        await tiered_load(count, store)
+
+
+async def tiered_miss_of_server(count: Counter, url: str) -> None:
+    async with RedisStore(url, timeout=10) as store:
+        await tiered_load(count, store)
+
+
 async def emit(count: Counter) -> None:
     emitter = EventEmitter()
 
@@ -127,8 +178,16 @@ MOST: Final[dict[Callable[[Counter], Awaitable[None]], tuple[str, int]]] = {
     concurrency: ("a waiting acquire of a ConcurrencyLimiter", 3),
     rate: ("a waiting acquire of a RateLimiter", 3),
     miss: ("a miss of an entered cache", 6),
+    shared_rate: ("a waiting acquire of a RedisRateLimiter, but for the client", 7),
+    tiered_miss: ("a miss of a TieredCache, but for the client", 17),
     emit: ("an emit of three handlers", 3),
     record: ("a record", 5),
+}
+
+
+MOST_OF_SERVER: Final[dict[Callable[..., Awaitable[None]], tuple[str, int]]] = {
+    shared_rate_of_server: ("a waiting acquire of a RedisRateLimiter", 10),
+    tiered_miss_of_server: ("a miss of a TieredCache", 19),
 }
 
 
@@ -147,13 +206,19 @@ def count(operation: Callable[[Counter], Awaitable[None]]) -> Counter:
 
 def main() -> None:
     """Print all of them, and fail if one passes more files than it may."""
-    missed = 0
-    for operation, (what, most) in MOST.items():
-        counter = count(operation)
-        files = ", ".join(counter.files)
-        print(f"{what}: {len(counter.files)} of {most}, {counter.changes} changes: {files}")
-        missed += len(counter.files) > most
+    missed = sum(report(count(operation), *most) for operation, most in MOST.items())
+    if shutil.which("redis-server") and find_spec("glide"):
+        with serving() as server:
+            for operation, most in MOST_OF_SERVER.items():
+                missed += report(count(partial(operation, url=server.url)), *most)
     sys.exit(missed)
+
+
+def report(counter: Counter, what: str, most: int) -> bool:
+    """Print what an operation runs through; return whether that is too much."""
+    files = ", ".join(counter.files)
+    print(f"{what}: {len(counter.files)} of {most}, {counter.changes} changes: {files}")
+    return len(counter.files) > most
 
 
 if __name__ == "__main__":

@@ -51,6 +51,24 @@ def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
     return accepted
 
 
+def positive(name: str, value: object, *, way_out: str) -> float:
+    """Return ``value`` if it is a number greater than 0 and less than infinity."""
+    accepted = number(name, value, way_out=way_out)
+    if not 0 < accepted < math.inf:
+        msg = f"{name}={value!r} is not a finite number greater than 0. {way_out}"
+        raise ValueError(msg)
+    return accepted
+
+
+def between(name: str, value: object, least: float, most: float, *, way_out: str) -> float:
+    """Return ``value`` if it is a number from ``least`` to ``most``."""
+    accepted = positive(name, value, way_out=way_out)
+    if not least <= accepted <= most:
+        msg = f"{name}={value!r} is not between {least!r} and {most!r}. {way_out}"
+        raise ValueError(msg)
+    return accepted
+
+
 def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:
     """Return ``value`` if it is an int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):

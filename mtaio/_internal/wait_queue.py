@@ -65,7 +65,7 @@ class WaitQueue(Generic[T]):
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
-        self._ask: Callable[[], object]
+        self._ask: Callable[[], object] = object  # until a loop is attached: never the same
         self._new: Callable[[object], Waiter]
 
     def __len__(self) -> int:
@@ -73,12 +73,13 @@ class WaitQueue(Generic[T]):
 
     # ---- for a task that waits ----
 
-    def attach(self, owner: object) -> bool:
+    def attach(self, owner: object, *, busy: bool = False) -> bool:
         """
         Make ready for a task of the running loop that is about to join.
 
         Args:
             owner: The object that the queue belongs to, for the message.
+            busy: Whether another task of the loop before, which is not in the queue, serves it.
 
         Returns:
             Whether the loop of tasks that waited here is over, so that they were forgotten.
@@ -86,11 +87,10 @@ class WaitQueue(Generic[T]):
         Raises:
             RuntimeError: Tasks of another loop, which is not over, wait here.
         """
-        before = self._loop
-        if before is not None and self.runs_here():
+        if self.runs_here():
             return False
-        loop = loops.current_loop()
-        forgets = before is not None and bool(self.waiters)
+        before, loop = self._loop, loops.current_loop()
+        forgets = before is not None and (busy or bool(self.waiters))
         if forgets:
             if not loops.is_over(before):
                 raise loops.two_loops_error(owner)

@@ -1,12 +1,14 @@
 """
-The address of a server, read from a URL.
+The address of a server, read from a URL, and the files that TLS needs.
 
-Promise: anything but the URL of a server is refused, and no message and no ``repr`` shows a
-password.
+Promise: anything but the URL of a server is refused when the store is made, and so is a file that
+cannot be read or is no certificate: glide would ignore it, and connect to nothing. No message and
+no ``repr`` shows a password.
 """
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,9 +16,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
-__all__ = ["ServerAddress"]
+__all__ = ["ServerAddress", "read_files"]
 
 _PORT: Final = 6379
 _WAY_OUT: Final = (
@@ -106,3 +109,31 @@ def _host(text: str) -> tuple[str, int]:
         msg = f"url has the host {text!r}, which is not valid. {_WAY_OUT}"
         raise ValueError(msg)
     return host, _PORT if port is None else port
+
+
+def read_files(files: dict[str, Path]) -> dict[str, bytes]:
+    """
+    Return what is in the files.
+
+    Args:
+        files: By the names of the arguments: ``ca_file``, ``cert_file`` and ``key_file``.
+
+    Raises:
+        ValueError: A file cannot be read, or is not what it should be.
+    """
+    if not files:
+        return {}
+    used = " and ".join(f"{name}={str(path)!r}" for name, path in files.items())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if "ca_file" in files:
+            context.load_verify_locations(files["ca_file"])
+        if "cert_file" in files:
+            password = ""  # else OpenSSL asks for that of an encrypted key
+            context.load_cert_chain(files["cert_file"], files["key_file"], password)
+        return {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:  # an ssl.SSLError is one too
+        msg = (
+            f"{used} cannot be used: {error}. Pass readable PEM files, the key without a password."
+        )
+        raise ValueError(msg) from error

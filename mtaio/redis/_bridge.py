@@ -26,11 +26,11 @@ from mtaio._internal import checks, clock
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.events import EventKey
 from mtaio.exceptions import StoreError
-from mtaio.redis import _arguments as arguments
-from mtaio.redis._backoff import Backoff
+from mtaio.redis import _store as stores
 from mtaio.redis._codec import JSON, Codec, check_codec, encoded
 from mtaio.redis._entries import GroupStream
-from mtaio.redis._tasks import tasks_of_block
+from mtaio.redis._outage import Backoff
+from mtaio.redis._store import tasks_of_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping
@@ -172,18 +172,18 @@ async def bridge(
             anyio.run(main)
         ```
     """
-    arguments.check_store(store)
+    stores.check_store(store)
     names = {"stream": stream}
     names |= {"group": group} if group is not None else {}
     names |= {"consumer": consumer} if consumer is not None else {}
     for name, value in names.items():
-        arguments.name(name, value, way_out="Pass a name that the processes share.")
+        stores.name(name, value, way_out="Pass a name that the processes share.")
     check_codec(codec)
     checks.flag("from_start", from_start)
     checks.count("limit", limit, way_out="Pass how many events to handle at once.")
     checks.count("max_length", max_length, way_out="Pass how many events to keep.")
     checks.count("max_deliveries", max_deliveries, way_out="Pass how often to deliver an event.")
-    arguments.positive(
+    checks.positive(
         "claim_after", claim_after, way_out="Pass the seconds after which others take over."
     )
     if isinstance(forward, str | EventKey):

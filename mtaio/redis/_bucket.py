@@ -1,22 +1,27 @@
 """
-The token bucket that processes share, as the server keeps it: one script.
+The token bucket that processes share, as the server keeps it, and what one of them has reserved.
 
 Promise: tokens are reserved in the order of the calls, each for the time at which it is due, by the
-server's clock. A process that has its share of the tokens that are soon due gets no more.
+server's clock. A process that has its share of the tokens that are soon due gets no more. None is
+granted before it is due or after its time is over; those that are too late are counted as lost.
 Cost: the server keeps two numbers, and the names of the processes that asked within a second.
 Why a moment and not a counter: docs/en/design/rate-limiting.md.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mtaio.redis._store import Store
 
-__all__ = ["RESERVE", "Reserved", "SharedBucket"]
+__all__ = ["RESERVE", "Reserved", "SharedBucket", "Stock"]
 
 # KEYS: when the bucket is full again, and when that was written, in microseconds; the processes
 # that asked lately.
@@ -124,3 +129,55 @@ class SharedBucket:
     async def ping(self) -> None:
         """Find out whether the server answers, and takes what is written. Reserves nothing."""
         await self.reserve("", 0, of_use=0, held=0, within=0.0)
+
+
+class Stock:
+    """
+    The tokens that a process has reserved and not granted yet, in the order of their times.
+
+    Attributes:
+        lost: How many were not used in time.
+    """
+
+    __slots__ = ("_tokens", "lost")
+
+    def __init__(self) -> None:
+        self._tokens: deque[tuple[float, float]] = deque()
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, seconds: Iterable[float], since: float, until: float) -> None:
+        """
+        Add tokens to the end.
+
+        Args:
+            seconds: For each token, how long after both moments it falls due.
+            since: From when the first of them could be granted.
+            until: When it would be lost.
+        """
+        self._tokens.extend([(since + after, until + after) for after in seconds])
+
+    def due(self, count: int) -> float:
+        """Return when the first ``count`` tokens may be granted; ``inf`` if there are fewer."""
+        return self._tokens[count - 1][0] if count <= len(self._tokens) else math.inf
+
+    def take(self, count: int) -> None:
+        """Remove the first ``count`` tokens: they are granted."""
+        for _ in range(count):
+            self._tokens.popleft()
+
+    def drop(self, now: float) -> bool:
+        """Remove the tokens whose time is over; return whether there were any."""
+        tokens = self._tokens
+        if not tokens or tokens[0][1] >= now:
+            return False
+        while tokens and tokens[0][1] < now:
+            tokens.popleft()
+            self.lost += 1
+        return True
+
+    def clear(self) -> None:
+        """Forget every token."""
+        self._tokens.clear()

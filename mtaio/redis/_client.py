@@ -18,13 +18,10 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks, OwnedBlock
-from mtaio.redis._address import ServerAddress
-from mtaio.redis._arguments import positive, sendable
-from mtaio.redis._commands import refuse_unshared
+from mtaio.redis._address import ServerAddress, read_files
 from mtaio.redis._link import Endpoint, load_glide
-from mtaio.redis._pem import read_files
+from mtaio.redis._store import sendable, tasks_of_block
 from mtaio.redis._subscription import Subscription
-from mtaio.redis._tasks import tasks_of_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
@@ -39,6 +36,18 @@ __all__ = ["RedisStore"]
 
 _REOPEN: Final = 2.0
 """Seconds of nothing but failures after which a new connection is opened."""
+
+_LISTS: Final = ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH")
+_SETS: Final = ("BZMPOP", "BZPOPMAX", "BZPOPMIN")
+_BLOCKING: Final = frozenset((*_LISTS, *_SETS, "WAIT", "WAITAOF"))
+_READS: Final = frozenset(("XREAD", "XREADGROUP"))
+_SUBSCRIBING: Final = frozenset(("MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"))
+_CHANGING: Final = frozenset(("AUTH", "HELLO", "MULTI", "QUIT", "RESET", "SELECT"))
+
+_WAY_OUT: Final = (
+    "Run it over a connection of its own: 'async with store.dedicated() as connection:', then "
+    "connection.command(..., timeout=...)."
+)
 
 
 class RedisStore:
@@ -106,7 +115,7 @@ class RedisStore:
     ) -> None:
         address = ServerAddress.parse(url)
         way_out = "Pass the most seconds that a call may wait, such as 1.0."
-        positive("timeout", timeout, way_out=way_out)
+        checks.positive("timeout", timeout, way_out=way_out)
         files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
         given = {key: checks.path(key, value) for key, value in files.items() if value is not None}
         if given and not address.tls:
@@ -241,7 +250,7 @@ class RedisStore:
             TypeError: An argument has the wrong type, or there is none.
             RuntimeError: The store is not entered.
         """
-        refuse_unshared(args)
+        _refuse_unshared(args)
         return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
@@ -295,12 +304,12 @@ class RedisStore:
 
     async def _current(self) -> Link:
         """Return the connection, or a new one if this one has failed for too long."""
-        self._owned()
+        loop = self._owned().loop
         link = cast("Link", self._link)
         # glide keeps trying to reach the primary that it found first, even when another node has
         # become primary. And it reads no answers when the event loop that read them is over.
         patience = max(_REOPEN, 2 * self.timeout)
-        if clock.now() - link.failing_since > patience or self._endpoint.is_unread():
+        if clock.now() - link.failing_since > patience or self._endpoint.is_unread(loop):
             new = await self._endpoint.open()
             old, self._link = self._link, new
             await cast("Link", old).close("nothing else came over it either, and a new one is used")
@@ -316,3 +325,35 @@ class RedisStore:
             )
             raise RuntimeError(msg)
         return block
+
+
+def _refuse_unshared(args: tuple[Argument, ...]) -> None:
+    """
+    Raise ``ValueError`` if a command needs a connection of its own.
+
+    On one that others use, everything behind a command that waits at the server waits as well:
+    leases run out meanwhile. And one that changes the connection changes what later commands do:
+    after ``SELECT``, limits would be counted in another database.
+    """
+    if not args:
+        msg = "command() was called without a command. Pass its name and its arguments."
+        raise TypeError(msg)
+    name, *options = map(_word, args)
+    if "STREAMS" in options:
+        options = options[: options.index("STREAMS")]
+    if name in _SUBSCRIBING:
+        msg = (
+            f"{args[0]!r} has messages follow, which command() cannot return. Use a client of "
+            f"Redis for it."
+        )
+    elif name in _BLOCKING or (name in _READS and "BLOCK" in options):
+        msg = f"{args[0]!r} would hold up everything else that uses the store. {_WAY_OUT}"
+    elif name in _CHANGING:
+        msg = f"{args[0]!r} would change the connection of everything else. {_WAY_OUT}"
+    else:
+        return
+    raise ValueError(msg)
+
+
+def _word(arg: Argument) -> str:
+    return (arg.decode(errors="replace") if isinstance(arg, bytes) else str(arg)).upper()

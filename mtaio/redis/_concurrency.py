@@ -13,7 +13,6 @@ Why the server keeps no queue of tasks: docs/en/design/redis.md.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,21 +26,20 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.redis._arguments import between, check_key, check_store
 from mtaio.redis._lease import Lease
-from mtaio.redis._member import Member
-from mtaio.redis._outage import Outage
-from mtaio.redis._pace import Pace
-from mtaio.redis._slots import Answer, Report, SharedSlots
-from mtaio.redis._store import own_error, store_left_error
+from mtaio.redis._server_task import ServerTask
+from mtaio.redis._slots import Answer, Pace, Report, SharedSlots
+from mtaio.redis._store import check_key, check_store, own_error, store_left_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from mtaio._internal.backend import Waiter
     from mtaio.redis._store import Store
 
 __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
@@ -96,25 +94,23 @@ class RedisConcurrencyStatistics:
     """Calls to the server that failed."""
 
 
-class _Waiter:
+class _Request:
     """
-    A task in the queue.
+    What a task in the queue waits for, and what it was woken with.
 
     Attributes:
         stays: Whether it waits until it has a slot. Else the first answer of the server ends its
             wait: it did not want to wait, or the queue was full when it came.
         once: Whether it did not want to wait.
-        answered: Set when the wait is over.
         lease: The slot that it was given.
         error: What ended its wait.
     """
 
-    __slots__ = ("answered", "error", "lease", "once", "stays")
+    __slots__ = ("error", "lease", "once", "stays")
 
     def __init__(self, *, once: bool, stays: bool) -> None:
         self.once = once
         self.stays = stays
-        self.answered = anyio.Event()
         self.lease: Lease | None = None
         self.error: Exception | None = None
 
@@ -181,8 +177,10 @@ class RedisConcurrencyLimiter:
     kind: ClassVar[Literal["limiter"]] = "limiter"
 
     # Invariants:
-    # - only the task _serve calls the server, one call at a time, and it runs while there is
-    #   anything to tell;
+    # - _queue holds the tasks that wait; one is woken with its slot, its error, or without either
+    #   if it asked once, and with that it has left. _tries are those that the next answer ends;
+    # - only the task _serve calls the server, one call at a time, from the first task that asks to
+    #   the end of the store's block;
     # - _leases are the slots that this process uses, those given to a task that has not resumed
     #   included; the server is told their number, so it takes back what it granted beyond them;
     # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0,
@@ -191,15 +189,11 @@ class RedisConcurrencyLimiter:
     __slots__ = (
         "__weakref__",
         "_acquired",
-        "_calls",
         "_cancelled",
         "_capacity",
         "_entered",
         "_epoch",
-        "_failed_calls",
-        "_failure",
         "_free",
-        "_heard",
         "_key",
         "_known",
         "_lease",
@@ -208,18 +202,15 @@ class RedisConcurrencyLimiter:
         "_lost",
         "_max_wait_seconds",
         "_max_waiters",
-        "_member",
         "_members",
         "_name",
         "_number",
         "_on_failure",
-        "_outage",
         "_pace",
         "_peak",
-        "_pending",
         "_queue",
         "_rejected",
-        "_serving",
+        "_server",
         "_slots",
         "_store",
         "_timed_out",
@@ -247,7 +238,7 @@ class RedisConcurrencyLimiter:
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
         way_out = "Pass the seconds of silence after which a process loses its slots."
-        self._lease = between("lease", lease, *_LEASE, way_out=way_out)
+        self._lease = checks.between("lease", lease, *_LEASE, way_out=way_out)
         if max_waiters is not None:
             checks.count(
                 "max_waiters",
@@ -261,30 +252,25 @@ class RedisConcurrencyLimiter:
         self._slots = SharedSlots(store, key)
         self._max_waiters = max_waiters
         self._name = key if name is None else name
-        self._member = Member()
+        self._queue: WaitQueue[_Request] = WaitQueue()
+        self._server = ServerTask(store, self._queue, self._on_failure)
         self._epoch = 0
         self._number = 0
         self._total = self._members = 0
         self._peak = self._acquired = self._free = self._rejected = self._timed_out = 0
-        self._cancelled = self._lost = self._calls = self._failed_calls = 0
+        self._cancelled = self._lost = 0
         self._wait_seconds = self._max_wait_seconds = 0.0
         self._entered: dict[int, list[AbstractAsyncContextManager[Lease]]] = {}
         self._begin()
 
     def _begin(self) -> None:
-        """Have no task, no lease and no waiter."""
-        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
-        self._tries: list[_Waiter] = []
+        """Have no lease, nothing to tell, and no news of the server: they belong to a loop."""
+        self._tries: list[Waiter] = []
         self._leases: dict[Lease, None] = {}
         self._until: float = math.inf
         self._wanted = 0
         self._pace = Pace(self._lease)
-        self._failure: StoreError | None = None
-        self._outage = Outage(self._on_failure)
-        self._pending = False
-        self._heard = -math.inf
-        self._known = False
-        self._serving = self._listening = False
+        self._known = self._listening = False
 
     def __repr__(self) -> str:
         return (
@@ -329,7 +315,7 @@ class RedisConcurrencyLimiter:
         self._capacity = checks.count(
             "capacity", slots, least=0, way_out="Pass how much may run at once, or 0."
         )
-        self._member.call_there(self._look_again)
+        self._queue.call_there(self._look_again)
 
     async def acquire(self, *, timeout: float | None = None) -> Lease:
         """
@@ -362,19 +348,16 @@ class RedisConcurrencyLimiter:
             lease = await self._wait(once=True)
         if lease is not None:
             return lease
-        msg = f"{self!r} had no free slot within {timeout} s"
-        if self._failure is not None:
-            if self._on_failure == "closed":
-                self._rejected += 1
-                raise own_error(self._failure, msg)
-            msg = f"{msg}: {self._failure}"
-        elif self._pending and self._heard <= asked:
-            msg = f"{msg}: {self._store.name} has not answered yet."
+        what = f"{self!r} had no free slot within {timeout} s"
+        failure = self._server.failure
+        try:
+            msg = self._server.explain(what, asked) or what
+        except StoreError:
+            self._rejected += 1
+            raise
         self._timed_out += 1
         now = anyio.current_time()
-        raise MTAIOTimeoutError(
-            msg, timeout=timeout, deadline=now, name=self.name
-        ) from self._failure
+        raise MTAIOTimeoutError(msg, timeout=timeout, deadline=now, name=self.name) from failure
 
     async def try_acquire(self) -> Lease | None:
         """
@@ -507,28 +490,32 @@ class RedisConcurrencyLimiter:
             total_in_use=self._total,
             waiting=len(self._queue),
             granted_without_server=self._free,
+            calls=self._server.calls,
+            failed_calls=self._server.failed_calls,
         )
 
     # The queue
 
     async def _wait(self, *, once: bool) -> Lease | None:
         """Wait in the queue; return None if ``once`` and no slot was free."""
-        self._attach()
-        if self._failure is not None and self._on_failure == "open":
+        if self._server.attach(self):
+            self._begin()  # what was held in another event loop is gone
+        if self._server.failure is not None and self._on_failure == "open":
             await checkpoint()
             return self._lend_without_server()
         asked = clock.now()
-        waiter = self._join(once=once)
+        request = _Request(once=once, stays=not once and self._room(len(self._queue)) > 0)
+        waiter = self._join(request)
         try:
-            await waiter.answered.wait()
+            await waiter
         except BaseException:
             self._cancelled += 1
-            self._leave(waiter)
+            self._leave(waiter, request)
             raise
-        if waiter.error is not None:
+        if request.error is not None:
             self._rejected += 1
-            raise waiter.error
-        if waiter.lease is not None:
+            raise request.error
+        if request.lease is not None:
             waited = clock.now() - asked
             self._acquired += 1
             self._wait_seconds += waited
@@ -537,34 +524,25 @@ class RedisConcurrencyLimiter:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
             raise ConcurrencyLimitError(msg, name=self.name)
-        return waiter.lease
+        return request.lease
 
-    def _attach(self) -> None:
-        """Forget what was held in another event loop."""
-        if self._member.attach(self, busy=self._serving):
-            self._begin()
-
-    def _join(self, *, once: bool) -> _Waiter:
+    def _join(self, request: _Request) -> Waiter:
         """Put the running task at the end of the queue, and have the server told if need be."""
-        if not self._serving:
-            self._store.start(self._serve)
-            self._serving = True
-        stays = not once and self._room(len(self._queue)) > 0
-        waiter = _Waiter(once=once, stays=stays)
-        self._queue[waiter] = None
-        if not stays:
+        self._server.start(self._serve)
+        waiter = self._queue.join(request)
+        if not request.stays:
             self._tries.append(waiter)
-        if not (stays and self._wanted):
-            if not stays or self._on_failure == "closed":
-                self._pace.hurry()  # to be told at once that the server is down
-            self._pace.change()
+        if not (request.stays and self._wanted):
+            if not request.stays or self._on_failure == "closed":
+                self._pace.hurry()  # to know at once that the server is down
+            self._tell()
         return waiter
 
     def _room(self, waiting: int) -> float:
         """Return how many more tasks may wait beside so many."""
         return math.inf if self._max_waiters is None else self._max_waiters - waiting
 
-    def _end_tries(self, tries: list[_Waiter], error: StoreError | None = None) -> None:
+    def _end_tries(self, tries: list[Waiter], error: StoreError | None = None) -> None:
         """
         End the wait of tasks that the server's answer gave no slot, in the order of asking.
 
@@ -575,42 +553,48 @@ class RedisConcurrencyLimiter:
             tries: Those that have waited for this answer; some may have left the queue.
             error: What to raise in them, if there was no answer.
         """
-        waiting = sum(waiter.stays for waiter in self._queue) if tries else 0
+        waiters = self._queue.waiters
+        waiting = sum(request.stays for request in waiters.values()) if tries else 0
         for waiter in tries:
-            if waiter not in self._queue:
+            request = waiters.get(waiter)
+            if request is None:
                 continue
-            if not waiter.once and self._room(waiting) > 0:
-                waiter.stays = True
+            if not request.once and self._room(waiting) > 0:
+                request.stays = True
                 waiting += 1
             elif error is not None:
                 self._refuse(waiter, error)
             else:
-                del self._queue[waiter]
-                waiter.answered.set()
+                self._queue.wake(waiter)
                 self._pace.changed = True
 
-    def _leave(self, waiter: _Waiter) -> None:
-        """Take a task that was cancelled out of the queue, or pass on what it was given."""
-        lease = waiter.lease
+    def _leave(self, waiter: Waiter, request: _Request) -> None:
+        """Take a task that was cancelled out of the queue, or pass on what it was woken with."""
+        waits = waiter in self._queue.waiters
+        if not self._queue.leave(waiter):
+            if waits and not self._queue.waiters:
+                self._tell()
+            return
+        lease = request.lease
         if lease is None:
-            if waiter in self._queue:
-                del self._queue[waiter]
-                if not self._queue:
-                    self._pace.change()
-        elif lease in self._leases and self._queue:
-            del self._leases[lease]
-            self._lend(lease.token)
-        else:
+            return
+        if lease not in self._leases or not self._queue.waiters:
             lease.release()
+            return
+        del self._leases[lease]
+        if not self._lend(lease.token):
+            self._tell()
 
-    def _lend(self, token: int) -> None:
-        """Give a slot to the first in the queue."""
-        waiter, _ = self._queue.popitem(last=False)
-        lease = self._new_lease(token)
-        self._leases[lease] = None
-        self._peak = max(self._peak, len(self._leases))
-        waiter.lease = lease
-        waiter.answered.set()
+    def _lend(self, token: int) -> bool:
+        """Give a slot to the first in the queue; return False if there is none."""
+        while self._queue.waiters:
+            waiter, request = next(iter(self._queue.waiters.items()))
+            if self._queue.wake(waiter):  # it resumes later, and finds its slot
+                request.lease = lease = self._new_lease(token)
+                self._leases[lease] = None
+                self._peak = max(self._peak, len(self._leases))
+                return True
+        return False
 
     def _lend_without_server(self) -> Lease:
         lease = self._new_lease(0)
@@ -624,12 +608,12 @@ class RedisConcurrencyLimiter:
         return Lease(token, text, self.name, lambda: self._until, self._give_back)
 
     def _give_back(self, lease: Lease) -> None:
-        self._member.call_there(partial(self._take_back, lease))
+        self._queue.call_there(partial(self._take_back, lease))
 
     def _take_back(self, lease: Lease) -> None:
         self._lost += lease.lost
         if self._leases.pop(lease, lease) is None:
-            self._pace.change()
+            self._tell()
 
     def _lose(self, reason: str) -> None:
         """Give up every lease: the server may lend the slots to others."""
@@ -637,28 +621,32 @@ class RedisConcurrencyLimiter:
         self._lost += len(leases)
         self._epoch += 1  # what was told under the old name can do no harm
         self._wanted = 0
-        self._pace.changed = bool(self._queue)
+        self._pace.changed = bool(self._queue.waiters)
         self._until = math.inf
         for lease in leases:
             lease.lose(reason)
 
-    def _refuse(self, waiter: _Waiter, error: Exception) -> None:
+    def _refuse(self, waiter: Waiter, error: Exception) -> None:
         """Raise an error in a task that waits; one of its own, for its traceback."""
-        del self._queue[waiter]
-        waiter.error = own_error(error)
-        waiter.answered.set()
+        self._queue.waiters[waiter].error = own_error(error)
+        self._queue.wake(waiter)
 
     def _refuse_all(self, error: Exception) -> None:
         """Raise an error in every task that waits."""
-        while self._queue:
-            self._refuse(next(iter(self._queue)), error)
+        while self._queue.waiters:
+            self._refuse(next(iter(self._queue.waiters)), error)
 
     # The server
 
+    def _tell(self) -> None:
+        """Have the server told of a change."""
+        self._pace.changed = True
+        self._server.wake()
+
     def _look_again(self) -> None:
         """Have the server asked whether it has slots for the tasks that wait."""
-        if self._queue:
-            self._pace.change()
+        if self._queue.waiters:
+            self._tell()
 
     @property
     def _held_until(self) -> float:
@@ -667,37 +655,46 @@ class RedisConcurrencyLimiter:
 
     async def _serve(self) -> None:
         """Call the server whenever a call is due."""
-        name = self._member.name
+        process = self._server.process
         try:
             while True:
                 while (due := min(self._pace.due(), self._held_until)) > clock.now():
-                    await self._pace.wakeup.sleep(due)
+                    await self._server.sleep(due)
                 await self._exchange()
         finally:
-            if self._member.is_here(name):
+            if self._server.is_current(process):  # else thrown away with its loop
                 await self._say_goodbye()
 
     async def _exchange(self) -> None:
-        """Call the server once, and act on its answer."""
+        """
+        Call the server once, and act on its answer.
+
+        While the call is under way, tasks join the queue, are cancelled, and give slots back. The
+        answer knows nothing of them: they set ``_pace.changed``, and the next call reports them.
+        """
         sent = clock.now()
+        # 1. Leases that are over are given up first: this call must not report them as held.
         if sent >= self._held_until:
             self._run_out()
+        # 2. From here on, a task that asks once waits for the next answer, and a change is one
+        #    that this call does not report.
         tries, self._tries = self._tries, []
         self._pace.changed = False
         report = self._report(len(self._leases))
         self._wanted = report.waiting
-        self._pending = True
+        # 3. The call, for no longer than the leases last. Before it: the server may come to know of
+        #    this process even if no answer arrives, so it has to be told goodbye.
+        self._known = True
         try:
-            answer = await self._call(report)
+            answer = await self._server.call(self._call(report))
         except StoreError as error:
-            self._pending = False
             self._fail(error)
             return
-        self._pending = False
+        # 4. What it says of the server.
         self._known = bool(report.held or report.waiting)
-        self._heard = clock.now()
-        self._failure = None
         self._total, self._members = answer.total, answer.members
+        # 5. The slots that were held are kept, or lost; only in the first case are there new ones.
+        #    The lease counts from when the call was sent: it began at the server later than that.
         until = sent + _SAFE * self._lease
         if not answer.in_force:
             self._lose("the server no longer knows of it")
@@ -708,33 +705,32 @@ class RedisConcurrencyLimiter:
             self._until = until
             self._wanted = report.waiting - answer.granted
             self._hand_out(answer)
+        # 6. Now it is known who of those that ask once has got nothing.
         self._end_tries(tries)
-        if self._queue and not self._listening:
+        # 7. Those that still wait are to be woken by a message; and when to call next.
+        waits = bool(self._queue.waiters)
+        if waits and not self._listening:
             self._listening = True
             self._store.start(self._listen)
-        self._pace.answered(sent, answer, holds=bool(self._leases), waits=bool(self._queue))
+        self._pace.answered(sent, answer, holds=bool(self._leases), waits=waits)
 
     def _hand_out(self, answer: Answer) -> None:
         """Give the slots that the server granted to the tasks that wait."""
         for number in range(answer.granted):
-            if self._queue:
-                self._lend(answer.first_token + number)
-            else:
+            if not self._lend(answer.first_token + number):
                 self._pace.changed = True  # its task is gone
-        if self._queue and not self._wanted:
+        if self._queue.waiters and not self._wanted:
             self._pace.changed = True  # these tasks came during the call
 
     def _report(self, held: int) -> Report:
         """Return what the server is told next."""
         self._number += 1
-        process = f"{self._member.name}/{self._epoch}"
+        process = f"{self._server.process}/{self._epoch}"
         waiting = len(self._queue)
         return Report(process, self._number, held, waiting, self._capacity, self._lease * 1e6)
 
     async def _call(self, report: Report) -> Answer:
         """Tell the server, and wait for its answer no longer than the leases last."""
-        self._calls += 1
-        self._known = True
         with anyio.move_on_after(self._until - clock.now() if self._leases else None):
             return await self._slots.exchange(report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
@@ -742,27 +738,26 @@ class RedisConcurrencyLimiter:
 
     def _fail(self, error: StoreError) -> None:
         """Deal with a call that failed: the server is down."""
-        self._failed_calls += 1
-        self._failure = error
+        self._server.failure = error
         self._wanted = 0
         if self._on_failure != "closed":
-            self._outage.tell(self, error)
+            self._server.log(self, error)
         if self._on_failure == "closed":
             self._refuse_all(error)
         elif self._on_failure == "open":
-            while self._queue:
-                waiter, _ = self._queue.popitem(last=False)
-                waiter.lease = self._lend_without_server()
-                self._acquired -= 1  # counted by the task
-                waiter.answered.set()
+            for waiter, request in [*self._queue.waiters.items()]:
+                if self._queue.wake(waiter):
+                    request.lease = self._lend_without_server()
+                    self._acquired -= 1  # counted by the task
         else:
             self._tries = []
-            self._end_tries([waiter for waiter in self._queue if not waiter.stays], error)
+            waiters = self._queue.waiters
+            self._end_tries([each for each in waiters if not waiters[each].stays], error)
         self._pace.failed()
 
     def _run_out(self) -> None:
         """Deal with leases that could not be renewed in time."""
-        if self._failure is None or self._on_failure != "open":
+        if self._server.failure is None or self._on_failure != "open":
             self._lose("it was not renewed in time")
             return
         leases, self._leases = self._leases, {}
@@ -778,27 +773,27 @@ class RedisConcurrencyLimiter:
             self._look_again()
 
         def on_subscribed() -> None:
-            self._pace.hear(hears=True)
+            self._pace.listen(messages=True)
             self._look_again()
 
         def on_lost() -> None:
-            self._pace.hear(hears=False)
+            self._pace.listen(messages=False)
             self._look_again()
 
-        name = self._member.name
-        channel = self._slots.channel(name)
+        process = self._server.process
+        channel = self._slots.channel(process)
         try:
             async with self._store.subscribe([channel], on_message, on_subscribed, on_lost):
                 await anyio.sleep_forever()
         finally:
-            if self._member.is_here(name):  # pragma: no branch - else thrown away with its loop
+            if self._server.is_current(process):  # else thrown away with its loop
                 self._listening = False
-                self._pace.hear(hears=False)
+                self._pace.listen(messages=False)
 
     async def _say_goodbye(self) -> None:
         """Give everything back, because the store's block ends."""
-        self._serving = self._pending = False
-        self._failure = None
+        self._server.ended()
+        self._server.failure = None
         self._refuse_all(store_left_error(self._store, self))
         report = self._report(0)
         self._lose("the block of its store was left")

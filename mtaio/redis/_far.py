@@ -1,25 +1,46 @@
 """
-What a `TieredCache` keeps on the server: a value and a lease for each key.
+The server side of a `TieredCache`: a value and a lease for each key, and the messages about them.
 
 Promise: one process at a time has the lease of a key, and what it loads is stored only while it
 still has the lease. A change of the value takes the lease away, so a load that began before the
-change is never stored after it, and no generations have to be kept for keys without values.
-Cost: every operation is one script.
+change is never stored after it, and no generations have to be kept for keys without values. A lease
+ends with its process, and not before its load has ended. A message about a key reaches every task
+that had begun to read it before.
+Cost: every operation is one script. While anything is loaded, one task in the store's block, and a
+call for each load in every third of the lease. Nothing is kept for keys that nobody reads.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import anyio
+
+from mtaio.exceptions import StoreError
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Self
 
     from mtaio.redis._store import Store
 
-__all__ = ["ACQUIRE", "KEEP", "READ", "RENEW", "WRITE", "FarTier", "Found", "Notice"]
+__all__ = [
+    "ACQUIRE",
+    "KEEP",
+    "READ",
+    "RENEW",
+    "WRITE",
+    "Confirmations",
+    "FarTier",
+    "Found",
+    "Notice",
+    "Queries",
+    "Query",
+    "Renewals",
+]
 
 _CHANGED: Final = b"-"
 """Begins the message that a key was set or deleted; the key follows."""
@@ -216,3 +237,171 @@ def _milliseconds(seconds: float) -> int:
     if seconds == math.inf:
         return -1
     return math.ceil(min(seconds, 1e12) * 1000)
+
+
+class Renewals:
+    """
+    The leases of the keys that this process loads, renewed for as long as the loads take.
+
+    Args:
+        store: In whose block the leases are renewed.
+        far: Where they are.
+        lease: Seconds for which one lasts.
+    """
+
+    # Invariant: _running says whether the task _run has been started and has not ended.
+    __slots__ = ("_far", "_keys", "_lease", "_running", "_store")
+
+    def __init__(self, store: Store, far: FarTier, lease: float) -> None:
+        self._store = store
+        self._far = far
+        self._lease = lease
+        self._keys: dict[str, str] = {}
+        self._running = False
+
+    @contextmanager
+    def renewing(self, key: str, token: str) -> Generator[None]:
+        """Renew the lease of a key while the block lasts."""
+        if not self._running:
+            self._store.start(self._run)
+            self._running = True
+        self._keys[token] = key
+        try:
+            yield
+        finally:
+            self._keys.pop(token, None)
+
+    def clear(self) -> None:
+        """Forget every lease, and the task: the store's block is over."""
+        self._keys.clear()
+        self._keys = {}
+        self._running = False
+
+    async def _run(self) -> None:
+        keys = self._keys
+        try:
+            while keys:
+                await anyio.sleep(self._lease / 3)
+                for token, key in [*keys.items()]:
+                    with suppress(StoreError):
+                        await self._far.renew(key, token)
+        finally:
+            if keys is self._keys:  # else another task has been started since
+                self._running = False
+
+
+class Query:
+    """
+    A task that reads a key from the server, in a ``with`` block.
+
+    Attributes:
+        outdated: Whether the key was changed since the block began, so that the answer may be old.
+    """
+
+    __slots__ = ("_key", "_message", "_queries", "outdated")
+
+    def __init__(self, queries: Queries, key: str) -> None:
+        self._queries = queries
+        self._key = key
+        self._message: anyio.Event | None = None
+        self.outdated = False
+
+    def __enter__(self) -> Self:
+        self._queries.by_key.setdefault(self._key, set()).add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        by_key = self._queries.by_key
+        queries = by_key[self._key]
+        queries.discard(self)
+        if not queries:
+            del by_key[self._key]
+
+    def next_message(self) -> anyio.Event:
+        """Return an event that the next message about the key sets, also before it is awaited."""
+        self._message = message = anyio.Event()
+        return message
+
+    def wake(self) -> None:
+        """Set the event."""
+        if self._message is not None:
+            self._message.set()
+
+
+class Queries:
+    """All tasks of this process that read keys from the server, by their keys."""
+
+    __slots__ = ("by_key",)
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, set[Query]] = {}
+
+    def settled(self, key: str) -> None:
+        """Wake the tasks that wait for a key: the load of another process is over."""
+        for query in self.by_key.get(key, ()):
+            query.wake()
+
+    def changed(self, key: str) -> None:
+        """Let the tasks that read a key know that it was changed, and wake them."""
+        for query in self.by_key.get(key, ()):
+            query.outdated = True
+            query.wake()
+
+    def all_changed(self) -> None:
+        """Treat every key that is being read as changed."""
+        for key in self.by_key:
+            self.changed(key)
+
+
+class Answers:
+    """
+    The confirmations of one change, each by another process.
+
+    Attributes:
+        count: How many processes have confirmed it.
+    """
+
+    __slots__ = ("_more", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._more = anyio.Event()
+
+    def add(self) -> None:
+        """Count one more."""
+        self.count += 1
+        self._more.set()
+        self._more = anyio.Event()
+
+    async def wait(self, count: int) -> None:
+        """Wait until there are ``count``."""
+        while self.count < count:
+            await self._more.wait()
+
+
+class Confirmations:
+    """
+    The changes whose confirmations are waited for, by their tokens.
+
+    A confirmation that comes before it is waited for counts; one that comes too late does nothing.
+    """
+
+    __slots__ = ("_expected",)
+
+    def __init__(self) -> None:
+        self._expected: dict[str, Answers] = {}
+
+    @contextmanager
+    def expect(self, token: str) -> Generator[Answers]:
+        """Count the answers to a change while the block lasts."""
+        self._expected[token] = answers = Answers()
+        try:
+            yield answers
+        finally:
+            del self._expected[token]
+
+    def note(self, token: str) -> None:
+        """Count an answer."""
+        answers = self._expected.get(token)
+        if answers is not None:
+            answers.add()

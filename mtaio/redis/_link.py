@@ -12,17 +12,19 @@ import atexit
 import contextlib
 import importlib
 import math
+import os
 import re
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, loops
+from mtaio._internal.backend import is_asyncio
 from mtaio.exceptions import StoreError
-from mtaio.redis._arguments import positive, sendable
-from mtaio.redis._loops import CONNECTED
+from mtaio.redis._store import sendable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mtaio.redis._address import ServerAddress
     from mtaio.redis._store import Argument, Script
 
-__all__ = ["Endpoint", "Link", "load_glide"]
+__all__ = ["ConnectedLoops", "Endpoint", "Link", "load_glide"]
 
 _RECONCILE: Final = 200
 """Milliseconds between two checks by which glide makes sure of its subscriptions."""
@@ -64,6 +66,66 @@ def load_glide() -> Any:
         raise ImportError(msg, name=error.name) from error
 
 
+class ConnectedLoops:
+    """
+    The loops of one process that have connected and are not over; for all threads.
+
+    glide has one pipe for each process. The loop that connected first reads it, and hands on the
+    answers of the others, until it ends. Two loops on trio would both read. So a loop that cannot
+    be served beside another is refused, in place of calls that are never answered and a trio that
+    dies.
+    """
+
+    # Invariant: _reader is the loop that reads the pipe, in _loops unless it is over.
+    __slots__ = ("_lock", "_loops", "_reader")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Know no loops: this process has just been forked."""
+        self._lock = Lock()
+        self._loops: list[object] = []
+        self._reader: object = None
+
+    def join(self, name: str) -> None:
+        """
+        Add the running loop, before it connects.
+
+        Args:
+            name: To what it connects, for the message.
+
+        Raises:
+            RuntimeError: Another loop is there, and one of the two is trio's.
+        """
+        loop = loops.current_loop()
+        with self._lock:
+            others = [each for each in self._loops if each is not loop and not loops.is_over(each)]
+            if others and not all(map(is_asyncio, (loop, *others))):
+                msg = (
+                    f"{name} cannot be reached from this event loop: another one of this process "
+                    f"has connected to a server and still runs, and valkey-glide serves several "
+                    f"only if all are asyncio's. Hand the work to one event loop with "
+                    f"anyio.from_thread.run(), or give each a process of its own."
+                )
+                raise RuntimeError(msg)
+            if self._reader is None or loops.is_over(self._reader):
+                self._reader = loop
+            self._loops = [*others, loop]
+
+    def is_unread(self, loop: object) -> bool:
+        """Return whether no loop reads the pipe until one connects; ``loop`` is running here."""
+        reader = self._reader
+        return reader is not None and reader is not loop and loops.is_over(reader)
+
+
+_CONNECTED: Final = ConnectedLoops()
+"""Those of this process."""
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
+    os.register_at_fork(after_in_child=_CONNECTED.forget)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """What is needed to connect."""
@@ -88,7 +150,7 @@ class Endpoint:
         """
         glide = load_glide()
         glide.Logger.init(glide.LogLevel.OFF)
-        CONNECTED.join(self.name)
+        _CONNECTED.join(self.name)
         try:
             config = self._config(glide, channels, attempt)
             alone = channels is not None or not self.cluster
@@ -105,9 +167,9 @@ class Endpoint:
             return " A server that is in no cluster does not answer with cluster=True."
         return ""
 
-    def is_unread(self) -> bool:
-        """Return whether no answer arrives before a new link is opened."""
-        return CONNECTED.is_unread()
+    def is_unread(self, loop: object) -> bool:
+        """Return whether no answer arrives in the running loop before a new link is opened."""
+        return _CONNECTED.is_unread(loop)
 
     def _config(self, glide: Any, channels: Iterable[str] | None, attempt: int) -> Any:
         address = self.address
@@ -206,7 +268,7 @@ class Link:
         """Run a command on the server."""
         if timeout is not None:
             way_out = "Pass the most seconds to wait, or None for the store's timeout."
-            positive("timeout", timeout, way_out=way_out)
+            checks.positive("timeout", timeout, way_out=way_out)
         call = self._client.custom_command([*map(_encoded, args)])
         return await self._answer(call, self._timeout if timeout is None else timeout)
 
@@ -266,10 +328,12 @@ _REFUSED: Final = re.compile(r"[A-Z]+:|An error was signalled by the server")
 
 
 def _encoded(arg: Argument) -> str | bytes:
-    if isinstance(arg, str):
-        return sendable("argument", arg, way_out="Pass what UTF-8 can express, or bytes.")
     if isinstance(arg, bytes):
         return arg
+    if isinstance(arg, str):
+        if arg.isascii():  # as almost all are
+            return arg
+        return sendable("argument", arg, way_out="Pass what UTF-8 can express, or bytes.")
     return repr(checks.number("argument", arg, way_out="Pass a str, bytes or a number."))
 
 

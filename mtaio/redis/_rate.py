@@ -12,7 +12,7 @@ Why tokens are reserved by their times: docs/en/design/redis.md.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
@@ -23,22 +23,19 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
-from mtaio.redis._arguments import between, check_key, check_store, positive
-from mtaio.redis._backoff import Backoff
-from mtaio.redis._bucket import Reserved, SharedBucket
-from mtaio.redis._member import Member
-from mtaio.redis._outage import Outage
-from mtaio.redis._stock import Stock
-from mtaio.redis._store import own_error, store_left_error
-from mtaio.redis._tries import Tries, Try
-from mtaio.redis._wakeup import Wakeup
+from mtaio.redis._bucket import Reserved, SharedBucket, Stock
+from mtaio.redis._outage import Backoff
+from mtaio.redis._server_task import ServerTask, sleep
+from mtaio.redis._store import check_key, check_store, own_error, store_left_error
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from mtaio._internal.backend import Waiter
     from mtaio.redis._store import Store
 
 __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
@@ -98,9 +95,9 @@ class RedisRateLimiterStatistics:
     """1 while tokens are granted without the server, because it is down."""
 
 
-class _Waiter:
+class _Request:
     """
-    A task in the queue.
+    What a task in the queue waits for.
 
     Attributes:
         tokens: How many it asks for.
@@ -108,15 +105,12 @@ class _Waiter:
         asked: When.
         deadline: When it gives up.
         may_take: Whether it was woken to take tokens that are due.
-        alone: Whether it was granted without the server.
+        without_server: Whether it was granted without the server.
         late: Seconds until its tokens are due, once that is known to be after its deadline.
         error: What ends its wait.
-        wakeup: Where it sleeps.
     """
 
-    # Invariant: as in RateLimiter, the task acts on what it finds when it looks.
     __slots__ = (
-        "alone",
         "asked",
         "deadline",
         "error",
@@ -124,7 +118,7 @@ class _Waiter:
         "late",
         "may_take",
         "tokens",
-        "wakeup",
+        "without_server",
     )
 
     def __init__(self, tokens: int, asked: float, deadline: float) -> None:
@@ -133,10 +127,29 @@ class _Waiter:
         self.asked = asked
         self.deadline = deadline
         self.may_take = False
-        self.alone = False
+        self.without_server = False
         self.late: float | None = None
         self.error: Exception | None = None
-        self.wakeup = Wakeup()
+
+
+class _Try:
+    """
+    What a task gets that does not wait: the tokens that are there now, or none.
+
+    Attributes:
+        tokens: How many it asks for.
+        wait: None if they were taken, else the seconds until they would be there.
+        without_server: Whether it was answered without the server.
+        error: Why nothing is known.
+    """
+
+    __slots__ = ("error", "tokens", "wait", "without_server")
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.wait: float | None = None
+        self.without_server = False
+        self.error: Exception | None = None
 
 
 @uncopied
@@ -205,7 +218,9 @@ class RedisRateLimiter:
     # Invariants:
     # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of what they lack;
     # - _ready counts the tasks at the head of the queue that were woken to take tokens;
-    # - _tries holds the tasks that ask once; they came before all that wait;
+    # - _tries holds the tasks that ask once, of the same loop; they came before all that wait;
+    # - a task in _queue is woken to look again, and stays there until it has found what it needs;
+    #   one in _tries is woken when it has its answer, and with that it has left;
     # - only the first in the queue sleeps until a token is due; only the task _supply calls the
     #   server, one call at a time, and it runs while there are any tasks to ask for, or _down;
     # - while _down, tokens are granted without the server, but to the same queue: the order stays,
@@ -216,22 +231,15 @@ class RedisRateLimiter:
         "_ahead",
         "_bucket",
         "_burst",
-        "_calls",
         "_cancelled",
         "_down",
-        "_failed_calls",
-        "_failure",
         "_granted",
         "_granted_without_server",
-        "_heard",
         "_interval",
         "_key",
         "_local",
-        "_member",
         "_name",
         "_on_failure",
-        "_outage",
-        "_pending",
         "_per",
         "_processes",
         "_queue",
@@ -239,14 +247,13 @@ class RedisRateLimiter:
         "_ready",
         "_refused",
         "_rejected",
+        "_server",
         "_share",
         "_slack",
         "_slow",
         "_stock",
         "_store",
-        "_supplying",
         "_tries",
-        "_wakeup",
         "_wanted",
     )
 
@@ -264,10 +271,12 @@ class RedisRateLimiter:
     ) -> None:
         check_store(store)
         check_key(key)
-        self._rate = positive("rate", rate, way_out="Pass the tokens that come back every per s.")
-        self._per = positive("per", per, way_out="Pass the seconds to which rate refers.")
+        self._rate = checks.positive(
+            "rate", rate, way_out="Pass the tokens that come back every per s."
+        )
+        self._per = checks.positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
-        self._slack = between("slack", slack, *_SLACK, way_out=way_out)
+        self._slack = checks.between("slack", slack, *_SLACK, way_out=way_out)
         self._burst = (
             max(1, math.floor(rate))
             if burst is None
@@ -282,29 +291,25 @@ class RedisRateLimiter:
         self._bucket = SharedBucket(
             store, key, interval=self._interval, burst=self._burst, ahead=self._ahead
         )
-        self._member = Member()
+        self._queue: WaitQueue[_Request] = WaitQueue()
+        self._tries: WaitQueue[_Try] = WaitQueue()
+        self._server = ServerTask(store, self._queue, self._on_failure)
         self._stock = Stock()
-        self._share = 1
-        self._processes = 1
-        self._calls = self._failed_calls = 0
+        self._share = self._processes = 1  # the next loop begins with the last answer to this one
         self._granted = self._granted_without_server = 0
         self._cancelled = self._rejected = 0
         self._begin()
 
     def _begin(self) -> None:
-        """Have no task, no token and no news of the server."""
-        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
+        """
+        Have no task, no token and no news of the server: all of that belongs to an event loop.
+
+        Those that waited in the loop before are forgotten by the two queues.
+        """
         self._wanted = self._ready = 0
-        self._tries = Tries()
         self._stock.clear()
-        self._supplying = False
-        self._wakeup = Wakeup()
         self._refused: float = math.inf
         self._slow = 0
-        self._pending = False
-        self._heard = -math.inf
-        self._failure: StoreError | None = None
-        self._outage = Outage(self._on_failure)
         self._down = False
         self._local: RateLimiter | None = None
 
@@ -378,9 +383,10 @@ class RedisRateLimiter:
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
                 raise self._timed_out(msg, timeout, deadline, late)
             return
-        waiter = self._join(tokens, now, deadline)
+        request = _Request(tokens, now, deadline)
+        waiter = self._join(request)
         try:
-            await self._wait(waiter, timeout)
+            await self._wait(waiter, request, timeout)
         except (RateLimitTimeoutError, StoreError):
             self._rejected += 1
             raise
@@ -388,9 +394,9 @@ class RedisRateLimiter:
             self._cancelled += 1
             raise
         finally:
-            self._leave(waiter)
+            self._leave(waiter, request)
         self._granted += 1
-        self._granted_without_server += waiter.alone
+        self._granted_without_server += request.without_server
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -445,6 +451,8 @@ class RedisRateLimiter:
             waiting=len(self._queue),
             reserved=len(self._stock),
             lost=self._stock.lost,
+            calls=self._server.calls,
+            failed_calls=self._server.failed_calls,
             members=self._processes,
             down=int(self._down),
         )
@@ -462,72 +470,77 @@ class RedisRateLimiter:
 
     def _attach(self) -> None:
         """Forget what was held in another event loop."""
-        if self._member.attach(self, busy=self._supplying):
+        if self._server.attach(self):
+            self._tries.attach(self)
             self._begin()
 
-    def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
+    def _join(self, request: _Request) -> Waiter:
         """Put the running task at the end of the queue, and have it supplied with tokens."""
         self._attach()
-        waiter = _Waiter(tokens, asked, deadline)
-        self._start()
-        self._queue[waiter] = None
-        self._wanted += tokens
-        self._poke()
+        self._server.start(self._supply)
+        waiter = self._queue.join(request)
+        self._wanted += request.tokens
+        self._wake_supply()
         return waiter
 
-    async def _wait(self, waiter: _Waiter, timeout: float | None) -> None:
+    async def _wait(self, waiter: Waiter, request: _Request, timeout: float | None) -> None:
         """Take the tokens when they are due."""
-        if next(iter(self._queue)) is waiter and (self._down or len(self._stock)):
+        if self._is_first(waiter) and (self._down or len(self._stock)):
             await checkpoint()  # there may be no other
-        while waiter.error is None:
+        while request.error is None:
             now = clock.now()
             self._drop(now)
             due = math.inf
-            if waiter.may_take or next(iter(self._queue)) is waiter:
-                due = self._take(waiter, now)
+            if request.may_take or self._is_first(waiter):
+                due = self._take(request, now)
                 if due <= now:
                     return
-            self._unready(waiter)
+            self._unready(request)
             if timeout is not None:
-                if waiter.late is None and waiter.deadline < due < math.inf:
-                    waiter.late = due - now
-                if waiter.late is not None or now >= waiter.deadline:
-                    raise self._late(waiter, timeout)
-            await waiter.wakeup.sleep(min(due, waiter.deadline))
-        raise waiter.error
+                if request.late is None and request.deadline < due < math.inf:
+                    request.late = due - now
+                if request.late is not None or now >= request.deadline:
+                    raise self._late(request, timeout)
+            await sleep(waiter, min(due, request.deadline))
+        raise request.error
 
-    def _take(self, waiter: _Waiter, now: float) -> float:
+    def _is_first(self, waiter: Waiter) -> bool:
+        return next(iter(self._queue.waiters)) is waiter
+
+    def _take(self, request: _Request, now: float) -> float:
         """Take the tokens of a task if they may be granted now; return when they may be."""
         if self._down:
-            return now + self._take_alone(waiter, now)
-        due = self._stock.due(waiter.lacks)
+            return now + self._take_alone(request, now)
+        due = self._stock.due(request.lacks)
         if due <= now:
-            self._stock.take(waiter.lacks)
+            self._stock.take(request.lacks)
         return due
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter, request: _Request) -> None:
         """Take a task out of the queue, and wake those that can go on."""
-        if self._queue.pop(waiter, waiter) is waiter:  # the server is down, or its loop is over
+        if waiter not in self._queue.waiters:  # the server is down, or its loop is over
             return
-        self._wanted -= waiter.lacks
-        self._unready(waiter)
-        self._wake(clock.now())
-        self._poke()
+        self._queue.leave(waiter)
+        self._wanted -= request.lacks
+        self._unready(request)
+        if self._queue.runs_here():  # else its coroutine was thrown away with its loop
+            self._wake(clock.now())
+            self._wake_supply()
 
     def _wake(self, now: float) -> None:
         """Wake the first in the queue, and those behind it whose tokens may be granted now too."""
         if self._ready:
             return  # the last of these will do it
         tokens = 0
-        for waiter in self._queue:
-            tokens += waiter.lacks
+        for waiter, request in self._queue.waiters.items():
+            tokens += request.lacks
             if self._due(tokens) > now:
                 break
-            waiter.may_take = True
+            request.may_take = True
             self._ready += 1
-            waiter.wakeup.wake()
-        if self._queue:
-            next(iter(self._queue)).wakeup.wake()
+            waiter.wake()
+        if self._queue.waiters:
+            next(iter(self._queue.waiters)).wake()
 
     def _due(self, tokens: int) -> float:
         """Return when the first so many tokens may be granted, as far as that is known."""
@@ -535,31 +548,34 @@ class RedisRateLimiter:
             return -math.inf if self._local is None else math.inf
         return self._stock.due(tokens)
 
-    def _unready(self, waiter: _Waiter) -> None:
+    def _unready(self, request: _Request) -> None:
         """Count a task no longer as one that is about to take its tokens."""
-        if waiter.may_take:
-            waiter.may_take = False
+        if request.may_take:
+            request.may_take = False
             self._ready -= 1
 
     def _drop(self, now: float) -> None:
         """Give up the tokens that can no longer be granted in time."""
         if self._stock.drop(now):
-            self._poke()
+            self._wake_supply()
 
-    def _late(self, waiter: _Waiter, timeout: float) -> RateLimitTimeoutError | StoreError:
-        """Return the error for a task whose tokens come too late, if they come at all."""
-        what = self._refusal(waiter.tokens, timeout)
-        wait = waiter.late
+    def _late(self, request: _Request, timeout: float) -> RateLimitTimeoutError:
+        """
+        Return the error for a task whose tokens come too late, if they come at all.
+
+        Raises:
+            StoreError: The server is down, and that is why.
+        """
+        what = self._refusal(request.tokens, timeout)
+        wait = request.late
         if wait is None:
-            if self._failure is not None:
-                return own_error(self._failure, what)
-            if self._pending and self._heard <= waiter.asked:
-                msg = f"{what}: {self._store.name} has not answered yet."
-                return self._timed_out(msg, timeout, waiter.deadline, self._store.timeout)
+            msg = "" if self._down else self._server.explain(what, request.asked)
+            if msg:
+                return self._timed_out(msg, timeout, request.deadline, self._store.timeout)
             wait = self._wanted * self._interval * self._processes
-        total = clock.now() - waiter.asked + wait
+        total = clock.now() - request.asked + wait
         msg = f"{what}, only in about {total:.6g} s."
-        return self._timed_out(msg, timeout, waiter.deadline, wait)
+        return self._timed_out(msg, timeout, request.deadline, wait)
 
     def _refusal(self, tokens: int, timeout: float) -> str:
         return f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s"
@@ -585,102 +601,112 @@ class RedisRateLimiter:
             None if they were taken, else the seconds until they would be there.
         """
         self._attach()
-        request = Try(tokens)
-        if self._down:
-            self._answer_alone(request, ahead=self._wanted)
-        elif self._queue:
-            request.answer((self._wanted + tokens) * self._interval)
-        elif self._take_left_over(tokens):
-            request.answer(None)
-        else:
-            self._start()
-            self._tries.add(request)
-            self._wakeup.wake()
+        request = _Try(tokens)
+        waiter = None
+        if not self._answer_at_once(request):
+            self._server.start(self._supply)
+            waiter = self._tries.join(request)
+            self._server.wake()
         try:
-            await request.answered.wait()
+            await (checkpoint() if waiter is None else waiter)
         except BaseException:
             self._cancelled += 1
-            self._tries.discard(request)
+            if waiter is not None:
+                self._tries.leave(waiter)  # tokens that it was granted are lost
             raise
         if request.wait is not None or request.error is not None:
             self._rejected += 1
         else:
             self._granted += 1
-            self._granted_without_server += request.alone
+            self._granted_without_server += request.without_server
         if request.error is not None:
             raise request.error
         return request.wait
+
+    def _answer_at_once(self, request: _Try) -> bool:
+        """Answer a task that asks once if that can be done without the server."""
+        if self._down:
+            self._answer_alone(request, ahead=self._wanted)
+        elif self._queue.waiters:
+            request.wait = (self._wanted + request.tokens) * self._interval
+        else:
+            return self._take_left_over(request.tokens)
+        return True
 
     def _take_left_over(self, tokens: int) -> bool:
         """Take tokens reserved for tasks that gave up; return whether they were there."""
         now = clock.now()
         self._drop(now)
-        if self._tries or self._stock.due(tokens) > now:
+        if self._tries.waiters or self._stock.due(tokens) > now:
             return False
         self._stock.take(tokens)
         return True
 
     async def _supply_tries(self) -> None:
-        """Ask the server for those that ask once, and answer them."""
-        tries = self._tries.alike()
-        each = tries[0].tokens
+        """Ask the server for the first that asks once and all that ask for as many, and answer."""
+        each = next(iter(self._tries.waiters.values())).tokens
+        tries = [
+            (waiter, request)
+            for waiter, request in self._tries.waiters.items()
+            if request.tokens == each
+        ]
         answer = await self._reserve(each, each * len(tries), within=0.0)
         # They are granted however late the answer is handled: the server has taken them when they
         # were there, and lets nobody else have them.
-        taken, due = answer.tokens, answer.due
-        if taken:
-            due += (taken + each - 1) * self._interval
-        self._stock.lost += each * self._tries.answer(tries, taken // each, due)
+        granted, wait = answer.tokens // each, answer.due
+        if answer.tokens:
+            wait += (answer.tokens + each - 1) * self._interval
+        for waiter, request in tries:
+            if waiter in self._tries.waiters:  # else cancelled during the call
+                request.wait = None if granted else wait
+                granted -= self._tries.wake(waiter) and granted > 0
+        self._stock.lost += each * granted  # for those that are gone
 
     # The server
 
     def _lacking(self) -> int:
         """Return how many tokens have to be reserved now; 0 if there is time."""
         held = len(self._stock)
-        lacking = next(iter(self._queue)).lacks - held
+        lacking = next(iter(self._queue.waiters.values())).lacks - held
         if lacking > 0:
             return lacking
         return int(2 * held <= min(self._share, self._wanted - 1))
 
-    def _poke(self) -> None:
+    def _wake_supply(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""
-        if self._wakeup.asleep and (not self._queue or 0 < self._lacking() < self._refused):
-            self._wakeup.wake()
-
-    def _start(self) -> None:
-        """Have the server asked."""
-        if not self._supplying:
-            self._store.start(self._supply)
-            self._supplying = True
+        if not self._queue.waiters or 0 < self._lacking() < self._refused:
+            self._server.wake()
 
     async def _supply(self) -> None:
         """Ask the server for the tasks that ask once or wait, while there are any."""
-        name = self._member.name
+        process = self._server.process
         try:
-            while self._down or self._tries or self._queue:
+            while self._down or self._tries.waiters or self._queue.waiters:
                 try:
                     if self._down:
                         await self._wait_until_back()
-                    elif self._tries:
+                    elif self._tries.waiters:
                         await self._supply_tries()
                     else:
                         await self._supply_queue()
                 except StoreError as error:
                     self._fail(error)
         finally:
-            if self._member.is_here(name):  # pragma: no branch - else thrown away with its loop
-                self._supplying = self._pending = self._down = False
+            if self._server.is_current(process):  # else thrown away with its loop
+                self._server.ended()
+                self._down = False
                 self._refused = math.inf
-                self._give_up(store_left_error(self._store, self))
+                if self._queue.waiters or self._tries.waiters:
+                    self._give_up(store_left_error(self._store, self))
 
     async def _supply_queue(self) -> None:
         """Reserve tokens for the tasks that wait, or sleep until there are some to be had."""
         self._drop(clock.now())
         lacking = self._lacking()
         if not lacking:
-            await self._wakeup.sleep(math.inf)
+            await self._server.sleep(math.inf)
             return
-        first = next(iter(self._queue))
+        first, request = next(iter(self._queue.waiters.items()))
         of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
         sent = clock.now()
         answer = await self._reserve(lacking, of_use, within=self._ahead)
@@ -693,31 +719,23 @@ class RedisRateLimiter:
             self._stock.add(due, now, sent + self._slack)
             self._wake(now)
             return
-        if wait > first.deadline - now and first.lacks > len(self._stock):
-            first.late = wait
-            first.wakeup.wake()
+        if wait > request.deadline - now and request.lacks > len(self._stock):
+            request.late = wait
+            first.wake()
         self._refused = lacking
-        await self._wakeup.sleep(now + wait - self._ahead)
+        await self._server.sleep(now + wait - self._ahead)
         self._refused = math.inf
 
     async def _reserve(self, needed: int, of_use: int, *, within: float) -> Reserved:
         """Ask the server for tokens."""
-        self._calls += 1
         sent = clock.now()
-        self._pending = True
-        try:
-            answer = await self._bucket.reserve(
-                self._member.name, needed, of_use=of_use, held=len(self._stock), within=within
+        answer = await self._server.call(
+            self._bucket.reserve(
+                self._server.process, needed, of_use=of_use, held=len(self._stock), within=within
             )
-        except StoreError:
-            self._failed_calls += 1
-            self._pending = False
-            raise
-        self._pending = False
+        )
         self._processes, self._share = answer.processes, answer.share
-        self._heard = clock.now()
-        self._failure = None
-        if self._heard - sent < self._slack:
+        if clock.now() - sent < self._slack:
             self._slow = 0
         return answer
 
@@ -725,7 +743,7 @@ class RedisRateLimiter:
         """Count an answer whose tokens came too late; raise an error if that is the rule."""
         self._slow += 1
         if self._slow >= _SLOW:
-            self._failed_calls += 1
+            self._server.failed_calls += 1
             msg = (
                 f"{self._store.name} took {seconds:.3g} s to answer, more than "
                 f"slack={self._slack!r} of {self!r}, {self._slow} times in a row. Raise slack."
@@ -737,18 +755,19 @@ class RedisRateLimiter:
     def _fail(self, error: StoreError) -> None:
         """Do what is to be done while the server is down."""
         if self._on_failure == "closed":
-            self._failure = error
+            self._server.failure = error
             self._give_up(error)
             return
         self._down = True
         self._slow = 0
-        self._outage.tell(self, error)
+        self._server.log(self, error)
         if self._on_failure == "local":
             self._share_without_server()
-        for request in self._tries.clear():
+        for waiter, request in [*self._tries.waiters.items()]:
             self._answer_alone(request, ahead=0)
-        for waiter in self._queue:
-            self._unready(waiter)
+            self._tries.wake(waiter)
+        for waiting in self._queue.waiters.values():
+            self._unready(waiting)
         self._wake(clock.now())
 
     def _share_without_server(self) -> None:
@@ -765,30 +784,25 @@ class RedisRateLimiter:
 
     def _give_up(self, error: Exception) -> None:
         """End the wait of every task."""
-        for waiter in self._queue:
-            self._unready(waiter)
-            waiter.error = own_error(error)
-            waiter.wakeup.wake()
-        self._queue.clear()
         self._wanted = 0
-        for request in self._tries.clear():
+        for waiter, request in [*self._queue.waiters.items()]:
+            self._unready(request)
             request.error = own_error(error)
-            request.answered.set()
+            self._queue.wake(waiter)
+        for waiter, attempt in [*self._tries.waiters.items()]:
+            attempt.error = own_error(error)
+            self._tries.wake(waiter)
 
     async def _wait_until_back(self) -> None:
         """Wait until the server answers again."""
         pauses = Backoff(*_PROBE)
         while self._down:
             await anyio.sleep(pauses.next())
-            self._calls += 1
-            try:
-                await self._bucket.ping()
-            except StoreError:
-                self._failed_calls += 1
-            else:
+            with suppress(StoreError):
+                await self._server.call(self._bucket.ping())
                 self._down = False
 
-    def _take_alone(self, waiter: _Waiter, now: float) -> float:
+    def _take_alone(self, request: _Request, now: float) -> float:
         """
         Take what the first in the queue lacks, while the server is down.
 
@@ -796,23 +810,23 @@ class RedisRateLimiter:
             0 if it has all, else the seconds until it can have more.
         """
         local = self._local
-        while local is not None and waiter.lacks:
-            part = min(waiter.lacks, int(local.burst))
+        while local is not None and request.lacks:
+            part = min(request.lacks, int(local.burst))
             try:
                 local.acquire_nowait(part)
             except RateLimitError as error:
-                wait = error.retry_after + (waiter.lacks - part) * local.per / local.rate
-                if now + wait > waiter.deadline:
-                    waiter.late = wait
+                wait = error.retry_after + (request.lacks - part) * local.per / local.rate
+                if now + wait > request.deadline:
+                    request.late = wait
                 return error.retry_after
-            waiter.lacks -= part
+            request.lacks -= part
             self._wanted -= part
-        waiter.alone = True
+        request.without_server = True
         return 0.0
 
-    def _answer_alone(self, request: Try, *, ahead: int) -> None:
+    def _answer_alone(self, request: _Try, *, ahead: int) -> None:
         """Answer a task that asks once, while the server is down; some wait for tokens ahead."""
-        request.alone = True
+        request.without_server = True
         local = self._local
         wait = None
         if local is not None:
@@ -823,7 +837,7 @@ class RedisRateLimiter:
                     local.acquire_nowait(request.tokens)
                 except RateLimitError as error:
                     wait = error.retry_after
-        request.answer(wait)
+        request.wait = wait
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...

@@ -1,26 +1,46 @@
 """
-The slots that processes share, as the server keeps them: one script, its arguments and its answer.
+The slots that processes share, as the server keeps them: one script, and when it is called.
 
 Promise: no more than ``limit`` slots are granted, and the slots of a process that is silent for its
 lease become free. A process reports what it holds in absolute numbers, so a call that is lost, or
 whose answer is lost, does no harm: the next one puts things right. Tokens only grow.
+A process calls as soon as something has changed, unless the last call failed; three times in each
+lease while slots are held; and while tasks wait once a second, more often without messages.
 Cost: some ten commands within the script; the state grows with the processes, not with the slots.
 Why the server keeps no queue of tasks: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mtaio._internal import clock
+from mtaio.redis._outage import Backoff
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
     from mtaio.redis._store import Store
 
-__all__ = ["EXCHANGE", "PROMISE", "Answer", "Report", "SharedSlots", "keys_of"]
+__all__ = ["EXCHANGE", "Answer", "Pace", "Report", "SharedSlots", "keys_of"]
 
-PROMISE: Final = 0.05
+_PROMISE: Final = 0.05
 """Seconds for which a slot is kept for a process that has been told to fetch it."""
+
+_BEAT: Final = 1 / 3
+"""The part of the lease after which it is renewed."""
+
+_LOOK: Final = 1.0
+"""Seconds after which a process that waits calls again, although it was sent no message."""
+
+_POLL: Final = (0.02, 0.32)
+"""The same while no messages arrive: at first, and at most."""
+
+_RETRY: Final = (0.05, 1.0)
+"""Seconds after a call that failed: at first, and at most."""
+
+_ROUNDING: Final = 0.001
+"""Seconds added to a time at which something ends at the server."""
 
 # KEYS: a hash with the state; the processes by the end of their lease; those that wait, by their
 # turn; those that were promised slots, by when that ends. All times are in microseconds.
@@ -191,7 +211,7 @@ class Report(NamedTuple):
     """Slots for all processes."""
     lease: float
     """Microseconds."""
-    promise: float = PROMISE * 1e6
+    promise: float = _PROMISE * 1e6
     """Microseconds for which slots are kept for others."""
 
 
@@ -241,3 +261,82 @@ def keys_of(key: str) -> list[str]:
     """Return the names of the keys, all in one slot of a cluster."""
     base = f"mtaio:slots:{{{key}}}"
     return [base, f"{base}:members", f"{base}:waiting", f"{base}:promises"]
+
+
+class Pace:
+    """
+    When to call next.
+
+    Args:
+        lease: Seconds for which slots are lent.
+
+    Attributes:
+        changed: Whether the server has to be told of a change.
+    """
+
+    __slots__ = (
+        "_due",
+        "_kept_until",
+        "_lease",
+        "_messages",
+        "_not_before",
+        "_poll",
+        "_retry",
+        "changed",
+    )
+
+    def __init__(self, lease: float) -> None:
+        self.changed = False
+        self._lease = lease
+        self._due: float = math.inf
+        self._not_before: float = -math.inf
+        self._kept_until: float = -math.inf
+        self._retry = Backoff(*_RETRY)
+        self._messages = False
+        self._poll = Backoff(*_POLL)
+
+    def hurry(self) -> None:
+        """Have it told at once, even if the last call failed just now."""
+        self._not_before = -math.inf
+
+    def due(self) -> float:
+        """Return when to call."""
+        return self._not_before if self.changed else self._due
+
+    def listen(self, *, messages: bool) -> None:
+        """Note whether messages of the server arrive from here on."""
+        self._messages = messages
+        self._poll.reset()
+
+    def answered(self, sent: float, answer: Answer, *, holds: bool, waits: bool) -> None:
+        """
+        Plan the next call after one that was answered.
+
+        Args:
+            sent: When the call was made.
+            answer: What the server said.
+            holds: Whether this process holds slots.
+            waits: Whether tasks of it wait.
+        """
+        self._retry.reset()
+        self._not_before = -math.inf
+        now = clock.now()
+        due = math.inf
+        if holds:
+            due = sent + self._lease * _BEAT
+        if answer.ask_again:
+            due = min(due, now + answer.ask_again / 1e6 + _ROUNDING)
+        if answer.kept:
+            self._kept_until = now + _PROMISE + _ROUNDING
+        if self._kept_until > now:
+            due = min(due, self._kept_until)
+        if waits:
+            due = min(due, sent + min(self._lease * _BEAT, _LOOK))
+            if not self._messages:
+                due = min(due, sent + self._poll.next())
+        self._due = due
+
+    def failed(self) -> None:
+        """Plan the next call after one that failed."""
+        self.changed = True
+        self._not_before = clock.now() + min(self._retry.next(), self._lease / 20)

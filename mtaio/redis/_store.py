@@ -1,21 +1,41 @@
 """
 What the rest of the package needs of a server, apart from the client that provides it.
 
+That is the protocol of a store, what every user of one checks and raises, and a task group.
+
 Promise: everything here goes through a `Store`. Anything with these methods can stand in for a
 server, as the one in memory does that the tests use.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+import anyio
+
+from mtaio._internal import checks
 from mtaio.exceptions import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Argument", "Connection", "Script", "Store", "own_error", "store_left_error"]
+    from anyio.abc import TaskGroup
+
+__all__ = [
+    "Argument",
+    "Connection",
+    "Script",
+    "Store",
+    "check_key",
+    "check_store",
+    "name",
+    "own_error",
+    "sendable",
+    "store_left_error",
+    "tasks_of_block",
+]
 
 Argument: TypeAlias = str | bytes | int | float
 """An argument of a command or a script. Numbers are sent as their ``repr``."""
@@ -160,3 +180,65 @@ def store_left_error(store: Store, limiter: object) -> RuntimeError:
         f"{store!r} was left while {limiter!r} was in use. Put 'async with store:' around the "
         f"tasks that use it."
     )
+
+
+@asynccontextmanager
+async def tasks_of_block() -> AsyncGenerator[TaskGroup]:
+    """
+    Yield a task group for tasks that the block needs, which are cancelled when it ends.
+
+    A single error leaves the block as it is, not in a group of one.
+    """
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield tasks
+            finally:
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from None
+        raise
+
+
+def check_key(key: object) -> None:
+    """
+    Refuse what cannot be the key of a limit: later it would end the store's block.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, or cannot be encoded.
+    """
+    name("key", key, way_out="Pass a str that all processes share.")
+
+
+def check_store(store: object) -> None:
+    """Raise ``TypeError`` if it is no store."""
+    if not hasattr(store, "subscribe"):
+        msg = f"store={store!r} is {checks.type_of(store)}, not a store. Pass a RedisStore."
+        raise TypeError(msg)
+
+
+def name(argument: str, value: object, *, way_out: str) -> str:
+    """Return ``value`` if it is `sendable` and not empty."""
+    accepted = sendable(argument, value, way_out=way_out)
+    if not accepted:
+        msg = f"{argument}={value!r} is empty. {way_out}"
+        raise ValueError(msg)
+    return accepted
+
+
+def sendable(argument: str, value: object, *, way_out: str) -> str:
+    """Return ``value`` if it is a str that can be sent."""
+    if not isinstance(value, str):
+        msg = f"{argument}={value!r} is {checks.type_of(value)}, not a str. {way_out}"
+        raise TypeError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = (
+            f"{argument}={value!r:.100} has half of a surrogate pair, which cannot be sent. "
+            f"{way_out}"
+        )
+        raise ValueError(msg) from None
+    return value

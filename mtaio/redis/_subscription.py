@@ -21,9 +21,9 @@ from uuid import uuid4
 
 import anyio
 
-from mtaio._internal import clock
+from mtaio._internal import clock, loops
 from mtaio.exceptions import StoreError
-from mtaio.redis._backoff import Backoff
+from mtaio.redis._outage import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,8 @@ class Subscription:
         silent_since = clock.now()
         patience = max(_PATIENCE, 2 * self._store.timeout)
         pauses = Backoff(self._watch / 10, self._watch)
-        while clock.now() - silent_since < patience and not self._endpoint.is_unread():
+        loop = loops.current_loop()
+        while clock.now() - silent_since < patience and not self._endpoint.is_unread(loop):
             start = clock.now()
             if await self._look(link):
                 silent_since = math.inf

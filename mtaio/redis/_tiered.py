@@ -39,14 +39,10 @@ from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
-from mtaio.redis import _arguments as arguments
-from mtaio.redis._asking import Asker, Asking
-from mtaio.redis._breaker import Breaker
+from mtaio.redis import _store as stores
 from mtaio.redis._codec import JSON, Codec, check_codec, encoded
-from mtaio.redis._confirmations import Confirmations
-from mtaio.redis._far import FarTier, Found, Notice
-from mtaio.redis._outage import Outage
-from mtaio.redis._renewals import Renewals
+from mtaio.redis._far import Confirmations, FarTier, Found, Notice, Queries, Query, Renewals
+from mtaio.redis._outage import Breaker, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -64,8 +60,8 @@ P = ParamSpec("P")
 _LOOK: Final = 1.0
 """Seconds after which a task that waits for another process's load looks again, unless woken."""
 
-_DEAF_LOOK: Final = 0.1
-"""The same while no messages are heard."""
+_POLL: Final = 0.1
+"""The same while no messages arrive."""
 
 _LOADER: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 _TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
@@ -201,12 +197,11 @@ class TieredCache(Generic[T]):
     """
 
     # Invariants:
-    # - the near tier is empty outside of the block, where nothing is heard;
-    # - a value that is put into it was asked for by an Asker, or by a load of its own, that was
+    # - the near tier is empty outside of the block, where no messages arrive;
+    # - a value that is put into it was read within a Query, or by a load of its own, that was
     #   there before the server was asked: so a message that comes in between reaches it.
     __slots__ = (
         "__weakref__",
-        "_asking",
         "_blocks",
         "_breaker",
         "_changes_heard",
@@ -217,8 +212,8 @@ class TieredCache(Generic[T]):
         "_failed_calls",
         "_far",
         "_far_hits",
-        "_heard",
         "_identity",
+        "_listening",
         "_loads",
         "_loads_without_server",
         "_misses",
@@ -231,6 +226,7 @@ class TieredCache(Generic[T]):
         "_on_failure",
         "_outage",
         "_outdated",
+        "_queries",
         "_renewals",
         "_store",
         "_ttl",
@@ -254,9 +250,9 @@ class TieredCache(Generic[T]):
         watch: float = 0.5,
         name: str | None = None,
     ) -> None:
-        arguments.check_store(store)
+        stores.check_store(store)
         way_out = "Pass a name that the processes share, such as 'users'."
-        if "{" in arguments.name("namespace", namespace, way_out=way_out):
+        if "{" in stores.name("namespace", namespace, way_out=way_out):
             msg = f"namespace={namespace!r} contains a brace. {way_out}"
             raise ValueError(msg)
         check_codec(codec)
@@ -265,9 +261,9 @@ class TieredCache(Generic[T]):
         self._ttl = checks.at_least("ttl", ttl, 0, way_out=_TTL)
         self._near_ttl = checks.at_least("near_ttl", near_ttl, 0, way_out=_TTL)
         self._deaf_ttl = checks.at_least("deaf_ttl", deaf_ttl, 0, way_out=_TTL)
-        arguments.positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
+        checks.positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
         way_out = "Pass the seconds between two checks."
-        self._watch = arguments.positive("watch", watch, way_out=way_out)
+        self._watch = checks.positive("watch", watch, way_out=way_out)
         self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
         self._outage = Outage(on_failure)
         self._name = namespace if name is None else name
@@ -277,14 +273,14 @@ class TieredCache(Generic[T]):
         self._breaker = Breaker(store)
         self._renewals = Renewals(store, self._far, lease)
         self._confirmations = Confirmations()
-        self._asking = Asking()
+        self._queries = Queries()
         self._store = store
         self._namespace = namespace
         self._codec = codec
         self._identity = uuid4().hex
         self._blocks: Blocks[OwnedBlock] = Blocks()
         self._entered: AsyncExitStack | None = None  # what the block has entered in its turn
-        self._heard = False
+        self._listening = False
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
         self._undecodable = self._failed_calls = 0
@@ -323,7 +319,7 @@ class TieredCache(Generic[T]):
         entered = AsyncExitStack()
         listening = self._store.subscribe(
             [self._far.channel, self._far.reply_channel(self._identity)],
-            *(self._hear, self._begin, self._lose),
+            *(self._on_message, self._on_subscribed, self._on_lost),
             watch=self._watch,
         )
         await entered.enter_async_context(listening)
@@ -359,7 +355,7 @@ class TieredCache(Generic[T]):
 
     def _forget(self) -> None:
         self._entered = None
-        self._heard = False
+        self._listening = False
         self._renewals.clear()
         self._breaker.reset()
         self._outage = Outage(self._on_failure)
@@ -390,7 +386,7 @@ class TieredCache(Generic[T]):
         if value is not UNSET:
             return value
         self._check(key)
-        with Asker(self._asking, key) as asker:
+        with Query(self._queries, key) as query:
             start = clock.now()
             try:
                 found = await self._breaker.call(self._far.read(key))
@@ -407,7 +403,7 @@ class TieredCache(Generic[T]):
                 return default
             self._far_hits += 1
             seconds = self._near_seconds(found.seconds, start)
-            if seconds and not asker.stale:
+            if seconds and not query.outdated:
                 self._near.set_nowait(key, value, seconds)
             return value
 
@@ -574,18 +570,18 @@ class TieredCache(Generic[T]):
             near_max_size=near.max_size,
             near_hits=near.hits,
             failed_calls=self._failed_calls + self._breaker.failed_calls,
-            listening=int(self._heard),
+            listening=int(self._listening),
         )
 
     # Messages.
 
-    def _hear(self, channel: str, message: bytes) -> None:
+    def _on_message(self, channel: str, message: bytes) -> None:
         if channel != self._far.channel:
-            self._confirmations.hear(message.decode(errors="replace"))
+            self._confirmations.note(message.decode(errors="replace"))
             return
         notice = Notice.parse(message)
         if not notice.changed:
-            self._asking.settled(notice.key)
+            self._queries.settled(notice.key)
             return
         self._changes_heard += 1
         self._drop(notice.key)
@@ -598,35 +594,35 @@ class TieredCache(Generic[T]):
         except StoreError:
             self._failed_calls += 1
 
-    def _begin(self) -> None:
+    def _on_subscribed(self) -> None:
         """Note that messages are heard from now on, and that some may have been missed."""
-        self._heard = True
+        self._listening = True
         self._breaker.retry()
         self._drop_all()
 
-    def _lose(self) -> None:
+    def _on_lost(self) -> None:
         """Note that messages are no longer heard."""
-        self._heard = False
+        self._listening = False
         self._drop_all()
 
     def _drop(self, key: str) -> None:
         self._near.delete_nowait(key)  # which also keeps a load in progress from being stored
-        self._asking.changed(key)
+        self._queries.changed(key)
 
     def _drop_all(self) -> None:
         self._near_cleared += 1
         self._near.clear_nowait()
-        self._asking.all_changed()
+        self._queries.all_changed()
 
     # Loading.
 
     async def _fetch(self, fetch: _Fetch[T]) -> T:
         """Return the value from the server, or load it."""
         token = uuid4().hex
-        with Asker(self._asking, fetch.key) as asker:
+        with Query(self._queries, fetch.key) as query:
             leased = True
             try:
-                found = await self._find(fetch, token, asker)
+                found = await self._find(fetch, token, query)
             except StoreError as error:
                 if self._on_failure == "closed":
                     self._misses += 1
@@ -645,11 +641,11 @@ class TieredCache(Generic[T]):
             fetch.seconds = min(fetch.ttl, self._near_ttl, self._deaf_ttl)
             return value
 
-    async def _find(self, fetch: _Fetch[T], token: str, asker: Asker) -> Any:
+    async def _find(self, fetch: _Fetch[T], token: str, query: Query) -> Any:
         """Return the value, once there is one, or UNSET when this process has the lease."""
         discard = False
         while True:
-            woken, start = asker.rest(), clock.now()
+            message, start = query.next_message(), clock.now()
             asked = not self._breaker.is_open()
             try:
                 answer = await self._breaker.call(
@@ -673,8 +669,8 @@ class TieredCache(Generic[T]):
                 return UNSET
             self._waiting += 1
             try:
-                with anyio.move_on_after(min(answer, _LOOK if self._heard else _DEAF_LOOK)):
-                    await woken.wait()
+                with anyio.move_on_after(min(answer, _LOOK if self._listening else _POLL)):
+                    await message.wait()
             finally:
                 self._waiting -= 1
 
@@ -721,7 +717,8 @@ class TieredCache(Generic[T]):
     # What they have in common.
 
     def _check(self, key: object) -> None:
-        arguments.sendable("key", key, way_out="Pass one, such as str(user_id).")
+        if not (isinstance(key, str) and key.isascii()):  # ASCII can always be sent
+            stores.sendable("key", key, way_out="Pass one, such as str(user_id).")
         block = self._blocks.current
         if block is None or not block.is_current():
             msg = (
@@ -749,7 +746,9 @@ class TieredCache(Generic[T]):
 
     def _near_seconds(self, left: float, start: float) -> float:
         """Return for how long to keep in memory what had ``left`` seconds to live at ``start``."""
-        return max(0.0, min(left - (clock.now() - start), self._near_ttl)) if self._heard else 0.0
+        return (
+            max(0.0, min(left - (clock.now() - start), self._near_ttl)) if self._listening else 0.0
+        )
 
     def _seconds(self, ttl: float | Unset) -> float:
         return self._ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mtaio._internal import loops
 from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
 from mtaio.redis import Lease, RedisConcurrencyLimiter
 from mtaio.resilience import Pipeline
@@ -77,6 +79,7 @@ async def first():
 
 async def second():
     del store.start
+    store.forget()  # it has the clock of the loop, in which no lease of the last one ever ends
     served = []
 
     async def work(number):
@@ -682,6 +685,85 @@ def test_one_loop_after_another(backend: str) -> None:
     run(main, backend=backend)
     run(main, backend=backend)
     assert limiter.statistics().acquired == 2
+
+
+def test_loop_that_was_closed_with_a_slot_held(backend: str) -> None:
+    """The next one holds what it takes itself, and renews nothing else."""
+    store = Slots()
+    limiter = RedisConcurrencyLimiter(store, "key", 2)
+    loop = asyncio.new_event_loop()
+    held = loop.run_until_complete(limiter.acquire())
+    loop.close()
+    store.forget()  # it has the clock of the loop
+
+    async def second() -> None:
+        async with store, limiter:
+            assert limiter.statistics().in_use == 1
+            held.release()
+            assert limiter.statistics().in_use == 1
+            await anyio.sleep(limiter.lease)
+            assert [each.held for each in store.members.values()] == [1]
+
+    run(second, backend=backend)
+    assert limiter.statistics().lost == 0
+
+
+async def test_slot_released_when_its_loop_is_closed() -> None:
+    """It is no longer in use, though nobody can tell the server."""
+    limiter = RedisConcurrencyLimiter(Slots(), "key", 1)
+
+    def elsewhere() -> None:
+        loop = asyncio.new_event_loop()
+        held = loop.run_until_complete(limiter.acquire())
+        loop.close()
+        assert limiter.statistics().in_use == 1
+        held.release()
+        assert limiter.statistics().in_use == 0
+
+    await anyio.to_thread.run_sync(elsewhere)
+
+
+async def test_waits_are_counted() -> None:
+    """How many slots were given, how long tasks waited for them in all, and at most."""
+    async with Slots(latency=0) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        for seconds, total in (((3, 2, 1), 3 + 5), ((1, 1), 3 + 5 + 1)):
+            async with anyio.create_task_group() as group:
+                for each in seconds:
+                    group.start_soon(hold, limiter, each)
+                    await settle()
+            statistics = limiter.statistics()
+            assert statistics.wait_seconds == pytest.approx(total)
+            assert statistics.max_wait_seconds == pytest.approx(5)
+        assert statistics.acquired == 5
+
+
+async def test_cancelled_as_a_slot_is_handed_on() -> None:
+    """A slot whose task was cancelled when it got it, with all others, goes back to the server."""
+    scopes: list[anyio.CancelScope] = []
+
+    class Cancelling(Slots):
+        async def script(self, script: Any, keys: Any, args: Any = ()) -> Any:
+            answer = await super().script(script, keys, args)
+            if answer[1]:
+                for scope in scopes:
+                    loops.call_in(loops.current_loop(), scope.cancel)
+            return answer
+
+    async with Cancelling() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        lease = await limiter.acquire()
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(hold, limiter, 1)
+            await anyio.sleep(0.1)
+            scopes.append(group.cancel_scope)
+            lease.release()
+            await anyio.sleep(1)
+        scopes.clear()
+        with anyio.fail_after(0.1):
+            async with limiter:
+                assert limiter.statistics().in_use == 1
 
 
 async def test_two_loops_at_once(backend: str) -> None:

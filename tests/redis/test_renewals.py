@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from mtaio.redis._renewals import Renewals
+from mtaio.redis._far import Renewals
 from tests.redis.memory import MemoryStore
 
 

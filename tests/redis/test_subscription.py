@@ -46,7 +46,7 @@ class Links:
             raise StoreError
         return self
 
-    def is_unread(self) -> bool:
+    def is_unread(self, _: object) -> bool:
         """Say whether answers arrive."""
         return self.unread
 

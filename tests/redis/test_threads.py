@@ -62,7 +62,7 @@ class _Link:
     async def close(self, reason: str = "") -> None:
         del reason
 
-    def is_unread(self) -> bool:
+    def is_unread(self, _: object) -> bool:
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -506,7 +507,7 @@ async def test_no_old_value_stays(sim: Any) -> None:
         await anyio.sleep(0.01)
         for cache in caches:
             assert await cache.get_or_set("key", source.load) == source.version
-        assert not any(cache._asking.by_key for cache in caches)
+        assert not any(cache._queries.by_key for cache in caches)
 
 
 class Whole:
@@ -543,4 +544,20 @@ def test_one_loop_after_another(backend: str) -> None:
             assert await whole.get("key") == 1
 
     run(use, backend=backend)
+    run(use, backend=backend)
+
+
+def test_loop_that_ended_without_leaving(backend: str) -> None:
+    """In the next one the cache refuses to answer until it is entered there."""
+    whole = Whole(caching_store())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(whole.__aenter__())
+    loop.close()
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match=r"^<.*> is not entered in this event loop"):
+            await whole.get("key")
+        async with whole:
+            assert await whole.get("key") is None
+
     run(use, backend=backend)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from mtaio._internal import loops
 from mtaio.redis import RedisStore
-from mtaio.redis._loops import ConnectedLoops
+from mtaio.redis._link import ConnectedLoops
 from tests.backends import BACKENDS
 from tests.redis.server.test_store import Signals
 
@@ -76,14 +77,14 @@ def test_a_fork_knows_none(backend: str) -> None:
     async def join() -> None:
         connected.join("nowhere")
         connected.join("nowhere")
-        assert not connected.is_unread()
+        assert not connected.is_unread(loops.current_loop())
 
     async def main() -> None:
         await join()
         connected.forget()
         await anyio.to_thread.run_sync(partial(anyio.run, join, backend=backend))
-        assert connected.is_unread()
+        assert connected.is_unread(loops.current_loop())
         await join()
 
-    assert not connected.is_unread()
+    assert not connected.is_unread(None)
     anyio.run(main, backend=backend)
