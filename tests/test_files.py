@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("operation", MOST, ids=lambda operation: operation.__name__)
-def test_an_operation_stays_in_few_files(operation: Callable[[Counter], Awaitable[None]]) -> None:
+def test_an_operation_stays_in_few_files(
+    operation: Callable[[Counter], Awaitable[None] | None],
+) -> None:
     """What is called often can be read in a few files."""
     _, most = MOST[operation]
     counter = count(operation)
