@@ -7,10 +7,12 @@ How many files of mtaio one operation runs through, counted with ``sys.setprofil
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 from functools import partial
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -146,12 +148,15 @@ def stopping(count: Counter) -> None:
     settings = Settings(drain_delay=0, shutdown_timeout=10)
     app = Application(settings, logging=False, probes=False)
 
-    @app.service
-    async def stop() -> None:
-        await anyio.sleep(0.1)  # until all of it waits
+    def stop() -> None:
+        sys.setprofile(None)
+        while app.state != "running":
+            time.sleep(0.01)
+        time.sleep(0.1)  # until all of it waits
         count.on = True
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
+    threading.Thread(target=stop).start()
     app.run()
     count.on = False
     ending.call_off()  # this process goes on
