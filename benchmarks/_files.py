@@ -8,12 +8,16 @@ those with a server too, where there is redis-server and its client.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
+import time
 from functools import partial
 from importlib.util import find_spec
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +25,15 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 import mtaio
+from mtaio._internal import ending
+from mtaio.app import Application
 from mtaio.cache import TTLCache
+from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.logging import AsyncFileHandler
 from mtaio.redis import RedisRateLimiter, RedisStore, TieredCache
+from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
 from tests.redis.caching import caching_store
 from tests.redis.reserving import reserving_store
@@ -173,7 +181,39 @@ async def record(count: Counter) -> None:
         handler.close()
 
 
-MOST: Final[dict[Callable[[Counter], Awaitable[None]], tuple[str, int]]] = {
+async def pipeline(count: Counter) -> None:
+    made = Pipeline(
+        Timeout(100, total=True), Retry(2), Breaker(1), ConcurrencyLimiter(1), Timeout(10)
+    )
+
+    async def work() -> int:
+        await checkpoint()
+        return 1
+
+    for count.on in (False, True):
+        await made.call(work)
+    count.on = False
+
+
+def stopping(count: Counter) -> None:
+    settings = Settings(drain_delay=0, shutdown_timeout=10)
+    app = Application(settings, logging=False, probes=False)
+
+    def stop() -> None:
+        sys.setprofile(None)
+        while app.state != "running":
+            time.sleep(0.01)
+        time.sleep(0.1)  # until all of it waits
+        count.on = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    app.run()
+    count.on = False
+    ending.call_off()  # this process goes on
+
+
+MOST: Final[dict[Callable[[Counter], Awaitable[None] | None], tuple[str, int]]] = {
     mapping: ("a map of two items", 8),
     concurrency: ("a waiting acquire of a ConcurrencyLimiter", 3),
     rate: ("a waiting acquire of a RateLimiter", 3),
@@ -182,6 +222,8 @@ MOST: Final[dict[Callable[[Counter], Awaitable[None]], tuple[str, int]]] = {
     tiered_miss: ("a miss of a TieredCache, but for the client", 17),
     emit: ("an emit of three handlers", 3),
     record: ("a record", 5),
+    pipeline: ("a call through a pipeline of five", 11),  # 8 is the aim
+    stopping: ("an application from SIGTERM to its exit", 25),  # 20 is the aim
 }
 
 
@@ -192,12 +234,16 @@ MOST_OF_SERVER: Final[dict[Callable[..., Awaitable[None]], tuple[str, int]]] = {
 
 
 def count(operation: Callable[[Counter], Awaitable[None]]) -> Counter:
+def count(operation: Callable[[Counter], Awaitable[None] | None]) -> Counter:
     """Return what one operation runs through, in every thread that it starts."""
     counter = Counter()
     threading.setprofile(counter)
     sys.setprofile(counter)
     try:
-        anyio.run(operation, counter)
+        if iscoroutinefunction(operation):
+            anyio.run(operation, counter)
+        else:
+            operation(counter)
     finally:
         sys.setprofile(None)
         threading.setprofile(None)

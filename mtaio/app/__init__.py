@@ -12,12 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mtaio.app._application import Application, ApplicationStatistics, ServerInfo
+    from mtaio.app._application import (
+        Application,
+        ApplicationStatistics,
+        ServerInfo,
+        ServiceInfo,
+    )
     from mtaio.app._error_handler import ErrorHandler, ErrorHandlerStatistics
     from mtaio.app._resource import Resource, ResourceInfo
     from mtaio.app._run import ApplicationState
     from mtaio.app._server import ServerStatistics
-    from mtaio.app._service import ServiceInfo
     from mtaio.app._usage import Backend
 
 __all__ = [
@@ -45,7 +49,7 @@ _HOMES: Final = {
     "ResourceInfo": "_resource",
     "ServerInfo": "_application",
     "ServerStatistics": "_server",
-    "ServiceInfo": "_service",
+    "ServiceInfo": "_application",
 }
 
 

@@ -6,7 +6,7 @@ exit it takes no longer than ``MTAIO_SHUTDOWN_TIMEOUT`` says. It can be made any
 level too, reads the environment when a setting is first needed, and can be started again after it
 has stopped, even in another event loop.
 
-`Run` is one life, `Guard` handles signals, and `Held` keeps what is open.
+`Run` is one life, with what is open in it, and `Guard` handles signals.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from mtaio._internal.backend import in_event_loop
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
-from mtaio.app._body import Body
 from mtaio.app._error_handler import ErrorHandler
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
-from mtaio.app._service import ServiceInfo
 from mtaio.app._systemd import Notifier
 from mtaio.app._usage import UsageError, require_backend
 from mtaio.cache import TTLCache
@@ -48,13 +46,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mtaio.app._guard import Guard
-    from mtaio.app._run import ApplicationState, Run
+    from mtaio.app._run import ApplicationState, Body, Run
     from mtaio.app._server import Server
     from mtaio.app._usage import Backend
     from mtaio.logging import LoggingContext
     from mtaio.monitoring import CheckKind
 
-__all__ = ["Application", "ApplicationStatistics", "ServerInfo"]
+__all__ = ["Application", "ApplicationStatistics", "ServerInfo", "ServiceInfo"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -78,6 +76,20 @@ class ServerInfo:
     """Its name."""
     bind: str
     """Where it listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceInfo:
+    """A service of an application, as it was registered."""
+
+    name: str
+    """Its name."""
+    restart: int | Retry | None
+    """How often it is restarted after an error; None for never."""
+    critical: bool
+    """Whether the application stops when it has failed for good."""
+    drain: bool
+    """Whether it may go on while requests in flight are answered, until the time is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -643,7 +655,7 @@ class Application:
         )
         try:
             await run.settled.wait()
-            await run.hear_signal()
+            await run.await_signal()
         except BaseException:
             run.abort("the start was cancelled")
             with anyio.CancelScope(shield=True):
@@ -731,6 +743,8 @@ class Application:
             SystemExit: It was told to stop as it started; with 0.
             BaseException: As for `start`.
         """
+        from mtaio.app._run import Body  # noqa: PLC0415 - not before it starts
+
         body = Body()
         await self._start(body)
         body.begin()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import signal
 from contextlib import suppress
-from functools import partial
+from contextvars import ContextVar
+from functools import partial, wraps
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
@@ -20,26 +21,24 @@ from anyio import to_thread
 
 from mtaio._internal import clock, loops
 from mtaio._internal.cancellation import failure_in
-from mtaio.app._held import Held
 from mtaio.app._lifespan import Lifespan
-from mtaio.app._service import Service
+from mtaio.core import TaskExecutor
 from mtaio.logging import flush_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from anyio.abc import TaskGroup, TaskStatus
 
-    from mtaio.app._application import Application, ServerInfo
-    from mtaio.app._body import Body
+    from mtaio.app._application import Application, ServerInfo, ServiceInfo
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
-    from mtaio.app._service import ServiceInfo
     from mtaio.config import ShutdownBudget
     from mtaio.logging import LoggingContext
 
-__all__ = ["ApplicationState", "Run"]
+__all__ = ["ApplicationState", "Body", "Run"]
 
 ApplicationState: TypeAlias = Literal[
     "new", "starting", "running", "draining", "stopping", "stopped"
@@ -55,6 +54,9 @@ _FOR_LOGS: Final = 0.2
 _LEAST_FOR_LOGS: Final = 0.05
 
 _STDERR: Final = 2
+
+_CANCELLED: Final = 0.1
+"""Seconds that a context manager that was cancelled has to end, before the next is released."""
 
 _FOR_LAST_WORDS: Final = 5.0
 """Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
@@ -151,15 +153,17 @@ class Run:
             return self._guard.shares_sigterm()
         return callable(signal.getsignal(signal.SIGTERM))
 
-    async def hear_signal(self) -> None:
+    async def await_signal(self) -> None:
         """Wait until it was told of a signal that has come, of which only the guard may know."""
         if self._guard is not None and self._guard.signalled:
             await self._stop.wait()
 
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
-        self._app.notifier.stopping()
-        self._app.notifier.extend(self._budget.total + _FOR_LAST_WORDS)
+        notifier = self._app.notifier
+        if notifier.enabled:
+            notifier.stopping()
+            notifier.extend(self._budget.total + _FOR_LAST_WORDS)
 
     def abort(self, reason: str) -> None:
         """Have it stop without a word to what is in flight, which is cancelled."""
@@ -373,7 +377,9 @@ class Run:
                 self._cancel_body()
             await self.body.ended.wait()
         if self._executor is not None and self._executor.is_open:
-            await self._app.executor.drain()
+            executor = self._app.executor
+            if executor.statistics().submitted:
+                await executor.drain()
 
     def _cancel_body(self) -> bool:
         """Cancel the body, unless it is a server's, which leaves it when requests have ended."""
@@ -501,3 +507,228 @@ def _handler_failed(
     """Log what an error handler raised, and the error that it was to handle."""
     logger.error("the error handler failed", exc_info=failure)
     logger.critical("%s: %s (%s)", type(error).__name__, error, context, exc_info=error)
+
+
+# ---- what it holds -------------------------------------------------------------------------------
+
+
+class Service:
+    """
+    One run of a service: an async function that runs as long as the application does.
+
+    It is restarted as its policy allows, and its final failure is reported once. It is only
+    cancelled by `cancel`, or together with the application.
+
+    Args:
+        info: How it was registered.
+        fn: The function, with its argument bound.
+        failed: Called with what it failed with in the end.
+    """
+
+    def __init__(
+        self,
+        info: ServiceInfo,
+        fn: Callable[[], Coroutine[Any, Any, object]],
+        failed: Callable[[ServiceInfo, BaseException], None],
+    ) -> None:
+        self.info: Final = info
+        self.ended: Final = anyio.Event()
+        self.starts = 0
+        """How often it was started."""
+        self._fn = fn
+        self._failed = failed
+        self._scope: Final = anyio.CancelScope()
+
+    def cancel(self) -> None:
+        """Cancel it; `ended` is set when it has ended."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Run it, restarts included. A checkpoint."""
+        try:
+            with self._scope:
+                if self.info.restart is None:
+                    self.starts = 1
+                    await self._fn()
+                else:
+                    async with TaskExecutor(name=self.info.name) as executor:
+                        await (
+                            await executor.start(self._again(), restart=self.info.restart)
+                        ).wait()
+        except BaseException as error:
+            failure = failure_in(error, f"the service {self.info.name}")
+            if failure is None:
+                raise
+            self._failed(self.info, failure)
+        finally:
+            self.ended.set()
+
+    def _again(self) -> Callable[..., Coroutine[Any, Any, object]]:
+        """Return the function as the executor starts services, under its own name."""
+
+        @wraps(self._fn)
+        async def again(*, task_status: Any) -> object:
+            self.starts += 1
+            task_status.started()
+            return await self._fn()
+
+        again.__qualname__ = self.info.name
+        return again
+
+
+class Held:
+    """
+    An async context manager that is entered and left in a task of its own.
+
+    It stays entered from `enter` to `release`, even while everything around it is being cancelled,
+    and is closed in the task that opened it: it may hold a task group or a cancel scope. A release
+    has a time limit, after which it is cancelled.
+
+    Args:
+        what: What it is called in messages, such as ``resource 'database'``.
+        manager: The context manager, not entered yet.
+        failed: Called if it fails while it is held, with what it raised.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        manager: AbstractAsyncContextManager[Any],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
+        self.what: Final = what
+        self.value: Any = None
+        self._manager = manager
+        self._failed = failed
+        self._scope: Final = anyio.CancelScope(shield=True)
+        self._entered: Final = anyio.Event()
+        self._released: Final = anyio.Event()
+        self._ended: Final = anyio.Event()
+        self._error: BaseException | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is entered, and has not been left."""
+        return self._entered.is_set() and not self._ended.is_set()
+
+    async def enter(self, group: TaskGroup) -> None:
+        """
+        Enter the context manager in a task of the group.
+
+        A checkpoint; cancelled, it cancels the entering, which `release` waits for.
+
+        Raises:
+            BaseException: What entering raised.
+        """
+        group.start_soon(self._hold, name=self.what)
+        try:
+            await self._entered.wait()
+        except BaseException:
+            self._scope.cancel()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    async def release(self, until: float) -> None:
+        """
+        Leave the context manager, and wait until that is done; after ``until`` it is cancelled.
+
+        What does not end when it is cancelled is left behind, with a line in the log.
+        """
+        self._released.set()
+        self._scope.deadline = clock.loop_deadline(until)
+        with anyio.CancelScope(deadline=clock.loop_deadline(until + _CANCELLED)):
+            await self._ended.wait()
+        if not self._ended.is_set():
+            logger.error("%s does not close, though it was cancelled: it is left open", self.what)
+
+    async def _hold(self) -> None:
+        try:
+            with self._scope:
+                async with self._manager as self.value:
+                    self._entered.set()
+                    await self._released.wait()
+            if not (self._released.is_set() or self._scope.cancel_called):
+                self._failed(self.what, _closed_itself(self.what))
+            if self._scope.cancelled_caught and anyio.current_time() >= self._scope.deadline:
+                logger.error("%s took too long to close: it was cancelled", self.what)
+        except BaseException as error:  # noqa: BLE001 - kept, and told
+            self._error = failure_in(error, self.what) or error
+            if self._entered.is_set():
+                self._failed(self.what, self._error)
+        finally:
+            self._entered.set()
+            self._ended.set()
+
+
+def _closed_itself(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} has closed by itself, without an error. Look for a cancel scope or a timeout "
+        f"around what it yields: it must stay open until it is closed."
+    )
+
+
+class Body:
+    """
+    The body of ``async with app``; made in the task that enters the block.
+
+    Once requests and services have ended, a body that waits for something that never comes is
+    cancelled, and the program goes on behind the block. One that ends by itself is left the time to
+    drain: one that looks at ``app.draining``, or waits for the application's end.
+
+    Attributes:
+        ended: Set when it was left, or waits for the end of its application.
+        drains: Whether it has looked at ``app.draining``.
+        left: Whether it was left.
+    """
+
+    # Invariants:
+    # - _inside holds the bodies around the running code, and around the tasks they have started;
+    # - _scope is left by the task that has entered it, or not at all.
+    def __init__(self) -> None:
+        self.ended: Final = anyio.Event()
+        self.drains = False
+        self.left = False
+        self._scope: Final = anyio.CancelScope()
+        self._task: Final = anyio.get_current_task().id
+
+    def is_around(self) -> bool:
+        """Return whether the running code is in it."""
+        # A fixture's body is the test, which has the fixture's task, but not always its context.
+        return self in _inside.get() or self._is_in_its_task()
+
+    def begin(self) -> None:
+        """Begin it."""
+        _inside.set((*_inside.get(), self))
+        self._scope.__enter__()
+
+    def leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Leave it, and return whether what it ended with was `cancel` and nothing else."""
+        self.left = True
+        self.ended.set()
+        _inside.set(tuple(each for each in _inside.get() if each is not self))
+        if not self._is_in_its_task():  # a fixture's: the task that entered is over
+            return False
+        return bool(self._scope.__exit__(exc_type, exc, traceback))
+
+    def _is_in_its_task(self) -> bool:
+        try:
+            return anyio.get_current_task().id == self._task
+        except anyio.NoEventLoopError:  # another thread
+            return False
+
+    def cancel(self) -> bool:
+        """Cancel it, unless it has ended; return whether it was there to be cancelled."""
+        # On asyncio a scope whose task is over would be cancelled again and again, for ever.
+        if self.ended.is_set() or all(each.id != self._task for each in anyio.get_running_tasks()):
+            return False
+        self._scope.cancel()
+        return True
+
+
+_inside: Final[ContextVar[tuple[Body, ...]]] = ContextVar("_inside", default=())

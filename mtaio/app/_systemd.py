@@ -46,8 +46,10 @@ class Notifier:
         environ: The variables that systemd has set; None for those of the process.
     """
 
-    __slots__ = ("_address", "_warned", "watchdog_seconds")
+    __slots__ = ("_address", "_warned", "enabled", "watchdog_seconds")
 
+    enabled: Final[bool]
+    """Whether there is anyone to tell."""
     watchdog_seconds: Final[float | None]
     """Seconds within which systemd wants to hear of `watchdog` again; None if it does not."""
 
@@ -56,12 +58,8 @@ class Notifier:
             environ = os.environ
         self._warned = False
         self._address: Final = _address(environ)
+        self.enabled = self._address is not None
         self.watchdog_seconds = None if self._address is None else _watchdog_seconds(environ)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there is anyone to tell."""
-        return self._address is not None
 
     def ready(self) -> None:
         """Say that the service has started: systemd then starts the units that wait for it."""

@@ -120,7 +120,8 @@ class Block:
                 each for each in escaped if not isinstance(each, StrayCancellationError)
             )
         # Swallowed: a task was cancelled natively before its first step.
-        conclude([*enumerate(errors)], (*escaped, silent_end()) if swallowed else escaped)
+        if errors or escaped or swallowed:
+            conclude([*enumerate(errors)], (*escaped, silent_end()) if swallowed else escaped)
         if raised is None and exc is None and not swallowed:
             raised = reason
         if raised is not None:
