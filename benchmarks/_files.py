@@ -233,7 +233,6 @@ MOST_OF_SERVER: Final[dict[Callable[..., Awaitable[None]], tuple[str, int]]] = {
 }
 
 
-def count(operation: Callable[[Counter], Awaitable[None]]) -> Counter:
 def count(operation: Callable[[Counter], Awaitable[None] | None]) -> Counter:
     """Return what one operation runs through, in every thread that it starts."""
     counter = Counter()

@@ -4,6 +4,9 @@ What every primitive of mtaio holds to, whichever it is: one contract, one table
 Each is made where no event loop runs, as at module level, and may be used by one event loop after
 another, on either backend, also after a run that failed or was cancelled while tasks waited at it.
 Those with a block are entered once at a time, and left in the task that entered them.
+Its statistics are snapshots that add up at any moment, and its ``repr`` is a line that says what it
+is. What its methods do in threads and in two loops at once is in test_threads.py, what it remembers
+from loop to loop in test_clocks.py.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import FrozenInstanceError, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import pytest
@@ -47,6 +51,7 @@ from mtaio.resources import (
 from mtaio.testing import run, settle
 from mtaio.testing._contract import require_nothing_left
 from tests.backends import BACKENDS
+from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -491,3 +496,124 @@ def test_a_loop_that_is_over(make: Callable[[], Any], backend: str, thrown_away:
     run(again, backend=backend)
     coroutine.close()
     require_nothing_left(block)
+
+
+async def given_up(use: Use) -> None:
+    """Use a primitive; a handle whose task was cancelled first may say so."""
+    with suppress(exceptions.TaskCancelledError):
+        await use()
+
+
+async def test_cancelled_at_each_checkpoint(primitive: tuple[object, Use]) -> None:
+    """A task that is cancelled wherever it suspends leaves it as good as new."""
+    made, use = primitive
+
+    async def once(at: int) -> bool:
+        hit = await cancelled_at(given_up(use), at)
+        require_nothing_left(made)
+        return hit
+
+    assert await at_every_checkpoint(once) >= 1
+    await use()
+
+
+def test_cancelled_natively_at_each_checkpoint(primitive: tuple[object, Use]) -> None:
+    """``Task.cancel()`` does no more harm."""
+    made, use = primitive
+
+    async def once(at: int) -> bool:
+        hit = await natively_cancelled_at(given_up(use), at)
+        require_nothing_left(made)
+        return hit
+
+    async def main() -> None:
+        assert await at_every_checkpoint(once) >= 1
+        await use()
+
+    run(main, backend="asyncio")
+
+
+# ---- statistics, repr ----------------------------------------------------------------------------
+
+LAWS: Final[dict[str, Callable[[Any], bool]]] = {
+    "ConcurrencyStatistics": lambda it: it.in_use <= it.peak <= it.limit,
+    "ResourceStatistics": lambda it: it.in_use <= it.entered,
+    "RateLimiterStatistics": lambda it: it.next_grant_seconds == 0 or it.tokens < 1,
+    "KeyedRateLimiterStatistics": lambda it: it.keys <= it.max_keys,
+    "TimeoutStatistics": lambda it: it.timed_out <= it.entered,
+    "CacheStatistics": lambda it: (
+        it.size <= it.max_size
+        and it.hit_rate == pytest.approx(it.hits / max(1, it.hits + it.misses))
+    ),
+    "EmitterStatistics": lambda it: (
+        it.emitted == sum(name.emitted for name in (*it.names.values(), it.other))
+        and it.handled == sum(name.handled for name in (*it.names.values(), it.other))
+    ),
+    "HealthStatistics": lambda it: it.passing + it.failing + it.degraded <= it.checks,
+    "ExecutorStatistics": lambda it: (
+        it.in_use <= it.max_workers
+        and it.running <= it.peak
+        and it.started == it.running + it.succeeded + it.failed + it.cancelled
+    ),
+    "MonitorStatistics": lambda it: it.failed <= it.samples,
+    "PipelineStatistics": lambda it: (
+        it.calls == it.succeeded + it.failed + it.cancelled + it.in_flight
+    ),
+}
+"""What holds at any moment of what a primitive counts."""
+
+COUNTS: Final = {
+    *("acquired", "alerts", "calls", "cancelled", "emitted", "entered", "failed", "granted"),
+    *("handled", "hits", "loads", "misses", "rejected", "runs", "samples", "started"),
+    *("succeeded", "timed_out", "wait_seconds"),
+}
+"""What never becomes less."""
+
+
+async def test_statistics_add_up(primitive: tuple[object, Use]) -> None:
+    """At any moment they are a frozen snapshot of what has happened, which nothing changes."""
+    made: Any
+    made, use = primitive
+    if not hasattr(made, "statistics"):
+        pytest.skip("it has none")
+    before = made.statistics()
+    law, taken = LAWS[type(before).__name__], [(before, repr(before))]
+
+    async def look() -> None:
+        for _ in range(20):
+            snapshot = made.statistics()
+            assert law(snapshot), snapshot
+            taken.append((snapshot, repr(snapshot)))
+            await anyio.sleep(0.25)
+
+    for _ in range(2):
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            await use()
+    for (sooner, shown), (later, _) in pairwise(taken):
+        assert repr(sooner) == shown
+        for name in COUNTS & {each.name for each in fields(sooner)}:
+            assert getattr(sooner, name) <= getattr(later, name), name
+    assert taken[-1][0] != before
+    with pytest.raises(FrozenInstanceError):
+        setattr(before, fields(before)[0].name, 5)
+
+
+async def test_repr_is_one_line(primitive: tuple[object, Use]) -> None:
+    """It shows at any moment what it is, in a line."""
+    made, use = primitive
+    shown: list[str] = []
+
+    async def look() -> None:
+        for _ in range(20):
+            shown.append(repr(made))
+            await anyio.sleep(0.25)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        await use()
+    for text in shown:
+        assert text.startswith(f"<{type(made).__name__}")
+        assert text.endswith(">")
+        assert "\n" not in text
+        assert len(text) < 120

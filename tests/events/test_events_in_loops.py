@@ -13,38 +13,8 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal import clock
 from mtaio.events import Event, EventEmitter
-from mtaio.testing import assert_quiescent, run
+from mtaio.testing import run
 from tests.backends import BACKENDS
-
-
-def test_one_emitter_serves_one_loop_after_another() -> None:
-    """Made where no loop runs, used on asyncio, on trio, and on asyncio again."""
-    emitter = EventEmitter()
-    seen: list[Any] = []
-
-    @emitter.on("a")
-    async def first(event: Event[Any]) -> None:
-        await anyio.sleep(1)
-        seen.append(event.data)
-
-    @emitter.on("a")
-    async def second(event: Event[Any]) -> None:
-        await anyio.sleep(1)
-        seen.append(event.data)
-
-    async def main() -> None:
-        await emitter.emit("a", 1)
-        async with emitter, emitter.stream("a") as events, anyio.create_task_group() as group:
-            group.start_soon(emitter.emit, "a", 2)
-            assert (await emitter.wait_for("a")).data == 2
-            assert (await anext(events)).data == 2
-            emitter.emit_soon("a", 3)
-        assert_quiescent(emitter)
-
-    for backend in (*BACKENDS, "asyncio"):
-        seen.clear()
-        run(main, backend=backend)
-        assert sorted(seen) == [1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

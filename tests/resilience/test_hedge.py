@@ -582,14 +582,6 @@ async def limited(call: Callable[..., Awaitable[Any]]) -> None:
         await call(anyio.sleep_forever)
 
 
-def test_from_one_backend_to_the_other() -> None:
-    """Event loops of both backends may follow each other."""
-    pytest.importorskip("trio")
-    call = through(Hedge(1))
-    for backend in ("trio", "asyncio", "trio"):
-        assert run(call, Sleeper(9, 0), backend=backend) == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [

@@ -13,8 +13,7 @@ import pytest
 
 from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
-from mtaio.testing import run, settle
-from tests.backends import BACKENDS
+from mtaio.testing import settle
 from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
@@ -437,17 +436,3 @@ async def test_outer_cancellation_passes() -> None:
 
 
 shared = ResourceLimiter(concurrency=1, rate=math.inf, timeout=2.0)
-
-
-def test_one_loop_after_another() -> None:
-    """A limiter at module level serves loop after loop, on either backend."""
-
-    async def scenario() -> float:
-        async with anyio.create_task_group() as group:
-            for _ in range(3):
-                group.start_soon(with_block, shared)
-        return anyio.current_time()
-
-    for backend in (*BACKENDS, "asyncio"):
-        assert run(scenario, backend=backend) == 3.0
-        assert slots(shared) == (0, 0)

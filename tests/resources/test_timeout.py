@@ -25,7 +25,6 @@ from mtaio import exceptions
 from mtaio._internal import clock, deadlines
 from mtaio.resources import TimeoutManager, TimeoutScope, TimeoutStatistics
 from mtaio.testing import run, settle
-from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -575,18 +574,6 @@ async def test_one_manager_for_many_tasks_at_once() -> None:
             group.start_soon(work, number)
     early = {number: (float(number), number) for number in range(1, 11)}
     assert outcomes == early | dict.fromkeys(range(11, 21), (10.5, None))
-
-
-def test_one_manager_for_one_loop_after_another() -> None:
-    """A manager at module level serves successive event loops, on either backend."""
-
-    async def scenario() -> float:
-        with pytest.raises(exceptions.TimeoutError), timeouts(3.0):
-            await anyio.sleep_forever()
-        return anyio.current_time()
-
-    for backend in (*BACKENDS, "asyncio"):
-        assert run(scenario, backend=backend) == 3.0
 
 
 async def test_async_with_does_the_same() -> None:
