@@ -25,7 +25,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
 from mtaio._internal.sentinel import UNSET
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._rate import RateLimiter, Tally
@@ -429,16 +429,8 @@ class KeyedRateLimiter:
 
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
-        return KeyedRateLimiterStatistics(
-            keys=len(self._limiters),
-            max_keys=self._max_keys,
-            forgotten=self._forgotten,
-            rejected_keys=self._rejected_keys,
-            waiting=self._tally.waiting,
-            granted=self._granted,
-            cancelled=self._tally.cancelled,
-            rejected=self._tally.rejected,
-        )
+        keys = len(self._limiters)
+        return snapshot(KeyedRateLimiterStatistics, self, self._tally, keys=keys)
 
     def statistics_for(self, key: Hashable) -> KeyStatistics:
         """
