@@ -350,8 +350,8 @@ class RateLimiter:
                     self._left = left - 1
                     return
         if self._first is not None and timeout is None and (waiter := self._fall_in(tokens)):
-            # Those behind the first wait here: a coroutine of its own would cost as much as the rest.
-            # They are woken when they are first, or when they ask for too much.
+            # Those behind the first wait here: a coroutine of their own would cost as much as the
+            # rest. They are woken when they are first, or when they ask for too much.
             asked = clock.catch_up(self._bucket)
             try:
                 await waiter
