@@ -300,10 +300,12 @@ class ConcurrencyLimiter:
         if self._in_use <= self._returned:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
             raise RuntimeError(msg)
-        if self._waiters:
+        if not self._waiters:
+            self._in_use -= 1
+        elif self._returned or not self._queue.runs_here():
             self._returned += 1
             self._queue.call_there(self._take_back)
-        else:
+        elif self._in_use > self._capacity or not self._queue.wake_next():
             self._in_use -= 1
 
     async def __aenter__(self) -> None:
