@@ -80,6 +80,7 @@ async def test_handed_from_one_to_the_next(victim: Victim, sim: Simulation) -> N
 async def test_several_give_up_as_it_comes(victim: Victim, sim: Simulation) -> None:
     """Those in front are cancelled as they are woken: it is neither lost nor doubled."""
     baton = Baton(sim)
+    baton.quitting.add("victim")
     first, second = anyio.CancelScope(), anyio.CancelScope()
 
     async def quitter(name: str, scope: anyio.CancelScope) -> None:
