@@ -24,7 +24,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import limit_in
 from mtaio._internal.scope import another_task_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
     from mtaio.redis._store import Store
 
 __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
@@ -470,15 +471,8 @@ class RedisConcurrencyLimiter:
         """
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self.hold(timeout=timeout):
-                    return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name=f"{type(self).__name__}.limit")
-        return decorator if fn is None else decorator(fn)
+        block = partial(self.hold, timeout=timeout)
+        return limit_in(fn, block, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

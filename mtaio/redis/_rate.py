@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
@@ -21,7 +22,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
 from mtaio.redis._arguments import between, check_key, check_store, positive
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
     from mtaio.redis._store import Store
 
 __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
@@ -853,15 +855,8 @@ class RedisRateLimiter:
         self._check(tokens)
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.acquire(tokens, timeout=timeout)
-                return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name=f"{type(self).__name__}.limit")
-        return decorator if fn is None else decorator(fn)
+        acquire = partial(self.acquire, tokens, timeout=timeout)
+        return limit(fn, acquire, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""
