@@ -24,7 +24,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.block import another_task_error
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import limit_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mtaio._internal.backend import Waiter
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
     from mtaio.redis._store import Store
 
 __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
@@ -453,15 +454,8 @@ class RedisConcurrencyLimiter:
         """
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self.hold(timeout=timeout):
-                    return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name=f"{type(self).__name__}.limit")
-        return decorator if fn is None else decorator(fn)
+        block = partial(self.hold, timeout=timeout)
+        return limit_in(fn, block, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
@@ -21,7 +22,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mtaio._internal.backend import Waiter
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
     from mtaio.redis._store import Store
 
 __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
@@ -863,15 +865,8 @@ class RedisRateLimiter:
         self._check(tokens)
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.acquire(tokens, timeout=timeout)
-                return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name=f"{type(self).__name__}.limit")
-        return decorator if fn is None else decorator(fn)
+        acquire = partial(self.acquire, tokens, timeout=timeout)
+        return limit(fn, acquire, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

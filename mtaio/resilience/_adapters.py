@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
+from mtaio._internal.limiting import wrap, wrap_in
 from mtaio._internal.statistics import snapshot
 from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry
@@ -55,13 +56,7 @@ class _RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        acquire = self.inner.acquire
-
-        async def run(call: Call) -> Any:
-            await acquire()
-            return await then(call)
-
-        return run
+        return wrap(then, self.inner.acquire)
 
 
 class _KeyedPart(_Adapter):
@@ -94,16 +89,7 @@ class _ConcurrencyPart(_Adapter):
         return f"ConcurrencyLimiter({self.inner.capacity})"
 
     def wrap(self, then: Next) -> Next:
-        acquire, release = self.inner.acquire, self.inner.release
-
-        async def run(call: Call) -> Any:
-            await acquire()
-            try:
-                return await then(call)
-            finally:
-                release()
-
-        return run
+        return wrap(then, self.inner.acquire, self.inner.release)
 
 
 class _ResourcePart(_Adapter):
@@ -121,13 +107,7 @@ class _ResourcePart(_Adapter):
         return f"ResourceLimiter({'' if self.inner.name is None else f'name={self.inner.name!r}'})"
 
     def wrap(self, then: Next) -> Next:
-        limiter = self.inner
-
-        async def run(call: Call) -> Any:
-            async with limiter:
-                return await then(call)
-
-        return run
+        return wrap_in(then, lambda: self.inner)
 
 
 class _TimeoutPart(_Adapter):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, 
 
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import call, check_call, decorate
+from mtaio._internal.decorators import call, check_call
+from mtaio._internal.limiting import limit_in
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
@@ -286,16 +287,7 @@ class ResourceLimiter:
         Raises:
             TypeError: What is decorated is not an async function.
         """
-
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self:
-                    return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name="ResourceLimiter.limit")
-        return decorator if fn is None else decorator(fn)
+        return limit_in(fn, lambda: self, name="ResourceLimiter.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

@@ -12,6 +12,7 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
 
 import anyio
@@ -20,7 +21,7 @@ from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import decorate
+from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError
@@ -300,10 +301,12 @@ class ConcurrencyLimiter:
         if self._in_use <= self._returned:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
             raise RuntimeError(msg)
-        if self._waiters:
+        if not self._waiters:
+            self._in_use -= 1
+        elif self._returned or not self._queue.runs_here():
             self._returned += 1
             self._queue.call_there(self._take_back)
-        else:
+        elif self._in_use > self._capacity or not self._queue.wake_next():
             self._in_use -= 1
 
     async def __aenter__(self) -> None:
@@ -360,18 +363,8 @@ class ConcurrencyLimiter:
         """
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.acquire(timeout=timeout)
-                try:
-                    return await fn(*args, **kwargs)
-                finally:
-                    self.release()
-
-            return limited
-
-        decorator = decorate(around, name="ConcurrencyLimiter.limit")
-        return decorator if fn is None else decorator(fn)
+        acquire = partial(self.acquire, timeout=timeout)
+        return limit(fn, acquire, self.release, name="ConcurrencyLimiter.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

@@ -18,12 +18,12 @@ import math
 import reprlib
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
+from mtaio._internal.limiting import limit_by
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import RateLimitError
@@ -33,10 +33,9 @@ from mtaio.resources._rate import RateLimiter, Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
+    from mtaio._internal.decorators import Decorator
 
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
 
 _SWEEP: Final = 16
 """Entries looked at in one go, so that forgetting many keys never stops the event loop."""
@@ -415,14 +414,12 @@ class KeyedRateLimiter:
         checks.callable_("key", key, way_out=way_out)
         self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.acquire(key(*args, **kwargs), tokens, timeout=timeout)
-                return await fn(*args, **kwargs)
-
-            return limited
-
-        return decorate(around, name=f"{type(self).__name__}.limit")
+        decorator: Decorator = limit_by(
+            key,
+            lambda each: self.acquire(each, tokens, timeout=timeout),
+            name=f"{type(self).__name__}.limit",
+        )
+        return decorator
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
@@ -20,7 +21,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mtaio._internal.backend import Waiter
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
@@ -350,8 +352,8 @@ class RateLimiter:
                     self._left = left - 1
                     return
         if self._first is not None and timeout is None and (waiter := self._fall_in(tokens)):
-            # Those behind the first wait here: a coroutine of its own would cost as much as the rest.
-            # They are woken when they are first, or when they ask for too much.
+            # Those behind the first wait here: a coroutine of their own would cost as much as the
+            # rest. They are woken when they are first, or when they ask for too much.
             asked = clock.catch_up(self._bucket)
             try:
                 await waiter
@@ -453,15 +455,8 @@ class RateLimiter:
         self._bucket.check(tokens)
         checks.timeout("timeout", timeout)
 
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.acquire(tokens, timeout=timeout)
-                return await fn(*args, **kwargs)
-
-            return limited
-
-        decorator = decorate(around, name=f"{type(self).__name__}.limit")
-        return decorator if fn is None else decorator(fn)
+        acquire = partial(self.acquire, tokens, timeout=timeout)
+        return limit(fn, acquire, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

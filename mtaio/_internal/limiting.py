@@ -1,0 +1,103 @@
+"""
+A function under a limit: what is acquired before each call, and given back after it.
+
+Promise: what was acquired is released once, however the call ends; a call that was refused, or
+cancelled as it waited, has not begun. A decorated function keeps its name, signature and types.
+Cost: that of the limit, and one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from mtaio._internal.decorators import AsyncFunction, decorate
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = ["limit", "limit_by", "limit_in", "wrap", "wrap_in"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_Acquire: TypeAlias = Callable[..., Awaitable[object]]
+_Release: TypeAlias = Callable[[], object]
+
+
+def wrap(
+    fn: Callable[P, Awaitable[R]], acquire: _Acquire, release: _Release | None = None
+) -> AsyncFunction[P, R]:
+    """Return an async function that acquires, calls ``fn``, and releases if there is a release."""
+    if release is None:
+
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            await acquire()
+            return await fn(*args, **kwargs)
+
+    else:
+
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            await acquire()
+            try:
+                return await fn(*args, **kwargs)
+            finally:
+                release()
+
+    return limited
+
+
+def wrap_in(
+    fn: Callable[P, Awaitable[R]], block: Callable[[], AbstractAsyncContextManager[object, Any]]
+) -> AsyncFunction[P, R]:
+    """Return an async function that calls ``fn`` inside ``async with block()``."""
+
+    async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        async with block():
+            return await fn(*args, **kwargs)
+
+    return limited
+
+
+def limit(fn: Any, acquire: _Acquire, release: _Release | None = None, *, name: str) -> Any:
+    """
+    Return what a method ``limit`` returns: ``fn`` decorated, or a decorator if ``fn`` is None.
+
+    Args:
+        fn: The function, or None.
+        acquire: Called before each call, and awaited.
+        release: Called after it; None if there is nothing to give back.
+        name: What the user writes, ``"RateLimiter.limit"``, for the message of a refusal.
+    """
+
+    def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+        return wrap(fn, acquire, release)
+
+    decorator = decorate(around, name=name)
+    return decorator if fn is None else decorator(fn)
+
+
+def limit_in(
+    fn: Any, block: Callable[[], AbstractAsyncContextManager[object, Any]], *, name: str
+) -> Any:
+    """Return the same as `limit`, for a limit that is a block: each call is made in its own."""
+
+    def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+        return wrap_in(fn, block)
+
+    decorator = decorate(around, name=name)
+    return decorator if fn is None else decorator(fn)
+
+
+def limit_by(key: Callable[..., Hashable], acquire: _Acquire, *, name: str) -> Any:
+    """Return the decorator that `limit` returns, where ``acquire`` takes the key of the call."""
+
+    def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            await acquire(key(*args, **kwargs))
+            return await fn(*args, **kwargs)
+
+        return limited
+
+    return decorate(around, name=name)
