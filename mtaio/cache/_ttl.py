@@ -142,7 +142,6 @@ class TTLCache(Generic[T]):
         "_config",
         "_default_ttl",
         "_entries",
-        "_fetch",
         "_fetcher",
         "_loads",
         "_lock",
@@ -190,7 +189,6 @@ class TTLCache(Generic[T]):
         self._lookup = self._store.lookup
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
         self._fetcher = Fetcher(self, self._config, self._store, self._lock, self._loads)
-        self._fetch = self._fetcher.fetch
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -841,7 +839,7 @@ class TTLCache(Generic[T]):
         if ttl is not UNSET or keep is not None:
             lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names)
+        loaded: T = await self._fetcher.fetch(key, factory, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
         return loaded
 
     async def get_or_set_many(
@@ -936,7 +934,8 @@ class TTLCache(Generic[T]):
         check_factory(factory)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
+        fetch = self._fetcher.fetch
+        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:
