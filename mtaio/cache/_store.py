@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mtaio.cache._config import Config
     from mtaio.cache._listeners import Notifier
-    from mtaio.cache._policies import Policy
+    from mtaio.cache._policy import Policy
 
 __all__ = ["Store", "unlink"]
 

@@ -32,7 +32,8 @@ from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
-from mtaio.cache._policies import HOT, EvictionPolicy
+from mtaio.cache._policies import EvictionPolicy
+from mtaio.cache._policy import HOT
 from mtaio.cache._statistics import CacheStatistics
 from mtaio.cache._store import Store, unlink
 
