@@ -481,7 +481,7 @@ class Fetcher:
                     load.park(waiter)
                     await waiter
                     suspended = True
-            if joined and not suspended:  # they ended when they began: asyncio can be told to
+            if joined and not suspended:  # they ended when they began: as an eager task
                 await checkpoint()
             left = False
         except GeneratorExit:
@@ -501,7 +501,7 @@ class Fetcher:
         this caller, so it is now a load like any other. Otherwise one that hangs would block its
         key for good.
         """
-        if load.state is not RUNNING:  # its task ran at once: asyncio can be told to
+        if load.state is not RUNNING:  # its task ran at once: an eager one of asyncio's
             await checkpoint()
             return
         loop = load.loop

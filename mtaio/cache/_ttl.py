@@ -137,7 +137,8 @@ class TTLCache(Generic[T]):
     """
 
     # A hit is read from the store without the lock; everything else is done under it, by the store
-    # and the loads, and listeners are told afterwards.
+    # and the loads, and listeners are called afterwards. A call that has to load, or to wait
+    # for a load, is the fetcher's.
     __slots__ = (
         "__weakref__",
         "_config",

@@ -102,7 +102,7 @@ def note_loop(loop: object) -> None:
 def is_guest_of_asyncio() -> bool:
     """Return whether this is a task of trio's, even where a loop of asyncio's runs: a guest."""
     # Where trio runs a task it says so to sniffio. Asking trio itself costs ten times as much
-    # elsewhere: it raises an error internally.
+    # where it does not run: it raises an error internally.
     try:
         if _modules["sniffio"].thread_local.name != "trio":
             return False
