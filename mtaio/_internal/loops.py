@@ -7,8 +7,7 @@ either backend; two loops at once are an error that says what to do.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
@@ -25,32 +24,19 @@ def current_loop() -> object:
     return current_token().native_token
 
 
-def running_loop() -> object:
+def look() -> object:
     """
-    Return the same as `current_loop`, for a fifth of what that costs.
+    Return the same as `current_loop`, for a fifth of what that costs from the second time on.
 
-    Its clock has then been looked at, so that ``clock.read`` is right in this context.
+    Its clock has then been looked at, so that ``clock.read`` is right in this context. The hottest
+    paths write ``backend.known_loop() or loops.look()``.
     """
-    known = _loop_here()
-    if known is not None:
-        loop, ask = known
-        try:
-            if ask() is loop:
-                return loop
-        except RuntimeError:  # it is trio's, and this is not trio
-            pass
-    loop = current_loop()
-    _LOOP.set((loop, asker_of(loop)))
-    clock.now()
+    loop = backend.known_loop()
+    if loop is None:
+        loop = current_loop()
+        backend.note_loop(loop)
+        clock.now()
     return loop
-
-
-_LOOP: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = ContextVar(
-    "mtaio.loop", default=None
-)
-"""The event loop in which this context last was, and a function that returns it if it is."""
-
-_loop_here: Final = _LOOP.get
 
 
 def asker_of(loop: object) -> Callable[[], object]:

@@ -95,7 +95,7 @@ class Background:
         await self.group.enter()
         if self._notifier is not None:
             self._notifier.prepare()
-            self.group.start(self._notifier.tell, name="mtaio.cache on_removed")
+            self.group.start(self._notifier.run, name="mtaio.cache on_removed")
             self._notifier.mute = False
         self.group.start(self._sweep, name="mtaio.cache sweep")
 
@@ -104,7 +104,7 @@ class Background:
         reason = exc
         if exc is None and self._notifier is not None:
             try:
-                await self._notifier.wait_told()
+                await self._notifier.wait_delivered()
             except BaseException as error:  # noqa: BLE001 - the task group has to see it first
                 reason = error
         with self._lock:
@@ -138,7 +138,7 @@ class Background:
         )
 
     def _close_loads(self) -> None:
-        """Tell waiting callers that there will be no value, before the loads have cleaned up."""
+        """End the loads for those who wait, before their tasks have cleaned up."""
         self.leaving = True
         for load in self.loads:
             self._all_loads.close(load)

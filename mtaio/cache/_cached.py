@@ -35,7 +35,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
-from mtaio.cache._policies import HOT
+from mtaio.cache._policy import HOT
 from mtaio.cache._ttl import TTLCache
 
 if TYPE_CHECKING:

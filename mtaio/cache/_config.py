@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._policies import FIFO, LFU, LRU, EvictionPolicy
-from mtaio.cache._s3fifo import S3FIFO
+from mtaio.cache._policies import POLICIES, EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from mtaio.cache._policies import Policy
+    from mtaio.cache._policy import Policy
 
 __all__ = [
     "NO_TAGS",
@@ -42,13 +41,6 @@ __all__ = [
 ]
 
 NO_TAGS: Final[frozenset[Hashable]] = frozenset()
-
-_POLICIES: Final[dict[EvictionPolicy, type[Policy]]] = {
-    EvictionPolicy.S3FIFO: S3FIFO,
-    EvictionPolicy.LRU: LRU,
-    EvictionPolicy.LFU: LFU,
-    EvictionPolicy.FIFO: FIFO,
-}
 
 
 class Config:
@@ -123,7 +115,7 @@ class Config:
     def new_policy(self) -> Policy:
         """Return a new policy; without a limit any will do, and the cheapest does."""
         name = EvictionPolicy.FIFO if self.max_size == math.inf else self.policy_name
-        return _POLICIES[name]()
+        return POLICIES[name]()
 
 
 _FRACTION = "Pass a fraction of the time to live: 0 for none, 0.1 for up to a tenth less."

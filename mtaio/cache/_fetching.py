@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from mtaio._internal import backend
+from mtaio._internal.backend import known_loop
 from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
-from mtaio._internal.loops import running_loop
+from mtaio._internal.loops import look
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import unhashable
 from mtaio.cache._cycles import LOADING, Dependent, dependent_in, is_awaited
@@ -33,7 +34,6 @@ from mtaio.cache._load import (
     CLOSED,
     FAILED,
     RUNNING,
-    JointLoad,
     Load,
     request,
     together,
@@ -125,25 +125,61 @@ class Fetcher:
         A plain function, which decides what to await. So most calls, for which a load starts in
         their own task, take one coroutine, that of the load; the others take `_answer`.
 
-        1. Find out which event loop this is: loads are joined within one loop alone.
-        2. If this code is part of another load, note that the other one will depend on this, or
-           refuse, if it would wait for itself.
-        3. Decide under the lock whether to load, to wait for a load or to return a value. Only
-           where the block was left meanwhile the task looks first whether it is to end too, which
-           it cannot do here.
+        1. Find out which event loop this is: a load is joined within its own loop alone.
+        2. If this code is part of another load, that one will depend on this. If it would so wait
+           for itself, refuse.
+        3. If the block that the cache needs was left, this task may be about to end as well. It has
+           to look before it is refused, which takes an ``await``: `_answer` decides then.
+        4. Decide under the lock whether to wait for a load, to return a value or to load. `_join`
+           does that, except for a plain miss: with no load in flight, no block, no listener and
+           no value there is nothing to look at, and the load starts.
+        5. Return the coroutine that does what was decided.
         """
-        loop = running_loop()
-        within = _current_load() is not None
-        dependent = dependent_in(loop, self._owner, (key,)) if within else None
-        load = request(Load(), self._owner, key, ttl, tags, loop)
-        if self._loads.guarded and self._refuses(loop):
+        loop = known_loop() or look()
+        owner, loads = self._owner, self._loads
+        store, lock = self._store, self._lock
+        dependent = None if _current_load() is None else dependent_in(loop, owner, (key,))
+        load = Load()  # as `request` makes it
+        load.owner = owner
+        load.key = key
+        load.ttl = ttl
+        load.tags = tags
+        load.loop = loop
+        load.state = RUNNING
+        load.call = load.waiting = load.other = load.dependents = None
+        load.waiters = 1
+        load.in_block = False
+        load.wanted = True
+        load.siblings = ()
+        guarded = loads.guarded
+        if guarded and self._refuses(loop):
             return self._answer(None, UNSET, load, factory, args, kwargs, dependent, refresh)
-        joined, found = self._decide(load, refresh, False)  # noqa: FBT003 - keywords take longer
-        if joined is load and not load.in_block:
-            if self._sparing and not refresh:
-                return self._run_sparing(load, factory, args, kwargs, dependent)
-            return self._run_here(load, factory, args, kwargs, dependent)
-        return self._answer(joined, found, load, factory, args, kwargs, dependent, refresh)
+        acquire, release, tells = lock.acquire, lock.release, store.tells
+        acquire()
+        if lock.changing:
+            lock.refuse()
+        lock.changing = True
+        try:
+            moment = tells()
+            load.started = store.now() if moment == math.inf else moment
+            if loads.table or guarded or refresh or key in store.entries:
+                joined, found, _lost = self._join(load, refresh=refresh, again=False)
+            else:
+                joined, found = load, UNSET
+                loads.table[key] = load
+                loads.last_loop = 0
+                loads.started += 1
+                store.misses += 1
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        finally:
+            lock.changing = False
+            release()
+        if joined is not load or load.in_block:
+            return self._answer(joined, found, load, factory, args, kwargs, dependent, refresh)
+        if self._sparing and not refresh:
+            return self._run_sparing(load, factory, args, kwargs, dependent)
+        return self._runner.run_here(load, factory, args, kwargs, dependent)
 
     async def _answer(  # noqa: PLR0917 - what `fetch` knows
         self,
@@ -185,7 +221,7 @@ class Fetcher:
             if joined is None and found is UNSET:
                 if self._loads.guarded and self._refuses(loop):
                     await checkpoint_if_cancelled()  # the block was left: this task may be to end
-                joined, found = self._decide(load, refresh and not again, again)
+                joined, found = self._decide(load, refresh=refresh and not again, again=again)
                 if joined is load and not load.in_block:
                     spare = self._sparing and not refresh
                     run = self._run_sparing if spare else self._run_here
@@ -197,7 +233,7 @@ class Fetcher:
             if found is UNSET and joined is not None:
                 await self._wait(joined, dependent)
                 if joined.state is ABORTED or joined.state is ABSENT:
-                    load = request(Load(), self._owner, load.key, load.ttl, load.tags, loop)
+                    load = request(self._owner, load.key, load.ttl, load.tags, loop)
                     joined, again = None, True
                     continue
                 found = self._outcome(joined, spare=self._sparing and not refresh)
@@ -229,17 +265,21 @@ class Fetcher:
                 raise
             return value
 
-    def _decide(
-        self,
-        load: Load,
-        refresh: bool,  # noqa: FBT001 - as in `fetch`
-        again: bool,  # noqa: FBT001 - as in `fetch`
-    ) -> tuple[Load | None, Any]:
-        """
-        Decide in one step, under the lock, how a call is answered.
+    def _decide(self, load: Load, *, refresh: bool, again: bool) -> tuple[Load | None, Any]:
+        """Do as `_join`, in one step, under the lock."""
+        try:
+            with self._lock:
+                load.started = self._store.now()
+                joined, found, _lost = self._join(load, refresh=refresh, again=again)
+        except TypeError as error:
+            raise unhashable(load.key, error) from error
+        return joined, found  # and drop what was lost, outside the lock
 
-        A plain miss is written out here: no load is in flight, there is nothing to guard, and no
-        value. Everything else is left to `_join`.
+    def _join(
+        self, load: Load, *, refresh: bool, again: bool
+    ) -> tuple[Load | None, Any, list[Load] | None]:
+        """
+        Decide how a call is answered, under the lock.
 
         Args:
             load: The request.
@@ -248,40 +288,7 @@ class Fetcher:
 
         Returns:
             The load to wait for, or that refreshes in the background, ``load`` if it starts now;
-            and the value or `Failure` to answer with, or UNSET.
-        """
-        loads, store, lock = self._loads, self._store, self._lock
-        lock.acquire()
-        if lock.changing:
-            lock.refuse()
-        lock.changing = True
-        try:
-            load.started = store.tells()
-            if load.started == math.inf:
-                load.started = store.now()
-            if not (loads.table or loads.guarded or refresh) and load.key not in store.entries:
-                loads.table[load.key] = load
-                loads.last_loop = 0
-                loads.started += 1
-                if not again:
-                    store.misses += 1
-                return load, UNSET
-            joined, found, _lost = self._join(load, refresh=refresh, again=again)
-        except TypeError as error:
-            raise unhashable(load.key, error) from error
-        finally:
-            lock.changing = False
-            lock.release()
-        return joined, found  # and drop what was lost, outside the lock
-
-    def _join(
-        self, load: Load, *, refresh: bool, again: bool
-    ) -> tuple[Load | None, Any, list[Load] | None]:
-        """
-        Decide how a call is answered, under the lock: see `_decide`.
-
-        Returns:
-            Also what is to be dropped outside the lock.
+            the value or `Failure` to answer with, or UNSET; and what is to be dropped.
         """
         key, loop, moment = load.key, load.loop, load.started
         loads, store = self._loads, self._store
@@ -357,7 +364,7 @@ class Fetcher:
 
         To be awaited at once, as `fetch`.
         """
-        loop = running_loop()
+        loop = look()
         within = _current_load() is not None
         dependent = dependent_in(loop, self._owner, keys) if within else None
         return self._answer_many(keys, factory, ttl, tags, loop, dependent)
@@ -406,7 +413,7 @@ class Fetcher:
         found: dict[Any, Any],
         *,
         again: bool,
-    ) -> tuple[list[JointLoad], dict[Any, Load]]:
+    ) -> tuple[list[Load], dict[Any, Load]]:
         """
         Decide how to answer a call for several keys, in one step.
 
@@ -414,15 +421,14 @@ class Fetcher:
             The loads that start now, and each load to wait for, by its key. Values and kept errors
             that are there are put into ``found``.
         """
-        started: list[JointLoad] = []
+        started: list[Load] = []
         awaited: dict[Any, Load] = {}
         lost: list[object] = []
         try:
             with self._lock:
                 moment = self._store.now()
                 for key in keys:
-                    load = request(JointLoad(), self._owner, key, ttl, tags, loop)
-                    load.siblings = ()
+                    load = request(self._owner, key, ttl, tags, loop)
                     load.started = moment
                     joined, value, given_up = self._join(load, refresh=False, again=again)
                     lost.append(given_up)  # until it is outside the lock
@@ -446,7 +452,7 @@ class Fetcher:
 
     async def _run_and_wait(
         self,
-        started: list[JointLoad],
+        started: list[Load],
         awaited: dict[Any, Load],
         factory: Callable[[list[Any]], Awaitable[Any]],
         loop: object,
@@ -475,7 +481,7 @@ class Fetcher:
                     load.park(waiter)
                     await waiter
                     suspended = True
-            if joined and not suspended:  # they ended when they began: asyncio can be told to
+            if joined and not suspended:  # they ended when they began: as an eager task
                 await checkpoint()
             left = False
         except GeneratorExit:
@@ -495,7 +501,7 @@ class Fetcher:
         this caller, so it is now a load like any other. Otherwise one that hangs would block its
         key for good.
         """
-        if load.state is not RUNNING:  # its task ran at once: asyncio can be told to
+        if load.state is not RUNNING:  # its task ran at once: an eager one of asyncio's
             await checkpoint()
             return
         loop = load.loop

@@ -49,19 +49,19 @@ _Removal: TypeAlias = tuple[Hashable, object, RemovalCause]
 
 class Notifier:
     """
-    Tells a plain listener what was removed, in the thread that removed it.
+    Calls a plain listener for what was removed, in the thread that removed it.
 
     Args:
         listener: The user's function.
         owner: The cache, for messages.
     """
 
-    __slots__ = ("_listener", "_owner", "_telling", "dropped", "mute", "pending")
+    __slots__ = ("_calling", "_listener", "_owner", "dropped", "mute", "pending")
 
     def __init__(self, listener: Listener, owner: object) -> None:
         self._listener = listener
         self._owner = owner
-        self._telling: set[int] = set()
+        self._calling: set[int] = set()
         self.mute: bool = False
         """Whether the listener cannot be called, so that nothing may be removed."""
         self.pending: deque[_Removal] = deque()
@@ -72,16 +72,16 @@ class Notifier:
         self.pending.append((key, value, cause))
 
     def deliver(self) -> None:
-        """Tell the listener, unless it is the listener that made the change."""
+        """Call the listener, unless it is the listener that made the change."""
         thread = get_ident()
-        if thread in self._telling:
+        if thread in self._calling:
             return  # the loop below, further out in this thread, tells it
-        self._telling.add(thread)
+        self._calling.add(thread)
         try:
             while True:
                 try:
                     removal = self.pending.popleft()
-                except IndexError:  # all told, maybe by another thread
+                except IndexError:  # that was all; another thread may have taken some
                     return
                 try:
                     refuse_awaitable(self._listener, self._listener(*removal))
@@ -90,7 +90,7 @@ class Notifier:
                         raise
                     self.failed(removal, error)  # the entry is gone in any case
         finally:
-            self._telling.discard(thread)
+            self._calling.discard(thread)
 
     def check(self) -> None:
         """Raise ``RuntimeError`` if the listener cannot be called."""
@@ -152,7 +152,7 @@ class AsyncNotifier(Notifier):
         else:
             loops.call_in(loop, self._look_again)
 
-    async def tell(self) -> None:
+    async def run(self) -> None:
         """Call the listener for each removal, one after another, until cancelled."""
         mine = self._loop = loops.current_loop()
         try:
@@ -178,11 +178,11 @@ class AsyncNotifier(Notifier):
                     self.dropped += 1
 
     def prepare(self) -> None:
-        """Make ready for `tell`, in its loop."""
+        """Make ready for `run`, in its loop."""
         self._idle = anyio.Event()
         self._leaving = False
 
-    async def wait_told(self) -> None:
+    async def wait_delivered(self) -> None:
         """Wait until the listener has been called for everything that has left so far."""
         self._leaving = True
         while self.pending or not self._idle.is_set():

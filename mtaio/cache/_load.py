@@ -21,13 +21,13 @@ its ``loop`` becomes None when its end was counted, which happens once.
 At its end a load first has its result, then leaves the table, and then wakes those who wait. Each
 of these steps is a method of `mtaio.cache._loads.Loads`.
 
-Cost: nineteen slots, and one more where several load together.
+Cost: twenty slots.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
@@ -45,7 +45,6 @@ __all__ = [
     "FAILED",
     "LOADED",
     "RUNNING",
-    "JointLoad",
     "Load",
     "State",
     "request",
@@ -92,6 +91,7 @@ class Load:
         "owner",
         "result",
         "scope",
+        "siblings",
         "started",
         "state",
         "tags",
@@ -131,8 +131,13 @@ class Load:
     result: Any
     """The value it loaded, or a `Failure`: once it is over, if somebody waits."""
 
-    siblings: tuple[Load, ...] = ()
-    """The loads of one call of a loader, including this one; none if it loads alone."""
+    siblings: tuple[Load, ...]
+    """
+    The loads of one call of a loader of several keys, including this one; none if it loads alone.
+
+    They share scope, call, coroutine and the tasks to wake, and end in the same step; each has a
+    result and callers of its own, and can be joined by itself.
+    """
 
     # In a block alone.
     factory: Callable[..., Awaitable[Any]]
@@ -160,35 +165,23 @@ class Load:
                 waiter.wake()
 
 
-class JointLoad(Load):
-    """
-    The load of one of several keys that one call of a loader brings.
-
-    They share scope, call, coroutine and the tasks to wake, and end in the same step; each has a
-    result and callers of its own, and can be joined by itself.
-    """
-
-    __slots__ = ("siblings",)
-
-
-L = TypeVar("L", bound=Load)
-
-
-def request(  # noqa: PLR0917 - each miss calls it, and keywords take longer
-    made: L, owner: object, key: Hashable, ttl: Lifetime, tags: frozenset[Hashable], loop: object
-) -> L:
-    """Set what a load needs to be joined or started, and return it; an ``__init__`` costs more."""
-    made.owner = owner
-    made.key = key
-    made.ttl = ttl
-    made.tags = tags
-    made.loop = loop
-    made.state = RUNNING
-    made.call = made.waiting = made.other = made.dependents = None
-    made.waiters = 1
-    made.in_block = False
-    made.wanted = True
-    return made
+def request(
+    owner: object, key: Hashable, ttl: Lifetime, tags: frozenset[Hashable], loop: object
+) -> Load:
+    """Return a load that may join another one or start; an ``__init__`` would take longer."""
+    load = Load()
+    load.owner = owner
+    load.key = key
+    load.ttl = ttl
+    load.tags = tags
+    load.loop = loop
+    load.state = RUNNING
+    load.call = load.waiting = load.other = load.dependents = None
+    load.waiters = 1
+    load.in_block = False
+    load.wanted = True
+    load.siblings = ()
+    return load
 
 
 def together(load: Load) -> tuple[Load, ...]:

@@ -162,13 +162,13 @@ class Loads:
             ttl, weight = store.spread(ttl), store.weigh(load.key, value)
         gone = None
         lock = self._lock
-        acquire, release = lock.acquire, lock.release
+        acquire, release, tells = lock.acquire, lock.release, store.tells
         acquire()
         if lock.changing:
             lock.refuse()
         lock.changing = True
         try:
-            moment = store.tells()
+            moment = tells()
             if moment == math.inf:
                 moment = store.now()
             if not load.wanted:

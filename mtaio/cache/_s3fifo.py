@@ -12,7 +12,7 @@ from array import array
 from typing import ClassVar, Final
 
 from mtaio.cache._entry import Entry, ring
-from mtaio.cache._policies import HOT, append
+from mtaio.cache._policy import HOT, append
 
 __all__ = ["S3FIFO"]
 

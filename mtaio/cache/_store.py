@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mtaio.cache._config import Config
     from mtaio.cache._listeners import Notifier
-    from mtaio.cache._policies import Policy
+    from mtaio.cache._policy import Policy
 
 __all__ = ["Store", "unlink"]
 
@@ -189,7 +189,7 @@ class Store:
 
     # Storing.
 
-    def put(  # noqa: C901, PLR0917 - each set does it: without calls
+    def put(  # noqa: C901, PLR0917 - each set does it; its steps are explained below
         self,
         key: Hashable,
         value: Any,
@@ -198,7 +198,26 @@ class Store:
         weight: float = 1,
         tags: frozenset[Hashable] = NO_TAGS,
     ) -> object:
-        """Store a value, make room for it, and return what had to go."""
+        """
+        Store a value, make room for it, and return what had to go.
+
+        Written out for an entry that remembers no more than its value and its expiry: a call in
+        each step would cost as much as the step. What may raise, because a key's or tag's own code
+        does, comes before what it would leave half done, or is undone.
+
+        1. If a bucket of entries may have expired, look at a few: this is how they leave a cache
+           that is not entered. The key's own entry may be among them.
+        2. An entry with more to remember, a value that is not kept, and one in the place of an
+           error are for `_put_detailed`.
+        3. If the key has a value, the new one takes its place in the same entry.
+        4. If there is room, a new entry is inserted.
+        5. Otherwise one has to leave. The tags are looked up first, then the policy replaces one
+           entry by the other, then the table; if that raises, the policy takes it back.
+        6. The new entry goes to the place of the old one among what expires, if that is early
+           enough, which saves finding the bucket; else to a bucket of its own.
+        7. The old entry is reported and loses its tags. It is returned, not dropped here: the end
+           of its value may run code of a user's, which has to wait for the end of the change.
+        """
         entries = self.entries
         entry = entries.get(key)
         gone: object = None

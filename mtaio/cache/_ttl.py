@@ -33,7 +33,8 @@ from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
-from mtaio.cache._policies import HOT, EvictionPolicy
+from mtaio.cache._policies import EvictionPolicy
+from mtaio.cache._policy import HOT
 from mtaio.cache._statistics import CacheStatistics
 from mtaio.cache._store import Store, unlink
 
@@ -137,14 +138,14 @@ class TTLCache(Generic[T]):
     """
 
     # A hit is read from the store without the lock; everything else is done under it, by the store
-    # and the loads, and listeners are told afterwards.
+    # and the loads, and listeners are called afterwards. A call that has to load, or to wait
+    # for a load, is the fetcher's.
     __slots__ = (
         "__weakref__",
         "_blocks",
         "_config",
         "_default_ttl",
         "_entries",
-        "_fetch",
         "_fetcher",
         "_loads",
         "_lock",
@@ -191,7 +192,6 @@ class TTLCache(Generic[T]):
         self._blocks: Blocks[Background] = Blocks()
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
         self._fetcher = Fetcher(self, self._config, self._store, self._lock, self._loads)
-        self._fetch = self._fetcher.fetch
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -799,7 +799,7 @@ class TTLCache(Generic[T]):
         if ttl is not UNSET or keep is not None:
             lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names)
+        loaded: T = await self._fetcher.fetch(key, factory, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
         return loaded
 
     async def get_or_set_many(
@@ -894,7 +894,8 @@ class TTLCache(Generic[T]):
         check_factory(factory)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
+        fetch = self._fetcher.fetch
+        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:

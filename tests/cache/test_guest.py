@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from mtaio import ConcurrencyLimiter
 from mtaio.cache import TTLCache
 
 if TYPE_CHECKING:
@@ -66,3 +67,31 @@ def test_a_guest_loads_for_itself() -> None:
 
     assert asyncio.run(main()) == ("guest", "guest", "host")
     assert started == ["host", "guest"]
+
+
+def test_a_guest_waits_in_its_own_loop() -> None:
+    """A queue in which the host waited before parks a task of the guest as trio wants it."""
+    limiter = ConcurrencyLimiter(1)
+
+    async def use() -> None:
+        async with limiter:
+            await anyio.sleep(0.01)
+
+    async def both_wait() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(use)
+            group.start_soon(use)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        await both_wait()
+        trio.lowlevel.start_guest_run(
+            both_wait,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        (await done).unwrap()
+
+    asyncio.run(main())
+    assert limiter.statistics().in_use == 0

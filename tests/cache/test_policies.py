@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.cache import EvictionPolicy
-from mtaio.cache._config import _POLICIES as POLICIES
 from mtaio.cache._entry import Entry, entry_of
-from mtaio.cache._policies import HOT, LFU, Policy
+from mtaio.cache._lfu import LFU
+from mtaio.cache._policies import POLICIES
+from mtaio.cache._policy import HOT, Policy
 from mtaio.cache._s3fifo import S3FIFO
 from tests.cache.models import PLAIN
 

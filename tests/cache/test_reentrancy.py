@@ -273,6 +273,35 @@ class Cyclic:
         self.end()
 
 
+class Weighed:
+    """A value with a weight, which does something when it is let go."""
+
+    def __init__(self, weight: int, end: Callable[[], object]) -> None:
+        self.weight = weight
+        self.end = end
+
+    def __del__(self) -> None:
+        self.end()
+
+
+@POLICIES
+def test_finalisers_of_what_a_heavy_value_evicts(policy: EvictionPolicy) -> None:
+    """What has to make room is let go when the change is over: its end may change the cache."""
+    cache: TTLCache[Weighed] = TTLCache(
+        10, max_size=6, policy=policy, weigher=lambda _, it: it.weight
+    )
+    ended: list[bool] = []
+
+    def end() -> None:
+        ended.append(cache.touch_nowait("heavy"))  # it is there by then
+
+    for number in range(4):
+        cache.set_nowait(number, Weighed(1, end))
+    cache.set_nowait("heavy", Weighed(5, int))
+    assert ended == [True] * 3
+    assert_whole(cache)
+
+
 @POLICIES
 def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
     """With the collector running all the time, finalisers change the cache, or are refused."""

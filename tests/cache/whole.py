@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from mtaio.cache._entry import DetailedEntry, Entry, Failure
-from mtaio.cache._policies import LFU
+from mtaio.cache._lfu import LFU
 from mtaio.cache._s3fifo import S3FIFO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mtaio.cache import TTLCache
     from mtaio.cache._store import Store
@@ -28,8 +28,8 @@ def around(ring: Entry) -> Iterator[Entry]:
         entry = entry.next
 
 
-def queued(policy: Any) -> list[Entry]:
-    """Return the entries of a policy."""
+def queued(policy: Any, held: Iterable[Entry]) -> list[Entry]:
+    """Return the entries of a policy; of one that is not known here, those linked with any held."""
     if isinstance(policy, S3FIFO):
         small, main = [*around(policy._small)], [*around(policy._main)]
         assert (len(small), len(main)) == (policy._in_small, policy._in_main)
@@ -43,13 +43,17 @@ def queued(policy: Any) -> list[Entry]:
         entries: list[Entry] = []
         ring = policy._root.after
         while ring is not None and ring is not policy._root:
-            held = [*around(ring)]
-            assert held
-            assert {entry.score for entry in held} == {ring.score}
-            entries += held
+            alike = [*around(ring)]
+            assert alike
+            assert {entry.score for entry in alike} == {ring.score}
+            entries += alike
             ring = ring.after
         return entries
-    return [*around(policy._ring)]
+    found: dict[Entry, None] = {}
+    for entry in held:
+        if entry not in found:
+            found |= dict.fromkeys([entry, *around(entry)])
+    return [entry for entry in found if entry.queue is not entry]  # else it is a sentinel
 
 
 def expiring(store: Store) -> list[Entry]:
@@ -79,7 +83,7 @@ def assert_whole(cache: TTLCache[Any], *, bounded: bool = True) -> None:
     entries = set(store.entries.values())
     assert len(entries) == len(store.entries)
     assert all(entry.key == key for key, entry in store.entries.items())
-    queue = queued(store._policy)
+    queue = queued(store._policy, store.entries.values())
     assert len(queue) == len(entries)
     assert set(queue) == entries
     buckets = expiring(store)

@@ -19,6 +19,8 @@ from anyio.lowlevel import current_token
 from mtaio._internal.backend._here import (
     in_event_loop,
     is_cancelled_natively,
+    known_loop,
+    note_loop,
     running_clock,
     task_name,
 )
@@ -33,7 +35,9 @@ __all__ = [
     "in_event_loop",
     "is_asyncio",
     "is_cancelled_natively",
+    "known_loop",
     "new_waiter",
+    "note_loop",
     "of",
     "running_clock",
     "task_name",
