@@ -146,9 +146,9 @@ def compose(
     threads: WorkerLimiter,
     counters: Counters,
     taken: bool,
-) -> tuple[CoroutineFunction, float | None]:
+) -> tuple[CoroutineFunction, Timing | None]:
     """
-    Return what to call for each item, and the timeout that is left for the pool to watch over.
+    Return what to call for each item, and the timeout if it is left to the pool's watch.
 
     ``taken`` says that each item comes from a source, see `_attempt`.
 
@@ -157,7 +157,7 @@ def compose(
     can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
     if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
-        return in_loop(fn), timing.timeout
+        return in_loop(fn), timing
     first = _attempt(fn, timing, threads, rate, taken=taken)
     if retry is None:
         return in_loop(partial(first, _nothing)), None

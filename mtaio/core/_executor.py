@@ -1225,8 +1225,7 @@ class TaskExecutor:
             slots=self._slots,
             counters=self._counters,
             options=options,
-            timeout=watched,
-            name=self._name,
+            timing=watched,
             total=total,
         )
 
