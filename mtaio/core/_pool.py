@@ -232,9 +232,9 @@ class Pool:
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if one is needed."""
-        crowded = self.counters.crowded()
+        shared = self.counters.is_shared()
         running = self.started - self.ended
-        if running > self.peak or crowded:
+        if running > self.peak or shared:
             self.peak = max(self.peak, running)
             self.counters.note_peak()
         if self.watch is not None:
@@ -242,7 +242,7 @@ class Pool:
         may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
         if may_grow and not (self._starting or self._idle or self.stopping):
             self._start_worker()
-        self.attentive = may_grow or crowded or self.peak < self._live
+        self.attentive = may_grow or shared or self.peak < self._live
 
     def report(self, progress: Progress) -> None:
         """Report the progress, unless that has failed before."""
