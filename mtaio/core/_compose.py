@@ -28,13 +28,14 @@ from mtaio._internal.callables import (
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.signature import check_takes
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.core._types import Rate
+from mtaio.core._types import Options, Rate
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
+    from mtaio.core._types import EachOptions, Policy
 
 __all__ = [
     "as_limiter",
@@ -45,6 +46,7 @@ __all__ = [
     "compose",
     "in_loop",
     "one_attempt",
+    "read_options",
     "settle",
 ]
 
@@ -93,6 +95,23 @@ def check_progress(callback: object) -> None:
         msg = f"on_progress={callback!r} is an async function and would not be awaited. {way_out}"
         raise TypeError(msg)
     check_takes("on_progress", report, "done", "total", way_out=way_out)
+
+
+def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
+    """
+    Return the options of one call, as they were passed.
+
+    Raises:
+        TypeError: There is no option of that name.
+    """
+    for name in options:
+        if name not in Options.__slots__:
+            msg = (
+                f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
+                f"{', '.join(Options.__slots__)}, or of those that are {method}'s own."
+            )
+            raise TypeError(msg)
+    return Options(errors=errors, **options)
 
 
 def as_limiter(rate: float | Rate | None) -> Rate | None:
@@ -146,9 +165,9 @@ def compose(
     threads: WorkerLimiter,
     counters: Counters,
     taken: bool,
-) -> tuple[CoroutineFunction, float | None]:
+) -> tuple[CoroutineFunction, Timing | None]:
     """
-    Return what to call for each item, and the timeout that is left for the pool to watch over.
+    Return what to call for each item, and the timeout if it is left to the pool's watch.
 
     ``taken`` says that each item comes from a source, see `_attempt`.
 
@@ -157,7 +176,7 @@ def compose(
     can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
     if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
-        return in_loop(fn), timing.timeout
+        return in_loop(fn), None if timing.timeout is None else timing
     first = _attempt(fn, timing, threads, rate, taken=taken)
     if retry is None:
         return in_loop(partial(first, _nothing)), None
@@ -216,7 +235,7 @@ def _attempt(
                 raise
         if plain:
             call = partial(fn, *args, **kwargs)
-            return await run_in_thread(threads, call, timing, asked=False, begins=begins)
+            return await run_in_thread(threads, call, timing, on_purpose=False, begins=begins)
         begins()
         with timing.limit():
             return await fn(*args, **kwargs)

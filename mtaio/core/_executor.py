@@ -45,6 +45,7 @@ from mtaio.core._compose import (
     compose,
     in_loop,
     one_attempt,
+    read_options,
     settle,
 )
 from mtaio.core._errors import ItemError, annotate, conclude
@@ -56,8 +57,8 @@ from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
-from mtaio.core._types import Options, Policy, read_options, show_options
-from mtaio.core._via import elsewhere
+from mtaio.core._types import Options, Policy, show_options
+from mtaio.core._via import calls_via
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -692,7 +693,7 @@ class TaskExecutor:
             sink = Sink(between.put, buffer=between)
         pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
-            pool.fn = _beside(pool.fn)
+            pool.fn = _with_args(pool.fn)
         return Stream(pool, between)
 
     # ---- several different calls ----
@@ -1148,7 +1149,7 @@ class TaskExecutor:
     ) -> Callable[[], Awaitable[Any]]:
         if via is not None:
             plain = cast("Callable[..., Any]", fn)
-            return partial(elsewhere(plain, via, self._processes, timing), *args, **kwargs)
+            return partial(calls_via(plain, via, self._processes, timing), *args, **kwargs)
         if not inspect.isawaitable(fn):
             check_fn(fn)
             return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
@@ -1196,7 +1197,7 @@ class TaskExecutor:
         timing = self._timing(options.timeout)
         work = fn
         if options.via is not None:
-            work = elsewhere(fn, options.via, self._processes, timing, options.chunksize)
+            work = calls_via(fn, options.via, self._processes, timing, options.chunksize)
             timing = self._timing(None)
         elif options.chunksize != 1:
             msg = (
@@ -1223,8 +1224,7 @@ class TaskExecutor:
             slots=self._slots,
             counters=self._counters,
             options=options,
-            timeout=watched,
-            name=self._name,
+            timing=watched,
             total=total,
         )
 
@@ -1268,7 +1268,7 @@ class TaskExecutor:
         return block
 
 
-def _beside(
+def _with_args(
     fn: Callable[..., Coroutine[Any, Any, Any]],
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
     """Return ``fn`` with the arguments added to the result."""

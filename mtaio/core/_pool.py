@@ -26,9 +26,8 @@ from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
 from mtaio.core._source import Feed, Reader
-from mtaio.core._timeouts import Watch, Watched
+from mtaio.core._timeouts import Watched
 from mtaio.exceptions import StrayCancellationError
-from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
+    from mtaio.core._timeouts import Timing, Watch
     from mtaio.core._types import Options, Progress
 
 __all__ = ["Pool", "Sink", "Worker", "take_items"]
@@ -105,8 +105,7 @@ class Pool:
     slots: Slots | None
     counters: Counters
     options: Options
-    timeout: float | None = None
-    name: str | None = None
+    timing: Timing | None = None
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
 
@@ -129,8 +128,8 @@ class Pool:
     _group: TaskGroup | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and self.timeout != math.inf:
-            self.watch = Watch(self.timeout, self._pay_attention)
+        if self.timing is not None:
+            self.watch = self.timing.watch(self._pay_attention)
 
     @property
     def ended(self) -> int:
@@ -233,9 +232,9 @@ class Pool:
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if one is needed."""
-        crowded = self.counters.crowded()
+        shared = self.counters.is_shared()
         running = self.started - self.ended
-        if running > self.peak or crowded:
+        if running > self.peak or shared:
             self.peak = max(self.peak, running)
             self.counters.note_peak()
         if self.watch is not None:
@@ -243,7 +242,7 @@ class Pool:
         may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
         if may_grow and not (self._starting or self._idle or self.stopping):
             self._start_worker()
-        self.attentive = may_grow or crowded or self.peak < self._live
+        self.attentive = may_grow or shared or self.peak < self._live
 
     def report(self, progress: Progress) -> None:
         """Report the progress, unless that has failed before."""
@@ -378,8 +377,7 @@ class Pool:
             subject = item if self.subject is None else self.subject
             worker.spent = left is not None  # the cancellation came from none of our scopes
             if watched is not None and fired:
-                self.counters.timed_out += 1
-                rest = self._timeout_error(subject, watched)
+                rest = watched.error(name_of(subject))
                 rest.__cause__ = error  # its traceback shows where the item was waiting
             else:
                 rest = stray_error(error, name_of(subject))
@@ -406,21 +404,12 @@ class Pool:
             self.sink.buffer.skip(index)
         return False
 
-    def _timeout_error(self, subject: object, watched: Watched) -> MTAIOTimeoutError:
-        return MTAIOTimeoutError(
-            f"{name_of(subject)} did not end within timeout={watched.timeout!r} s",
-            timeout=watched.timeout,
-            deadline=watched.due,
-            name=self.name,
-        )
-
 
 # ---- the loop for which the pool exists: take an item, run it, put its result away ----
 #
 # It plays the event loop's part towards each item: a coroutine is advanced with ``send`` inside its
 # own context, and what it yields is passed on to the real event loop. That isolates context
-# variables without a task, and shows whether an item suspended at all. It is one function because
-# each call saved is saved for every item.
+# variables without a task, and shows whether an item suspended at all.
 
 RETURNED: Final = object()
 """What a driver yields when the coroutine it was sent has returned."""
@@ -453,8 +442,35 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     """
     Take items from the pool's source until it has none, for now or for good.
 
-    A worker whose items never suspend yields after 32 of them.
+    It is one long function because each call saved is saved for every item. The steps, which the
+    body names again:
+
+    1. Take an item and number it. A plain iterator or a `Feed` says by ``StopIteration`` that there
+       is none now, which leads to step 8. A place for its result is made at once, so that results
+       come in the order of the items, however they end.
+    2. Put it into the slot: the slot's item, and a link to it in the context of the item's code, by
+       which calls inside it find the slot to borrow. `CURRENT` is set in the worker's own context,
+       of which the item gets a copy. If there is a watch, the worker publishes when it is due.
+    3. Start it: the function is called and its coroutine sent to the driver, which advances it to
+       its end or to where it first suspends.
+    4. If it suspends, only now does the pool learn that: it may need another worker, and the watch
+       may have slept without a moment to wake at. Then pass on what the item yields to the event
+       loop, and what comes back to the item, until it returns. An exception that comes back is most
+       likely a cancellation. The item gets it like any other, and may swallow it, so that it would
+       be lost for this worker, which runs on: hence a checkpoint is due before the next item. A
+       ``GeneratorExit`` means that the event loop was closed: nothing may be awaited any more.
+    5. It raised: `Pool.item_raised` decides whether that is the item's failure, a timeout, or
+       something that ends the worker. The driver has ended with it, so another is made.
+    6. It returned: put the result where it belongs, and count it. Then report the progress, outside
+       of the slot's item: what the callback calls is not part of the item.
+    7. Between two items: end if the call stops; yield after `FAST_ITEMS` items that did not
+       suspend, or end if the task is spent (see `Worker`). Then see whether to go on at once. If
+       another call waits for the slot, or the item's slot is still lent to a task that outlives
+       it, or the buffer is full, the worker has to be admitted again.
+    8. The source has nothing now. Wait for it, with the slot if that can be (`Pool.refill`), and
+       end if there never will be more.
     """
+    # Locals, as each of them is used for every item.
     fn, many, source, progress = pool.fn, pool.many, pool.source, pool.options.on_progress
     put, _, results, buffer = pool.sink
     queue = None if pool.slots is None else pool.slots.queue.waiters
@@ -464,13 +480,15 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     driver = _new_driver(result)
     send = driver.send
     slot = worker.slot
-    unyielding = 0
+    unyielding = 0  # how many items came after the last checkpoint
     while True:
         for item in source:
+            # 1. Take it.
             index = pool.started
             pool.started = index + 1
             if results is not None:
                 results.append(None)
+            # 2. Put it into the slot.
             if slot is not None:
                 slot.item = index
                 link((slot, index))
@@ -478,8 +496,10 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             if watched is not None:
                 watched.limit.moment = now() + watched.timeout
             try:
+                # 3. Start it.
                 waits_for = run(send, fn(*item) if many else fn(item))
                 if waits_for is not RETURNED:
+                    # 4. It suspends: what it waits for is the event loop's to answer.
                     unyielding = -1
                     if pool.attentive:
                         pool.item_suspended()
@@ -507,11 +527,13 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                         finally:
                             del thrown  # its traceback holds this frame: a cycle
             except BaseException as error:
+                # 5. It raised.
                 driver = _new_driver(result)  # the error ended the old one
                 send = driver.send
                 if pool.item_raised(worker, index, item, error):
                     raise
             else:
+                # 6. It returned.
                 if watched is not None:
                     watched.item_returned()
                 if results is not None:
@@ -524,6 +546,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 if slot is not None:
                     slot.item = NO_ITEM
                 pool.report(progress)
+            # 7. Between two items.
             if pool.stopping:
                 return
             unyielding += 1
@@ -544,6 +567,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 slot = worker.slot
                 if pool.stopping:
                     return
+        # 8. The source has nothing now.
         if slot is not None:
             slot.item = NO_ITEM
         if not (yield from pool.refill(worker)) or pool.stopping:

@@ -14,7 +14,7 @@ would be started before the first inner one ran. So slots are lent:
    the running code, which is a `Slot` with the number of its item, or a submitted task (`Awaited`).
    Each parent knows what is around itself, and so on outwards, whatever lies between: calls of
    other executors, worker threads, tasks that are waited for. An item that has ended contains
-   nothing, also no tasks that outlive it: its number is not the slot's present one any more, and
+   nothing, not even tasks that outlive it: its number is not the slot's present one any more, and
    `live` steps over such links. A submitted task runs in a context of its own, and has for parents
    the items that wait for it now (`Awaited.awaited`), as many as there are.
 
@@ -22,7 +22,8 @@ would be started before the first inner one ran. So slots are lent:
    that is a slot of this pool and has no ``borrower`` yet lends its slot: a new `Slot` with a
    ``lender``, which is not counted, since of the two items one only waits. If none lends, a free
    slot is taken and counted in ``in_use``. If there is none either, the task waits: its `Request`
-   stands in the pool's queue, and also among the ``requests`` of each parent that could lend to it.
+   stands in the queue, and also among the ``requests`` of each parent that could lend to it. (A
+   request that is `exempt` gets a slot beyond the limit instead: see `Block`.)
 
 3. **Giving back.** `Slots.release` of a borrowed slot lends it again, to the first request inside
    the lender; only if there is none is the lender's slot simply its own again. Release of a slot
@@ -342,10 +343,8 @@ class Slots:
         for parent in request.parents:
             if parent not in parents:
                 parent.requests.pop(request, None)
-        # A slot of another pool lends it nothing.
-        request.parents = [
-            each for each in parents if isinstance(each, Awaited) or self._owns(each)
-        ]
+        # A slot of another pool lends it nothing. Most requests come from outside of all items.
+        request.parents = [each for each in parents if self._may_lend(each)] if parents else ()
         for parent in request.parents:
             parent.requests[request] = None
 
@@ -435,6 +434,9 @@ class Slots:
             self.write_off()
         self.queue.attach(self._owner)
         self._loop = loop
+
+    def _may_lend(self, parent: Parent) -> bool:
+        return isinstance(parent, Awaited) or self._owns(parent)
 
     def _owns(self, parent: Parent) -> TypeGuard[Slot]:
         return isinstance(parent, Slot) and parent.slots is self

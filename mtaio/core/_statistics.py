@@ -142,7 +142,7 @@ class Counters:
         self._alert()
         self.pools.add(pool)
 
-    def crowded(self) -> bool:
+    def is_shared(self) -> bool:
         """Return whether several calls are in progress."""
         return self.alone > 0 or len(self.pools) > 1
 

@@ -324,7 +324,7 @@ class Service(Task):
     def started(self, value: Any = None) -> None:
         """Note that the service is ready (this object is the ``task_status`` it gets)."""
         if self._ready:
-            return  # it was restarted: its starter has been told already
+            return  # it was restarted: its starter knows already
         self._ready = True
         self.start_value = value
         self.end_waits()  # the item that started it goes on

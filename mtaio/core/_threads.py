@@ -226,7 +226,7 @@ async def run_in_thread(
     timing: Timing,
     *,
     abandon_on_cancel: bool = False,
-    asked: bool = True,
+    on_purpose: bool = True,
     begins: Callable[[], object] | None = None,
 ) -> Any:
     """
@@ -236,8 +236,9 @@ async def run_in_thread(
     cancellation leaves the thread behind, which goes on alone and keeps its slot; otherwise it
     waits for the thread. ``begins`` is called, in the event loop, when there is a slot.
 
-    Unless a thread was ``asked`` for, an awaitable result means that the function should have been
-    called in the event loop, at a hundredth of the cost; a warning says so, once for each function.
+    Unless a thread is used ``on_purpose``, an awaitable result means that the function should have
+    been called in the event loop, at a hundredth of the cost; a warning says so, once for each
+    function.
     """
     slot = await limiter.enter()
     if begins is not None:
@@ -251,7 +252,7 @@ async def run_in_thread(
             )
             if not inspect.isawaitable(result):
                 return result
-            if not asked:
+            if not on_purpose:
                 _warn_of_awaitable(call)
             return await result
     except RuntimeError as error:

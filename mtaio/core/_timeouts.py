@@ -1,16 +1,22 @@
 """
-Timeouts of items: a block around one attempt, or one watch over all items of a call.
+The timeout of items, enforced by a block around one attempt or by one watch over a whole call.
 
 Promise: an item that runs longer than its timeout is cancelled and fails with `TimeoutError`; one
 that has ended already does not. While no item runs, nothing does.
 Cost: under a `Watch`, reading the clock and writing one float for each item. A scope around each
 would cost ten times as much, since entering one registers a timer with the event loop.
 
-Each worker holds one cancel scope without a deadline and publishes when its item is due; the task
-that makes the call sleeps until the earliest of them. All items of a call have the same timeout,
-so whatever starts in the meantime is due later, and the sleeper need not be woken for it. Only when
-it found no item running, so that it has no moment to sleep until, does it ask to be woken by the
-next that suspends.
+`Timing` is the timeout: how many seconds, what it is called in errors, and where those that took
+longer are counted. It is enforced in one of two ways. `Timing.limit` is a block around one attempt,
+where only that can begin at the right moment: after a wait for a token, for a thread or for the
+last attempt. `Timing.watch` covers all items of a call whose time runs from when they are taken.
+Each worker (`Watched`) holds one cancel scope without a deadline and publishes when its item is
+due; the task that makes the call sleeps until the earliest of them (`Watch.run`). All items of a
+call have the same timeout, so whatever starts in the meantime is due later, and the sleeper need
+not be woken for it. Only when it found no item running, so that it has no moment to sleep until,
+does it ask to be woken by the next that suspends.
+
+Both ways publish the moment as a `deadlines.Deadline`, where the item's own code finds it.
 """
 
 from __future__ import annotations
@@ -41,13 +47,21 @@ _UNLIMITED: AbstractContextManager[None] = nullcontext()
 
 
 class Timing:
-    """How long one attempt may take, and where to count those that took longer."""
+    """
+    How long an item, or one attempt of it, may take.
 
-    __slots__ = ("_counters", "_timeouts", "timeout")
+    Args:
+        timeout: Seconds; None for no limit.
+        counters: Where those that took longer are counted.
+        name: The executor's, for errors.
+    """
+
+    __slots__ = ("_counters", "_name", "_timeouts", "timeout")
 
     def __init__(self, timeout: float | None, counters: Counters, name: str | None) -> None:
-        self.timeout = timeout
+        self.timeout: float | None = timeout
         self._counters = counters
+        self._name = name
         self._timeouts = TimeoutManager(timeout, name=name)
 
     def limit(self) -> AbstractContextManager[Any]:
@@ -55,6 +69,18 @@ class Timing:
         if self.timeout is None:
             return _UNLIMITED
         return _Limit(self._timeouts(), self._counters)
+
+    def watch(self, on_idle: Callable[[], object]) -> Watch | None:
+        """Return what limits all items of one call; None if none of them can be late."""
+        if self.timeout is None or self.timeout == math.inf:
+            return None
+        return Watch(self.timeout, self, on_idle)
+
+    def error(self, what: str, due: float) -> TimeoutError:
+        """Count ``what``, which was due at that moment of the event loop, as late."""
+        self._counters.timed_out += 1
+        msg = f"{what} did not end within timeout={self.timeout!r} s"
+        return TimeoutError(msg, timeout=self.timeout, deadline=due, name=self._name)
 
 
 class _Limit:
@@ -86,15 +112,16 @@ class Watched:
 
     Invariants:
     - ``limit.moment`` is when the present item is due, ``inf`` between items;
-    - ``fired`` says that the present item was found to be overdue and is being cancelled.
+    - ``fired`` says that the present item was found to be overdue and is being cancelled; it was
+      due at ``_due`` of the event loop's clock.
     """
 
-    __slots__ = ("_scope", "_watch", "due", "fired", "limit", "timeout")
+    __slots__ = ("_due", "_scope", "_watch", "fired", "limit", "timeout")
 
     def __init__(self, watch: Watch) -> None:
         self.timeout: float = watch.timeout
         self.fired: bool = False
-        self.due: float = math.inf
+        self._due = math.inf
         self.limit: deadlines.Deadline
         self._watch = watch
         self._scope = anyio.CancelScope()
@@ -116,8 +143,8 @@ class Watched:
         return self._scope.__exit__(exc_type, exc, tb)
 
     def fire(self) -> None:
-        """Cancel the item that runs now, and note when it was due, on the event loop's clock."""
-        self.due = loop_deadline(self.limit.moment)
+        """Cancel the item that runs now, which is overdue."""
+        self._due = loop_deadline(self.limit.moment)
         self.fired = True
         self._scope.cancel()
 
@@ -137,6 +164,10 @@ class Watched:
         """
         self.limit.moment = math.inf
         return self._renew(error) if self.fired else error
+
+    def error(self, what: str) -> TimeoutError:
+        """Return the error for ``what``, the item that was last found to be overdue."""
+        return self._watch.timing.error(what, self._due)
 
     def _renew(self, error: BaseException | None) -> BaseException | None:
         """Exchange a scope that fired for a new one; return what it leaves of ``error``."""
@@ -158,7 +189,8 @@ class Watch:
     The timeouts of one call.
 
     Args:
-        timeout: Seconds for each item, finite.
+        timeout: Seconds for each item, finite: those of ``timing``.
+        timing: What is enforced.
         on_idle: Called when no item runs: the next that suspends has to be reported with
             `item_suspended`.
     """
@@ -168,10 +200,20 @@ class Watch:
     # - _queue holds items in the order in which they are due, including those that have ended;
     #   what runs and is not in it is due later. So each item is looked at twice, however many
     #   there are.
-    __slots__ = ("_changed", "_ended", "_idle", "_on_idle", "_queue", "timeout", "workers")
+    __slots__ = (
+        "_changed",
+        "_ended",
+        "_idle",
+        "_on_idle",
+        "_queue",
+        "timeout",
+        "timing",
+        "workers",
+    )
 
-    def __init__(self, timeout: float, on_idle: Callable[[], object]) -> None:
+    def __init__(self, timeout: float, timing: Timing, on_idle: Callable[[], object]) -> None:
         self.timeout: float = timeout
+        self.timing: Timing = timing
         self.workers: set[Watched] = set()
         self._queue: deque[tuple[float, Watched]] = deque()
         self._on_idle = on_idle

@@ -140,23 +140,6 @@ class StreamOptions(MapOptions, total=False):
     buffer: int | None
 
 
-def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
-    """
-    Return the options of one call, as they were passed.
-
-    Raises:
-        TypeError: There is no option of that name.
-    """
-    for name in options:
-        if name not in Options.__slots__:
-            msg = (
-                f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
-                f"{', '.join(Options.__slots__)}, or of those that are {method}'s own."
-            )
-            raise TypeError(msg)
-    return Options(errors=errors, **options)
-
-
 F = TypeVar("F", bound=Callable[..., object])
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Slot
     from mtaio.core._timeouts import Timing
 
-__all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "elsewhere"]
+__all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "calls_via"]
 
 _LINGER_SECONDS: Final = 0.002
 """How long the first call of a chunk waits for others: little compared with a pool's own cost."""
@@ -124,7 +124,7 @@ Via: TypeAlias = "concurrent.futures.Executor | ExternalPool | Literal['processe
 """Where plain functions are called, instead of worker threads."""
 
 
-def elsewhere(
+def calls_via(
     fn: Callable[..., Any],
     via: Via,
     processes: WorkerLimiter,
@@ -414,10 +414,10 @@ class _Raised:
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled, an error has no traceback.
         text = "".join(traceback.format_exception(self.error))
-        return _raised_elsewhere, (self.error, text)
+        return _raised_there, (self.error, text)
 
 
-def _raised_elsewhere(error: BaseException, text: str) -> _Raised:
+def _raised_there(error: BaseException, text: str) -> _Raised:
     error.__cause__ = RemoteTraceback(text)
     return _Raised(error)
 
