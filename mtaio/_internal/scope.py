@@ -56,11 +56,10 @@ class OwnedGroup:
         loop: The event loop, as `loops.current_loop` returned it.
     """
 
-    __slots__ = ("_ask", "_group", "_owner", "_process", "_task", "loop")
+    __slots__ = ("_group", "_owner", "_process", "_task", "loop")
 
     def __init__(self, owner: object) -> None:
         self.loop: object = loops.current_loop()
-        self._ask = loops.asker_of(self.loop)  # which says at once whether the loop runs here
         self._owner = owner
         self._task = anyio.get_current_task().id
         self._process = os.getpid()
@@ -72,10 +71,7 @@ class OwnedGroup:
 
     def is_current(self) -> bool:
         """Return whether the block's loop is running here."""
-        try:
-            return self._ask() is self.loop and self._process == os.getpid()
-        except RuntimeError:  # trio's answer where it does not run
-            return False
+        return self._process == os.getpid() and loops.is_current(self.loop)
 
     async def enter(self) -> None:
         """Enter the group."""

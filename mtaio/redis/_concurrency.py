@@ -343,11 +343,11 @@ class RedisConcurrencyLimiter:
         checks.timeout("timeout", timeout)
         asked = clock.now()
         lease = None
-        if timeout != 0:
+        if timeout:
             with anyio.move_on_after(timeout):
                 lease = await self._wait(once=False)
         else:
-            lease = await self._wait(once=True)
+            lease = await self._wait(once=timeout == 0)
         if lease is not None:
             return lease
         what = f"{self!r} had no free slot within {timeout} s"
