@@ -135,7 +135,7 @@ class RedisConcurrencyLimiter:
         limit: Slots for all processes together, at least 1.
         lease: Seconds of silence after which the slots of a process become free. Longer than any
             pause of the event loop, the process or the connection that holders have to survive.
-        max_waiters: How many tasks of this process may wait. Those beyond ask the server once, and
+        max_waiters: How many tasks of this process may wait. Those beyond wait for one answer, and
             are refused with `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and there
             is still no room in the queue. 0 lets no task wait; None (the default) sets no limit.
         on_failure: What to do while the server is down. ``"closed"`` raises `StoreError` in the
@@ -183,7 +183,7 @@ class RedisConcurrencyLimiter:
     # - only the task _serve calls the server, one call at a time, from the first task that asks to
     #   the end of the store's block;
     # - _leases are the slots that this process uses, those given to a task that has not resumed
-    #   included; the server is told their number, so it takes back what it granted beyond them;
+    #   included; the server is sent their number, so it takes back what it granted beyond them;
     # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0,
     #   or _pace.changed is true;
     # - _until is when the leases are lost, counted from the start of the last successful call.
@@ -342,11 +342,11 @@ class RedisConcurrencyLimiter:
         checks.timeout("timeout", timeout)
         asked = clock.now()
         lease = None
-        if timeout != 0:
+        if timeout:
             with anyio.move_on_after(timeout):
                 lease = await self._wait(once=False)
         else:
-            lease = await self._wait(once=True)
+            lease = await self._wait(once=timeout == 0)
         if lease is not None:
             return lease
         what = f"{self!r} had no free slot within {timeout} s"
@@ -521,19 +521,19 @@ class RedisConcurrencyLimiter:
         return request.lease
 
     def _join(self, request: _Request) -> Waiter:
-        """Put the running task at the end of the queue, and have the server told if need be."""
+        """Put the running task at the end of the queue, and have it reported if need be."""
         self._server.start(self._serve)
         waiter = self._queue.join(request)
         if not request.stays:
             self._tries.append(waiter)
         if not (request.stays and self._wanted):
             if not request.stays or self._on_failure == "closed":
-                self._pace.hurry()  # to know at once that the server is down
-            self._tell()
+                self._pace.retry_now()  # to know at once whether the server is still down
+            self._changed()
         return waiter
 
     def _room(self, waiting: int) -> float:
-        """Return how many more tasks may wait beside so many."""
+        """Return how many more tasks may wait when so many do."""
         return math.inf if self._max_waiters is None else self._max_waiters - waiting
 
     def _end_tries(self, tries: list[Waiter], error: StoreError | None = None) -> None:
@@ -567,7 +567,7 @@ class RedisConcurrencyLimiter:
         waits = waiter in self._queue.waiters
         if not self._queue.leave(waiter):
             if waits and not self._queue.waiters:
-                self._tell()
+                self._changed()
             return
         lease = request.lease
         if lease is None:
@@ -577,7 +577,7 @@ class RedisConcurrencyLimiter:
             return
         del self._leases[lease]
         if not self._lend(lease.token):
-            self._tell()
+            self._changed()
 
     def _lend(self, token: int) -> bool:
         """Give a slot to the first in the queue; return False if there is none."""
@@ -607,13 +607,13 @@ class RedisConcurrencyLimiter:
     def _take_back(self, lease: Lease) -> None:
         self._lost += lease.lost
         if self._leases.pop(lease, lease) is None:
-            self._tell()
+            self._changed()
 
     def _lose(self, reason: str) -> None:
         """Give up every lease: the server may lend the slots to others."""
         leases, self._leases = self._leases, {}
         self._lost += len(leases)
-        self._epoch += 1  # what was told under the old name can do no harm
+        self._epoch += 1  # what was reported under the old name can do no harm
         self._wanted = 0
         self._pace.changed = bool(self._queue.waiters)
         self._until = math.inf
@@ -632,15 +632,15 @@ class RedisConcurrencyLimiter:
 
     # The server
 
-    def _tell(self) -> None:
-        """Have the server told of a change."""
+    def _changed(self) -> None:
+        """Have a change reported to the server."""
         self._pace.changed = True
         self._server.wake()
 
     def _look_again(self) -> None:
         """Have the server asked whether it has slots for the tasks that wait."""
         if self._queue.waiters:
-            self._tell()
+            self._changed()
 
     @property
     def _held_until(self) -> float:
@@ -676,8 +676,8 @@ class RedisConcurrencyLimiter:
         self._pace.changed = False
         report = self._report(len(self._leases))
         self._wanted = report.waiting
-        # 3. The call, for no longer than the leases last. Before it: the server may come to know of
-        #    this process even if no answer arrives, so it has to be told goodbye.
+        # 3. The call, for no longer than the leases last. The server may come to know of this
+        #    process even if no answer arrives: what it holds has to be given back in the end.
         self._known = True
         try:
             answer = await self._server.call(self._call(report))
@@ -699,7 +699,7 @@ class RedisConcurrencyLimiter:
             self._until = until
             self._wanted = report.waiting - answer.granted
             self._hand_out(answer)
-        # 6. Now it is known who of those that ask once has got nothing.
+        # 6. The wait of those that wanted one answer alone is over.
         self._end_tries(tries)
         # 7. Those that still wait are to be woken by a message; and when to call next.
         waits = bool(self._queue.waiters)
@@ -717,14 +717,14 @@ class RedisConcurrencyLimiter:
             self._pace.changed = True  # these tasks came during the call
 
     def _report(self, held: int) -> Report:
-        """Return what the server is told next."""
+        """Return what is reported to the server next."""
         self._number += 1
         process = f"{self._server.process}/{self._epoch}"
         waiting = len(self._queue)
         return Report(process, self._number, held, waiting, self._capacity, self._lease * 1e6)
 
     async def _call(self, report: Report) -> Answer:
-        """Tell the server, and wait for its answer no longer than the leases last."""
+        """Report to the server, and wait for its answer no longer than the leases last."""
         with anyio.move_on_after(self._until - clock.now() if self._leases else None):
             return await self._slots.exchange(report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
@@ -760,7 +760,7 @@ class RedisConcurrencyLimiter:
         self._lose("")
 
     async def _listen(self) -> None:
-        """Ask again whenever the server keeps slots for this process, or messages were missed."""
+        """Call again whenever the server keeps slots for this process, or messages were missed."""
 
         def on_message(channel: str, message: bytes) -> None:
             del channel, message

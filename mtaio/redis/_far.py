@@ -100,7 +100,7 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """)
 
 # ARGV: value, milliseconds to live, channel, message.
-# Returns: whether there was a value, and how many hear the message.
+# Returns: whether there was a value, and how many processes receive the message.
 WRITE: Final = Script("""
 local there = redis.call('EXISTS', KEYS[1])
 if ARGV[2] == '-1' then redis.call('SET', KEYS[1], ARGV[1])
@@ -208,7 +208,7 @@ class FarTier:
             confirm: Who waits for confirmations, and the token that is one; see `Notice`.
 
         Returns:
-            Whether there was a value, and how many processes hear of the change.
+            Whether there was a value, and how many processes receive the message.
         """
         kind = _CHANGED if confirm is None else _CONFIRM + "".join(confirm).encode()
         args = (value, _milliseconds(ttl), self.channel, kind + key.encode())

@@ -3,7 +3,8 @@ How often work may start across all processes: a token bucket kept by a server.
 
 Promise: in any span of ``t`` seconds all processes together grant at most
 ``burst + rate * (t + slack) / per`` tokens, by the server's clock; within a process in the order of
-asking. What one process reserves is bounded, so those in which enough tasks wait get about as much.
+joining. What one process reserves is bounded, so those in which enough tasks wait get about as
+much.
 Cost: while tasks wait, one task in the store's block and one call to the server for all tokens that
 fall due within half of ``slack``: the higher the rate, the fewer calls for each token.
 Why tokens are reserved by their times: docs/en/design/redis.md.
@@ -220,11 +221,12 @@ class RedisRateLimiter:
     # Invariants:
     # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of what they lack;
     # - _ready counts the tasks at the head of the queue that were woken to take tokens;
-    # - _tries holds the tasks that ask once, of the same loop; they came before all that wait;
+    # - _tries holds the tasks that do not wait for tokens, but for one answer, of the same loop;
+    #   they came before all that wait;
     # - a task in _queue is woken to look again, and stays there until it has found what it needs;
     #   one in _tries is woken when it has its answer, and with that it has left;
     # - only the first in the queue sleeps until a token is due; only the task _supply calls the
-    #   server, one call at a time, and it runs while there are any tasks to ask for, or _down;
+    #   server, one call at a time, and it runs while there are tasks in the two queues, or _down;
     # - while _down, tokens are granted without the server, but to the same queue: the order stays,
     #   and those who still wait when the server is back get its tokens, and no others;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
@@ -486,17 +488,25 @@ class RedisRateLimiter:
         return waiter
 
     async def _wait(self, waiter: Waiter, request: _Request, timeout: float | None) -> None:
-        """Take the tokens when they are due."""
+        """
+        Take the tokens when they are due.
+
+        Whoever wakes this task hands nothing over: the task looks for itself, and takes its tokens
+        in the step in which it returns. So a task that is cancelled at any moment holds none.
+        """
         if self._is_first(waiter) and (self._down or len(self._stock)):
             await checkpoint()  # there may be no other
         while request.error is None:
             now = clock.now()
             self._drop(now)
+            # Only the first in the queue, and those that were woken behind it, may take any.
             due = math.inf
             if request.may_take or self._is_first(waiter):
                 due = self._take(request, now)
                 if due <= now:
                     return
+            # What it was woken for is not there (any more), or not yet. It gives up as soon as it
+            # is known that its tokens come after its deadline, not only then.
             self._unready(request)
             if timeout is not None:
                 if request.late is None and request.deadline < due < math.inf:
@@ -593,7 +603,7 @@ class RedisRateLimiter:
             name=self.name,
         )
 
-    # Those that ask once
+    # Those that do not wait for tokens
 
     async def _take_at_once(self, tokens: int) -> float | None:
         """
@@ -626,7 +636,7 @@ class RedisRateLimiter:
         return request.wait
 
     def _answer_at_once(self, request: _Try) -> bool:
-        """Answer a task that asks once if that can be done without the server."""
+        """Answer a task that does not wait if that can be done without the server."""
         if self._down:
             self._answer_alone(request, ahead=self._wanted)
         elif self._queue.waiters:
@@ -645,7 +655,7 @@ class RedisRateLimiter:
         return True
 
     async def _supply_tries(self) -> None:
-        """Ask the server for the first that asks once and all that ask for as many, and answer."""
+        """Answer the first that does not wait, and all that want as many, by one call."""
         each = next(iter(self._tries.waiters.values())).tokens
         tries = [
             (waiter, request)
@@ -675,12 +685,12 @@ class RedisRateLimiter:
         return int(2 * held <= min(self._share, self._wanted - 1))
 
     def _wake_supply(self) -> None:
-        """Have the server asked again if that is of use: for fewer tokens than it refused."""
+        """Have the server called again if that is of use: for fewer tokens than it refused."""
         if not self._queue.waiters or 0 < self._lacking() < self._refused:
             self._server.wake()
 
     async def _supply(self) -> None:
-        """Ask the server for the tasks that ask once or wait, while there are any."""
+        """Call the server for the tasks of both queues, while there are any."""
         process = self._server.process
         try:
             while self._down or self._tries.waiters or self._queue.waiters:
@@ -703,16 +713,20 @@ class RedisRateLimiter:
 
     async def _supply_queue(self) -> None:
         """Reserve tokens for the tasks that wait, or sleep until there are some to be had."""
+        # Enough is reserved for those that wait: `_wake_supply` says when it no longer is.
         self._drop(clock.now())
         lacking = self._lacking()
         if not lacking:
             await self._server.sleep(math.inf)
             return
+        # As many as the first needs, and as many more as are of use and due soon.
         first, request = next(iter(self._queue.waiters.items()))
         of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
         sent = clock.now()
         answer = await self._reserve(lacking, of_use, within=self._ahead)
         now, wait = clock.now(), answer.due
+        # A token is granted no later than ``slack`` after it was due at the server, which was after
+        # the call was sent: with an answer that took as long, it comes too late.
         if now - sent >= self._slack:
             self._stock.lost += answer.tokens
             self._answered_late(now - sent)
@@ -721,6 +735,8 @@ class RedisRateLimiter:
             self._stock.add(due, now, sent + self._slack)
             self._wake(now)
             return
+        # None is due soon. The first is refused now if its own come after its deadline; the call is
+        # made again when they are near, or when fewer are needed, because the first has left.
         if wait > request.deadline - now and request.lacks > len(self._stock):
             request.late = wait
             first.wake()
@@ -729,7 +745,7 @@ class RedisRateLimiter:
         self._refused = math.inf
 
     async def _reserve(self, needed: int, of_use: int, *, within: float) -> Reserved:
-        """Ask the server for tokens."""
+        """Reserve tokens at the server."""
         sent = clock.now()
         answer = await self._server.call(
             self._bucket.reserve(
@@ -827,7 +843,7 @@ class RedisRateLimiter:
         return 0.0
 
     def _answer_alone(self, request: _Try, *, ahead: int) -> None:
-        """Answer a task that asks once, while the server is down; some wait for tokens ahead."""
+        """Answer a task that does not wait while the server is down; some wait for ``ahead``."""
         request.without_server = True
         local = self._local
         wait = None

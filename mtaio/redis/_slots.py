@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EXCHANGE", "Answer", "Pace", "Report", "SharedSlots", "keys_of"]
 
 _PROMISE: Final = 0.05
-"""Seconds for which a slot is kept for a process that has been told to fetch it."""
+"""Seconds for which a slot is kept for a process that was sent a message to fetch it."""
 
 _BEAT: Final = 1 / 3
 """The part of the lease after which it is renewed."""
@@ -44,11 +44,11 @@ _ROUNDING: Final = 0.001
 
 # KEYS: a hash with the state; the processes by the end of their lease; those that wait, by their
 # turn; those that were promised slots, by when that ends. All times are in microseconds.
-# ARGV: who tells, in the form "process/epoch"; the number of the call, which grows; the slots that
-# are held; the tasks that wait; the limit; the lease; how long a promise lasts.
+# ARGV: which process, in the form "process/epoch"; the number of the call, which grows; the slots
+# that are held; the tasks that wait; the limit; the lease; how long a promise lasts.
 # Returns: 1, or 0 if the lease is lost; how many slots are granted; the first of their tokens; the
 # slots held by all; the processes; the microseconds after which to ask again, or 0; how many slots
-# are kept for others that were told so.
+# are kept for others that were sent a message.
 #
 # Fields of the state: "total" held by all, "promised" to all, "turn" and "token" given last, "seen"
 # when the script ran last, "quiet" until when nothing is granted; and for a process "h:" held,
@@ -197,10 +197,10 @@ return {1, taken, first, total, redis.call('ZCARD', members), math.ceil(ask), ke
 
 
 class Report(NamedTuple):
-    """What the script is told."""
+    """What a process reports to the script."""
 
     process: str
-    """Who tells it, in the form ``"process/epoch"``."""
+    """Which one, in the form ``"process/epoch"``."""
     number: int
     """The number of the call: higher than that of the one before."""
     held: int
@@ -253,7 +253,7 @@ class SharedSlots:
         return Answer(*await self._store.script(EXCHANGE, self._keys, report))
 
     def channel(self, process: str) -> str:
-        """Return the channel on which a process is told that slots are kept for it."""
+        """Return the channel on which a process learns that slots are kept for it."""
         return f"{self._keys[0]}:{process}"
 
 
@@ -271,7 +271,7 @@ class Pace:
         lease: Seconds for which slots are lent.
 
     Attributes:
-        changed: Whether the server has to be told of a change.
+        changed: Whether there is a change to report.
     """
 
     __slots__ = (
@@ -295,8 +295,8 @@ class Pace:
         self._messages = False
         self._poll = Backoff(*_POLL)
 
-    def hurry(self) -> None:
-        """Have it told at once, even if the last call failed just now."""
+    def retry_now(self) -> None:
+        """Have a change reported at once, even if the last call failed just now."""
         self._not_before = -math.inf
 
     def due(self) -> float:

@@ -2,8 +2,8 @@
 A cache in two tiers: this process's memory, and a server that all processes share.
 
 Promise: a key is loaded once for all processes. A value that was set or deleted anywhere leaves the
-memory of every process that hears of it; a process that hears nothing keeps only what it loads
-without the server, for ``deaf_ttl``. A load that began before a change is not stored after it.
+memory of every process that gets the message; one that gets none keeps only what it loads without
+the server, for ``deaf_ttl``. A load that began before a change is not stored after it.
 Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script.
 Why there are leases and no generations: docs/en/design/redis.md.
 """
@@ -80,7 +80,7 @@ class TieredCacheStatistics:
     far_hits: int = field(metadata=COUNTER)
     """Reads that found a value on the server, also after waiting for another process's load."""
     misses: int = field(metadata=COUNTER)
-    """Reads that found no value on the server, or could not ask it."""
+    """Reads that found no value on the server, or could not reach it."""
     loads: int = field(metadata=COUNTER)
     """Loads started in this process."""
     loads_without_server: int = field(metadata=COUNTER)
@@ -113,7 +113,7 @@ class _Decorator(Protocol[T]):
 
 class _Fetch(Generic[T]):
     """
-    What one caller wants loaded; `TTLCache` runs it for all who ask at the same time.
+    What one caller wants loaded; `TTLCache` runs it for all who want it at the same time.
 
     Attributes:
         seconds: For how long the value may stay in memory.
@@ -144,8 +144,8 @@ class TieredCache(Generic[T]):
     `set` and `delete` send a message to all processes, which takes about a millisecond. Until it
     arrives, the others may still return what they have in memory; with ``confirm`` the call waits
     until it has. When messages may have been missed, all of the memory is cleared. A process that
-    hears nothing notices that within ``watch`` plus the store's timeout, and then asks the server
-    at every read; what it has to load without the server it keeps for ``deaf_ttl``.
+    gets no messages notices that within ``watch`` plus the store's timeout, and then calls the
+    server at every read; what it has to load without the server it keeps for ``deaf_ttl``.
 
     Args:
         store: The server.
@@ -595,13 +595,13 @@ class TieredCache(Generic[T]):
             self._failed_calls += 1
 
     def _on_subscribed(self) -> None:
-        """Note that messages are heard from now on, and that some may have been missed."""
+        """Note that messages arrive from now on, and that some may have been missed."""
         self._listening = True
         self._breaker.retry()
         self._drop_all()
 
     def _on_lost(self) -> None:
-        """Note that messages are no longer heard."""
+        """Note that messages no longer arrive."""
         self._listening = False
         self._drop_all()
 
@@ -645,19 +645,22 @@ class TieredCache(Generic[T]):
         """Return the value, once there is one, or UNSET when this process has the lease."""
         discard = False
         while True:
+            # 1. One script reads the value or takes the lease. The event comes first: a message
+            #    that arrives during the call ends the wait after it.
             message, start = query.next_message(), clock.now()
-            asked = not self._breaker.is_open()
+            made = not self._breaker.is_open()
             try:
                 answer = await self._breaker.call(
                     self._far.acquire(fetch.key, token, discard=discard)
                 )
             except anyio.get_cancelled_exc_class():
-                await self._release(fetch.key, token)
+                await self._release(fetch.key, token)  # which the server may have given it
                 raise
             except StoreError:
-                if asked:  # the server may have the call, and run it before this one
+                if made:  # the server may have the call, and run it before this one
                     self._store.start(self._release, fetch.key, token)
                 raise
+            # 2. A value is returned; one that cannot be decoded is dropped by the next call.
             if isinstance(answer, Found):
                 value = self._decode(fetch.key, answer)
                 if value is not UNSET:
@@ -665,6 +668,8 @@ class TieredCache(Generic[T]):
                     return value
                 discard = True
                 continue
+            # 3. Without a value there is the lease, or another process has it: then this one waits
+            #    for the message that the key is settled or changed, but looks again in any case.
             if not answer:
                 return UNSET
             self._waiting += 1
@@ -676,7 +681,7 @@ class TieredCache(Generic[T]):
 
     async def _load_for_all(self, fetch: _Fetch[T], token: str) -> T:
         """Load a value whose lease this process has, and store it."""
-        given_back = False
+        given_back = False  # `keep` gives it back; what ends before that has to
         try:
             with self._renewals.renewing(fetch.key, token):
                 value, raw = await self._load(fetch)

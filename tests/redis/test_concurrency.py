@@ -738,32 +738,52 @@ async def test_waits_are_counted() -> None:
         assert statistics.acquired == 5
 
 
-async def test_cancelled_as_a_slot_is_handed_on() -> None:
+def test_cancelled_natively_as_a_slot_is_handed_on() -> None:
     """A slot whose task was cancelled when it got it, with all others, goes back to the server."""
-    scopes: list[anyio.CancelScope] = []
+    tasks: list[asyncio.Task[None]] = []
 
     class Cancelling(Slots):
         async def script(self, script: Any, keys: Any, args: Any = ()) -> Any:
             answer = await super().script(script, keys, args)
             if answer[1]:
-                for scope in scopes:
-                    loops.call_in(loops.current_loop(), scope.cancel)
+                for task in tasks:  # before the one of them that is woken now can go on
+                    loops.call_in(loops.current_loop(), task.cancel)
             return answer
 
-    async with Cancelling() as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1)
-        lease = await limiter.acquire()
-        async with anyio.create_task_group() as group:
-            for _ in range(3):
-                group.start_soon(hold, limiter, 1)
+    async def main() -> None:
+        async with Cancelling() as store:
+            limiter = RedisConcurrencyLimiter(store, "key", 1)
+            lease = await limiter.acquire()
+            tasks.extend(asyncio.ensure_future(hold(limiter, 1)) for _ in range(3))
             await anyio.sleep(0.1)
-            scopes.append(group.cancel_scope)
             lease.release()
-            await anyio.sleep(1)
-        scopes.clear()
-        with anyio.fail_after(0.1):
-            async with limiter:
-                assert limiter.statistics().in_use == 1
+            await asyncio.wait(tasks)
+            assert all(task.cancelled() for task in tasks)
+            tasks.clear()
+            with anyio.fail_after(0.1):
+                async with limiter:
+                    assert limiter.statistics().in_use == 1
+            assert limiter.statistics().acquired == 2
+
+    run(main, backend="asyncio")
+
+
+async def test_cancelled_as_the_server_fails_open() -> None:
+    """A task that is cancelled when all are let through is not let through."""
+
+    class Failing(Slots):
+        async def script(self, script: Any, keys: Any, args: Any = ()) -> Any:
+            await super().script(script, keys, args)
+            group.cancel_scope.cancel()
+            raise StoreError("it fails", server=self.name)
+
+    async with Failing() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, limiter, 1)
+        statistics = limiter.statistics()
+        assert statistics.cancelled == 1
+        assert statistics.acquired == statistics.granted_without_server == 0
 
 
 async def test_two_loops_at_once(backend: str) -> None:

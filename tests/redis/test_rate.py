@@ -17,11 +17,12 @@ import pytest
 from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import RateLimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
+from mtaio.redis._bucket import RESERVE
 from mtaio.resilience import OrderWarning, Pipeline
 from mtaio.testing import run, settle
 from tests.redis.forking import forked
 from tests.redis.memory import MemoryStore
-from tests.redis.reserving import reserving_store
+from tests.redis.reserving import reserve, reserving_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -585,6 +586,51 @@ async def test_timeout_while_others_are_served() -> None:
                 for limiter in limiters * 2:
                     group.start_soon(work, limiter)
         assert min(late) > 0.13
+
+
+async def test_try_that_is_cancelled_though_it_need_not_wait() -> None:
+    """With tasks in front of it a try is refused without the server, but at a checkpoint."""
+    async with reserving_store() as store, anyio.create_task_group() as group:
+        limiter = RedisRateLimiter(store, "key", 1, burst=1)
+        await limiter.acquire()
+        group.start_soon(limiter.acquire)
+        await settle()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await limiter.try_acquire()
+        assert scope.cancelled_caught
+        statistics = limiter.statistics()
+        assert (statistics.cancelled, statistics.rejected) == (1, 0)
+
+
+async def test_cancelled_try_leaves_its_token_to_the_next() -> None:
+    """One that is being cancelled as the answer arrives gets nothing of it."""
+    scopes: list[anyio.CancelScope] = []
+
+    class Cancelling(MemoryStore):
+        async def script(self, script: Any, keys: Any, args: Any = ()) -> Any:
+            answer = await super().script(script, keys, args)
+            for scope in scopes:
+                scope.cancel()
+            return answer
+
+    async with Cancelling({RESERVE: reserve}) as store:
+        limiter = RedisRateLimiter(store, "key", 0.1, burst=1)
+        granted: list[bool] = []
+
+        async def cancelled() -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await limiter.try_acquire()
+
+        async def tries() -> None:
+            granted.append(await limiter.try_acquire())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancelled)
+            group.start_soon(tries)
+        assert granted == [True]
+        assert limiter.statistics().lost == 0
 
 
 async def test_timeout_before_the_server_has_answered() -> None:
