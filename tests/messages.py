@@ -208,6 +208,12 @@ class Messages:
         receiver = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
         if name in _LEVELS and "log" in f"{receiver}{name}".lower():
             yield from self._logged(module, node.args)
+        elif name == "refusal" and len(node.args) == 3:
+            yield _sentences(node, *node.args[1:])
+        elif name == "SettingProblem":
+            words = {each.arg: each.value for each in node.keywords}
+            if isinstance(words["message"], ast.JoinedStr):  # and not what an error says
+                yield _sentences(node, words["message"], words["remedy"])
         elif name == "add_note" and not receiver:  # its beginning and its end
             parts: list[ast.expr] = [ast.FormattedValue(each, -1) for each in node.args[1:]]
             yield ast.copy_location(ast.JoinedStr(parts), node)
@@ -428,6 +434,16 @@ class Messages:
 
 def _is_seen(message: Message) -> bool:
     return Path(message.path).name not in _INSIDE_OTHERS
+
+
+def _sentences(node: ast.Call, reason: ast.expr, way_out: ast.expr) -> ast.expr:
+    """Return the text that two arguments of a call make: what is wrong, and what to do."""
+    parts: list[ast.expr] = [
+        ast.FormattedValue(reason, -1),
+        ast.Constant(". "),
+        ast.FormattedValue(way_out, -1),
+    ]
+    return ast.copy_location(ast.JoinedStr(parts), node)
 
 
 def _last_name(node: _Node) -> str:
