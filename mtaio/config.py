@@ -276,9 +276,7 @@ class Settings:
                 else:
                     given[name] = spec.read(name, environ)
             except (TypeError, ValueError) as error:
-                read = (_variable(name), f"{_variable(name)}_FILE")
-                shown = {variable: str(environ.get(variable, "")).strip() for variable in read}
-                problems.append(_problem(name, error, shown))
+                problems.append(_problem(name, error))
         settings = cls(**_checked(given, problems))
         sources = {name: each.source for name, each in given.items()}
         object.__setattr__(settings, "_sources", sources)
@@ -402,8 +400,8 @@ class _Spec(NamedTuple):
         path = environment.text(environ, f"{variable}_FILE") if self.secret else None
         if path is not None:
             if text is not None:
-                msg = f"{variable} and {variable}_FILE are both set. Unset one of them."
-                raise ValueError(msg)
+                reason = f"{variable} and {variable}_FILE are both set"
+                raise checks.refusal(ValueError, reason, "Unset one of them.")
             return _Given(f"{variable}_FILE", _secret_in(f"{variable}_FILE", path), "file")
         if text is None:
             return default
@@ -430,11 +428,11 @@ def _above_0(most: float) -> Callable[[str, object, str], float]:
     def check(name: str, value: object, way_out: str) -> float:
         accepted = checks.at_least(name, value, 0, way_out=way_out)
         if not accepted:
-            msg = f"{name}={value!r} is not more than 0. {way_out}"
-            raise ValueError(msg)
+            reason = f"{name}={value!r} is not more than 0"
+            raise checks.refusal(ValueError, reason, way_out)
         if accepted > most:
-            msg = f"{name}={value!r} is more than {most!r}. {way_out}"
-            raise ValueError(msg)
+            reason = f"{name}={value!r} is more than {most!r}"
+            raise checks.refusal(ValueError, reason, way_out)
         return float(accepted)
 
     return check
@@ -599,10 +597,8 @@ def _checked(given: Mapping[str, _Given], problems: list[SettingProblem]) -> dic
         try:
             values[name] = spec.check(each.label, each.value, each.way_out(spec, _DEFAULTS[name]))
         except (TypeError, ValueError) as error:
-            problems.append(_problem(name, error, {each.label: each.value}))
-    problems.extend(
-        _problem(name, contradiction, {}) for name, contradiction in _contradictions(values, given)
-    )
+            problems.append(_problem(name, error))
+    problems.extend(_contradictions(values, given))
     if problems:
         raise _refusal(problems)
     return values
@@ -610,46 +606,39 @@ def _checked(given: Mapping[str, _Given], problems: list[SettingProblem]) -> dic
 
 def _contradictions(
     values: Mapping[str, Any], given: Mapping[str, _Given]
-) -> Iterator[tuple[str, ValueError]]:
-    """Yield an error, and the setting to change, for values that contradict each other."""
+) -> Iterator[SettingProblem]:
+    """Yield what is wrong with values that contradict each other, at the setting to change."""
     if {"health_bind", "health_token"} <= values.keys():
         bind = values["health_bind"]
         if values["health_token"] is None and not Address.parse("health_bind", bind).is_local:
-            msg = (
-                f"{given['health_bind'].label}={bind!r} can be reached from other machines, and "
-                f"there is no token. Set {_variable('health_token')}_FILE or pass health_token=: "
-                f"clients then have to send it for metrics and the status page. Or bind to "
-                f"127.0.0.1."
+            yield SettingProblem(
+                setting="health_bind",
+                message=(
+                    f"{given['health_bind'].label}={bind!r} can be reached from other machines, "
+                    f"and there is no token"
+                ),
+                remedy=(
+                    f"Set {_variable('health_token')}_FILE or pass health_token=: clients then "
+                    f"have to send it for metrics and the status page. Or bind to 127.0.0.1."
+                ),
             )
-            yield "health_bind", ValueError(msg)
     if {"drain_delay", "shutdown_timeout"} <= values.keys():
         delay, total = values["drain_delay"], values["shutdown_timeout"]
         if delay > total * _LATEST_DRAIN:
-            msg = (
-                f"{given['drain_delay'].label}={delay!r} is more than half of "
-                f"{given['shutdown_timeout'].label}={total!r}, which includes it: too little "
-                f"is left for work in flight. Lower the delay, or raise the timeout."
+            yield SettingProblem(
+                setting="drain_delay",
+                message=(
+                    f"{given['drain_delay'].label}={delay!r} is more than half of "
+                    f"{given['shutdown_timeout'].label}={total!r}, which includes it: too little "
+                    f"is left for work in flight"
+                ),
+                remedy="Lower the delay, or raise the timeout.",
             )
-            yield "drain_delay", ValueError(msg)
 
 
-def _problem(setting: str, error: Exception, shown: Mapping[str, object]) -> SettingProblem:
-    """
-    Return an error as data.
-
-    Every refusal is "what is wrong. What to do.", in words of ours. Only the value that was given,
-    which stands in front, may have anything in it.
-
-    Args:
-        setting: The setting.
-        error: Why it is refused.
-        shown: The values that the text may begin with, by what they are called.
-    """
-    text = str(error)
-    fronts = [f"{label}={value!r}" for label, value in shown.items()]
-    front = next((each for each in fronts if text.startswith(each)), "")
-    reason, _, remedy = text[len(front) :].partition(". ")
-    return SettingProblem(setting=setting, message=front + reason, remedy=remedy)
+def _problem(setting: str, error: Exception) -> SettingProblem:
+    message, remedy = checks.parts_of(error)
+    return SettingProblem(setting=setting, message=message, remedy=remedy)
 
 
 def _refusal(problems: list[SettingProblem]) -> SettingsError:
@@ -669,20 +658,20 @@ def _secret_in(variable: str, path: str) -> str:
         with Path(path).open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{variable}={path!r} cannot be read: {reason}. {way_out}"
-        raise ValueError(msg) from None
+        cause = error.strerror if isinstance(error, OSError) else error
+        reason = f"{variable}={path!r} cannot be read: {cause}"
+        raise checks.refusal(ValueError, reason, way_out) from None
     if len(content) > _LONGEST_SECRET:
-        msg = f"{variable}={path!r} has more than {_LONGEST_SECRET} bytes. {way_out}"
-        raise ValueError(msg)
+        reason = f"{variable}={path!r} has more than {_LONGEST_SECRET} bytes"
+        raise checks.refusal(ValueError, reason, way_out)
     try:
         secret = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        msg = f"{variable}={path!r} is not UTF-8. {way_out}"
-        raise ValueError(msg) from None
+        reason = f"{variable}={path!r} is not UTF-8"
+        raise checks.refusal(ValueError, reason, way_out) from None
     if not secret:
-        msg = f"{variable}={path!r} is empty. {way_out}"
-        raise ValueError(msg)
+        reason = f"{variable}={path!r} is empty"
+        raise checks.refusal(ValueError, reason, way_out)
     return secret
 
 
@@ -694,8 +683,8 @@ def _refuse_unknown_names(names: Iterable[str]) -> None:
             hint = (
                 "Settings().describe() lists them." if meant is None else f"Did you mean {meant!r}?"
             )
-            msg = f"{name!r} is not a setting. {hint}"
-            raise TypeError(msg)
+            reason = f"{name!r} is not a setting"
+            raise checks.refusal(TypeError, reason, hint)
 
 
 def _closest(name: str, known: list[str]) -> str | None:

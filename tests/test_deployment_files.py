@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.app._checklist import _ROWS
+from mtaio.app._checklist._item import ROWS
 from mtaio.config import Settings, unknown_variables
 from tests.programs import ROOT
 
@@ -161,7 +161,7 @@ def test_checklist_is_what_mtaio_check_goes_through(language: str) -> None:
     tables = re.findall(r"^\|.*\| `mtaio check` \|\n\|-.*\n((?:\|.*\n)+)", page, re.MULTILINE)
     cells = [row.split("|")[-2] for table in tables for row in table.splitlines()]
     named = [name.replace(" ", "_") for cell in cells for name in re.findall(r"`(.*?)`", cell)]
-    assert sorted(named) == sorted(row.name for row in _ROWS)
+    assert sorted(named) == sorted(row.name for row in ROWS)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -40,16 +40,16 @@ class Address(NamedTuple):
         """Return the address that ``value`` writes: a host, a colon and a port."""
         way_out = "Pass a host and a port, such as '127.0.0.1:9464' or '0.0.0.0:9464'."
         if not isinstance(value, str):
-            msg = f"{name}={value!r} is {checks.type_of(value)}, not a str. {way_out}"
-            raise TypeError(msg)
+            reason = f"{name}={value!r} is {checks.type_of(value)}, not a str"
+            raise checks.refusal(TypeError, reason, way_out)
         host, colon, port = value.rpartition(":")
         digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
         if not (colon and digits and int(port) <= _MAX_PORT):
-            msg = f"{name}={value!r} does not end in a port from 0 to {_MAX_PORT}. {way_out}"
-            raise ValueError(msg)
+            reason = f"{name}={value!r} does not end in a port from 0 to {_MAX_PORT}"
+            raise checks.refusal(ValueError, reason, way_out)
         if not host:
-            msg = f"{name}={value!r} does not say who may connect. {way_out}"
-            raise ValueError(msg)
+            reason = f"{name}={value!r} does not say who may connect"
+            raise checks.refusal(ValueError, reason, way_out)
         bracketed = host.startswith("[") and host.endswith("]")
         address = (
             "127.0.0.1" if host.lower() == "localhost" else host.strip("[]") if bracketed else host
@@ -57,13 +57,11 @@ class Address(NamedTuple):
         try:
             version = ip_address(address).version
         except ValueError:
-            msg = f"{name}={value!r} does not begin with an IP address or localhost. {way_out}"
-            raise ValueError(msg) from None
+            reason = f"{name}={value!r} does not begin with an IP address or localhost"
+            raise checks.refusal(ValueError, reason, way_out) from None
         if bracketed != (version == _V6):
-            msg = (
-                f"{name}={value!r} has misplaced brackets: only IPv6 addresses have them. {way_out}"
-            )
-            raise ValueError(msg)
+            reason = f"{name}={value!r} has misplaced brackets: only IPv6 addresses have them"
+            raise checks.refusal(ValueError, reason, way_out)
         return cls(address, int(port))
 
 

@@ -10,10 +10,35 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+E = TypeVar("E", ValueError, TypeError)
+
+
+def refusal(kind: type[E], reason: str, way_out: str) -> E:
+    """
+    Return an error that says what is wrong, and then what to do.
+
+    Args:
+        kind: Its type.
+        reason: What is wrong, without a full stop.
+        way_out: What to do.
+    """
+    error = kind(f"{reason}. {way_out}")
+    error.__dict__[_PARTS] = reason, way_out
+    return error
+
+
+_PARTS: Final = "_mtaio_refusal"
+
+
+def parts_of(error: Exception) -> tuple[str, str]:
+    """Return what is wrong, and what to do, as `refusal` was told; for others all and nothing."""
+    parts: tuple[str, str] = error.__dict__.get(_PARTS, (str(error), ""))
+    return parts
 
 
 def type_of(value: object) -> str:
@@ -29,16 +54,16 @@ def with_article(name: str) -> str:
 def number(name: str, value: object, *, way_out: str) -> float:
     """Return ``value`` as it is if it is an int or a float other than NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{name}={value!r} is {type_of(value)}, not a number. {way_out}"
-        raise TypeError(msg)
+        reason = f"{name}={value!r} is {type_of(value)}, not a number"
+        raise refusal(TypeError, reason, way_out)
     try:
         nan = math.isnan(value)
     except OverflowError:
-        msg = f"{name} is an int too large for a float. {way_out}"
-        raise ValueError(msg) from None
+        reason = f"{name} is an int too large for a float"
+        raise refusal(ValueError, reason, way_out) from None
     if nan:
-        msg = f"{name}={value!r} is not a number. {way_out}"
-        raise ValueError(msg)
+        reason = f"{name}={value!r} is not a number"
+        raise refusal(ValueError, reason, way_out)
     return value
 
 
@@ -46,8 +71,8 @@ def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
     """Return ``value`` if it is a number of at least ``least``."""
     accepted = number(name, value, way_out=way_out)
     if accepted < least:
-        msg = f"{name}={value!r} is less than {least!r}. {way_out}"
-        raise ValueError(msg)
+        reason = f"{name}={value!r} is less than {least!r}"
+        raise refusal(ValueError, reason, way_out)
     return accepted
 
 
@@ -72,11 +97,11 @@ def between(name: str, value: object, least: float, most: float, *, way_out: str
 def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:
     """Return ``value`` if it is an int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name}={value!r} is {type_of(value)}, not an int. {way_out}"
-        raise TypeError(msg)
+        reason = f"{name}={value!r} is {type_of(value)}, not an int"
+        raise refusal(TypeError, reason, way_out)
     if value < least:
-        msg = f"{name}={value!r} is less than {least!r}. {way_out}"
-        raise ValueError(msg)
+        reason = f"{name}={value!r} is less than {least!r}"
+        raise refusal(ValueError, reason, way_out)
     return value
 
 
@@ -90,23 +115,23 @@ def timeout(name: str, value: object) -> float | None:
 def callable_(name: str, value: object, *, way_out: str) -> None:
     """Raise ``TypeError`` if ``value`` cannot be called."""
     if not callable(value):
-        msg = f"{name}={value!r} is {type_of(value)}, which is not callable. {way_out}"
-        raise TypeError(msg)
+        reason = f"{name}={value!r} is {type_of(value)}, which is not callable"
+        raise refusal(TypeError, reason, way_out)
 
 
 def flag(name: str, value: object) -> bool:
     """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        msg = f"{name}={value!r} is {type_of(value)}, not a bool. Pass True or False."
-        raise TypeError(msg)
+        reason = f"{name}={value!r} is {type_of(value)}, not a bool"
+        raise refusal(TypeError, reason, "Pass True or False.")
     return value
 
 
 def one_of(name: str, value: object, known: tuple[str, ...]) -> str:
     """Return ``value``, in lower case, if it is one of ``known`` in any case."""
     if not isinstance(value, str) or value.lower() not in known:
-        msg = f"{name}={value!r} is unknown. Pass {' or '.join(map(repr, known))}."
-        raise ValueError(msg)
+        reason = f"{name}={value!r} is unknown"
+        raise refusal(ValueError, reason, f"Pass {' or '.join(map(repr, known))}.")
     return value.lower()
 
 
@@ -117,39 +142,36 @@ def path(name: str, value: object) -> Path:
     try:
         accepted = Path(cast("str", value))
     except TypeError:
-        msg = f"{name}={value!r} is {type_of(value)}, not a path. Pass a str or an os.PathLike."
-        raise TypeError(msg) from None
+        reason = f"{name}={value!r} is {type_of(value)}, not a path"
+        raise refusal(TypeError, reason, "Pass a str or an os.PathLike.") from None
     try:
         encoded = os.fsencode(accepted)
     except ValueError as error:
-        msg = f"{name}={value!r} cannot be used: {error}. Pass what a file can be called."
-        raise ValueError(msg) from None
+        reason = f"{name}={value!r} cannot be used: {error}"
+        raise refusal(ValueError, reason, "Pass what a file can be called.") from None
     if b"\0" in encoded:
-        msg = f"{name}={value!r} has a NUL, which no path may have. Leave it out."
-        raise ValueError(msg)
+        reason = f"{name}={value!r} has a NUL, which no path may have"
+        raise refusal(ValueError, reason, "Leave it out.")
     return accepted
 
 
 def title(name: str, value: object) -> str | None:
     """Return ``value`` if it is a text to show, or None."""
     if value is not None and not isinstance(value, str):
-        msg = f"{name}={value!r} is {type_of(value)}, not a str. Pass a short name, or None."
-        raise TypeError(msg)
+        reason = f"{name}={value!r} is {type_of(value)}, not a str"
+        raise refusal(TypeError, reason, "Pass a short name, or None.")
     return value
 
 
 def token(name: str, value: object) -> str:
     """Return ``value`` if it can be sent in a header field. No message shows it."""
     if not isinstance(value, str):
-        msg = f"{name} is {type_of(value)}, not a str. Pass a long random string."
-        raise TypeError(msg)
+        reason = f"{name} is {type_of(value)}, not a str"
+        raise refusal(TypeError, reason, "Pass a long random string.")
     if not value.strip():
-        msg = f"{name} is empty. Pass a long random string, or None for local use only."
-        raise ValueError(msg)
+        reason = f"{name} is empty"
+        raise refusal(ValueError, reason, "Pass a long random string, or None for local use only.")
     if value != value.strip() or not value.isprintable():
-        msg = (
-            f"{name} begins or ends with whitespace, or has characters that cannot be printed. "
-            f"Leave these out: a file often ends with a line break."
-        )
-        raise ValueError(msg)
+        reason = f"{name} begins or ends with whitespace, or has characters that cannot be printed"
+        raise refusal(ValueError, reason, "Leave these out: a file often ends with a line break.")
     return value

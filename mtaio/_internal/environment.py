@@ -25,8 +25,8 @@ def text(environ: Mapping[str, object], variable: str) -> str | None:
     """Return what a variable says, without blanks around it; None if it is not set."""
     value = environ.get(variable, "")
     if not isinstance(value, str):  # of a mapping that a program has made
-        msg = f"{variable} is {checks.type_of(value)}, not a str. Variables are text: pass str()."
-        raise TypeError(msg)
+        reason = f"{variable} is {checks.type_of(value)}, not a str"
+        raise checks.refusal(TypeError, reason, "Variables are text: pass str().")
     return value.strip() or None
 
 
@@ -35,8 +35,8 @@ def whole_number(variable: str, value: str, *, way_out: str = "Set it to one, or
     try:
         whole = int(value)
     except ValueError:
-        msg = f"{variable}={value!r} is not a whole number. {way_out}"
-        raise ValueError(msg) from None
+        reason = f"{variable}={value!r} is not a whole number"
+        raise checks.refusal(ValueError, reason, way_out) from None
     refuse_unusual_digits(variable, value, way_out=way_out)
     return whole
 
@@ -46,8 +46,8 @@ def number(variable: str, value: str, *, way_out: str = "Set it to one, or unset
     try:
         accepted = float(value)
     except ValueError:
-        msg = f"{variable}={value!r} is not a number. {way_out}"
-        raise ValueError(msg) from None
+        reason = f"{variable}={value!r} is not a number"
+        raise checks.refusal(ValueError, reason, way_out) from None
     refuse_unusual_digits(variable, value, way_out=way_out)
     return accepted
 
@@ -60,14 +60,14 @@ def refuse_unusual_digits(variable: str, value: str, *, way_out: str) -> None:
     next program that reads the same variable sees another number or none.
     """
     if "_" in value or not value.isascii():
-        msg = f"{variable}={value!r} has an underscore or a digit other than 0 to 9. {way_out}"
-        raise ValueError(msg)
+        reason = f"{variable}={value!r} has an underscore or a digit other than 0 to 9"
+        raise checks.refusal(ValueError, reason, way_out)
 
 
 def flag(variable: str, value: str, *, way_out: str = "Set it to 1 or 0, or unset it.") -> bool:
     """Return whether ``value`` says yes; see `FLAGS`."""
     known = FLAGS.get(value.lower())
     if known is None:
-        msg = f"{variable}={value!r} is neither yes nor no. {way_out}"
-        raise ValueError(msg)
+        reason = f"{variable}={value!r} is neither yes nor no"
+        raise checks.refusal(ValueError, reason, way_out)
     return known

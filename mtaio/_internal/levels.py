@@ -22,7 +22,9 @@ def level_number(name: str, value: object) -> int:
             if each.upper() == text.upper():
                 return number
         if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS:
-            msg = f"{name}={value!r} is not a level. Pass one of {', '.join(known)}, or a number."
-            raise ValueError(msg)
+            reason = f"{name}={value!r} is not a level"
+            raise checks.refusal(
+                ValueError, reason, f"Pass one of {', '.join(known)}, or a number."
+            )
         return int(text)
     return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")

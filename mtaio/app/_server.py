@@ -486,14 +486,27 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
       in behind its last answer.
     """
 
+    # How a connection ends, step by step:
+    #
+    # 1. hypercorn reads in _read_data and closes in _initiate_server_close, in two tasks. Its own
+    #    word for "a request has begun" is the event Updated(idle=False), sent by protocol_send.
+    # 2. The client closes: _read_data returns at the end of what it sends. The protocol is told,
+    #    and the timer of idle connections stopped, which hypercorn leaves running.
+    # 3. The server closes: _initiate_server_close waits until the connection is old enough, lets
+    #    what has come in meanwhile be read, and looks at at_work once more. Between that look and
+    #    leaving there is no checkpoint, so a request that begins is either before it, and the
+    #    connection stays, or after it, and protocol_send raises in the task that reads.
+    # 4. Either way Closed is sent in the end, which ends the reading, and run() notes that it is
+    #    over, for those who wait in step 3.
     class Connection(tcp_server):  # type: ignore[misc] # hypercorn has one for each backend
-        at_work = False
-        leaving = False
+        at_work = False  # a request has begun, and its answer has not ended
+        leaving = False  # it is being closed as idle: no request may begin any more
 
         def __init__(self, *args: Any) -> None:
             tcp_server.__init__(self, *args)
             self.reading = anyio.CancelScope()
             self.over = anyio.Event()
+            # Until then it is not closed as idle, unless a request comes before.
             self.first_call = anyio.current_time() + _LAST_CALL
 
         async def run(self) -> None:
@@ -520,12 +533,14 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
         async def _read_data(self) -> None:
             with self.reading:
                 await tcp_server._read_data(self)  # noqa: SLF001 - its subclass
+            # The client has closed, or Closed was sent: hypercorn itself would go on waiting.
             await self.protocol.handle(closed())
             await self.idle_task.stop()
 
         async def _initiate_server_close(self) -> None:
             with anyio.CancelScope(deadline=self.first_call):
                 await self.over.wait()
+            # What the client sent before it was closed is read in these turns.
             for _ in range(_TURNS):
                 await checkpoint()
             if not self.at_work:

@@ -3,18 +3,18 @@ The command line of mtaio: its commands, and their exit codes.
 
 Promise: `main` returns the exit code, or raises it in a `SystemExit`, as an application does. A
 mistake in the command gives a message without a traceback, and the exit code 2.
-Cost: a command is imported only when it is called.
+Cost: what a command needs is imported only when it is called.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from mtaio import __version__
-from mtaio.app._usage import CommandError, UsageError
+from mtaio.app._usage import Backend, CommandError, UsageError, require_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +30,72 @@ app: Final[App] = App(
     version_format="plaintext",  # the default loads a parser of Markdown, for one line
     suppress_keyboard_interrupt=False,
 )
-app.command("mtaio.app._check_command:check", name="check")
 app.command("mtaio.app._demo_command:demo", name="demo")
-app.command("mtaio.app._run_command:run", name="run")
+
+_Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+@app.command
+def check(target: str | None = None, /, *, json: _Flag = False, strict: _Flag = False) -> int:
+    """
+    Go through the checklist of the deployment guide: settings, machine, log, limits, secrets.
+
+    TARGET is written MODULE:NAME, or MODULE:FUNCTION() for a function that returns it; without it
+    only the settings and the machine are checked. The application is imported, and not started.
+    Run this where the service will run, as the user that it will run as.
+
+    Exit status: 0 nothing fails, 1 something does, 2 usage.
+
+    Args:
+        target: The application, as in shop:app or shop:make_app().
+        json: Print JSON instead of text.
+        strict: Fail on warnings too.
+    """
+    from mtaio.app.check import check_command  # noqa: PLC0415 - see the module's cost
+
+    return check_command(target, json=json, strict=strict)
+
+
+@app.command
+def run(
+    target: str,
+    /,
+    *,
+    backend: Backend = "asyncio",
+    bind: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+) -> None:
+    """
+    Run an application until a signal ends it.
+
+    TARGET is written MODULE:NAME, or MODULE:FUNCTION() for a function that returns it. It is an
+    Application of mtaio, or an ASGI application, which is then served. The current folder is
+    searched for the module first.
+
+    Exit status: 0 it has stopped in order, 1 it failed, 2 usage or settings, 3 it could not start,
+    70 it did not stop in time, 128 and the signal's number after a second signal; what it passes to
+    sys.exit().
+
+    Args:
+        target: The application, as in shop:app or shop:make_app().
+        backend: The event loop to run on.
+        bind: HOST:PORT to listen at, instead of the application's own addresses; once for each
+            server, in their order.
+
+    Raises:
+        SystemExit: With the exit code, unless that is 0.
+    """
+    from mtaio.app._load import load_application, own_traceback  # noqa: PLC0415 - likewise
+
+    require_backend(backend)
+    try:
+        application = load_application(target)
+    except UsageError:
+        raise
+    except Exception as error:
+        print(own_traceback(error), file=sys.stderr)  # noqa: T201 - the program's own error
+        msg = f"{target!r} cannot be loaded: see above."
+        raise UsageError(msg) from error
+    application.run(backend, bind=bind)
 
 
 @app.command
