@@ -10,7 +10,8 @@ from tests.programs import ROOT
 
 TESTS = {
     name
-    for file in (*ROOT.glob("tests/events/*.py"), *ROOT.glob("tests/explored/test_events_*.py"))
+    for pattern in ("events/*.py", "explored/test_events_*.py", "test_contracts.py")
+    for file in (ROOT / "tests").glob(pattern)
     for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
 }
 
