@@ -31,6 +31,7 @@ from typing import (
 )
 
 from mtaio._internal import checks, loops
+from mtaio._internal.block import Blocks
 from mtaio._internal.callables import close_unstarted, is_async, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
@@ -188,8 +189,7 @@ class TaskExecutor:
 
     # Invariants:
     # - constructing it touches no event loop;
-    # - _block is there from entering until it has been left;
-    # - _abandoned counts blocks that were never left, because their event loop was closed.
+    # - _blocks holds the block from entering until it has been left;
 
     def __init__(
         self,
@@ -221,8 +221,7 @@ class TaskExecutor:
             way_out="Pass how many submitted tasks may wait for a slot beyond max_workers.",
         )
         self._calls: int = 0
-        self._block: Block | None = None
-        self._abandoned = 0
+        self._blocks: Blocks[Block] = Blocks()
         self._snapshot = self._read()
 
     def __repr__(self) -> str:
@@ -891,16 +890,10 @@ class TaskExecutor:
     # ---- tasks that go on after the call ----
 
     async def __aenter__(self) -> Self:
-        if self._block is not None:
-            if not self._block.is_over():
-                msg = (
-                    f"{self!r} is entered already. Enter it once, where it is made, and pass it "
-                    f"on; or make another."
-                )
-                raise RuntimeError(msg)
-            self._abandoned += 1
-        self._block = Block(self, self._slots, self._max_pending, self._counters)
-        await self._block.enter()
+        self._blocks.vacate(self)
+        block = Block(self, self._slots, self._max_pending, self._counters)
+        await block.enter()
+        self._blocks.current = block
         return self
 
     async def __aexit__(
@@ -909,18 +902,13 @@ class TaskExecutor:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
-        if self._abandoned and isinstance(exc, GeneratorExit):
-            self._abandoned -= 1  # its coroutine is thrown away; what runs now is another block
+        block = self._blocks.leaving(exc)
+        if block is None:
             return None
-        block = self._block
-        if block is None or block.is_over():
-            self._block = None
-            return None
-        block.check_task()
         try:
-            return await block.leave(exc)
+            return None if block.is_over() else await block.leave(exc)
         finally:
-            self._block = None
+            self._blocks.current = None
 
     @overload
     async def submit(
@@ -987,12 +975,13 @@ class TaskExecutor:
             anyio.WouldBlock: ``max_workers + max_pending`` submitted tasks are unfinished.
             RuntimeError: The executor is not entered, or draining.
         """
-        if in_cancelled_task() and (self._block is None or self._block.refusal("submit_nowait")):
+        block = self._blocks.current
+        if in_cancelled_task() and (block is None or block.refusal("submit_nowait")):
             # It cannot raise the cancellation, which comes at the next checkpoint.
             task = Task(name_of(fn), loops.current_loop())
             task.abandon()
             return TaskHandle(task)
-        block = self._entered_block("submit_nowait")
+        block = self._blocks.entered(self, "submit_nowait()")
         refusal = block.refusal("submit_nowait")
         if refusal is not None:
             raise refusal
@@ -1060,7 +1049,7 @@ class TaskExecutor:
         Raises:
             RuntimeError: The executor is not entered, or a submitted task waits for itself.
         """
-        block = self._entered_block("drain")
+        block = self._blocks.entered(self, "drain()")
         checks.timeout("timeout", timeout)
         if block.contains_caller():
             raise RuntimeError(
@@ -1071,8 +1060,8 @@ class TaskExecutor:
 
     def cancel(self) -> None:
         """Cancel all submitted tasks and services. Not a checkpoint; the block itself goes on."""
-        if self._block is not None:
-            self._block.cancel()
+        if (block := self._blocks.current) is not None:
+            block.cancel()
 
     # ---- state ----
 
@@ -1095,7 +1084,7 @@ class TaskExecutor:
         return self._snapshot  # pragma: no cover - as above
 
     def _read(self) -> ExecutorStatistics:
-        counters, slots, block = self._counters, self._slots, self._block
+        counters, slots, block = self._counters, self._slots, self._blocks.current
         totals = counters.totals()
         running = totals.running
         return ExecutorStatistics(
@@ -1244,26 +1233,10 @@ class TaskExecutor:
         pool.limit_inside = options.limit
         return pool
 
-    def _entered_block(self, method: str) -> Block:
-        block = self._block
-        if block is None or block.is_over():
-            msg = (
-                f"{method}() needs an executor that was entered, and {self!r} is not. Write "
-                f"'async with executor:' around it."
-            )
-            raise RuntimeError(msg)
-        if not block.is_current():
-            msg = (
-                f"{self!r} was entered in another event loop. Submit to it from there, for "
-                f"example with anyio.from_thread.run(), or give each loop an executor of its own."
-            )
-            raise RuntimeError(msg)
-        return block
-
     async def _open_block(self, method: str) -> Block:
-        if self._block is None:
+        if self._blocks.current is None:
             await checkpoint_if_cancelled()  # the block has just been left, and its task not yet
-        block = self._entered_block(method)
+        block = self._blocks.entered(self, f"{method}()")
         await block.check_open(method)
         return block
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
+from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
@@ -216,11 +217,7 @@ class Stream(Generic[T]):
 
     async def __aenter__(self) -> Self:
         if self._group is not None:
-            msg = (
-                f"this stream was entered before: its source is used up. "
-                f"Call {self._method()}() again."
-            )
-            raise RuntimeError(msg)
+            raise entered_before_error(self, f"Call {self._method()}() again.")
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._produce)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, TypeVarTupl
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.clock import now
 from mtaio._internal.deadlines import Deadline, current, remaining
@@ -399,11 +400,7 @@ class TimeoutScope:
 
     def __enter__(self) -> Self:
         if self._scope is not None:
-            msg = (
-                f"{self!r} was entered before: it serves one block, once. Ask its manager for a "
-                f"new one: with timeouts(...)."
-            )
-            raise RuntimeError(msg)
+            raise entered_before_error(self, "Ask its manager for a new one: with timeouts(...).")
         timeout = self._timeout
         moment = now()
         try:

@@ -270,7 +270,7 @@ async def test_entered_twice() -> None:
     async with TaskExecutor(3).stream(double, [1]) as results:
         with pytest.raises(
             RuntimeError,
-            match=r"^this stream was entered before: its source is used up\. Call stream\(\) again",
+            match=r"was entered before: it serves one block, once\. Call stream\(\) again",
         ):
             async with results:
                 raise AssertionError
