@@ -582,7 +582,7 @@ async def test_outside_the_block(method: str) -> None:
     for _ in range(2):
         with pytest.raises(
             RuntimeError,
-            match=rf"'x'.* is not entered, and {method}\(\) works only inside its block\. Write 'as",
+            match=rf"'x'.* is not entered, and {method}\(\) works only inside its block\. Write '",
         ):
             await getattr(executor, method)(*args)
         async with executor:
