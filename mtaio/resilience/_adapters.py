@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
-from mtaio._internal.limiting import wrap, wrap_in
 from mtaio.core import Retry
 from mtaio.resilience._part import Part
 from mtaio.resilience._statistics import RetryStatistics
@@ -55,7 +54,13 @@ class _RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap(then, self.inner.acquire)
+        acquire = self.inner.acquire
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            return await then(call)
+
+        return run
 
 
 class _KeyedPart(_Adapter):
@@ -88,7 +93,16 @@ class _ConcurrencyPart(_Adapter):
         return f"ConcurrencyLimiter({self.inner.capacity})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap(then, self.inner.acquire, self.inner.release)
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            try:
+                return await then(call)
+            finally:
+                release()
+
+        return run
 
 
 class _ResourcePart(_Adapter):
@@ -106,7 +120,13 @@ class _ResourcePart(_Adapter):
         return f"ResourceLimiter({'' if self.inner.name is None else f'name={self.inner.name!r}'})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap_in(then, lambda: self.inner)
+        limiter = self.inner
+
+        async def run(call: Call) -> Any:
+            async with limiter:
+                return await then(call)
+
+        return run
 
 
 class _TimeoutPart(_Adapter):
