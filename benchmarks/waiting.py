@@ -233,7 +233,7 @@ def contests(name: str, *, loops: tuple[str, ...], most: tuple[float, ...]) -> l
     time_most, memory_most, cancel_most, through_most = most
     crowds = {"ConcurrencyLimiter": (park_slots, weigh_slots, cancel_slots)}
     crowds["RateLimiter"] = (park_rate, weigh_rate, cancel_rate)
-    of_each = []
+    of_each: list[Contest] = []
     for ours, (parks, weighs, cancels) in crowds.items():
         of_each += [
             Contest(

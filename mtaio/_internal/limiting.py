@@ -17,47 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["limit", "limit_by", "limit_in", "wrap", "wrap_in"]
+    from mtaio._internal.decorators import Decorator
+
+__all__ = ["limit", "limit_by", "limit_in"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _Acquire: TypeAlias = Callable[..., Awaitable[object]]
 _Release: TypeAlias = Callable[[], object]
-
-
-def wrap(
-    fn: Callable[P, Awaitable[R]], acquire: _Acquire, release: _Release | None = None
-) -> AsyncFunction[P, R]:
-    """Return an async function that acquires, calls ``fn``, and releases if there is a release."""
-    if release is None:
-
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            await acquire()
-            return await fn(*args, **kwargs)
-
-    else:
-
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            await acquire()
-            try:
-                return await fn(*args, **kwargs)
-            finally:
-                release()
-
-    return limited
-
-
-def wrap_in(
-    fn: Callable[P, Awaitable[R]], block: Callable[[], AbstractAsyncContextManager[object, Any]]
-) -> AsyncFunction[P, R]:
-    """Return an async function that calls ``fn`` inside ``async with block()``."""
-
-    async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        async with block():
-            return await fn(*args, **kwargs)
-
-    return limited
 
 
 def limit(fn: Any, acquire: _Acquire, release: _Release | None = None, *, name: str) -> Any:
@@ -72,7 +40,23 @@ def limit(fn: Any, acquire: _Acquire, release: _Release | None = None, *, name: 
     """
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-        return wrap(fn, acquire, release)
+        if release is None:
+
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                await acquire()
+                return await fn(*args, **kwargs)
+
+        else:
+            give_back = release
+
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                await acquire()
+                try:
+                    return await fn(*args, **kwargs)
+                finally:
+                    give_back()
+
+        return limited
 
     decorator = decorate(around, name=name)
     return decorator if fn is None else decorator(fn)
@@ -84,13 +68,17 @@ def limit_in(
     """Return the same as `limit`, for a limit that is a block: each call is made in its own."""
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-        return wrap_in(fn, block)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with block():
+                return await fn(*args, **kwargs)
+
+        return limited
 
     decorator = decorate(around, name=name)
     return decorator if fn is None else decorator(fn)
 
 
-def limit_by(key: Callable[..., Hashable], acquire: _Acquire, *, name: str) -> Any:
+def limit_by(key: Callable[..., Hashable], acquire: _Acquire, *, name: str) -> Decorator:
     """Return the decorator that `limit` returns, where ``acquire`` takes the key of the call."""
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:

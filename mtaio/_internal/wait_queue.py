@@ -32,6 +32,9 @@ the queue, and exactly one of them happens to each waiter:
    try to wake it. `Waiter.wake` then answers False, and the next in the queue is woken.
 3. Its loop is over. It is forgotten, and when its coroutine is closed, be it much later in the
    garbage collector, `leave` finds that it was not woken, so nothing is passed on.
+
+`RateLimiter` hands nothing over. It calls `Waiter.wake` itself and leaves the task in its place: the
+first in the queue looks again, and sleeps again if its tokens are not there yet.
 """
 
 from __future__ import annotations

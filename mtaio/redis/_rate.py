@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
@@ -881,8 +880,11 @@ class RedisRateLimiter:
         self._check(tokens)
         checks.timeout("timeout", timeout)
 
-        acquire = partial(self.acquire, tokens, timeout=timeout)
-        return limit(fn, acquire, name=f"{type(self).__name__}.limit")
+        return limit(
+            fn,
+            lambda: self.acquire(tokens, timeout=timeout),
+            name=f"{type(self).__name__}.limit",
+        )
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

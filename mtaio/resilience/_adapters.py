@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
-from mtaio._internal.limiting import wrap, wrap_in
 from mtaio._internal.statistics import snapshot
 from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry
@@ -56,7 +55,13 @@ class _RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap(then, self.inner.acquire)
+        acquire = self.inner.acquire
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            return await then(call)
+
+        return run
 
 
 class _KeyedPart(_Adapter):
@@ -89,7 +94,16 @@ class _ConcurrencyPart(_Adapter):
         return f"ConcurrencyLimiter({self.inner.capacity})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap(then, self.inner.acquire, self.inner.release)
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            try:
+                return await then(call)
+            finally:
+                release()
+
+        return run
 
 
 class _ResourcePart(_Adapter):
@@ -107,7 +121,13 @@ class _ResourcePart(_Adapter):
         return f"ResourceLimiter({'' if self.inner.name is None else f'name={self.inner.name!r}'})"
 
     def wrap(self, then: Next) -> Next:
-        return wrap_in(then, lambda: self.inner)
+        limiter = self.inner
+
+        async def run(call: Call) -> Any:
+            async with limiter:
+                return await then(call)
+
+        return run
 
 
 class _TimeoutPart(_Adapter):

@@ -12,7 +12,6 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
 
 import anyio
@@ -363,8 +362,12 @@ class ConcurrencyLimiter:
         """
         checks.timeout("timeout", timeout)
 
-        acquire = partial(self.acquire, timeout=timeout)
-        return limit(fn, acquire, self.release, name="ConcurrencyLimiter.limit")
+        return limit(
+            fn,
+            self.acquire if timeout is None else lambda: self.acquire(timeout=timeout),
+            self.release,
+            name="ConcurrencyLimiter.limit",
+        )
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

@@ -18,7 +18,7 @@ import math
 import reprlib
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
@@ -31,7 +31,7 @@ from mtaio.resources._bucket import TICK
 from mtaio.resources._rate import RateLimiter, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Coroutine, Hashable
 
     from mtaio._internal.decorators import Decorator
 
@@ -414,12 +414,10 @@ class KeyedRateLimiter:
         checks.callable_("key", key, way_out=way_out)
         self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would
 
-        decorator: Decorator = limit_by(
-            key,
-            lambda each: self.acquire(each, tokens, timeout=timeout),
-            name=f"{type(self).__name__}.limit",
-        )
-        return decorator
+        def acquire(key: Hashable) -> Coroutine[Any, Any, None]:
+            return self.acquire(key, tokens, timeout=timeout)
+
+        return limit_by(key, acquire, name=f"{type(self).__name__}.limit")
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""

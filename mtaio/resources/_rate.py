@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
@@ -454,9 +453,12 @@ class RateLimiter:
         """
         self._bucket.check(tokens)
         checks.timeout("timeout", timeout)
-
-        acquire = partial(self.acquire, tokens, timeout=timeout)
-        return limit(fn, acquire, name=f"{type(self).__name__}.limit")
+        plain = tokens is _ONE and timeout is None  # then nothing is called in between
+        return limit(
+            fn,
+            self.acquire if plain else lambda: self.acquire(tokens, timeout=timeout),
+            name=f"{type(self).__name__}.limit",
+        )
 
     __call__ = limit
     """``@limiter`` is ``@limiter.limit``."""
