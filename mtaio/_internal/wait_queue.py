@@ -22,8 +22,8 @@ How a task waits::
 Or it waits again and again, ``await waiter`` in a loop, and is woken by `Waiter.wake` to look for
 what it needs: then it stays in the queue until it has that, and leaves by itself.
 
-Waking by the queue is a hand-over. Whoever wakes a task has taken it out of the queue and given it
-something; no other task can take that before the woken one resumes. So there are three ways out of
+Waking by the queue is a hand-over: it takes the task out of the queue, and the caller gives it
+something that no other task can take before the woken one resumes. So there are three ways out of
 the queue, and exactly one of them happens to each waiter:
 
 1. It is woken. If it is cancelled after that and before it resumes, `WaitQueue.leave` says so, and

@@ -490,7 +490,7 @@ class RedisRateLimiter:
         """
         Take the tokens when they are due.
 
-        Whoever wakes this task hands nothing over: the task looks for itself, and takes its tokens
+        Nothing is handed over to it: a task that is woken looks for itself, and takes its tokens
         in the step in which it returns. So a task that is cancelled at any moment holds none.
         """
         if self._is_first(waiter) and (self._down or len(self._stock)):
