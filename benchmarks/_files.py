@@ -126,7 +126,7 @@ MOST: Final[dict[Callable[[Counter], Awaitable[None]], tuple[str, int]]] = {
     mapping: ("a map of two items", 8),
     concurrency: ("a waiting acquire of a ConcurrencyLimiter", 3),
     rate: ("a waiting acquire of a RateLimiter", 3),
-    miss: ("a miss of an entered cache", 6),
+    miss: ("a miss of an entered cache", 10),
     emit: ("an emit of three handlers", 3),
     record: ("a record", 5),
 }
