@@ -478,7 +478,7 @@ class Fetcher:
             suspended = here
             for load in joined:
                 while load.state is RUNNING:  # it is woken at the end of each
-                    load.park(waiter)
+                    _park(load, waiter)
                     await waiter
                     suspended = True
             if joined and not suspended:  # they ended when they began: as an eager task
@@ -519,7 +519,7 @@ class Fetcher:
 
     def _enter_wait(self, load: Load, waiter: Waiter, dependent: Dependent | None) -> None:
         """Count one more caller of a load, which is woken at its end."""
-        load.park(waiter)
+        _park(load, waiter)
         load.kept = False
         load.waiters += 1
         with self._lock.held:  # other threads wait for other loads of the same cache
@@ -581,3 +581,10 @@ class Fetcher:
                 exc_info=failure.error,
             )
         return value
+
+
+def _park(load: Load, waiter: Waiter) -> None:
+    """Have a task woken at the end of a load."""
+    if load.waiting is None:
+        load.waiting = {}
+    load.waiting[waiter] = None

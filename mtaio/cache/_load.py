@@ -150,20 +150,6 @@ class Load:
         """Return whether it can no longer be waited for."""
         return self.state is not RUNNING
 
-    def park(self, waiter: Waiter) -> None:
-        """Have a task woken at the end of the load."""
-        if self.waiting is None:
-            self.waiting = {}
-        self.waiting[waiter] = None
-
-    def wake(self) -> None:
-        """Wake the tasks that wait for its end; called in its event loop."""
-        if self.waiting:
-            waiters = [*self.waiting]
-            self.waiting.clear()
-            for waiter in waiters:
-                waiter.wake()
-
 
 def request(
     owner: object, key: Hashable, ttl: Lifetime, tags: frozenset[Hashable], loop: object

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal import loops
@@ -225,9 +226,9 @@ class Loads:
     def fail(self, load: Load, error: Exception, *, alone: bool = False) -> None:
         """Note that a load failed, and, unless it did so ``alone``, those it ends with."""
         loads = (load,) if alone else together(load)
-        unseen = load.in_block and not any(each.waiters for each in loads)
+        nobody_waits = load.in_block and not any(each.waiters for each in loads)
         noted = [self._fail_one(each, error) for each in loads]
-        if unseen and any(noted):  # one line is enough
+        if nobody_waits and any(noted):  # one line is enough
             from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
 
             getLogger("mtaio.cache").warning(
@@ -300,7 +301,7 @@ class Loads:
                 continue
             self.abandoned.append((each, loop))
             if each.waiting is not None:
-                loops.call_in(loop, each.wake)
+                loops.call_in(loop, partial(_wake, each))
 
     def never_ran(self, load: Load) -> None:
         """Note the end of a load whose task was cancelled natively before its first step."""
@@ -316,7 +317,7 @@ class Loads:
         if load.state is RUNNING:
             load.state = CLOSED
             self.detach(load)
-            load.wake()
+            _wake(load)
 
     def _has_ended(self, load: Load) -> bool:
         """Return whether the end of a load was noted before: a listener may raise afterwards."""
@@ -329,7 +330,7 @@ class Loads:
         load.loop = load.call = load.dependents = None
         if load.in_block and self.block is not None:
             self.block.loads.pop(load, None)
-        load.wake()
+        _wake(load)
 
     def _discard(self, load: Load) -> None:
         """Let no caller join a load any more."""
@@ -414,6 +415,15 @@ class Loads:
         load.loop = load.dependents = None
         if load.in_block and self.block is not None:
             self.block.loads.pop(load, None)
+
+
+def _wake(load: Load) -> None:
+    """Wake the tasks that wait for the end of a load; called in its event loop."""
+    if load.waiting:
+        waiters = [*load.waiting]
+        load.waiting.clear()
+        for waiter in waiters:
+            waiter.wake()
 
 
 def _forget(load: Load | None) -> None:

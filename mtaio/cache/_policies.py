@@ -7,14 +7,11 @@ Which to choose, and the hit ratios behind the default: docs/en/design/caching.m
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from mtaio.cache._fifo import FIFO, LRU
 from mtaio.cache._lfu import LFU
+from mtaio.cache._policy import FIFO, LRU, Policy
 from mtaio.cache._s3fifo import S3FIFO
-
-if TYPE_CHECKING:
-    from mtaio.cache._policy import Policy
 
 __all__ = ["POLICIES", "EvictionPolicy"]
 

@@ -1,5 +1,5 @@
 """
-The interface of eviction policies, and what they share.
+The interface of eviction policies, and the two simplest.
 
 Promise: each operation takes constant time, evicting included; one that raises, because a key
 cannot be hashed, has changed nothing. A policy knows nothing of time, threads or event loops.
@@ -9,12 +9,11 @@ model in ``tests/cache/models.py``. The tests of all policies then test it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
-if TYPE_CHECKING:
-    from mtaio.cache._entry import Entry
+from mtaio.cache._entry import Entry, ring
 
-__all__ = ["HOT", "Policy", "append"]
+__all__ = ["FIFO", "HOT", "LRU", "Policy", "append"]
 
 HOT: Final = 3
 """The highest score: a hit does not raise it any more."""
@@ -63,3 +62,61 @@ def append(queue: Entry, entry: Entry) -> None:
     entry.queue = entry.next = queue
     entry.prev = last
     last.next = queue.prev = entry
+
+
+class FIFO:
+    """First in, first out."""
+
+    __slots__ = ("_ring",)
+
+    lock_free: ClassVar[bool] = True
+    score: ClassVar[int] = HOT
+
+    def __init__(self) -> None:
+        self._ring: Entry = ring()
+
+    def insert(self, entry: Entry) -> None:
+        """Add a new entry, as the youngest."""
+        append(self._ring, entry)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry."""
+        prev, following = entry.prev, entry.next
+        prev.next = following
+        following.prev = prev
+
+    def replace(self, entry: Entry) -> Entry:
+        """Do as `evict`, then add a new entry."""
+        old = self.evict()
+        append(self._ring, entry)
+        return old
+
+    def restore(self, entry: Entry) -> None:
+        """Put back an entry, as the youngest."""
+        append(self._ring, entry)
+
+    def hit(self, entry: Entry) -> None:
+        """Do nothing: use does not count."""
+
+    def evict(self) -> Entry:
+        """Remove the oldest, and return it."""
+        entry = self._ring.next
+        following = entry.next
+        self._ring.next = following
+        following.prev = self._ring
+        return entry
+
+
+class LRU(FIFO):
+    """Least recently used: a queue in which a hit is a new entry."""
+
+    __slots__ = ()
+
+    lock_free: ClassVar[bool] = False
+
+    def hit(self, entry: Entry) -> None:
+        """Make the entry the youngest."""
+        prev, following = entry.prev, entry.next
+        prev.next = following
+        following.prev = prev
+        append(self._ring, entry)

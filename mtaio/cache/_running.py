@@ -136,7 +136,7 @@ class Runner:
                 each.call, each.coroutine = load.call, load.coroutine
             block.group.start(_itself, load.coroutine, name="mtaio.cache load")
         finally:
-            for each in together(load):  # its caller is about to wait, or has a value
+            for each in load.siblings or (load,):  # its caller is about to wait, or has a value
                 each.waiters -= each.waiters > 0
             _leave_load(token)
             del load, token  # as in `run_here`

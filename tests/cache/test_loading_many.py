@@ -339,7 +339,7 @@ async def test_leaving_the_block() -> None:
         askers = Askers(cache, group)
         await askers.ask("ab", Source())
         await askers.ask("bc", Source())
-    assert [str(each) for each in askers.answers.values()] == [
+    assert [str(askers.answers[number]) for number in range(2)] == [
         f"{cache!r} was closed while loading key='{key}'" for key in "ab"
     ]
     assert_quiescent(cache)

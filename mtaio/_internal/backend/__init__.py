@@ -12,15 +12,16 @@ is what can be asked before a loop is known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from anyio.lowlevel import current_token
 
 from mtaio._internal.backend._here import (
     in_event_loop,
     is_cancelled_natively,
-    known_loop,
-    note_loop,
+    is_guest_of_asyncio,
     running_clock,
     task_name,
 )
@@ -145,3 +146,37 @@ def new_waiter() -> Waiter:
 def is_asyncio(loop: object) -> bool:
     """Return whether a loop is asyncio's, or uvloop's, not trio's."""
     return hasattr(loop, "is_closed")
+
+
+# ---- the loop of a context ----
+
+_modules: Final[dict[str, Any]] = sys.modules
+
+_known: Final[ContextVar[tuple[object, Callable[[], object], bool] | None]] = ContextVar(
+    "mtaio.loop", default=None
+)
+"""A loop that ran in this context, a function that returns it if it runs, whether it is trio's."""
+
+_known_here: Final = _known.get
+
+
+def known_loop() -> object:
+    """Return the loop that runs here if it was noted in this context, else None. For hot paths."""
+    known = _known_here()
+    if known is not None:
+        loop, ask, is_trio = known
+        try:
+            # Without trio nobody is its guest: that costs one look into a dict.
+            if ask() is loop and (is_trio or "trio" not in _modules or not is_guest_of_asyncio()):
+                return loop
+        except RuntimeError:  # it is trio's, and this is not trio
+            pass
+    return None
+
+
+def note_loop(loop: object) -> None:
+    """Note the loop that runs here, for `known_loop`."""
+    if hasattr(loop, "is_closed"):
+        _known.set((loop, _modules["asyncio"]._get_running_loop, False))  # noqa: SLF001 - as `_asyncio` does
+    else:
+        _known.set((loop, _modules["trio"].lowlevel.current_trio_token, True))

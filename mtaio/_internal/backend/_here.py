@@ -11,7 +11,6 @@ anywhere yet.
 from __future__ import annotations
 
 import sys
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ __all__ = [
     "in_event_loop",
     "is_cancelled_natively",
     "is_guest_of_asyncio",
-    "known_loop",
-    "note_loop",
     "running_clock",
     "task_name",
 ]
@@ -67,36 +64,6 @@ def running_clock() -> tuple[object, Callable[[], float] | None]:
         return None, None
     kept = type(clock).__module__.startswith("trio._core.")  # SystemClock, which trio keeps private
     return clock, None if kept else clock.current_time
-
-
-_known: Final[ContextVar[tuple[object, Callable[[], object], bool] | None]] = ContextVar(
-    "mtaio.loop", default=None
-)
-"""A loop that ran in this context, a function that returns it if it runs, whether it is trio's."""
-
-_known_here: Final = _known.get
-
-
-def known_loop() -> object:
-    """Return the loop that runs here if it was noted in this context, else None. For hot paths."""
-    known = _known_here()
-    if known is not None:
-        loop, ask, is_trio = known
-        try:
-            # Without trio nobody is its guest: that costs one look into a dict.
-            if ask() is loop and (is_trio or "trio" not in _modules or not is_guest_of_asyncio()):
-                return loop
-        except RuntimeError:  # it is trio's, and this is not trio
-            pass
-    return None
-
-
-def note_loop(loop: object) -> None:
-    """Note the loop that runs here, for `known_loop`."""
-    if hasattr(loop, "is_closed"):
-        _known.set((loop, _modules["asyncio"]._get_running_loop, False))  # noqa: SLF001 - see `_asyncio`
-    else:
-        _known.set((loop, _modules["trio"].lowlevel.current_trio_token, True))
 
 
 def is_guest_of_asyncio() -> bool:
