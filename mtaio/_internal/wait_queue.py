@@ -30,8 +30,8 @@ exactly one of them happens to each waiter:
 3. Its loop is over. It is forgotten, and when its coroutine is closed, be it much later in the
    garbage collector, `leave` finds that it was not woken, so nothing is passed on.
 
-`RateLimiter` hands nothing over. It calls `Waiter.wake` itself and leaves the task in its place: the
-first in the queue looks again, and sleeps again if its tokens are not there yet.
+`RateLimiter` hands nothing over. It calls `Waiter.wake` itself and leaves the task in its place:
+the first in the queue looks again, and sleeps again if its tokens are not there yet.
 """
 
 from __future__ import annotations
