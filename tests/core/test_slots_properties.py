@@ -309,9 +309,9 @@ class World:
             self.play(("stop waiting", 0, 0))
         while self.jobs:
             self.play(("end task", 0, 0))
+        for asking in [each for each in self.asking if each.cancelled]:
+            self.play(("give up", self.asking.index(asking), 0))
         while self.items or self.asking:
-            for asking in [each for each in self.asking if each.cancelled]:
-                self.play(("give up", self.asking.index(asking), 0))
             waiting = len(self.asking)
             self.play(("resume", 0, 0))
             if len(self.asking) == waiting:
