@@ -43,7 +43,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from mtaio._internal import backend, loops
+from mtaio._internal import backend, clock, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,17 +62,20 @@ class WaitQueue(Generic[T]):
     Attributes:
         waiters: The payload of each task that waits, oldest first. For hot paths, to see whether
             there are any without a call; not to be changed.
+        time: The clock of the loop that is attached, for measuring waits. `clock.now` finds it out
+            anew in each task, which costs as much as the rest of a wait.
     """
 
     # Invariant: all in waiters wait in _loop, or are being cancelled there; _ask returns _loop if
     # that runs here.
-    __slots__ = ("_ask", "_loop", "_new", "waiters")
+    __slots__ = ("_ask", "_loop", "_new", "time", "waiters")
 
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
         self._ask: Callable[[], object] = object  # until a loop is attached: never the same
         self._new: Callable[[object], Waiter]
+        self.time: clock.Tells
 
     def __len__(self) -> int:
         return len(self.waiters)
@@ -103,6 +106,7 @@ class WaitQueue(Generic[T]):
             self.waiters.clear()
         half = backend.of(loop)
         self._loop, self._ask, self._new = loop, half.asker(), half.new_waiter
+        self.time = clock.here()
         return forgets
 
     def join(self, payload: T) -> Waiter:

@@ -18,7 +18,6 @@ import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.clock import now
 from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
@@ -235,7 +234,7 @@ class ConcurrencyLimiter:
                 await rest
                 return
             # The wait is written out here: a coroutine of its own would cost as much as the rest.
-            asked = now()
+            asked = self._queue.time()
             waiter = self._queue.join(None)
             if self._in_use < self._capacity:
                 # Another thread gave a slot back as this task joined, and saw nobody wait.
@@ -250,7 +249,7 @@ class ConcurrencyLimiter:
                 if self._queue.leave(waiter):
                     self.release()
                 raise
-            self._count_wait(now() - asked)
+            self._count_wait(self._queue.time() - asked)
             return
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
