@@ -154,7 +154,8 @@ def redis(session: nox.Session) -> None:
     needs(session, "redis-server", "valkey-server", "openssl", hint="redis-server valkey openssl")
     install(session, "coverage", "redis")
     session.run("coverage", "erase", env=LINES)
-    pytest(session, "tests/redis", workers="4", count=True)  # most of it waits for a lease to end
+    shared = ("tests/redis", "tests/test_contracts.py")
+    pytest(session, *shared, workers="4", count=True)  # most of it waits for a lease to end
 
 
 @nox.session(tags=["ci"], python=NEWEST, requires=["redis"])

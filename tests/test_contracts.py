@@ -16,6 +16,7 @@ import gc
 import re
 from contextlib import nullcontext, suppress
 from dataclasses import FrozenInstanceError, fields
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -361,10 +362,12 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "EventEmitter": EventEmitter,
     "TaskExecutor": TaskExecutor,
     "TTLCache": lambda: TTLCache[int](60),
-    "RedisStore": lambda: RedisStore("redis://127.0.0.1:1", timeout=0.1),
     "TieredCache": lambda: TieredCache[int](STORE, "numbers"),
 }
 """The objects whose block has tasks, which is left in the task that entered it."""
+
+if find_spec("glide") is not None:  # as in the session `redis`
+    BLOCKS["RedisStore"] = lambda: RedisStore("redis://127.0.0.1:1", timeout=0.1)
 
 APPLICATION = {"Application": lambda: Application(Settings(), logging=False, probes=False)}
 """Its block may be left in another task: it has none of its own."""
