@@ -58,37 +58,38 @@ __all__ = [
 
 __version__ = "0.2.0"
 
-__getattr__, __dir__ = lazy.attributes(
-    __name__,
-    {
-        "mtaio.app": ("Application", "ErrorHandler"),
-        "mtaio.cache": ("TTLCache", "cached"),
-        "mtaio.config": ("Settings",),
-        "mtaio.core": ("TaskExecutor",),
-        "mtaio.events": ("Event", "EventEmitter", "EventKey", "EventPriority"),
-        "mtaio.exceptions": ("MTAIOError",),
-        "mtaio.logging": ("AsyncFileHandler",),
-        "mtaio.monitoring": ("HealthRegistry", "Probes", "ResourceMonitor"),
-        "mtaio.resilience": ("Retry",),
-        "mtaio.resources": (
-            "ConcurrencyLimiter",
-            "KeyedRateLimiter",
-            "RateLimiter",
-            "ResourceLimiter",
-            "TimeoutManager",
+if not TYPE_CHECKING:  # which would then believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio.app": ("Application", "ErrorHandler"),
+            "mtaio.cache": ("TTLCache", "cached"),
+            "mtaio.config": ("Settings",),
+            "mtaio.core": ("TaskExecutor",),
+            "mtaio.events": ("Event", "EventEmitter", "EventKey", "EventPriority"),
+            "mtaio.exceptions": ("MTAIOError",),
+            "mtaio.logging": ("AsyncFileHandler",),
+            "mtaio.monitoring": ("HealthRegistry", "Probes", "ResourceMonitor"),
+            "mtaio.resilience": ("Retry",),
+            "mtaio.resources": (
+                "ConcurrencyLimiter",
+                "KeyedRateLimiter",
+                "RateLimiter",
+                "ResourceLimiter",
+                "TimeoutManager",
+            ),
+        },
+        modules=(
+            "app",
+            "cache",
+            "config",
+            "core",
+            "events",
+            "exceptions",
+            "logging",
+            "monitoring",
+            "resilience",
+            "resources",
+            "testing",
         ),
-    },
-    modules=(
-        "app",
-        "cache",
-        "config",
-        "core",
-        "events",
-        "exceptions",
-        "logging",
-        "monitoring",
-        "resilience",
-        "resources",
-        "testing",
-    ),
-)
+    )

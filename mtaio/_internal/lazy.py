@@ -6,7 +6,8 @@ package. A name that was used once is an ordinary attribute.
 
 In the ``__init__`` of a package, beside the imports for type checkers and ``__all__``::
 
-    __getattr__, __dir__ = lazy.attributes(__name__, {"package._module": ("Name", "Other")})
+    if not TYPE_CHECKING:
+        __getattr__, __dir__ = lazy.attributes(__name__, {"package._module": ("Name", "Other")})
 """
 
 from __future__ import annotations

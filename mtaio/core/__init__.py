@@ -33,14 +33,15 @@ __all__ = [
     "TaskStatus",
 ]
 
-__getattr__, __dir__ = lazy.attributes(
-    __name__,
-    {
-        "mtaio.core._executor": ("Outcome", "TaskExecutor"),
-        "mtaio.core._statistics": ("ExecutorStatistics",),
-        "mtaio.core._stream": ("Stream",),
-        "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
-        "mtaio.core._via": ("ExternalPool", "ExternalPoolStatistics"),
-        "mtaio.resilience": ("Budget", "BudgetStatistics", "Retry"),
-    },
-)
+if not TYPE_CHECKING:  # which would then believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+            "mtaio.core._statistics": ("ExecutorStatistics",),
+            "mtaio.core._stream": ("Stream",),
+            "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
+            "mtaio.core._via": ("ExternalPool", "ExternalPoolStatistics"),
+            "mtaio.resilience": ("Budget", "BudgetStatistics", "Retry"),
+        },
+    )

@@ -55,25 +55,26 @@ __all__ = [
     "Timeout",
 ]
 
-__getattr__, __dir__ = lazy.attributes(
-    __name__,
-    {
-        "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"),
-        "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerStatistics"),
-        "mtaio.resilience._budget": ("Budget",),
-        "mtaio.resilience._circuit": ("BreakerState",),
-        "mtaio.resilience._fallback": ("Fallback",),
-        "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
-        "mtaio.resilience._order": ("OrderWarning",),
-        "mtaio.resilience._part": ("Call", "Next", "Part"),
-        "mtaio.resilience._pipeline": ("Pipeline",),
-        "mtaio.resilience._retry": ("Retry",),
-        "mtaio.resilience._statistics": (
-            "BudgetStatistics",
-            "FallbackStatistics",
-            "PipelineStatistics",
-            "RetryStatistics",
-        ),
-        "mtaio.resilience._timeout": ("Timeout",),
-    },
-)
+if not TYPE_CHECKING:  # which would then believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"),
+            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerStatistics"),
+            "mtaio.resilience._budget": ("Budget",),
+            "mtaio.resilience._circuit": ("BreakerState",),
+            "mtaio.resilience._fallback": ("Fallback",),
+            "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
+            "mtaio.resilience._order": ("OrderWarning",),
+            "mtaio.resilience._part": ("Call", "Next", "Part"),
+            "mtaio.resilience._pipeline": ("Pipeline",),
+            "mtaio.resilience._retry": ("Retry",),
+            "mtaio.resilience._statistics": (
+                "BudgetStatistics",
+                "FallbackStatistics",
+                "PipelineStatistics",
+                "RetryStatistics",
+            ),
+            "mtaio.resilience._timeout": ("Timeout",),
+        },
+    )
