@@ -1,9 +1,9 @@
 """
-The queue in which tasks wait for a slot, a token, an event, space: the one under all of mtaio.
+The queue in which tasks wait, first come, first served: for a slot, a token, an event or space.
 
-Promise: first come, first served; joining, leaving from anywhere and waking cost the same however
-many tasks wait. A queue is made anywhere and used by one event loop after another: the waiters of a
-loop that is over are forgotten, and two running loops are an error that says what to do.
+Promise: joining, leaving from anywhere and waking cost the same however many tasks wait. A queue is
+made anywhere and used by one event loop after another: the waiters of a loop that is over are
+forgotten, and two running loops are an error that says what to do.
 Cost: for each task that waits one `Waiter`, which parks it natively: a future on asyncio, a task
 that is rescheduled on trio. An ``anyio.Event`` takes twice the time and three times the memory.
 Source: ``trio.lowlevel.ParkingLot``.

@@ -98,6 +98,28 @@ class ExternalPool:
 
     Raises:
         ValueError, TypeError: An argument is refused; the message names it and the way out.
+
+    Example:
+        ```python
+        from concurrent.futures import ThreadPoolExecutor
+        from math import factorial
+
+        import anyio
+
+        from mtaio.core import ExternalPool, TaskExecutor
+
+        executor = TaskExecutor()
+
+
+        async def main() -> None:
+            with ThreadPoolExecutor(4) as threads:
+                pool = ExternalPool(threads, limit=2)
+                print(await executor.map(factorial, [3, 4, 5], via=pool))  # [6, 24, 120]
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     def __init__(self, pool: concurrent.futures.Executor, *, limit: int | None = None) -> None:

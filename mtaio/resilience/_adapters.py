@@ -1,5 +1,5 @@
 """
-How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, become parts of a pipeline.
+How the limiters and timeouts of `mtaio.resources`, and `Retry`, become parts of a pipeline.
 
 Promise: each does around the rest of the pipeline what it does around a block, and keeps its own
 statistics: it may be used elsewhere too.

@@ -1,9 +1,9 @@
 """
 A second attempt alongside a slow one: the first answer counts, and the other is cancelled.
 
-Promise: every attempt is a task of the call and has ended when the call returns; a cancellation
-from outside cancels all of them, starts none and is not an outcome; a hedge that is refused does
-not fail the call.
+Promise: every attempt belongs to the call and has ended when the call returns; a cancellation from
+outside cancels all of them, starts none and is not an outcome; a second attempt that is refused
+does not fail the call.
 Cost: a task group for each call and an entry with one shared timer; a task only for a hedge.
 
 Why the first attempt runs in the task of the caller, and which durations "p95" is taken from:

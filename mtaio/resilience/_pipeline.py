@@ -61,8 +61,7 @@ class Pipeline:
 
     Args:
         *parts: What the calls go through, outermost first: parts of this package, limiters and
-            timeouts of `mtaio.resources`, `mtaio.core.Retry`, or objects of your own: see
-            `Part`.
+            timeouts of `mtaio.resources`, or objects of your own: see `Part`.
         name: For the monitor and for printing.
 
     Raises:
