@@ -3,7 +3,8 @@ The command ``mtaio demo``, from its options to its exit code.
 
 Promise: what cannot be done is refused before anything is read. Digests, the table and JSON go to
 stdout, everything else to stderr, as one line for each path, whatever its name contains. Counting
-takes the same memory for a thousand files as for a million.
+takes the same memory for a thousand files as for a million; digests that are to be printed are kept
+until all are there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from anyio import to_thread
 from cyclopts import Parameter
 from rich.console import Console
 from rich.filesize import decimal
@@ -82,7 +82,7 @@ class Options:
     timeout: Annotated[float, _Above0] = math.inf
     """Seconds for each file."""
     digests: _Flag = False
-    """Print a line for each file, as sha256sum does; the table or the JSON then goes to stderr."""
+    """At the end print a line for each file, as sha256sum does; table or JSON then go to stderr."""
     json: _Flag = False
     """Print every figure, and the failures by name, as JSON instead of a table."""
     quiet: _Flag = False
@@ -117,12 +117,15 @@ def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
     )
     with bar as on_progress:
         _listen(hasher, tally, screen, on_progress)
-        if options.digests:
-            hasher.app.emitter.on(DONE)(_print_digests)
+        digests = _digests(hasher) if options.digests else []
         started = now()
         _run(hasher, str(path), options.backend)
         seconds = now() - started
     figures = figures_of(str(path), options, tally, hasher.statistics(), seconds)
+    if digests:
+        # Only now, below the bar. Names are UTF-8 whatever the locale, as sha256sum reads them.
+        sys.stdout.buffer.write("".join(digests).encode())
+        sys.stdout.flush()
     console = Console(stderr=options.digests)
     if options.json:
         print(json.dumps(figures, indent=2), file=console.file)
@@ -148,26 +151,21 @@ def _run(hasher: TreeHasher, top: str, backend: Backend) -> None:
     Run the application until everything is hashed.
 
     Raises:
-        OSError: The digests could not be printed.
         KeyboardInterrupt: A signal came first.
     """
     app = hasher.app
-    ended: list[Exception | None] = []
+    ended = False
 
     @app.service
     async def hash_all() -> None:
-        try:
-            await hasher.emit_all(top)
-            ended.append(None)
-        except* OSError as failures:
-            ended.extend(failures.exceptions)
+        nonlocal ended
+        await hasher.emit_all(top)
+        ended = True
         app.request_stop("everything is hashed")
 
     app.run(backend)
     if not ended:
         raise KeyboardInterrupt
-    if ended[0] is not None:
-        raise ended[0]
 
 
 @dataclass(slots=True)
@@ -217,16 +215,16 @@ def _listen(hasher: TreeHasher, tally: Tally, screen: Console, bar: OnProgress |
             bar(tally.files, None, f"files, {decimal(tally.bytes)}")
 
 
-async def _print_digests(event: Event[list[Outcome]]) -> None:
-    hashed = [outcome for outcome in event.data if isinstance(outcome, Hashed)]
-    lines = "".join(f"{one.digest}  {printable(one.path)}\n" for one in hashed)
-    # A pipe may be full: its reader must not hold up the event loop.
-    await to_thread.run_sync(_print, lines.encode(), abandon_on_cancel=True)
+def _digests(hasher: TreeHasher) -> list[str]:
+    """Return a list that gets a line for each file, as sha256sum writes it."""
+    lines: list[str] = []
 
+    @hasher.app.emitter.on(DONE)
+    def keep(event: Event[list[Outcome]]) -> None:
+        hashed = [outcome for outcome in event.data if isinstance(outcome, Hashed)]
+        lines.extend(f"{one.digest}  {printable(one.path)}\n" for one in hashed)
 
-def _print(lines: bytes) -> None:
-    sys.stdout.buffer.write(lines)
-    sys.stdout.buffer.flush()
+    return lines
 
 
 def printable(path: str) -> str:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from io import FileIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -164,16 +163,3 @@ def test_long_names_are_not_broken(tree: Path, demo: Demo) -> None:
     """A path stands on one line however long it is, so that it can be copied."""
     os.mkfifo(tree / "odd" / ("long " * 40))
     assert demo("odd").stderr == f"odd/{'long ' * 40}: skipped, FIFO\n"
-
-
-def test_digests_that_nobody_reads(
-    folder: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When the digests cannot be written, the run ends with the system's error."""
-    write(folder / "a")
-    reader, writer = os.pipe()
-    os.close(reader)
-    with TextIOWrapper(FileIO(writer, "w")) as unread:
-        monkeypatch.setattr(sys, "stdout", unread)
-        with pytest.raises(BrokenPipeError):
-            demo("--digests")
