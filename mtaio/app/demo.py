@@ -2,35 +2,36 @@
 The main job of ``mtaio demo``, and an example to copy from: SHA-256 of every file under a path.
 
 Promise: outcomes come in the order of the paths, at most ``limit`` threads are at work, and memory
-depends neither on the number of files nor on their size.
+depends neither on the number of files nor on their size. What cannot be looked at or read is a
+value that says so, not an error, and the rest goes on.
 Cost: small files share a call to a worker thread, which costs four times what hashing one of them
 does. A rate or a timeout applies to each file, so each file then has a call of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import stat
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from anyio import from_thread
+
 from mtaio.app import Application
-from mtaio.app._files import Failed, Found, Hashed, Outcome, Skipped, hash_files, walk
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventKey
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from mtaio.app._files import Entry, Place
     from mtaio.core import Stream
 
 __all__ = ["DONE", "Failed", "Hashed", "HasherStatistics", "Outcome", "Skipped", "TreeHasher"]
-
-DONE: Final[EventKey[list[Outcome]]] = EventKey("demo.done")
-"""Emitted with the outcomes of each batch, in order."""
 
 BATCH_FILES: Final = 64
 BATCH_BYTES: Final = 1 << 20
@@ -42,8 +43,55 @@ LOOK_AHEAD: Final = 256
 BUFFER: Final = 256
 """How many batches may be finished while an earlier one is not."""
 
-HARD_LINKED: Final = 1 << 16
-"""How many digests of files with hard links are kept."""
+CHUNK: Final = 256 * 1024
+
+LINK: Final = "symbolic link"
+_KINDS: Final = {stat.S_IFIFO: "FIFO", stat.S_IFLNK: LINK, stat.S_IFSOCK: "socket"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A regular file that is to be hashed."""
+
+    path: str
+    size: int
+    """Bytes, when it was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A regular file, and what was read in it from its beginning to its end."""
+
+    path: str
+    size: int
+    """Bytes in it."""
+    digest: str
+    """SHA-256, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something other than a regular file, which was not read."""
+
+    path: str
+    kind: str
+    """What it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A file that should have been hashed, or a folder that should have been looked through."""
+
+    path: str
+    reason: str
+    """Why that could not be done."""
+
+
+Entry = Found | Skipped | Failed
+Outcome = Hashed | Skipped | Failed
+
+DONE: Final[EventKey[list[Outcome]]] = EventKey("demo.done")
+"""Emitted with the outcomes of each batch, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +106,6 @@ class HasherStatistics:
     """Seconds spent on those waits, added up."""
     timed_out: int
     """Files that took longer than ``timeout``."""
-    cache_hits: int
-    """Files that were not read, because another hard link to them had been."""
-    cache_misses: int
-    """Files with hard links that were read."""
 
 
 class TreeHasher:
@@ -72,8 +116,6 @@ class TreeHasher:
         limit: Worker threads at once, including those that list folders.
         rate: Files started per second, evenly spaced.
         timeout: Seconds for each file.
-        follow_symlinks: Whether symbolic links below the path are followed.
-        leave_out: Files to pass over, each as `mtaio.app._files.place_of` names it.
 
     Raises:
         ValueError, TypeError: A limit is not valid.
@@ -106,36 +148,20 @@ class TreeHasher:
         ```
     """
 
-    def __init__(
-        self,
-        *,
-        limit: int,
-        rate: float = math.inf,
-        timeout: float = math.inf,
-        follow_symlinks: bool = False,
-        leave_out: Collection[Place] = (),
-    ) -> None:
-        # A digest stays valid as long as its file does, and a busy processor needs no alert.
+    def __init__(self, *, limit: int, rate: float = math.inf, timeout: float = math.inf) -> None:
         settings = Settings(
             max_workers=limit,
             rate_limit=rate,
             burst_limit=1,
             default_timeout=timeout,
-            cache_ttl=math.inf,
-            cache_size=HARD_LINKED,
-            cpu_threshold=100,
+            cpu_threshold=100,  # a busy processor needs no alert
             memory_threshold=100,
         )
+        executor = TaskExecutor(limit, thread_limiter=limit)
         self.app: Final = Application(
-            settings,
-            name="demo",
-            executor=TaskExecutor(limit, thread_limiter=limit),
-            logging=False,
-            probes=False,
+            settings, name="demo", executor=executor, logging=False, probes=False
         )
         self._batch_files = BATCH_FILES if rate == timeout == math.inf else 1
-        self._follow_symlinks = follow_symlinks
-        self._leave_out = leave_out
 
     async def emit_all(self, path: str) -> None:
         """
@@ -167,19 +193,16 @@ class TreeHasher:
     def statistics(self) -> HasherStatistics:
         """Return what was done so far. Not a checkpoint."""
         executor = self.app.executor.statistics()
-        cache = self.app.cache.statistics()
         return HasherStatistics(
             in_flight_peak=executor.peak,
             slot_waits=executor.waits,
             slot_wait_seconds=executor.wait_seconds,
             timed_out=self.app.timeout_manager.statistics().timed_out,
-            cache_hits=cache.hits,
-            cache_misses=cache.misses,
         )
 
     async def _batches(self, path: str) -> AsyncIterator[list[Entry]]:
         """Yield what lies under the path, in batches that are worth a call to a thread."""
-        entries = walk(path, follow_symlinks=self._follow_symlinks, leave_out=self._leave_out)
+        entries = walk(path)
         batch: list[Entry] = []
         size = 0
         # Listing takes one of the executor's slots, as hashing does, so that the limit covers both.
@@ -194,25 +217,87 @@ class TreeHasher:
             yield batch
 
     async def _list_further(self, entries: Iterator[Entry]) -> list[Entry]:
-        return await self.app.executor.run_in_thread(_take, entries, abandon_on_cancel=True)
+        some = islice(entries, LOOK_AHEAD)
+        return await self.app.executor.run_in_thread(list[Entry], some, abandon_on_cancel=True)
 
     async def _hash_batch(self, batch: list[Entry]) -> list[Outcome]:
         """Hash the files of a batch, in a thread."""
-        others = [entry for entry in batch if not isinstance(entry, Found)]
+        others: list[Outcome] = [entry for entry in batch if not isinstance(entry, Found)]
         if len(others) == len(batch):
-            return [*others]
+            return others
         app = self.app
         if self._batch_files == 1:
             await app.rate_limiter.acquire()
         try:
             # The limit also covers the wait for a thread: threads that hang keep their slots.
             with app.timeout_manager():
-                return await app.executor.run_in_thread(
-                    hash_files, batch, app.cache, abandon_on_cancel=True
-                )
+                return await app.executor.run_in_thread(hash_files, batch, abandon_on_cancel=True)
         except TimeoutError as error:
             return [Failed(entry.path, f"not read within {error.timeout:g} s") for entry in batch]
 
 
-def _take(entries: Iterator[Entry]) -> list[Entry]:
-    return list(islice(entries, LOOK_AHEAD))
+def walk(top: str) -> Iterator[Entry]:
+    """
+    Yield what lies under ``top``, in order, or ``top`` itself if that is not a folder.
+
+    It blocks, so it belongs in one of anyio's worker threads; before each folder it checks
+    whether its call was cancelled.
+
+    Args:
+        top: Where to start; followed if it is a symbolic link, as those below are not.
+    """
+    ahead = [top]  # the next one last
+    while ahead:
+        path = ahead.pop()
+        try:
+            status = os.stat(path, follow_symlinks=path is top)  # noqa: PTH116 - a Path costs more than the call
+            if stat.S_ISDIR(status.st_mode):
+                from_thread.check_cancelled()
+                with os.scandir(path) as entries:
+                    ahead += [entry.path for entry in sorted(entries, key=_place, reverse=True)]
+            elif stat.S_ISREG(status.st_mode):
+                yield Found(path, status.st_size)
+            else:
+                yield Skipped(path, kind_of(status.st_mode))
+        except OSError as error:
+            yield Failed(path, reason_of(error))
+
+
+def _place(entry: os.DirEntry[str]) -> bytes:
+    """Return what an entry is sorted by: its name, with a slash if it is a folder."""
+    return os.fsencode(entry.name) + b"/" * entry.is_dir(follow_symlinks=False)
+
+
+def hash_files(entries: Iterable[Entry]) -> list[Outcome]:
+    """
+    Hash each file that was found; what was skipped or failed before is passed on as it is.
+
+    It belongs in one of anyio's worker threads; after each chunk it checks whether its call was
+    cancelled.
+    """
+    return [hash_file(entry.path) if isinstance(entry, Found) else entry for entry in entries]
+
+
+def hash_file(path: str) -> Outcome:
+    """Read one file to its end, as `hash_files` does."""
+    sha256 = hashlib.sha256()
+    size = 0
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            while chunk := file.read(CHUNK):
+                from_thread.check_cancelled()
+                sha256.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        return Failed(path, reason_of(error))
+    return Hashed(path, size, sha256.hexdigest())
+
+
+def kind_of(mode: int) -> str:
+    """Return the name of a kind of file, from its ``st_mode``."""
+    return _KINDS.get(stat.S_IFMT(mode), "device")
+
+
+def reason_of(error: OSError) -> str:
+    """Return the operating system's words for what went wrong, without number and path."""
+    return error.strerror or str(error)

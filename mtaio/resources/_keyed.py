@@ -436,12 +436,7 @@ class KeyedRateLimiter:
         Args:
             key: The key.
         """
-        there = self._limiters.get(key, self._model).statistics()
-        return KeyStatistics(
-            tokens=there.tokens,
-            waiting=there.waiting,
-            next_grant_seconds=there.next_grant_seconds,
-        )
+        return snapshot(KeyStatistics, self._limiters.get(key, self._model).statistics())
 
     def _limiter(self, key: Hashable) -> _KeyLimiter:
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.app.cli import main
-from mtaio.cache import TTLCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder that is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def digests() -> TTLCache[tuple[int, str]]:
-    """Return what is known of files with hard links: nothing yet."""
-    return TTLCache(math.inf, max_size=100)
 
 
 @pytest.fixture

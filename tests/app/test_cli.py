@@ -41,26 +41,23 @@ def test_table_goes_to_stdout(folder: Path, demo: Demo) -> None:
     assert done.stderr == ""
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == [
-        *("files", "bytes", "failures", "skipped", "seconds", "throughput", "in", "waits", "cache")
+        *("files", "bytes", "failures", "skipped", "seconds", "throughput", "in", "waits")
     ]
     assert [row[1].rstrip() for row in rows[:4]] == ["2", "3 (3 bytes)", "0", "0"]
 
 
-def test_digests_go_to_the_output(folder: Path, demo: Demo) -> None:
-    """The output has a line for each file, in order, but not for itself, old or new."""
-    make(folder, "b", "a", "sums")
-    done = demo("--output", "sums")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (folder / "sums").read_text() == lines_of("a", "b")
-    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "sums"]
-
-
-def test_much_output_is_written_under_way(folder: Path, demo: Demo) -> None:
-    """More digests than are kept in memory are all written, in order."""
+def test_digests_go_to_stdout(folder: Path, demo: Demo) -> None:
+    """With --digests there is a line for each file, in order; the figures go to stderr."""
     names = [f"{number:04}" for number in range(1000)]
     make(folder, *names)
-    assert demo("--output", "sums", "--quiet").returncode == 0
-    assert (folder / "sums").read_text() == lines_of(*names)
+    done = demo("--digests")
+    assert (done.returncode, done.stdout) == (0, lines_of(*names))
+    assert done.stderr.startswith("files       1,000\n")
+    done = demo("--digests", "--json")
+    assert (done.returncode, done.stdout) == (0, lines_of(*names))
+    assert json.loads(done.stderr)["files"] == 1000
+    done = demo("--digests", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, lines_of(*names), "")
 
 
 def test_json_goes_to_stdout(folder: Path, demo: Demo, backend: str) -> None:
@@ -86,8 +83,7 @@ def test_quiet_is_quiet(folder: Path, demo: Demo) -> None:
 def test_single_file(folder: Path, demo: Demo) -> None:
     """The path may be a file."""
     make(folder, "a", "b")
-    assert demo("a", "--output", "sums").returncode == 0
-    assert (folder / "sums").read_text() == lines_of("a").replace("./", "")
+    assert demo("a", "--digests").stdout == lines_of("a").replace("./", "")
 
 
 @pytest.mark.parametrize(
@@ -114,9 +110,6 @@ def test_single_file(folder: Path, demo: Demo) -> None:
         ),
         (["--backend", "curio"], r'^mtaio: .*"curio".*asyncio.*\n.*mtaio demo --help$'),
         (["--colour"], r"^mtaio: .*--colour.*\n.*mtaio demo --help$"),
-        (["--output", "none/sums"], r"^mtaio: cannot write .*sums: No such file or directory$"),
-        (["--output", "."], r"^mtaio: cannot write .*: it is a folder\. Name a regular file\.$"),
-        (["a", "--output", "a"], r"^mtaio: cannot write a: it is the file to be hashed\. Name"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -150,7 +143,7 @@ def test_help_explains_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """The help names every option and fits into 80 columns."""
     assert main(["demo", "--help"]) == 0
     text = capsys.readouterr().out
-    options = ("backend", "limit", "rate", "timeout", "follow-symlinks", "output", "json", "quiet")
+    options = ("backend", "limit", "rate", "timeout", "digests", "json", "quiet")
     for option in options:
         assert f" --{option} " in text
     assert "Exit status:" in text

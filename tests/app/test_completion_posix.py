@@ -49,7 +49,6 @@ def test_bash_completes(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "mtaio dem": "demo",
         "mtaio demo --back": "--backend",
         "mtaio demo --backend u": "uvloop",
-        "mtaio demo --output some": "some_file",
         "mtaio demo some": "some_file",
         "mtaio run shop:app --backend t": "trio",
         "mtaio completion ": "bash zsh fish",

@@ -17,7 +17,7 @@ import mtaio.testing
 from mtaio.app.demo import BATCH_FILES, Failed, Hashed, TreeHasher
 
 if TYPE_CHECKING:
-    from mtaio.app._files import Outcome
+    from mtaio.app.demo import Outcome
 
 
 def make_files(folder: Path, number: int) -> list[Hashed]:

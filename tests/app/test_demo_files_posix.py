@@ -12,21 +12,21 @@ import anyio
 import pytest
 from anyio import from_thread, to_thread
 
-from mtaio.app._files import Failed, Found, Outcome, Skipped, hash_file, walk
+from mtaio.app.demo import Failed, Found, Outcome, Skipped, hash_file, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mtaio.app._files import Digests, Entry
+    from mtaio.app.demo import Entry
 
 
 assert sys.platform != "win32"
 
 
-async def found_under(top: str, *, follow_symlinks: bool = False) -> list[Entry]:
+async def found_under(top: str) -> list[Entry]:
     """Walk in a worker thread."""
-    return await to_thread.run_sync(list, walk(top, follow_symlinks=follow_symlinks))
+    return await to_thread.run_sync(list, walk(top))
 
 
 def make_special(folder: Path) -> None:
@@ -41,57 +41,15 @@ def make_special(folder: Path) -> None:
 
 
 async def test_what_is_no_regular_file_is_skipped(folder: Path) -> None:
-    """Links are not followed unless asked; each special file is named for what it is."""
+    """Links are not followed; each special file is named for what it is."""
     make_special(folder)
     assert await found_under(".") == [
-        Skipped("./broken", "broken symbolic link"),
-        Skipped("./circle", "broken symbolic link"),
+        Skipped("./broken", "symbolic link"),
+        Skipped("./circle", "symbolic link"),
         Skipped("./fifo", "FIFO"),
         Skipped("./link", "symbolic link"),
         Found("./real", 5),
         Skipped("./sock", "socket"),
-    ]
-
-
-async def test_followed_links_are_what_they_lead_to(folder: Path) -> None:
-    """When links are followed, one that leads nowhere is a failure."""
-    make_special(folder)
-    circle, fifo, link, real, sock = (await found_under(".", follow_symlinks=True))[1:]
-    assert isinstance(circle, Failed)
-    assert "symbolic links" in circle.reason  # the system's words differ
-    assert fifo == Skipped("./fifo", "FIFO")
-    assert link == Found("./link", 5)
-    assert real == Found("./real", 5)
-    assert sock == Skipped("./sock", "socket")
-
-
-async def test_broken_link_is_a_failure_when_followed(folder: Path) -> None:
-    """What is reported is the link, not that a file is missing."""
-    (folder / "broken").symlink_to("nowhere")
-    assert await found_under(".", follow_symlinks=True) == [
-        Failed("./broken", "broken symbolic link")
-    ]
-
-
-async def test_link_to_a_folder_above_is_no_trap(folder: Path) -> None:
-    """A followed link that leads back to a folder it stands in is reported, and not entered."""
-    (folder / "sub").mkdir()
-    (folder / "sub" / "up").symlink_to("..")
-    (folder / "sub" / "x").write_bytes(b"")
-    assert await found_under(".", follow_symlinks=True) == [
-        Failed("./sub/up", "symbolic link to a folder above it"),
-        Found("./sub/x", 0),
-    ]
-
-
-async def test_followed_links_may_meet_in_one_folder(folder: Path) -> None:
-    """Two ways to one folder are two folders."""
-    (folder / "real").mkdir()
-    (folder / "real" / "x").write_bytes(b"")
-    (folder / "link").symlink_to("real")
-    assert await found_under(".", follow_symlinks=True) == [
-        Found("./link/x", 0),
-        Found("./real/x", 0),
     ]
 
 
@@ -179,30 +137,15 @@ async def test_names_that_are_no_text_are_kept(folder: Path) -> None:
     assert paths == [b"./" + name for name in sorted(names)]
 
 
-assert sys.platform != "win32"
-
-
-async def test_fifo_does_not_hold_up(folder: Path, digests: Digests) -> None:
-    """A file that turned into a FIFO without a writer is skipped at once."""
-    os.mkfifo(folder / "file")
-    assert await to_thread.run_sync(hash_file, "file", digests) == Skipped("file", "FIFO")
-
-
-@pytest.mark.parametrize(("path", "kind"), [(".", "folder"), (os.devnull, "character device")])
-async def test_other_kinds_are_skipped(path: str, kind: str, digests: Digests) -> None:
-    """A file that turned into something else is skipped, and what it is now is said."""
-    assert await to_thread.run_sync(hash_file, path, digests) == Skipped(path, kind)
-
-
-async def test_what_cannot_be_opened_is_a_failure(folder: Path, digests: Digests) -> None:
+async def test_what_cannot_be_opened_is_a_failure(folder: Path) -> None:
     """A file that turned into a socket cannot be opened, which is reported, not raised."""
     with closing(socket.socket(socket.AF_UNIX)) as sock:
         sock.bind("file")
     assert (folder / "file").is_socket()
-    assert isinstance(await to_thread.run_sync(hash_file, "file", digests), Failed)
+    assert isinstance(await to_thread.run_sync(hash_file, "file"), Failed)
 
 
-async def test_cancelled_read_ends_with_its_chunk(folder: Path, digests: Digests) -> None:
+async def test_cancelled_read_ends_with_its_chunk(folder: Path) -> None:
     """A file that would take hours to read is let go as soon as its call is cancelled."""
     with (folder / "huge").open("wb") as file:
         file.truncate(1 << 40)  # a hole: it takes no room, but hours to hash
@@ -210,7 +153,7 @@ async def test_cancelled_read_ends_with_its_chunk(folder: Path, digests: Digests
 
     def cancel_and_hash(scope: anyio.CancelScope) -> None:
         from_thread.run_sync(scope.cancel)
-        outcomes.append(hash_file("huge", digests))
+        outcomes.append(hash_file("huge"))
 
     with anyio.CancelScope() as scope:
         await to_thread.run_sync(cancel_and_hash, scope)

@@ -1,4 +1,4 @@
-"""The files under a path: found in order, hashed, and put into words."""
+"""The files under a path: found in order, and hashed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtaio.testing
-from mtaio.app._files import (
+from mtaio.app.demo import (
     CHUNK,
     Failed,
     Found,
@@ -25,8 +25,6 @@ from mtaio.app._files import (
     hash_file,
     hash_files,
     kind_of,
-    place_of,
-    printable,
     reason_of,
     walk,
 )
@@ -34,23 +32,21 @@ from mtaio.app._files import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mtaio.app._files import Digests, Entry
+    from mtaio.app.demo import Entry
 
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [
-        (stat.S_IFBLK, "block device"),
-        (stat.S_IFCHR, "character device"),
-        (stat.S_IFDIR, "folder"),
+        (stat.S_IFBLK, "device"),
+        (stat.S_IFCHR, "device"),
         (stat.S_IFIFO, "FIFO"),
         (stat.S_IFLNK, "symbolic link"),
         (stat.S_IFSOCK, "socket"),
-        (0, "special file"),
     ],
 )
 def test_kinds_have_names(mode: int, kind: str) -> None:
-    """Each kind of file has a name, whatever its permissions; an unknown kind has one too."""
+    """Each kind of file has a name, whatever its permissions."""
     assert kind_of(mode | 0o644) == kind
 
 
@@ -58,21 +54,6 @@ def test_reason_is_the_systems() -> None:
     """An error of the system is given in the system's words, any other as it is."""
     assert reason_of(FileNotFoundError(2, "No such file", "x")) == "No such file"
     assert reason_of(OSError("odd")) == "odd"
-
-
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [
-        ("plain/été 🐍", "plain/été 🐍"),
-        ("new\nline\ttab", r"new\nline\ttab"),
-        ("\x1b[31mred", r"\x1b[31mred"),
-        ("right\u202eleft", r"right\u202eleft"),
-        (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
-    ],
-)
-def test_printable_is_one_harmless_line(path: str, shown: str) -> None:
-    """What a terminal would act upon, and bytes that are no text, are escaped; text is kept."""
-    assert printable(path) == shown
 
 
 async def found_under(top: str) -> list[Entry]:
@@ -137,25 +118,6 @@ async def test_single_file_is_found_itself(folder: Path) -> None:
     assert await found_under("one") == [Found("one", 3)]
 
 
-async def test_left_out_files_are_passed_over(folder: Path) -> None:
-    """A file to leave out is found neither by its own path nor by another that leads there."""
-    make(folder, ["out", "sub/out", "sub/in"])
-    leave_out = [place_of(os.path.join("sub", "..", "sub", "out"))]  # noqa: PTH118 - no Path keeps ".."
-    for top in (".", str(folder)):
-        entries = walk(top, leave_out=leave_out)
-        names = [Path(entry.path).name for entry in await to_thread.run_sync(list, entries)]
-        assert names == ["out", "in"]
-
-
-async def test_place_of_a_file_that_is_not_there(folder: Path) -> None:
-    """A file has a place before it exists, but not without its folder."""
-    place = place_of("later")
-    make(folder, ["later"])
-    assert place_of(str(folder / "later")) == place
-    with pytest.raises(FileNotFoundError):
-        place_of(str(folder / "none" / "later"))
-
-
 async def test_cancelled_walk_goes_no_further(folder: Path) -> None:
     """A walk whose call was cancelled stops before it enters another folder."""
     make(folder, ["a", "b/c"])
@@ -173,41 +135,25 @@ async def test_cancelled_walk_goes_no_further(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
-async def test_digest_is_hashlibs(folder: Path, size: int, digests: Digests) -> None:
+async def test_digest_is_hashlibs(folder: Path, size: int) -> None:
     """A file of any size, around those of the chunks too, has the digest of its bytes."""
     content = bytes(range(251)) * (size // 251 + 1)
     (folder / "file").write_bytes(content[:size])
     expected = hashlib.sha256(content[:size]).hexdigest()
-    assert await to_thread.run_sync(hash_file, "file", digests) == Hashed("file", size, expected)
+    assert await to_thread.run_sync(hash_file, "file") == Hashed("file", size, expected)
 
 
-async def test_file_that_vanished_is_a_failure(folder: Path, digests: Digests) -> None:
+async def test_file_that_vanished_is_a_failure(folder: Path) -> None:
     """A file that is gone when its turn comes is reported, not raised."""
     assert not (folder / "none").exists()
-    outcome = await to_thread.run_sync(hash_file, "none", digests)
+    outcome = await to_thread.run_sync(hash_file, "none")
     assert outcome == Failed("none", "No such file or directory")
 
 
-async def test_what_was_no_file_is_passed_on(folder: Path, digests: Digests) -> None:
+async def test_what_was_no_file_is_passed_on(folder: Path) -> None:
     """Only what was found is read; the order stays."""
     (folder / "empty").write_bytes(b"")
     skipped, failed = Skipped("fifo", "FIFO"), Failed("secret", "Permission denied")
     entries: list[Entry] = [skipped, Found("empty", 0), failed]
-    outcomes = await to_thread.run_sync(hash_files, entries, digests)
+    outcomes = await to_thread.run_sync(hash_files, entries)
     assert outcomes == [skipped, Hashed("empty", 0, hashlib.sha256().hexdigest()), failed]
-
-
-async def test_file_with_hard_links_is_read_once(folder: Path, digests: Digests) -> None:
-    """A second link to a file has the digest of the first, until the file is changed."""
-    (folder / "a").write_bytes(b"content")
-    (folder / "b").hardlink_to(folder / "a")
-    found = [Found("a", 7), Found("b", 7)]
-    digest = hashlib.sha256(b"content").hexdigest()
-    expected = [Hashed("a", 7, digest), Hashed("b", 7, digest)]
-    assert await to_thread.run_sync(hash_files, found, digests) == expected
-    assert (digests.statistics().misses, digests.statistics().hits) == (1, 1)
-    (folder / "b").write_bytes(b"changed")
-    os.utime("b", ns=(0, 0))  # a moment for sure other than before
-    digest = hashlib.sha256(b"changed").hexdigest()
-    expected = [Hashed("a", 7, digest), Hashed("b", 7, digest)]
-    assert await to_thread.run_sync(hash_files, found, digests) == expected
