@@ -61,7 +61,7 @@ def decorate_through(
     Raises:
         TypeError: What is decorated is not an async function, or ``key`` cannot be called.
     """
-    from mtaio.resilience._pipeline import Pipeline  # noqa: PLC0415 - which imports the parts
+    from mtaio.resilience._pipeline import Pipeline  # noqa: PLC0415 - it loads all limiters
 
     pipeline: Any = Pipeline(part)
     return pipeline(fn, key=key)
