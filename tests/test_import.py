@@ -97,6 +97,22 @@ def test_retry_loads_no_executor(package: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("package", "name", "others"),
+    [
+        ("resources", "RateLimiter", {"_combined", "_concurrency", "_keyed", "_timeout"}),
+        ("cache", "TTLCache", {"_cached", "_statistics"}),
+        ("events", "EventEmitter", {"_statistics"}),
+    ],
+)
+def test_a_name_loads_what_it_needs(package: str, name: str, others: set[str]) -> None:
+    """A name of a package loads neither other names of it nor what `statistics()` returns."""
+    program = f"import sys; from mtaio.{package} import {name}; print(*sys.modules)"
+    loaded = set(in_fresh_python(program).split())
+    assert f"mtaio.{package}" in loaded
+    assert loaded.isdisjoint({"random", *(f"mtaio.{package}.{other}" for other in others)})
+
+
 def test_rooms_are_reached_without_an_import_of_their_own() -> None:
     """``mtaio.testing.run`` is there after ``import mtaio``, though nothing was loaded for it."""
     for room in ("core", "events", "exceptions", "resources", "testing"):

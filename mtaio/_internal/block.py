@@ -166,10 +166,11 @@ class OwnedBlock:
         loop: The event loop, as `loops.current_loop` returned it.
     """
 
-    __slots__ = ("_group", "_owner", "_process", "_task", "loop")
+    __slots__ = ("_ask", "_group", "_owner", "_process", "_task", "loop")
 
     def __init__(self, owner: object) -> None:
         self.loop: object = loops.current_loop()
+        self._ask = loops.asker_of(self.loop)
         self._owner = owner
         self._task = anyio.get_current_task().id
         self._process = os.getpid()
@@ -181,7 +182,12 @@ class OwnedBlock:
 
     def is_current(self) -> bool:
         """Return whether its event loop is running here."""
-        return self._process == os.getpid() and loops.is_current(self.loop)
+        if self._process != os.getpid():
+            return False
+        try:
+            return self._ask() is self.loop
+        except RuntimeError:  # it is trio's, and another backend's runs
+            return False
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if the running task is not the one that entered."""

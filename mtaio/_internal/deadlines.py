@@ -1,10 +1,11 @@
 """
-How long the running code may still take, known where no cancel scope can tell.
+Limits of time: what they leave to the running code, and one timer for those of many calls.
 
 Promise: `remaining` follows every limit that mtaio set around the running code: also inside a
 shield, in the children of inner task groups, in worker threads that anyio started, and after a
 limit was moved while they ran.
-Cost: setting and taking back a limit is one small object and two writes of a context variable.
+Cost: setting and taking back a limit is one small object and two writes of a context variable; an
+`Alarm`, which acts on moments that are seldom reached, an entry in an ordered dict.
 
 A cancel scope's deadline cannot be seen from inside a shield, and a float in a context variable
 would be copied into child tasks and go stale when the limit is moved. Hence the variable holds
@@ -18,14 +19,19 @@ keep the limit and assign its ``moment`` for each.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
-from mtaio._internal.clock import now
+from mtaio._internal import loops
+from mtaio._internal.clock import loop_deadline, now
 
-__all__ = ["Deadline", "current", "enter", "leave", "logical", "remaining"]
+__all__ = ["Alarm", "Deadline", "Overdue", "current", "enter", "leave", "logical", "remaining"]
+
+_TICK: Final = 1e-6
+"""Seconds by which a timer may be early: two clocks need not agree to the last digit."""
 
 
 class Deadline:
@@ -95,3 +101,72 @@ def remaining() -> float:
         if effective != math.inf:
             left = min(left, effective - anyio.current_time())
     return max(left, 0.0)
+
+
+class Overdue(Protocol):
+    """An entry that can wait for its moment."""
+
+    def overdue(self) -> None:
+        """Act on the moment; called in a callback of the event loop."""
+        ...
+
+
+class Alarm:
+    """
+    One timer for all moments of one event loop, the one that runs here.
+
+    Each entry is called when its moment has come, unless it was discarded before. A timer is set
+    for the first of them only, and stays when that one is discarded; when it fires, it is set for
+    the next that is left. So there are as many timers as fit into the waits one after another, not
+    one for each call.
+
+    Attributes:
+        loop: The event loop.
+        waiting: What waits, with its moment.
+    """
+
+    # Invariants:
+    # - the moments in `waiting` are in order: each is at least that of the one before it;
+    # - while anything waits, _is_set.
+    __slots__ = ("_ask", "_is_set", "_latest", "loop", "waiting")
+
+    def __init__(self) -> None:
+        self.loop: object = loops.current_loop()
+        self.waiting: OrderedDict[Overdue, float] = OrderedDict()
+        self._ask = loops.asker_of(self.loop)
+        self._latest = 0.0
+        self._is_set = False
+
+    def is_here(self) -> bool:
+        """Return whether its event loop is the one that runs here."""
+        try:
+            return self._ask() is self.loop
+        except RuntimeError:  # it is trio's, and another backend's runs
+            return False
+
+    def add(self, entry: Overdue, moment: float) -> None:
+        """Call ``entry`` at ``moment``, by `clock.now`, or later, after those before it."""
+        if self.waiting:
+            moment = max(moment, self._latest)
+        self._latest = self.waiting[entry] = moment
+        if not self._is_set:
+            self._set(moment)
+
+    def discard(self, entry: Overdue) -> None:
+        """Do not call ``entry``, if it waits."""
+        self.waiting.pop(entry, None)
+
+    def _set(self, moment: float) -> None:
+        self._is_set = True
+        loops.call_at(self.loop, loop_deadline(moment), self._ring)
+
+    def _ring(self) -> None:
+        self._is_set = False
+        reached = now() + _TICK
+        while self.waiting:
+            entry, moment = next(iter(self.waiting.items()))
+            if moment > reached:
+                self._set(moment)
+                return
+            del self.waiting[entry]
+            entry.overdue()

@@ -11,11 +11,18 @@ Everything that works on memory alone has a sync twin: ``await cache.get(key)`` 
 keys at once; `cached` puts a cache around an async function.
 """
 
-from mtaio.cache._cached import BoundCached, Cached, cached
-from mtaio.cache._listeners import RemovalCause
-from mtaio.cache._policies import EvictionPolicy
-from mtaio.cache._statistics import CacheStatistics
-from mtaio.cache._ttl import TTLCache
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
+
+if TYPE_CHECKING:
+    from mtaio.cache._cached import BoundCached, Cached, cached
+    from mtaio.cache._listeners import RemovalCause
+    from mtaio.cache._policies import EvictionPolicy
+    from mtaio.cache._statistics import CacheStatistics
+    from mtaio.cache._ttl import TTLCache
 
 __all__ = [
     "BoundCached",
@@ -26,3 +33,15 @@ __all__ = [
     "TTLCache",
     "cached",
 ]
+
+if not TYPE_CHECKING:  # which would then believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
+            "mtaio.cache._listeners": ("RemovalCause",),
+            "mtaio.cache._policies": ("EvictionPolicy",),
+            "mtaio.cache._statistics": ("CacheStatistics",),
+            "mtaio.cache._ttl": ("TTLCache",),
+        },
+    )

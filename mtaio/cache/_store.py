@@ -11,7 +11,6 @@ It knows no event loop, and takes no lock: its owner calls it under one.
 from __future__ import annotations
 
 import math
-from random import random
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks, clock
@@ -129,6 +128,8 @@ class Store:
         """Return ``ttl`` less a random part, so that values stored together expire apart."""
         if not self._jitter:
             return ttl
+        from random import random  # noqa: PLC0415 - dear to import, and most caches have no jitter
+
         return ttl * (1 - self._jitter * random())  # noqa: S311 - not a secret
 
     def weigh(self, key: Hashable, value: Any) -> float:

@@ -35,7 +35,6 @@ from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
 from mtaio.cache._policies import EvictionPolicy
 from mtaio.cache._policy import HOT
-from mtaio.cache._statistics import CacheStatistics
 from mtaio.cache._store import Store, unlink
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
     from mtaio.cache._listeners import RemovalCause
+    from mtaio.cache._statistics import CacheStatistics
 
 __all__ = ["TTLCache"]
 
@@ -900,6 +900,8 @@ class TTLCache(Generic[T]):
 
     def statistics(self) -> CacheStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
+
         loads, store, lock = self._loads, self._store, self._lock
         if loads.abandoned and not lock.inside():
             with lock:

@@ -5,11 +5,18 @@ Promise: an emit returns when all its handlers have ended; neither their errors 
 is lost; streams and queues are bounded, and count what did not fit.
 """
 
-from mtaio.events._dispatch import ErrorPolicy
-from mtaio.events._emitter import EventEmitter, Register
-from mtaio.events._event import Event, EventKey, EventPriority
-from mtaio.events._statistics import EmitterStatistics, EventStatistics
-from mtaio.events._stream import EventStream, Overflow
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
+
+if TYPE_CHECKING:
+    from mtaio.events._dispatch import ErrorPolicy
+    from mtaio.events._emitter import EventEmitter, Register
+    from mtaio.events._event import Event, EventKey, EventPriority
+    from mtaio.events._statistics import EmitterStatistics, EventStatistics
+    from mtaio.events._stream import EventStream, Overflow
 
 __all__ = [
     "EmitterStatistics",
@@ -23,3 +30,15 @@ __all__ = [
     "Overflow",
     "Register",
 ]
+
+if not TYPE_CHECKING:  # which would then believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio.events._dispatch": ("ErrorPolicy",),
+            "mtaio.events._emitter": ("EventEmitter", "Register"),
+            "mtaio.events._event": ("Event", "EventKey", "EventPriority"),
+            "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
+            "mtaio.events._stream": ("EventStream", "Overflow"),
+        },
+    )

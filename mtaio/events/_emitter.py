@@ -26,7 +26,6 @@ from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
 from mtaio.events._event import Event, EventPriority, name_of, pattern_of
 from mtaio.events._patterns import is_pattern
 from mtaio.events._registry import Listener, Registry, check_handler, check_priority
-from mtaio.events._statistics import EmitterStatistics
 from mtaio.events._stream import EventStream, Overflow
 from mtaio.events._wait import wait_for
 from mtaio.exceptions import EventOverflowError
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from mtaio.events._event import EventKey
     from mtaio.events._registry import Topic
+    from mtaio.events._statistics import EmitterStatistics
 
 __all__ = ["EventEmitter", "Register"]
 
@@ -684,6 +684,8 @@ class EventEmitter:
 
         May be called from any thread at any time.
         """
+        from mtaio.events._statistics import EmitterStatistics  # noqa: PLC0415 - takes 2 ms to make
+
         registry = self._registry
         background = self._blocks.current
         names, other = registry.snapshot()

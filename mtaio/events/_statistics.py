@@ -10,7 +10,9 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EmitterStatistics", "EventStatistics"]
+    from mtaio.events._registry import Tally
+
+__all__ = ["EmitterStatistics", "EventStatistics", "counts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +61,10 @@ class EmitterStatistics:
     """The counters of each of the names emitted most recently, at most ``max_names``."""
     other: EventStatistics = field(metadata=COUNTER)
     """The counters of all other names together."""
+
+
+def counts_of(tally: Tally) -> EventStatistics:
+    """Return the counters of one name, or of all others, as they are now."""
+    return EventStatistics(
+        emitted=tally.emitted, handled=tally.handled, failed=tally.failed, dropped=tally.dropped
+    )

@@ -5,7 +5,8 @@ Promise: one process at a time has the lease of a key, and what it loads is stor
 still has the lease. A change of the value takes the lease away, so a load that began before the
 change is never stored after it, and no generations have to be kept for keys without values. A lease
 ends with its process, and not before its load has ended. A message about a key reaches every task
-that had begun to read it before.
+that had begun to read it before. A server that does not answer is called ever more rarely, and not
+every caller waits for its timeout.
 Cost: every operation is one script. While anything is loaded, one task in the store's block, and a
 call for each load in every third of the lease. Nothing is kept for keys that nobody reads.
 """
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import anyio
 
+from mtaio._internal import clock
 from mtaio.exceptions import StoreError
+from mtaio.redis._outage import Backoff
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Coroutine, Generator
     from typing import Self
 
     from mtaio.redis._store import Store
@@ -33,6 +36,7 @@ __all__ = [
     "READ",
     "RENEW",
     "WRITE",
+    "Breaker",
     "Confirmations",
     "FarTier",
     "Found",
@@ -41,6 +45,8 @@ __all__ = [
     "Query",
     "Renewals",
 ]
+
+T = TypeVar("T")
 
 _CHANGED: Final = b"-"
 """Begins the message that a key was set or deleted; the key follows."""
@@ -53,6 +59,10 @@ _SETTLED: Final = b"+"
 
 _TOKEN: Final = 32
 """How many letters a token has."""
+
+_PAUSES: Final = (0.1, 2.0)
+"""Seconds for which a breaker leaves the server alone: the first time, and at most."""
+
 
 # In all of them, KEYS are the value and the lease. A lease is the token of its holder, followed by
 # a "+" when others wait for it. Milliseconds to live: -1 for ever, 0 not at all.
@@ -237,6 +247,76 @@ def _milliseconds(seconds: float) -> int:
     if seconds == math.inf:
         return -1
     return math.ceil(min(seconds, 1e12) * 1000)
+
+
+class Breaker:
+    """
+    Through which a server is called that is left alone for some time after it has failed.
+
+    After a call without an answer, those within the next pause fail at once; then a single call
+    finds out whether the server answers again. The pauses grow until it does.
+
+    Args:
+        store: The server.
+
+    Attributes:
+        failed_calls: How many calls have failed; not those that were not made.
+    """
+
+    __slots__ = ("_failing", "_failure", "_pauses", "_retry_at", "_store", "failed_calls")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pauses = Backoff(*_PAUSES)
+        self._failing = False
+        self._failure = ""
+        self._retry_at = -math.inf
+        self.failed_calls = 0
+
+    def is_open(self) -> bool:
+        """Return whether a call would fail at once."""
+        return clock.now() < self._retry_at
+
+    def retry(self) -> None:
+        """Let the next call find out whether the server answers."""
+        self._retry_at = -math.inf
+
+    def reset(self) -> None:
+        """Forget what failed."""
+        self._failing = False
+        self._failure = ""
+        self._pauses.reset()
+        self._retry_at = -math.inf
+
+    async def call(self, call: Coroutine[Any, Any, T]) -> T:
+        """
+        Await a call of the server.
+
+        Raises:
+            StoreError: It failed, or was not made because one failed a moment ago.
+        """
+        now = clock.now()
+        if now < self._retry_at:
+            call.close()
+            left = self._retry_at - now
+            msg = f"{self._store.name} failed, and is asked again in {left:.1f} s: {self._failure}"
+            raise StoreError(msg, server=self._store.name)
+        if self._failing:  # the others wait for the answer to this one
+            self._retry_at = now + self._store.timeout
+        try:
+            answer = await call
+        except StoreError as error:
+            self.failed_calls += 1
+            if error.refused:  # the server is there: a key of another type, no memory
+                self.reset()
+                raise
+            self._failing = True
+            self._failure = str(error)
+            self._retry_at = clock.now() + self._pauses.next()
+            raise
+        if self._failing:
+            self.reset()
+        return answer
 
 
 class Renewals:

@@ -41,8 +41,17 @@ from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
 from mtaio.redis import _store as stores
 from mtaio.redis._codec import JSON, Codec, check_codec, encoded
-from mtaio.redis._far import Confirmations, FarTier, Found, Notice, Queries, Query, Renewals
-from mtaio.redis._outage import Breaker, Outage
+from mtaio.redis._far import (
+    Breaker,
+    Confirmations,
+    FarTier,
+    Found,
+    Notice,
+    Queries,
+    Query,
+    Renewals,
+)
+from mtaio.redis._outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

@@ -13,14 +13,12 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot, AdaptiveStatistics
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
+    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState, BreakerStatistics
     from mtaio.resilience._budget import Budget
-    from mtaio.resilience._circuit import BreakerState
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge, HedgeStatistics
     from mtaio.resilience._order import OrderWarning
-    from mtaio.resilience._part import Call, Next, Part
-    from mtaio.resilience._pipeline import Pipeline
+    from mtaio.resilience._pipeline import Call, Next, Part, Pipeline
     from mtaio.resilience._retry import Retry
     from mtaio.resilience._statistics import (
         BudgetStatistics,
@@ -60,14 +58,17 @@ if not TYPE_CHECKING:  # which would then believe every name
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerStatistics"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerChange",
+                "BreakerState",
+                "BreakerStatistics",
+            ),
             "mtaio.resilience._budget": ("Budget",),
-            "mtaio.resilience._circuit": ("BreakerState",),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
             "mtaio.resilience._order": ("OrderWarning",),
-            "mtaio.resilience._part": ("Call", "Next", "Part"),
-            "mtaio.resilience._pipeline": ("Pipeline",),
+            "mtaio.resilience._pipeline": ("Call", "Next", "Part", "Pipeline"),
             "mtaio.resilience._retry": ("Retry",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.statistics import snapshot
-from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
@@ -25,9 +23,9 @@ from mtaio.resources import (
 )
 
 if TYPE_CHECKING:
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next, Part
 
-__all__ = ["as_part"]
+__all__ = ["adapter_of"]
 
 
 class _Adapter:
@@ -213,16 +211,10 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 )
 
 
-def as_part(given: object) -> Part:
-    """Return ``given`` if it is a part, or else a part that wraps it."""
+def adapter_of(given: object) -> Part | None:
+    """Return a part that wraps ``given``; None if it is none of those that need one."""
     for cls, adapter in _ADAPTERS:
         if isinstance(given, cls):
             part: Part = adapter(given)
             return part
-    if isinstance(given, Part) and not isinstance(given, type):
-        return given
-    msg = (
-        f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts of "
-        f"mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
-    )
-    raise TypeError(msg)
+    return None

@@ -20,16 +20,15 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
-from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._estimate import LimitEstimator
-from mtaio.resilience._part import is_outcome
+from mtaio.resilience._part import decorate_through, is_outcome
 from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
 

@@ -2,8 +2,11 @@
 No more calls to a service that fails, until a few probe calls have shown that it works again.
 
 Promise: half-open, exactly ``half_open`` calls get through, however many come; a cancelled call is
-not an outcome, and gives its place to another; an open breaker refuses at once.
-Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer.
+not an outcome, and gives its place to another; an open breaker refuses at once. An outcome counts
+only in the state in which its call was let through, so that an answer from before says nothing
+about the service now.
+Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer. The outcomes
+of the last calls are the bits of one int.
 
 What counts as an outcome, and why it counts calls, not seconds: docs/en/design/resilience.md.
 """
@@ -14,25 +17,35 @@ import math
 import reprlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience._circuit import BreakerState, Circuit, Rules
-from mtaio.resilience._decorating import decorate_through
-from mtaio.resilience._part import is_outcome
+from mtaio.resilience._part import decorate_through, is_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
 
-__all__ = ["Breaker", "BreakerChange", "BreakerStatistics"]
+__all__ = ["Breaker", "BreakerChange", "BreakerState", "BreakerStatistics"]
+
+
+class BreakerState(StrEnum):
+    """Whether a breaker lets calls through."""
+
+    CLOSED = "closed"
+    """All of them."""
+    OPEN = "open"
+    """None."""
+    HALF_OPEN = "half-open"
+    """A few, whose outcomes decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,156 @@ class BreakerChange:
     """The state after it."""
     error: Exception | None
     """The failure that opened it; None for any other change."""
+
+
+class _Rules(NamedTuple):
+    """When a circuit opens, and how it closes again."""
+
+    failure_ratio: float
+    window: int
+    min_calls: int
+    open_for: float
+    half_open: int
+
+
+class _Circuit:
+    """
+    The state for one key.
+
+    Args:
+        rules: When it opens and closes.
+        key: The key, for `changed`.
+        changed: Called with the circuit, the state before and the error after each change.
+    """
+
+    # Invariants:
+    # - _outcomes has a bit for each of the last `_seen` calls of this period, 1 for a failure, the
+    #   lowest for the latest; they are `_most` at most: the window, or what may probe;
+    # - each change of the state begins another period, in which no earlier call's outcome counts;
+    # - half-open, _free + calls under way + outcomes == half_open: hence all have been seen when
+    #   _seen has come to _most;
+    # - `clean` says that a success would change nothing: closed, and a full window without failure.
+    __slots__ = (
+        "_changed",
+        "_free",
+        "_most",
+        "_outcomes",
+        "_rules",
+        "_seen",
+        "clean",
+        "key",
+        "period",
+        "reason",
+        "state",
+        "timed_by",
+        "until",
+    )
+
+    def __init__(
+        self,
+        rules: _Rules,
+        key: Hashable,
+        changed: Callable[[_Circuit, BreakerState, Exception | None], object],
+    ) -> None:
+        self._rules = rules
+        self._changed = changed
+        self._outcomes = 0
+        self._seen = 0
+        self._most = rules.window
+        self._free = 0
+        self.key = key
+        self.state: BreakerState = BreakerState.CLOSED
+        self.period: int = 0
+        self.clean: bool = False
+        self.until: float = math.inf
+        """When an open circuit lets a call through again."""
+        self.timed_by: clock.Tells = clock.REAL
+        """The clock of ``until``."""
+        self.reason: str = ""
+        """Why it is open, for messages."""
+
+    def admit(self) -> bool:
+        """Return whether a call may go through, and give it a place; not called while closed."""
+        if self.state is BreakerState.OPEN:
+            if clock.catch_up(self) < self.until:
+                return False
+            self._free = self._rules.half_open
+            self._change(BreakerState.HALF_OPEN)
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    def succeed(self, period: int) -> None:
+        """Count a success of a call that was let through in ``period``."""
+        if period != self.period:
+            return
+        self._count(failed=0)
+        if self.state is BreakerState.HALF_OPEN and self._seen == self._most:
+            self.close()
+
+    def fail(self, period: int, error: Exception) -> None:
+        """Count a failure of a call that was let through in ``period``."""
+        if period != self.period:
+            return
+        self._count(failed=1)
+        rules = self._rules
+        failures = self._outcomes.bit_count()
+        if self.state is BreakerState.CLOSED:
+            calls, due = self._seen, self._seen >= rules.min_calls
+            text = f"{failures} of the last {calls} calls failed"
+        else:
+            calls, due = rules.half_open, True
+            text = f"{failures} of {self._seen} calls that were to probe it failed"
+        if due and failures / calls >= rules.failure_ratio:
+            self._open(rules.open_for, f"{text}, the latest with {type(error).__name__}", error)
+        elif self.state is BreakerState.HALF_OPEN and self._seen == self._most:
+            self.close()
+
+    def give_back(self, period: int) -> None:
+        """Give back the place of a call that was let through in ``period``: it has no outcome."""
+        if period == self.period and self.state is BreakerState.HALF_OPEN:
+            self._free += 1
+
+    def force_open(self) -> None:
+        """Open it until it is closed by hand."""
+        self._open(math.inf, "open() was called", None)
+
+    def close(self) -> None:
+        """Close it, and forget every outcome."""
+        self._change(BreakerState.CLOSED)
+
+    def left(self) -> float:
+        """Return in how many seconds an open circuit lets a call through again."""
+        return max(self.until - clock.now_by(self.timed_by), 0.0)
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self.until += seconds
+
+    def retire(self) -> None:
+        """Let no outcome count any more: the circuit is forgotten."""
+        self.period += 1
+
+    def _count(self, *, failed: int) -> None:
+        most = self._most
+        self._outcomes = (self._outcomes << 1 | failed) & ((1 << most) - 1)
+        self._seen = min(self._seen + 1, most)
+        self.clean = not self._outcomes and self._seen == most and self.state is BreakerState.CLOSED
+
+    def _open(self, seconds: float, reason: str, error: Exception | None) -> None:
+        self.until = clock.catch_up(self) + seconds
+        self.reason = reason
+        self._change(BreakerState.OPEN, error)
+
+    def _change(self, state: BreakerState, error: Exception | None = None) -> None:
+        before, self.state = self.state, state
+        self.period += 1
+        self._outcomes = self._seen = 0
+        probing = state is BreakerState.HALF_OPEN
+        self._most = self._rules.half_open if probing else self._rules.window
+        self.clean = False
+        self._changed(self, before, error)
 
 
 @uncopied
@@ -203,12 +366,12 @@ class Breaker:
             )
         if on_change is not None:
             _check_listener(on_change)
-        self._rules = Rules(failure_ratio, window, min_calls, open_for, half_open)
+        self._rules = _Rules(failure_ratio, window, min_calls, open_for, half_open)
         self._on = on
         self._max_keys = max_keys
         self._on_change = on_change
         self._name = name
-        self._circuits: OrderedDict[Hashable, Circuit] = OrderedDict()
+        self._circuits: OrderedDict[Hashable, _Circuit] = OrderedDict()
         self._only = self._new_circuit(None) if max_keys is None else None
         self._open = 0
         self._half_open = 0
@@ -314,7 +477,7 @@ class Breaker:
 
         return run
 
-    def _failed_with(self, error: BaseException, circuit: Circuit, period: int) -> None:
+    def _failed_with(self, error: BaseException, circuit: _Circuit, period: int) -> None:
         """Count the outcome of a call that raised."""
         if not is_outcome(error):
             self._undecided += 1
@@ -332,7 +495,7 @@ class Breaker:
         else:
             circuit.succeed(period)
 
-    async def _refuse(self, circuit: Circuit) -> None:
+    async def _refuse(self, circuit: _Circuit) -> None:
         """Raise the error for a call that is not let through."""
         left = 0.0
         if circuit.state is BreakerState.HALF_OPEN:
@@ -349,17 +512,17 @@ class Breaker:
             await checkpoint()
         raise BreakerOpenError(msg, retry_after=left, name=self._name)
 
-    def _new_circuit(self, key: Hashable) -> Circuit:
-        return Circuit(self._rules, key, self._changed)
+    def _new_circuit(self, key: Hashable) -> _Circuit:
+        return _Circuit(self._rules, key, self._changed)
 
-    def _meant(self, key: Hashable) -> Circuit:
+    def _meant(self, key: Hashable) -> _Circuit:
         """Return the state to change by hand."""
         if key is None and self._only is None:
             msg = f"{self!r} has a state for each key. Say which one to change: key=..."
             raise ValueError(msg)
         return self._only or self._circuit_of(key)
 
-    def _circuit_of(self, key: Hashable) -> Circuit:
+    def _circuit_of(self, key: Hashable) -> _Circuit:
         """Return the state for a key; make it if there is none."""
         circuits = self._circuits
         circuit = circuits.get(key)
@@ -379,7 +542,7 @@ class Breaker:
         elif state is BreakerState.HALF_OPEN:
             self._half_open += by
 
-    def _changed(self, circuit: Circuit, before: BreakerState, error: Exception | None) -> None:
+    def _changed(self, circuit: _Circuit, before: BreakerState, error: Exception | None) -> None:
         """Count a change of the state, and report it."""
         if circuit.state is before:
             return  # it was set by hand to what it was

@@ -15,13 +15,13 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import snapshot
-from mtaio.resilience._decorating import decorate_through
+from mtaio.resilience._part import decorate_through
 from mtaio.resilience._statistics import FallbackStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Fallback"]
 

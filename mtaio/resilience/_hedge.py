@@ -20,12 +20,12 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.resilience._budget import Budget
-from mtaio.resilience._decorating import decorate_through
+from mtaio.resilience._part import decorate_through
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
 
 if TYPE_CHECKING:
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Hedge", "HedgeStatistics"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtaio.resilience._part import Part
+    from mtaio.resilience._pipeline import Part
 
 __all__ = ["OrderWarning", "check_order"]
 

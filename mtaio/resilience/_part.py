@@ -1,23 +1,28 @@
 """
-What a pipeline is made of: parts, each of which wraps the parts inside it.
+What the parts of a pipeline have in common: what they count, and how each is a decorator.
 
-Promise: a part is an object with ``wrap``, and nothing else is required. It is wrapped once, when
-the pipeline is made; a call then runs through plain coroutines, one for each part.
+Promise: a cancellation is not an outcome, nor is a refusal by something inside. ``@Timeout(1)``
+above a function is a pipeline of that part alone: the state is the part's, as in any pipeline, and
+the function keeps its name, signature and types.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeGuard, TypeVar, overload
 
 from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import BreakerOpenError, LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
-__all__ = ["REFUSALS", "Call", "Next", "Part", "is_outcome"]
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+
+__all__ = ["REFUSALS", "decorate_through", "is_outcome"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 REFUSALS: Final = (LimitError, BreakerOpenError)
 """What a call raises that a part refuses: it says nothing about what is called."""
@@ -29,91 +34,34 @@ def is_outcome(error: BaseException) -> TypeGuard[Exception]:
     return isinstance(error, Exception) and not accepts(REFUSALS, error) and not is_cancelled()
 
 
-class Call:
+@overload
+def decorate_through(part: object, fn: Descriptor, /) -> Descriptor: ...
+@overload
+def decorate_through(part: object, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+@overload
+def decorate_through(
+    part: object, /, *, key: Callable[..., Hashable] | None = ...
+) -> Decorator: ...
+def decorate_through(
+    part: Any, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None
+) -> Any:
     """
-    One call on its way through a pipeline. It does not change: a part may pass it on many times.
+    Decorate an async function or method so that each call goes through this part.
+
+    The same as ``Pipeline(part)`` does: see `Pipeline.__call__`. For several parts make a pipeline.
 
     Args:
-        fn: The function to call and await.
-        args: Its arguments.
-        key: What the call is for, for parts that keep a state for each key; None if not given.
+        part: The part: this is its method ``__call__``.
+        fn: The function.
+        key: Called with the arguments of each call; returns its key.
+
+    Returns:
+        The decorated function, or a decorator that makes it.
+
+    Raises:
+        TypeError: What is decorated is not an async function, or ``key`` cannot be called.
     """
+    from mtaio.resilience._pipeline import Pipeline  # noqa: PLC0415 - it loads all limiters
 
-    __slots__ = ("args", "fn", "key")
-
-    def __init__(
-        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], key: Hashable = None
-    ) -> None:
-        self.fn: Callable[..., Awaitable[Any]] = fn
-        self.args: tuple[Any, ...] = args
-        self.key: Hashable = key
-
-    def __repr__(self) -> str:
-        return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
-
-
-Next: TypeAlias = Callable[[Call], Awaitable[Any]]
-"""What is inside a part: the next part, or the call of the function itself."""
-
-
-@runtime_checkable
-class Part(Protocol):
-    """
-    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
-
-    A class of your own is a part if it has `wrap`. It may also have
-
-    - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
-      ``"limiter"``: the rules for the order of parts then apply to it;
-    - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
-      it, which it sees as an error and not as a cancellation;
-    - ``needs_key``, True if calls without a ``key`` are to be refused;
-    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
-      the pipeline's statistics;
-    - ``__str__``, which is shown when the pipeline is printed.
-
-    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
-    failure nor retried, and whatever was taken for the call is given back.
-
-    Example:
-        ```python
-        import anyio
-
-        from mtaio.resilience import Call, Next, Pipeline, Timeout
-
-
-        class Failures:
-            def wrap(self, then: Next) -> Next:
-                async def run(call: Call) -> object:
-                    try:
-                        return await then(call)
-                    except Exception as error:  # and not BaseException, which a cancellation is
-                        print(f"{call.fn.__name__}{call.args}: {error}")
-                        raise
-
-                return run
-
-
-        api = Pipeline(Failures(), Timeout(0.1))
-
-
-        async def main() -> None:
-            try:
-                await api.call(anyio.sleep, 1)
-            except TimeoutError:
-                print("no answer")
-
-
-        if __name__ == "__main__":
-            anyio.run(main)
-        ```
-    """
-
-    def wrap(self, then: Next) -> Next:
-        """
-        Return an async function that does the part's work around ``then``.
-
-        Called once for each pipeline that the part is in. The part's state belongs to the part, so
-        that one part in two pipelines is shared between them.
-        """
-        ...
+    pipeline: Any = Pipeline(part)
+    return pipeline(fn, key=key)

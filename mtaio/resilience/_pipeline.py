@@ -3,7 +3,8 @@ One call through several parts: fallback, timeouts, retry, breaker, hedge, limit
 
 Promise: the parts act in the order in which they are given, outermost first, and orders that cannot
 work are refused when the pipeline is made. A cancellation is not an outcome: no part counts,
-retries or hedges it, and whatever was taken for the call is given back.
+retries or hedges it, and whatever was taken for the call is given back. A part is an object with
+``wrap``, and nothing else is required.
 Cost: one coroutine for each part, made of closures when the pipeline is made; no tasks (a hedge
 starts some), nothing to close.
 """
@@ -12,21 +13,31 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import CoroutineType, MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    overload,
+    runtime_checkable,
+)
 
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio.resilience._adapters import as_part
+from mtaio.resilience._adapters import adapter_of
 from mtaio.resilience._order import check_order
-from mtaio.resilience._part import Call, Next, Part
 from mtaio.resilience._statistics import PipelineStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Hashable
 
     from mtaio.resilience._retry import Retry
     from mtaio.resources import (
@@ -37,7 +48,7 @@ if TYPE_CHECKING:
         TimeoutManager,
     )
 
-__all__ = ["Pipeline"]
+__all__ = ["Call", "Next", "Part", "Pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +56,96 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class Call:
+    """
+    One call on its way through a pipeline. It does not change: a part may pass it on many times.
+
+    Args:
+        fn: The function to call and await.
+        args: Its arguments.
+        key: What the call is for, for parts that keep a state for each key; None if not given.
+    """
+
+    __slots__ = ("args", "fn", "key")
+
+    def __init__(
+        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], key: Hashable = None
+    ) -> None:
+        self.fn: Callable[..., Awaitable[Any]] = fn
+        self.args: tuple[Any, ...] = args
+        self.key: Hashable = key
+
+    def __repr__(self) -> str:
+        return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
+
+
+Next: TypeAlias = Callable[[Call], Awaitable[Any]]
+"""What is inside a part: the next part, or the call of the function itself."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """
+    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
+
+    A class of your own is a part if it has `wrap`. It may also have
+
+    - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
+      ``"limiter"``: the rules for the order of parts then apply to it;
+    - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
+      it, which it sees as an error and not as a cancellation;
+    - ``needs_key``, True if calls without a ``key`` are to be refused;
+    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
+      the pipeline's statistics;
+    - ``__str__``, which is shown when the pipeline is printed.
+
+    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
+    failure nor retried, and whatever was taken for the call is given back.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Call, Next, Pipeline, Timeout
+
+
+        class Failures:
+            def wrap(self, then: Next) -> Next:
+                async def run(call: Call) -> object:
+                    try:
+                        return await then(call)
+                    except Exception as error:  # and not BaseException, which a cancellation is
+                        print(f"{call.fn.__name__}{call.args}: {error}")
+                        raise
+
+                return run
+
+
+        api = Pipeline(Failures(), Timeout(0.1))
+
+
+        async def main() -> None:
+            try:
+                await api.call(anyio.sleep, 1)
+            except TimeoutError:
+                print("no answer")
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    def wrap(self, then: Next) -> Next:
+        """
+        Return an async function that does the part's work around ``then``.
+
+        Called once for each pipeline that the part is in. The part's state belongs to the part, so
+        that one part in two pipelines is shared between them.
+        """
+        ...
 
 
 class Pipeline:
@@ -129,7 +230,7 @@ class Pipeline:
             msg = "a Pipeline without parts does nothing. Pass at least one, such as Timeout(5)."
             raise ValueError(msg)
         self._given = parts
-        self._parts = tuple(as_part(each) for each in parts)
+        self._parts = tuple(_as_part(each) for each in parts)
         check_order(self._parts, parts)
         pairs = zip(parts, self._parts, strict=True)
         keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
@@ -303,3 +404,17 @@ async def _call_function(call: Call) -> Any:
         raise_failure(error, call.fn)
         raise
     raise unawaitable_error(call.fn, result, "call")
+
+
+def _as_part(given: object) -> Part:
+    """Return ``given`` if it is a part, or else a part that wraps it."""
+    part = adapter_of(given)
+    if part is not None:
+        return part
+    if isinstance(given, Part) and not isinstance(given, type):
+        return given
+    msg = (
+        f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts of "
+        f"mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
+    )
+    raise TypeError(msg)

@@ -18,14 +18,14 @@ from mtaio._internal import clock, loops
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio._internal.deadlines import Alarm
 from mtaio._internal.filters import Filter, accepts
 from mtaio._internal.notes import note
-from mtaio.resilience._alarm import Alarm
 from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
     from mtaio.resilience._budget import Budget
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
     from mtaio.resilience._quantile import Quantile
 
 __all__ = ["Hedging", "Race"]

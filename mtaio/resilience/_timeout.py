@@ -18,15 +18,14 @@ import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.clock import loop_deadline, now
-from mtaio._internal.deadlines import Deadline, current
+from mtaio._internal.deadlines import Alarm, Deadline, current
 from mtaio._internal.statistics import snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resilience._alarm import Alarm
-from mtaio.resilience._decorating import decorate_through
+from mtaio.resilience._part import decorate_through
 from mtaio.resources import TimeoutStatistics
 
 if TYPE_CHECKING:
-    from mtaio.resilience._part import Call, Next
+    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Timeout"]
 
