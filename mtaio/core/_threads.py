@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections import deque
+from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -264,7 +265,8 @@ async def run_in_thread(
         raise
     finally:
         thread.leave()
-        CURRENT.reset(token)
+        with suppress(ValueError):  # the garbage collector closes it in any context
+            CURRENT.reset(token)
 
 
 def _warn_of_awaitable(call: partial[Any]) -> None:

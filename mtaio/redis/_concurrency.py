@@ -341,12 +341,7 @@ class RedisConcurrencyLimiter:
         """
         checks.timeout("timeout", timeout)
         asked = clock.now()
-        lease = None
-        if timeout:
-            with anyio.move_on_after(timeout):
-                lease = await self._wait(once=False)
-        else:
-            lease = await self._wait(once=timeout == 0)
+        lease = await self._wait(once=timeout == 0, timeout=timeout or None)
         if lease is not None:
             return lease
         what = f"{self!r} had no free slot within {timeout} s"
@@ -490,8 +485,8 @@ class RedisConcurrencyLimiter:
 
     # The queue
 
-    async def _wait(self, *, once: bool) -> Lease | None:
-        """Wait in the queue; return None if ``once`` and no slot was free."""
+    async def _wait(self, *, once: bool, timeout: float | None = None) -> Lease | None:
+        """Wait in the queue; None if no slot was free: at ``once``, or within ``timeout``."""
         if self._server.attach(self):
             self._begin()  # what was held in another event loop is gone
         if self._server.failure is not None and self._on_failure == "open":
@@ -501,7 +496,14 @@ class RedisConcurrencyLimiter:
         request = _Request(once=once, stays=not once and self._room(len(self._queue)) > 0)
         waiter = self._join(request)
         try:
-            await waiter
+            if timeout is None:
+                await waiter
+            else:
+                with anyio.move_on_after(timeout) as scope:
+                    await waiter
+                if scope.cancelled_caught:
+                    self._leave(waiter, request)
+                    return None
         except BaseException:
             self._cancelled += 1
             self._leave(waiter, request)

@@ -739,6 +739,8 @@ class RedisRateLimiter:
         if wait > request.deadline - now and request.lacks > len(self._stock):
             request.late = wait
             first.wake()
+        if not self._queue.waiters or 0 < self._lacking() < lacking:
+            return  # that one has left during the call, and the next needs fewer
         self._refused = lacking
         await self._server.sleep(now + wait - self._ahead)
         self._refused = math.inf

@@ -420,12 +420,26 @@ class ConcurrencyLimiter:
         self._max_wait_seconds = max(self._max_wait_seconds, seconds)
 
     async def _wait_within(self, timeout: float) -> None:
-        """Wait for so many seconds at most."""
+        """Wait for so many seconds at most, in the queue, which is ready for it."""
+        asked = self._queue.time()
+        waiter = self._queue.join(None)
+        if self._in_use < self._capacity:  # as in `acquire`; with a slot, no time runs out
+            self._in_use += 1
+            self._queue.leave(waiter)
+            await self._yield_with_slot()
+            return
         with anyio.move_on_after(timeout) as scope:
-            await self.acquire()
+            try:
+                await waiter
+            except BaseException:
+                self._cancelled += 1
+                if self._queue.leave(waiter):
+                    self.release()
+                raise
         if scope.cancelled_caught:
-            self._cancelled -= 1  # as which `acquire` has counted it
+            self._cancelled -= 1  # it has timed out
             raise self._timeout_error(timeout, scope.deadline)
+        self._count_wait(self._queue.time() - asked)
 
     async def _yield_with_slot(self) -> None:
         """Let others run, after a slot was taken, so that no task can overtake this one."""

@@ -95,3 +95,74 @@ def test_a_guest_waits_in_its_own_loop() -> None:
 
     asyncio.run(main())
     assert limiter.statistics().in_use == 0
+
+
+def test_a_host_is_another_loop_than_its_guest() -> None:
+    """It is refused while tasks of the guest wait; what it gives back wakes them in their loop."""
+    limiter = ConcurrencyLimiter(1)
+    refused: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+
+        async def guest() -> None:
+            with anyio.fail_after(5):
+                await limiter.acquire()
+                asyncio.run_coroutine_threadsafe(host(), loop)  # it has the guest's context
+                await limiter.acquire()
+            limiter.release()
+
+        async def host() -> None:
+            try:
+                await limiter.acquire()
+            except RuntimeError as error:
+                refused.append(str(error))
+            limiter.release()
+
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        (await done).unwrap()
+        async with limiter:
+            with pytest.raises(TimeoutError):
+                await limiter.acquire(timeout=0.01)
+
+    asyncio.run(main())
+    assert [text.split("> ")[1][:34] for text in refused] == ["has tasks of another running event"]
+    assert limiter.statistics().in_use == 0
+
+
+def test_a_host_s_task_with_the_context_of_its_guest() -> None:
+    """A load that a task of the guest's wants is not joined by a task that it has started there."""
+    cache: TTLCache[str] = TTLCache(60)
+
+    async def main() -> tuple[str, str]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        answers: list[asyncio.Task[str]] = []
+
+        async def load_there() -> str:
+            await asyncio.sleep(0)
+            return "host"
+
+        async def load() -> str:
+            answers.append(loop.create_task(cache.get_or_set("key", load_there)))
+            await trio.sleep(0.05)
+            return "guest"
+
+        async def guest() -> str:
+            await cache.get_or_set("other", lambda: trio.sleep(0))  # notes the loop
+            return await cache.get_or_set("key", load)
+
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        first = (await done).unwrap()
+        return first, await answers[0]
+
+    assert asyncio.run(main()) == ("guest", "host")

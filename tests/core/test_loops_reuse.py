@@ -108,6 +108,29 @@ def test_throwing_away_an_abandoned_block_disturbs_no_other() -> None:
     gc.collect()
 
 
+@pytest.mark.parametrize("threads", [True, False])
+def test_closing_an_abandoned_call_in_another_context(threads: bool) -> None:  # noqa: FBT001 - a parameter
+    """The garbage collector does so, while other calls of the closed loop wait: it is no error."""
+    executor = TaskExecutor(1)
+
+    async def call() -> None:
+        if threads:
+            await executor.run_in_thread(lambda: asyncio.sleep(9))
+        else:
+            await executor.run(asyncio.sleep, 9)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
+    coroutines = [call(), call()]
+    tasks = [loop.create_task(each) for each in coroutines]
+    loop.run_until_complete(asyncio.sleep(0.2))
+    loop.close()
+    for each in coroutines:
+        each.close()
+    assert executor.statistics().in_use == 0
+    tasks.clear()
+
+
 async def test_submitting_from_another_loop_is_refused() -> None:
     """A block belongs to the loop that entered it; the error names the two ways out."""
     refused: list[str] = []

@@ -115,3 +115,27 @@ def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
     assert seen == [1, 1, 3, 3]
     assert emitter.statistics().dropped == 1  # the other one was being delivered
     del task
+
+
+def test_stream_that_is_closed_after_its_loop() -> None:
+    """Leaving it then is no error, though an emit was waiting for space in that loop."""
+    emitter = EventEmitter()
+
+    async def consume() -> None:
+        async with emitter.stream("a", max_buffer=1, overflow="block"):
+            await asyncio.sleep(9)
+
+    async def emit() -> None:
+        for number in range(2):
+            await emitter.emit("a", number)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
+    consumer = consume()
+    tasks = [loop.create_task(consumer), loop.create_task(emit())]
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert emitter.statistics().waiting == 1
+    loop.close()
+    consumer.close()
+    assert emitter.statistics().streams == 0
+    tasks.clear()

@@ -297,3 +297,51 @@ async def test_calls_from_threads() -> None:
         line.queue.call_there(line.queue.wake_next)
         assert len(line.queue) == 0
     assert line.woken == ["a", "b"]
+
+
+def test_a_closed_loop_wakes_nobody() -> None:
+    """Waking its tasks is no error, and they count as not woken, so that nothing is passed on."""
+    queue = WaitQueue[str]()
+
+    async def main() -> None:
+        queue.attach("it")
+        for name in "ab":
+            call = queue.wait(name)
+            calls.append((call, asyncio.ensure_future(call)))
+        await asyncio.sleep(0)
+
+    calls: list[tuple[Coroutine[Any, Any, None], asyncio.Task[None]]] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
+    loop.run_until_complete(main())
+    loop.close()
+    first, second = queue.waiters
+    assert not queue.wake(first)
+    assert not first.woken
+    assert not queue.wake_next()
+    assert not second.woken
+    for call, _ in calls:
+        call.close()
+
+
+def test_a_loop_that_refuses_to_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else asyncio refuses, such as a call in a wrong thread in debug mode, is raised."""
+    queue = WaitQueue[str]()
+
+    async def main() -> None:
+        queue.attach("it")
+        tasks.append(asyncio.ensure_future(queue.wait("a")))
+        await asyncio.sleep(0)
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        msg = "refused"
+        raise RuntimeError(msg)
+
+    tasks: list[asyncio.Task[None]] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # as above
+    loop.run_until_complete(main())
+    monkeypatch.setattr(loop, "call_soon", refuse)
+    with pytest.raises(RuntimeError, match=r"^refused"):
+        queue.wake_next()
+    loop.close()

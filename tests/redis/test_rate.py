@@ -344,21 +344,26 @@ async def test_several_tokens() -> None:
             await limiter.acquire(5)
 
 
-async def test_smaller_request_does_not_wait_for_a_larger_that_gave_up() -> None:
-    """When the first gives up, the server is asked for what the next needs."""
-    async with reserving_store(latency=0) as store:
+@pytest.mark.parametrize(
+    ("latency", "gives_up", "served"), [(0, 0.5, 0.5), (0.0625, 0.5, 0.5625), (0.0625, 0.1, 0.1875)]
+)
+async def test_smaller_request_does_not_wait_for_a_larger_that_gave_up(
+    latency: float, gives_up: float, served: float
+) -> None:
+    """When the first gives up, be it during a call, the server is asked for what the next needs."""
+    async with reserving_store(latency=latency) as store:
         limiter = RedisRateLimiter(store, "key", 1, burst=10)
         await limiter.acquire(9)
 
         async def large() -> None:
-            with anyio.move_on_after(0.5):
+            with anyio.CancelScope(deadline=gives_up):
                 await limiter.acquire(10)
 
         async with anyio.create_task_group() as group:
             group.start_soon(large)
             await settle()
             await limiter.acquire(1)
-            assert anyio.current_time() == 0.5
+            assert anyio.current_time() == served
 
 
 async def test_timeouts() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from mtaio import exceptions
 from mtaio._internal.checkpoints import FAST_CALLS
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -23,6 +24,7 @@ from tests.resources.moments import cancel_everywhere, modes
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from mtaio._internal.backend import Waiter
     from mtaio.testing import Victim
     from tests.resources.moments import Mode
 
@@ -686,6 +688,29 @@ def test_loop_that_ends_before_it_hands_a_slot_on(backend: str, *, wait: bool) -
     del waiter
     gc.collect()
     assert state(limiter) == (1, 0)
+
+
+@pytest.mark.parametrize("timeout", [None, 1e-30])
+async def test_slot_given_back_as_a_task_joins(
+    timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that sees nobody wait gives nothing to the task that is about to: it has a look."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.acquire_nowait()
+    join = WaitQueue[None].join
+
+    def join_late(queue: WaitQueue[None], payload: None) -> Waiter:
+        thread = threading.Thread(target=limiter.release)
+        thread.start()
+        thread.join()
+        return join(queue, payload)
+
+    monkeypatch.setattr(WaitQueue, "join", join_late)
+    await anyio.sleep(1)  # so the short timeout has run out as soon as it begins
+    await limiter.acquire(timeout=timeout)
+    statistics = limiter.statistics()
+    assert (statistics.in_use, statistics.waiting, statistics.acquired) == (1, 0, 2)
+    assert (statistics.timed_out, statistics.cancelled) == (0, 0)
 
 
 def test_used_without_a_loop() -> None:

@@ -61,7 +61,8 @@ class Waiter(Protocol):
         Wake the task; nothing happens if it does not wait.
 
         Returns:
-            Whether it will resume, or was woken already; False if its wait was cancelled.
+            Whether it will resume, or was woken already; False if its wait was cancelled, or its
+            loop was closed.
         """
         ...
 
@@ -179,4 +180,4 @@ def note_loop(loop: object) -> None:
     if hasattr(loop, "is_closed"):
         _known.set((loop, _modules["asyncio"]._get_running_loop, False))  # noqa: SLF001 - as `_asyncio` does
     else:
-        _known.set((loop, _modules["trio"].lowlevel.current_trio_token, True))
+        _known.set((loop, of(loop).asker(), True))

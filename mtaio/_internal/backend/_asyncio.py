@@ -128,7 +128,13 @@ class Waiter:
             return True
         if future.done():
             return not future.cancelled()
-        future.set_result(None)
+        try:
+            future.set_result(None)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._future = None  # the task never resumes: it was not woken
+            return False
         return True
 
     @property

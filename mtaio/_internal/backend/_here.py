@@ -20,6 +20,7 @@ __all__ = [
     "in_event_loop",
     "is_cancelled_natively",
     "is_guest_of_asyncio",
+    "is_in_asyncio",
     "running_clock",
     "task_name",
 ]
@@ -76,6 +77,11 @@ def is_guest_of_asyncio() -> bool:
     except (KeyError, AttributeError):  # pragma: no cover - it is there, or being imported
         pass
     return _trio_says("in_trio_task")
+
+
+def is_in_asyncio() -> bool:
+    """Return whether a loop of asyncio's runs in this thread, be it the host of a trio."""
+    return _asyncio_loop() is not None
 
 
 def _asyncio_loop() -> Any:

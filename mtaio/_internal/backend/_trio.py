@@ -7,9 +7,11 @@ The token of a loop is trio's own, which outlives its run.
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
+
+from mtaio._internal.backend._here import is_in_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
 
 def asker() -> Callable[[], object]:
     """Return what returns the running loop's token, or raises ``RuntimeError``."""
-    return trio.lowlevel.current_trio_token
+    return _current_loop
+
+
+def _current_loop() -> object:
+    # A run that is a guest of asyncio's is there for its host's tasks too: trio tells them its
+    # token, but wakes no task that they reschedule.
+    if _in_trio_task() or not is_in_asyncio():
+        return _current_token()
+    return None
+
+
+_in_trio_task: Final = trio.lowlevel.in_trio_task
+_current_token: Final = trio.lowlevel.current_trio_token
 
 
 def is_over(loop: trio.lowlevel.TrioToken) -> bool:
