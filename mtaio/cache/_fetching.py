@@ -535,8 +535,7 @@ class Fetcher:
         with self._lock.held:
             self._loads.waiting -= load.waiters > 0  # else its loop was given up, and with it this
         load.waiters -= 1
-        if load.waiting is not None:
-            load.waiting.pop(waiter, None)
+        (load.waiting or {}).pop(waiter, None)
         if dependent is not None:
             (load.dependents or {}).pop(dependent, None)
         if left and load.in_block and not load.is_over() and not is_awaited(load):

@@ -24,6 +24,7 @@ from mtaio.testing import Schedule, Victim, injections, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+    from pathlib import Path
 
 SETTINGS = Settings(drain_delay=2, shutdown_timeout=20)
 BUDGET = SETTINGS.shutdown
@@ -262,6 +263,16 @@ async def test_start_that_fails() -> None:
     assert diary.app.state == "stopped"
     with pytest.raises(OSError, match=r"^no such host$"):
         await diary.app.wait_closed()
+
+
+async def test_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Nothing has started, whether or not the application handles signals."""
+    settings = Settings(log_file=tmp_path / "missing" / "log")
+    for signals in (False, True):
+        app = Application(settings, probes=False, signals=signals, logging=True)
+        with pytest.raises(FileNotFoundError):
+            await app.start()
+        assert app.state == "new"
 
 
 async def test_resource_that_ends_by_itself() -> None:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import loops
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.testing import settle
 
@@ -245,6 +246,35 @@ def test_calls_where_the_loop_is_over(backend: str) -> None:
     assert called == [0]
     assert not queue.call_in_loop(called.clear)
     kept.clear()
+
+
+def test_the_next_loop_attaches_during_a_call(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is called as the next loop takes over is called there, and forgets none of its tasks."""
+    queue = WaitQueue[str]()
+    kept = left_behind(queue, backend)
+    kept.clear()
+    queue.forget()
+    called: list[list[str]] = []
+
+    async def main() -> None:
+        def attach_meanwhile(_: object) -> bool:
+            queue.attach(queue)
+            group.start_soon(queue.wait, "b")
+            return True
+
+        async with anyio.create_task_group() as group:
+            with monkeypatch.context() as patch:
+                patch.setattr(loops, "is_over", attach_meanwhile)
+                queue.call_there(lambda: called.append([*queue.waiters.values()]))
+            await checkpoint()
+            await checkpoint()
+            assert [*queue.waiters.values()] == ["b"]
+            assert queue.wake_next()
+
+    anyio.run(main, backend=backend)
+    assert called == [[]]
 
 
 def test_forget(backend: str) -> None:

@@ -222,6 +222,7 @@ async def test_slot_is_told_of_a_drop_that_raises_nothing() -> None:
     limiter = AdaptiveLimiter()
     for _ in range(3):
         async with limiter.slot() as slot:
+            assert repr(slot) == f"<AdaptiveSlot of {limiter!r}>"
             slot.drop()
     async with limiter.slot():
         pass
