@@ -76,7 +76,6 @@ class TTLCache(Generic[T]):
     Args:
         default_ttl: Seconds for which a value is kept unless it comes with its own; ``math.inf``
             for values that never expire, 0 to keep none.
-        *extra: Nothing: a second number has to be passed by name.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
         policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.

@@ -516,7 +516,7 @@ def test_a_hidden_tab_asks_seldom(tab: Tab) -> None:
 
 def test_counters_of_a_new_process_begin_again(tab: Tab) -> None:
     """A counter that falls makes a gap, never a negative rate."""
-    with Service() as service:
+    with Service(age=200) as service:  # as below: none is ever too old
         service.frozen = True
         history = service.stats(300)["history"]
         granted = history["values"]["rate_limiter.geocoder.granted"]
@@ -532,7 +532,7 @@ def test_counters_of_a_new_process_begin_again(tab: Tab) -> None:
 
 def test_pointer_and_keys_read_a_chart(tab: Tab) -> None:
     """Hovering or the arrow keys show the time and the value, in every chart the same moment."""
-    with Service(load=0.5) as service:
+    with Service(load=0.5, age=200) as service:  # the page shows 300 s, so none is ever too old
         service.frozen = True
         tab.goto(service.url)
         tab.wait(READY)

@@ -295,7 +295,11 @@ def test_hypothesis_on_async_tests(session: pytest.Pytester) -> None:
         session,
         """
         import anyio
+        import pytest
         from hypothesis import given, settings, strategies as st
+
+        # Of trio's generator, on Python 3.15.
+        pytestmark = pytest.mark.filterwarnings("ignore:It looks like .register_random. was passed")
 
         @settings(max_examples=10, database=None)
         @given(st.integers(1, 9))
