@@ -141,7 +141,7 @@ class Alarm:
         """Return whether its event loop is the one that runs here."""
         try:
             return self._ask() is self.loop
-        except RuntimeError:  # it is trio's, and another backend's runs
+        except RuntimeError:  # pragma: no cover - it is trio's, and another backend's runs
             return False
 
     def add(self, entry: Overdue, moment: float) -> None:

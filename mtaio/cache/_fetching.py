@@ -267,12 +267,9 @@ class Fetcher:
 
     def _decide(self, load: Load, *, refresh: bool, again: bool) -> tuple[Load | None, Any]:
         """Do as `_join`, in one step, under the lock."""
-        try:
-            with self._lock:
-                load.started = self._store.now()
-                joined, found, _lost = self._join(load, refresh=refresh, again=again)
-        except TypeError as error:
-            raise unhashable(load.key, error) from error
+        with self._lock:
+            load.started = self._store.now()
+            joined, found, _lost = self._join(load, refresh=refresh, again=again)
         return joined, found  # and drop what was lost, outside the lock
 
     def _join(

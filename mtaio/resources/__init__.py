@@ -34,7 +34,7 @@ __all__ = [
     "TimeoutStatistics",
 ]
 
-if not TYPE_CHECKING:  # which would then believe every name
+if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {

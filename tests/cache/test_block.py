@@ -13,7 +13,7 @@ import pytest
 from mtaio.cache import TTLCache
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import assert_quiescent, run, settle
-from tests.cache.loads import UNHASHABLE, Loader
+from tests.cache.loads import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,15 +252,6 @@ async def test_a_load_that_fails_when_its_block_is_left() -> None:
     assert cache.statistics().failed == 1
     assert len(cache) == 0
     assert_quiescent(cache)
-
-
-async def test_a_key_that_cannot_be_hashed_when_the_block_was_left() -> None:
-    """It is refused for that, as before and inside."""
-    cache: TTLCache[str] = TTLCache(10)
-    async with cache:
-        pass
-    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
-        await cache.get_or_set(UNHASHABLE, Loader())
 
 
 def turn(loop: asyncio.AbstractEventLoop, times: int) -> None:

@@ -268,7 +268,6 @@ def test_no_file_left_to_accept(tmp_path: Path) -> None:
                 client.connect((host, int(port)))
                 client.sendall(b"GET /livez HTTP/1.0\\r\\n\\r\\n")
                 assert refused.wait(20)
-                print(probes.statistics().connections)
                 for each in taken:
                     os.close(each)
                 print(client.recv(100)[:15])
@@ -276,7 +275,7 @@ def test_no_file_left_to_accept(tmp_path: Path) -> None:
 
         run(main)
         """
-    assert run(program, "asyncio", tmp_path) == "0\nb'HTTP/1.1 200 OK'\n"
+    assert run(program, "asyncio", tmp_path) == "b'HTTP/1.1 200 OK'\n"
 
 
 @posix

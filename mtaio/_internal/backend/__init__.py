@@ -170,7 +170,7 @@ def known_loop() -> object:
             # Without trio nobody is its guest: that costs one look into a dict.
             if ask() is loop and (is_trio or "trio" not in _modules or not is_guest_of_asyncio()):
                 return loop
-        except RuntimeError:  # it is trio's, and this is not trio
+        except RuntimeError:  # pragma: no cover - it is trio's, in a context copied out of it
             pass
     return None
 
