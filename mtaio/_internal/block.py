@@ -182,12 +182,7 @@ class OwnedBlock:
 
     def is_current(self) -> bool:
         """Return whether its event loop is running here."""
-        if self._process != os.getpid():
-            return False
-        try:
-            return self._ask() is self.loop
-        except RuntimeError:  # it is trio's, and another backend's runs
-            return False
+        return self._process == os.getpid() and self._ask() is self.loop
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if the running task is not the one that entered."""

@@ -139,10 +139,7 @@ class Alarm:
 
     def is_here(self) -> bool:
         """Return whether its event loop is the one that runs here."""
-        try:
-            return self._ask() is self.loop
-        except RuntimeError:  # pragma: no cover - it is trio's, and another backend's runs
-            return False
+        return self._ask() is self.loop
 
     def add(self, entry: Overdue, moment: float) -> None:
         """Call ``entry`` at ``moment``, by `clock.now`, or later, after those before it."""

@@ -43,7 +43,7 @@ def asker_of(loop: object) -> Callable[[], object]:
     """
     Return a function that tells fast whether ``loop``, returned by `current_loop`, runs here.
 
-    It returns ``loop`` if so. Else it returns another, None, or raises ``RuntimeError``.
+    It returns ``loop`` if so, else another one or None.
     """
     return backend.of(loop).asker()
 

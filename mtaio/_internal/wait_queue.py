@@ -188,10 +188,7 @@ class WaitQueue(Generic[T]):
 
     def runs_here(self) -> bool:
         """Return whether the queue's loop runs in this thread, also in a callback of it."""
-        try:
-            return self._ask() is self._loop
-        except RuntimeError:  # trio's answer where it does not run
-            return False
+        return self._ask() is self._loop
 
     def is_over(self) -> bool:
         """Return whether there are waiters, but of a loop that is over. From any thread."""

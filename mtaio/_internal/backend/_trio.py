@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def asker() -> Callable[[], object]:
-    """Return what returns the running loop's token, or raises ``RuntimeError``."""
+    """Return what returns the running loop's token or None."""
     return _current_loop
 
 
@@ -27,7 +27,10 @@ def _current_loop() -> object:
     # A run that is a guest of asyncio's is there for its host's tasks too: trio tells them its
     # token, but wakes no task that they reschedule.
     if _in_trio_task() or not is_in_asyncio():
-        return _current_token()
+        try:
+            return _current_token()
+        except RuntimeError:  # trio does not run here
+            return None
     return None
 
 
