@@ -29,6 +29,13 @@ LOOPS: dict[str, dict[str, Any]] = {
 OURS = "mtaio"
 
 
+def expect(held: bool, promise: str) -> None:  # noqa: FBT001 - reads as a statement
+    """Raise if a contender was fast because it did something else."""
+    if not held:
+        msg = f"the contender should have {promise}"
+        raise RuntimeError(msg)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest, Figure
-from benchmarks.rate_limiter import cancel_crowd, enter_each, expect, per_call
+from benchmarks._harness import OURS, Contest, Figure, expect
+from benchmarks.rate_limiter import cancel_crowd, enter_each, per_call
 from mtaio.resources import ConcurrencyLimiter
 
 CROWD = 10_000

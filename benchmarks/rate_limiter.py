@@ -12,7 +12,7 @@ import anyio
 import sniffio
 import trio
 
-from benchmarks._harness import OURS, Contest, Figure
+from benchmarks._harness import OURS, Contest, Figure, expect
 from mtaio.exceptions import RateLimitError
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
@@ -31,13 +31,6 @@ AIOLIMITER = "aiolimiter"
 def per_call(started: float, calls: int = CALLS) -> float:
     """Return the microseconds each of the calls took."""
     return (time.perf_counter() - started) / calls * 1e6
-
-
-def expect(held: bool, promise: str) -> None:  # noqa: FBT001 - reads as a statement
-    """Raise if the limiter was fast because it did something else."""
-    if not held:
-        msg = f"the limiter should have {promise}"
-        raise RuntimeError(msg)
 
 
 async def await_each(call: Callable[[], Awaitable[object]]) -> float:

@@ -15,8 +15,7 @@ import anyio
 import trio.testing
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest
-from benchmarks.rate_limiter import expect
+from benchmarks._harness import OURS, Contest, expect
 from mtaio.testing import explore, run
 
 if TYPE_CHECKING:

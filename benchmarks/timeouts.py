@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest
-from benchmarks.rate_limiter import expect, per_call
+from benchmarks._harness import OURS, Contest, expect
+from benchmarks.rate_limiter import per_call
 from mtaio.resources import TimeoutManager
 
 if TYPE_CHECKING:

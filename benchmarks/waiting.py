@@ -14,11 +14,9 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sniffio
-import trio
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest
-from benchmarks.rate_limiter import expect
+from benchmarks._harness import OURS, Contest, expect
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
 
 if TYPE_CHECKING:
@@ -46,6 +44,8 @@ class Taken(Protocol):
 def semaphore(slots: int = 0) -> Any:
     """Return the semaphore of the loop that runs here."""
     if sniffio.current_async_library() == "trio":
+        import trio  # noqa: PLC0415 - programs on asyncio are without it
+
         return trio.Semaphore(slots)
     return asyncio.Semaphore(slots)
 
@@ -69,6 +69,8 @@ async def crowd(
     gc.disable()  # which would be run for the number of objects, whoever has made them
     try:
         if sniffio.current_async_library() == "trio":
+            import trio  # noqa: PLC0415
+
             async with trio.open_nursery() as nursery:
                 for _ in range(count):
                     nursery.start_soon(acquire)
@@ -135,6 +137,8 @@ async def through(slots: Any) -> float:
 
     started = time.process_time()
     if sniffio.current_async_library() == "trio":
+        import trio  # noqa: PLC0415
+
         async with trio.open_nursery() as nursery:
             for _ in range(FEW):
                 nursery.start_soon(work)
@@ -154,6 +158,8 @@ async def let_go(taken: Taken, release: Callable[[], None]) -> float:
         release()
 
     if sniffio.current_async_library() == "trio":
+        import trio  # noqa: PLC0415
+
         async with trio.open_nursery() as nursery:
             for _ in range(FEW):
                 nursery.start_soon(taken.acquire)

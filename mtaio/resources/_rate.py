@@ -570,12 +570,13 @@ class RateLimiter:
 
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
+        tally = self._tally
         if isinstance(error, RateLimitError):
-            self._tally.rejected += 1
+            tally.rejected += 1
         else:
-            self._tally.cancelled += 1
-        if isinstance(error, GeneratorExit):
-            self._forget_finished()  # closed with its loop: there may be no task left to wake
+            tally.cancelled += 1
+            if isinstance(error, GeneratorExit):
+                self._forget_finished()  # closed with its loop: there may be no task left to wake
         self._leave(waiter, tokens)
 
     async def _sleep_until(self, until: float, waiter: Waiter) -> float:
@@ -646,13 +647,13 @@ class RateLimiter:
     def _leave(self, waiter: Waiter, tokens: float) -> None:
         """Take a task out of the queue, and wake the next if it was first."""
         queue = self._queue
-        if queue is None or waiter not in queue.waiters:
+        if queue is None or waiter not in (waiters := queue.waiters):
             return  # its loop was found to be over, and it was forgotten
         queue.leave(waiter)
         self._tally.waiting -= 1
-        self._queued = self._queued - tokens if queue.waiters else 0
+        self._queued = self._queued - tokens if waiters else 0
         if waiter is self._first:
-            self._first = first = next(iter(queue.waiters), None)
+            self._first = first = next(iter(waiters), None)
             if first is not None:
                 first.wake()
 
