@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import backend, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -166,11 +166,11 @@ class OwnedBlock:
         loop: The event loop, as `loops.current_loop` returned it.
     """
 
-    __slots__ = ("_ask", "_group", "_owner", "_process", "_task", "loop")
+    __slots__ = ("_group", "_owner", "_process", "_running_loop", "_task", "loop")
 
     def __init__(self, owner: object) -> None:
         self.loop: object = loops.current_loop()
-        self._ask = loops.asker_of(self.loop)
+        self._running_loop = backend.of(self.loop).running_loop
         self._owner = owner
         self._task = anyio.get_current_task().id
         self._process = os.getpid()
@@ -182,7 +182,7 @@ class OwnedBlock:
 
     def is_current(self) -> bool:
         """Return whether its event loop is running here."""
-        return self._process == os.getpid() and self._ask() is self.loop
+        return self._process == os.getpid() and self._running_loop() is self.loop
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if the running task is not the one that entered."""

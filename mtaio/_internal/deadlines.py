@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import backend, loops
 from mtaio._internal.clock import loop_deadline, now
 
 __all__ = ["Alarm", "Deadline", "Overdue", "current", "enter", "leave", "logical", "remaining"]
@@ -128,18 +128,18 @@ class Alarm:
     # Invariants:
     # - the moments in `waiting` are in order: each is at least that of the one before it;
     # - while anything waits, _is_set.
-    __slots__ = ("_ask", "_is_set", "_latest", "loop", "waiting")
+    __slots__ = ("_is_set", "_latest", "_running_loop", "loop", "waiting")
 
     def __init__(self) -> None:
         self.loop: object = loops.current_loop()
         self.waiting: OrderedDict[Overdue, float] = OrderedDict()
-        self._ask = loops.asker_of(self.loop)
+        self._running_loop = backend.of(self.loop).running_loop
         self._latest = 0.0
         self._is_set = False
 
     def is_here(self) -> bool:
         """Return whether its event loop is the one that runs here."""
-        return self._ask() is self.loop
+        return self._running_loop() is self.loop
 
     def add(self, entry: Overdue, moment: float) -> None:
         """Call ``entry`` at ``moment``, by `clock.now`, or later, after those before it."""

@@ -39,15 +39,6 @@ def look() -> object:
     return loop
 
 
-def asker_of(loop: object) -> Callable[[], object]:
-    """
-    Return a function that tells fast whether ``loop``, returned by `current_loop`, runs here.
-
-    It returns ``loop`` if so, else another one or None.
-    """
-    return backend.of(loop).asker()
-
-
 def is_current(loop: object) -> bool:
     """Return whether ``loop``, returned by `current_loop`, is running here."""
     try:

@@ -66,14 +66,16 @@ class WaitQueue(Generic[T]):
             anew in each task, which costs as much as the rest of a wait.
     """
 
-    # Invariant: all in waiters wait in _loop, or are being cancelled there; _ask returns _loop if
-    # that runs here.
-    __slots__ = ("_ask", "_loop", "_new", "time", "waiters")
+    # Invariant: all in waiters wait in _loop, or are being cancelled there; _running_loop() returns
+    # _loop if that runs here.
+    __slots__ = ("_loop", "_new", "_running_loop", "time", "waiters")
 
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
-        self._ask: Callable[[], object] = object  # until a loop is attached: never the same
+        self._running_loop: Callable[[], object] = (
+            object  # until a loop is attached: never the same
+        )
         self._new: Callable[[object], Waiter]
         self.time: clock.Tells
 
@@ -105,7 +107,7 @@ class WaitQueue(Generic[T]):
                 raise loops.two_loops_error(owner)
             self.waiters.clear()
         half = backend.of(loop)
-        self._loop, self._ask, self._new = loop, half.asker(), half.new_waiter
+        self._loop, self._running_loop, self._new = loop, half.running_loop, half.new_waiter
         self.time = clock.here()
         return forgets
 
@@ -188,7 +190,7 @@ class WaitQueue(Generic[T]):
 
     def runs_here(self) -> bool:
         """Return whether the queue's loop runs in this thread, also in a callback of it."""
-        return self._ask() is self._loop
+        return self._running_loop() is self._loop
 
     def is_over(self) -> bool:
         """Return whether there are waiters, but of a loop that is over. From any thread."""

@@ -15,6 +15,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from mtaio._internal import backend as backends
 from mtaio._internal import clock, loops
 from mtaio._internal.backend import _asyncio as asyncio_backend
 from mtaio._internal.backend import in_event_loop, task_name
@@ -50,28 +51,21 @@ async def test_current_loop_is_one_object() -> None:
     assert loops.is_current(seen[0])
 
 
-def test_asker_of(backend: str) -> None:
+def test_running_loop(backend: str) -> None:
     """What tells fast of a loop tells of it alone: no other one, and no place without a loop."""
 
-    async def ask_for_own() -> tuple[object, Callable[[], object]]:
+    async def look_at_own() -> object:
         loop = loops.current_loop()
-        asks = loops.asker_of(loop)
-        assert asks() is loop
-        return loop, asks
+        assert backends.of(loop).running_loop() is loop
+        return loop
 
-    async def ask_for_other(loop: object, asks: Callable[[], object]) -> None:
-        assert not says(loop, asks)
+    async def look_at_other(loop: object) -> None:
+        assert backends.of(loop).running_loop() is not loop
 
-    def says(loop: object, asks: Callable[[], object]) -> bool:
-        try:
-            return asks() is loop
-        except RuntimeError:
-            return False
-
-    first = run(ask_for_own, backend=backend)
-    assert not says(*first)
+    first = run(look_at_own, backend=backend)
+    assert backends.of(first).running_loop() is not first
     for other in BACKENDS:
-        run(partial(ask_for_other, *first), backend=other)
+        run(partial(look_at_other, first), backend=other)
 
 
 def test_no_current_loop() -> None:

@@ -75,12 +75,12 @@ class Waiter(Protocol):
 class Backend(Protocol):
     """What each backend can do; ``loop`` is always one of its own."""
 
-    def asker(self) -> Callable[[], object]:
+    def running_loop(self) -> object:
         """
-        Return a function that returns the loop of this backend whose task or callback runs here.
+        Return the loop of this backend whose task or callback runs here, or None if none does.
 
-        Where none does, the function returns None. A task of a trio that is a guest of an asyncio
-        loop runs in trio's loop alone.
+        A task of a trio that is a guest of an asyncio loop runs in trio's loop alone. For hot
+        paths: nothing is raised where no loop runs.
         """
         ...
 
@@ -177,4 +177,4 @@ def note_loop(loop: object) -> None:
     if hasattr(loop, "is_closed"):
         _known.set((loop, _modules["asyncio"]._get_running_loop, False))  # noqa: SLF001 - as `_asyncio` does
     else:
-        _known.set((loop, of(loop).asker(), True))
+        _known.set((loop, of(loop).running_loop, True))

@@ -22,12 +22,8 @@ _running: Final = asyncio._get_running_loop  # noqa: SLF001 - public in all but 
 _modules: Final = sys.modules
 
 
-def asker() -> Callable[[], object]:
-    """Return what returns the running loop or None."""
-    return _current_loop
-
-
-def _current_loop() -> object:
+def running_loop() -> object:
+    """Return the running loop, or None."""
     # The loop runs while a guest's task does, but that task cannot await the loop's futures. Where
     # nobody has imported trio this is one look into a dict.
     if "trio" in _modules and is_guest_of_asyncio():

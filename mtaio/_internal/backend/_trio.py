@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
 
-def asker() -> Callable[[], object]:
-    """Return what returns the running loop's token or None."""
-    return _current_loop
-
-
-def _current_loop() -> object:
+def running_loop() -> object:
+    """Return the token of the run that is here, or None."""
     # A run that is a guest of asyncio's is there for its host's tasks too: trio tells them its
     # token, but wakes no task that they reschedule.
     if _in_trio_task() or not is_in_asyncio():
