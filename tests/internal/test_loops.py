@@ -9,7 +9,6 @@ import threading
 from contextvars import copy_context
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -21,9 +20,6 @@ from mtaio._internal.backend import _asyncio as asyncio_backend
 from mtaio._internal.backend import in_event_loop, task_name
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TWO_LOOPS = (
     r"^'limiter' has tasks of another running event loop using it\. One loop at a time may "
