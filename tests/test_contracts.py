@@ -12,10 +12,12 @@ from loop to loop in test_clocks.py.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import re
 from contextlib import nullcontext, suppress
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -629,6 +631,9 @@ async def test_statistics_add_up(primitive: tuple[object, Use]) -> None:
         for name in COUNTS & {each.name for each in fields(sooner)}:
             assert getattr(sooner, name) <= getattr(later, name), name
     assert taken[-1][0] != before
+    for copied in (pickle.loads(pickle.dumps(before)), copy.deepcopy(before)):  # noqa: S301 - our own
+        assert copied == before
+    assert [*asdict(before)] == [each.name for each in fields(before)]
     with pytest.raises(FrozenInstanceError):
         setattr(before, fields(before)[0].name, 5)
 

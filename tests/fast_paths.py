@@ -1,0 +1,113 @@
+"""
+How many Python functions the most used paths enter: ``python -m tests.fast_paths asyncio``.
+
+A process of its own, because the virtual clock of other tests stays in the way of the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from mtaio.cache import TTLCache, cached
+from mtaio.core import TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.resilience import Pipeline, Retry
+from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Step = Callable[[], Awaitable[object]]
+
+limiter = RateLimiter(1e9, burst=1e9)
+keyed = KeyedRateLimiter(1e9, burst=1e9)
+slots = ConcurrencyLimiter(10)
+retry = Retry(3)
+pipeline = Pipeline(retry)
+cache: TTLCache[int] = TTLCache(300)
+emitter = EventEmitter()
+
+
+async def nothing() -> int:
+    """Return a value, as a function of a user's does in no time."""
+    return 1
+
+
+@cached(ttl=300)
+async def loaded() -> int:
+    """Return what is loaded once."""
+    return 1
+
+
+@limiter
+async def limited() -> None:
+    """Do nothing, so often."""
+
+
+@emitter.on("event")
+def handle(_: object) -> None:
+    """Handle an event."""
+
+
+async def block() -> None:
+    """Enter a block and leave it."""
+    async with slots:
+        pass
+
+
+async def mapped(items: int) -> None:
+    """Run a function for some items, two at a time."""
+    async with TaskExecutor(max_workers=2) as executor:
+        await executor.map(same, range(items))
+
+
+async def same(item: int) -> int:
+    """Return what it was called with."""
+    return item
+
+
+PATHS: dict[str, Step] = {
+    "a token": limiter.acquire,
+    "a token of a key": lambda: keyed.acquire("key"),
+    "a slot, in a block": block,
+    "a function with a rate": limited,
+    "a hit": lambda: cache.get_or_set("key", nothing),
+    "a hit of a function": loaded,
+    "an event": lambda: emitter.emit("event", 1),
+    "a try": lambda: retry.run(nothing),
+    "a pipeline": lambda: pipeline.call(nothing),
+    "100 items": lambda: mapped(100),
+    "200 items": lambda: mapped(200),
+}
+
+
+async def entered(step: Step) -> int:
+    """Return how many functions a step enters, itself included: the least of a few."""
+    counts: list[int] = []
+    for _ in range(5):
+        count = 0
+
+        def see(_frame: object, event: str, _: Any) -> None:
+            nonlocal count
+            count += event == "call"
+
+        sys.setprofile(see)
+        try:
+            await step()
+        finally:
+            sys.setprofile(None)
+        counts.append(count)
+    return min(counts)
+
+
+async def main() -> None:
+    """Print the count for each path."""
+    print(json.dumps({path: await entered(step) for path, step in PATHS.items()}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    anyio.run(main, backend=sys.argv[1])

@@ -1,0 +1,44 @@
+"""
+What is fast stays fast: the calls that Python makes on the paths that most calls take.
+
+A time says little on a machine that is shared, so what is counted is how many Python functions are
+entered, each of which costs about as much as all else that such a path does; the benchmarks say
+what that comes to. A path that gets longer for a reason gets a new number here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PATHS = {
+    "a token": 1,
+    "a token of a key": 4,
+    "a slot, in a block": 3,
+    "a function with a rate": 3,
+    "a hit": 2,
+    "a hit of a function": 1,
+    "an event": 3,
+    "a try": 4,
+    "a pipeline": 8,
+}
+"""The most functions that each enters, with the user's own and the lambda of the measurement."""
+
+AN_ITEM = 3
+"""The most functions that ``map`` enters for an item more, the user's own included."""
+
+
+def test_few_functions_are_entered(backend: str) -> None:
+    """No more than when it was measured."""
+    done = subprocess.run(  # noqa: S603 - this very Python
+        [sys.executable, "-m", "tests.fast_paths", backend],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = json.loads(done.stdout)
+    items = counts.pop("200 items") - counts.pop("100 items")
+    assert counts.keys() == PATHS.keys()
+    assert {path: found for path, found in counts.items() if found > PATHS[path]} == {}
+    assert items <= 100 * AN_ITEM
