@@ -157,7 +157,7 @@ class TreeHasher:
             cpu_threshold=100,  # a busy processor needs no alert
             memory_threshold=100,
         )
-        executor = TaskExecutor(limit, thread_limiter=limit)
+        executor = TaskExecutor(limit, threads=limit)
         self.app: Final = Application(
             settings, name="demo", executor=executor, logging=False, probes=False
         )

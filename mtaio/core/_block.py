@@ -45,7 +45,7 @@ class Block:
     Args:
         owner: The executor, for messages.
         slots: Where the slots of submitted tasks come from; None if there is no limit.
-        max_pending: How many submitted tasks may wait for a slot beyond that limit.
+        max_pending: How many submitted tasks may wait for a slot beyond that limit; None for all.
         counters: Where the items are counted.
     """
 
@@ -59,7 +59,7 @@ class Block:
     # - no task is started once _leaving: the task group is being left.
 
     def __init__(
-        self, owner: object, slots: Slots | None, max_pending: int, counters: Counters
+        self, owner: object, slots: Slots | None, max_pending: int | None, counters: Counters
     ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
@@ -68,7 +68,7 @@ class Block:
         self._slots = slots
         self._counters = counters
         self._places = Slots(
-            sys.maxsize if slots is None else slots.limit + max_pending,
+            sys.maxsize if slots is None or max_pending is None else slots.limit + max_pending,
             owner,
             exempt=None if slots is None else lambda link: slots.enclosing(link) is not None,
         )

@@ -12,6 +12,7 @@ and the block while it is entered (`Block`). `map` and its relatives make a `Poo
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -152,13 +153,13 @@ class TaskExecutor:
     Args:
         max_workers: How many items may run at once across all calls; None for no limit.
         max_pending: How many submitted tasks may wait for a slot beyond ``max_workers``, before
-            `submit` waits.
+            `submit` waits: 0 for none, None for no limit.
         timeout: Seconds for each item unless a call says otherwise; None for no limit.
-        thread_limiter: How many worker threads at once, 40 if omitted; or an
+        threads: How many worker threads at once; None for no limit; or an
             ``anyio.CapacityLimiter`` to share with others, which belongs to the backend it is first
             used on, and from which nested calls take tokens of their own.
-        process_limiter: How many worker processes at once, one for each CPU if omitted; or an
-            ``anyio.CapacityLimiter``.
+        processes: How many worker processes at once, one for each CPU if omitted; otherwise as
+            ``threads``.
         name: A name for messages and metrics.
 
     Raises:
@@ -195,10 +196,10 @@ class TaskExecutor:
         self,
         max_workers: int | None = None,
         *,
-        max_pending: int = 0,
+        max_pending: int | None = 0,
         timeout: float | None = None,
-        thread_limiter: int | anyio.CapacityLimiter | None = None,
-        process_limiter: int | anyio.CapacityLimiter | None = None,
+        threads: int | anyio.CapacityLimiter | None = 40,
+        processes: int | anyio.CapacityLimiter | Unset | None = UNSET,
         name: str | None = None,
     ) -> None:
         if max_workers is not None:
@@ -210,16 +211,20 @@ class TaskExecutor:
         self._max_workers = max_workers
         self._name = name
         self._slots = None if max_workers is None else Slots(max_workers, self)
-        self._threads = WorkerLimiter.of_threads(thread_limiter, self)
-        self._processes = WorkerLimiter.of_processes(process_limiter, self)
+        self._threads = WorkerLimiter("threads", threads, self)
+        self._processes = WorkerLimiter(
+            "processes", (os.cpu_count() or 1) if processes is UNSET else processes, self
+        )
         self._counters = Counters()
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
-        self._max_pending = checks.count(
-            "max_pending",
-            max_pending,
-            least=0,
-            way_out="Pass how many submitted tasks may wait for a slot beyond max_workers.",
-        )
+        if max_pending is not None:
+            checks.count(
+                "max_pending",
+                max_pending,
+                least=0,
+                way_out="Pass how many submitted tasks may wait for a slot, or None for no limit.",
+            )
+        self._max_pending = max_pending
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
         self._snapshot = self._read()
@@ -1086,13 +1091,13 @@ class TaskExecutor:
     def _read(self) -> ExecutorStatistics:
         counters, slots, block = self._counters, self._slots, self._blocks.current
         totals = counters.totals()
-        running = totals.running
+        in_flight = totals.in_flight
         return ExecutorStatistics(
             max_workers=self._max_workers,
-            running=running,
+            in_flight=in_flight,
             in_use=0 if slots is None else slots.in_use,
             waiting=0 if slots is None else len(slots.queue),
-            peak=max(counters.peak, running),
+            peak=max(counters.peak, in_flight),
             started=totals.started,
             succeeded=totals.succeeded,
             failed=totals.failed,
@@ -1101,11 +1106,12 @@ class TaskExecutor:
             retried=counters.retried,
             waits=0 if slots is None else slots.waits,
             wait_seconds=0.0 if slots is None else slots.wait_seconds,
+            max_wait_seconds=0.0 if slots is None else slots.max_wait_seconds,
             submitted=0 if block is None else len(block.tasks),
             services=0 if block is None else len(block.services),
-            threads=self._threads.busy,
+            threads_in_use=self._threads.busy,
             threads_waiting=self._threads.waiting,
-            processes=self._processes.busy,
+            processes_in_use=self._processes.busy,
             processes_waiting=self._processes.waiting,
         )
 

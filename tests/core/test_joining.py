@@ -50,7 +50,7 @@ def is_quiet(executor: TaskExecutor) -> bool:
     """Tell whether nothing runs or waits, and every item that started is accounted for."""
     now = executor.statistics()
     ended = now.succeeded + now.failed + now.cancelled
-    return now.running == now.waiting == 0 and now.started == ended
+    return now.in_flight == now.waiting == 0 and now.started == ended
 
 
 # ---- gather ------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def everything(executor: TaskExecutor) -> Callable[[], Coroutine[None, None, Non
         async with executor:
             await executor.submit(item, 1)
         statistics = executor.statistics()
-        assert (statistics.waiting, statistics.submitted, statistics.threads) == (0, 0, 0)
+        assert (statistics.waiting, statistics.submitted, statistics.threads_in_use) == (0, 0, 0)
 
     return scenario
 
@@ -219,7 +219,7 @@ async def test_two_loops_at_once_are_refused() -> None:
         await settle()
         await to_thread.run_sync(anyio.run, elsewhere)
     assert anyio.current_time() == 1
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
 
     def use() -> None:
         anyio.run(executor.run, divmod, 7, 2)

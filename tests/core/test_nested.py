@@ -41,7 +41,7 @@ class Work:
         """Check that so many were at work at once, at most, and that all is given back."""
         assert self.gauge.peak == peak
         statistics = self.executor.statistics()
-        assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+        assert (statistics.in_flight, statistics.waiting, statistics.submitted) == (0, 0, 0)
         assert statistics.in_use == 0
 
 
@@ -698,19 +698,19 @@ async def test_call_from_a_worker_thread() -> None:
 
 async def test_call_from_a_worker_thread_that_needs_a_thread() -> None:
     """With one thread, too: a thread that waits for another lends its place to it."""
-    executor = TaskExecutor(1, thread_limiter=1)
+    executor = TaskExecutor(1, threads=1)
 
     def plain(depth: int) -> int:
         return 1 + from_thread.run(executor.run, plain, depth - 1) if depth else 0
 
     assert await executor.run(plain, 5) == 5
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 @pytest.mark.parametrize("pause", [0, 1])
 async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: float) -> None:
     """A thread that awaits a submitted task lends it its slot and its place among the threads."""
-    executor = TaskExecutor(1, thread_limiter=1)
+    executor = TaskExecutor(1, threads=1)
 
     def plain(depth: int) -> int:
         if not depth:
@@ -725,7 +725,7 @@ async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: fl
 
     async with executor:
         assert await (await executor.submit(plain, 5)) == 5
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 def test_callback_of_the_loop_runs_inside_no_item() -> None:

@@ -100,7 +100,7 @@ async def test_base_exception_passes() -> None:
     executor = TaskExecutor(1)
     with pytest.raises(Stop):
         await executor.run(stop)
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
     assert executor.statistics().failed == 1
     await executor.run(nothing)
 

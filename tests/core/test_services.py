@@ -80,7 +80,7 @@ async def test_service_takes_no_slot_and_has_no_timeout() -> None:
         await executor.start(service)
         assert await executor.run(divmod, 7, 2) == (3, 1)
         await anyio.sleep(9)
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
     assert service.ended == [11, 11]
 
 

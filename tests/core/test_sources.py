@@ -288,7 +288,7 @@ async def test_all_generators_are_closed_whatever_happens_to_one() -> None:
         await executor.map(join, source("a"), ["x"], source("b"))
     assert sorted(error.args for error in info.value.exceptions) == [("a",), ("b",)]
     assert sorted(closed) == ["a", "b"]
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
 
 
 async def test_generator_that_was_started_is_closed_though_nothing_ran() -> None:

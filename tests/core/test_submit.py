@@ -47,7 +47,7 @@ async def nothing() -> None:
 def check_quiet(executor: TaskExecutor) -> None:
     """Check that nothing runs, waits or holds a slot."""
     statistics = executor.statistics()
-    assert (statistics.running, statistics.waiting) == (0, 0)
+    assert (statistics.in_flight, statistics.waiting) == (0, 0)
     assert (statistics.submitted, statistics.services) == (0, 0)
     assert statistics.in_use == 0
 

@@ -242,7 +242,7 @@ async def test_cancellation_anywhere_leaves_nothing_behind(chunksize: int) -> No
         pool.end_all()
         await settle()
         assert limited.statistics().in_use == 0
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
         return hit
 
     with anyio.fail_after(60):
@@ -653,7 +653,7 @@ def test_process_pool(backend: str, processes: ProcessPoolExecutor) -> None:
 
 async def test_own_processes() -> None:
     """The executor's worker processes take calls, within its limit on processes."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     pairs = await executor.map(add, [1, 2], [3, 4], via="processes")
     assert [total for total, _ in pairs] == [4, 6]
     assert len({process for _, process in pairs} - {os.getpid()}) == 1
