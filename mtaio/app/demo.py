@@ -187,7 +187,7 @@ class TreeHasher:
             path: A folder, or a single file.
         """
         return self.app.executor.stream(
-            self._hash_batch, self._batches(path), ordered=True, buffer=BUFFER
+            self._hash_batch, self._batches(path), ordered=True, max_pending=BUFFER
         )
 
     def statistics(self) -> HasherStatistics:

@@ -22,7 +22,7 @@ from mtaio._internal.notes import note
 from mtaio.core._errors import conclude, silent_end
 from mtaio.core._slots import Slots, here, parents_of
 from mtaio.core._tasks import Service, Submitted
-from mtaio.exceptions import MTAIOError, StrayCancellationError
+from mtaio.exceptions import LimitError, MTAIOError, StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -229,15 +229,15 @@ class Block:
         finally:
             self._joining -= 1
 
-    def join_nowait(self) -> Slot:
-        """Return a free place, or raise ``WouldBlock``."""
+    def join_nowait(self, name: str | None) -> Slot:
+        """Return a free place, or raise ``LimitError``."""
         place = self._places.acquire_nowait(None)
         if place is None:
             msg = (
                 "max_workers + max_pending submitted tasks are unfinished. Await submit(), which "
                 "waits until one of them has ended, or raise max_pending."
             )
-            raise anyio.WouldBlock(msg)
+            raise LimitError(msg, name=name)
         return place
 
     def submit(self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot) -> Submitted:

@@ -1,8 +1,8 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: in `map` and its relatives async functions and plain ones share a signature. The argument
-of a function with one source is checked; with several sources, only its result is.
+Promise: in `map` and its relatives async functions and plain ones share a signature. The arguments
+of a function with one source or two are checked; with more sources, only its result is.
 Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 """
 
@@ -26,12 +26,14 @@ from typing import (
 )
 
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.core._via import Via
+from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
-    from mtaio.core._via import Via
-    from mtaio.resilience import Retry
+    from anyio.abc import TaskStatus
 
 A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
@@ -42,8 +44,6 @@ T6 = TypeVar("T6")
 
 Source = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
-
-AnySource = Iterable[Any] | AsyncIterable[Any]
 
 
 @final
@@ -64,11 +64,10 @@ union with a recursive type it tries those first that are more than a bare ``T``
 Call = Awaitable[T] | Callable[[], "Returned[T]"]
 """An awaitable, or a function without arguments, called when its turn comes."""
 
-Stop = Literal["raise", "collect"]
-Return = Literal["return"]
 Policy = Literal["raise", "collect", "return"]
 
 Progress = Callable[[int, "int | None"], object]
+"""What ``on_progress=`` takes: called with how many items have ended, and of how many."""
 
 
 @runtime_checkable
@@ -86,6 +85,42 @@ class Rate(Protocol):
 
     async def acquire(self) -> None:
         """Wait for a token, and take it."""
+
+
+# ---- services ------------------------------------------------------------------------------------
+#
+# One protocol for each number of arguments: mypy infers nothing from one with a TypeVarTuple.
+
+A_contra = TypeVar("A_contra", contravariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Service0(Protocol[T_co, S_co]):
+    """A service without arguments, which is ready with an ``S`` and returns ``T``."""
+
+    def __call__(self, *, task_status: TaskStatus[S_co]) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
+class Service1(Protocol[A_contra, T_co, S_co]):
+    """A service with one argument."""
+
+    def __call__(self, a: A_contra, /, *, task_status: TaskStatus[S_co]) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
+class Service2(Protocol[A_contra, B_contra, T_co, S_co]):
+    """A service with two arguments."""
+
+    def __call__(
+        self, a: A_contra, b: B_contra, /, *, task_status: TaskStatus[S_co]
+    ) -> Awaitable[T_co]:
+        """Run it."""
+        ...
 
 
 # ---- options -------------------------------------------------------------------------------------
@@ -137,7 +172,7 @@ class MapOptions(EachOptions, total=False):
 class StreamOptions(MapOptions, total=False):
     """The options of `stream`."""
 
-    buffer: int | None
+    max_pending: int | Unset | None
 
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -709,7 +709,7 @@ async def test_nothing_is_read_while_results_have_no_space() -> None:
         await anyio.sleep(1)
         return job
 
-    stream = TaskExecutor(3).stream(work, receive, limit=3, buffer=0)
+    stream = TaskExecutor(3).stream(work, receive, limit=3, max_pending=0)
     async with send, receive, stream as results:
         for job in range(2):
             send.send_nowait(job)

@@ -71,10 +71,11 @@ async def test_running_waiting_and_the_time_spent_on_it() -> None:
         await anyio.sleep(1)
         statistics = executor.statistics()
         assert (statistics.in_flight, statistics.waiting, statistics.peak) == (2, 3, 2)
-        assert (statistics.waits, statistics.wait_seconds) == (3, 0)
+        assert (statistics.waits, statistics.wait_seconds, statistics.max_wait_seconds) == (3, 0, 0)
     statistics = executor.statistics()
     assert (statistics.in_flight, statistics.waiting, statistics.peak) == (0, 0, 2)
     assert (statistics.waits, statistics.wait_seconds) == (3, 2 + 2 + 4)
+    assert statistics.max_wait_seconds == 4
 
 
 async def test_wait_that_is_given_up_counts() -> None:
@@ -195,7 +196,7 @@ async def test_consistent_at_every_moment() -> None:
             await executor.gather(item(0), item(4), item(8))
         look()
         group.cancel_scope.cancel()
-        assert [number for number, handle in enumerate(handles) if handle.exception()] == [
+        assert [number for number, handle in enumerate(handles) if handle.exception] == [
             1,
             2,
             5,

@@ -240,7 +240,7 @@ async def test_failure_ends_the_block() -> None:
     assert anyio.current_time() == 4
     assert handle.status is TaskStatus.FAILED
     assert task.status is TaskStatus.CANCELLED
-    assert isinstance(handle.exception(), OSError)
+    assert isinstance(handle.exception, OSError)
 
 
 async def test_failure_while_draining_ends_the_block() -> None:

@@ -255,6 +255,16 @@ async def test_never_more_threads_than_the_limit() -> None:
     assert executor.statistics().threads_in_use == 0
 
 
+async def test_threads_without_a_limit() -> None:
+    """With ``threads=None`` more calls than the usual forty are in threads at once."""
+    barrier = threading.Barrier(45)
+    executor = TaskExecutor(threads=None)
+    async with anyio.create_task_group() as group:
+        for _ in range(45):
+            group.start_soon(executor.run_in_thread, barrier.wait, PATIENCE)
+    assert not barrier.broken
+
+
 async def test_each_executor_has_a_limit_of_its_own() -> None:
     """starlette#1724: neither other executors nor users of anyio's 40 threads are in the way."""
     barrier = threading.Barrier(2)

@@ -407,7 +407,7 @@ async def test_stream_and_for_each_and_keywords() -> None:
         async with executor.stream(double, [1, 2], via=pool, ordered=True) as results:
             assert [result async for result in results] == [2, 4]
         await executor.for_each(seen.append, [1, 2], via=pool)
-        assert await executor.run(int, "11", base=2, via=pool) == 3
+        assert await executor.run(int, "11", 2, via=pool) == 3
     assert seen == [1, 2]
 
 
@@ -657,7 +657,7 @@ async def test_own_processes() -> None:
     pairs = await executor.map(add, [1, 2], [3, 4], via="processes")
     assert [total for total, _ in pairs] == [4, 6]
     assert len({process for _, process in pairs} - {os.getpid()}) == 1
-    assert await executor.run(add, 1, b=2, via="processes") == (3, pairs[0][1])
+    assert await executor.run(add, 1, 2, via="processes") == (3, pairs[0][1])
 
 
 # ---- refusals ------------------------------------------------------------------------------------
