@@ -223,7 +223,7 @@ def monitor() -> tuple[object, Use]:
 
 def executor() -> tuple[object, Use]:
     """Return a use of an executor, with tasks that wait for its one slot."""
-    made = TaskExecutor(1, max_pending=1, thread_limiter=1)
+    made = TaskExecutor(1, max_pending=1, threads=1)
 
     async def use() -> None:
         assert await made.map(second, range(3)) == [0, 1, 2]
@@ -588,8 +588,8 @@ LAWS: Final[dict[str, Callable[[Any], bool]]] = {
     "HealthStatistics": lambda it: it.passing + it.failing + it.degraded <= it.checks,
     "ExecutorStatistics": lambda it: (
         it.in_use <= it.max_workers
-        and it.running <= it.peak
-        and it.started == it.running + it.succeeded + it.failed + it.cancelled
+        and it.in_flight <= it.peak
+        and it.started == it.in_flight + it.succeeded + it.failed + it.cancelled
     ),
     "MonitorStatistics": lambda it: it.failed <= it.samples,
     "PipelineStatistics": lambda it: (

@@ -21,7 +21,7 @@ async def main() -> None:
     print("cleaned up:", sorted(cleaned_up))
     statistics = executor.statistics()
     print(f"{statistics.succeeded} succeeded, {statistics.cancelled} cancelled")
-    print(f"{statistics.failed} failed, {statistics.running} running")
+    print(f"{statistics.failed} failed, {statistics.in_flight} running")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import anyio.from_thread
 
 from mtaio.core import TaskExecutor
 
-executor = TaskExecutor(thread_limiter=1)
+executor = TaskExecutor(threads=1)
 
 
 def digest(text: str) -> str:
@@ -31,10 +31,10 @@ async def main() -> None:
         group.start_soon(call)
         await started.wait()
         group.cancel_scope.cancel()
-    print("threads after cancelling:", executor.statistics().threads)
+    print("threads after cancelling:", executor.statistics().threads_in_use)
     enough.set()
     print(await executor.run_in_thread(digest, "milk"))  # waits for the slot
-    print("threads at the end:", executor.statistics().threads)
+    print("threads at the end:", executor.statistics().threads_in_use)
 
 
 if __name__ == "__main__":

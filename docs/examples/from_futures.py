@@ -22,7 +22,7 @@ def before() -> list[str]:
 
 # --8<-- [end:before]
 # --8<-- [start:after]
-executor = TaskExecutor(thread_limiter=2)
+executor = TaskExecutor(threads=2)
 
 
 async def after() -> list[str]:

@@ -157,7 +157,7 @@ class TreeHasher:
             cpu_threshold=100,  # a busy processor needs no alert
             memory_threshold=100,
         )
-        executor = TaskExecutor(limit, thread_limiter=limit)
+        executor = TaskExecutor(limit, threads=limit)
         self.app: Final = Application(
             settings, name="demo", executor=executor, logging=False, probes=False
         )
@@ -187,7 +187,7 @@ class TreeHasher:
             path: A folder, or a single file.
         """
         return self.app.executor.stream(
-            self._hash_batch, self._batches(path), ordered=True, buffer=BUFFER
+            self._hash_batch, self._batches(path), ordered=True, max_pending=BUFFER
         )
 
     def statistics(self) -> HasherStatistics:

@@ -22,7 +22,7 @@ from mtaio._internal.notes import note
 from mtaio.core._errors import conclude, silent_end
 from mtaio.core._slots import Slots, here, parents_of
 from mtaio.core._tasks import Service, Submitted
-from mtaio.exceptions import MTAIOError, StrayCancellationError
+from mtaio.exceptions import LimitError, MTAIOError, StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -45,7 +45,7 @@ class Block:
     Args:
         owner: The executor, for messages.
         slots: Where the slots of submitted tasks come from; None if there is no limit.
-        max_pending: How many submitted tasks may wait for a slot beyond that limit.
+        max_pending: How many submitted tasks may wait for a slot beyond that limit; None for all.
         counters: Where the items are counted.
     """
 
@@ -59,7 +59,7 @@ class Block:
     # - no task is started once _leaving: the task group is being left.
 
     def __init__(
-        self, owner: object, slots: Slots | None, max_pending: int, counters: Counters
+        self, owner: object, slots: Slots | None, max_pending: int | None, counters: Counters
     ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
@@ -68,7 +68,7 @@ class Block:
         self._slots = slots
         self._counters = counters
         self._places = Slots(
-            sys.maxsize if slots is None else slots.limit + max_pending,
+            sys.maxsize if slots is None or max_pending is None else slots.limit + max_pending,
             owner,
             exempt=None if slots is None else lambda link: slots.enclosing(link) is not None,
         )
@@ -229,15 +229,15 @@ class Block:
         finally:
             self._joining -= 1
 
-    def join_nowait(self) -> Slot:
-        """Return a free place, or raise ``WouldBlock``."""
+    def join_nowait(self, name: str | None) -> Slot:
+        """Return a free place, or raise ``LimitError``."""
         place = self._places.acquire_nowait(None)
         if place is None:
             msg = (
                 "max_workers + max_pending submitted tasks are unfinished. Await submit(), which "
                 "waits until one of them has ended, or raise max_pending."
             )
-            raise anyio.WouldBlock(msg)
+            raise LimitError(msg, name=name)
         return place
 
     def submit(self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot) -> Submitted:

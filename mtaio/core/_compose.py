@@ -44,6 +44,7 @@ __all__ = [
     "check_call",
     "check_fn",
     "check_progress",
+    "check_shared",
     "compose",
     "in_loop",
     "one_attempt",
@@ -124,6 +125,16 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
     return RateLimiter(cast("float", rate))
+
+
+def check_shared(rate: object) -> None:
+    """Refuse a number as the ``rate`` of one call, which would limit nothing."""
+    if isinstance(rate, int | float):
+        msg = (
+            f"rate={rate!r} would count for this one call alone, and limit nothing. Pass a "
+            f"mtaio.RateLimiter that the calls share, or give all items to map() and its relatives."
+        )
+        raise TypeError(msg)
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:

@@ -12,9 +12,13 @@ and the block while it is entered (`Block`). `map` and its relatives make a `Poo
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,16 +29,21 @@ from typing import (
     Self,
     TypeVar,
     TypeVarTuple,
+    Unpack,
     cast,
+    final,
     get_args,
     overload,
 )
+
+import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.block import Blocks
 from mtaio._internal.callables import close_unstarted, is_async, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
+from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
 from mtaio.core._compose import (
@@ -43,6 +52,7 @@ from mtaio.core._compose import (
     check_call,
     check_fn,
     check_progress,
+    check_shared,
     compose,
     in_loop,
     one_attempt,
@@ -58,43 +68,39 @@ from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
-from mtaio.core._types import Options, Policy, show_options
-from mtaio.core._via import calls_via
+from mtaio.core._types import (
+    T1,
+    T2,
+    T3,
+    T4,
+    T5,
+    T6,
+    A,
+    B,
+    Call,
+    CallOptions,
+    EachOptions,
+    MapOptions,
+    Options,
+    Policy,
+    Returned,
+    Service0,
+    Service1,
+    Service2,
+    Source,
+    StreamOptions,
+    show_options,
+)
+from mtaio.core._via import Via, calls_via
+from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Unpack
-
-    import anyio
-
-    from mtaio._internal.rates import Rate
     from mtaio.core._slots import Slot
-    from mtaio.core._types import (
-        T1,
-        T2,
-        T3,
-        T4,
-        T5,
-        T6,
-        A,
-        AnySource,
-        Call,
-        CallOptions,
-        EachOptions,
-        MapOptions,
-        Return,
-        Returned,
-        Source,
-        Stop,
-        StreamOptions,
-    )
-    from mtaio.core._via import Via
-    from mtaio.resilience import Retry
 
 __all__ = ["Outcome", "TaskExecutor"]
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -104,6 +110,7 @@ _READINGS: Final = 100
 """How often another thread tries to read consistent figures."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[T]):
     """
@@ -128,6 +135,7 @@ class Outcome(Generic[T]):
         return cast("T", self.value)
 
 
+@final
 class TaskExecutor:
     """
     Runs functions, async and plain, many at once under limits.
@@ -152,13 +160,13 @@ class TaskExecutor:
     Args:
         max_workers: How many items may run at once across all calls; None for no limit.
         max_pending: How many submitted tasks may wait for a slot beyond ``max_workers``, before
-            `submit` waits.
+            `submit` waits: 0 for none, None for no limit.
         timeout: Seconds for each item unless a call says otherwise; None for no limit.
-        thread_limiter: How many worker threads at once, 40 if omitted; or an
+        threads: How many worker threads at once; None for no limit; or an
             ``anyio.CapacityLimiter`` to share with others, which belongs to the backend it is first
             used on, and from which nested calls take tokens of their own.
-        process_limiter: How many worker processes at once, one for each CPU if omitted; or an
-            ``anyio.CapacityLimiter``.
+        processes: How many worker processes at once, one for each CPU if omitted; otherwise as
+            ``threads``.
         name: A name for messages and metrics.
 
     Raises:
@@ -195,10 +203,10 @@ class TaskExecutor:
         self,
         max_workers: int | None = None,
         *,
-        max_pending: int = 0,
+        max_pending: int | None = 0,
         timeout: float | None = None,
-        thread_limiter: int | anyio.CapacityLimiter | None = None,
-        process_limiter: int | anyio.CapacityLimiter | None = None,
+        threads: int | anyio.CapacityLimiter | None = 40,
+        processes: int | anyio.CapacityLimiter | Unset | None = UNSET,
         name: str | None = None,
     ) -> None:
         if max_workers is not None:
@@ -210,16 +218,20 @@ class TaskExecutor:
         self._max_workers = max_workers
         self._name = name
         self._slots = None if max_workers is None else Slots(max_workers, self)
-        self._threads = WorkerLimiter.of_threads(thread_limiter, self)
-        self._processes = WorkerLimiter.of_processes(process_limiter, self)
+        self._threads = WorkerLimiter("threads", threads, self)
+        self._processes = WorkerLimiter(
+            "processes", (os.cpu_count() or 1) if processes is UNSET else processes, self
+        )
         self._counters = Counters()
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
-        self._max_pending = checks.count(
-            "max_pending",
-            max_pending,
-            least=0,
-            way_out="Pass how many submitted tasks may wait for a slot beyond max_workers.",
-        )
+        if max_pending is not None:
+            checks.count(
+                "max_pending",
+                max_pending,
+                least=0,
+                way_out="Pass how many submitted tasks may wait for a slot, or None for no limit.",
+            )
+        self._max_pending = max_pending
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
         self._snapshot = self._read()
@@ -241,61 +253,63 @@ class TaskExecutor:
     # ---- one call ----
 
     @overload
-    async def run(self, fn: Awaitable[T], /, *, timeout: float | Unset | None = UNSET) -> T: ...
-    @overload
     async def run(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Awaitable[T],
         /,
-        *args: Any,
+        *,
         timeout: float | Unset | None = UNSET,
-        via: Via | None = None,
-        **kwargs: Any,
+        rate: Rate | None = None,
     ) -> T: ...
     @overload
     async def run(
         self,
-        fn: Callable[..., T],
+        fn: Callable[[*Ts], Returned[T]],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
+        rate: Rate | None = None,
+        retry: int | Retry | None = None,
         via: Via | None = None,
-        **kwargs: Any,
     ) -> T: ...
-    async def run(
+    async def run(  # type: ignore[misc] # mypy does not see that Any takes Ts
         self,
         fn: Callable[..., Any] | Awaitable[Any],
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        rate: Rate | None = None,
+        retry: int | Retry | None = None,
         via: Via | None = None,
-        **kwargs: Any,
     ) -> Any:
         """
-        Call ``fn(*args, **kwargs)`` in a slot, in the caller's own task, and return its result.
+        Call ``fn(*args)`` in a slot, in the caller's own task, and return its result.
 
         A checkpoint when there is no free slot, and for one call in 64. Cancelled while it waits,
-        it has called nothing.
+        for a slot or a token, it has called nothing. Keyword arguments of ``fn`` go through
+        ``functools.partial``.
 
         Args:
             fn: An async function, a plain one to run in a worker thread, or an awaitable.
             *args: Its arguments.
-            timeout: Seconds for the call, not counting the wait for a slot; None for no limit;
-                omitted: the executor's. (For an ``fn`` with an argument of this name, or the next,
-                use ``functools.partial``.)
+            timeout: Seconds for the call (each attempt, with ``retry``), not counting the wait for
+                a slot, a token or a thread; None for no limit; omitted: the executor's.
+            rate: A limiter that the calls share, such as a `mtaio.RateLimiter`: each attempt takes
+                a token.
+            retry: Attempts in all, or a `Retry` policy; the slot is kept between them.
             via: For a plain function: the pool that calls it instead of a worker thread, as for
                 `map`.
-            **kwargs: Its keyword arguments.
 
         Returns:
             What ``fn`` returned.
 
         Raises:
             TimeoutError: It took longer than ``timeout``.
+            ValueError, TypeError: An option makes no sense.
         """
         slots, slot = self._slots, None
         try:
-            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout), via)
+            call = self._bind(fn, args, timeout=timeout, rate=rate, retry=retry, via=via)
             self._calls += 1
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
@@ -307,32 +321,14 @@ class TaskExecutor:
                 slots.release(slot)
             close_unstarted(fn)  # it was refused, or cancelled in the queue
 
-    @overload
     async def run_in_thread(
         self,
-        fn: Callable[[*Ts], Awaitable[T]],
+        fn: Callable[[*Ts], Returned[T]],
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
-    ) -> T: ...
-    @overload
-    async def run_in_thread(
-        self,
-        fn: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        timeout: float | Unset | None = UNSET,
-        abandon_on_cancel: bool = False,
-    ) -> T: ...
-    async def run_in_thread(
-        self,
-        fn: Callable[[*Ts], Any],
-        /,
-        *args: *Ts,
-        timeout: float | Unset | None = UNSET,
-        abandon_on_cancel: bool = False,
-    ) -> Any:
+    ) -> T:
         """
         Call a plain function in a worker thread, under the executor's limit on threads.
 
@@ -360,7 +356,10 @@ class TaskExecutor:
         check_fn(fn)
         timing = self._timing(timeout)
         call = partial(fn, *args)
-        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
+        result = await run_in_thread(
+            self._threads, call, timing, abandon_on_cancel=abandon_on_cancel
+        )
+        return cast("T", result)
 
     async def run_in_process(
         self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
@@ -406,18 +405,30 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
-        errors: Stop = "raise",
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        source: Source[A],
+        another: Source[B],
+        /,
+        *,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[MapOptions],
     ) -> list[T]: ...
     @overload
     async def map(
         self,
         fn: Callable[..., Returned[T]],
-        source: AnySource,
-        another: AnySource,
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
         /,
-        *others: AnySource,
-        errors: Stop = "raise",
+        *others: Source[Any],
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[MapOptions],
     ) -> list[T]: ...
     @overload
@@ -427,18 +438,30 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
-        errors: Return,
+        errors: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        source: Source[A],
+        another: Source[B],
+        /,
+        *,
+        errors: Literal["return"],
         **options: Unpack[MapOptions],
     ) -> list[T | Exception]: ...
     @overload
     async def map(
         self,
         fn: Callable[..., Returned[T]],
-        source: AnySource,
-        another: AnySource,
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
         /,
-        *others: AnySource,
-        errors: Return,
+        *others: Source[Any],
+        errors: Literal["return"],
         **options: Unpack[MapOptions],
     ) -> list[T | Exception]: ...
     @show_options
@@ -446,9 +469,9 @@ class TaskExecutor:
         self,
         fn: Callable[..., Any],
         /,
-        *iterables: AnySource,
+        *iterables: Source[Any],
         ordered: bool = True,
-        errors: Policy = "raise",
+        errors: Literal["raise", "collect", "return"] = "raise",
         **options: Unpack[EachOptions],
     ) -> list[Any]:
         """
@@ -518,18 +541,30 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
-        errors: Stop = "raise",
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[EachOptions],
+    ) -> None: ...
+    @overload
+    async def for_each(
+        self,
+        fn: Callable[[A, B], object],
+        source: Source[A],
+        another: Source[B],
+        /,
+        *,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
     async def for_each(
         self,
         fn: Callable[..., object],
-        source: AnySource,
-        another: AnySource,
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
         /,
-        *others: AnySource,
-        errors: Stop = "raise",
+        *others: Source[Any],
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -537,8 +572,8 @@ class TaskExecutor:
         self,
         fn: Callable[..., object],
         /,
-        *iterables: AnySource,
-        errors: Stop = "raise",
+        *iterables: Source[Any],
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[EachOptions],
     ) -> None:
         """
@@ -547,7 +582,7 @@ class TaskExecutor:
         Memory stays constant however long the source is. Arguments, errors and cancellation are
         those of `map`; as there are no results, ``errors="return"`` is refused.
         """
-        if cast("Policy", errors) == "return":  # callers may be untyped
+        if cast("str", errors) == "return":  # callers may be untyped
             raise ValueError(
                 'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
                 "to run all items and raise the errors together."
@@ -563,19 +598,32 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Stop = "raise",
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        source: Source[A],
+        another: Source[B],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
     def stream(
         self,
         fn: Callable[..., Returned[T]],
-        source: AnySource,
-        another: AnySource,
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
         /,
-        *others: AnySource,
+        *others: Source[Any],
         outcomes: Literal[False] = False,
-        errors: Stop = "raise",
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -586,19 +634,32 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Return,
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        source: Source[A],
+        another: Source[B],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
     @overload
     def stream(
         self,
         fn: Callable[..., Returned[T]],
-        source: AnySource,
-        another: AnySource,
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
         /,
-        *others: AnySource,
+        *others: Source[Any],
         outcomes: Literal[False] = False,
-        errors: Return,
+        errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
     @overload
@@ -615,11 +676,24 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Returned[T]],
-        source: AnySource,
-        another: AnySource,
+        fn: Callable[[A, B], Returned[T]],
+        source: Source[A],
+        another: Source[B],
         /,
-        *others: AnySource,
+        *,
+        outcomes: Literal[True],
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Returned[T]],
+        source: Source[Any],
+        another: Source[Any],
+        third: Source[Any],
+        /,
+        *others: Source[Any],
         outcomes: Literal[True],
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
@@ -629,11 +703,11 @@ class TaskExecutor:
         self,
         fn: Callable[..., Any],
         /,
-        *iterables: AnySource,
+        *iterables: Source[Any],
         outcomes: bool = False,
         ordered: bool = False,
-        buffer: int | None = None,
-        errors: Policy = "raise",
+        max_pending: int | Unset | None = UNSET,
+        errors: Literal["raise", "collect", "return"] = "raise",
         **options: Unpack[EachOptions],
     ) -> Stream[Any]:
         """
@@ -652,9 +726,9 @@ class TaskExecutor:
             outcomes: Whether to give an `Outcome` for each item instead of the bare value: its
                 number, the item, and the value or the error. Then ``errors`` is left out.
             ordered: Whether results come in the order of the items, or as they are completed.
-            buffer: How many results may wait for the consumer beyond the ``limit`` items that
-                run; as many as ``limit`` if omitted. Without a limit, how many items may run or
-                wait; 100 if omitted, at least 1.
+            max_pending: How many results may wait for the consumer beyond the ``limit`` items that
+                run; as many as ``limit`` if omitted; None for no limit. Without a ``limit``, how
+                many items may run or wait: 100 if omitted, and at least 1.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
                 results.
@@ -663,10 +737,9 @@ class TaskExecutor:
         Raises:
             ValueError, TypeError: An option makes no sense.
         """
-        if buffer is not None:
-            checks.count(
-                "buffer", buffer, least=0, way_out="Pass how many results may wait, or omit it."
-            )
+        if max_pending is not UNSET and max_pending is not None:
+            way_out = "Pass how many results may wait, None for no limit, or omit it."
+            checks.count("max_pending", max_pending, least=0, way_out=way_out)
         if outcomes and errors != "raise":
             msg = (
                 f"outcomes=True gives every error with its item, which leaves none for "
@@ -674,7 +747,9 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         at_once = self._narrowed(options.get("limit"))
-        waiting = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
+        if max_pending is UNSET:
+            max_pending = at_once or _UNLIMITED_WINDOW
+        waiting = sys.maxsize if max_pending is None else max_pending
         between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
         many = len(iterables) > 1
 
@@ -704,7 +779,7 @@ class TaskExecutor:
         b: Call[T2],
         /,
         *,
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T1, T2]: ...
     @overload
@@ -715,7 +790,7 @@ class TaskExecutor:
         c: Call[T3],
         /,
         *,
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3]: ...
     @overload
@@ -727,7 +802,7 @@ class TaskExecutor:
         d: Call[T4],
         /,
         *,
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
@@ -740,7 +815,7 @@ class TaskExecutor:
         e: Call[T5],
         /,
         *,
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3, T4, T5]: ...
     @overload
@@ -754,37 +829,37 @@ class TaskExecutor:
         f: Call[T6],
         /,
         *,
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
     @overload
     async def gather(
         self,
         *calls: Call[T],
-        return_exceptions: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T, ...]: ...
     @overload
     async def gather(
-        self, *calls: Call[T], return_exceptions: bool, **options: Unpack[CallOptions]
+        self, *calls: Call[T], errors: Literal["return"], **options: Unpack[CallOptions]
     ) -> tuple[T | Exception, ...]: ...
     async def gather(
         self,
         *calls: Call[Any],
-        return_exceptions: bool = False,
+        errors: Literal["raise", "collect", "return"] = "raise",
         limit: int | None = None,
         rate: float | Rate | None = None,
     ) -> tuple[Any, ...]:
         """
         Await everything, at most ``limit`` at once, and return the results in the order given.
 
-        A checkpoint. At the first error the others are cancelled and awaited, those that never
-        started are closed, and the error is raised bare, or several in a group. Inside an item of
-        the same executor the calls are part of that item, and only ``limit`` bounds them.
+        A checkpoint. Errors are treated as ``errors`` says, as by `map`; calls that never started
+        are closed. Inside an item of the same executor the calls are part of that item, and only
+        ``limit`` bounds them.
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
-            return_exceptions: Put errors among the results; cancellation is never one of them.
+            errors: As for `map`.
             limit: How many may run at once, within ``max_workers`` unless inside an item.
             rate: How many may start per second, evenly spaced; or a limiter, as for `map`.
 
@@ -794,7 +869,6 @@ class TaskExecutor:
         results: list[Any] = []
         try:
             sink = Sink(results.__setitem__, results=results)
-            errors: Policy = "return" if return_exceptions else "raise"
             passed = _options_of_calls(limit, rate, errors)
             await self._pool_of_calls(calls, sink, passed).run()
         finally:
@@ -922,6 +996,10 @@ class TaskExecutor:
         """
         Start ``fn(*args, **kwargs)`` as a task of its own; wait while too many are unfinished.
 
+        All arguments are those of ``fn``, as with ``concurrent.futures``: this method has no
+        options, and never will. For a timeout, a rate or retries submit a function that has them,
+        such as one with a `mtaio.Pipeline` around it.
+
         A checkpoint when ``max_workers + max_pending`` submitted tasks are unfinished, for one call
         in 64, and, in a task that is being cancelled, when the executor no longer takes new work.
         Cancelled while it waits, it has started nothing. The task waits for a slot like any
@@ -972,7 +1050,7 @@ class TaskExecutor:
         started and the handle is that of a cancelled task.
 
         Raises:
-            anyio.WouldBlock: ``max_workers + max_pending`` submitted tasks are unfinished.
+            LimitError: ``max_workers + max_pending`` submitted tasks are unfinished.
             RuntimeError: The executor is not entered, or draining.
         """
         block = self._blocks.current
@@ -986,16 +1064,39 @@ class TaskExecutor:
         if refusal is not None:
             raise refusal
         check_fn(fn)
-        place = block.join_nowait()
+        place = block.join_nowait(self._name)
         return self._submitted(block, fn, args, kwargs, place)
 
+    @overload
+    async def start(
+        self, fn: Service0[T, S], /, *, restart: int | Retry | None = None
+    ) -> TaskHandle[T, S]: ...
+    @overload
+    async def start(
+        self, fn: Service1[A, T, S], a: A, /, *, restart: int | Retry | None = None
+    ) -> TaskHandle[T, S]: ...
+    @overload
+    async def start(
+        self, fn: Service2[A, B, T, S], a: A, b: B, /, *, restart: int | Retry | None = None
+    ) -> TaskHandle[T, S]: ...
+    @overload
     async def start(
         self,
         fn: Callable[..., Awaitable[T]],
+        a: Any,
+        b: Any,
+        c: Any,
         /,
         *args: Any,
         restart: int | Retry | None = None,
-    ) -> TaskHandle[T]:
+    ) -> TaskHandle[T, Any]: ...
+    async def start(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        /,
+        *args: Any,
+        restart: int | Retry | None = None,
+    ) -> TaskHandle[Any, Any]:
         """
         Start a service and wait until it is ready.
 
@@ -1086,13 +1187,13 @@ class TaskExecutor:
     def _read(self) -> ExecutorStatistics:
         counters, slots, block = self._counters, self._slots, self._blocks.current
         totals = counters.totals()
-        running = totals.running
+        in_flight = totals.in_flight
         return ExecutorStatistics(
             max_workers=self._max_workers,
-            running=running,
+            in_flight=in_flight,
             in_use=0 if slots is None else slots.in_use,
             waiting=0 if slots is None else len(slots.queue),
-            peak=max(counters.peak, running),
+            peak=max(counters.peak, in_flight),
             started=totals.started,
             succeeded=totals.succeeded,
             failed=totals.failed,
@@ -1101,11 +1202,12 @@ class TaskExecutor:
             retried=counters.retried,
             waits=0 if slots is None else slots.waits,
             wait_seconds=0.0 if slots is None else slots.wait_seconds,
+            max_wait_seconds=0.0 if slots is None else slots.max_wait_seconds,
             submitted=0 if block is None else len(block.tasks),
             services=0 if block is None else len(block.services),
-            threads=self._threads.busy,
+            threads_in_use=self._threads.busy,
             threads_waiting=self._threads.waiting,
-            processes=self._processes.busy,
+            processes_in_use=self._processes.busy,
             processes_waiting=self._processes.waiting,
         )
 
@@ -1128,27 +1230,46 @@ class TaskExecutor:
         attempt = one_attempt(fn, self._default_timing, self._threads)
         return TaskHandle(block.submit(partial(attempt, *args, **kwargs), fn, place))
 
-    def _bind_awaitable(
+    def _bind(
         self,
         fn: Callable[..., Any] | Awaitable[Any],
         args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timing: Timing,
+        *,
+        timeout: float | Unset | None,
+        rate: Rate | None,
+        retry: int | Retry | None,
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
+        """Return what `run` awaits in its slot."""
+        check_shared(rate)
+        limiter, policy, timing = as_limiter(rate), as_policy(retry), self._timing(timeout)
         if via is not None:
-            plain = cast("Callable[..., Any]", fn)
-            return partial(calls_via(plain, via, self._processes, timing), *args, **kwargs)
-        if not inspect.isawaitable(fn):
+            work = calls_via(cast("Callable[..., Any]", fn), via, self._processes, timing)
+            timing = self._timing(None)
+        elif not inspect.isawaitable(fn):
             check_fn(fn)
-            return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
-        if args or kwargs:
+            work = fn
+        elif args or retry is not None:
+            what = "arguments for it" if args else f"retry={retry!r}: it can be awaited once"
             msg = (
-                f"run() got the awaitable {fn!r} together with arguments for it. Pass the "
-                f"function and its arguments, or the awaitable alone."
+                f"run() got the awaitable {fn!r} together with {what}. Pass the function and its "
+                f"arguments, or the awaitable alone."
             )
             raise TypeError(msg)
-        return partial(one_attempt(settle, timing, self._threads), fn)
+        else:
+            work, args = settle, (fn,)
+        if limiter is None and policy is None:
+            return partial(one_attempt(work, timing, self._threads), *args)
+        call, _ = compose(
+            work,
+            timing=timing,
+            rate=limiter,
+            retry=policy,
+            threads=self._threads,
+            counters=self._counters,
+            taken=False,
+        )
+        return partial(call, *args)
 
     def _narrowed(self, limit: int | None) -> int | None:
         if limit is None:
@@ -1161,7 +1282,7 @@ class TaskExecutor:
     def _pool(
         self,
         fn: Callable[..., Any],
-        iterables: tuple[AnySource, ...],
+        iterables: tuple[Source[Any], ...],
         sink: Sink,
         options: Options,
         *,

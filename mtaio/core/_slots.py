@@ -232,6 +232,7 @@ class Slots:
         "generation",
         "in_use",
         "limit",
+        "max_wait_seconds",
         "queue",
         "wait_seconds",
         "waits",
@@ -254,6 +255,7 @@ class Slots:
         self.in_use: int = 0
         self.waits: int = 0
         self.wait_seconds: float = 0.0
+        self.max_wait_seconds: float = 0.0
         self.queue: WaitQueue[Request] = WaitQueue()
         self._owing: OrderedDict[Slot, None] = OrderedDict()
 
@@ -322,7 +324,9 @@ class Slots:
             self.give_up(request)
             raise
         finally:
-            self.wait_seconds += clock.now() - began
+            waited = clock.now() - began
+            self.wait_seconds += waited
+            self.max_wait_seconds = max(self.max_wait_seconds, waited)
         return cast("Slot", request.slot)
 
     def give_up(self, request: Request) -> None:

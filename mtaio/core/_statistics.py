@@ -24,7 +24,7 @@ class ExecutorStatistics:
 
     max_workers: int | None = field(metadata=LIMIT)
     """The limit on items that run at once; None if there is none."""
-    running: int = field(metadata=GAUGE)
+    in_flight: int = field(metadata=GAUGE)
     """Items in progress, including submitted tasks and items that wait for a nested call."""
     in_use: int = field(metadata=GAUGE)
     """Slots of ``max_workers`` that are taken; 0 without a limit."""
@@ -48,15 +48,17 @@ class ExecutorStatistics:
     """How often a task had to wait for a slot."""
     wait_seconds: float = field(metadata=COUNTER)
     """Total seconds of those waits."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """The longest of them."""
     submitted: int = field(metadata=GAUGE)
     """Submitted tasks that have not ended."""
     services: int = field(metadata=GAUGE)
     """Services started with `TaskExecutor.start` that run."""
-    threads: int = field(metadata=GAUGE)
+    threads_in_use: int = field(metadata=GAUGE)
     """Worker threads busy for this executor, including abandoned ones."""
     threads_waiting: int = field(metadata=GAUGE)
     """Calls that wait for a worker thread."""
-    processes: int = field(metadata=GAUGE)
+    processes_in_use: int = field(metadata=GAUGE)
     """Worker processes busy for this executor."""
     processes_waiting: int = field(metadata=GAUGE)
     """Calls that wait for a worker process."""
@@ -71,7 +73,7 @@ class Totals(NamedTuple):
     cancelled: int
 
     @property
-    def running(self) -> int:
+    def in_flight(self) -> int:
         """Items that have not ended."""
         return self.started - self.succeeded - self.failed - self.cancelled
 

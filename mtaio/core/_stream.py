@@ -12,7 +12,9 @@ across ``yield`` breaks when its consumer stops early (PEP 789).
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final
 
 import anyio
 
@@ -22,16 +24,11 @@ from mtaio._internal.cancellation import Stray, classify, stray_error, without_c
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.core._errors import conclude, loud
+from mtaio.core._pool import Pool
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
-
     from anyio.abc import TaskGroup
-
-    from mtaio.core._pool import Pool
 
 __all__ = ["Buffer", "Stream"]
 
@@ -147,13 +144,15 @@ class Buffer:
         self._workers.wake_next()
 
 
+@final
 class Stream(Generic[T]):
     """
     An async iterator over results; returned by `TaskExecutor.stream` and `as_completed`.
 
     Enter it with ``async with``, then iterate, once. Work starts on entering. Taking a result is a
     checkpoint when there is none yet, and for one ready result in 32. Cancelling the consumer
-    cancels the work. Several tasks may share one stream: each result goes to one of them.
+    cancels the work. Several tasks may share one stream: each result goes to one of them. `aclose`
+    ends it for them all, before the block is left.
 
     Example:
         ```python
@@ -182,16 +181,17 @@ class Stream(Generic[T]):
     """
 
     # Invariants:
-    # - _group is there from entering on; _over says that the pool ended, _left that the block did;
+    # - _group and _ended are there from entering on; _ended is set when the pool has ended, _left
+    #   when the block has, or when nothing will start any more;
     # - _error is what the pool ended with, until it is raised once.
     __slots__ = (
         "__weakref__",
         "_buffer",
+        "_ended",
         "_error",
         "_group",
         "_left",
         "_on_exit",
-        "_over",
         "_pool",
     )
 
@@ -202,22 +202,23 @@ class Stream(Generic[T]):
         self._buffer = buffer
         self._on_exit = on_exit
         self._group: TaskGroup | None = None
-        self._over = False
+        self._ended: anyio.Event
         self._left = False
         self._error: Exception | None = None
 
     def __repr__(self) -> str:
         subject = self._pool.subject
         of = "calls" if subject is None else repr(name_of(subject))
-        state = "new" if self._group is None else "left" if self._left else "entered"
+        state = "left" if self._left else "new" if self._group is None else "entered"
         return f"<Stream of {of}, {state}>"
 
     def _method(self) -> str:
         return "as_completed" if self._pool.subject is None else "stream"
 
     async def __aenter__(self) -> Self:
-        if self._group is not None:
+        if self._group is not None or self._left:
             raise entered_before_error(self, f"Call {self._method()}() again.")
+        self._ended = anyio.Event()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._produce)
@@ -229,7 +230,7 @@ class Stream(Generic[T]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if not self._over:
+        if not self._ended.is_set():
             self._pool.stop()
         errors: list[BaseException] = []
         try:
@@ -242,10 +243,7 @@ class Stream(Generic[T]):
             if _yields_to_cancellation(self._error) and _yields_to_cancellation(exc):
                 raise
         finally:
-            self._left = True
-            self._buffer.clear()
-            if self._on_exit is not None:
-                self._on_exit()
+            self._leave()
         error, self._error = self._error, None
         if error is not None and not (_yields_to_cancellation(error) and _is_cancellation(exc)):
             errors.append(error)
@@ -256,6 +254,30 @@ class Stream(Generic[T]):
                 conclude([], errors)
             finally:
                 del errors, error, exc  # they hold this frame: else all keep each other alive
+
+    async def aclose(self) -> None:
+        """
+        Stop the work and wait until it is gone; the stream has no more results.
+
+        For a consumer that cannot leave the block, and for `contextlib.aclosing`. A checkpoint if
+        there is work to wait for. It may be called by any task of the block, and again. Results
+        that were not taken are dropped; an error that the consumer has not seen is raised where the
+        next result would be, or by the block. Not entered, the stream cannot be entered any more,
+        and calls that were given to it are closed.
+        """
+        if self._group is None:
+            self._leave()
+        elif not self._ended.is_set():
+            self._pool.stop()
+            await self._ended.wait()
+        self._buffer.clear()
+
+    def _leave(self) -> None:
+        """Note that nothing runs, and nothing will; drop what is left."""
+        self._left = True
+        self._buffer.clear()
+        if self._on_exit is not None:
+            self._on_exit()
 
     def __aiter__(self) -> Self:
         return self
@@ -291,7 +313,7 @@ class Stream(Generic[T]):
             # Raised, it would end the consumer silently.
             self._error = stray_error(error, "this stream")
         finally:
-            self._over = True
+            self._ended.set()
         self._buffer.close()
 
 

@@ -10,8 +10,10 @@ which is logged to ``mtaio.core``, or ends the block.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
 
 import anyio
 
@@ -20,13 +22,11 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.notes import note
+from mtaio._internal.typevars import TypeVar
 from mtaio.core._slots import CURRENT, Awaited, here
 from mtaio.exceptions import TaskCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
-    from types import TracebackType
-
     from anyio.abc import TaskStatus as Readiness
 
     from mtaio.core._block import Block
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True, default=None)
 
 
 class TaskStatus(StrEnum):
@@ -408,9 +410,13 @@ class Service(Task):
         )
 
 
-class TaskHandle(Generic[T]):
+@final
+class TaskHandle(Generic[T_co, S_co]):
     """
     A task started with `TaskExecutor.submit` or `TaskExecutor.start`.
+
+    For type checkers, ``TaskHandle[T]`` is one whose function returns ``T``, and
+    ``TaskHandle[T, S]`` a service that is ready with an ``S``.
 
     ``await handle`` waits until the task has ended and returns its result or raises its error, the
     original one. It may be awaited by several tasks, and again. If the task was cancelled it raises
@@ -463,9 +469,33 @@ class TaskHandle(Generic[T]):
         return self._task.ended.is_set()
 
     @property
-    def start_value(self) -> Any:
+    def start_value(self) -> S_co:
         """What a service passed to ``task_status.started()``; None for a submitted task."""
-        return self._task.start_value
+        return cast("S_co", self._task.start_value)
+
+    @property
+    def return_value(self) -> T_co:
+        """
+        The result of a task that has ended; raises what `result` does.
+
+        The name is that of AnyIO's task handles.
+        """
+        return self.result()
+
+    @property
+    def exception(self) -> BaseException | None:
+        """
+        The error the task ended with, or None if it succeeded.
+
+        Reading it counts as having looked at a failure, which the executor's block then does not
+        raise. It raises ``RuntimeError`` if the task has not ended, and `TaskCancelledError` if it
+        was cancelled.
+        """
+        if not self.done:
+            msg = f"{self!r} has not ended yet. Await it, or its wait(), first."
+            raise RuntimeError(msg)
+        self._look()
+        return self._task.error
 
     def cancel(self) -> None:
         """
@@ -479,7 +509,7 @@ class TaskHandle(Generic[T]):
         """
         self._task.cancel()
 
-    def result(self) -> T:
+    def result(self) -> T_co:
         """
         Return the result of a task that has ended, or raise its error. Not a checkpoint.
 
@@ -489,27 +519,13 @@ class TaskHandle(Generic[T]):
             RuntimeError: It has not ended yet.
             TaskCancelledError: It was cancelled.
         """
-        error = self.exception()
+        error = self.exception
         try:
             if error is not None:
                 raise error.with_traceback(self._task.traceback)  # else it grows with every call
         finally:
             del error  # it holds this frame
-        return cast("T", self._task.result)
-
-    def exception(self) -> BaseException | None:
-        """
-        Return the error the task ended with, or None if it succeeded. Not a checkpoint.
-
-        Raises:
-            RuntimeError: It has not ended yet.
-            TaskCancelledError: It was cancelled.
-        """
-        if not self.done:
-            msg = f"{self!r} has not ended yet. Await it, or its wait(), first."
-            raise RuntimeError(msg)
-        self._look()
-        return self._task.error
+        return cast("T_co", self._task.result)
 
     async def wait(self) -> None:
         """
@@ -524,7 +540,7 @@ class TaskHandle(Generic[T]):
         """
         await self._task.wait()
 
-    def __await__(self) -> Generator[Any, Any, T]:
+    def __await__(self) -> Generator[Any, Any, T_co]:
         yield from self._task.wait().__await__()
         return self.result()
 

@@ -11,14 +11,13 @@ Why AnyIO's capacity limiter does not count them: docs/en/design/executor.md.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import threading
 import warnings
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from anyio import NoEventLoopError, to_thread
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Slot
     from mtaio.core._timeouts import Timing
 
-_DEFAULT_THREADS: Final = 40
-"""As many as AnyIO allows, but for each executor, not for the whole process."""
-
 
 class WorkerLimiter:
     """
@@ -47,7 +43,8 @@ class WorkerLimiter:
 
     Args:
         name: The argument's name, for messages.
-        limit: How many at once; or an ``anyio.CapacityLimiter``, which then decides alone.
+        limit: How many at once; None for no limit; or an ``anyio.CapacityLimiter``, which then
+            decides alone.
         owner: The executor, for messages.
     """
 
@@ -57,7 +54,7 @@ class WorkerLimiter:
     #   loop takes; each thread calls the loop that entered last, and every call that enters looks
     #   too, so none is missed when a loop ends or is followed by another.
 
-    def __init__(self, name: str, limit: int | anyio.CapacityLimiter, owner: object) -> None:
+    def __init__(self, name: str, limit: int | anyio.CapacityLimiter | None, owner: object) -> None:
         self.busy: int = 0
         self.waiting: int = 0
         self._counting = threading.Lock()
@@ -65,21 +62,11 @@ class WorkerLimiter:
         self._late: deque[Slot] = deque()
         self._loop: object = None
         if isinstance(limit, anyio.CapacityLimiter):
-            self._limiter, limit = limit, sys.maxsize
-        else:
-            way_out = "Pass the number to run at once, or an anyio.CapacityLimiter."
-            limit = checks.count(name, limit, way_out=way_out)
-        self._slots = Slots(limit, owner, lasting=True)
-
-    @classmethod
-    def of_threads(cls, limit: int | anyio.CapacityLimiter | None, owner: object) -> Self:
-        """Return what ``thread_limiter=limit`` means for an executor."""
-        return cls("thread_limiter", _DEFAULT_THREADS if limit is None else limit, owner)
-
-    @classmethod
-    def of_processes(cls, limit: int | anyio.CapacityLimiter | None, owner: object) -> Self:
-        """Return what ``process_limiter=limit`` means; by default one for each CPU."""
-        return cls("process_limiter", (os.cpu_count() or 1) if limit is None else limit, owner)
+            self._limiter, limit = limit, None
+        elif limit is not None:
+            way_out = "Pass the number to run at once, None for no limit, or a CapacityLimiter."
+            checks.count(name, limit, way_out=way_out)
+        self._slots = Slots(sys.maxsize if limit is None else limit, owner, lasting=True)
 
     async def enter(self) -> Slot:
         """Wait for a slot, and return it occupied."""

@@ -1,8 +1,8 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: in `map` and its relatives async functions and plain ones share a signature. The argument
-of a function with one source is checked; with several sources, only its result is.
+Promise: in `map` and its relatives async functions and plain ones share a signature. The arguments
+of a function with one source or two are checked; with more sources, only its result is.
 Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 """
 
@@ -12,7 +12,6 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import (
-    TYPE_CHECKING,
     Any,
     Generic,
     Literal,
@@ -25,12 +24,11 @@ from typing import (
 
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
-
-if TYPE_CHECKING:
-    from mtaio.core._via import Via
-    from mtaio.resilience import Retry
+from mtaio.core._via import Via
+from mtaio.resilience import Retry
 
 A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
@@ -41,8 +39,6 @@ T6 = TypeVar("T6")
 
 Source = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
-
-AnySource = Iterable[Any] | AsyncIterable[Any]
 
 
 @final
@@ -63,11 +59,10 @@ union with a recursive type it tries those first that are more than a bare ``T``
 Call = Awaitable[T] | Callable[[], "Returned[T]"]
 """An awaitable, or a function without arguments, called when its turn comes."""
 
-Stop = Literal["raise", "collect"]
-Return = Literal["return"]
 Policy = Literal["raise", "collect", "return"]
 
 Progress = Callable[[int, "int | None"], object]
+"""What ``on_progress=`` takes: called with how many items have ended, and of how many."""
 
 
 # ---- options -------------------------------------------------------------------------------------
@@ -119,7 +114,7 @@ class MapOptions(EachOptions, total=False):
 class StreamOptions(MapOptions, total=False):
     """The options of `stream`."""
 
-    buffer: int | None
+    max_pending: int | Unset | None
 
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -15,7 +15,6 @@ the results: chunks change when calls are sent, and nothing else. Why: docs/en/d
 from __future__ import annotations
 
 import copy
-import sys
 import traceback
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
@@ -129,7 +128,7 @@ class ExternalPool:
             checks.count("limit", limit, way_out=way_out)
         self._pool = pool
         self._limit = limit
-        self._limiter = WorkerLimiter("limit", sys.maxsize if limit is None else limit, self)
+        self._limiter = WorkerLimiter("limit", limit, self)
         self._backlog = _Backlog(marks=limit is None)
 
     def __repr__(self) -> str:

@@ -253,7 +253,7 @@ class Play:
             group.cancel_scope.cancel()
         assert sorted(self.begun + self.jobs.left()) == list(range(ITEMS))
         assert self.jobs.asked_after_error == 0
-        assert self.executor.statistics().running == 0
+        assert self.executor.statistics().in_flight == 0
         assert self.executor.statistics().in_use == 0
         assert case.stop in {"item", "source", "progress"} or not failed
 
@@ -447,7 +447,7 @@ class PoolPlay:
         assert len(waited) <= (0 if case.stop == "nothing" else case.most())
         assert not left or case.stop != "nothing"
         assert self.jobs.asked_after_error == 0
-        assert self.executor.statistics().running == self.executor.statistics().in_use == 0
+        assert self.executor.statistics().in_flight == self.executor.statistics().in_use == 0
 
 
 @pytest.mark.heavy
@@ -709,7 +709,7 @@ async def test_nothing_is_read_while_results_have_no_space() -> None:
         await anyio.sleep(1)
         return job
 
-    stream = TaskExecutor(3).stream(work, receive, limit=3, buffer=0)
+    stream = TaskExecutor(3).stream(work, receive, limit=3, max_pending=0)
     async with send, receive, stream as results:
         for job in range(2):
             send.send_nowait(job)

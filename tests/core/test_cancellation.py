@@ -96,7 +96,7 @@ async def check(executor: TaskExecutor, log: Log) -> None:
     """Assert that a scenario left nothing behind, and that the executor works as before."""
     assert log.open == 0
     now = executor.statistics()
-    assert now.running == now.waiting == now.threads == now.threads_waiting == 0
+    assert now.in_flight == now.waiting == now.threads_in_use == now.threads_waiting == 0
     assert now.started == now.succeeded + now.failed + now.cancelled
     assert now.succeeded <= now.started
     here = anyio.get_current_task().id

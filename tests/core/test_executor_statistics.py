@@ -31,9 +31,9 @@ async def fail() -> None:
 def check(statistics: ExecutorStatistics) -> None:
     """Check what must hold at every moment."""
     ended = statistics.succeeded + statistics.failed + statistics.cancelled
-    assert statistics.started == statistics.running + ended
+    assert statistics.started == statistics.in_flight + ended
     assert statistics.timed_out <= statistics.failed + statistics.retried
-    assert 0 <= statistics.running <= statistics.peak
+    assert 0 <= statistics.in_flight <= statistics.peak
     assert min(dataclasses.astuple(statistics)[1:]) >= 0
 
 
@@ -43,7 +43,7 @@ async def test_new_executor_has_done_nothing() -> None:
     assert dataclasses.astuple(statistics) == (3, *[0] * (len(dataclasses.fields(statistics)) - 1))
     assert TaskExecutor().statistics().max_workers is None
     with pytest.raises(dataclasses.FrozenInstanceError):
-        statistics.running = 1  # type: ignore[misc] # the test's point
+        statistics.in_flight = 1  # type: ignore[misc] # the test's point
 
 
 async def test_items_are_counted_by_how_they_end() -> None:
@@ -59,7 +59,7 @@ async def test_items_are_counted_by_how_they_end() -> None:
     check(statistics)
     assert (statistics.started, statistics.succeeded, statistics.failed) == (4, 1, 2)
     assert (statistics.timed_out, statistics.cancelled) == (1, 1)
-    assert (statistics.running, statistics.peak) == (0, 1)
+    assert (statistics.in_flight, statistics.peak) == (0, 1)
 
 
 async def test_running_waiting_and_the_time_spent_on_it() -> None:
@@ -70,11 +70,12 @@ async def test_running_waiting_and_the_time_spent_on_it() -> None:
             group.start_soon(executor.run, anyio.sleep, 2)
         await anyio.sleep(1)
         statistics = executor.statistics()
-        assert (statistics.running, statistics.waiting, statistics.peak) == (2, 3, 2)
-        assert (statistics.waits, statistics.wait_seconds) == (3, 0)
+        assert (statistics.in_flight, statistics.waiting, statistics.peak) == (2, 3, 2)
+        assert (statistics.waits, statistics.wait_seconds, statistics.max_wait_seconds) == (3, 0, 0)
     statistics = executor.statistics()
-    assert (statistics.running, statistics.waiting, statistics.peak) == (0, 0, 2)
+    assert (statistics.in_flight, statistics.waiting, statistics.peak) == (0, 0, 2)
     assert (statistics.waits, statistics.wait_seconds) == (3, 2 + 2 + 4)
+    assert statistics.max_wait_seconds == 4
 
 
 async def test_wait_that_is_given_up_counts() -> None:
@@ -95,7 +96,7 @@ async def test_running_counts_items_that_wait_for_nested_calls() -> None:
     executor = TaskExecutor(1)
 
     async def inner() -> int:
-        return executor.statistics().running
+        return executor.statistics().in_flight
 
     async def outer() -> int:
         return await executor.run(inner)
@@ -146,7 +147,7 @@ async def test_submitted_tasks_and_services_are_told_apart() -> None:
         await settle()
         statistics = executor.statistics()
         assert (statistics.submitted, statistics.services) == (3, 1)
-        assert (statistics.running, statistics.waiting) == (1, 2)
+        assert (statistics.in_flight, statistics.waiting) == (1, 2)
         await executor.drain()
         assert executor.statistics().submitted == 0
         await anyio.sleep(7)
@@ -195,14 +196,14 @@ async def test_consistent_at_every_moment() -> None:
             await executor.gather(item(0), item(4), item(8))
         look()
         group.cancel_scope.cancel()
-        assert [number for number, handle in enumerate(handles) if handle.exception()] == [
+        assert [number for number, handle in enumerate(handles) if handle.exception] == [
             1,
             2,
             5,
             6,
         ]
     look()
-    assert seen[-1].running == 0
+    assert seen[-1].in_flight == 0
     assert len(seen) > 100
     totals = [(each.started, each.succeeded + each.failed + each.cancelled) for each in seen]
     assert totals == sorted(totals), "totals only grow"
@@ -258,7 +259,7 @@ def test_read_from_another_thread_under_load(backend: str) -> None:
     totals = [(each.started, each.succeeded, each.failed, each.waits) for each in snapshots]
     assert totals == sorted(totals)
     last = executor.statistics()
-    assert (last.started, last.failed, last.running) == (40 * 27, 40 * 5, 0)
+    assert (last.started, last.failed, last.in_flight) == (40 * 27, 40 * 5, 0)
 
 
 def test_every_field_says_what_kind_of_number_it_is() -> None:

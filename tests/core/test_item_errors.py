@@ -140,7 +140,7 @@ def test_what_is_no_exception_goes_through(
     with pytest.raises(kind, match=r"^1\b"):
         run(main, backend=backend)
     statistics = executor.statistics()
-    assert statistics.running == 0
+    assert statistics.in_flight == 0
     assert (statistics.failed, statistics.cancelled) == (1, 1)
 
 
@@ -327,7 +327,7 @@ def test_item_that_cancels_its_own_task() -> None:
         results = await executor.map(work, range(4), errors="return", timeout=5)
         assert [results[0], *results[2:]] == [0, 2, 3]
         assert isinstance(results[1], StrayCancellationError)
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
 
     run(main, backend="asyncio")
 
@@ -384,7 +384,7 @@ def test_task_cancelled_outside_any_item() -> None:
             StrayCancellationError, match=r"^a task of this call was cancelled, but"
         ):
             await executor.map(last, range(64))
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
         assert await executor.map(odd_fails, [2]) == [2]
 
     run(main, backend="asyncio")

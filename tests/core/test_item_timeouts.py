@@ -338,7 +338,7 @@ async def test_waiting_for_a_token_does_not_count() -> None:
 
 async def test_plain_function_that_takes_too_long_is_left_behind() -> None:
     """A thread cannot be stopped: its item fails at the deadline, and the call does not wait."""
-    executor = TaskExecutor(2, thread_limiter=2)
+    executor = TaskExecutor(2, threads=2)
 
     async def shielded(seconds: float) -> None:
         with anyio.CancelScope(shield=True):
@@ -352,17 +352,17 @@ async def test_plain_function_that_takes_too_long_is_left_behind() -> None:
     assert results[0] == 1
     assert isinstance(results[1], MTAIOTimeoutError)
     assert anyio.current_time() == 2
-    assert executor.statistics().threads == 1
+    assert executor.statistics().threads_in_use == 1
     simulation = current_simulation()
     await simulation.advance(1)
     with simulation.hold():  # the thread ends in real time
-        while executor.statistics().threads:
+        while executor.statistics().threads_in_use:
             await anyio.lowlevel.checkpoint()
 
 
 async def test_waiting_for_a_thread_does_not_count() -> None:
     """The timeout of a plain function starts in its thread."""
-    executor = TaskExecutor(3, thread_limiter=1)
+    executor = TaskExecutor(3, threads=1)
 
     def hold(seconds: float) -> float:
         anyio.from_thread.run(anyio.sleep, seconds)

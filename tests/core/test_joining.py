@@ -50,7 +50,7 @@ def is_quiet(executor: TaskExecutor) -> bool:
     """Tell whether nothing runs or waits, and every item that started is accounted for."""
     now = executor.statistics()
     ended = now.succeeded + now.failed + now.cancelled
-    return now.running == now.waiting == 0 and now.started == ended
+    return now.in_flight == now.waiting == 0 and now.started == ended
 
 
 # ---- gather ------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ async def test_gather_cancels_the_others_at_the_first_error() -> None:
 
 async def test_gather_returns_exceptions_if_asked_to() -> None:
     """Errors stand among the results, and nothing is cancelled."""
-    results = await TaskExecutor(3).gather(fail(1, "a"), after(2), return_exceptions=True)
+    results = await TaskExecutor(3).gather(fail(1, "a"), after(2), errors="return")
     assert isinstance(results[0], ValueError)
     assert results[1] == "done"
 

@@ -312,7 +312,7 @@ async def test_unread_stream_keeps_no_idle_crowd() -> None:
         await anyio.sleep(0.5)
         seen.append(workers())
 
-    async with TaskExecutor().stream(work, range(200), buffer=4) as results:
+    async with TaskExecutor().stream(work, range(200), max_pending=4) as results:
         async for _ in results:
             await anyio.sleep(1)
     assert max(seen) <= 6
@@ -502,5 +502,5 @@ async def test_length_is_not_asked_for_without_need() -> None:
 async def test_arguments_that_do_not_fit_fail_the_item() -> None:
     """A function called with the wrong number of arguments is an error of that item."""
     with pytest.raises(TypeError, match=re.escape("at_once() takes 1 positional")) as info:
-        await TaskExecutor(2).map(at_once, [1], [2])
+        await TaskExecutor(2).map(at_once, [1], [2])  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # the mistake
     assert info.value.__notes__ == ["in item 0: at_once(1, 2)"]

@@ -12,6 +12,7 @@ from anyio import from_thread
 
 from mtaio.core import TaskExecutor
 from mtaio.core._slots import CURRENT
+from mtaio.exceptions import LimitError
 from mtaio.testing import assert_quiescent, run, settle
 from tests.core.gauge import Gauge
 
@@ -41,7 +42,7 @@ class Work:
         """Check that so many were at work at once, at most, and that all is given back."""
         assert self.gauge.peak == peak
         statistics = self.executor.statistics()
-        assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+        assert (statistics.in_flight, statistics.waiting, statistics.submitted) == (0, 0, 0)
         assert statistics.in_use == 0
 
 
@@ -436,7 +437,7 @@ async def test_given_up_wait_lends_the_slot_to_the_next() -> None:
 
             group.start_soon(wait_a_while)
             await anyio.sleep(1)
-            group.start_soon(work.executor.run, work.leaf)  # queues behind the task
+            group.start_soon(work.executor.run, partial(work.leaf))  # queues behind the task
         event.set()
         await handle
 
@@ -689,7 +690,7 @@ async def test_call_from_a_worker_thread() -> None:
 
     def plain(depth: int) -> float:
         if depth == 0:
-            return from_thread.run(work.executor.run, work.leaf)
+            return from_thread.run(work.executor.run, partial(work.leaf))
         return sum(from_thread.run(work.executor.map, plain, [depth - 1] * 2))
 
     assert await work.executor.run(plain, 2) == 4
@@ -698,19 +699,19 @@ async def test_call_from_a_worker_thread() -> None:
 
 async def test_call_from_a_worker_thread_that_needs_a_thread() -> None:
     """With one thread, too: a thread that waits for another lends its place to it."""
-    executor = TaskExecutor(1, thread_limiter=1)
+    executor = TaskExecutor(1, threads=1)
 
     def plain(depth: int) -> int:
         return 1 + from_thread.run(executor.run, plain, depth - 1) if depth else 0
 
     assert await executor.run(plain, 5) == 5
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 @pytest.mark.parametrize("pause", [0, 1])
 async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: float) -> None:
     """A thread that awaits a submitted task lends it its slot and its place among the threads."""
-    executor = TaskExecutor(1, thread_limiter=1)
+    executor = TaskExecutor(1, threads=1)
 
     def plain(depth: int) -> int:
         if not depth:
@@ -725,7 +726,7 @@ async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: fl
 
     async with executor:
         assert await (await executor.submit(plain, 5)) == 5
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 def test_callback_of_the_loop_runs_inside_no_item() -> None:
@@ -737,7 +738,7 @@ def test_callback_of_the_loop_runs_inside_no_item() -> None:
         async def item() -> None:
             def call() -> None:
                 handles.append(executor.submit_nowait(anyio.sleep, 1))
-                with pytest.raises(anyio.WouldBlock):
+                with pytest.raises(LimitError):
                     executor.submit_nowait(anyio.sleep, 1)
 
             asyncio.get_running_loop().call_soon(call)

@@ -163,7 +163,7 @@ def check_statistics(executor: TaskExecutor, expected: Run) -> None:
     """Assert that the executor counted what happened."""
     now = executor.statistics()
     ends = Counter(expected.ends)
-    assert now.running == now.waiting == 0
+    assert now.in_flight == now.waiting == 0
     assert now.started == len(expected.ends)
     assert now.succeeded == ends["value"]
     assert now.failed == ends["error"] + ends["timeout"]

@@ -79,12 +79,12 @@ def phone() -> Generator[Phone]:
 
 async def test_function_runs_in_another_process() -> None:
     """Arguments go there, the result comes back, and the process is used again."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     total, process = await executor.run_in_process(add, 1, 2)
     assert total == 3
     assert process != os.getpid()
     assert await executor.run_in_process(add, 3, 4) == (7, process)
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
 
 
 async def test_exception_comes_back() -> None:
@@ -139,22 +139,22 @@ async def test_traceback_of_errors_that_are_difficult() -> None:
 
 async def test_limit_is_kept() -> None:
     """A second call waits while the only process is busy, and takes no slot meanwhile."""
-    executor = TaskExecutor(1, process_limiter=1)
+    executor = TaskExecutor(1, processes=1)
     async with anyio.create_task_group() as group:
         for _ in range(2):
             group.start_soon(executor.run_in_process, add, 1, 2)
         await settle()
         statistics = executor.statistics()
-        assert (statistics.processes, statistics.processes_waiting) == (1, 1)
-        assert statistics.running == 0
+        assert (statistics.processes_in_use, statistics.processes_waiting) == (1, 1)
+        assert statistics.in_flight == 0
     statistics = executor.statistics()
-    assert (statistics.processes, statistics.processes_waiting) == (0, 0)
+    assert (statistics.processes_in_use, statistics.processes_waiting) == (0, 0)
 
 
 async def test_users_capacity_limiter_is_honoured() -> None:
     """A limiter of the user's governs alone."""
     limiter = anyio.CapacityLimiter(1)
-    executor = TaskExecutor(process_limiter=limiter)
+    executor = TaskExecutor(processes=limiter)
     async with anyio.create_task_group() as group:
         await limiter.acquire()
         group.start_soon(executor.run_in_process, add, 1, 2)
@@ -190,7 +190,7 @@ async def test_output_of_the_function_is_the_programs(capfd: pytest.CaptureFixtu
 )
 async def test_call_that_cannot_be_sent_is_explained(call: tuple[Any, ...], culprit: str) -> None:
     """The error of ``pickle`` gets a note that names the part and the way out."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)) as caught:
         await executor.run_in_process(*call)
     note = caught.value.__notes__[-1]
@@ -199,7 +199,7 @@ async def test_call_that_cannot_be_sent_is_explained(call: tuple[Any, ...], culp
         "cannot be sent to a worker process by pickle. Pass a function from the top level of a "
         "module, and plain data; for anything else use run_in_thread()."
     )
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
 
 
 async def test_call_that_cannot_be_loaded_is_explained() -> None:
@@ -260,20 +260,20 @@ def die() -> None:
 
 async def test_death_of_the_process_is_told() -> None:
     """A process that ends in the middle of a call is an error, and the next call gets another."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     with pytest.raises(
         anyio.BrokenWorkerProcess,
         match=r"^worker process \d+ ended with exit status 1 before die\(\) returned$",
     ):
         await executor.run_in_process(die)
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
 
 
 @pytest.mark.parametrize("how", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
 async def test_end_of_the_program_in_a_process_is_an_error(how: BaseException) -> None:
     """``sys.exit()`` and the like end neither this program nor that process."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     _, process = await executor.run_in_process(add, 1, 2)
     with pytest.raises(anyio.BrokenWorkerProcess) as caught:
         await executor.run_in_process(leave, how)
@@ -309,27 +309,27 @@ def test_no_process_outlives_its_loop(backend: str) -> None:
 
 async def test_cancellation_kills_the_process(phone: Phone) -> None:
     """Unlike a thread, a process can be stopped; the slot comes back when it is dead."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, hang, phone.port)
         process = await phone.ring()
         assert psutil.pid_exists(process)
         group.cancel_scope.cancel()
     assert not psutil.pid_exists(process)
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
 
 
 async def test_cancelled_while_the_process_starts_nothing_is_left() -> None:
     """A worker process that is not ready yet is not forgotten: it ends with the call."""
-    executor, children = TaskExecutor(process_limiter=1), workers()
+    executor, children = TaskExecutor(processes=1), workers()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, add, 1, 2)
         while len(workers()) == len(children):  # it is real, and takes a while
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
     assert workers() == children
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
 
 
 @pytest.mark.parametrize("again", [None, 1, 2], ids=["once", "as it ends", "while it ends"])
@@ -338,7 +338,7 @@ def test_natively_cancelled_call_leaves_no_process_behind(again: int | None) -> 
     children = workers()
 
     async def scenario(at: int) -> bool:
-        executor, hits = TaskExecutor(process_limiter=1), list[int]()
+        executor, hits = TaskExecutor(processes=1), list[int]()
 
         async def call() -> None:
             task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -359,7 +359,7 @@ def test_natively_cancelled_call_leaves_no_process_behind(again: int | None) -> 
         assert len(workers()) <= len(children) + 1
         assert (await executor.run_in_process(add, 1, 2))[0] == 3
         assert len(workers()) == len(children) + 1
-        assert executor.statistics().processes == 0
+        assert executor.statistics().processes_in_use == 0
         return bool(hits)
 
     assert run(at_every_checkpoint, scenario, backend="asyncio") >= 2
@@ -368,7 +368,7 @@ def test_natively_cancelled_call_leaves_no_process_behind(again: int | None) -> 
 
 def test_timeout_kills_the_process(backend: str, phone: Phone) -> None:
     """A call that takes too long is over, process and all (in real time, like the process)."""
-    executor = TaskExecutor(process_limiter=1, name="pool")
+    executor = TaskExecutor(processes=1, name="pool")
 
     async def scenario() -> None:
         _, process = await executor.run_in_process(add, 1, 2)

@@ -45,13 +45,13 @@ def no_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 async def test_signal_that_killed_the_process_is_told(number: int, name: str) -> None:
     """A process that is killed is an error, and the next call gets another."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     with pytest.raises(
         anyio.BrokenWorkerProcess,
         match=rf"^worker process \d+ was killed by {name} before end\(\) returned$",
     ):
         await executor.run_in_process(end, number)
-    assert executor.statistics().processes == 0
+    assert executor.statistics().processes_in_use == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
 
 
@@ -70,7 +70,7 @@ async def test_process_that_does_not_answer_any_more_is_killed(
 
 async def test_idle_process_that_was_killed_is_replaced() -> None:
     """The next call does not notice."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     _, process = await executor.run_in_process(add, 1, 2)
     psutil.Process(process).kill()
     while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
@@ -82,7 +82,7 @@ async def test_idle_process_that_was_killed_is_replaced() -> None:
 
 async def test_cancelled_call_does_not_wait_for_what_its_process_has_started() -> None:
     """A process that outlives the killed one may hold what that held."""
-    executor, children = TaskExecutor(process_limiter=1), workers()
+    executor, children = TaskExecutor(processes=1), workers()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, start_another, 60)
         me, grandchildren = psutil.Process(), list[psutil.Process]()

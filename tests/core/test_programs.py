@@ -77,7 +77,7 @@ class Machine:
             pass
         for executor in self.executors:
             statistics = executor.statistics()
-            assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+            assert (statistics.in_flight, statistics.waiting, statistics.submitted) == (0, 0, 0)
             ended = statistics.succeeded + statistics.failed + statistics.cancelled
             assert statistics.started == ended
             assert statistics.in_use == 0

@@ -133,8 +133,8 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
         r"TypeError: limit=True is a bool, not an int\. Pass the number of items",
     ),
     (
-        lambda ex: ex.stream(same, [1], buffer=-1),
-        r"ValueError: buffer=-1 is less than 0\. Pass how many results may",
+        lambda ex: ex.stream(same, [1], max_pending=-1),
+        r"ValueError: max_pending=-1 is less than 0\. Pass how many results may",
     ),
     (lambda ex: ex.map(same, [1], timeout=-1), TIMEOUT),
     (lambda ex: ex.run_in_thread(divmod, 7, 2, timeout=-1), TIMEOUT),
@@ -208,6 +208,10 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (lambda ex: ex.start(len), r"TypeError: fn=.*len.* is not an async function: a service"),
     (
+        lambda ex: ex.run(same, x=7),
+        r"TypeError: TaskExecutor\.run\(\) got an unexpected keyword argument 'x'",
+    ),
+    (
         lambda ex: ex.start(same, restart="often"),
         r"TypeError: restart='often' is a str, not an int",
     ),
@@ -231,6 +235,16 @@ CLOSED: list[tuple[Callable[[Any, Any], Any], str]] = [
         lambda ex, call: ex.run(call, 1),
         r"TypeError: run\(\) got the awaitable <coroutine .* alone\.$",
     ),
+    (
+        lambda ex, call: ex.run(call, retry=2),
+        r"TypeError: run\(\) got the awaitable <coroutine .* retry=2: it can be awaited once\. P",
+    ),
+    (
+        lambda ex, call: ex.run(call, rate=10),
+        r"TypeError: rate=10 would count for this one call alone, .* a mtaio\.RateLimiter",
+    ),
+    (lambda ex, call: ex.run(call, rate="10"), r"TypeError: rate='10' is a str"),
+    (lambda ex, call: ex.run(call, via="processes"), r"TypeError: fn=<coroutine .* not callable"),
     (lambda ex, call: ex.run(call, timeout=-1), r"ValueError: timeout="),
     (lambda ex, call: ex.run(call, timeout="1"), r"TypeError: timeout="),
     *[
@@ -282,8 +296,8 @@ async def test_coroutine_of_a_refused_call_is_closed(
         (TaskExecutor, {"max_workers": 2.0}, TypeError, r"2\.0 is a float, not an int"),
         (TaskExecutor, {"max_pending": -1}, ValueError, "-1 is less than 0"),
         (TaskExecutor, {"timeout": -1}, ValueError, "-1 is less than 0"),
-        (TaskExecutor, {"thread_limiter": 0}, ValueError, "0 is less than 1"),
-        (TaskExecutor, {"process_limiter": "4"}, TypeError, "'4' is a str, not an int"),
+        (TaskExecutor, {"threads": 0}, ValueError, "0 is less than 1"),
+        (TaskExecutor, {"processes": "4"}, TypeError, "'4' is a str, not an int"),
         (Retry, {"attempts": 0}, ValueError, r"0 is less than 1\. 1 means a single call"),
         (Retry, {"attempts": 2.0}, TypeError, r"2\.0 is a float, not an int"),
         (Retry, {"wait_initial": -1}, ValueError, r"-1 is less than 0"),

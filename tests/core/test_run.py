@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.core import TaskExecutor
+from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources import RateLimiter
 from mtaio.testing import settle
 from tests.injection import suspensions
 
@@ -34,18 +36,19 @@ async def nothing() -> None:
 
 
 async def test_async_function_gets_its_arguments() -> None:
-    """Positional and keyword arguments reach the function, and its result comes back."""
-    assert await TaskExecutor(1).run(after, 1.5, value="x") == "x"
-    assert anyio.current_time() == 1.5
+    """They reach the function, and its result comes back; keywords go through a partial."""
+    assert await TaskExecutor(1).run(after, 1.5, "x") == "x"
+    assert await TaskExecutor(1).run(partial(after, value="y"), 0.5) == "y"
+    assert anyio.current_time() == 2
 
 
 async def test_plain_function_runs_in_a_worker_thread() -> None:
     """A function that is not async must not block the event loop, so a thread calls it."""
 
-    def where(a: int, *, b: int) -> tuple[int, int, int]:
+    def where(a: int, b: int) -> tuple[int, int, int]:
         return a, b, threading.get_ident()
 
-    a, b, thread = await TaskExecutor(1).run(where, 1, b=2)
+    a, b, thread = await TaskExecutor(1).run(where, 1, 2)
     assert (a, b) == (1, 2)
     assert thread != threading.get_ident()
 
@@ -100,7 +103,7 @@ async def test_base_exception_passes() -> None:
     executor = TaskExecutor(1)
     with pytest.raises(Stop):
         await executor.run(stop)
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
     assert executor.statistics().failed == 1
     await executor.run(nothing)
 
@@ -141,7 +144,7 @@ async def test_timeout_covers_the_call_and_not_the_wait_for_a_slot() -> None:
     """A second in the queue does not count towards a timeout of 1.5 s."""
     executor = TaskExecutor(1)
     async with anyio.create_task_group() as group:
-        group.start_soon(executor.run, after, 1)
+        group.start_soon(executor.run, partial(after, 1))
         await settle()
         assert await executor.run(partial(after, 1), timeout=1.5) == "done"
         assert anyio.current_time() == 2
@@ -184,6 +187,98 @@ async def test_timeout_error_of_the_function_is_its_own() -> None:
         await executor.run(fail, timeout=5)
     assert not isinstance(caught.value, MTAIOTimeoutError)
     assert executor.statistics().timed_out == 0
+
+
+# ---- rates and retries -------------------------------------------------------------------------
+
+
+async def test_calls_share_a_rate() -> None:
+    """Each call takes a token, in its slot; waiting for it does not count towards the timeout."""
+    executor, limiter = TaskExecutor(), RateLimiter(1, burst=1)
+    started: list[float] = []
+
+    async def note() -> None:
+        started.append(anyio.current_time())
+        await anyio.sleep(0.75)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(partial(executor.run, note, rate=limiter, timeout=0.9))
+    assert started == [0, 1, 2]
+
+
+async def test_attempts_of_a_call() -> None:
+    """Each attempt has its token and its timeout; the slot is kept from the first to the last."""
+    executor, limiter = TaskExecutor(1), RateLimiter(1, burst=1)
+    started: list[float] = []
+
+    async def slower_at_first() -> str:
+        started.append(anyio.current_time())
+        await anyio.sleep(9 if len(started) < 3 else 0)
+        assert executor.statistics().in_use == 1
+        return "done"
+
+    policy = Retry(3, wait_initial=0.25, wait_exp_base=1, jitter=0, on=TimeoutError)
+    call = executor.run(slower_at_first, rate=limiter, retry=policy, timeout=0.5)
+    assert await call == "done"
+    assert started == [0, 1, 2]
+    statistics = executor.statistics()
+    assert (statistics.started, statistics.retried, statistics.timed_out) == (1, 2, 2)
+
+
+async def test_number_of_attempts() -> None:
+    """A number is attempts in all; after the last the error is raised, with a note."""
+    executor, calls = TaskExecutor(1), list[int]()
+
+    async def fail(number: int) -> None:
+        calls.append(number)
+        raise OSError(number)
+
+    with pytest.raises(OSError, match=r"^7") as caught:
+        await executor.run(fail, 7, retry=2)
+    assert calls == [7, 7]
+    assert caught.value.__notes__ == ["gave up after 2 attempts"]
+    assert executor.statistics().retried == executor.statistics().failed == 1
+
+
+async def test_rate_of_an_awaitable_and_of_a_plain_function() -> None:
+    """Both wait for a token, as an async function does."""
+    executor, limiter = TaskExecutor(1), RateLimiter(1, burst=1)
+    assert await executor.run(after(0), rate=limiter) == "done"
+    assert await executor.run(str, 5, rate=limiter, retry=2) == "5"
+    assert anyio.current_time() == 1
+
+
+async def test_retries_in_a_pool() -> None:
+    """A call in a pool has attempts too."""
+    calls: list[int] = []
+
+    def fail_once(number: int) -> int:
+        calls.append(number)
+        if len(calls) == 1:
+            raise OSError
+        return number
+
+    policy = Retry(2, wait_initial=0)
+    with ThreadPoolExecutor(1) as pool:
+        assert await TaskExecutor(1).run(fail_once, 3, retry=policy, via=pool, timeout=30) == 3
+    assert calls == [3, 3]
+
+
+async def test_call_cancelled_as_it_waits_for_a_token() -> None:
+    """It has called nothing, its coroutine is closed, and its slot is free."""
+    executor, limiter, coroutine = TaskExecutor(1), RateLimiter(1, burst=1), after(1)
+    limiter.acquire_nowait()
+    with anyio.move_on_after(0.5) as scope:
+        await executor.run(coroutine, rate=limiter)
+    assert scope.cancelled_caught
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert executor.statistics().in_use == 0
+    called: list[int] = []
+    with anyio.move_on_after(0.25) as scope:
+        await executor.run(called.append, 1, rate=limiter)
+    assert scope.cancelled_caught
+    assert called == []
 
 
 # ---- refusals ------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ async def test_service_takes_no_slot_and_has_no_timeout() -> None:
         await executor.start(service)
         assert await executor.run(divmod, 7, 2) == (3, 1)
         await anyio.sleep(9)
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
     assert service.ended == [11, 11]
 
 
@@ -240,7 +240,7 @@ async def test_failure_ends_the_block() -> None:
     assert anyio.current_time() == 4
     assert handle.status is TaskStatus.FAILED
     assert task.status is TaskStatus.CANCELLED
-    assert isinstance(handle.exception(), OSError)
+    assert isinstance(handle.exception, OSError)
 
 
 async def test_failure_while_draining_ends_the_block() -> None:

@@ -137,10 +137,10 @@ async def test_async_source_is_read_as_far_ahead_as_told(limit: int | None, ahea
     async def stuck(_: int) -> None:
         await anyio.sleep_forever()
 
-    buffer = 0 if limit else 40
+    max_pending = 0 if limit else 40
     async with anyio.create_task_group() as group:
         async with TaskExecutor().stream(
-            stuck, source(), limit=limit, buffer=buffer, read_ahead=ahead
+            stuck, source(), limit=limit, max_pending=max_pending, read_ahead=ahead
         ):
             await settle()
             assert read == (limit or 40) + ahead
@@ -288,7 +288,7 @@ async def test_all_generators_are_closed_whatever_happens_to_one() -> None:
         await executor.map(join, source("a"), ["x"], source("b"))
     assert sorted(error.args for error in info.value.exceptions) == [("a",), ("b",)]
     assert sorted(closed) == ["a", "b"]
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
 
 
 async def test_generator_that_was_started_is_closed_though_nothing_ran() -> None:
@@ -328,7 +328,7 @@ async def test_other_async_sources_stay_open() -> None:
     for i in range(6):
         send.send_nowait(i)
     with send, receive:
-        async with TaskExecutor(1).stream(second_of, receive, buffer=0) as results:
+        async with TaskExecutor(1).stream(second_of, receive, max_pending=0) as results:
             async for result in results:
                 assert result == 0
                 break

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 from functools import partial
+from inspect import CORO_CLOSED, CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -15,12 +17,14 @@ import pytest
 from mtaio.core import Outcome, TaskExecutor
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import run, settle
+from mtaio.types import UNSET
 from tests.core.strays import stray
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from mtaio.core import Stream
+    from mtaio.types import Unset
 
 T = TypeVar("T")
 
@@ -52,7 +56,7 @@ def is_quiet(executor: TaskExecutor) -> bool:
     """Tell whether nothing runs or waits, and every item that started is accounted for."""
     now = executor.statistics()
     ended = now.succeeded + now.failed + now.cancelled
-    return now.running == now.waiting == 0 and now.started == ended
+    return now.in_flight == now.waiting == 0 and now.started == ended
 
 
 # ---- results -----------------------------------------------------------------------------------
@@ -128,20 +132,25 @@ async def test_consumers_are_woken_for_each_result_of_a_burst() -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize(
-    ("max_workers", "limit", "buffer", "window"),
+    ("max_workers", "limit", "max_pending", "window"),
     [
-        (3, None, None, 6),
+        (3, None, UNSET, 6),
         (3, None, 0, 3),
-        (3, 2, None, 4),
+        (3, 2, UNSET, 4),
         (3, None, 5, 8),
-        (None, None, None, 100),
+        (None, None, UNSET, 100),
         (None, None, 7, 7),
         (None, None, 0, 1),
         (None, 2, 1, 3),
     ],
 )
 async def test_window_is_exact(
-    max_workers: int | None, limit: int | None, buffer: int | None, window: int, *, ordered: bool
+    max_workers: int | None,
+    limit: int | None,
+    max_pending: int | Unset,
+    window: int,
+    *,
+    ordered: bool,
 ) -> None:
     """Exactly ``window`` items are between taken and handed over if none is read; never more."""
     taken = handed = 0
@@ -154,7 +163,7 @@ async def test_window_is_exact(
             yield item
 
     stream = TaskExecutor(max_workers).stream(
-        second_of, source(), limit=limit, buffer=buffer, ordered=ordered
+        second_of, source(), limit=limit, max_pending=max_pending, ordered=ordered
     )
     async with stream as results:
         for burst in (1, window, 2, 3 * window, 1):
@@ -163,6 +172,19 @@ async def test_window_is_exact(
             for _ in range(burst):
                 await anext(results)
                 handed += 1
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("max_workers", [3, None])
+async def test_no_limit_on_results_that_wait(max_workers: int | None, *, ordered: bool) -> None:
+    """With ``max_pending=None`` a consumer that reads nothing holds nothing back."""
+    stream = TaskExecutor(max_workers).stream(
+        second_of, range(500), max_pending=None, ordered=ordered
+    )
+    async with stream as results:
+        await anyio.sleep(1000)
+        assert sorted([result async for result in results]) == [*range(500)]
+        assert anyio.current_time() == 1000
 
 
 async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> None:
@@ -177,7 +199,7 @@ async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> No
         await anyio.lowlevel.checkpoint()
         return x
 
-    async with TaskExecutor(5).stream(work, itertools.count(), buffer=5) as results:
+    async with TaskExecutor(5).stream(work, itertools.count(), max_pending=5) as results:
         for _ in range(50):
             await settle()
             assert taken - handed == 10
@@ -200,7 +222,7 @@ async def test_buffer_that_filled_while_a_worker_queued_for_its_slot() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(executor.map, double, [1.5])
         await settle()
-        async with executor.stream(work, range(3), buffer=0) as results:
+        async with executor.stream(work, range(3), max_pending=0) as results:
             await anyio.sleep(1.25)
             assert executor.statistics().waiting == 1  # the worker of item 0
             await anyio.sleep(5)
@@ -429,6 +451,108 @@ async def test_stray_cancellation_yields_to_a_real_one() -> None:
             scope.cancel()
             await anyio.sleep(1)
     assert scope.cancelled_caught
+
+
+# ---- aclose ------------------------------------------------------------------------------------
+
+
+async def test_aclose_stops_the_work() -> None:
+    """What runs is cancelled and gone when it returns; what was not taken is dropped."""
+    executor, ended = TaskExecutor(2), list[int]()
+
+    async def work(x: int) -> int:
+        try:
+            await anyio.sleep(x)
+        finally:
+            ended.append(x)
+        return x
+
+    async with executor.stream(work, [1, 1, 9, 8]) as results:
+        assert await anext(results) == 1
+        await settle()
+        await results.aclose()
+        assert sorted(ended) == [1, 1, 8, 9]
+        assert is_quiet(executor)
+        await results.aclose()
+        assert [result async for result in results] == []
+        assert anyio.current_time() == 1
+    assert executor.statistics().cancelled == 2
+
+
+async def test_aclose_ends_the_stream_for_all_who_share_it() -> None:
+    """A task that waits for a result gets the end of the stream."""
+    got: list[float] = []
+    async with (
+        TaskExecutor(2).stream(double, [1, 9]) as results,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(read, results, got)
+        await anyio.sleep(2)
+        await results.aclose()
+    assert got == [2]
+    assert anyio.current_time() == 2
+
+
+async def test_error_that_aclose_comes_upon() -> None:
+    """It is not lost: it comes where the next result would, or at the end of the block."""
+
+    async def work(x: int) -> None:
+        try:
+            await anyio.sleep(x)
+        finally:
+            raise ValueError(x)
+
+    async with TaskExecutor(1).stream(work, [5]) as results:
+        await settle()
+        await results.aclose()
+        with pytest.raises(ValueError, match=r"^5\b"):
+            await anext(results)
+
+    async def consume() -> None:
+        async with TaskExecutor(1).stream(work, [5]) as results:
+            await settle()
+            await results.aclose()
+
+    with pytest.raises(ValueError, match=r"^5\b"):
+        await consume()
+
+
+async def test_aclose_before_the_block() -> None:
+    """Nothing has been started and nothing will be; coroutines that were given are closed."""
+    call = double(1)
+    async with contextlib.aclosing(TaskExecutor(1).as_completed(call)) as outcomes:
+        assert getcoroutinestate(call) == CORO_CREATED
+    assert getcoroutinestate(call) == CORO_CLOSED
+    assert repr(outcomes) == "<Stream of calls, left>"
+    with pytest.raises(RuntimeError, match=r"^<Stream of calls, left> "):
+        await outcomes.__aenter__()
+
+
+async def test_aclose_after_the_block() -> None:
+    """There is nothing left to do."""
+    async with TaskExecutor(1).stream(double, [1]) as results:
+        pass
+    await results.aclose()
+    with pytest.raises(RuntimeError, match=r"^this stream was left, and its work stopped\."):
+        await anext(results)
+
+
+async def test_aclose_can_be_cancelled() -> None:
+    """The work is stopped, and waited for by the block."""
+
+    async def linger(_: int) -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+
+    async with TaskExecutor(1).stream(linger, [0]) as results:
+        await settle()
+        with anyio.move_on_after(1) as scope:
+            await results.aclose()
+        assert scope.cancelled_caught
+    assert anyio.current_time() == 2
 
 
 # ---- asyncio's own cancellation ----------------------------------------------------------------

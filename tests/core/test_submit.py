@@ -17,7 +17,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import TaskExecutor, TaskStatus
-from mtaio.exceptions import MTAIOError, StrayCancellationError, TaskCancelledError
+from mtaio.exceptions import LimitError, MTAIOError, StrayCancellationError, TaskCancelledError
 from mtaio.testing import run, settle
 from tests.core.strays import stray
 from tests.injection import (
@@ -47,7 +47,7 @@ async def nothing() -> None:
 def check_quiet(executor: TaskExecutor) -> None:
     """Check that nothing runs, waits or holds a slot."""
     statistics = executor.statistics()
-    assert (statistics.running, statistics.waiting) == (0, 0)
+    assert (statistics.in_flight, statistics.waiting) == (0, 0)
     assert (statistics.submitted, statistics.services) == (0, 0)
     assert statistics.in_use == 0
 
@@ -142,7 +142,7 @@ async def test_error_is_freed_with_its_handle() -> None:
         raise Mine
 
     async def look(handle: TaskHandle[None]) -> ref[Mine]:
-        error = handle.exception()
+        error = handle.exception
         assert isinstance(error, Mine)
         return ref(error)
 
@@ -162,15 +162,29 @@ async def test_error_is_freed_with_its_handle() -> None:
 
 
 async def test_exception_tells_without_raising() -> None:
-    """``exception()`` returns the error, None for a success; the block does not raise it then."""
+    """``exception`` is the error, None for a success; the block does not raise it then."""
     async with TaskExecutor(2) as executor:
         good = await executor.submit(after, 1)
         bad = await executor.submit(fail_after, 1, error := ValueError("mine"))
         with pytest.raises(RuntimeError, match=r"^<TaskHandle 'after' .*> has not ended yet"):
-            good.exception()
+            _ = good.exception
         await anyio.sleep(2)
-        assert good.exception() is None
-        assert bad.exception() is error
+        assert good.exception is None
+        assert bad.exception is error
+
+
+async def test_return_value_is_the_result() -> None:
+    """``return_value``, as anyio's handles have it, is what ``result()`` returns or raises."""
+    async with TaskExecutor(2) as executor:
+        good = await executor.submit(after, 1, "value")
+        bad = await executor.submit(fail_after, 1, error := ValueError("mine"))
+        with pytest.raises(RuntimeError, match=r"^<TaskHandle 'after' .*> has not ended yet"):
+            _ = good.return_value
+        await good.wait()
+        assert good.return_value == good.result() == "value"
+        with pytest.raises(ValueError, match=r"^mine$") as caught:
+            _ = bad.return_value
+        assert caught.value is error
 
 
 async def test_waiting_without_the_result() -> None:
@@ -187,7 +201,7 @@ async def test_waiting_without_the_result() -> None:
 
 
 async def test_cancelled_task_raises_task_cancelled_error() -> None:
-    """Its waiter is not cancelled; it gets an error that says so, from ``exception()`` too."""
+    """Its waiter is not cancelled; it gets an error that says so, from ``exception`` too."""
     async with TaskExecutor(1) as executor:
         handle = await executor.submit(after, 5)
         await anyio.sleep(1)
@@ -196,7 +210,7 @@ async def test_cancelled_task_raises_task_cancelled_error() -> None:
         with pytest.raises(TaskCancelledError, match=r"^after was cancelled, so it has no result"):
             await handle
         with pytest.raises(TaskCancelledError):
-            handle.exception()
+            _ = handle.exception
         assert handle.status is TaskStatus.CANCELLED
         assert anyio.current_time() == 1
         assert executor.statistics().cancelled == 1
@@ -373,11 +387,12 @@ async def test_submitters_are_served_in_the_order_of_asking() -> None:
 
 
 async def test_submit_nowait_fails_when_there_is_no_room() -> None:
-    """``anyio.WouldBlock`` says that the limit is reached; nothing was started."""
-    async with TaskExecutor(1, max_pending=1) as executor:
+    """``LimitError`` says that the limit is reached, and whose; nothing was started."""
+    async with TaskExecutor(1, max_pending=1, name="pool") as executor:
         handles = [executor.submit_nowait(after, 1, "a"), executor.submit_nowait(after, 1, "b")]
-        with pytest.raises(anyio.WouldBlock, match=r"^max_workers \+ max_pending submitted tas"):
+        with pytest.raises(LimitError, match=r"^max_workers \+ max_pending ") as caught:
             executor.submit_nowait(after, 1)
+        assert (caught.value.name, caught.value.retry_after) == ("pool", None)
         assert executor.statistics().submitted == 2
         assert [await handle for handle in handles] == ["a", "b"]
         await executor.submit_nowait(after, 1)
@@ -390,8 +405,20 @@ async def test_submit_nowait_does_not_overtake_a_waiting_submit() -> None:
         group.start_soon(executor.submit, after, 1)
         await settle()
         await first.wait()
-        with pytest.raises(anyio.WouldBlock):
+        with pytest.raises(LimitError):
             executor.submit_nowait(after, 1)
+
+
+async def test_without_max_pending_submit_never_waits() -> None:
+    """With None all tasks may wait for a slot."""
+    async with TaskExecutor(2, max_pending=None) as executor:
+        handles = [await executor.submit(after, 1) for _ in range(100)]
+        assert anyio.current_time() == 0
+        statistics = executor.statistics()
+        assert (statistics.submitted, statistics.in_use, statistics.waiting) == (100, 2, 98)
+        for handle in handles:
+            await handle
+    assert anyio.current_time() == 50
 
 
 async def test_without_max_workers_submit_never_waits() -> None:
@@ -494,8 +521,8 @@ async def test_failure_seen_later_counts_as_seen() -> None:
     async with TaskExecutor(2) as executor:
         handles = [await executor.submit(fail_after, 1, ValueError("mine")) for _ in range(2)]
         await anyio.sleep(2)
-        assert isinstance(handles[0].exception(), ValueError)
-        assert isinstance(handles[0].exception(), ValueError)
+        assert isinstance(handles[0].exception, ValueError)
+        assert isinstance(handles[0].exception, ValueError)
         with pytest.raises(ValueError, match=r"^mine$"):
             await handles[1]
 
@@ -518,7 +545,7 @@ async def test_no_failure_is_swallowed_unlooked() -> None:
             handles = [await executor.submit(fail_after, 0, OSError()) for _ in range(1005)]
             await executor.drain()
             for handle in handles[:-2]:
-                assert isinstance(handle.exception(), OSError)
+                assert isinstance(handle.exception, OSError)
 
 
 async def test_failure_seen_after_its_block_changes_nothing_in_the_next() -> None:
@@ -531,7 +558,7 @@ async def test_failure_seen_after_its_block_changes_nothing_in_the_next() -> Non
         async with executor:
             await executor.submit(fail_after, 1, ValueError("new"))
             await anyio.sleep(2)
-            assert isinstance(old.exception(), OSError)
+            assert isinstance(old.exception, OSError)
 
 
 async def test_unseen_failure_is_raised_by_a_cancelled_block() -> None:
@@ -556,7 +583,7 @@ async def test_base_exception_of_a_task_ends_the_block() -> None:
             await anyio.sleep(9)
     assert anyio.current_time() == 1
     assert (bad.status, good.status) == (TaskStatus.FAILED, TaskStatus.CANCELLED)
-    assert isinstance(bad.exception(), Stop)
+    assert isinstance(bad.exception, Stop)
     check_quiet(executor)
 
 

@@ -100,7 +100,7 @@ async def test_exception_travels_untouched() -> None:
         raise error
 
     with pytest.raises(LookupError, match=r"^mine$") as caught:
-        await TaskExecutor(thread_limiter=1).run_in_thread(fail)
+        await TaskExecutor(threads=1).run_in_thread(fail)
     assert caught.value is error
     assert not hasattr(error, "__notes__")
 
@@ -231,7 +231,7 @@ async def test_it_takes_no_slot() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run, anyio.sleep, 1)
         await settle()
-        assert executor.statistics().running == 1
+        assert executor.statistics().in_flight == 1
         assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
         assert anyio.current_time() == 0
 
@@ -241,24 +241,34 @@ async def test_it_takes_no_slot() -> None:
 
 async def test_never_more_threads_than_the_limit() -> None:
     """Five calls through a limit of two: two run, three wait."""
-    executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=2), Rendezvous().prepare()
     async with anyio.create_task_group() as group:
         for _ in range(5):
             group.start_soon(executor.run_in_thread, meeting.block)
         await meeting.entered.wait()
         await settle()
         statistics = executor.statistics()
-        assert (statistics.threads, statistics.threads_waiting) == (2, 3)
+        assert (statistics.threads_in_use, statistics.threads_waiting) == (2, 3)
         meeting.release.set()
     assert meeting.calls == 5
     assert meeting.peak <= 2
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
+
+
+async def test_threads_without_a_limit() -> None:
+    """With ``threads=None`` more calls than the usual forty are in threads at once."""
+    barrier = threading.Barrier(45)
+    executor = TaskExecutor(threads=None)
+    async with anyio.create_task_group() as group:
+        for _ in range(45):
+            group.start_soon(executor.run_in_thread, barrier.wait, PATIENCE)
+    assert not barrier.broken
 
 
 async def test_each_executor_has_a_limit_of_its_own() -> None:
     """starlette#1724: neither other executors nor users of anyio's 40 threads are in the way."""
     barrier = threading.Barrier(2)
-    first, second = TaskExecutor(thread_limiter=1), TaskExecutor(thread_limiter=1)
+    first, second = TaskExecutor(threads=1), TaskExecutor(threads=1)
     shared = to_thread.current_default_thread_limiter()
     before = shared.total_tokens
     shared.total_tokens = 1
@@ -273,7 +283,7 @@ async def test_each_executor_has_a_limit_of_its_own() -> None:
 
 async def test_waiting_for_a_thread_can_be_cancelled() -> None:
     """A call that is cancelled in the queue has called nothing."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=1), Rendezvous().prepare()
     called: list[int] = []
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_thread, meeting.block)
@@ -291,7 +301,7 @@ async def test_waiting_for_a_thread_can_be_cancelled() -> None:
 async def test_users_capacity_limiter_is_honoured() -> None:
     """A limiter shared with others governs alone; what it lent comes back with the thread."""
     limiter = anyio.CapacityLimiter(1)
-    executor, meeting = TaskExecutor(thread_limiter=limiter), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=limiter), Rendezvous().prepare()
     async with anyio.create_task_group() as group:
         await limiter.acquire()
         group.start_soon(executor.run_in_thread, meeting.block)
@@ -307,18 +317,18 @@ async def test_users_capacity_limiter_is_honoured() -> None:
         assert executor.statistics().threads_waiting == 1
         limiter.release()
         await meeting.entered.wait()
-        assert executor.statistics().threads == 1
+        assert executor.statistics().threads_in_use == 1
         assert limiter.borrowed_tokens == 1
         group.cancel_scope.cancel()
         meeting.release.set()
     assert limiter.borrowed_tokens == 0
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
     """Left to anyio, it would come back at once on asyncio, while the thread goes on."""
     limiter = anyio.CapacityLimiter(1)
-    executor, meeting = TaskExecutor(thread_limiter=limiter), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=limiter), Rendezvous().prepare()
     await abandon(executor, meeting)
     assert limiter.borrowed_tokens == 1
     meeting.release.set()
@@ -329,13 +339,13 @@ async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
 
 async def test_statistics_from_another_thread() -> None:
     """At any time, whatever the event loop and the worker threads do meanwhile, they are right."""
-    executor, over = TaskExecutor(thread_limiter=3), threading.Event()
+    executor, over = TaskExecutor(threads=3), threading.Event()
     seen: set[tuple[bool, bool]] = set()
 
     def look() -> None:
         while not over.is_set():
             statistics = executor.statistics()
-            seen.add((0 <= statistics.threads <= 3, 0 <= statistics.threads_waiting <= 10))
+            seen.add((0 <= statistics.threads_in_use <= 3, 0 <= statistics.threads_waiting <= 10))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -377,7 +387,7 @@ async def abandon(executor: TaskExecutor, meeting: Rendezvous) -> None:
 
 async def test_timeout_covers_the_call_and_not_the_wait_for_a_thread() -> None:
     """Ten seconds in the queue do not count towards a timeout of one second."""
-    executor = TaskExecutor(thread_limiter=1)
+    executor = TaskExecutor(threads=1)
 
     def sleep(seconds: float) -> float:
         from_thread.run(anyio.sleep, seconds)  # the clock stands still while a thread works
@@ -395,11 +405,11 @@ async def test_timeout_covers_the_call_and_not_the_wait_for_a_thread() -> None:
 
 async def test_timeout_leaves_the_thread_behind() -> None:
     """The caller gets its error on time; the thread goes on until its function returns."""
-    executor, meeting = TaskExecutor(thread_limiter=1, name="pool"), Rendezvous()
+    executor, meeting = TaskExecutor(threads=1, name="pool"), Rendezvous()
     with pytest.raises(MTAIOTimeoutError, match=r"^pool: timed out after 1 s$"):
         await executor.run_in_thread(meeting.block_after_two_seconds, timeout=1)
     assert anyio.current_time() == 1
-    assert executor.statistics().threads == meeting.running == 1
+    assert executor.statistics().threads_in_use == meeting.running == 1
     assert executor.statistics().timed_out == 1
     meeting.release.set()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
@@ -408,7 +418,7 @@ async def test_timeout_leaves_the_thread_behind() -> None:
 
 async def test_thread_left_behind_can_ask_whether_it_is_still_wanted() -> None:
     """check_cancelled() raises in it, so it can end and give its slot back."""
-    executor, asked = TaskExecutor(thread_limiter=1), []
+    executor, asked = TaskExecutor(threads=1), []
 
     def work() -> None:
         with suppress(BaseException):  # asyncio cancels it when the caller is gone
@@ -425,7 +435,7 @@ async def test_thread_left_behind_can_ask_whether_it_is_still_wanted() -> None:
 
 async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None:
     """Abandoned threads keep their slots, so threads never pile up."""
-    executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous()
+    executor, meeting = TaskExecutor(threads=2), Rendezvous()
     timed_out: list[float] = []
 
     async def call() -> None:
@@ -442,7 +452,7 @@ async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None
         await two.wait()
         assert timed_out == [1, 1]
         statistics = executor.statistics()
-        assert (statistics.threads, statistics.threads_waiting) == (2, 18)
+        assert (statistics.threads_in_use, statistics.threads_waiting) == (2, 18)
         assert meeting.running == 2
         meeting.release.set()
     assert len(timed_out) == 20
@@ -479,7 +489,7 @@ async def test_thread_whose_caller_was_cancelled_may_call_back(
 ) -> None:
     """A nested call that comes after the cancellation ends, be it with a result or cancelled."""
     limiter = anyio.CapacityLimiter(2) if shared else 1
-    executor, meeting = TaskExecutor(1, thread_limiter=limiter), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(1, threads=limiter), Rendezvous().prepare()
     ended: list[str] = []
 
     def late() -> None:
@@ -505,7 +515,7 @@ async def test_thread_whose_caller_was_cancelled_may_call_back(
         await anyio.lowlevel.checkpoint()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
     assert len(ended) == 1
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 async def test_task_submitted_from_a_thread_after_the_cancellation_ends() -> None:
@@ -538,24 +548,24 @@ async def test_task_submitted_from_a_thread_after_the_cancellation_ends() -> Non
     assert len(ended) == 1
     assert anyio.current_time() == 0
     statistics = executor.statistics()
-    assert (statistics.threads, statistics.submitted) == (0, 0)
+    assert (statistics.threads_in_use, statistics.submitted) == (0, 0)
 
 
 async def test_cancellation_waits_for_the_thread() -> None:
     """Unless told to abandon it: when the call ends, so has the function."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=1), Rendezvous().prepare()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_thread, meeting.block)
         await meeting.entered.wait()
         group.cancel_scope.cancel()
         meeting.release.set()
     assert meeting.running == 0
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 async def test_abandoned_call_that_never_started_is_never_made() -> None:
     """A thread that is too late has nothing to do, and the slot is back already."""
-    limiter, called = WorkerLimiter.of_threads(1, None), list[int]()
+    limiter, called = WorkerLimiter("threads", 1, None), list[int]()
     call = ThreadCall(limiter, await limiter.enter(), lambda: called.append(1))
     call.leave()
     assert limiter.busy == 0
@@ -566,7 +576,7 @@ async def test_abandoned_call_that_never_started_is_never_made() -> None:
 
 async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
     """It will not be awaited, and Python must not warn of that."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    executor, meeting = TaskExecutor(threads=1), Rendezvous().prepare()
     made: list[Coroutine[Any, Any, None]] = []
 
     class Late(Rendezvous):
@@ -584,7 +594,7 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
 
 async def test_coroutine_that_came_too_late_is_closed() -> None:
     """The thread had ended, but its caller was cancelled before it could take the result."""
-    limiter, coroutine = WorkerLimiter.of_threads(1, None), anyio.sleep(1)
+    limiter, coroutine = WorkerLimiter("threads", 1, None), anyio.sleep(1)
     call = ThreadCall(limiter, await limiter.enter(), lambda: coroutine)
     call.work()
     assert limiter.busy == 1
@@ -596,14 +606,14 @@ async def test_coroutine_that_came_too_late_is_closed() -> None:
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
 async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001 - a parameter
     """Wherever the call is cancelled, its slot comes back and the next call finds it."""
-    executor = TaskExecutor(thread_limiter=1)
+    executor = TaskExecutor(threads=1)
 
     async def scenario(at: int) -> bool:
         hit = await cancelled_at(
             executor.run_in_thread(divmod, 7, 2, abandon_on_cancel=abandon_on_cancel), at
         )
         assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
-        assert executor.statistics().threads == 0
+        assert executor.statistics().threads_in_use == 0
         return hit
 
     assert await at_every_checkpoint(scenario) >= 1
@@ -613,7 +623,7 @@ def test_natively_cancelled_call_keeps_its_slot_while_its_thread_runs() -> None:
     """``Task.cancel()`` goes through anyio's shield; the thread runs all the same."""
 
     async def scenario(at: int) -> bool:
-        executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+        executor, meeting = TaskExecutor(threads=1), Rendezvous().prepare()
         hit = False
         async with anyio.create_task_group() as group:
 
@@ -623,7 +633,7 @@ def test_natively_cancelled_call_keeps_its_slot_while_its_thread_runs() -> None:
 
             group.start_soon(call)
             await settle()
-            assert meeting.running <= executor.statistics().threads
+            assert meeting.running <= executor.statistics().threads_in_use
             meeting.release.set()
             assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
             assert meeting.running == 0
@@ -640,13 +650,13 @@ def test_slot_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
     backend: str, second: str
 ) -> None:
     """The thread ends when its loop is gone; a waiter of the next loop gets the slot at once."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
+    executor, meeting = TaskExecutor(threads=1), Rendezvous()
 
     async def leave_behind() -> None:
         await abandon(executor, meeting.prepare())
 
     async def wait_for_it() -> None:
-        assert executor.statistics().threads == 1
+        assert executor.statistics().threads_in_use == 1
         with current_simulation().hold():  # the thread belongs to the simulation before
             async with anyio.create_task_group() as group:
 
@@ -657,7 +667,7 @@ def test_slot_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
                 await settle()
                 assert executor.statistics().threads_waiting == 1
                 meeting.release.set()
-        assert executor.statistics().threads == 0
+        assert executor.statistics().threads_in_use == 0
 
     run(leave_behind, backend=backend)
     run(wait_for_it, backend=second)
@@ -665,7 +675,7 @@ def test_slot_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
 
 def test_slot_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -> None:
     """No loop runs to be told; the next call finds the slot."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
+    executor, meeting = TaskExecutor(threads=1), Rendezvous()
     threads: list[threading.Thread] = []
 
     def work() -> None:
@@ -687,13 +697,13 @@ def test_slot_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -
         assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
 
     run(leave_behind, backend=backend)
-    assert executor.statistics().threads == 1
+    assert executor.statistics().threads_in_use == 1
     meeting.release.set()
     deadline = threading.Event()
-    while executor.statistics().threads:  # seen as soon as the thread is through
+    while executor.statistics().threads_in_use:  # seen as soon as the thread is through
         assert not deadline.wait(0.001)
     run(call_again, backend=backend)
-    assert executor.statistics().threads == 0
+    assert executor.statistics().threads_in_use == 0
 
 
 # ---- the end of the program ----------------------------------------------------------------------

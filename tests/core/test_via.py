@@ -242,7 +242,7 @@ async def test_cancellation_anywhere_leaves_nothing_behind(chunksize: int) -> No
         pool.end_all()
         await settle()
         assert limited.statistics().in_use == 0
-        assert executor.statistics().running == 0
+        assert executor.statistics().in_flight == 0
         return hit
 
     with anyio.fail_after(60):
@@ -407,7 +407,7 @@ async def test_stream_and_for_each_and_keywords() -> None:
         async with executor.stream(double, [1, 2], via=pool, ordered=True) as results:
             assert [result async for result in results] == [2, 4]
         await executor.for_each(seen.append, [1, 2], via=pool)
-        assert await executor.run(int, "11", base=2, via=pool) == 3
+        assert await executor.run(int, "11", 2, via=pool) == 3
     assert seen == [1, 2]
 
 
@@ -653,11 +653,11 @@ def test_process_pool(backend: str, processes: ProcessPoolExecutor) -> None:
 
 async def test_own_processes() -> None:
     """The executor's worker processes take calls, within its limit on processes."""
-    executor = TaskExecutor(process_limiter=1)
+    executor = TaskExecutor(processes=1)
     pairs = await executor.map(add, [1, 2], [3, 4], via="processes")
     assert [total for total, _ in pairs] == [4, 6]
     assert len({process for _, process in pairs} - {os.getpid()}) == 1
-    assert await executor.run(add, 1, b=2, via="processes") == (3, pairs[0][1])
+    assert await executor.run(add, 1, 2, via="processes") == (3, pairs[0][1])
 
 
 # ---- refusals ------------------------------------------------------------------------------------

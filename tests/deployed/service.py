@@ -63,7 +63,7 @@ GAUGES: Final = frozenset(
         "submitted",
         "services",
         "threads_waiting",
-        "processes",
+        "processes_in_use",
         "processes_waiting",
         "listeners",
         "streams",
@@ -243,7 +243,7 @@ class Model:
         running = min(16, round(16 * load * random.uniform(0.7, 1.1)))
         put(
             "task_executor.images",
-            running=running,
+            in_flight=running,
             in_use=running,
             waiting=round(40 * full * random.random()),
             peak=self._peak("ex", running),
@@ -257,9 +257,9 @@ class Model:
             wait_seconds=self._count("xws", 2 * full),
             submitted=round(4 * load),
             services=2,
-            threads=round(5 * load),
+            threads_in_use=round(5 * load),
             threads_waiting=0,
-            processes=0,
+            processes_in_use=0,
             processes_waiting=0,
         )
         put(

@@ -123,9 +123,9 @@ class Stage:
         assert 0 <= self.at_work <= self.limit, f"{self.at_work} items at work"
         now = self.executor.statistics()
         ended = now.succeeded + now.failed + now.cancelled
-        assert now.running == now.started - ended, f"the counters do not add up: {now}"
-        assert now.running >= self.at_work, f"{self.at_work} at work, and it says {now.running}"
-        assert now.peak >= now.running, f"more than at the peak: {now}"
+        assert now.in_flight == now.started - ended, f"the counters do not add up: {now}"
+        assert now.in_flight >= self.at_work, f"{self.at_work} at work, and it says {now.in_flight}"
+        assert now.peak >= now.in_flight, f"more than at the peak: {now}"
         assert min(now.succeeded, now.failed, now.cancelled) >= 0, f"negative: {now}"
         if now.max_workers is not None:
             assert now.in_use <= self.limit, f"too many slots: {now}"

@@ -112,7 +112,7 @@ async def test_gather_with_exceptions(sim: Simulation, victim: Victim) -> None:
     """Errors among the results; a cancellation is none of them."""
     stage = Stage(sim, 2)
     calls = [partial(stage.fail, x) for x in range(4)]
-    results = await victim(partial(stage.executor.gather, *calls, limit=2, return_exceptions=True))
+    results = await victim(partial(stage.executor.gather, *calls, limit=2, errors="return"))
     if results is not None:
         assert [x if isinstance(x, int) else x.args for x in results] == [0, (1,), 2, (3,)]
     stage.clear()

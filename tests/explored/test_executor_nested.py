@@ -86,7 +86,7 @@ async def test_siblings_queue_on_the_slot(sim: Simulation, victim: Victim) -> No
 
     async with anyio.create_task_group() as group:
         group.start_soon(stage.executor.run, outer)
-        group.start_soon(stage.executor.run, stage.work, 5)
+        group.start_soon(stage.executor.run, partial(stage.work, 5))
     assert sorted(results) == ([1, 2, 4] if victim.cancelled else [1, 2, 3, 4])
     assert stage.returned[5] == 1
     stage.clear()
@@ -184,7 +184,7 @@ async def test_task_that_outlives_the_item(sim: Simulation, victim: Victim) -> N
 
     async def outlive() -> None:
         await checkpoint()
-        await victim(stage.executor.run, stage.work, 1)
+        await victim(stage.executor.run, partial(stage.work, 1))
 
     async def item(group: anyio.abc.TaskGroup) -> None:
         group.start_soon(outlive)
@@ -268,7 +268,7 @@ async def test_submit_and_await_in_items(sim: Simulation, victim: Victim) -> Non
         return await handle
 
     async with stage.executor, anyio.create_task_group() as group:
-        group.start_soon(stage.executor.run, stage.work, 9)
+        group.start_soon(stage.executor.run, partial(stage.work, 9))
         results = await victim(stage.executor.map, parent, [1, 2])
     assert results == (None if victim.cancelled else [1, 2])
     assert stage.returned[9] == 1

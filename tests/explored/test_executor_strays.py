@@ -293,7 +293,7 @@ async def test_pipeline(sim: Simulation, victim: Victim) -> None:
     results: list[int] = []
 
     async def first() -> AsyncGenerator[int]:
-        async with stage.executor.stream(stage.work, range(3), buffer=0) as stream:
+        async with stage.executor.stream(stage.work, range(3), max_pending=0) as stream:
             async for x in stream:
                 yield x
 
@@ -301,7 +301,7 @@ async def test_pipeline(sim: Simulation, victim: Victim) -> None:
         return await stage.work(x + 10)
 
     async def consume() -> None:
-        async with stage.executor.stream(second, first(), ordered=True, buffer=0) as stream:
+        async with stage.executor.stream(second, first(), ordered=True, max_pending=0) as stream:
             async for result in stream:
                 results.append(result)
                 if len(results) == 2:

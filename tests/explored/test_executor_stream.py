@@ -60,7 +60,7 @@ async def test_ordered(sim: Simulation, victim: Victim) -> None:
     async def item(x: int) -> int:
         return await stage.work(x, 3 - x % 3)
 
-    stream = stage.executor.stream(item, consumer.source(4), ordered=True, buffer=1)
+    stream = stage.executor.stream(item, consumer.source(4), ordered=True, max_pending=1)
     await victim(consumer.read, stream)
     assert consumer.results == list(range(len(consumer.results)))
     assert victim.fired or len(consumer.results) == 4
@@ -72,7 +72,7 @@ async def test_slow_consumer(sim: Simulation, victim: Victim) -> None:
     """A consumer that falls behind holds the work back."""
     stage = Stage(sim, 2)
     consumer = Consumer(stage, window=2)
-    stream = stage.executor.stream(stage.work, consumer.source(4), buffer=0)
+    stream = stage.executor.stream(stage.work, consumer.source(4), max_pending=0)
     await victim(consumer.read, stream, 99, 2)
     assert len(set(consumer.results)) == len(consumer.results)
     assert victim.fired or len(consumer.results) == 4
@@ -84,7 +84,7 @@ async def test_without_a_limit(sim: Simulation, victim: Victim) -> None:
     """Without max_workers the buffer alone bounds what is on the way."""
     stage = Stage(sim, None)
     consumer = Consumer(stage, window=2)
-    stream = stage.executor.stream(stage.work, consumer.source(4), buffer=2, ordered=True)
+    stream = stage.executor.stream(stage.work, consumer.source(4), max_pending=2, ordered=True)
     await victim(consumer.read, stream)
     assert consumer.results == list(range(len(consumer.results)))
     assert victim.fired or len(consumer.results) == 4
@@ -170,7 +170,7 @@ async def test_errors_are_collected(sim: Simulation, victim: Victim, ordered: bo
     stage = Stage(sim, 2)
     consumer = Consumer(stage, window=99)
     stream = stage.executor.stream(
-        stage.fail, [1, 0, 3, 2], errors="collect", buffer=0, ordered=ordered
+        stage.fail, [1, 0, 3, 2], errors="collect", max_pending=0, ordered=ordered
     )
     _, errors = await caught(victim, consumer.read, stream)
     assert reasons(errors) == stage.raised
@@ -187,7 +187,7 @@ async def test_errors_are_results(sim: Simulation, victim: Victim) -> None:
     stage = Stage(sim, 2)
     consumer = Consumer(stage, window=2)
     stream = stage.executor.stream(
-        stage.fail, consumer.source(4), errors="return", ordered=True, buffer=0
+        stage.fail, consumer.source(4), errors="return", ordered=True, max_pending=0
     )
     await victim(consumer.read, stream)
     shown = [x if isinstance(x, int) else x.args[0] for x in consumer.results]
@@ -201,7 +201,7 @@ async def test_consumers_share(sim: Simulation, victim: Victim) -> None:
     """Each result goes to one of several consumers; one that is cancelled loses none."""
     stage = Stage(sim, 2)
     consumer = Consumer(stage, window=2)
-    stream = stage.executor.stream(stage.work, consumer.source(4), buffer=0)
+    stream = stage.executor.stream(stage.work, consumer.source(4), max_pending=0)
     async with stream as results, anyio.create_task_group() as group:
         group.start_soon(consumer.share, results)
         await victim(consumer.share, results)
@@ -244,7 +244,7 @@ async def test_stream_and_map_contend(sim: Simulation, victim: Victim) -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(other)
-        stream = stage.executor.stream(stage.work, consumer.source(3), buffer=0)
+        stream = stage.executor.stream(stage.work, consumer.source(3), max_pending=0)
         await victim(consumer.read, stream, 99, 1)
     assert others == [[10, 11]]
     assert victim.fired or len(consumer.results) == 3
@@ -259,7 +259,7 @@ async def test_window_while_workers_queue(sim: Simulation, victim: Victim) -> No
     async with anyio.create_task_group() as group:
         group.start_soon(stage.executor.run, stage.work, 9, 6)
         await checkpoint()
-        stream = stage.executor.stream(stage.work, consumer.source(4), buffer=0)
+        stream = stage.executor.stream(stage.work, consumer.source(4), max_pending=0)
         await victim(consumer.read, stream, 99, 1)
     assert victim.fired or sorted(consumer.results) == [0, 1, 2, 3]
     stage.clear()
@@ -272,7 +272,7 @@ async def test_consumer_that_calls_the_executor(sim: Simulation, victim: Victim)
     results: list[int] = []
 
     async def consume() -> None:
-        async with stage.executor.stream(stage.work, range(3), buffer=0) as stream:
+        async with stage.executor.stream(stage.work, range(3), max_pending=0) as stream:
             async for x in stream:
                 result = await stage.executor.run(stage.work, x + 10)
                 results.append(result)

@@ -10,7 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskStatus
-from mtaio.exceptions import TaskCancelledError
+from mtaio.exceptions import LimitError, TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import settle
 from tests.explored.executor_stage import Stage, caught, explored, reasons
@@ -94,7 +94,7 @@ async def test_submit_nowait(sim: Simulation, victim: Victim) -> None:
             unfinished = sum(not handle.done for handle in handles)
             try:
                 handles.append(stage.executor.submit_nowait(stage.work, x))
-            except anyio.WouldBlock:
+            except LimitError:
                 assert unfinished == 2
             else:
                 assert unfinished < 2
@@ -351,7 +351,7 @@ async def test_timeouts(sim: Simulation, victim: Victim) -> None:
         late = await victim(wait, handles[1])
         assert late is (None if victim.cancelled else True)
         await handles[2].wait()
-        handles[1].exception()
+        _ = handles[1].exception
     assert [handle.status for handle in handles] == ["succeeded", "failed", "succeeded"]
     assert sim.time() == 2.25
     stage.clear()

@@ -55,7 +55,7 @@ async def test_stream_can_be_left_early() -> None:
         async for result in results:
             assert result % 2 == 0
             break
-    assert executor.statistics().running == 0
+    assert executor.statistics().in_flight == 0
 
 
 async def test_plain_functions_run_in_threads() -> None:

@@ -178,7 +178,7 @@ async def test_attempt_that_never_began_is_not_counted() -> None:
     assert executor.statistics().retried == 1
 
     limiter = anyio.CapacityLimiter(1)
-    executor = TaskExecutor(1, thread_limiter=limiter)
+    executor = TaskExecutor(1, threads=limiter)
 
     def fail(_: int) -> None:
         raise OSError

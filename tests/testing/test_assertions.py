@@ -135,7 +135,7 @@ async def test_mtaio_limiters() -> None:
 async def test_mtaio_executor() -> None:
     """What runs in an executor is told."""
     async with TaskExecutor(max_workers=1) as executor:
-        assert "running=1" in await left_by(executor, lambda: executor.run(anyio.sleep_forever))
+        assert "in_flight=1" in await left_by(executor, lambda: executor.run(anyio.sleep_forever))
         await executor.submit(anyio.sleep, 1)
         with pytest.raises(AssertionError, match=r"submitted=1"):
             assert_quiescent(executor)

@@ -6,13 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
+import anyio
+
 from mtaio.core import ExternalPool, Outcome, Stream, TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from concurrent.futures import Executor
 
+    from anyio.abc import TaskStatus
+
     from mtaio.core import TaskExecutor
+    from mtaio.resources import RateLimiter
 
 T = TypeVar("T")
 
@@ -165,6 +170,13 @@ async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str])
     await executor.gather(of_int, thunk)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # it takes an argument
     await executor.race(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # no call
     await executor.submit(of_int, "1")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # str is no int
+    await executor.run(of_int, "1")  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.run(plain)  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
+    await executor.run(of_int, x=1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue] # keywords are options
+    await executor.run(of_int, 1, rate=2)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # a limit for one call
+    await executor.map(of_two, texts, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # the other way round
+    await executor.for_each(of_int, numbers, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument only
+    executor.stream(of_three, numbers, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
     await executor.run(of_int(1), 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # arguments of an awaitable
 
 
@@ -173,7 +185,7 @@ async def streaming(
 ) -> None:
     """So are they in a stream."""
     assert_type(executor.stream(of_int, numbers), Stream[str])
-    assert_type(executor.stream(of_int, later, ordered=True, buffer=5), Stream[str])
+    assert_type(executor.stream(of_int, later, ordered=True, max_pending=5), Stream[str])
     assert_type(executor.stream(plain, numbers), Stream[str])
     assert_type(executor.stream(of_two, numbers, texts), Stream[float])
     assert_type(executor.stream(of_int, numbers, errors="return"), Stream[str | Exception])
@@ -202,15 +214,13 @@ async def joining(
     assert_type(await executor.gather(plain_thunk, plain_thunk), tuple[bytes, bytes])
     assert_type(await executor.gather(thunk, plain_thunk, rate=1, limit=1), tuple[int, bytes])
     assert_type(await executor.gather(thunk, two), tuple[int, float])
-    assert_type(
-        await executor.gather(one, one, return_exceptions=True), tuple[str | Exception, ...]
-    )
-    assert_type(await executor.gather(*many, return_exceptions=True), tuple[int | Exception, ...])
+    assert_type(await executor.gather(one, one, errors="return"), tuple[str | Exception, ...])
+    assert_type(await executor.gather(*many, errors="return"), tuple[int | Exception, ...])
     assert_type(await executor.race(one, one), str)
     assert_type(await executor.race(thunk, thunk), int)
     assert_type(await executor.race(plain_thunk, rate=2, limit=1), bytes)
     assert_type(await executor.race(one, partial(plain, 1), lambda: of_int(1)), str)
-    await executor.gather(thunk, plain_thunk, return_exceptions=True)  # accepted, if not inferred
+    await executor.gather(thunk, plain_thunk, errors="return")  # accepted, if not inferred
     await executor.race(one, plain_thunk)
     executor.as_completed(one, thunk, plain_thunk, rate=1)
     async with executor.stream(of_int, [1], outcomes=True, ordered=True) as each:
@@ -226,17 +236,66 @@ async def joining(
             assert_type(outcome.error, Exception | None)
 
 
-async def single(executor: TaskExecutor, options: dict[str, Any]) -> None:
+async def with_default(x: int, y: str = "") -> float:
+    """Take an argument that may be left out."""
+    return x + len(y)
+
+
+async def single(executor: TaskExecutor, limiter: RateLimiter) -> None:
     """A single call gives what its function returns."""
     assert_type(await executor.run(of_int, 1), str)
-    assert_type(await executor.run(of_int, 1, timeout=5), str)
+    assert_type(await executor.run(of_int, 1, timeout=5, rate=limiter, retry=3), str)
     assert_type(await executor.run(of_int(1)), str)
     assert_type(await executor.run(plain, 1), str)
-    await executor.run(of_int, **options)
+    assert_type(await executor.run(either, 1), str)
+    assert_type(await executor.run(with_default, 1), float)
+    assert_type(await executor.run(with_default, 1, ""), float)
+    assert_type(await executor.run(lambda: 1), int)
+    assert_type(await executor.run(int, "1", 2), int)
+    assert_type(await executor.run(partial(of_two, 1), "y"), float)
     assert_type(await executor.run_in_thread(plain, 1), str)
+    assert_type(await executor.run_in_thread(of_int, 1), str)
     assert_type(await executor.run_in_process(plain, 1, timeout=5), str)
     assert_type(await executor.submit(of_int, 1), TaskHandle[str])
     assert_type(executor.submit_nowait(plain, 1), TaskHandle[str])
     assert_type(await executor.submit(partial(of_two, 1), "y"), TaskHandle[float])
     assert_type(await executor.map(executor.submit_nowait, [plain_thunk]), list[bytes])
     assert_type(await (await executor.submit(of_int, 1)), str)
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, of_int, 1)
+
+
+async def at_port(port: int, *, task_status: TaskStatus[bytes]) -> str:
+    """Be a service with an argument, that is ready with some bytes."""
+    task_status.started(b"")
+    return str(port)
+
+
+async def at_once(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    """Be a service without arguments."""
+    task_status.started()
+
+
+async def at_host(host: str, port: int, task_status: TaskStatus[int]) -> None:
+    """Be a service with two arguments."""
+    task_status.started(port + len(host))
+
+
+async def at_three(a: int, b: int, c: int, *, task_status: TaskStatus[int]) -> None:
+    """Be a service with more."""
+    task_status.started(a + b + c)
+
+
+async def services(executor: TaskExecutor) -> None:
+    """A handle knows what its service is ready with."""
+    service = await executor.start(at_port, 80, restart=3)
+    assert_type(service, TaskHandle[str, bytes])
+    assert_type(service.start_value, bytes)
+    assert_type(service.return_value, str)
+    assert_type((await executor.start(at_once)).start_value, None)
+    assert_type((await executor.start(at_host, "", 80)).start_value, int)
+    assert_type((await executor.start(at_three, 1, 2, 3)).start_value, Any)
+    assert_type((await executor.submit(of_int, 1)).start_value, None)
+    await executor.start(at_port, "80")  # type: ignore[misc] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.start(at_port)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
+    await executor.start(of_int, 1)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # no service

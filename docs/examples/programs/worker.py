@@ -50,7 +50,7 @@ RETRY: Final = Retry(
 log = logging.getLogger("worker")
 logging.getLogger("httpx").setLevel(logging.WARNING)
 app = Application(name="worker")
-disk = TaskExecutor(thread_limiter=1, name="disk")  # one thread at a time waits for SQLite
+disk = TaskExecutor(threads=1, name="disk")  # one thread at a time waits for SQLite
 
 
 @dataclass(frozen=True, slots=True)
