@@ -109,7 +109,7 @@ def room_for_a_key() -> Kept:
 
 def broken() -> Kept:
     """Return an open breaker."""
-    breaker = Breaker(window=1, min_calls=1, open_for=30)
+    breaker = Breaker(last=1, min_calls=1, open_for=30)
     calls = Pipeline(breaker)
 
     async def fail() -> None:
@@ -117,11 +117,11 @@ def broken() -> Kept:
 
     async def begin() -> None:
         with pytest.raises(ConnectionError):
-            await calls.call(fail)
+            await calls.run(fail)
 
     async def held() -> bool:
         try:
-            await calls.call(anyio.lowlevel.checkpoint)
+            await calls.run(anyio.lowlevel.checkpoint)
         except BreakerOpenError as error:
             return 0 < error.retry_after <= 30
         return False
@@ -347,7 +347,7 @@ def test_adaptive_limit(loops: tuple[str, ...]) -> None:
     limiter = AdaptiveLimiter(initial=2, max_waiting=100)
 
     async def call(seconds: float) -> None:
-        async with limiter.slot():
+        async with limiter:
             await anyio.sleep(seconds)
 
     async def main(seconds: float) -> float:

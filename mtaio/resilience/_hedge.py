@@ -13,19 +13,16 @@ docs/en/design/resilience.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.resilience._budget import Budget
-from mtaio.resilience._part import decorate_through
+from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
-
-if TYPE_CHECKING:
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Hedge", "HedgeStatistics"]
 
@@ -47,7 +44,7 @@ class HedgeStatistics:
 
 
 @uncopied
-class Hedge:
+class Hedge(StandalonePart):
     """
     Makes another attempt if the first has not answered in time; the first answer counts.
 
@@ -70,7 +67,8 @@ class Hedge:
         after: Seconds until the next attempt, more than 0; or a quantile such as ``"p95"``, so that
             one call in twenty is hedged. It is measured over the first attempts of the latest
             calls; until about forty have succeeded, nothing is hedged.
-        most: How many further attempts a call may make, at least 1; each ``after`` the one before.
+        max_hedges: How many further attempts a call may make, at least 1; each ``after`` the one
+            before.
         on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
             a function from the exception to bool. Any other is the answer, as a result is. A group
             counts if each exception in it does; a function is called with each.
@@ -98,7 +96,7 @@ class Hedge:
 
 
         async def main() -> None:
-            print(await api.call(fetch))  # 0.05, after 0.15 s
+            print(await api.run(fetch))  # 0.05, after 0.15 s
 
 
         if __name__ == "__main__":
@@ -114,7 +112,7 @@ class Hedge:
         self,
         after: float | str,
         *,
-        most: int = 1,
+        max_hedges: int = 1,
         on: Filter = Exception,
         budget: Budget | None = None,
         name: str | None = None,
@@ -129,7 +127,8 @@ class Hedge:
             if not after:
                 msg = f"after={after!r} would make every call twice. {way_out}"
                 raise ValueError(msg)
-        checks.count("most", most, way_out="Pass how many further attempts to make, at least 1.")
+        way_out = "Pass how many further attempts to make, at least 1."
+        checks.count("max_hedges", max_hedges, way_out=way_out)
         check_filter(on)
         if budget is not None and not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] - not typed callers
             msg = (
@@ -140,13 +139,14 @@ class Hedge:
         self._given = after
         self._name = name
         self._hedging = Hedging(
-            self, seconds=seconds, quantile=quantile, most=most, on=on, budget=budget
+            self, seconds=seconds, quantile=quantile, max_hedges=max_hedges, on=on, budget=budget
         )
 
     def __str__(self) -> str:
-        most = "" if self._hedging.most == 1 else f", most={self._hedging.most}"
+        most = self._hedging.max_hedges
+        hedges = "" if most == 1 else f", max_hedges={most}"
         budget = "" if self._hedging.budget is None else f", budget={self._hedging.budget}"
-        return f"Hedge({self._given!r}{most}{budget})"
+        return f"Hedge({self._given!r}{hedges}{budget})"
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -163,8 +163,6 @@ class Hedge:
     def after(self) -> float | str:
         """Seconds until the next attempt, or the quantile, as it was given."""
         return self._given
-
-    __call__ = decorate_through
 
     def statistics(self) -> HedgeStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""

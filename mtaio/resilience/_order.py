@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtaio.resilience._pipeline import Part
+    from mtaio.resilience._part import Part
 
 __all__ = ["OrderWarning", "check_order"]
 
@@ -124,7 +124,7 @@ def _refusal(outer: Part, around: str, inner: Part, within: str, *, repeated: bo
     elif around == within == "hedge":
         reason = (
             f"{inner} stands inside {outer}, and two hedges in one pipeline start copies of "
-            f"copies. Keep one, with most=... for more copies."
+            f"copies. Keep one, with max_hedges=... for more copies."
         )
     elif (
         around in _LOOKS_AT_FAILURES

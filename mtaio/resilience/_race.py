@@ -25,7 +25,7 @@ from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
     from mtaio.resilience._budget import Budget
-    from mtaio.resilience._pipeline import Call, Next
+    from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
 
 __all__ = ["Hedging", "Race"]
@@ -39,7 +39,7 @@ class Hedging:
         owner: The hedge, for messages.
         seconds: After how many seconds; None if ``quantile`` decides.
         quantile: Of the durations of first attempts.
-        most: Further attempts of a call.
+        max_hedges: Further attempts of a call.
         on: Which exceptions are failures, not answers.
         budget: Further attempts of all calls.
     """
@@ -52,7 +52,7 @@ class Hedging:
         "budget",
         "calls",
         "hedges",
-        "most",
+        "max_hedges",
         "on",
         "rejected",
         "wins",
@@ -64,7 +64,7 @@ class Hedging:
         *,
         seconds: float | None,
         quantile: Quantile | None,
-        most: int,
+        max_hedges: int,
         on: Filter,
         budget: Budget | None,
     ) -> None:
@@ -72,7 +72,7 @@ class Hedging:
         self._seconds = seconds
         self._quantile = quantile
         self._alarm: Alarm | None = None
-        self.most = most
+        self.max_hedges = max_hedges
         self.on = on
         self.budget = budget
         self.calls = 0
@@ -154,7 +154,7 @@ class Race:
         self._alarm = hedging.alarm()
         self._context = copy_context()
         self._group = anyio.create_task_group()
-        self._left = hedging.most
+        self._left = hedging.max_hedges
         self._hedges = 0
         self._is_over = False
         self._result: Any = None

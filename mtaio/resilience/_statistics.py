@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - a field's type, for those who ask for it
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +64,7 @@ class PipelineStatistics:
     """Calls that were cancelled from outside."""
     in_flight: int = field(metadata=GAUGE)
     """Calls that have not ended."""
-    parts: Mapping[str, Any] = field(metadata=PARTS)
+    parts: dict[str, Any] = field(metadata=PARTS)
     """
     The statistics of each part that has some, outermost first, under its kind: ``"retry"``,
     ``"timeout"``. A second of a kind is ``"timeout_2"``, and a timeout of all attempts is

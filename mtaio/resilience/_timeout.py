@@ -12,7 +12,7 @@ timer, set for the call that began first, does for all of them. The time that is
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import anyio
 
@@ -21,11 +21,8 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Alarm, Deadline, current
 from mtaio._internal.statistics import snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resilience._part import decorate_through
+from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resources import TimeoutStatistics
-
-if TYPE_CHECKING:
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Timeout"]
 
@@ -55,7 +52,7 @@ class _Loop:
         """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
 
 
-class Timeout:
+class Timeout(StandalonePart):
     """
     A part of a pipeline that limits the time of what is inside it.
 
@@ -83,7 +80,7 @@ class Timeout:
 
 
         async def main() -> None:
-            await api.call(anyio.sleep, 0.01)
+            await api.run(anyio.sleep, 0.01)
 
 
         if __name__ == "__main__":
@@ -172,8 +169,6 @@ class Timeout:
         msg = f"{who}{what} timed out after {self._seconds:g} s"
         due = loop_deadline(moment)
         return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
-
-    __call__ = decorate_through
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""

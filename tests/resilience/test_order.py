@@ -167,7 +167,7 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Timeout(9, total=True), Retry(), breaker(), Timeout(3), hedge(1)],
         [Timeout(5, total=True), Retry()],
         [Fallback(answer), Timeout(1)],
-        [Retry(), Fallback(answer, LookupError)],
+        [Retry(), Fallback(answer, on=LookupError)],
         [Marked("own", []), Timeout(1), Marked("own", [])],
         [Breaker(), Timeout(1)],
         [Breaker()],

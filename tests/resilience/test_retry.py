@@ -442,7 +442,7 @@ async def test_run_refuses_what_cannot_be_awaited() -> None:
         r"^<.*> returned <async_generator .*>, which cannot be awaited\. It runs in the loop that "
         r"consumes it: pass an async function that has this loop in it\.$"
     )
-    others: tuple[Any, ...] = (Pipeline(Timeout(1)).call, TimeoutManager(1).run)
+    others: tuple[Any, ...] = (Pipeline(Timeout(1)).run, TimeoutManager(1).run)
     for refuse in (run, *others):
         with pytest.raises(TypeError, match=message):
             await refuse(tokens)
