@@ -30,7 +30,7 @@ from mtaio._internal.callables import close_unstarted, name_of, unawaitable_erro
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.filters import accepts
-from mtaio.exceptions import BreakerOpenError, LimitError
+from mtaio.exceptions import LimitError
 
 __all__ = [
     "REFUSALS",
@@ -50,7 +50,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-REFUSALS: Final = (LimitError, BreakerOpenError)
+REFUSALS: Final = LimitError
 """What a call raises that a part refuses: it says nothing about what is called."""
 
 
