@@ -326,14 +326,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "wait": lambda it: it.wait(),
     },
     Budget: {
-        "give_back": lambda it: it.give_back(),
-        "record_call": lambda it: it.record_call(),
         "statistics": lambda it: it.statistics(),
-        "take": lambda it: it.take(),
     },
     Retry: {
-        "accepts": lambda it: it.accepts(ValueError()),
-        "affords": lambda it: it.affords(ValueError()),
         "run": lambda it: it.run(second),
         "wait_before": lambda it: it.wait_before(2),
     },

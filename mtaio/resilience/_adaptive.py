@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, final
 
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
@@ -31,6 +31,7 @@ __all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
 INITIAL = 10
 
 
+@final
 class AdaptiveSlot:
     """A slot of an `AdaptiveLimiter`, held for a block: ``async with limiter as slot:``."""
 
@@ -66,6 +67,7 @@ class _Block(NamedTuple):
 _blocks: Final[ContextVar[_Block | None]] = ContextVar("mtaio.resilience.blocks", default=None)
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveStatistics:
     """The state of an `AdaptiveLimiter`, and what it has done so far."""
@@ -100,6 +102,7 @@ class AdaptiveStatistics:
     """How often the limit was lowered for a moment to measure the baseline."""
 
 
+@final
 @uncopied
 class AdaptiveLimiter(StandalonePart):
     """

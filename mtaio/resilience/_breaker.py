@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
@@ -44,6 +44,7 @@ class BreakerState(StrEnum):
     """A few, whose outcomes decide."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerStatistics:
     """The state and counts of a `Breaker`, all keys together."""
@@ -68,6 +69,7 @@ class BreakerStatistics:
     """How often a state became open, also from half-open."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChange:
     """A change of the state of a `Breaker`, which ``on_change`` is called with."""
@@ -234,6 +236,7 @@ class _Circuit:
         self._changed(self, before, error)
 
 
+@final
 @uncopied
 class Breaker(StandalonePart):
     """

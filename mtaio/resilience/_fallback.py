@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
@@ -22,6 +22,7 @@ from mtaio.resilience._statistics import FallbackStatistics
 __all__ = ["Fallback"]
 
 
+@final
 class Fallback(StandalonePart):
     """
     A part of a pipeline that answers for a failed call, from a cache or with a default, say.

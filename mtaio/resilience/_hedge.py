@@ -13,13 +13,13 @@ docs/en/design/resilience.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
-from mtaio.resilience._budget import Budget
+from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
@@ -27,6 +27,7 @@ from mtaio.resilience._race import Hedging, Race
 __all__ = ["Hedge", "HedgeStatistics"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeStatistics:
     """What a `Hedge` has done so far."""
@@ -43,6 +44,7 @@ class HedgeStatistics:
     """Seconds after which a call is hedged now; None while too few calls have been measured."""
 
 
+@final
 @uncopied
 class Hedge(StandalonePart):
     """
@@ -176,7 +178,7 @@ class Hedge(StandalonePart):
         async def run(call: Call) -> Any:
             hedging.calls += 1
             if hedging.budget is not None:
-                hedging.budget.record_call()
+                record_call(hedging.budget)
             after = hedging.after
             if after is not None:
                 return await Race(hedging, then, call).run(after)

@@ -21,6 +21,7 @@ from typing import (
     TypeGuard,
     TypeVar,
     TypeVarTuple,
+    final,
     overload,
     runtime_checkable,
 )
@@ -60,6 +61,7 @@ def is_outcome(error: BaseException) -> TypeGuard[Exception]:
     return isinstance(error, Exception) and not accepts(REFUSALS, error) and not is_cancelled()
 
 
+@final
 class Call:
     """
     One call on its way through a pipeline. It does not change: a part may pass it on many times.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks
 from mtaio._internal.cancellation import without_cancellation
@@ -46,6 +46,7 @@ Ts = TypeVarTuple("Ts")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
+@final
 class Pipeline:
     """
     Calls functions through parts that deal with a failing, slow or overloaded service.

@@ -21,10 +21,10 @@ from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.deadlines import Alarm
 from mtaio._internal.filters import Filter, accepts
 from mtaio._internal.notes import note
+from mtaio.resilience._budget import Budget, give_back, take
 from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
-    from mtaio.resilience._budget import Budget
     from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
 
@@ -101,7 +101,7 @@ class Hedging:
 
     def is_allowed(self) -> bool:
         """Return whether the budget has a further attempt, and take it."""
-        if self.budget is None or self.budget.take():
+        if self.budget is None or take(self.budget):
             return True
         self.rejected += 1
         return False
@@ -114,7 +114,7 @@ class Hedging:
     def give_back(self) -> None:
         """Return a further attempt to the budget: it was not made."""
         if self.budget is not None:
-            self.budget.give_back()
+            give_back(self.budget)
 
 
 class Race:

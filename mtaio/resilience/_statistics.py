@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS
 
 __all__ = ["BudgetStatistics", "FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackStatistics:
     """What a `Fallback` has done so far."""
@@ -20,6 +21,7 @@ class FallbackStatistics:
     """Failed calls that it could not answer, because its own function failed."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetStatistics:
     """What a `Budget` has allowed so far."""
@@ -36,6 +38,7 @@ class BudgetStatistics:
     """Retries that would be allowed now."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryStatistics:
     """What a `Retry` has done so far in one pipeline."""
@@ -50,6 +53,7 @@ class RetryStatistics:
     """Those of the budget, which may be shared; None without one."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineStatistics:
     """What a `Pipeline` and its parts have done so far."""

@@ -12,7 +12,7 @@ timer, set for the call that began first, does for all of them. The time that is
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 import anyio
 
@@ -52,6 +52,7 @@ class _Loop:
         """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
 
 
+@final
 class Timeout(StandalonePart):
     """
     A part of a pipeline that limits the time of what is inside it.
