@@ -249,17 +249,17 @@ class Breaker(StandalonePart):
     a ratio of them fails, it opens again; otherwise it closes, with nothing remembered.
 
     An error that ``on`` does not accept is a success: the service has answered. A cancellation is
-    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError` or another
-    ``BreakerOpenError``. Only a call that ends has an outcome, so put a timeout inside.
+    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError`. Only a
+    call that ends has an outcome, so put a timeout inside.
 
-    A part of a `Pipeline`. May be made at module level, and used by one event loop after another.
-    One refused call in 64 is a checkpoint.
+    A part of a `Pipeline`, or by itself: ``breaker.run(fn)``, ``@breaker``. May be made at module
+    level, and used by one event loop after another. One refused call in 64 is a checkpoint.
 
     Args:
         failure_ratio: The share of the calls that must fail, more than 0 and at most 1.
         last: How many calls are remembered, at least 1.
         min_calls: How many must have ended before it may open; None for half of ``last``.
-        open_for: Seconds for which it stays open.
+        open_for: Seconds for which it stays open; ``inf`` until it is closed by hand.
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is

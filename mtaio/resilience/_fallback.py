@@ -27,7 +27,8 @@ class Fallback(StandalonePart):
     """
     A part of a pipeline that answers for a failed call, from a cache or with a default, say.
 
-    Nothing outside of it sees the failure, so it is usually the outermost part.
+    Nothing outside of it sees the failure, so it is usually the outermost part. Also by itself:
+    ``fallback.run(fn)``, ``@fallback``.
 
     Args:
         fn: Called with the error and then the arguments of the call, ``self`` of a decorated method

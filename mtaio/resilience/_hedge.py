@@ -12,6 +12,7 @@ docs/en/design/resilience.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
@@ -59,16 +60,16 @@ class Hedge(StandalonePart):
     A failure is not hedged: with no other attempt under way it is raised at once, for a retry
     outside to decide. With another under way, the call waits for that one; if all fail, the last
     error is raised, with a note that names the others. Nor is a refusal inside: after a
-    `mtaio.exceptions.LimitError` or `mtaio.exceptions.BreakerOpenError` of a further attempt the
-    call relies on those under way.
+    `mtaio.exceptions.LimitError` of a further attempt the call relies on those under way.
 
-    A part of a `Pipeline`. May be made at module level, and used by one event loop after another. A
-    call is a checkpoint. Cancelled, it cancels all attempts and returns when they have ended.
+    A part of a `Pipeline`, or by itself: ``hedge.run(fn)``, ``@hedge``. May be made at module
+    level, and used by one event loop after another. A call is a checkpoint. Cancelled, it cancels
+    all attempts and returns when they have ended.
 
     Args:
-        after: Seconds until the next attempt, more than 0; or a quantile such as ``"p95"``, so that
-            one call in twenty is hedged. It is measured over the first attempts of the latest
-            calls; until about forty have succeeded, nothing is hedged.
+        after: Seconds until the next attempt, more than 0, ``inf`` for none; or a quantile such as
+            ``"p95"``, so that one call in twenty is hedged. It is measured over the first attempts
+            of the latest calls; until about forty have succeeded, nothing is hedged.
         max_hedges: How many further attempts a call may make, at least 1; each ``after`` the one
             before.
         on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
@@ -180,7 +181,7 @@ class Hedge(StandalonePart):
             if hedging.budget is not None:
                 record_call(hedging.budget)
             after = hedging.after
-            if after is not None:
+            if after is not None and after != math.inf:
                 return await Race(hedging, then, call).run(after)
             started = clock.now()
             result = await then(call)

@@ -14,7 +14,6 @@ from functools import partial
 from types import CoroutineType
 from typing import (
     Any,
-    Final,
     ParamSpec,
     Protocol,
     TypeAlias,
@@ -34,7 +33,6 @@ from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
 
 __all__ = [
-    "REFUSALS",
     "Call",
     "Next",
     "Part",
@@ -51,14 +49,12 @@ R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-REFUSALS: Final = LimitError
-"""What a call raises that a part refuses: it says nothing about what is called."""
-
 
 def is_outcome(error: BaseException) -> TypeGuard[Exception]:
     """Return whether a call has ended with ``error``, and was not cancelled or refused."""
-    # What a cancelled call raises may be what its function made of the cancellation.
-    return isinstance(error, Exception) and not accepts(REFUSALS, error) and not is_cancelled()
+    # What a part refuses says nothing about what is called; what a cancelled call raises may be
+    # what its function made of the cancellation.
+    return isinstance(error, Exception) and not accepts(LimitError, error) and not is_cancelled()
 
 
 @final

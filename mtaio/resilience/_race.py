@@ -21,8 +21,8 @@ from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.deadlines import Alarm
 from mtaio._internal.filters import Filter, accepts
 from mtaio._internal.notes import note
+from mtaio.exceptions import LimitError
 from mtaio.resilience._budget import Budget, give_back, take
-from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Next
@@ -235,7 +235,7 @@ class Race:
         failure = failure_in(error, name_of(self._call.fn))
         if not isinstance(failure, Exception):
             return False
-        if accepts(REFUSALS, failure):
+        if accepts(LimitError, failure):
             self._alarm.discard(self)
             self._hedging.refused()
         else:
@@ -246,7 +246,7 @@ class Race:
         self._alarm.discard(self)
         if self._is_over:
             return
-        if accepts(REFUSALS, error) or accepts(self._hedging.on, error):
+        if accepts(LimitError, error) or accepts(self._hedging.on, error):
             self._failures.append(error)
         else:
             self._answer = error

@@ -26,7 +26,7 @@ from mtaio.resources import TimeoutStatistics
 
 __all__ = ["Timeout"]
 
-_WAY_OUT = "Pass finite seconds > 0, or leave the part out for no limit."
+_WAY_OUT = "Pass seconds > 0, math.inf for no limit."
 
 
 class _Limit(Deadline):
@@ -57,18 +57,20 @@ class Timeout(StandalonePart):
     """
     A part of a pipeline that limits the time of what is inside it.
 
+    Also by itself: ``Timeout(1).run(fn)``, ``@Timeout(1)``.
+
     Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
     together, including the waits between them, and has to say so with ``total=True``: a pipeline
     refuses one in the place of the other. `mtaio.resources.TimeoutManager.remaining` takes it into
     account; ``anyio.current_effective_deadline`` does not know of it.
 
     Args:
-        seconds: Seconds from the moment the call reaches it; finite and more than 0.
+        seconds: Seconds from the moment the call reaches it, more than 0; ``inf`` for no limit.
         total: Whether it is outside of a retry or hedge.
         name: For error messages.
 
     Raises:
-        ValueError: ``seconds`` is not finite or not more than 0.
+        ValueError: ``seconds`` is not more than 0.
         TypeError: ``seconds`` is not a number, or ``total`` not a bool.
 
     Example:
@@ -95,8 +97,8 @@ class Timeout(StandalonePart):
 
     def __init__(self, seconds: float, *, total: bool = False, name: str | None = None) -> None:
         checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
-        if not 0 < seconds < math.inf:
-            msg = f"seconds={seconds!r} limits nothing, or leaves no time. {_WAY_OUT}"
+        if not seconds:
+            msg = f"seconds={seconds!r} leaves no time. {_WAY_OUT}"
             raise ValueError(msg)
         self._seconds = seconds
         self._total = checks.flag("total", total)
@@ -131,6 +133,13 @@ class Timeout(StandalonePart):
         """Return an async function that calls ``then`` and interrupts it when the time is up."""
         seconds = self._seconds
         get, put = current.get, current.set
+
+        async def run_unlimited(call: Call) -> Any:
+            self._entered += 1
+            return await then(call)
+
+        if seconds == math.inf:
+            return run_unlimited
 
         async def run(call: Call) -> Any:
             self._entered += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import random
 import weakref
 from contextlib import suppress
@@ -560,6 +561,13 @@ async def test_each_call_in_its_time() -> None:
     assert (hedge.name, hedge.after) == ("api", 1)
     assert repr(hedge) == "<Hedge 'api': after 1 s, 4 of 4 calls>"
     assert str(Hedge("p99", max_hedges=2)) == "Hedge('p99', max_hedges=2)"
+
+
+async def test_infinite_time_starts_nothing() -> None:
+    """The call is made once, however long it takes."""
+    hedge = Hedge(math.inf)
+    assert await hedge.run(Sleeper(9999)) == 9999
+    assert (hedge.statistics().calls, hedge.statistics().hedges) == (1, 0)
 
 
 def test_in_one_loop_after_another(backend: str) -> None:
