@@ -193,7 +193,7 @@ async def pipeline(count: Counter) -> None:
         return 1
 
     for count.on in (False, True):
-        await made.call(work)
+        await made.run(work)
     count.on = False
 
 

@@ -122,7 +122,7 @@ class Limit(Protocol):
         """As many, rounded down."""
         ...
 
-    def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> object:
+    def sample(self, moment: float, latency: float, in_flight: int, *, failed: bool) -> object:
         """Take what became of a call into account."""
         ...
 
@@ -133,7 +133,7 @@ class Fixed:
 
     limit: float
 
-    def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> None:
+    def sample(self, moment: float, latency: float, in_flight: int, *, failed: bool) -> None:
         """Learn nothing."""
 
 
@@ -213,7 +213,7 @@ def simulate(
             while ends and ends[0][0] <= moment:
                 end, _, client, began, beside, answered = heapq.heappop(ends)
                 in_flight[client] -= 1
-                limits[client].sample(end, end - began, beside, dropped=not answered)
+                limits[client].sample(end, end - began, beside, failed=not answered)
             while moment >= len(tally.limits) + 1:
                 tally.limits.append(sum(each.limit for each in limits))
             client = int(source.random() * clients)
@@ -256,7 +256,7 @@ def simulate_in_loop(
     async def ask(client: int, seconds: float, answers: list[float]) -> None:
         began = anyio.current_time()
         try:
-            await pipelines[client].call(serve, seconds)
+            await pipelines[client].run(serve, seconds)
         except (ConcurrencyLimitError, TimeoutError):
             return
         answers.append(anyio.current_time() - began)

@@ -32,16 +32,16 @@ def within(limit: float, least: float = 1) -> float:
 
 
 class AIMD:
-    """One more for a call that is fast enough; a tenth less for one that is slow or dropped."""
+    """One more for a call that is fast enough; a tenth less for one that is slow or fails."""
 
     threshold: ClassVar[float] = 0.25
 
     def __init__(self) -> None:
         self.limit = 10.0
 
-    def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> None:  # noqa: ARG002 - as they are all called
+    def sample(self, moment: float, latency: float, in_flight: int, *, failed: bool) -> None:  # noqa: ARG002 - as they are all called
         """Adjust the limit to a call."""
-        if dropped or latency > self.threshold:
+        if failed or latency > self.threshold:
             self.limit = within(self.limit * 0.9)
         elif in_flight * 2 >= self.limit:
             self.limit = within(self.limit + 1 / self.limit)
@@ -56,21 +56,21 @@ class Windowed:
         self.limit = 10.0
         self.samples: list[float] = []
         self.peak = 0
-        self.dropped = False
+        self.failed = False
         self.closes = 0.0
         self.moment = 0.0
 
-    def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> None:
+    def sample(self, moment: float, latency: float, in_flight: int, *, failed: bool) -> None:
         """Collect a call."""
         self.samples.append(latency)
         self.peak = max(self.peak, in_flight)
-        self.dropped |= dropped
+        self.failed |= failed
         if moment >= self.closes and len(self.samples) >= 10:  # noqa: PLR2004 - as it is published
             self.moment = moment
             self.update()
             self.samples = []
             self.peak = 0
-            self.dropped = False
+            self.failed = False
             self.closes = moment + self.seconds
 
     def mean(self) -> float:
@@ -130,7 +130,7 @@ class Vegas(Windowed):
             return
         step = max(1, int(math.log10(self.limit)))
         queue = math.ceil(self.limit * (1 - self.least / latency))
-        if self.dropped:
+        if self.failed:
             self.limit = within(self.limit - step)
         elif self.peak * 2 < self.limit:
             return
@@ -158,12 +158,12 @@ class Envoy(Windowed):
         self.next = math.inf
         self.lowest = 0
 
-    def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> None:
+    def sample(self, moment: float, latency: float, in_flight: int, *, failed: bool) -> None:
         """Collect a call that began since the last measurement did."""
         if moment - latency < self.since:
             return
         if not self.measuring:
-            super().sample(moment, latency, in_flight, dropped=dropped)
+            super().sample(moment, latency, in_flight, failed=failed)
             return
         self.samples.append(latency)
         if len(self.samples) >= 50:  # noqa: PLR2004 - as it is published

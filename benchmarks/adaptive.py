@@ -102,7 +102,7 @@ async def answer() -> int:
 
 async def each_call(pipeline: Pipeline) -> float:
     calls = 1_000
-    call = pipeline.call
+    call = pipeline.run
     started = time.perf_counter()
     for _ in range(calls):
         await call(answer)

@@ -82,7 +82,7 @@ def added_by(make: Callable[[], Any]) -> Callable[[], Awaitable[float]]:
         fastest = {without: float("inf"), beside: float("inf")}
         for _ in range(TURNS):
             for pipeline, so_far in fastest.items():
-                call = pipeline.call
+                call = pipeline.run
                 await checkpoint()
                 started = time.perf_counter()
                 for _ in range(CALLS):
@@ -147,7 +147,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "Retry": lambda: Retry(3),
     "Retry with a Budget": lambda: Retry(3, budget=Budget(0.1)),
     "AdaptiveLimiter": AdaptiveLimiter,
-    "Breaker": lambda: Breaker(0.5, window=20),
+    "Breaker": lambda: Breaker(0.5, last=20),
     "Breaker with max_keys": lambda: Breaker(max_keys=100),
     "ConcurrencyLimiter": lambda: ConcurrencyLimiter(10),
     "RateLimiter": lambda: RateLimiter(float("inf")),
@@ -184,7 +184,7 @@ EVENTS = [
     Contest(
         title="@pipeline with a Breaker",
         contenders={
-            OURS: ours(Breaker(0.5, window=20)),
+            OURS: ours(Breaker(0.5, last=20)),
             "purgatory": contender(purgatory_breaker),
             "aiobreaker": contender(aiobreaker_breaker),
             "hyx": contender(hyx_with_breaker),

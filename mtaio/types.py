@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtaio.logging._configure import LogSettings
     from mtaio.monitoring._report import CheckKind, CheckStatus
     from mtaio.redis._store import Connection, Store
-    from mtaio.resilience._pipeline import Next
+    from mtaio.resilience._part import Next
     from mtaio.testing._inject import Mode
 
 __all__ = [
@@ -69,7 +69,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.logging._configure": ("LogSettings",),
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
             "mtaio.redis._store": ("Connection", "Store"),
-            "mtaio.resilience._pipeline": ("Next",),
+            "mtaio.resilience._part": ("Next",),
             "mtaio.testing._inject": ("Mode",),
         },
     )

@@ -67,10 +67,10 @@ async def down(*_: object) -> int:
 
 async def open_breaker(*outside: Any) -> Callable[[], Awaitable[object]]:
     """Return a call that an open breaker refuses."""
-    pipeline = Pipeline(*outside, Breaker(window=1, min_calls=1, open_for=300))
+    pipeline = Pipeline(*outside, Breaker(last=1, min_calls=1, open_for=300))
     with suppress(OSError):
-        await pipeline.call(down)
-    return partial(pipeline.call, at_once)
+        await pipeline.run(down)
+    return partial(pipeline.run, at_once)
 
 
 async def taken(limiter: Any, **options: Any) -> Callable[[], Awaitable[object]]:
@@ -89,9 +89,8 @@ async def key_taken(key: str) -> Callable[[], Awaitable[object]]:
 async def adaptive_full() -> Callable[[], Awaitable[object]]:
     """Return a call that a full adaptive limiter refuses."""
     limiter = AdaptiveLimiter(initial=1, max_limit=1, max_waiting=0)
-    slot = limiter.slot()
-    await slot.__aenter__()  # held to the end of the run
-    return partial(Pipeline(limiter).call, at_once)
+    await limiter.__aenter__()  # held to the end of the run
+    return partial(Pipeline(limiter).run, at_once)
 
 
 async def load_each_time() -> Callable[[], Awaitable[object]]:
@@ -142,11 +141,11 @@ async def cached_error() -> Callable[[], Awaitable[object]]:
 
 
 SUSPEND_AS_THE_FUNCTION: dict[str, Callable[[], Any]] = {
-    "Pipeline(Fallback)": lambda: ready(Pipeline(Fallback(at_once)).call, down),
-    "Pipeline(Timeout)": lambda: ready(Pipeline(Timeout(5)).call, at_once),
-    "Pipeline(Retry)": lambda: ready(Pipeline(Retry(2)).call, at_once),
-    "Pipeline(Breaker)": lambda: ready(Pipeline(Breaker()).call, at_once),
-    "Pipeline(AdaptiveLimiter)": lambda: ready(Pipeline(AdaptiveLimiter()).call, at_once),
+    "Pipeline(Fallback)": lambda: ready(Pipeline(Fallback(at_once)).run, down),
+    "Pipeline(Timeout)": lambda: ready(Pipeline(Timeout(5)).run, at_once),
+    "Pipeline(Retry)": lambda: ready(Pipeline(Retry(2)).run, at_once),
+    "Pipeline(Breaker)": lambda: ready(Pipeline(Breaker()).run, at_once),
+    "Pipeline(AdaptiveLimiter)": lambda: ready(Pipeline(AdaptiveLimiter()).run, at_once),
     "Retry.run": lambda: ready(Retry(2).run, at_once),
     "TimeoutManager.run": lambda: ready(TimeoutManager(5).run, at_once),
     "a hit": hit,

@@ -22,6 +22,7 @@ from mtaio.events import EventEmitter
 from mtaio.exceptions import BreakerOpenError, RateLimitError
 from mtaio.monitoring import ResourceMonitor
 from mtaio.resilience import AdaptiveLimiter, Breaker, Pipeline
+from mtaio.resilience._budget import give_back, record_call, take
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 from tests.backends import BACKENDS
 from tests.clocks import CLOCKS
@@ -109,7 +110,7 @@ def room_for_a_key() -> Kept:
 
 def broken() -> Kept:
     """Return an open breaker."""
-    breaker = Breaker(window=1, min_calls=1, open_for=30)
+    breaker = Breaker(last=1, min_calls=1, open_for=30)
     calls = Pipeline(breaker)
 
     async def fail() -> None:
@@ -117,11 +118,11 @@ def broken() -> Kept:
 
     async def begin() -> None:
         with pytest.raises(ConnectionError):
-            await calls.call(fail)
+            await calls.run(fail)
 
     async def held() -> bool:
         try:
-            await calls.call(anyio.lowlevel.checkpoint)
+            await calls.run(anyio.lowlevel.checkpoint)
         except BreakerOpenError as error:
             return 0 < error.retry_after <= 30
         return False
@@ -132,7 +133,7 @@ def broken() -> Kept:
 def retries() -> Kept:
     """Return what a call adds to a budget."""
     budget = Budget(1, min_per_second=0, window=30)
-    return Kept(budget.record_call, lambda: budget.statistics().available == 1)
+    return Kept(partial(record_call, budget), lambda: budget.statistics().available == 1)
 
 
 def retries_that_are_taken() -> Kept:
@@ -140,12 +141,12 @@ def retries_that_are_taken() -> Kept:
     budget = Budget(1, min_per_second=0, window=30)
 
     def held() -> bool:
-        taken = budget.take()
+        taken = take(budget)
         if taken:
-            budget.give_back()
+            give_back(budget)
         return taken
 
-    return Kept(budget.record_call, held)
+    return Kept(partial(record_call, budget), held)
 
 
 KEPT: Final[dict[str, Callable[[], Kept]]] = {
@@ -347,7 +348,7 @@ def test_adaptive_limit(loops: tuple[str, ...]) -> None:
     limiter = AdaptiveLimiter(initial=2, max_waiting=100)
 
     async def call(seconds: float) -> None:
-        async with limiter.slot():
+        async with limiter:
             await anyio.sleep(seconds)
 
     async def main(seconds: float) -> float:

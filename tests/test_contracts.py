@@ -261,7 +261,7 @@ def pipeline() -> tuple[object, Use]:
         Fallback(lambda _: 0),
         Timeout(100, total=True),
         Retry(2, wait_initial=0, budget=Budget(1)),
-        Breaker(1, window=99),
+        Breaker(1, last=99),
         Hedge(1.5),
         AdaptiveLimiter(initial=3, max_waiting=9),
         Timeout(10),
@@ -278,7 +278,7 @@ def pipeline() -> tuple[object, Use]:
             return 1
 
         async def call() -> None:
-            results.append(await made.call(work))
+            results.append(await made.run(work))
 
         async with anyio.create_task_group() as group:
             for _ in range(3):
@@ -377,7 +377,6 @@ APPLICATION = {"Application": lambda: Application(Settings(), logging=False, pro
 ONCE: dict[str, Callable[[], Any]] = {
     "EventStream": lambda: EventEmitter().stream("a"),
     "TimeoutScope": lambda: TimeoutManager()(5),
-    "AdaptiveSlot": lambda: AdaptiveLimiter().slot(),
     "TaskExecutor.stream": lambda: TaskExecutor().stream(second, [1]),
 }
 """The objects that serve one block, once."""

@@ -37,7 +37,7 @@ def through(make: Callable[[], Any]) -> Caller:
     """Return what calls a function through a part of a pipeline."""
 
     async def call(fn: Fn) -> None:
-        await Pipeline(make()).call(fn)
+        await Pipeline(make()).run(fn)
 
     return call
 
@@ -48,7 +48,7 @@ async def fallen_back(fn: Fn) -> None:
     async def fail() -> None:
         raise LookupError
 
-    await Pipeline(Fallback(lambda _: fn())).call(fail)
+    await Pipeline(Fallback(lambda _: fn())).run(fail)
 
 
 async def run_by_executor(fn: Fn) -> None:
@@ -255,7 +255,7 @@ async def test_it_is_tried_again() -> None:
         return "answer"
 
     api = Pipeline(Retry(3, wait_initial=0), Timeout(100))
-    assert await api.call(flaky) == "answer"
+    assert await api.run(flaky) == "answer"
     assert api.statistics().parts["retry"].retried == 2
     calls = 0
     assert await TaskExecutor(1).map(partial(item, flaky), [0], retry=3) == ["answer"]
@@ -267,11 +267,11 @@ async def test_it_is_counted_as_a_failure() -> None:
     async def broken() -> None:
         stray()
 
-    breaker = Breaker(0.5, window=2)
+    breaker = Breaker(0.5, last=2)
     limiter = AdaptiveLimiter(on=Exception)
     api = Pipeline(breaker, limiter, Timeout(100))
     with pytest.raises(StrayCancellationError):
-        await api.call(broken)
+        await api.run(broken)
     assert (api.statistics().failed, api.statistics().cancelled) == (1, 0)
     assert (breaker.statistics().failed, breaker.statistics().opened) == (1, 1)
     assert limiter.statistics().dropped == 1

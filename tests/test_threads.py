@@ -63,7 +63,7 @@ async def block(limiter: Any) -> None:
 
 async def slot(limiter: AdaptiveLimiter) -> None:
     """Hold a slot for a second."""
-    async with limiter.slot():
+    async with limiter:
         await anyio.sleep(1)
 
 
@@ -100,7 +100,7 @@ def function() -> Any:
 def breaker() -> Breaker:
     """Return an open breaker."""
     made = Breaker()
-    made.open()
+    made.force_open()
     return made
 
 
@@ -131,7 +131,7 @@ CASES: Final[dict[type, Case]] = {
     Fallback: Case(lambda: Fallback(plain), second),
     Hedge: Case(lambda: Hedge(after=0.5), second),
     Timeout: Case(lambda: Timeout(5), second),
-    Pipeline: Case(lambda: Pipeline(Retry(2), Timeout(5)), lambda it: it.call(second)),
+    Pipeline: Case(lambda: Pipeline(Retry(2), Timeout(5)), lambda it: it.run(second)),
 }
 
 # What has a row of no use: values, results, and what is used within one task or by one call.
@@ -323,43 +323,42 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "wait": lambda it: it.wait(),
     },
     Budget: {
-        "give_back": lambda it: it.give_back(),
-        "record_call": lambda it: it.record_call(),
         "statistics": lambda it: it.statistics(),
-        "take": lambda it: it.take(),
     },
     Retry: {
-        "accepts": lambda it: it.accepts(ValueError()),
-        "affords": lambda it: it.affords(ValueError()),
         "run": lambda it: it.run(second),
         "wait_before": lambda it: it.wait_before(2),
     },
     AdaptiveLimiter: {
-        "slot": lambda it: it.slot(),
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "wrap": lambda it: it.wrap(second),
     },
     Breaker: {
-        "open": lambda it: it.open(),
+        "force_open": lambda it: it.force_open(),
         "reset": lambda it: it.reset(),
+        "run": lambda it: it.run(second),
         "state_of": lambda it: it.state_of("key"),
         "statistics": lambda it: it.statistics(),
         "wrap": lambda it: it.wrap(second),
     },
     Fallback: {
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "wrap": lambda it: it.wrap(second),
     },
     Hedge: {
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "wrap": lambda it: it.wrap(second),
     },
     Timeout: {
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "wrap": lambda it: it.wrap(second),
     },
     Pipeline: {
-        "call": lambda it: it.call(second),
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
     },
 }

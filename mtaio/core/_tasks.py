@@ -361,21 +361,21 @@ class Service(Task):
     async def _supervise(self) -> Any:
         attempt = 1
         if self._restart is not None and self._restart.budget is not None:
-            self._restart.budget.record_call()
+            self._restart.budget._record_call()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
         while True:
             started = clock.now()
             try:
                 result = await self._call()
             except Exception as error:
                 policy = self._restart
-                if policy is None or not self._ready or not policy.accepts(error):
+                if policy is None or not self._ready or not policy._accepts(error):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
                     raise
                 if clock.now() - started > policy.wait_max:
                     attempt = 1  # it had recovered
                 if attempt >= policy.attempts:
                     note(error, f"gave up after {attempt} attempts")
                     raise
-                if not policy.affords(error):
+                if not policy._affords(error):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
                     raise
                 attempt += 1
                 wait = policy.wait_before(attempt, error)

@@ -65,6 +65,42 @@ Progress = Callable[[int, "int | None"], object]
 """What ``on_progress=`` takes: called with how many items have ended, and of how many."""
 
 
+# ---- services ------------------------------------------------------------------------------------
+#
+# One protocol for each number of arguments: mypy infers nothing from one with a TypeVarTuple.
+
+A_contra = TypeVar("A_contra", contravariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Service0(Protocol[T_co, S_co]):
+    """A service without arguments, which is ready with an ``S`` and returns ``T``."""
+
+    def __call__(self, *, task_status: TaskStatus[S_co]) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
+class Service1(Protocol[A_contra, T_co, S_co]):
+    """A service with one argument."""
+
+    def __call__(self, a: A_contra, /, *, task_status: TaskStatus[S_co]) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
+class Service2(Protocol[A_contra, B_contra, T_co, S_co]):
+    """A service with two arguments."""
+
+    def __call__(
+        self, a: A_contra, b: B_contra, /, *, task_status: TaskStatus[S_co]
+    ) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
 # ---- options -------------------------------------------------------------------------------------
 #
 # An option of `map`, `for_each` and `stream` is declared here, twice because type checkers know

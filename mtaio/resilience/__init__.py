@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge, HedgeStatistics
     from mtaio.resilience._order import OrderWarning
-    from mtaio.resilience._pipeline import Call, Next, Part, Pipeline
+    from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
     from mtaio.resilience._statistics import (
         BudgetStatistics,
@@ -68,7 +69,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
             "mtaio.resilience._order": ("OrderWarning",),
-            "mtaio.resilience._pipeline": ("Call", "Next", "Part", "Pipeline"),
+            "mtaio.resilience._part": ("Call", "Next", "Part"),
+            "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",

@@ -23,7 +23,7 @@ from mtaio.resources import (
 )
 
 if TYPE_CHECKING:
-    from mtaio.resilience._pipeline import Call, Next, Part
+    from mtaio.resilience._part import Call, Next, Part
 
 __all__ = ["adapter_of"]
 

@@ -10,8 +10,10 @@ How the limit is found: _estimate.py. Reasons and simulations: docs/en/design/ad
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from types import TracebackType
+from typing import Any, ClassVar, Final, Literal, NamedTuple, final
 
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
@@ -21,20 +23,51 @@ from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.resilience._estimate import LimitEstimator
-from mtaio.resilience._part import decorate_through, is_outcome
+from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
 from mtaio.resources import ConcurrencyLimiter
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
 
 INITIAL = 10
 
 
+@final
+class AdaptiveSlot:
+    """A slot of an `AdaptiveLimiter`, held for a block: ``async with limiter as slot:``."""
+
+    __slots__ = ("_failed",)
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether `mark_failed` was called."""
+        return self._failed
+
+    def mark_failed(self) -> None:
+        """
+        Report that the service was overloaded, although nothing was raised. Not a checkpoint.
+
+        For an answer such as HTTP 503 that does not arrive as an exception.
+        """
+        self._failed = True
+
+
+class _Block(NamedTuple):
+    """A block that a task is in, and the one around it."""
+
+    limiter: AdaptiveLimiter
+    slot: AdaptiveSlot
+    in_use: int
+    began: float
+    outer: _Block | None
+
+
+_blocks: Final[ContextVar[_Block | None]] = ContextVar("mtaio.resilience.blocks", default=None)
+
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveStatistics:
     """The state of an `AdaptiveLimiter`, and what it has done so far."""
@@ -57,18 +90,21 @@ class AdaptiveStatistics:
     """Slots given out."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
-    dropped: int = field(metadata=COUNTER)
-    """Calls that failed with what ``on`` accepts."""
+    failed: int = field(metadata=COUNTER)
+    """Calls that failed with what ``on`` accepts, or were marked as failed."""
     cancelled: int = field(metadata=COUNTER)
     """Waits for a slot that were cancelled."""
     wait_seconds: float = field(metadata=COUNTER)
     """Total seconds that calls waited for the slots they got."""
-    look_downs: int = field(metadata=COUNTER)
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """The longest that a call waited for the slot it got."""
+    probes: int = field(metadata=COUNTER)
     """How often the limit was lowered for a moment to measure the baseline."""
 
 
+@final
 @uncopied
-class AdaptiveLimiter:
+class AdaptiveLimiter(StandalonePart):
     """
     Limits how much runs at once to what a service can take, which it measures itself.
 
@@ -82,14 +118,16 @@ class AdaptiveLimiter:
     is a cancellation, or a refusal by something inside. Only a call that ends is a sample, so put a
     timeout inside.
 
-    A part of a `Pipeline`; or by itself, with `slot`. May be made at module level, and used by one
-    event loop after another. One refused call in 64 is a checkpoint.
+    A part of a `Pipeline`; or by itself: ``limiter.run(fn)``, ``@limiter``, ``async with limiter``.
+    May be made at module level, and used by one event loop after another. One refused call in 64 is
+    a checkpoint.
 
     Args:
         initial: The limit to begin with; None for 10, or for the nearest bound.
         min_limit: What it never falls below, at least 1.
         max_limit: What it never exceeds.
-        max_waiting: How many calls may wait for a slot; any more are refused.
+        max_waiting: How many calls may wait for a slot; any more are refused. 0 for none, None for
+            no limit.
         on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
             function from the exception to bool. A group counts if each exception in it does; a
             function is called with each.
@@ -111,7 +149,7 @@ class AdaptiveLimiter:
 
         async def fetch(number: int) -> None:
             try:
-                await api.call(anyio.sleep, 0.01)
+                await api.run(anyio.sleep, 0.01)
             except ConcurrencyLimitError:
                 print(number, "refused")
 
@@ -129,13 +167,14 @@ class AdaptiveLimiter:
     """
 
     # Invariants:
+    # - _blocks holds, for each task, its blocks of any such limiter, innermost first;
     # - _in_use counts the calls that hold a slot of _slots and have resumed with it, _waiting those
     #   that have asked _slots for one, and wait or have not resumed;
     # - so, while _waiting is 0, as many slots are in use as _in_use says.
     __slots__ = (
         "__weakref__",
-        "_dropped",
         "_estimator",
+        "_failed",
         "_in_use",
         "_max_limit",
         "_max_waiting",
@@ -156,7 +195,7 @@ class AdaptiveLimiter:
         initial: int | None = None,
         min_limit: int = 1,
         max_limit: int = 200,
-        max_waiting: int = 0,
+        max_waiting: int | None = 0,
         on: Filter = TimeoutError,
         name: str | None = None,
     ) -> None:
@@ -177,8 +216,9 @@ class AdaptiveLimiter:
                 f"max_limit={max_limit!r}. Pass one between them, or None."
             )
             raise ValueError(msg)
-        way_out = "Pass how many calls may wait, or 0 for none."
-        checks.count("max_waiting", max_waiting, least=0, way_out=way_out)
+        if max_waiting is not None:
+            way_out = "Pass how many calls may wait, 0 for none, or None for no limit."
+            checks.count("max_waiting", max_waiting, least=0, way_out=way_out)
         check_filter(on)
         self._min_limit = min_limit
         self._max_limit = max_limit
@@ -190,10 +230,10 @@ class AdaptiveLimiter:
         self._in_use = 0
         self._waiting = 0
         self._rejected = 0
-        self._dropped = 0
+        self._failed = 0
 
     def __str__(self) -> str:
-        waiting = f", max_waiting={self._max_waiting}" if self._max_waiting else ""
+        waiting = "" if self._max_waiting == 0 else f", max_waiting={self._max_waiting}"
         return f"AdaptiveLimiter(min_limit={self._min_limit}, max_limit={self._max_limit}{waiting})"
 
     def __repr__(self) -> str:
@@ -214,15 +254,49 @@ class AdaptiveLimiter:
         """How much may run at once now."""
         return self._estimator.limit
 
-    def slot(self) -> AdaptiveSlot:
+    async def __aenter__(self) -> AdaptiveSlot:
         """
-        Return a block that holds a slot: ``async with limiter.slot():``.
+        Take a slot, or wait for one if the limiter allows that.
 
         The way the block ends is its outcome, as for a call in a pipeline.
-        """
-        return AdaptiveSlot(self, self._enter, self._leave)
 
-    __call__ = decorate_through
+        Returns:
+            The slot, which can be told of a failure that raises nothing.
+
+        Raises:
+            ConcurrencyLimitError: There is no free slot, and no more calls may wait.
+        """
+        if self._in_use >= self._estimator.limit or self._waiting:
+            await self._wait()
+        else:
+            self._slots.acquire_nowait()
+        self._in_use += 1
+        slot = AdaptiveSlot()
+        _blocks.set(_Block(self, slot, self._in_use, now(), _blocks.get()))
+        return slot
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Give the slot back, and use the outcome of the block. Not a checkpoint.
+
+        Raises:
+            RuntimeError: A block that was entered later has not been left yet, or the block was
+                entered in another context.
+        """
+        block = _blocks.get()
+        if block is None or block.limiter is not self:
+            msg = (
+                f"cannot leave {self!r} here: it is not what this task entered last. Use it in "
+                f"'async with', and do not yield inside from an async generator."
+            )
+            raise RuntimeError(msg)
+        _blocks.set(block.outer)
+        self._leave(exc, now() - block.began, block.in_use, failed=block.slot.failed)
 
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
@@ -238,10 +312,11 @@ class AdaptiveLimiter:
             baseline_seconds=estimator.baseline,
             acquired=slots.acquired,
             rejected=self._rejected,
-            dropped=self._dropped,
+            failed=self._failed,
             cancelled=slots.cancelled,
             wait_seconds=slots.wait_seconds,
-            look_downs=estimator.look_downs,
+            max_wait_seconds=slots.max_wait_seconds,
+            probes=estimator.probes,
         )
 
     def wrap(self, then: Next) -> Next:
@@ -270,36 +345,23 @@ class AdaptiveLimiter:
 
         return run
 
-    async def _enter(self) -> int:
-        """Take a slot; return how many are in use then."""
-        if self._in_use >= self._estimator.limit or self._waiting:
-            await self._wait()
-        else:
-            self._slots.acquire_nowait()
-        self._in_use += 1
-        return self._in_use
-
     def _leave(
-        self,
-        error: BaseException | None,
-        latency: float,
-        in_use: int,
-        dropped: bool = False,  # noqa: FBT001, FBT002 - passed on by one slot
+        self, error: BaseException | None, latency: float, in_use: int, *, failed: bool = False
     ) -> None:
         """Give a slot back, and use the outcome of the call, if it is a sample."""
         self._in_use -= 1
         self._slots.release()
         if error is not None:
-            if not is_outcome(error) or not (dropped or accepts(self._on, error)):
+            if not is_outcome(error) or not (failed or accepts(self._on, error)):
                 return
-            dropped = True
-        self._dropped += dropped
-        if self._estimator.sample(catch_up(self._estimator), latency, in_use, dropped=dropped):
+            failed = True
+        self._failed += failed
+        if self._estimator.sample(catch_up(self._estimator), latency, in_use, failed=failed):
             self._slots.limit = self._estimator.limit
 
     async def _wait(self) -> None:
         """Wait for a slot, or refuse the call."""
-        if not self._max_waiting:
+        if self._max_waiting == 0:
             if not (self._rejected + 1) % FAST_CALLS:
                 await checkpoint()
             raise self._refusal()
@@ -318,60 +380,3 @@ class AdaptiveLimiter:
             f"be answered any sooner. Try again later."
         )
         return ConcurrencyLimitError(msg, name=self._name)
-
-
-class AdaptiveSlot:
-    """A slot of an `AdaptiveLimiter`, held for one ``async with`` block."""
-
-    __slots__ = ("_began", "_dropped", "_enter", "_in_use", "_leave", "_limiter")
-
-    def __init__(
-        self,
-        limiter: AdaptiveLimiter,
-        enter: Callable[[], Awaitable[int]],
-        leave: Callable[[BaseException | None, float, int, bool], None],
-    ) -> None:
-        self._limiter = limiter
-        self._enter = enter
-        self._leave = leave
-        self._began = 0.0
-        self._in_use = 0
-        self._dropped = False
-
-    def __repr__(self) -> str:
-        return f"<AdaptiveSlot of {self._limiter!r}>"
-
-    def drop(self) -> None:
-        """
-        Report that the service was overloaded, although nothing was raised. Not a checkpoint.
-
-        For an answer such as HTTP 503 that does not arrive as an exception.
-        """
-        self._dropped = True
-
-    async def __aenter__(self) -> Self:
-        """
-        Take a slot, or wait for one if the limiter allows that.
-
-        Raises:
-            ConcurrencyLimitError: There is no free slot, and no more calls may wait.
-            RuntimeError: This block was entered before.
-        """
-        if self._in_use:
-            msg = (
-                f"this slot of {self._limiter!r} was entered before: it serves one block, once. "
-                f"Call slot() for each block: async with limiter.slot():"
-            )
-            raise RuntimeError(msg)
-        self._in_use = await self._enter()
-        self._began = now()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the slot back, and use the outcome of the block. Not a checkpoint."""
-        self._leave(exc, now() - self._began, self._in_use, self._dropped)

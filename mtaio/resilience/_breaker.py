@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 import reprlib
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
@@ -27,12 +28,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience._part import decorate_through, is_outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from mtaio.resilience._pipeline import Call, Next
+from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
 
 __all__ = ["Breaker", "BreakerChange", "BreakerState", "BreakerStatistics"]
 
@@ -48,6 +44,7 @@ class BreakerState(StrEnum):
     """A few, whose outcomes decide."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerStatistics:
     """The state and counts of a `Breaker`, all keys together."""
@@ -72,6 +69,7 @@ class BreakerStatistics:
     """How often a state became open, also from half-open."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChange:
     """A change of the state of a `Breaker`, which ``on_change`` is called with."""
@@ -92,7 +90,7 @@ class _Rules(NamedTuple):
     """When a circuit opens, and how it closes again."""
 
     failure_ratio: float
-    window: int
+    last: int
     min_calls: int
     open_for: float
     half_open: int
@@ -110,11 +108,11 @@ class _Circuit:
 
     # Invariants:
     # - _outcomes has a bit for each of the last `_seen` calls of this period, 1 for a failure, the
-    #   lowest for the latest; they are `_most` at most: the window, or what may probe;
+    #   lowest for the latest; they are `_most` at most: `last`, or what may probe;
     # - each change of the state begins another period, in which no earlier call's outcome counts;
     # - half-open, _free + calls under way + outcomes == half_open: hence all have been seen when
     #   _seen has come to _most;
-    # - `clean` says that a success would change nothing: closed, and a full window without failure.
+    # - `clean` says that a success would change nothing: closed, and none of the `last` failed.
     __slots__ = (
         "_changed",
         "_free",
@@ -141,7 +139,7 @@ class _Circuit:
         self._changed = changed
         self._outcomes = 0
         self._seen = 0
-        self._most = rules.window
+        self._most = rules.last
         self._free = 0
         self.key = key
         self.state: BreakerState = BreakerState.CLOSED
@@ -199,7 +197,7 @@ class _Circuit:
 
     def force_open(self) -> None:
         """Open it until it is closed by hand."""
-        self._open(math.inf, "open() was called", None)
+        self._open(math.inf, "force_open() was called", None)
 
     def close(self) -> None:
         """Close it, and forget every outcome."""
@@ -233,39 +231,40 @@ class _Circuit:
         self.period += 1
         self._outcomes = self._seen = 0
         probing = state is BreakerState.HALF_OPEN
-        self._most = self._rules.half_open if probing else self._rules.window
+        self._most = self._rules.half_open if probing else self._rules.last
         self.clean = False
         self._changed(self, before, error)
 
 
+@final
 @uncopied
-class Breaker:
+class Breaker(StandalonePart):
     """
     Refuses calls to a service that fails, and lets a few through at times to see if it works.
 
-    Closed, it lets every call through and remembers the outcomes of the last ``window``. When
+    Closed, it lets every call through and remembers the outcomes of the ``last``. When
     ``failure_ratio`` of them are failures it opens: calls are refused with
     `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: the next
     ``half_open`` calls get through, and the others are refused until these have ended. If as large
     a ratio of them fails, it opens again; otherwise it closes, with nothing remembered.
 
     An error that ``on`` does not accept is a success: the service has answered. A cancellation is
-    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError` or another
-    ``BreakerOpenError``. Only a call that ends has an outcome, so put a timeout inside.
+    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError`. Only a
+    call that ends has an outcome, so put a timeout inside.
 
-    A part of a `Pipeline`. May be made at module level, and used by one event loop after another.
-    One refused call in 64 is a checkpoint.
+    A part of a `Pipeline`, or by itself: ``breaker.run(fn)``, ``@breaker``. May be made at module
+    level, and used by one event loop after another. One refused call in 64 is a checkpoint.
 
     Args:
         failure_ratio: The share of the calls that must fail, more than 0 and at most 1.
-        window: How many calls are remembered, at least 1.
-        min_calls: How many must have ended before it may open; None for half the window.
-        open_for: Seconds for which it stays open.
+        last: How many calls are remembered, at least 1.
+        min_calls: How many must have ended before it may open; None for half of ``last``.
+        open_for: Seconds for which it stays open; ``inf`` until it is closed by hand.
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is
             called with each.
-        max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.call`,
+        max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.run`,
             which is then required, has a state of its own; of more keys than that, the least
             recently used is forgotten.
         on_change: A plain function, called with a `BreakerChange` at each change, in the task that
@@ -282,7 +281,7 @@ class Breaker:
         from mtaio.exceptions import BreakerOpenError
         from mtaio.resilience import Breaker, Pipeline
 
-        api = Pipeline(Breaker(0.5, window=10), name="api")
+        api = Pipeline(Breaker(0.5, last=10), name="api")
 
 
         async def fetch() -> str:
@@ -292,7 +291,7 @@ class Breaker:
         async def main() -> None:
             for _ in range(7):
                 try:
-                    await api.call(fetch)
+                    await api.run(fetch)
                 except (ConnectionError, BreakerOpenError) as error:
                     print(error)
 
@@ -331,7 +330,7 @@ class Breaker:
         self,
         failure_ratio: float = 0.5,
         *,
-        window: int = 20,
+        last: int = 20,
         min_calls: int | None = None,
         open_for: float = 30.0,
         half_open: int = 1,
@@ -345,14 +344,14 @@ class Breaker:
         if not 0 < failure_ratio <= 1:
             msg = f"failure_ratio={failure_ratio!r} is not a ratio. {way_out}"
             raise ValueError(msg)
-        checks.count("window", window, way_out="Pass how many calls to remember, at least 1.")
+        checks.count("last", last, way_out="Pass how many calls to remember, at least 1.")
         if min_calls is None:
-            min_calls = (window + 1) // 2
+            min_calls = (last + 1) // 2
         way_out = "Pass how many calls must have ended before it may open."
-        if checks.count("min_calls", min_calls, way_out=way_out) > window:
+        if checks.count("min_calls", min_calls, way_out=way_out) > last:
             msg = (
-                f"min_calls={min_calls!r} would never be reached: only window={window!r} calls are "
-                f"remembered. Raise window, or pass at most as many."
+                f"min_calls={min_calls!r} would never be reached: only last={last!r} calls are "
+                f"remembered. Raise last, or pass at most as many."
             )
             raise ValueError(msg)
         checks.at_least("open_for", open_for, 0, way_out="Pass seconds >= 0.")
@@ -366,7 +365,7 @@ class Breaker:
             )
         if on_change is not None:
             _check_listener(on_change)
-        self._rules = _Rules(failure_ratio, window, min_calls, open_for, half_open)
+        self._rules = _Rules(failure_ratio, last, min_calls, open_for, half_open)
         self._on = on
         self._max_keys = max_keys
         self._on_change = on_change
@@ -384,10 +383,7 @@ class Breaker:
     def __str__(self) -> str:
         rules = self._rules
         keys = "" if self._max_keys is None else f", max_keys={self._max_keys}"
-        return (
-            f"Breaker({rules.failure_ratio}, window={rules.window}, open_for={rules.open_for}"
-            f"{keys})"
-        )
+        return f"Breaker({rules.failure_ratio}, last={rules.last}, open_for={rules.open_for}{keys})"
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -422,7 +418,7 @@ class Breaker:
         circuit = self._only or self._circuits.get(key)
         return BreakerState.CLOSED if circuit is None else circuit.state
 
-    def open(self, key: Hashable = None) -> None:
+    def force_open(self, key: Hashable = None) -> None:
         """
         Let no call through until `reset` is called. Not a checkpoint.
 
@@ -447,8 +443,6 @@ class Breaker:
             ValueError: Each key has a state, and there is no ``key``.
         """
         self._meant(key).close()
-
-    __call__ = decorate_through
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
+import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 
 if TYPE_CHECKING:
-    from mtaio.resilience._statistics import BudgetStatistics
+    import mtaio.statistics
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "give_back", "record_call", "take"]
 
 _SLICES = 10
 """Parts of the window; the oldest is forgotten as a whole."""
@@ -58,6 +59,7 @@ class _Window:
             each.end += seconds
 
 
+@final
 @uncopied
 class Budget:
     """
@@ -158,7 +160,7 @@ class Budget:
         """Retries for each call."""
         return self._ratio
 
-    def record_call(self) -> None:
+    def _record_call(self) -> None:
         """Count a call: its first attempt."""
         window, tells = self._window, clock.reader()
         moment = tells() if tells is window.timed_by else clock.catch_up(window)
@@ -169,7 +171,7 @@ class Budget:
         self._calls += 1
         self._all_calls += 1
 
-    def take(self) -> bool:
+    def _take(self) -> bool:
         """Take one retry, and return whether there was one."""
         window, tells = self._window, clock.reader()
         moment = tells() if tells is window.timed_by else clock.catch_up(window)
@@ -184,13 +186,13 @@ class Budget:
         self._all_retries += 1
         return True
 
-    def give_back(self) -> None:
+    def _give_back(self) -> None:
         """Return a retry that was taken and will not be made."""
         if self._last.retries:  # otherwise it is left to the window to forget it
             self._last.retries -= 1
             self._retries -= 1
 
-    def statistics(self) -> BudgetStatistics:
+    def statistics(self) -> mtaio.statistics.BudgetStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
         from mtaio.resilience._statistics import BudgetStatistics  # noqa: PLC0415 - dear to import
 
@@ -223,3 +225,7 @@ class Budget:
         self._last = _Slice(moment, self._width)
         slices.append(self._last)
         return self._last
+
+
+give_back, record_call, take = Budget._give_back, Budget._record_call, Budget._take  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+"""What retries and hedges do with a budget, and users do not."""

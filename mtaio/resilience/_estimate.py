@@ -57,7 +57,7 @@ SLACK: Final = 0.4
 """This times its root is added to the limit in each window: what makes small shares grow."""
 
 BORNE: Final = 0.05
-"""If more than this part of the calls is dropped, the limit does not grow for its latency."""
+"""If more than this part of the calls fails, the limit does not grow for its latency."""
 MOSTLY: Final = 0.5
 """If more than this part is, latency is that of the caller's timeout, not a baseline."""
 
@@ -99,7 +99,7 @@ class Phase(Enum):
     """The limit follows the gradient."""
     CONFIRM = "confirm"
     """The limit stands still for a window, to see whether the service has really changed."""
-    LOOK_DOWN = "look down"
+    PROBE = "probe"
     """The limit is lowered step by step, to see latency without a queue."""
 
 
@@ -117,12 +117,12 @@ class LimitEstimator:
     # - a window is of samples that came since _opens, which is at or after the moment when the last
     #   window ended;
     # - baseline is 0 until it is known, and so is _usual while there is nothing to compare with;
-    # - _top and _slower mean something only while the phase is LOOK_DOWN.
+    # - _top and _slower mean something only while the phase is PROBE.
     __slots__ = (
         "_closes",
         "_collapsed",
         "_count",
-        "_dropped",
+        "_failed",
         "_in_flight",
         "_least",
         "_low",
@@ -147,7 +147,7 @@ class LimitEstimator:
         "estimate",
         "latency",
         "limit",
-        "look_downs",
+        "probes",
         "timed_by",
     )
 
@@ -162,7 +162,7 @@ class LimitEstimator:
         """Seconds that a call takes without a queue; 0 until known."""
         self.latency = 0.0
         """Seconds that a call took in the last window; 0 before there was one."""
-        self.look_downs = 0
+        self.probes = 0
         """How often the limit was lowered to find the baseline."""
         self.timed_by: Tells = REAL
         """The clock of the moments."""
@@ -179,7 +179,7 @@ class LimitEstimator:
         self._open(-math.inf, 0.0)
 
     def sample(
-        self, moment: float, latency: float, in_flight: int, *, dropped: bool = False
+        self, moment: float, latency: float, in_flight: int, *, failed: bool = False
     ) -> bool:
         """
         Take the outcome of a call into account.
@@ -188,7 +188,7 @@ class LimitEstimator:
             moment: When it ended.
             latency: Seconds that it took.
             in_flight: Calls in flight when it began, itself included.
-            dropped: It was not answered, but timed out or was refused for overload. ``latency`` is
+            failed: It was not answered, but timed out or was refused for overload. ``latency`` is
                 then less than an answer would have taken, and says nothing if it is small.
 
         Returns:
@@ -199,9 +199,9 @@ class LimitEstimator:
         if moment < self._opens:
             return False
         self._outcomes += 1
-        if dropped:
-            self._dropped += 1
-        if not dropped or latency > self.baseline:
+        if failed:
+            self._failed += 1
+        if not failed or latency > self.baseline:
             self._count += 1
             self._total += latency
             self._squares += latency * latency
@@ -227,17 +227,17 @@ class LimitEstimator:
         self._squares = 0.0
         self._in_flight = 0
         self._outcomes = 0
-        self._dropped = 0
+        self._failed = 0
         self._peak = 0
         need = min(max(self._variance / PRECISION**2, LEAST_SAMPLES), MOST_SAMPLES)
         self._need = 2 * need if self._phase is Phase.CONFIRM else need
 
     def _close(self, moment: float) -> None:
         """Draw the conclusions of a window."""
-        dropped = self._dropped / self._outcomes
-        if not self._count:  # every call was dropped at once
+        failed = self._failed / self._outcomes
+        if not self._count:  # every call failed at once
             self._phase = Phase.FOLLOW
-            self._set(self.estimate * (1 - dropped / 2))
+            self._set(self.estimate * (1 - failed / 2))
             self._open(moment, 0.0)
             return
         latency = max(self._total / self._count, SHORTEST)
@@ -246,19 +246,19 @@ class LimitEstimator:
         self._variance += 0.1 * (variance - self._variance)
         self.latency = latency
         settles = True
-        if self._phase is Phase.LOOK_DOWN:
-            self._look(latency, dropped)
+        if self._phase is Phase.PROBE:
+            self._probe(latency, failed)
         elif not self.baseline and self._peak >= IN_USE * self.estimate:
-            self._look_down(latency, math.inf)
+            self._begin_probe(latency, math.inf)
         else:
             slower = self._slower_by(latency, in_flight)
             if self._phase is Phase.CONFIRM and slower > CONFIRMATION:
-                self._look_down(latency, slower)
+                self._begin_probe(latency, slower)
             elif self._phase is Phase.CONFIRM and self._faster(latency, in_flight):
                 self.baseline = 0.0
-                self._look_down(latency, math.inf)
+                self._begin_probe(latency, math.inf)
             else:
-                settles = self._follow(latency, in_flight, dropped)
+                settles = self._follow(latency, in_flight, failed)
         self._open(moment, latency if settles else 0.0)
 
     def _slower_by(self, latency: float, in_flight: float) -> float:
@@ -275,7 +275,7 @@ class LimitEstimator:
             expected = max(expected, queued)
         return latency < FASTER * expected
 
-    def _follow(self, latency: float, in_flight: float, dropped: float) -> bool:
+    def _follow(self, latency: float, in_flight: float, failed: float) -> bool:
         """Adjust baseline and limit to a window; return whether to wait before the next."""
         in_use = self._peak >= IN_USE * self.estimate
         confirmed, self._phase = self._phase is Phase.CONFIRM, Phase.FOLLOW
@@ -284,7 +284,7 @@ class LimitEstimator:
             return True
         if latency < self.baseline:
             self.baseline += FALL * (latency - self.baseline)
-        elif dropped < MOSTLY and not in_use:
+        elif failed < MOSTLY and not in_use:
             self.baseline += (RISE if self.baseline else 1) * (latency - self.baseline)
         if not in_use:
             self._usual = self._start = 0.0
@@ -294,9 +294,9 @@ class LimitEstimator:
         elif self._suspicious(latency, in_flight):
             self._phase = Phase.CONFIRM
             return True
-        if dropped < MOSTLY:
+        if failed < MOSTLY:
             self._undo_collapse(latency)
-        self._move(latency, dropped)
+        self._move(latency, failed)
         return False
 
     def _suspicious(self, latency: float, in_flight: float) -> bool:
@@ -309,18 +309,18 @@ class LimitEstimator:
         self._usual_in_flight += MEMORY * (in_flight - self._usual_in_flight)
         return False
 
-    def _move(self, latency: float, dropped: float) -> None:
+    def _move(self, latency: float, failed: float) -> None:
         """Move the limit along the gradient."""
         limit = self.estimate
         gradient = TOLERANCE * self.baseline / latency
         if gradient < 1:
             new = limit * (1 + SMOOTHING * (max(gradient, LEAST_GRADIENT) - 1))
-        elif dropped > BORNE:
+        elif failed > BORNE:
             new = limit
         else:
             fast = latency < NO_QUEUE * self.baseline
             new = limit * min(gradient, FAST_GROWTH if fast else GROWTH)
-        new += SLACK * math.sqrt(limit) - limit * dropped / 2
+        new += SLACK * math.sqrt(limit) - limit * failed / 2
         if new < limit or self._peak >= FULL * int(limit):
             self._set(new)
 
@@ -353,16 +353,16 @@ class LimitEstimator:
             self.baseline = fits
             self._start = 0.0
 
-    def _look_down(self, latency: float, slower: float) -> None:
+    def _begin_probe(self, latency: float, slower: float) -> None:
         """Begin to lower the limit, to find out how long calls take without a queue."""
-        self.look_downs += 1
-        self._phase = Phase.LOOK_DOWN
+        self.probes += 1
+        self._phase = Phase.PROBE
         self._top = self.estimate, latency
         self._slower = slower
         self._previous = latency
         self._set(self.estimate * STEP)
 
-    def _look(self, latency: float, dropped: float) -> None:
+    def _probe(self, latency: float, failed: float) -> None:
         """Lower the limit further if that has helped; else take the baseline from here."""
         queued = latency < FALLING * self._previous and latency > 1.1 * self.baseline
         if queued and self.estimate > self._least:
@@ -371,7 +371,7 @@ class LimitEstimator:
             return
         self._phase = Phase.FOLLOW
         self._usual = self._start = 0.0
-        if dropped < MOSTLY:
+        if failed < MOSTLY:
             known = self.baseline
             self.baseline = max(known, min(latency, known * self._slower)) if known else latency
         # At the top the service ended top / top_latency calls a second: with a queue, all it can.

@@ -8,29 +8,27 @@ Cost: one coroutine; nothing is kept.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import snapshot
-from mtaio.resilience._part import decorate_through
+from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._statistics import FallbackStatistics
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Fallback"]
 
 
-class Fallback:
+@final
+class Fallback(StandalonePart):
     """
     A part of a pipeline that answers for a failed call, from a cache or with a default, say.
 
-    Nothing outside of it sees the failure, so it is usually the outermost part.
+    Nothing outside of it sees the failure, so it is usually the outermost part. Also by itself:
+    ``fallback.run(fn)``, ``@fallback``.
 
     Args:
         fn: Called with the error and then the arguments of the call, ``self`` of a decorated method
@@ -72,7 +70,7 @@ class Fallback:
     kind: ClassVar[Literal["fallback"]] = "fallback"
 
     def __init__(
-        self, fn: Callable[..., Any], on: Filter = Exception, *, name: str | None = None
+        self, fn: Callable[..., Any], *, on: Filter = Exception, name: str | None = None
     ) -> None:
         way_out = "Pass a function of the error and the call's arguments that returns a result."
         checks.callable_("fn", fn, way_out=way_out)
@@ -125,8 +123,6 @@ class Fallback:
                 return answer
 
         return run
-
-    __call__ = decorate_through
 
     def statistics(self) -> FallbackStatistics:
         """Return how often it was used. Not a checkpoint; from any thread."""

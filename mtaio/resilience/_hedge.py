@@ -12,24 +12,23 @@ docs/en/design/resilience.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
-from mtaio.resilience._budget import Budget
-from mtaio.resilience._part import decorate_through
+from mtaio.resilience._budget import Budget, record_call
+from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
-
-if TYPE_CHECKING:
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Hedge", "HedgeStatistics"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeStatistics:
     """What a `Hedge` has done so far."""
@@ -46,8 +45,9 @@ class HedgeStatistics:
     """Seconds after which a call is hedged now; None while too few calls have been measured."""
 
 
+@final
 @uncopied
-class Hedge:
+class Hedge(StandalonePart):
     """
     Makes another attempt if the first has not answered in time; the first answer counts.
 
@@ -60,17 +60,18 @@ class Hedge:
     A failure is not hedged: with no other attempt under way it is raised at once, for a retry
     outside to decide. With another under way, the call waits for that one; if all fail, the last
     error is raised, with a note that names the others. Nor is a refusal inside: after a
-    `mtaio.exceptions.LimitError` or `mtaio.exceptions.BreakerOpenError` of a further attempt the
-    call relies on those under way.
+    `mtaio.exceptions.LimitError` of a further attempt the call relies on those under way.
 
-    A part of a `Pipeline`. May be made at module level, and used by one event loop after another. A
-    call is a checkpoint. Cancelled, it cancels all attempts and returns when they have ended.
+    A part of a `Pipeline`, or by itself: ``hedge.run(fn)``, ``@hedge``. May be made at module
+    level, and used by one event loop after another. A call is a checkpoint. Cancelled, it cancels
+    all attempts and returns when they have ended.
 
     Args:
-        after: Seconds until the next attempt, more than 0; or a quantile such as ``"p95"``, so that
-            one call in twenty is hedged. It is measured over the first attempts of the latest
-            calls; until about forty have succeeded, nothing is hedged.
-        most: How many further attempts a call may make, at least 1; each ``after`` the one before.
+        after: Seconds until the next attempt, more than 0, ``inf`` for none; or a quantile such as
+            ``"p95"``, so that one call in twenty is hedged. It is measured over the first attempts
+            of the latest calls; until about forty have succeeded, nothing is hedged.
+        max_hedges: How many further attempts a call may make, at least 1; each ``after`` the one
+            before.
         on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
             a function from the exception to bool. Any other is the answer, as a result is. A group
             counts if each exception in it does; a function is called with each.
@@ -98,7 +99,7 @@ class Hedge:
 
 
         async def main() -> None:
-            print(await api.call(fetch))  # 0.05, after 0.15 s
+            print(await api.run(fetch))  # 0.05, after 0.15 s
 
 
         if __name__ == "__main__":
@@ -114,7 +115,7 @@ class Hedge:
         self,
         after: float | str,
         *,
-        most: int = 1,
+        max_hedges: int = 1,
         on: Filter = Exception,
         budget: Budget | None = None,
         name: str | None = None,
@@ -129,7 +130,8 @@ class Hedge:
             if not after:
                 msg = f"after={after!r} would make every call twice. {way_out}"
                 raise ValueError(msg)
-        checks.count("most", most, way_out="Pass how many further attempts to make, at least 1.")
+        way_out = "Pass how many further attempts to make, at least 1."
+        checks.count("max_hedges", max_hedges, way_out=way_out)
         check_filter(on)
         if budget is not None and not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] - not typed callers
             msg = (
@@ -140,13 +142,14 @@ class Hedge:
         self._given = after
         self._name = name
         self._hedging = Hedging(
-            self, seconds=seconds, quantile=quantile, most=most, on=on, budget=budget
+            self, seconds=seconds, quantile=quantile, max_hedges=max_hedges, on=on, budget=budget
         )
 
     def __str__(self) -> str:
-        most = "" if self._hedging.most == 1 else f", most={self._hedging.most}"
+        most = self._hedging.max_hedges
+        hedges = "" if most == 1 else f", max_hedges={most}"
         budget = "" if self._hedging.budget is None else f", budget={self._hedging.budget}"
-        return f"Hedge({self._given!r}{most}{budget})"
+        return f"Hedge({self._given!r}{hedges}{budget})"
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -164,8 +167,6 @@ class Hedge:
         """Seconds until the next attempt, or the quantile, as it was given."""
         return self._given
 
-    __call__ = decorate_through
-
     def statistics(self) -> HedgeStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
         hedging = self._hedging
@@ -178,9 +179,9 @@ class Hedge:
         async def run(call: Call) -> Any:
             hedging.calls += 1
             if hedging.budget is not None:
-                hedging.budget.record_call()
+                record_call(hedging.budget)
             after = hedging.after
-            if after is not None:
+            if after is not None and after != math.inf:
                 return await Race(hedging, then, call).run(after)
             started = clock.now()
             result = await then(call)

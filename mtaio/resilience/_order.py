@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtaio.resilience._pipeline import Part
+    from mtaio.resilience._part import Part
 
 __all__ = ["OrderWarning", "check_order"]
 
@@ -76,6 +76,13 @@ def _total(part: Any) -> bool | None:
     return getattr(part, "total", None)
 
 
+def _is_timed(part: Any) -> bool:
+    """Return whether a part ends what takes too long: a timeout may have no limit."""
+    if _kind(part) == "timeout":
+        return getattr(part, "seconds", 0.0) not in {None, math.inf}
+    return getattr(part, "is_timed", False)
+
+
 def _seconds(part: Any) -> float:
     """Return the time that a timeout leaves, ``inf`` for no limit."""
     seconds = getattr(part, "seconds", None)
@@ -83,9 +90,9 @@ def _seconds(part: Any) -> float:
 
 
 def _after(part: Any) -> float:
-    """Return the seconds after which a hedge starts a copy; 0 if it has yet to find out."""
+    """Return the seconds after which a hedge starts a copy; 0 if it does not say, or never."""
     after = getattr(part, "after", None)
-    return after if isinstance(after, int | float) else 0
+    return after if isinstance(after, int | float) and after < math.inf else 0
 
 
 def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Part, str]]:
@@ -124,7 +131,7 @@ def _refusal(outer: Part, around: str, inner: Part, within: str, *, repeated: bo
     elif around == within == "hedge":
         reason = (
             f"{inner} stands inside {outer}, and two hedges in one pipeline start copies of "
-            f"copies. Keep one, with most=... for more copies."
+            f"copies. Keep one, with max_hedges=... for more copies."
         )
     elif (
         around in _LOOKS_AT_FAILURES
@@ -187,7 +194,7 @@ def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
 
 def _without_timeout_inside(parts: Sequence[Part]) -> Iterator[Part]:
     """Yield parts that judge a service by how calls end, but see timeouts only as cancellations."""
-    timed = [_kind(part) == "timeout" or getattr(part, "is_timed", False) for part in parts]
+    timed = [_is_timed(part) for part in parts]
     for number, part in enumerate(parts):
         needs = getattr(part, "needs_timeout", False)
         if needs and any(timed[:number]) and not any(timed[number:]):

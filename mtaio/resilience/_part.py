@@ -1,59 +1,205 @@
 """
-What the parts of a pipeline have in common: what they count, and how each is a decorator.
+What the parts of a pipeline have in common, and how each of them calls a function without one.
 
-Promise: a cancellation is not an outcome, nor is a refusal by something inside. ``@Timeout(1)``
-above a function is a pipeline of that part alone: the state is the part's, as in any pipeline, and
-the function keeps its name, signature and types.
+Promise: a cancellation is not an outcome, nor is a refusal by something inside. ``Timeout(1).run``
+and ``@Timeout(1)`` do what a pipeline of that part alone does: the state is the part's, as in any
+pipeline, and a decorated function keeps its name, signature and types.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeGuard, TypeVar, overload
+import inspect
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from types import CoroutineType
+from typing import (
+    Any,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+    runtime_checkable,
+)
 
-from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal import checks
+from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
+from mtaio._internal.cancellation import is_cancelled, raise_failure
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-
-__all__ = ["REFUSALS", "decorate_through", "is_outcome"]
+__all__ = [
+    "Call",
+    "Next",
+    "Part",
+    "StandalonePart",
+    "call_function",
+    "decorate_through",
+    "is_outcome",
+    "keyless_error",
+    "uncallable_error",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-REFUSALS: Final = LimitError
-"""What a call raises that a part refuses: it says nothing about what is called."""
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 def is_outcome(error: BaseException) -> TypeGuard[Exception]:
     """Return whether a call has ended with ``error``, and was not cancelled or refused."""
-    # What a cancelled call raises may be what its function made of the cancellation.
-    return isinstance(error, Exception) and not accepts(REFUSALS, error) and not is_cancelled()
+    # What a part refuses says nothing about what is called; what a cancelled call raises may be
+    # what its function made of the cancellation.
+    return isinstance(error, Exception) and not accepts(LimitError, error) and not is_cancelled()
 
 
-@overload
-def decorate_through(part: object, fn: Descriptor, /) -> Descriptor: ...
-@overload
-def decorate_through(part: object, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
-@overload
-def decorate_through(
-    part: object, /, *, key: Callable[..., Hashable] | None = ...
-) -> Decorator: ...
-def decorate_through(
-    part: Any, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None
-) -> Any:
+@final
+class Call:
     """
-    Decorate an async function or method so that each call goes through this part.
-
-    The same as ``Pipeline(part)`` does: see `Pipeline.__call__`. For several parts make a pipeline.
+    One call on its way through a pipeline. It does not change: a part may pass it on many times.
 
     Args:
-        part: The part: this is its method ``__call__``.
+        fn: The function to call and await.
+        args: Its arguments.
+        key: What the call is for, for parts that keep a state for each key; None if not given.
+    """
+
+    __slots__ = ("args", "fn", "key")
+
+    def __init__(
+        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, key: Hashable = None
+    ) -> None:
+        self.fn: Callable[..., Awaitable[Any]] = fn
+        self.args: tuple[Any, ...] = args
+        self.key: Hashable = key
+
+    def __repr__(self) -> str:
+        return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
+
+
+Next: TypeAlias = Callable[[Call], Awaitable[Any]]
+"""What is inside a part: the next part, or the call of the function itself."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """
+    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
+
+    A class of your own is a part if it has `wrap`. It may also have
+
+    - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
+      ``"limiter"``: the rules for the order of parts then apply to it;
+    - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
+      it, which it sees as an error and not as a cancellation;
+    - ``needs_key``, True if calls without a ``key`` are to be refused;
+    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
+      the pipeline's statistics;
+    - ``__str__``, which is shown when the pipeline is printed.
+
+    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
+    failure nor retried, and whatever was taken for the call is given back.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Call, Next, Pipeline, Timeout
+
+
+        class Failures:
+            def wrap(self, then: Next) -> Next:
+                async def run(call: Call) -> object:
+                    try:
+                        return await then(call)
+                    except Exception as error:  # and not BaseException, which a cancellation is
+                        print(f"{call.fn.__name__}{call.args}: {error}")
+                        raise
+
+                return run
+
+
+        api = Pipeline(Failures(), Timeout(0.1))
+
+
+        async def main() -> None:
+            try:
+                await api.run(anyio.sleep, 1)
+            except TimeoutError:
+                print("no answer")
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ()
+
+    def wrap(self, then: Next) -> Next:
+        """
+        Return an async function that does the part's work around ``then``.
+
+        Called once for each pipeline that the part is in. The part's state belongs to the part, so
+        that one part in two pipelines is shared between them.
+        """
+        ...
+
+
+async def call_function(call: Call) -> Any:
+    """Call the function itself, which is what the last part wraps."""
+    try:
+        awaitable: Any = call.fn(*call.args)
+        result: object = awaitable
+        if type(result) is CoroutineType or inspect.isawaitable(result):
+            return await awaitable
+    except BaseException as error:
+        raise_failure(error, call.fn)
+        raise
+    raise unawaitable_error(call.fn, result, "run")
+
+
+def uncallable_error(fn: object) -> TypeError:
+    """Return the error for an ``fn`` that cannot be called."""
+    close_unstarted(fn)
+    return TypeError(
+        f"fn={fn!r} is {checks.type_of(fn)}, which cannot be called, and a call may have to be "
+        f"made several times. Pass the function and its arguments: run(fetch, url)."
+    )
+
+
+def keyless_error(fn: object, part: object) -> ValueError:
+    """Return the error for a call without a key, through a part that needs one."""
+    return ValueError(
+        f"the call of {name_of(fn)} has no key, and {part!r} needs one. Pass key=... to run(), or "
+        f"a function that finds it to the decorator."
+    )
+
+
+@overload
+def decorate_through(runner: object, fn: Descriptor, /) -> Descriptor: ...
+@overload
+def decorate_through(runner: object, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+@overload
+def decorate_through(
+    runner: object, /, *, key: Callable[..., Hashable] | None = ...
+) -> Decorator: ...
+def decorate_through(
+    runner: Any, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None
+) -> Any:
+    """
+    Decorate an async function or method so that each call goes through this pipeline or part.
+
+    ``@api`` or ``@api(key=lambda user, *_: user.id)`` keep the name, signature and types.
+
+    Args:
+        runner: The pipeline or part: this is its method ``__call__``.
         fn: The function.
-        key: Called with the arguments of each call; returns its key.
+        key: Called with the arguments of each call, ``self`` included; returns its key.
 
     Returns:
         The decorated function, or a decorator that makes it.
@@ -61,7 +207,66 @@ def decorate_through(
     Raises:
         TypeError: What is decorated is not an async function, or ``key`` cannot be called.
     """
-    from mtaio.resilience._pipeline import Pipeline  # noqa: PLC0415 - it loads all limiters
+    if key is not None:
+        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        checks.callable_("key", key, way_out=way_out)
+    parts = getattr(runner, "parts", (runner,))
+    answers = any(getattr(part, "kind", "") == "fallback" for part in parts)
 
-    pipeline: Any = Pipeline(part)
-    return pipeline(fn, key=key)
+    def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+        run: Any = runner.run
+        signature = inspect.signature(fn, follow_wrapped=False) if answers else None
+
+        async def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            this = None if key is None else key(*args, **kwargs)
+            each: Any = fn
+            given: tuple[Any, ...] = args
+            if kwargs:
+                names: dict[str, Any] = kwargs
+                if signature is not None:  # a fallback has by position what has a place
+                    bound = signature.bind(*args, **kwargs)  # 2 µs
+                    given, names = bound.args, bound.kwargs
+                each = partial(fn, **names) if names else fn
+            result: R = await run(each, *given, key=this)
+            return result
+
+        return called
+
+    decorator = decorate(around, name=type(runner).__name__)
+    return decorator if fn is None else decorator(fn)
+
+
+class StandalonePart(Part):
+    """A part that also calls functions by itself, as a pipeline of it alone would."""
+
+    __slots__ = ()
+
+    async def run(
+        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable | None = None
+    ) -> T:
+        """
+        Call an async function through this part alone, and return its result.
+
+        What `Pipeline.run` does for several parts: the same arguments, errors and checkpoints.
+
+        Args:
+            fn: The function, not a coroutine: it may have to be called several times.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+            key: What the call is for, such as a host, if the part keeps a state for each key.
+
+        Returns:
+            Its result.
+
+        Raises:
+            TypeError: ``fn`` is not a function, or does not return an awaitable.
+            ValueError: There is no ``key``, and the part needs one.
+            Exception: The error of the function, or of the part.
+        """
+        if not callable(fn):
+            raise uncallable_error(fn)
+        if key is None and getattr(self, "needs_key", False):
+            raise keyless_error(fn, self)
+        result: T = await self.wrap(call_function)(Call(fn, args, key=key))
+        return result
+
+    __call__ = decorate_through

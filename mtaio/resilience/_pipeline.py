@@ -11,143 +11,42 @@ starts some), nothing to close.
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable
-from functools import partial
-from types import CoroutineType, MappingProxyType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ParamSpec,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    TypeVarTuple,
-    overload,
-    runtime_checkable,
-)
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks
-from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
-from mtaio._internal.cancellation import raise_failure, without_cancellation
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.cancellation import without_cancellation
 from mtaio.resilience._adapters import adapter_of
 from mtaio.resilience._order import check_order
+from mtaio.resilience._part import (
+    Call,
+    Next,
+    Part,
+    call_function,
+    decorate_through,
+    keyless_error,
+    uncallable_error,
+)
+from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import PipelineStatistics
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
+__all__ = ["Pipeline"]
 
-    from mtaio.resilience._retry import Retry
-    from mtaio.resources import (
-        ConcurrencyLimiter,
-        KeyedRateLimiter,
-        RateLimiter,
-        ResourceLimiter,
-        TimeoutManager,
-    )
-
-__all__ = ["Call", "Next", "Part", "Pipeline"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-class Call:
-    """
-    One call on its way through a pipeline. It does not change: a part may pass it on many times.
-
-    Args:
-        fn: The function to call and await.
-        args: Its arguments.
-        key: What the call is for, for parts that keep a state for each key; None if not given.
-    """
-
-    __slots__ = ("args", "fn", "key")
-
-    def __init__(
-        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], key: Hashable = None
-    ) -> None:
-        self.fn: Callable[..., Awaitable[Any]] = fn
-        self.args: tuple[Any, ...] = args
-        self.key: Hashable = key
-
-    def __repr__(self) -> str:
-        return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
-
-
-Next: TypeAlias = Callable[[Call], Awaitable[Any]]
-"""What is inside a part: the next part, or the call of the function itself."""
-
-
-@runtime_checkable
-class Part(Protocol):
-    """
-    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
-
-    A class of your own is a part if it has `wrap`. It may also have
-
-    - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
-      ``"limiter"``: the rules for the order of parts then apply to it;
-    - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
-      it, which it sees as an error and not as a cancellation;
-    - ``needs_key``, True if calls without a ``key`` are to be refused;
-    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
-      the pipeline's statistics;
-    - ``__str__``, which is shown when the pipeline is printed.
-
-    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
-    failure nor retried, and whatever was taken for the call is given back.
-
-    Example:
-        ```python
-        import anyio
-
-        from mtaio.resilience import Call, Next, Pipeline, Timeout
-
-
-        class Failures:
-            def wrap(self, then: Next) -> Next:
-                async def run(call: Call) -> object:
-                    try:
-                        return await then(call)
-                    except Exception as error:  # and not BaseException, which a cancellation is
-                        print(f"{call.fn.__name__}{call.args}: {error}")
-                        raise
-
-                return run
-
-
-        api = Pipeline(Failures(), Timeout(0.1))
-
-
-        async def main() -> None:
-            try:
-                await api.call(anyio.sleep, 1)
-            except TimeoutError:
-                print("no answer")
-
-
-        if __name__ == "__main__":
-            anyio.run(main)
-        ```
-    """
-
-    def wrap(self, then: Next) -> Next:
-        """
-        Return an async function that does the part's work around ``then``.
-
-        Called once for each pipeline that the part is in. The part's state belongs to the part, so
-        that one part in two pipelines is shared between them.
-        """
-        ...
-
-
+@final
 class Pipeline:
     """
     Calls functions through parts that deal with a failing, slow or overloaded service.
@@ -190,7 +89,7 @@ class Pipeline:
 
 
         async def main() -> None:
-            print(await api.call(weather, "Kyoto"))
+            print(await api.run(weather, "Kyoto"))
             print(api)
 
 
@@ -209,8 +108,8 @@ class Pipeline:
         "_keyed",
         "_name",
         "_parts",
-        "_run",
         "_succeeded",
+        "_through",
     )
 
     def __init__(
@@ -236,10 +135,10 @@ class Pipeline:
         keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
         self._keyed = next(keyed, None)
         self._name = name
-        run: Next = _call_function
+        through: Next = call_function
         for part in reversed(self._parts):
-            run = part.wrap(run)
-        self._run = run
+            through = part.wrap(through)
+        self._through = through
         self._calls = 0
         self._succeeded = 0
         self._failed = 0
@@ -266,7 +165,7 @@ class Pipeline:
         """The parts as they were given, outermost first."""
         return self._given
 
-    async def call(
+    async def run(
         self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable | None = None
     ) -> T:
         """
@@ -289,21 +188,12 @@ class Pipeline:
             Exception: The error of the last attempt, or of a part.
         """
         if not callable(fn):
-            close_unstarted(fn)
-            msg = (
-                f"fn={fn!r} is {checks.type_of(fn)}, which cannot be called, and a call may have "
-                f"to be made several times. Pass the function and its arguments: call(fetch, url)."
-            )
-            raise TypeError(msg)
+            raise uncallable_error(fn)
         if key is None and self._keyed is not None:
-            msg = (
-                f"the call of {name_of(fn)} has no key, and {self._keyed!r} needs one. Pass "
-                f"key=... to call(), or decorate with @pipeline(key=...)."
-            )
-            raise ValueError(msg)
+            raise keyless_error(fn, self._keyed)
         self._calls += 1
         try:
-            result: T = await self._run(Call(fn, args, key))
+            result: T = await self._through(Call(fn, args, key=key))
         except Exception:
             self._failed += 1
             raise
@@ -316,57 +206,7 @@ class Pipeline:
         self._succeeded += 1
         return result
 
-    @overload
-    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
-
-    @overload
-    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
-
-    @overload
-    def __call__(self, /, *, key: Callable[..., Hashable] | None = ...) -> Decorator: ...
-
-    def __call__(self, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None) -> Any:
-        """
-        Decorate an async function or method so that each call goes through the parts.
-
-        ``@api`` or ``@api(key=lambda user, *_: user.id)`` keep the name, signature and types.
-
-        Args:
-            fn: The function.
-            key: Called with the arguments of each call, ``self`` included; returns its key.
-
-        Returns:
-            The decorated function, or a decorator that makes it.
-
-        Raises:
-            TypeError: What is decorated is not an async function, or ``key`` cannot be called.
-        """
-        if key is not None:
-            way_out = "Pass a function that takes what the decorated one takes and returns the key."
-            checks.callable_("key", key, way_out=way_out)
-
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            call: Any = self.call
-            answers = any(getattr(part, "kind", "") == "fallback" for part in self._parts)
-            signature = inspect.signature(fn, follow_wrapped=False) if answers else None
-
-            async def called(*args: P.args, **kwargs: P.kwargs) -> R:
-                this = None if key is None else key(*args, **kwargs)
-                each: Any = fn
-                given: tuple[Any, ...] = args
-                if kwargs:
-                    names: dict[str, Any] = kwargs
-                    if signature is not None:  # a fallback has by position what has a place
-                        bound = signature.bind(*args, **kwargs)  # 2 µs
-                        given, names = bound.args, bound.kwargs
-                    each = partial(fn, **names) if names else fn
-                result: R = await call(each, *given, key=this)
-                return result
-
-            return called
-
-        decorator = decorate(around, name="pipeline")
-        return decorator if fn is None else decorator(fn)
+    __call__ = decorate_through
 
     def statistics(self) -> PipelineStatistics:
         """Return the counts so far, with those of each part. Not a checkpoint; from any thread."""
@@ -389,21 +229,8 @@ class Pipeline:
             failed=ended[1],
             cancelled=ended[2],
             in_flight=max(0, self._calls - sum(ended)),
-            parts=MappingProxyType(parts),
+            parts=parts,
         )
-
-
-async def _call_function(call: Call) -> Any:
-    """Call the function itself, which is what the last part wraps."""
-    try:
-        awaitable: Any = call.fn(*call.args)
-        result: object = awaitable
-        if type(result) is CoroutineType or inspect.isawaitable(result):
-            return await awaitable
-    except BaseException as error:
-        raise_failure(error, call.fn)
-        raise
-    raise unawaitable_error(call.fn, result, "call")
 
 
 def _as_part(given: object) -> Part:

@@ -21,11 +21,11 @@ from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.deadlines import Alarm
 from mtaio._internal.filters import Filter, accepts
 from mtaio._internal.notes import note
-from mtaio.resilience._part import REFUSALS
+from mtaio.exceptions import LimitError
+from mtaio.resilience._budget import Budget, give_back, take
 
 if TYPE_CHECKING:
-    from mtaio.resilience._budget import Budget
-    from mtaio.resilience._pipeline import Call, Next
+    from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
 
 __all__ = ["Hedging", "Race"]
@@ -39,7 +39,7 @@ class Hedging:
         owner: The hedge, for messages.
         seconds: After how many seconds; None if ``quantile`` decides.
         quantile: Of the durations of first attempts.
-        most: Further attempts of a call.
+        max_hedges: Further attempts of a call.
         on: Which exceptions are failures, not answers.
         budget: Further attempts of all calls.
     """
@@ -52,7 +52,7 @@ class Hedging:
         "budget",
         "calls",
         "hedges",
-        "most",
+        "max_hedges",
         "on",
         "rejected",
         "wins",
@@ -64,7 +64,7 @@ class Hedging:
         *,
         seconds: float | None,
         quantile: Quantile | None,
-        most: int,
+        max_hedges: int,
         on: Filter,
         budget: Budget | None,
     ) -> None:
@@ -72,7 +72,7 @@ class Hedging:
         self._seconds = seconds
         self._quantile = quantile
         self._alarm: Alarm | None = None
-        self.most = most
+        self.max_hedges = max_hedges
         self.on = on
         self.budget = budget
         self.calls = 0
@@ -101,7 +101,7 @@ class Hedging:
 
     def is_allowed(self) -> bool:
         """Return whether the budget has a further attempt, and take it."""
-        if self.budget is None or self.budget.take():
+        if self.budget is None or take(self.budget):
             return True
         self.rejected += 1
         return False
@@ -114,7 +114,7 @@ class Hedging:
     def give_back(self) -> None:
         """Return a further attempt to the budget: it was not made."""
         if self.budget is not None:
-            self.budget.give_back()
+            give_back(self.budget)
 
 
 class Race:
@@ -154,7 +154,7 @@ class Race:
         self._alarm = hedging.alarm()
         self._context = copy_context()
         self._group = anyio.create_task_group()
-        self._left = hedging.most
+        self._left = hedging.max_hedges
         self._hedges = 0
         self._is_over = False
         self._result: Any = None
@@ -235,7 +235,7 @@ class Race:
         failure = failure_in(error, name_of(self._call.fn))
         if not isinstance(failure, Exception):
             return False
-        if accepts(REFUSALS, failure):
+        if accepts(LimitError, failure):
             self._alarm.discard(self)
             self._hedging.refused()
         else:
@@ -246,7 +246,7 @@ class Race:
         self._alarm.discard(self)
         if self._is_over:
             return
-        if accepts(REFUSALS, error) or accepts(self._hedging.on, error):
+        if accepts(LimitError, error) or accepts(self._hedging.on, error):
             self._failures.append(error)
         else:
             self._answer = error

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
 
 import anyio
 
@@ -28,10 +29,7 @@ from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import Filter, accepts, check_filter, errors_in
 from mtaio._internal.notes import note
 from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience._budget import Budget
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from mtaio.resilience._budget import Budget, give_back, record_call, take
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +37,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Retry:
     """
@@ -110,7 +109,7 @@ class Retry:
             way_out = "Pass a function from the exception to seconds or None."
             checks.callable_("retry_after", self.retry_after, way_out=way_out)
 
-    def accepts(self, error: Exception) -> bool:
+    def _accepts(self, error: Exception) -> bool:
         """
         Return whether to try again after ``error``.
 
@@ -147,14 +146,14 @@ class Retry:
             asked = _seconds(getattr(error, "retry_after", None))
         return 0.0 if asked is None else asked
 
-    def affords(self, error: Exception) -> bool:
+    def _affords(self, error: Exception) -> bool:
         """
         Take a retry from the budget, and return whether there was one.
 
         If there was none, ``error`` carries a note that says so.
         """
         budget = self.budget
-        if budget is None or budget.take():
+        if budget is None or take(budget):
             return True
         note(error, f"not tried again: {budget} is used up by the retries of all calls")
         return False
@@ -188,7 +187,7 @@ class Retry:
         """
         budget = self.budget
         if budget is not None:
-            budget.record_call()
+            record_call(budget)
         attempt = 1
         while True:
             try:
@@ -242,12 +241,12 @@ class Retry:
             await anyio.sleep_until(clock.loop_deadline(clock.now() + seconds))
         except BaseException:
             if self.budget is not None:
-                self.budget.give_back()
+                give_back(self.budget)
             raise
 
     def _wait(self, attempt: int, error: Exception) -> float | None:
         """Return the seconds to sleep before ``attempt``; None, with a note, if there is none."""
-        if attempt > self.attempts or not self.accepts(error):
+        if attempt > self.attempts or not self._accepts(error):
             if attempt > 2:  # noqa: PLR2004 - one attempt is not news
                 note(error, f"gave up after {attempt - 1} attempts")
             return None
@@ -257,7 +256,7 @@ class Retry:
             due = "" if left == math.inf else f", and the deadline is in {left:.3g} s"
             note(error, f"not tried again: attempt {attempt} would have to wait {wait:.3g} s{due}")
             return None
-        return wait if self.affords(error) else None
+        return wait if self._affords(error) else None
 
 
 def _check_callable(fn: object) -> None:

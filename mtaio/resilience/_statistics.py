@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS
 
 __all__ = ["BudgetStatistics", "FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackStatistics:
     """What a `Fallback` has done so far."""
@@ -21,6 +21,7 @@ class FallbackStatistics:
     """Failed calls that it could not answer, because its own function failed."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetStatistics:
     """What a `Budget` has allowed so far."""
@@ -37,6 +38,7 @@ class BudgetStatistics:
     """Retries that would be allowed now."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryStatistics:
     """What a `Retry` has done so far in one pipeline."""
@@ -51,6 +53,7 @@ class RetryStatistics:
     """Those of the budget, which may be shared; None without one."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineStatistics:
     """What a `Pipeline` and its parts have done so far."""
@@ -65,7 +68,7 @@ class PipelineStatistics:
     """Calls that were cancelled from outside."""
     in_flight: int = field(metadata=GAUGE)
     """Calls that have not ended."""
-    parts: Mapping[str, Any] = field(metadata=PARTS)
+    parts: dict[str, Any] = field(metadata=PARTS)
     """
     The statistics of each part that has some, outermost first, under its kind: ``"retry"``,
     ``"timeout"``. A second of a kind is ``"timeout_2"``, and a timeout of all attempts is

@@ -12,7 +12,7 @@ timer, set for the call that began first, does for all of them. The time that is
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 import anyio
 
@@ -21,15 +21,12 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Alarm, Deadline, current
 from mtaio._internal.statistics import snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resilience._part import decorate_through
+from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resources import TimeoutStatistics
-
-if TYPE_CHECKING:
-    from mtaio.resilience._pipeline import Call, Next
 
 __all__ = ["Timeout"]
 
-_WAY_OUT = "Pass finite seconds > 0, or leave the part out for no limit."
+_WAY_OUT = "Pass seconds > 0, math.inf for no limit."
 
 
 class _Limit(Deadline):
@@ -55,9 +52,12 @@ class _Loop:
         """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
 
 
-class Timeout:
+@final
+class Timeout(StandalonePart):
     """
     A part of a pipeline that limits the time of what is inside it.
+
+    Also by itself: ``Timeout(1).run(fn)``, ``@Timeout(1)``.
 
     Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
     together, including the waits between them, and has to say so with ``total=True``: a pipeline
@@ -65,12 +65,12 @@ class Timeout:
     account; ``anyio.current_effective_deadline`` does not know of it.
 
     Args:
-        seconds: Seconds from the moment the call reaches it; finite and more than 0.
+        seconds: Seconds from the moment the call reaches it, more than 0; ``inf`` for no limit.
         total: Whether it is outside of a retry or hedge.
         name: For error messages.
 
     Raises:
-        ValueError: ``seconds`` is not finite or not more than 0.
+        ValueError: ``seconds`` is not more than 0.
         TypeError: ``seconds`` is not a number, or ``total`` not a bool.
 
     Example:
@@ -83,7 +83,7 @@ class Timeout:
 
 
         async def main() -> None:
-            await api.call(anyio.sleep, 0.01)
+            await api.run(anyio.sleep, 0.01)
 
 
         if __name__ == "__main__":
@@ -97,8 +97,8 @@ class Timeout:
 
     def __init__(self, seconds: float, *, total: bool = False, name: str | None = None) -> None:
         checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
-        if not 0 < seconds < math.inf:
-            msg = f"seconds={seconds!r} limits nothing, or leaves no time. {_WAY_OUT}"
+        if not seconds:
+            msg = f"seconds={seconds!r} leaves no time. {_WAY_OUT}"
             raise ValueError(msg)
         self._seconds = seconds
         self._total = checks.flag("total", total)
@@ -133,6 +133,13 @@ class Timeout:
         """Return an async function that calls ``then`` and interrupts it when the time is up."""
         seconds = self._seconds
         get, put = current.get, current.set
+
+        async def run_unlimited(call: Call) -> Any:
+            self._entered += 1
+            return await then(call)
+
+        if seconds == math.inf:
+            return run_unlimited
 
         async def run(call: Call) -> Any:
             self._entered += 1
@@ -172,8 +179,6 @@ class Timeout:
         msg = f"{who}{what} timed out after {self._seconds:g} s"
         due = loop_deadline(moment)
         return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
-
-    __call__ = decorate_through
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""

@@ -145,7 +145,7 @@ async def test_retry_after_may_be_a_date() -> None:
     for year, is_tried_again in (2015, True), (9015, False):
         date = f"Wed, 21 Oct {year} 07:28:00 GMT"
         error = crawler.BusyError(httpx.Response(503, headers={"Retry-After": date}))
-        assert crawler.RETRY.accepts(error) is is_tried_again
+        assert crawler.is_worth_a_retry(error) is is_tried_again
 
 
 async def test_host_that_is_down_is_left_alone() -> None:

@@ -51,14 +51,14 @@ class Stage:
     async def call(self, name: str) -> None:
         """Make a call."""
         try:
-            await self.api.call(self.work, name)
+            await self.api.run(self.work, name)
         except ConcurrencyLimitError:
             self.refused.append(name)
 
     async def block(self, name: str) -> None:
         """Enter a block."""
         try:
-            async with self.limiter.slot():
+            async with self.limiter:
                 await self.work(name)
         except ConcurrencyLimitError:
             self.refused.append(name)

@@ -30,7 +30,7 @@ class Watched:
     """
 
     def __init__(self, sim: Simulation, half_open: int) -> None:
-        self.breaker = Breaker(0.5, window=1, open_for=1, half_open=half_open)
+        self.breaker = Breaker(0.5, last=1, open_for=1, half_open=half_open)
         self.call = through(self.breaker)
         self.half_open = half_open
         self.inside = 0

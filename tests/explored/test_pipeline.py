@@ -25,7 +25,6 @@ from tests.explored.searches import Task, explored, together
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.resilience import AdaptiveSlot
     from mtaio.testing import Simulation, Victim
 
 
@@ -44,15 +43,12 @@ class Slots:
         self._limiter = AdaptiveLimiter(
             initial=slots, min_limit=slots, max_limit=slots, max_waiting=99
         )
-        self._held: list[AdaptiveSlot] = []
 
     async def __aenter__(self) -> None:
-        slot = self._limiter.slot()
-        await slot.__aenter__()
-        self._held.append(slot)
+        await self._limiter.__aenter__()
 
     async def __aexit__(self, *error: object) -> None:
-        leave: Any = self._held.pop().__aexit__
+        leave: Any = self._limiter.__aexit__
         await leave(*error)
 
 
@@ -104,7 +100,7 @@ class Stage:
         """Make a call, and note how it ends."""
         fn = self.attempt(body)
         try:
-            self.ends[name] = await self.pipeline.call(fn)  # type: ignore[arg-type] # an async one
+            self.ends[name] = await self.pipeline.run(fn)  # type: ignore[arg-type] # an async one
         except (ConnectionError, BreakerOpenError, MTAIOTimeoutError) as error:
             self.ends[name] = error
 
@@ -132,7 +128,7 @@ def whole(slots: AdaptiveLimiter, breaker: Breaker, budget: Budget) -> Pipeline:
 async def test_all_parts(victim: Victim, sim: Simulation) -> None:
     """One call is slow and hedged, one fails and is retried, one of them is cancelled: no trace."""
     slots, budget = slots_for_two(), Budget(1, min_per_second=0)
-    breaker = Breaker(1, window=4, min_calls=4)
+    breaker = Breaker(1, last=4, min_calls=4)
     stage = Stage(sim, whole(slots, breaker, budget), slots)
     slow = iter([3, 1, 0, 0])
     fails = iter([True, False, False, False])
@@ -165,7 +161,7 @@ async def test_all_parts(victim: Victim, sim: Simulation) -> None:
 async def test_failing_caller_is_cancelled(victim: Victim, sim: Simulation) -> None:
     """Cancelled while it waits for its next attempt, it returns the retry to the budget."""
     slots, budget = slots_for_two(), Budget(0.5, min_per_second=0)
-    breaker = Breaker(1, window=9, min_calls=9)
+    breaker = Breaker(1, last=9, min_calls=9)
     stage = Stage(sim, whole(slots, breaker, budget), slots)
 
     async def fail() -> None:

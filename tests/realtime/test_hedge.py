@@ -20,8 +20,8 @@ async def test_hedges_in_real_time() -> None:
         await anyio.sleep(30 if mine == 2 else 0)
         return mine
 
-    assert await api.call(fetch) == 1
+    assert await api.run(fetch) == 1
     with anyio.fail_after(20):
-        assert await api.call(fetch) == 3
+        assert await api.run(fetch) == 3
     await anyio.sleep(0.03)
     assert hedge.statistics().hedges >= 1

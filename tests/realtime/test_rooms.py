@@ -113,7 +113,7 @@ async def test_pipeline_retries_what_has_timed_out() -> None:
         return calls
 
     with anyio.fail_after(20):
-        assert await api.call(hang_once) == 2
+        assert await api.run(hang_once) == 2
         await anyio.sleep(0.03)  # the timer finds nothing to do
-        assert await api.call(hang_once) == 3
+        assert await api.run(hang_once) == 3
     assert api.statistics().parts["timeout"].timed_out == 1

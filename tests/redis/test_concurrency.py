@@ -252,7 +252,7 @@ async def test_part_of_a_pipeline() -> None:
         pipelines = [Pipeline(RedisConcurrencyLimiter(store, "key", 1)) for _ in range(2)]
         async with anyio.create_task_group() as group:
             for number in range(6):
-                group.start_soon(pipelines[number % 2].call, anyio.sleep, 1)
+                group.start_soon(pipelines[number % 2].run, anyio.sleep, 1)
         assert store.most == 1
         assert 6 <= anyio.current_time() < 6.1
 
@@ -261,7 +261,7 @@ async def test_part_of_a_pipeline() -> None:
             await anyio.sleep(100)
 
         with pytest.raises(LeaseLostError, match=r"it was not renewed in time"):
-            await pipelines[0].call(work)
+            await pipelines[0].run(work)
         assert anyio.current_time() < 6.1 + 10
         assert pipelines[0].statistics().failed == 1
 

@@ -278,7 +278,7 @@ async def test_part_of_a_pipeline() -> None:
         limiter = RedisRateLimiter(store, "key", 10, burst=1)
         api = Pipeline(limiter, name="api")
         for _ in range(3):
-            await api.call(anyio.sleep, 0)
+            await api.run(anyio.sleep, 0)
         assert anyio.current_time() == pytest.approx(0.2, abs=0.01)
         assert str(api) == f"Pipeline 'api'\n  {limiter}"
         assert api.statistics().parts["redis_rate_limiter"] == limiter.statistics()

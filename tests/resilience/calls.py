@@ -23,7 +23,7 @@ def through(part: Part) -> Callable[..., Coroutine[Any, Any, Any]]:
     run = part.wrap(innermost)
 
     async def call(fn: Callable[[], Awaitable[Any]], key: Hashable = None) -> Any:
-        return await run(Call(fn, (), key))
+        return await run(Call(fn, (), key=key))
 
     return call
 

@@ -54,35 +54,35 @@ async def test_success_is_a_sample() -> None:
     api = Pipeline(limiter)
     async with anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(sample, lambda: api.call(second))
+            group.start_soon(sample, lambda: api.run(second))
     statistics = limiter.statistics()
     assert statistics.latency_seconds == statistics.baseline_seconds == 1
     assert statistics.rejected > 0
-    assert statistics.dropped == 0
+    assert statistics.failed == 0
 
 
-async def test_timeout_is_a_drop() -> None:
+async def test_timeout_is_a_failure() -> None:
     """It lowers the limit, down to the least."""
     limiter = AdaptiveLimiter(min_limit=2)
     api = Pipeline(limiter, Timeout(2))
 
     async def client() -> None:
-        await sample(lambda: api.call(anyio.sleep, 3), 100)
+        await sample(lambda: api.run(anyio.sleep, 3), 100)
 
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(client)
     assert limiter.limit == 2
-    assert limiter.statistics().dropped > 100
+    assert limiter.statistics().failed > 100
 
 
 @pytest.mark.parametrize("on", [ConnectionError, (ConnectionError, OSError)])
-async def test_on_says_what_is_a_drop(on: Any) -> None:
+async def test_on_says_what_is_a_failure(on: Any) -> None:
     """The failures of a service that refuses what it cannot do."""
     limiter = AdaptiveLimiter(on=on)
     api = Pipeline(limiter)
-    await sample(lambda: api.call(fail))
-    assert limiter.statistics().dropped == 60
+    await sample(lambda: api.run(fail))
+    assert limiter.statistics().failed == 60
 
 
 async def division() -> None:
@@ -113,17 +113,17 @@ async def test_what_tells_nothing_is_no_sample(call: Any, why: str) -> None:
     limiter = AdaptiveLimiter()
     api = Pipeline(limiter)
     with anyio.move_on_after(1000):
-        await sample(lambda: api.call(call))
+        await sample(lambda: api.run(call))
     statistics = limiter.statistics()
     assert statistics.acquired == 60
-    assert (statistics.in_use, statistics.dropped, statistics.latency_seconds) == (0, 0, 0), why
+    assert (statistics.in_use, statistics.failed, statistics.latency_seconds) == (0, 0, 0), why
 
 
 async def test_refusal_of_something_inside_is_no_sample() -> None:
     """Not even one that is a timeout too."""
     slots = ConcurrencyLimiter(1, max_waiting=0)
     breaker = Breaker()
-    breaker.open()
+    breaker.force_open()
 
     async def late() -> None:
         raise exceptions.LimitTimeoutError
@@ -134,9 +134,9 @@ async def test_refusal_of_something_inside_is_no_sample() -> None:
             Pipeline(limiter, breaker),
             Pipeline(limiter),
         ):
-            await sample(lambda api=api: api.call(late))  # type: ignore[misc] # bound now
+            await sample(lambda api=api: api.run(late))  # type: ignore[misc] # bound now
     assert limiter.statistics().acquired == 180
-    assert limiter.statistics().dropped == 0
+    assert limiter.statistics().failed == 0
 
 
 async def test_filter_that_fails_leaves_no_slot_behind() -> None:
@@ -147,7 +147,7 @@ async def test_filter_that_fails_leaves_no_slot_behind() -> None:
 
     limiter = AdaptiveLimiter(on=broken)
     with pytest.raises(LookupError):
-        await Pipeline(limiter).call(fail)
+        await Pipeline(limiter).run(fail)
     assert limiter.statistics().in_use == 0
 
 
@@ -156,14 +156,14 @@ async def test_call_beyond_the_limit_is_refused_at_once() -> None:
     limiter = AdaptiveLimiter(initial=1, name="api")
     api = Pipeline(limiter)
     async with anyio.create_task_group() as group:
-        group.start_soon(api.call, second)
+        group.start_soon(api.run, second)
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(
             exceptions.ConcurrencyLimitError,
             match=r"^<AdaptiveLimiter 'api': 1 of 1 slots in use, 0 waiting> lets at most "
             r"max_waiting=0 wait\. More at once would not be answered any sooner\. Try again",
         ) as caught:
-            await api.call(answer)
+            await api.run(answer)
         assert caught.value.name == "api"
         assert anyio.current_time() == 0
 
@@ -174,9 +174,9 @@ async def test_refusals_stay_fair() -> None:
 
     async def refused() -> None:
         with pytest.raises(exceptions.ConcurrencyLimitError):
-            await limiter.slot().__aenter__()
+            await limiter.__aenter__()
 
-    async with limiter.slot():
+    async with limiter:
         for _ in range(63):
             with assert_no_checkpoints():
                 await refused()
@@ -190,7 +190,7 @@ async def test_those_who_wait_come_in_their_order() -> None:
     order: list[str] = []
 
     async def work(name: str) -> None:
-        async with limiter.slot():
+        async with limiter:
             order.append(name)
             await anyio.sleep(1)
 
@@ -210,49 +210,68 @@ async def test_those_who_wait_come_in_their_order() -> None:
 async def test_cancelled_wait_takes_nothing() -> None:
     """It is counted as a wait that was cancelled."""
     limiter = AdaptiveLimiter(initial=1, max_waiting=1)
-    async with limiter.slot():
+    async with limiter:
         with anyio.move_on_after(1):
-            await Pipeline(limiter).call(answer)
+            await Pipeline(limiter).run(answer)
     statistics = limiter.statistics()
     assert (statistics.waiting, statistics.in_use, statistics.cancelled) == (0, 0, 1)
 
 
-async def test_slot_is_told_of_a_drop_that_raises_nothing() -> None:
+async def test_slot_is_told_of_a_failure_that_raises_nothing() -> None:
     """An answer such as HTTP's 503."""
     limiter = AdaptiveLimiter()
     for _ in range(3):
-        async with limiter.slot() as slot:
-            assert repr(slot) == f"<AdaptiveSlot of {limiter!r}>"
-            slot.drop()
-    async with limiter.slot():
+        async with limiter as slot:
+            slot.mark_failed()
+            assert slot.failed
+    async with limiter:
         pass
-    assert limiter.statistics().dropped == 1 + 2
+    assert limiter.statistics().failed == 1 + 2
 
 
 async def test_failure_in_a_slot_is_what_it_is_in_a_call() -> None:
-    """A drop if ``on`` or the block says so."""
+    """It counts if ``on`` or the block says so."""
     limiter = AdaptiveLimiter()
 
-    async def block(error: type[Exception], *, drop: bool) -> None:
-        async with limiter.slot() as slot:
-            if drop:
-                slot.drop()
+    async def block(error: type[Exception], *, mark: bool) -> None:
+        async with limiter as slot:
+            if mark:
+                slot.mark_failed()
             raise error
 
-    for error, drop in ((TimeoutError, False), (OSError, True), (OSError, False)):
+    for error, mark in ((TimeoutError, False), (OSError, True), (OSError, False)):
         with pytest.raises(error):
-            await block(error, drop=drop)
-    assert limiter.statistics().dropped == 2
+            await block(error, mark=mark)
+    assert limiter.statistics().failed == 2
     assert limiter.statistics().in_use == 0
 
 
-async def test_slot_serves_one_block() -> None:
-    """It knows when its block began, and has room for one."""
-    slot = AdaptiveLimiter().slot()
-    async with slot:
-        pass
-    with pytest.raises(RuntimeError, match=r"^this slot of <AdaptiveLimiter: .*> was entered bef"):
-        await slot.__aenter__()
+async def test_blocks_of_a_task_are_left_in_order() -> None:
+    """Each knows when it began; any other order is refused, and leaves the slots as they are."""
+    outer, inner = AdaptiveLimiter(), AdaptiveLimiter()
+    async with outer:
+        await anyio.sleep(1)
+        async with inner, outer:
+            await anyio.sleep(1)
+            with pytest.raises(RuntimeError, match=r"^cannot leave <AdaptiveLimiter: 1 of 10 "):
+                await inner.__aexit__(None, None, None)
+    with pytest.raises(RuntimeError, match=r"^cannot leave <AdaptiveLimiter: 0 of 10 slots in use"):
+        await outer.__aexit__(None, None, None)
+    assert (inner.statistics().in_use, outer.statistics().in_use) == (0, 0)
+    assert (inner.statistics().acquired, outer.statistics().acquired) == (1, 2)
+
+
+async def test_queue_may_have_no_bound() -> None:
+    """With None, as of every count."""
+    limiter = AdaptiveLimiter(initial=1, max_limit=1, max_waiting=None)
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(limiter.run, anyio.sleep, 1)
+        await anyio.wait_all_tasks_blocked()
+        assert limiter.statistics().waiting == 49
+    assert limiter.statistics().rejected == 0
+    assert limiter.statistics().max_wait_seconds == 49
+    assert str(limiter) == "AdaptiveLimiter(min_limit=1, max_limit=1, max_waiting=None)"
 
 
 async def test_slots_follow_the_limit() -> None:
@@ -261,7 +280,7 @@ async def test_slots_follow_the_limit() -> None:
 
     async def client() -> None:
         for _ in range(20):
-            async with limiter.slot():
+            async with limiter:
                 await anyio.sleep(0.1)
 
     async with anyio.create_task_group() as group:
@@ -277,7 +296,7 @@ def test_one_event_loop_after_another() -> None:
     for seconds in (1.0, 0.5):
 
         async def main(seconds: float = seconds) -> None:
-            await sample(lambda: api.call(anyio.sleep, seconds))
+            await sample(lambda: api.run(anyio.sleep, seconds))
 
         run(main)
         assert limiter.statistics().latency_seconds == seconds

@@ -39,12 +39,12 @@ async def outcomes(call: Callable[..., Awaitable[Any]], pattern: str, key: objec
 
 
 @pytest.mark.parametrize(
-    ("ratio", "window", "min_calls", "pattern", "became"),
+    ("ratio", "last", "min_calls", "pattern", "became"),
     [
-        (0.5, 4, None, "--++", "--xx"),  # half the window is enough
+        (0.5, 4, None, "--++", "--xx"),  # half of them is enough
         (0.5, 4, 4, "--++-+", "--++-x"),  # no ratio before min_calls
         (0.5, 4, 4, "----+", "----x"),
-        (1, 3, 3, "-+---+", "-+---x"),  # the success has left the window
+        (1, 3, 3, "-+---+", "-+---x"),  # the success is forgotten
         (0.1, 10, 10, "-+++++++++-+", "-+++++++++-x"),  # a tenth, not rounded; found by a failure
         (0.4, 5, 5, "+++++-+++-+", "+++++-+++-x"),
         (0.4, 5, 5, "+++++-++++-+", "+++++-++++-+"),  # 1 of 5, twice
@@ -53,17 +53,17 @@ async def outcomes(call: Callable[..., Awaitable[Any]], pattern: str, key: objec
     ],
 )
 async def test_opens_at_the_ratio(
-    ratio: float, window: int, min_calls: int | None, pattern: str, became: str
+    ratio: float, last: int, min_calls: int | None, pattern: str, became: str
 ) -> None:
     """It opens with the failure that makes the ratio of the last calls reach the limit."""
-    breaker = Breaker(ratio, window=window, min_calls=min_calls)
+    breaker = Breaker(ratio, last=last, min_calls=min_calls)
     assert await outcomes(through(breaker), pattern) == became
     assert breaker.state is (OPEN if "x" in became else CLOSED)
 
 
 async def test_closes_after_a_probe() -> None:
-    """After its time one call gets through; its success closes the breaker, with a new window."""
-    breaker = Breaker(0.5, window=2, open_for=10)
+    """After its time one call gets through; its success closes the breaker, which forgets all."""
+    breaker = Breaker(0.5, last=2, open_for=10)
     call = through(breaker)
     assert await outcomes(call, "+-+") == "+-x"
     await anyio.sleep(9.5)
@@ -78,7 +78,7 @@ async def test_closes_after_a_probe() -> None:
 
 async def test_opens_again_after_a_failed_probe() -> None:
     """The failure of the probe opens it for the whole time again."""
-    breaker = Breaker(0.5, window=2, open_for=10)
+    breaker = Breaker(0.5, last=2, open_for=10)
     call = through(breaker)
     await outcomes(call, "--")
     await anyio.sleep(10)
@@ -104,7 +104,7 @@ async def test_several_probes_decide_together(
     pattern: str, became: str, state: BreakerState
 ) -> None:
     """Half-open it asks for the same ratio, of all the calls that probe."""
-    breaker = Breaker(0.5, window=2, open_for=1, half_open=4)  # more than the window
+    breaker = Breaker(0.5, last=2, open_for=1, half_open=4)  # more than are remembered
     call = through(breaker)
     await outcomes(call, "--")
     await anyio.sleep(1)
@@ -115,7 +115,7 @@ async def test_several_probes_decide_together(
 @pytest.mark.parametrize("half_open", [1, 3])
 async def test_half_open_among_a_thousand(half_open: int) -> None:
     """Of a thousand callers at once, exactly as many get through as are to probe."""
-    breaker = Breaker(0.5, window=2, open_for=1, half_open=half_open)
+    breaker = Breaker(0.5, last=2, open_for=1, half_open=half_open)
     call = through(breaker)
     await outcomes(call, "--")
     await anyio.sleep(1)
@@ -147,7 +147,7 @@ async def test_half_open_among_a_thousand(half_open: int) -> None:
 
 async def test_cancelled_probe_returns_its_place() -> None:
     """A probe that is cancelled says nothing, and the next call takes its place."""
-    breaker = Breaker(0.5, window=2, open_for=1)
+    breaker = Breaker(0.5, last=2, open_for=1)
     call = through(breaker)
     await outcomes(call, "--")
     await anyio.sleep(1)
@@ -170,7 +170,7 @@ async def clean_up_fails() -> None:
 @pytest.mark.parametrize("fn", [anyio.sleep_forever, clean_up_fails])
 async def test_cancellation_is_no_outcome(fn: Callable[[], Awaitable[Any]]) -> None:
     """However many calls are cancelled, and whatever they make of it, it stays closed."""
-    breaker = Breaker(0.5, window=2)
+    breaker = Breaker(0.5, last=2)
     call = through(breaker)
     for _ in range(5):
         with anyio.move_on_after(1) as scope:
@@ -187,7 +187,7 @@ async def test_cancellation_is_no_outcome(fn: Callable[[], Awaitable[Any]]) -> N
 @pytest.mark.parametrize("error", [ConcurrencyLimitError("full"), BreakerOpenError("another")])
 async def test_refusal_inside_is_no_outcome(error: Exception) -> None:
     """What a limiter inside refuses says nothing about the service, and gives its place back."""
-    breaker = Breaker(0.5, window=2, open_for=1)
+    breaker = Breaker(0.5, last=2, open_for=1)
     call = through(breaker)
 
     async def refuse() -> None:
@@ -210,7 +210,7 @@ async def test_on_that_fails_keeps_no_place() -> None:
     def on(error: Exception) -> bool:
         return bool(error.args[0].code)
 
-    breaker = Breaker(0.5, window=2, open_for=1, on=on)
+    breaker = Breaker(0.5, last=2, open_for=1, on=on)
     call = through(breaker)
 
     async def fail_with(answer: object) -> None:
@@ -241,7 +241,7 @@ async def test_on_that_fails_keeps_no_place() -> None:
 )
 async def test_other_errors_are_answers(on: Any) -> None:
     """An error that is no failure counts as a success: the service has answered."""
-    breaker = Breaker(0.5, window=2, open_for=1, on=on)
+    breaker = Breaker(0.5, last=2, open_for=1, on=on)
     call = through(breaker)
 
     async def not_found() -> None:
@@ -256,7 +256,7 @@ async def test_other_errors_are_answers(on: Any) -> None:
 
 async def test_outcome_counts_in_its_own_period() -> None:
     """What was let through before it opened says nothing when it ends, however it ends."""
-    breaker = Breaker(0.5, window=2, open_for=1)
+    breaker = Breaker(0.5, last=2, open_for=1)
     call = through(breaker)
     ending = anyio.Event()
 
@@ -286,14 +286,14 @@ async def test_outcome_counts_in_its_own_period() -> None:
 
 async def test_by_hand() -> None:
     """open() lets nothing through until reset(), which forgets what was."""
-    breaker = Breaker(0.5, window=2, open_for=1, name="api")
+    breaker = Breaker(0.5, last=2, open_for=1, name="api")
     call = through(breaker)
-    breaker.open()
+    breaker.force_open()
     await anyio.sleep(1e4)
     with pytest.raises(BreakerOpenError) as refused:
         await call(succeed)
     assert str(refused.value) == (
-        "<Breaker 'api': open> refuses the call: open() was called. reset() closes it."
+        "<Breaker 'api': open> refuses the call: force_open() was called. reset() closes it."
     )
     assert (refused.value.retry_after, refused.value.name) == (math.inf, "api")
     breaker.reset()
@@ -305,7 +305,7 @@ async def test_by_hand() -> None:
 
 async def test_message() -> None:
     """The error says what failed, and when the next call is let through."""
-    breaker = Breaker(0.5, window=4, open_for=30)
+    breaker = Breaker(0.5, last=4, open_for=30)
     call = through(breaker)
     await outcomes(call, "+-")
     with pytest.raises(BreakerOpenError) as refused:
@@ -322,7 +322,7 @@ async def test_message() -> None:
 
 async def test_a_state_for_each_key() -> None:
     """With max_keys, one key's failures concern that key alone."""
-    breaker = Breaker(0.5, window=2, min_calls=2, max_keys=2, name="hosts")
+    breaker = Breaker(0.5, last=2, min_calls=2, max_keys=2, name="hosts")
     call = through(breaker)
     assert await outcomes(call, "--+", "a") == "--x"
     assert await outcomes(call, "+++", "b") == "+++"
@@ -332,11 +332,11 @@ async def test_a_state_for_each_key() -> None:
     with pytest.raises(BreakerOpenError, match="refuses the call for key='a': 2 of the last 2"):
         await call(succeed, "a")
     assert repr(breaker) == "<Breaker 'hosts': 2 keys, 1 open, 0 half-open>"
-    assert str(breaker) == "Breaker(0.5, window=2, open_for=30.0, max_keys=2)"
+    assert str(breaker) == "Breaker(0.5, last=2, open_for=30.0, max_keys=2)"
     breaker.reset("a")
-    breaker.open("b")
+    breaker.force_open("b")
     assert (breaker.state_of("a"), breaker.state_of("b")) == (CLOSED, OPEN)
-    for by_hand in breaker.open, breaker.reset:
+    for by_hand in breaker.force_open, breaker.reset:
         with pytest.raises(
             ValueError, match=r"^<Breaker 'hosts': .* has a state for each key\. Say"
         ):
@@ -345,7 +345,7 @@ async def test_a_state_for_each_key() -> None:
 
 async def test_forgets_the_key_used_longest_ago() -> None:
     """The table of keys is bounded; a key that is forgotten begins again, closed."""
-    breaker = Breaker(0.5, window=2, min_calls=2, open_for=1, max_keys=2)
+    breaker = Breaker(0.5, last=2, min_calls=2, open_for=1, max_keys=2)
     call = through(breaker)
     assert await outcomes(call, "--", "a") == "--"
     await outcomes(call, "+", "b")
@@ -376,14 +376,14 @@ async def test_tells_of_each_change(caplog: pytest.LogCaptureFixture) -> None:
         if change.state is HALF_OPEN:
             raise ValueError
 
-    breaker = Breaker(0.5, window=2, open_for=1, on_change=note, name="api")
+    breaker = Breaker(0.5, last=2, open_for=1, on_change=note, name="api")
     call = through(breaker)
     await outcomes(call, "--")
     await anyio.sleep(1)
     await outcomes(call, "+")
     breaker.reset()  # it is closed
-    breaker.open()
-    breaker.open()
+    breaker.force_open()
+    breaker.force_open()
     assert [(change.before, change.state) for change in changes] == [
         (CLOSED, OPEN),
         (OPEN, HALF_OPEN),
@@ -398,26 +398,26 @@ async def test_tells_of_each_change(caplog: pytest.LogCaptureFixture) -> None:
     ]
     assert [(change.name, change.key) for change in changes] == [("api", None)] * 4
     (record,) = caplog.records
-    text = "on_change of Breaker(0.5, window=2, open_for=1) failed for BreakerChange(name='api', "
+    text = "on_change of Breaker(0.5, last=2, open_for=1) failed for BreakerChange(name='api', "
     assert record.getMessage().startswith(text)
 
 
 async def test_statistics() -> None:
     """The numbers tell what was let through, failed, undecided and refused."""
-    breaker = Breaker(0.5, window=2, name="api")
+    breaker = Breaker(0.5, last=2, name="api")
     call = through(breaker)
     await outcomes(call, "+--++")
     now = breaker.statistics()
     assert (now.calls, now.failed, now.undecided, now.rejected) == (2, 1, 0, 3)
     assert (now.open, now.half_open, now.opened, now.keys, now.max_keys) == (1, 0, 1, 1, None)
     assert breaker.name == "api"
-    assert str(breaker) == "Breaker(0.5, window=2, open_for=30.0)"
+    assert str(breaker) == "Breaker(0.5, last=2, open_for=30.0)"
 
 
 async def test_refusals_let_others_run() -> None:
     """Whoever asks again and again cannot keep the event loop to itself."""
     breaker = Breaker()
-    breaker.open()
+    breaker.force_open()
     call = through(breaker)
     ran = 0
 
@@ -436,7 +436,7 @@ async def test_refusals_let_others_run() -> None:
 
 def test_in_one_loop_after_another(backend: str) -> None:
     """A breaker keeps its state from one event loop to the next."""
-    breaker = Breaker(0.5, window=2)
+    breaker = Breaker(0.5, last=2)
     call = through(breaker)
     run(outcomes, call, "+-", backend=backend)
     assert run(outcomes, call, "+", backend=backend) == "x"
@@ -448,7 +448,7 @@ def test_in_one_loop_after_another(backend: str) -> None:
         ({"failure_ratio": 0}, ValueError, "^failure_ratio=0 is not a ratio"),
         ({"failure_ratio": 50}, ValueError, "^failure_ratio=50 is not a ratio"),
         ({"failure_ratio": "half"}, TypeError, "^failure_ratio='half' is a str"),
-        ({"window": 0}, ValueError, "^window=0 is less than 1"),
+        ({"last": 0}, ValueError, "^last=0 is less than 1"),
         ({"min_calls": 21}, ValueError, "^min_calls=21 would never be reached"),
         ({"min_calls": 0}, ValueError, "^min_calls=0 is less than 1"),
         ({"open_for": -1}, ValueError, "^open_for=-1 is less than 0"),
@@ -470,7 +470,7 @@ async def test_groups_are_failures_if_all_in_them_are() -> None:
     """As task groups raise them; a group of refusals alone is no outcome."""
     lost, wrong = ConnectionError(), ValueError()
     refused = ConcurrencyLimitError("no slot")
-    breaker = Breaker(1, window=2, min_calls=2, on=ConnectionError)
+    breaker = Breaker(1, last=2, min_calls=2, on=ConnectionError)
     call = through(breaker)
     for group, failed, undecided in (
         (ExceptionGroup("", [lost, lost]), 1, 0),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mtaio.core import Budget, Retry, TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.monitoring import ResourceMonitor
+from mtaio.resilience._budget import give_back, record_call, take
 from mtaio.resources import TimeoutManager
 from mtaio.testing import run
 
@@ -87,7 +88,7 @@ async def test_few_calls_may_retry_all_the_same() -> None:
         await anyio.sleep(5)
     # At 0 s one is taken, at 5 s it is still counted, after 10 s it is not.
     assert dead.requests == 5
-    assert Budget(0.1, min_per_second=0).take() is False
+    assert take(Budget(0.1, min_per_second=0)) is False
 
 
 async def test_error_says_that_the_budget_is_used_up() -> None:
@@ -120,10 +121,10 @@ async def test_cancelled_retry_returns_to_the_budget() -> None:
 async def test_cancelled_retry_of_another_slice_is_forgotten_with_it() -> None:
     """When the slice in which it was taken is over, it is left to the window."""
     budget = Budget(0, min_per_second=0.1)
-    assert budget.take()
+    assert take(budget)
     await anyio.sleep(2)
-    budget.record_call()
-    budget.give_back()
+    record_call(budget)
+    give_back(budget)
     assert budget.statistics().available == 0
     await anyio.sleep(9)
     assert budget.statistics().available == 1
@@ -144,9 +145,9 @@ def test_retries_never_exceed_the_ratio(
         calls = retries = 0
         for is_call, pause in steps:
             if is_call:
-                budget.record_call()
+                record_call(budget)
                 calls += 1
-            elif budget.take():
+            elif take(budget):
                 retries += 1
             assert retries <= ratio * calls + 1e-6
             assert budget.statistics().available <= max(0, ratio * calls - retries) + 1e-6
@@ -162,18 +163,18 @@ def test_serves_one_loop_after_another() -> None:
     async def main() -> None:
         await anyio.sleep(100)
         for _ in range(4):
-            budget.record_call()
-        assert budget.take()
+            record_call(budget)
+        assert take(budget)
         assert budget.statistics().available == 1
 
     async def sooner() -> None:
-        assert budget.take()
-        assert not budget.take()
+        assert take(budget)
+        assert not take(budget)
         await anyio.sleep(11)
-        assert not budget.take()
-        budget.record_call()
-        budget.record_call()
-        assert budget.take()
+        assert not take(budget)
+        record_call(budget)
+        record_call(budget)
+        assert take(budget)
 
     run(main)
     run(sooner)
@@ -239,5 +240,5 @@ async def test_counts_what_comes_as_a_slice_begins() -> None:
         await anyio.sleep(0.0173)
         budget = Budget(0.1, min_per_second=0)
         for _ in range(10):
-            budget.record_call()
-        assert budget.take()
+            record_call(budget)
+        assert take(budget)

@@ -36,7 +36,7 @@ class Whole:
     def __init__(self) -> None:
         self.answers: list[Exception] = []
         self.slots = AdaptiveLimiter(initial=2, max_waiting=99)
-        self.breaker = Breaker(1, window=9, half_open=1)
+        self.breaker = Breaker(1, last=9, half_open=1)
         self.budget = Budget(1, min_per_second=9)
         self.api = Pipeline(
             Fallback(self.answer),
@@ -96,7 +96,7 @@ def test_at_every_moment_of_a_call(mode: Mode, backend: str) -> None:
         whole = Whole()
         result, failed = None, 0
         try:
-            result = await victim(whole.api.call, whole.fetch)
+            result = await victim(whole.api.run, whole.fetch)
         except ConnectionError:  # it had failed as the cancellation came
             failed = 1
         whole.left_alone()
@@ -118,7 +118,7 @@ def test_at_every_moment_of_a_call(mode: Mode, backend: str) -> None:
             assert (parts["hedge"].hedges, parts["hedge"].wins) == (1, 1)
         # What was cancelled is not remembered: the next call goes through at once.
         whole.calls = 2
-        assert await whole.api.call(whole.fetch) == 3
+        assert await whole.api.run(whole.fetch) == 3
         whole.left_alone()
 
     for victim in injections(mode):
@@ -128,7 +128,7 @@ def test_at_every_moment_of_a_call(mode: Mode, backend: str) -> None:
 
 def after_failures() -> tuple[Pipeline, Callable[[], Any]]:
     """Return a pipeline whose breaker is about to probe, and its breaker."""
-    breaker = Breaker(0.5, window=1, open_for=1)
+    breaker = Breaker(0.5, last=1, open_for=1)
     return Pipeline(breaker, Timeout(9)), lambda: breaker.state
 
 
@@ -140,13 +140,13 @@ def test_cancelled_probe_gives_its_place_to_the_next(mode: Mode, backend: str) -
         api, state = after_failures()
         failing = Failing(1)
         with pytest.raises(ConnectionError):
-            await api.call(failing)
+            await api.run(failing)
         assert state() is BreakerState.OPEN
         await anyio.sleep(1)
         failing.seconds = 1
-        await victim(partial(api.call, failing))
+        await victim(partial(api.run, failing))
         assert state() is (BreakerState.HALF_OPEN if victim.cancelled else BreakerState.CLOSED)
-        assert await api.call(failing) == 1
+        assert await api.run(failing) == 1
         assert state() is BreakerState.CLOSED
 
     for victim in injections(mode):
@@ -160,7 +160,7 @@ async def test_many_are_cancelled_at_once() -> None:
     whole.fetch = Failing(3, seconds=0.2)  # type: ignore[method-assign] # of various fates
     async with anyio.create_task_group() as group:
         for _ in range(20):
-            group.start_soon(partial(whole.api.call, whole.fetch))
+            group.start_soon(partial(whole.api.run, whole.fetch))
         await anyio.sleep(0.5)
         group.cancel_scope.cancel()
     whole.left_alone()

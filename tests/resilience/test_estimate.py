@@ -23,12 +23,12 @@ class Service:
         self.moment = 0.0
         self.lowest = limit
 
-    def call(self, *, in_flight: int | None = None, dropped: bool = False) -> None:
+    def call(self, *, in_flight: int | None = None, failed: bool = False) -> None:
         """End one call."""
         busy = self.estimator.limit if in_flight is None else in_flight
         self.moment += self.seconds / min(busy, self.knee)
         latency = self.seconds * max(1.0, busy / self.knee)
-        self.estimator.sample(self.moment, latency, busy, dropped=dropped)
+        self.estimator.sample(self.moment, latency, busy, failed=failed)
         self.lowest = min(self.lowest, self.estimator.limit)
 
     def run(self, seconds: float, *, in_flight: int | None = None) -> LimitEstimator:
@@ -66,7 +66,7 @@ def test_start_measures_the_baseline_below_the_first_limit() -> None:
     """A first limit that is far too high is lowered until latency falls no more."""
     service = Service(knee=3, limit=60)
     estimator = service.run(20)
-    assert estimator.look_downs == 1
+    assert estimator.probes == 1
     assert estimator.baseline == pytest.approx(0.05, rel=0.01)
     assert 3 < estimator.limit <= 8
 
@@ -78,7 +78,7 @@ def test_slower_service_has_a_new_baseline(slower: int) -> None:
     before = service.run(30).estimate
     service.seconds *= slower
     estimator = service.run(30 * slower)
-    assert estimator.look_downs == 2
+    assert estimator.probes == 2
     assert service.lowest >= 5
     assert estimator.estimate == pytest.approx(before, rel=0.1)
     assert estimator.baseline == pytest.approx(0.05 * slower, rel=0.1)
@@ -91,7 +91,7 @@ def test_faster_service_has_a_lower_baseline() -> None:
     service.seconds = 0.05
     estimator = service.run(10)
     assert estimator.baseline == pytest.approx(0.05, rel=0.1)
-    assert estimator.look_downs == 2
+    assert estimator.probes == 2
     assert estimator.limit <= 20
 
 
@@ -121,11 +121,11 @@ def test_suspicion_that_is_not_confirmed_changes_nothing() -> None:
     """One slow window makes the limit stand still, and is forgotten."""
     service = Service()
     before = service.run(30).limit
-    looked = service.estimator.look_downs
+    probes = service.estimator.probes
     service.seconds *= 4
     service.run(0.6)
     service.seconds /= 4
-    assert service.run(20).look_downs == looked
+    assert service.run(20).probes == probes
     assert service.estimator.limit == before
 
 
@@ -137,7 +137,7 @@ def test_limit_of_which_little_is_used_stands_still(latency: float) -> None:
     for _ in range(100):
         moment = feed(estimator, moment, latency, 4)
     assert estimator.limit == 10
-    assert estimator.look_downs == 0
+    assert estimator.probes == 0
     assert estimator.baseline == pytest.approx(latency, rel=0.05)
 
 
@@ -162,39 +162,39 @@ def test_limit_stays_between_its_bounds() -> None:
     for _ in range(20):
         moment += 1
         for _ in range(100):
-            estimator.sample(moment, 0.001, 12, dropped=True)
+            estimator.sample(moment, 0.001, 12, failed=True)
     assert estimator.limit == 8
 
 
-def test_some_dropped_calls_lower_the_limit_by_half_their_share() -> None:
+def test_some_failures_lower_the_limit_by_half_their_share() -> None:
     """A few are borne: the limit settles where growth makes up for them."""
     few, many = Service(), Service()
     for number in range(20_000):
-        few.call(dropped=number % 50 == 0)
-        many.call(dropped=number % 2 == 0)
+        few.call(failed=number % 50 == 0)
+        many.call(failed=number % 2 == 0)
     assert few.estimator.limit > 10
     assert many.estimator.limit <= 3
 
 
-def test_call_that_is_dropped_at_once_says_nothing_of_latency() -> None:
+def test_call_that_fails_at_once_says_nothing_of_latency() -> None:
     """One that took longer than the baseline does: it is the least an answer would have taken."""
     estimator = LimitEstimator(10, 1, 200)
     moment = feed(estimator, 0.0, 0.05, 1)
     for number in range(60):
-        estimator.sample(moment + number / 50, 0.001 if number % 2 else 0.2, 9, dropped=True)
+        estimator.sample(moment + number / 50, 0.001 if number % 2 else 0.2, 9, failed=True)
     assert estimator.latency == pytest.approx(0.2)
     assert estimator.baseline == pytest.approx(0.05)
 
 
 def test_timeouts_are_no_baseline() -> None:
-    """Where nothing is answered, a look down shows the caller's timeout, and no more."""
+    """Where nothing is answered, a probe shows the caller's timeout, and no more."""
     service = Service()
     baseline = service.run(30).baseline
     estimator = service.estimator
     moment = service.moment
     for _ in range(3000):
         moment += 0.02
-        estimator.sample(moment, 1.0, estimator.limit, dropped=True)
+        estimator.sample(moment, 1.0, estimator.limit, failed=True)
     assert estimator.baseline == baseline
     assert estimator.limit == 1
     service.moment = moment
@@ -207,11 +207,11 @@ def test_timeouts_alone_are_no_baseline_to_begin_with() -> None:
     moment = 0.0
     for _ in range(600):
         moment += 0.02
-        estimator.sample(moment, 1.0, estimator.limit, dropped=True)
+        estimator.sample(moment, 1.0, estimator.limit, failed=True)
     assert (estimator.limit, estimator.baseline) == (1, 0.0)
     for _ in range(600):
         moment += 0.02
-        estimator.sample(moment, 1.0, 1, dropped=True)
+        estimator.sample(moment, 1.0, 1, failed=True)
 
 
 def test_window_has_as_many_samples_as_their_spread_asks_for() -> None:
@@ -238,7 +238,7 @@ def test_other_clock_begins_a_new_window() -> None:
     before = service.run(100).limit
     service.moment = 0.0
     assert service.run(20).limit == pytest.approx(before, abs=1)
-    assert service.estimator.look_downs == 1
+    assert service.estimator.probes == 1
 
 
 def test_calls_that_take_no_time_are_fine() -> None:

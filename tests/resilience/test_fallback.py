@@ -18,8 +18,8 @@ async def test_it_answers_with_the_error_and_the_arguments() -> None:
         await anyio.sleep(1)
         return (type(error), args)
 
-    assert await Pipeline(Fallback(lambda _, value: value * 2)).call(fail, 4) == 8
-    answered: object = await Pipeline(Fallback(slow)).call(fail, 4, 5)
+    assert await Pipeline(Fallback(lambda _, value: value * 2)).run(fail, 4) == 8
+    answered: object = await Pipeline(Fallback(slow)).run(fail, 4, 5)
     assert answered == (ConnectionError, (4, 5))
     assert anyio.current_time() == 1
 
@@ -27,7 +27,7 @@ async def test_it_answers_with_the_error_and_the_arguments() -> None:
 async def test_success_needs_none() -> None:
     """And is not counted."""
     fallback = Fallback(lambda _: 0)
-    assert await Pipeline(fallback).call(answer) == 1
+    assert await Pipeline(fallback).run(answer) == 1
     assert (fallback.statistics().used, fallback.statistics().failed) == (0, 0)
 
 
@@ -39,7 +39,7 @@ async def test_success_needs_none() -> None:
 async def test_other_errors_pass(on: Any) -> None:
     """As they are."""
     with pytest.raises(ConnectionError):
-        await Pipeline(Fallback(answer, on)).call(fail)
+        await Pipeline(Fallback(answer, on=on)).run(fail)
 
 
 async def test_fallback_that_fails_is_counted() -> None:
@@ -50,7 +50,7 @@ async def test_fallback_that_fails_is_counted() -> None:
 
     fallback = Fallback(broken, name="cache")
     with pytest.raises(LookupError) as caught:
-        await Pipeline(fallback).call(fail)
+        await Pipeline(fallback).run(fail)
     assert isinstance(caught.value.__context__, ConnectionError)
     assert (fallback.statistics().used, fallback.statistics().failed) == (0, 1)
 
@@ -65,11 +65,11 @@ async def test_cancellation_is_never_answered() -> None:
 
     fallback = Fallback(slow)
     with anyio.move_on_after(1) as scope:
-        await Pipeline(fallback).call(anyio.sleep_forever)
+        await Pipeline(fallback).run(anyio.sleep_forever)
     assert scope.cancelled_caught
     assert asked == []
     with anyio.move_on_after(1) as scope:
-        await Pipeline(fallback).call(fail)
+        await Pipeline(fallback).run(fail)
     assert scope.cancelled_caught
     assert len(asked) == 1
     assert (fallback.statistics().used, fallback.statistics().failed) == (0, 0)
@@ -78,14 +78,14 @@ async def test_cancellation_is_never_answered() -> None:
 async def test_it_answers_for_a_timeout() -> None:
     """Which is an error, other than a cancellation from outside."""
     api = Pipeline(Fallback(lambda error, _: str(error)), Timeout(1, name="api"))
-    call: Any = api.call
+    call: Any = api.run
     assert await call(anyio.sleep, 2) == "api: the call timed out after 1 s"
 
 
 def test_printed() -> None:
     """By its function, or by its name."""
     assert repr(Fallback(answer)) == "<Fallback to answer: used 0 times>"
-    named = Fallback(answer, OSError, name="cache")
+    named = Fallback(answer, on=OSError, name="cache")
     assert (repr(named), str(named)) == (
         "<Fallback 'cache' to answer: used 0 times>",
         "Fallback(cache)",
@@ -104,4 +104,4 @@ def test_printed() -> None:
 def test_senseless_arguments_are_refused(fn: Any, on: Any, message: str) -> None:
     """With the way out."""
     with pytest.raises(TypeError, match=message):
-        Fallback(fn, on)
+        Fallback(fn, on=on)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import random
 import weakref
 from contextlib import suppress
@@ -144,12 +145,12 @@ async def test_keeps_nothing_of_a_hedged_call(*, succeeds: bool) -> None:
 async def test_most() -> None:
     """At most so many further attempts are made, each as long after the one before."""
     fn = Sleeper(9, 9, 9, 0.5, 9)
-    call = through(Hedge(1, most=3))
+    call = through(Hedge(1, max_hedges=3))
     assert await call(fn) == 0.5
     assert fn.begun == [0, 1, 2, 3]
     fn = Sleeper(9, 9, 9, 9)
     started = anyio.current_time()
-    assert await through(Hedge(1, most=2))(fn) == 9
+    assert await through(Hedge(1, max_hedges=2))(fn) == 9
     assert [begun - started for begun in fn.begun] == [0, 1, 2]
     assert sorted(fn.ended) == ["answered", "cancelled", "cancelled"]
 
@@ -176,7 +177,7 @@ async def test_a_failure_is_left_to_the_other(seconds: tuple[float, float]) -> N
 async def test_after_a_failure_no_further_attempt() -> None:
     """The third attempt is not made once one has failed."""
     fn = Sleeper(9, -0.5, 0)
-    assert await through(Hedge(1, most=2))(fn) == 9
+    assert await through(Hedge(1, max_hedges=2))(fn) == 9
     assert fn.begun == [0, 1]
 
 
@@ -212,7 +213,7 @@ async def test_an_answer_that_is_an_error() -> None:
 )
 async def test_refused_inside(error: Exception) -> None:
     """A further attempt that is refused leaves the call to the first, and is the last."""
-    hedge = Hedge(1, most=3)
+    hedge = Hedge(1, max_hedges=3)
 
     async def fn() -> str:
         begun.append(anyio.current_time())
@@ -248,7 +249,7 @@ async def test_each_attempt_takes_a_slot() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
-        await Hedge(1, most=2).wrap(innermost)(Call(fn, ()))
+        await Hedge(1, max_hedges=2).wrap(innermost)(Call(fn, ()))
         assert limiter.statistics().in_use == 0
     assert most == [(2, 1, 2)]
     assert fn.running == 0
@@ -257,7 +258,7 @@ async def test_each_attempt_takes_a_slot() -> None:
 @pytest.mark.parametrize("at", [0.5, 1.5], ids=["before", "while hedged"])
 async def test_cancelled(at: float) -> None:
     """Cancelled from outside, all attempts end, and nothing is begun after."""
-    hedge = Hedge(1, most=5)
+    hedge = Hedge(1, max_hedges=5)
 
     async def fn() -> None:
         begun.append(anyio.current_time())
@@ -559,7 +560,14 @@ async def test_each_call_in_its_time() -> None:
     assert fn.begun == pytest.approx([0, 0.3, 0.6, 0.9, 1, 1.3, 1.6, 1.9])
     assert (hedge.name, hedge.after) == ("api", 1)
     assert repr(hedge) == "<Hedge 'api': after 1 s, 4 of 4 calls>"
-    assert str(Hedge("p99", most=2)) == "Hedge('p99', most=2)"
+    assert str(Hedge("p99", max_hedges=2)) == "Hedge('p99', max_hedges=2)"
+
+
+async def test_infinite_time_starts_nothing() -> None:
+    """The call is made once, however long it takes."""
+    hedge = Hedge(math.inf)
+    assert await hedge.run(Sleeper(9999)) == 9999
+    assert (hedge.statistics().calls, hedge.statistics().hedges) == (1, 0)
 
 
 def test_in_one_loop_after_another(backend: str) -> None:
@@ -590,7 +598,7 @@ async def limited(call: Callable[..., Awaitable[Any]]) -> None:
         ({"after": None}, TypeError, "^after=None is a NoneType"),
         ({"after": "95%"}, ValueError, "^after='95%' is not a quantile"),
         ({"after": "p100"}, ValueError, "^after='p100' is not a quantile"),
-        ({"after": 1, "most": 0}, ValueError, "^most=0 is less than 1"),
+        ({"after": 1, "max_hedges": 0}, ValueError, "^max_hedges=0 is less than 1"),
         ({"after": 1, "on": int}, TypeError, "^on=.* which is not a subclass of Exception"),
         ({"after": 1, "budget": 0.1}, TypeError, r"^budget=0.1 is a float.* Pass Budget\(0.1\)"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ from mtaio.resilience import (
     AdaptiveLimiter,
     Breaker,
     Fallback,
+    Hedge,
     OrderWarning,
     Pipeline,
     Retry,
@@ -133,6 +135,10 @@ WARNED: dict[str, tuple[list[Any], str]] = {
         [Timeout(2, total=True), hedge(2)],
         r"^Timeout\(2, total=True\) stands outside of .*, and its time is up before a copy",
     ),
+    "breaker whose timeout inside has no limit": (
+        [Timeout(5), Breaker(), Timeout(math.inf)],
+        r"^Breaker\(.*\) has a timeout outside and none inside",
+    ),
     "breaker that sees no timeout": (
         [Timeout(5), Breaker()],
         r"^Breaker\(.*\) has a timeout outside and none inside",
@@ -167,12 +173,16 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Timeout(9, total=True), Retry(), breaker(), Timeout(3), hedge(1)],
         [Timeout(5, total=True), Retry()],
         [Fallback(answer), Timeout(1)],
-        [Retry(), Fallback(answer, LookupError)],
+        [Retry(), Fallback(answer, on=LookupError)],
         [Marked("own", []), Timeout(1), Marked("own", [])],
         [Breaker(), Timeout(1)],
         [Breaker()],
         [Timeout(5), Breaker(), ResourceLimiter(concurrency=1, timeout=1)],
         [Timeout(5), Breaker(), AdaptiveLimiter(), Timeout(1)],
+        [Timeout(math.inf), Breaker()],
+        [Timeout(math.inf, total=True), Retry(), Breaker(), Timeout(1)],
+        [Retry(), Timeout(1), Timeout(math.inf)],
+        [Hedge(math.inf), Timeout(1)],
     ],
     ids=lambda parts: "-".join(type(part).__name__ for part in parts),
 )

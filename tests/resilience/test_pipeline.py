@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,7 +57,7 @@ async def test_parts_act_in_their_order() -> None:
         return sum(numbers)
 
     api = Pipeline(Marked("a", marks), Marked("b", marks))
-    assert await api.call(work, 2, 3) == 5
+    assert await api.run(work, 2, 3) == 5
     assert marks == ["a in", "b in", "work", "b out", "a out"]
 
 
@@ -119,14 +122,14 @@ def test_pipeline_without_parts_is_refused() -> None:
 async def test_result_and_error_come_through() -> None:
     """As they are; the statistics count them."""
     api = Pipeline(Timeout(1), name="api")
-    assert await api.call(answer, 7) == 7
+    assert await api.run(answer, 7) == 7
     error = ValueError("mine")
 
     async def broken() -> None:
         raise error
 
     with pytest.raises(ValueError, match=r"^mine$") as caught:
-        await api.call(broken)
+        await api.run(broken)
     assert caught.value is error
     statistics = api.statistics()
     assert (statistics.calls, statistics.succeeded, statistics.failed) == (2, 1, 1)
@@ -138,7 +141,7 @@ async def test_cancelled_call_is_counted_as_cancelled() -> None:
     """And one that has not ended is in flight."""
     api = Pipeline(QUICK)
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(api.call, anyio.sleep, 5))
+        group.start_soon(partial(api.run, anyio.sleep, 5))
         await anyio.sleep(1)
         assert api.statistics().in_flight == 1
         group.cancel_scope.cancel()
@@ -162,9 +165,9 @@ async def test_other_base_exceptions_are_failures() -> None:
 
     api = Pipeline(QUICK)
     with pytest.raises(SystemExit):
-        await api.call(leave)
+        await api.run(leave)
     with pytest.raises(ExceptionGroup), anyio.move_on_after(1):
-        await api.call(both)
+        await api.run(both)
     statistics = api.statistics()
     assert (statistics.failed, statistics.cancelled) == (2, 0)
     assert statistics.parts["retry"].retried == 0
@@ -174,7 +177,7 @@ async def test_happy_path_has_no_checkpoint() -> None:
     """A call of memory alone is as quick as one."""
     api = Pipeline(Fallback(answer), QUICK, ConcurrencyLimiter(1))
     with assert_no_checkpoints():
-        await api.call(answer, 1)
+        await api.run(answer, 1)
 
 
 @pytest.mark.parametrize("fn", [3, "fetch"])
@@ -182,7 +185,7 @@ async def test_what_cannot_be_called_is_refused(fn: Any) -> None:
     """Before any part sees it."""
     api = Pipeline(QUICK)
     with pytest.raises(TypeError, match=r"^fn=.* which cannot be called, and a call may have"):
-        await api.call(fn)
+        await api.run(fn)
     assert api.statistics().calls == 0
 
 
@@ -190,7 +193,7 @@ async def test_coroutine_is_refused_and_closed() -> None:
     """It could be awaited only once."""
     coroutine: Any = answer()
     with pytest.raises(TypeError, match=r"^fn=<coroutine object answer .* is a coroutine"):
-        await Pipeline(QUICK).call(coroutine)
+        await Pipeline(QUICK).run(coroutine)
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
@@ -198,13 +201,13 @@ async def test_sync_function_is_refused() -> None:
     """Its result cannot be awaited; other awaitables can."""
     sync: Any = int
     with pytest.raises(TypeError, match=r"^<class 'int'> returned 0, which cannot be awaited"):
-        await Pipeline(Timeout(1)).call(sync)
+        await Pipeline(Timeout(1)).run(sync)
 
     class Later:
         def __await__(self) -> Any:
             return answer(3).__await__()
 
-    assert await Pipeline(Timeout(1)).call(Later) == 3
+    assert await Pipeline(Timeout(1)).run(Later) == 3
 
 
 def test_call_says_what_it_is() -> None:
@@ -270,10 +273,21 @@ async def test_fallback_has_by_position_what_is_given_by_name() -> None:
 def test_sync_function_is_not_decorated() -> None:
     """It is refused when it is decorated."""
     sync: Any = int
-    with pytest.raises(TypeError, match=r"^@pipeline cannot decorate <class 'int'>"):
+    with pytest.raises(TypeError, match=r"^@Pipeline cannot decorate <class 'int'>"):
         Pipeline(QUICK)(sync)
     with pytest.raises(TypeError, match=r"^key=3 is an int, which is not callable"):
         Pipeline(QUICK)(key=3)  # type: ignore[call-overload] # as the test says
+
+
+async def test_statistics_are_plain() -> None:
+    """They can be made a dict, copied and pickled."""
+    api = Pipeline(Timeout(9, total=True), Retry(budget=Budget(0.1)), Breaker(), Timeout(1))
+    await api.run(answer)
+    statistics = api.statistics()
+    assert pickle.loads(pickle.dumps(statistics)) == copy.deepcopy(statistics) == statistics  # noqa: S301 - our own
+    as_dict = asdict(statistics)
+    assert list(as_dict["parts"]) == ["total_timeout", "retry", "breaker", "timeout"]
+    assert as_dict["parts"]["retry"]["budget"]["calls"] == 1
 
 
 # ---- limiters, timeouts and retry ----------------------------------------------------------------
@@ -284,14 +298,14 @@ async def test_retry_passes_what_is_inside_again() -> None:
     failing = Failing(2)
     limiter = RateLimiter(1, burst=1, slack=0)
     api = Pipeline(Retry(3, wait_initial=0, budget=Budget(1, min_per_second=9)), limiter)
-    assert await api.call(failing, 4) == 4
+    assert await api.run(failing, 4) == 4
     assert failing.calls == [0, 1, 2]
     parts = api.statistics().parts
     assert (parts["retry"].calls, parts["retry"].retried, parts["retry"].failed) == (1, 2, 0)
     assert parts["retry"].budget.retried == 2
     assert parts["rate_limiter"].acquired == 3
     with pytest.raises(ConnectionError):
-        await api.call(fail)
+        await api.run(fail)
     assert api.statistics().parts["retry"].failed == 1
 
 
@@ -300,13 +314,13 @@ async def test_slot_is_held_and_given_back() -> None:
     slots = ConcurrencyLimiter(1, max_waiting=0)
     api = Pipeline(slots)
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(api.call, anyio.sleep, 1))
+        group.start_soon(partial(api.run, anyio.sleep, 1))
         await anyio.sleep(0.5)
         assert slots.statistics().in_use == 1
         with pytest.raises(ConcurrencyLimitError):
-            await api.call(answer)
+            await api.run(answer)
     with pytest.raises(ConnectionError):
-        await api.call(fail)
+        await api.run(fail)
     assert slots.statistics().in_use == 0
 
 
@@ -322,10 +336,10 @@ async def test_each_key_has_its_rate() -> None:
     assert await fetch("a") == "a at 0"
     assert await fetch("b") == "b at 0"
     assert await fetch("a") == "a at 1"
-    await api.call(answer, key="a")
+    await api.run(answer, key="a")
     assert anyio.current_time() == 2
     with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Keyed"):
-        await api.call(answer)
+        await api.run(answer)
     with pytest.raises(RateLimitError):
         limiter.acquire_nowait("a")
 
@@ -333,10 +347,10 @@ async def test_each_key_has_its_rate() -> None:
 async def test_breaker_of_each_key_needs_one() -> None:
     """Without, one host that is down would be all of them."""
     breaker = Breaker(max_keys=2)
-    assert await Pipeline(breaker).call(answer, key="a") == 1
+    assert await Pipeline(breaker).run(answer, key="a") == 1
     with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 1 keys"):
-        await Pipeline(breaker).call(answer)
-    assert await Pipeline(Breaker()).call(answer) == 1
+        await Pipeline(breaker).run(answer)
+    assert await Pipeline(Breaker()).run(answer) == 1
 
 
 async def test_resource_limiter_limits_all_three() -> None:
@@ -344,7 +358,7 @@ async def test_resource_limiter_limits_all_three() -> None:
     limiter = ResourceLimiter(concurrency=1, timeout=1)
     api = Pipeline(limiter)
     with pytest.raises(MTAIOTimeoutError):
-        await api.call(anyio.sleep, 2)
+        await api.run(anyio.sleep, 2)
     assert anyio.current_time() == 1
     assert limiter.statistics().entered == api.statistics().parts["resource_limiter"].entered == 1
 
@@ -354,7 +368,7 @@ async def test_timeout_manager_limits_where_it_stands() -> None:
     outside, inside = TimeoutManager(5.5, name="all"), TimeoutManager(1)
     api = Pipeline(outside, Retry(9, wait_initial=1, wait_exp_base=1, jitter=0), inside)
     with pytest.raises(MTAIOTimeoutError, match=r"^timed out after 1 s") as caught:
-        await api.call(anyio.sleep_forever)
+        await api.run(anyio.sleep_forever)
     # Attempts at 0, 2 and 4 s; the next would have to wait until 6 s.
     assert anyio.current_time() == 5
     assert caught.value.timeout == 1
@@ -371,7 +385,7 @@ async def test_monitor_exports_all_parts() -> None:
     api = Pipeline(
         Timeout(5, total=True),
         QUICK,
-        Breaker(1, window=9),
+        Breaker(1, last=9),
         Hedge(0.5),
         Bare(),
         AdaptiveLimiter(),
@@ -379,7 +393,7 @@ async def test_monitor_exports_all_parts() -> None:
         name="api",
     )
     monitor.watch(api)
-    await api.call(Failing(1))
+    await api.run(Failing(1))
     stats = api.statistics()
     assert isinstance(stats, PipelineStatistics)
     kinds_of_parts = ("total_timeout", "retry", "breaker", "hedge", "bare", "adaptive_limiter")
@@ -403,7 +417,7 @@ async def test_monitor_exports_all_parts() -> None:
 def test_second_of_a_kind_has_a_number() -> None:
     """Two fallbacks, for two kinds of errors."""
     own = Marked("own", [])  # which has no statistics
-    api = Pipeline(Fallback(answer, OSError), own, Fallback(answer, LookupError))
+    api = Pipeline(Fallback(answer, on=OSError), own, Fallback(answer, on=LookupError))
     assert list(api.statistics().parts) == ["fallback", "fallback_2"]
 
 

@@ -46,7 +46,7 @@ async def ask(path: str, pipeline: Pipeline, times: int) -> int:
     ):
         for number in range(times):
             with suppress(httpx.TransportError, TimeoutError, BreakerOpenError):
-                answered += (await pipeline.call(client.get, f"{path}/{number}")).is_success
+                answered += (await pipeline.run(client.get, f"{path}/{number}")).is_success
     return answered
 
 
@@ -58,7 +58,7 @@ def test_losers_give_their_connections_back(backend: str) -> None:
 def test_breaker_opens_for_what_hangs_and_what_breaks_off(backend: str) -> None:
     """A timeout inside of a breaker makes a failure of what hangs."""
     for path in "/hang", "/reset":
-        breaker = Breaker(0.5, window=10, min_calls=4)
+        breaker = Breaker(0.5, last=10, min_calls=4)
         pipeline = Pipeline(Retry(2, wait_initial=0.01), breaker, Timeout(1))
         assert run(ask, path, pipeline, 5, backend=backend) == 0
         now = breaker.statistics()

@@ -21,9 +21,9 @@ async def fetch(number: int) -> str:
 
 async def use() -> None:
     """A slot knows its methods, and a pipeline the result."""
-    async with limiter.slot() as slot:
+    async with limiter as slot:
         assert_type(slot, AdaptiveSlot)
-        slot.drop()
-    assert_type(await Pipeline(limiter).call(fetch, 1), str)
-    async with limiter:  # type: ignore[attr-defined] # a block has a slot of its own
-        pass
+        slot.mark_failed()
+    assert_type(await Pipeline(limiter).run(fetch, 1), str)
+    assert_type(await limiter.run(fetch, 1), str)
+    assert_type(await limiter(fetch)(1), str)

@@ -27,7 +27,7 @@ assert_type(breaker.state, BreakerState)
 assert_type(breaker.statistics(), BreakerStatistics)
 Breaker(on=lambda error: "reset" in str(error))
 Breaker(on=BaseException)  # type: ignore[arg-type] # cancellation is no failure
-Breaker(0.5, 20)  # type: ignore[call-arg] # the second number has no name
+Breaker(0.5, 20)  # type: ignore[call-arg] # the second number goes by keyword
 
 hedge = Hedge("p95", budget=Budget(0.05))
 assert_type(hedge.statistics(), HedgeStatistics)

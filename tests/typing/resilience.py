@@ -76,14 +76,18 @@ def plain(url: str) -> str:
 
 async def calls() -> None:
     """Results keep their types, and arguments are checked."""
-    assert_type(await api.call(by_key, "a"), bytes)
-    assert_type(await api.call(by_key, "a", key=1), bytes)
+    assert_type(await api.run(by_key, "a"), bytes)
+    assert_type(await api.run(by_key, "a", key=1), bytes)
     assert_type(await fetch("a", page=2), bytes)
     assert_type(await by_key("a"), bytes)
     assert_type(await Client().get("a"), bytes)
     assert_type(await Client.post("a"), int)
     assert_type(await Retry(3).run(by_key, "a"), bytes)
-    await api.call(by_key, 1)  # type: ignore[arg-type] # not a str
-    await api.call(plain, "a")  # type: ignore[arg-type] # not async
+    assert_type(await Timeout(1).run(by_key, "a"), bytes)
+    assert_type(await Timeout(1)(by_key)("a"), bytes)
+    await Timeout(1).run(by_key, 1)  # type: ignore[arg-type] # not a str
+    await Timeout(1).run(by_key, url="a")  # type: ignore[call-arg, arg-type] # for partial
+    await api.run(by_key, 1)  # type: ignore[arg-type] # not a str
+    await api.run(plain, "a")  # type: ignore[arg-type] # not async
     await fetch(1)  # type: ignore[arg-type] # not a str
     api(plain)  # type: ignore[arg-type] # not async

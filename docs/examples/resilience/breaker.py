@@ -16,7 +16,7 @@ def note(change: BreakerChange) -> None:
     print(f"  {change.before} -> {change.state}")
 
 
-api = Pipeline(Breaker(0.5, window=10, open_for=0.5, on_change=note), Timeout(1))
+api = Pipeline(Breaker(0.5, last=10, open_for=0.5, on_change=note), Timeout(1))
 # --8<-- [end:pipeline]
 
 

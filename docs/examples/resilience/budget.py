@@ -32,7 +32,7 @@ async def main() -> None:
             server.requests = 0
             for _ in range(CALLS):
                 with suppress(httpx.HTTPStatusError):
-                    await api.call(fetch, client, "/ok")
+                    await api.run(fetch, client, "/ok")
             print(f"{api.name}: {CALLS} calls, {server.requests} requests")
 
 

@@ -23,7 +23,7 @@ api = Pipeline(
     Fallback(no_answer),
     Timeout(10, total=True),
     Retry(3, on=is_failure, wait_initial=0.01, budget=Budget(0.1, min_per_second=1)),
-    Breaker(0.5, window=20, on=is_failure),
+    Breaker(0.5, last=20, on=is_failure),
     Hedge(0.3, on=is_failure),
     Timeout(1),
     name="api",

@@ -28,7 +28,7 @@ async def main() -> None:
             for number in range(1, 61):
                 kind = "0.4,0.01" if number % 20 == 0 else "0.01"
                 started = anyio.current_time()
-                await api.call(fetch, client, f"/{kind}/{api.name}{number}")
+                await api.run(fetch, client, f"/{kind}/{api.name}{number}")
                 seconds.append(anyio.current_time() - started)
             print(f"{api.name}: slowest {max(seconds):.2f} s, {server.requests} requests")
 
