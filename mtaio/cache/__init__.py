@@ -6,8 +6,8 @@ from others; every cache can be made at module level, used by one event loop aft
 either backend, and by any thread.
 
 Everything that works on memory alone has a sync twin: ``await cache.get(key)`` is
-``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, factory)`` and
-``await cache.refresh(key, factory)``, or ``await cache.get_or_set_many(keys, loader)`` for several
+``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, loader)`` and
+``await cache.refresh(key, loader)``, or ``await cache.get_or_set_many(keys, loader)`` for several
 keys at once; `cached` puts a cache around an async function.
 """
 

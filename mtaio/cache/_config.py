@@ -28,7 +28,6 @@ __all__ = [
     "Config",
     "Lifetime",
     "check_awaitable",
-    "check_factory",
     "check_hashable",
     "check_loaded",
     "check_loader",
@@ -162,8 +161,8 @@ def _ahead(value: object) -> float:
 # Arguments of operations.
 
 TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
-LOADER: Final = "Pass an async function that takes a list of keys and returns a dict of values."
-FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+ONE: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+MANY: Final = "Pass an async function that takes a list of keys and returns a dict of values."
 
 
 def check_ttl(ttl: object) -> float:
@@ -258,28 +257,18 @@ def check_tags(tags: object) -> frozenset[Hashable]:
         raise TypeError(msg) from error
 
 
-def check_factory(factory: object) -> None:
-    """Raise ``TypeError`` unless a factory can be called; a coroutine in its place is closed."""
-    if not callable(factory):
-        close_unstarted(factory)
-        checks.callable_("factory", factory, way_out=FACTORY)
-
-
-def check_loader(loader: object) -> None:
-    """Raise ``TypeError`` unless a loader of several keys can be called."""
+def check_loader(loader: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless a loader can be called; a coroutine in its place is closed."""
     if not callable(loader):
         close_unstarted(loader)
-        checks.callable_("loader", loader, way_out=LOADER)
+        checks.callable_("loader", loader, way_out=MANY if several else ONE)
 
 
-def check_awaitable(factory: object, call: object, *, several: bool = False) -> None:
-    """Raise ``TypeError`` unless what a factory, or a loader of several, returned is awaitable."""
+def check_awaitable(loader: object, call: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless what a loader returned is awaitable."""
     if not inspect.isawaitable(call):
-        returned = f"returned {call!r}, which cannot be awaited."
-        if several:
-            msg = f"loader={factory!r} {returned} {LOADER}"
-            raise TypeError(msg)
-        msg = f"factory={factory!r} {returned} {FACTORY}"
+        way_out = MANY if several else ONE
+        msg = f"loader={loader!r} returned {call!r}, which cannot be awaited. {way_out}"
         raise TypeError(msg)
 
 

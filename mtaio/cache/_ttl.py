@@ -20,7 +20,6 @@ from mtaio.cache._background import Background
 from mtaio.cache._config import (
     NO_TAGS,
     Config,
-    check_factory,
     check_hashable,
     check_loader,
     check_many,
@@ -747,7 +746,7 @@ class TTLCache(Generic[T]):
     async def get_or_set(
         self,
         key: Hashable,
-        factory: Callable[[], Awaitable[T]],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: float | Callable[[T], float] | Unset = UNSET,
         keep: Callable[[T], bool] | None = None,
@@ -756,7 +755,7 @@ class TTLCache(Generic[T]):
         """
         Return the value of ``key``; if there is none, load it, once for all callers.
 
-        Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
+        Not a checkpoint if there is a value. A load suspends as its loader does, and one in 64 is
         a checkpoint in any case. While a load of the key is in progress in this event loop, other
         callers wait for it. In an entered cache the load runs in the cache's task group: any caller
         may be cancelled, and the load is cancelled when the last of them has left. Otherwise the
@@ -764,7 +763,7 @@ class TTLCache(Generic[T]):
 
         Args:
             key: Any object that can be hashed.
-            factory: Called without arguments; what it returns is awaited.
+            loader: Called without arguments; what it returns is awaited.
             ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
                 is called with the value that was loaded, and returns them.
             keep: Called with the value that was loaded; returns whether to keep it. One that is
@@ -773,13 +772,13 @@ class TTLCache(Generic[T]):
             tags: Names under which `invalidate_tag` finds the value.
 
         Raises:
-            Exception: What ``factory`` raised, to each caller that waited for that load, unless
+            Exception: What ``loader`` raised, to each caller that waited for that load, unless
                 there is an old value and the cache has ``stale_if_error``. It is not kept, unless
                 the cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
-            RuntimeError: The factory asked for its own load, directly or through other loads; or
+            RuntimeError: The loader asked for its own load, directly or through other loads; or
                 the cache has to be entered, for its options or its async listener.
-            TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
+            TypeError, ValueError: As `set_nowait`; or ``loader`` is not an async function.
         """
         try:
             entry = self._lookup(key)
@@ -792,13 +791,13 @@ class TTLCache(Generic[T]):
             store.hits += 1.0
             value: T = entry.value  # after fresh: see Entry
             return value
-        if not callable(factory):
-            check_factory(factory)
+        if not callable(loader):
+            check_loader(loader)
         lasts: Lifetime = self._default_ttl
         if ttl is not UNSET or keep is not None:
             lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetcher.fetch(key, factory, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
+        loaded: T = await self._fetcher.fetch(key, loader, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
         return loaded
 
     async def get_or_set_many(
@@ -825,7 +824,7 @@ class TTLCache(Generic[T]):
             loader: Called with the list of keys to load; what it returns is awaited, and is a
                 mapping of keys to values. A key that it leaves out has no value: it is not in the
                 result, nothing is kept for it, and an old value is removed. A `get_or_set` that
-                waited for that key calls its own factory. Keys that were not asked for are
+                waited for that key calls its own loader. Keys that were not asked for are
                 ignored.
             ttl: As for `get_or_set`, for each value.
             keep: As for `get_or_set`, for each value.
@@ -842,7 +841,7 @@ class TTLCache(Generic[T]):
                 return a mapping.
         """
         check_many(keys)
-        check_loader(loader)
+        check_loader(loader, several=True)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
         asked: dict[K, None] = {}
@@ -867,7 +866,7 @@ class TTLCache(Generic[T]):
     async def refresh(
         self,
         key: Hashable,
-        factory: Callable[[], Awaitable[T]],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: float | Callable[[T], float] | Unset = UNSET,
         keep: Callable[[T], bool] | None = None,
@@ -882,7 +881,7 @@ class TTLCache(Generic[T]):
 
         Args:
             key: As for `get_or_set`.
-            factory: As for `get_or_set`.
+            loader: As for `get_or_set`.
             ttl: As for `get_or_set`.
             keep: As for `get_or_set`.
             tags: As for `get_or_set`.
@@ -890,11 +889,11 @@ class TTLCache(Generic[T]):
         Raises:
             BaseException: As `get_or_set`.
         """
-        check_factory(factory)
+        check_loader(loader)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
         fetch = self._fetcher.fetch
-        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
+        loaded: T = await fetch(key, loader, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:

@@ -603,9 +603,9 @@ async def test_recursion_in_a_child_task() -> None:
         return await other.get_or_set("other", child)
 
     async with TTLCache[str](10) as cache:
-        for factory in (child, through):
+        for loader in (child, through):
             with pytest.raises(ExceptionGroup) as caught:
-                await cache.get_or_set("key", factory)
+                await cache.get_or_set("key", loader)
             assert isinstance(caught.value.exceptions[0], RuntimeError)
             assert "key" not in cache
             assert "other" not in other
@@ -614,7 +614,7 @@ async def test_recursion_in_a_child_task() -> None:
 
 @in_both
 async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[str]) -> None:
-    """It waits for that load, and loads other keys, as any caller; also if the factory is plain."""
+    """It waits for that load, and loads other keys, as any caller; also if the loader is plain."""
     answers: list[str] = []
 
     async def ask(key: str) -> None:
@@ -622,7 +622,7 @@ async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[s
 
     async with anyio.create_task_group() as group:
 
-        def factory() -> Awaitable[str]:
+        def loader() -> Awaitable[str]:
             group.start_soon(ask, "key")
             return load()
 
@@ -632,7 +632,7 @@ async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[s
             await anyio.sleep(1)
             return "value"
 
-        assert await cache.get_or_set("key", factory) == "value"
+        assert await cache.get_or_set("key", loader) == "value"
     assert sorted(answers) == ["value", "value", "value 1"]
     assert cache.statistics().loads == 2
 
@@ -887,7 +887,7 @@ async def test_the_64th_load_is_a_checkpoint() -> None:
 
 @in_both
 async def test_unusual_factories(cache: TTLCache[str]) -> None:
-    """A factory may be a callable object or return any awaitable; nothing else is taken."""
+    """A loader may be a callable object or return any awaitable; nothing else is taken."""
 
     class Ready:
         def __await__(self) -> Any:
@@ -895,9 +895,9 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
             return "ready"
 
     assert await cache.get_or_set("one", Ready) == "ready"
-    with pytest.raises(TypeError, match=r"^factory=<class 'int'> returned 0, which cannot be aw"):
+    with pytest.raises(TypeError, match=r"^loader=<class 'int'> returned 0, which cannot be aw"):
         await cache.get_or_set("two", int)  # type: ignore[arg-type] # the point
-    with pytest.raises(TypeError, match=r"^factory=3 is an int, which is not callable\. Pass an"):
+    with pytest.raises(TypeError, match=r"^loader=3 is an int, which is not callable\. Pass an"):
         await cache.get_or_set("two", 3)  # type: ignore[arg-type] # the point
     assert await cache.get_or_set("two", Loader()) == "value 1"
     with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
@@ -912,10 +912,10 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
 
 @in_both
 async def test_a_factory_that_was_called(cache: TTLCache[str]) -> None:
-    """A coroutine in the place of a factory is refused, and closed; Python does not warn."""
+    """A coroutine in the place of a loader is refused, and closed; Python does not warn."""
     for load in (cache.get_or_set, cache.refresh):
         call: Any = Loader()()
-        with pytest.raises(TypeError, match=r"^factory=<corou.* is a coroutine, which is not call"):
+        with pytest.raises(TypeError, match=r"^loader=<corou.* is a coroutine, which is not call"):
             await load("key", call)
         assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
     assert await cache.get_or_set("key", Loader()) == "value 1"

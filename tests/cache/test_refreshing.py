@@ -532,9 +532,9 @@ async def test_refresh_loads_what_its_call_has_named(options: dict[str, Any]) ->
 async def test_factory_that_fails_at_once(
     fault: str, *, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a factory raises before there is anything to await is the error of that load."""
+    """What a loader raises before there is anything to await is the error of that load."""
 
-    def factory() -> Any:
+    def loader() -> Any:
         if fault == "raises":
             msg = "no such source"
             raise LookupError(msg)
@@ -545,10 +545,10 @@ async def test_factory_that_fails_at_once(
         if kept:
             cache.set_nowait("key", "old")
             await until(10)
-            assert await cache.get_or_set("key", factory) == "old"
+            assert await cache.get_or_set("key", loader) == "old"
         else:
-            with pytest.raises(error, match=r"^(no such source$|factory=<.* returned 3, which)"):
-                await cache.get_or_set("key", factory)
+            with pytest.raises(error, match=r"^(no such source$|loader=<.* returned 3, which)"):
+                await cache.get_or_set("key", loader)
         assert_quiescent(cache)
         assert cache.statistics().failed == 1
         assert await cache.get_or_set("other", Loader()) == "value 1"
@@ -561,12 +561,12 @@ async def test_factory_that_raises_what_is_no_exception() -> None:
     class NoError(BaseException):
         pass
 
-    def factory() -> Any:
+    def loader() -> Any:
         raise NoError
 
     async with TTLCache[str](10) as cache:
         with pytest.raises(NoError):
-            await cache.get_or_set("key", factory)
+            await cache.get_or_set("key", loader)
         assert_quiescent(cache)
         assert await cache.get_or_set("key", Loader()) == "value 1"
 
