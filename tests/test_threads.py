@@ -147,7 +147,6 @@ OTHERS: Final = frozenset(
         "EventKey",
         "EventPriority",
         "EventStream",
-        "EvictionPolicy",
         "ExternalPool",
         "Metric",
         "Outcome",

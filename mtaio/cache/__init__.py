@@ -20,7 +20,6 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio.cache._cached import BoundCached, Cached, cached
     from mtaio.cache._listeners import RemovalCause
-    from mtaio.cache._policies import EvictionPolicy
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.cache._ttl import TTLCache
 
@@ -28,7 +27,6 @@ __all__ = [
     "BoundCached",
     "CacheStatistics",
     "Cached",
-    "EvictionPolicy",
     "RemovalCause",
     "TTLCache",
     "cached",
@@ -40,7 +38,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
             "mtaio.cache._listeners": ("RemovalCause",),
-            "mtaio.cache._policies": ("EvictionPolicy",),
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.cache._ttl": ("TTLCache",),
         },

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._policies import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES, EvictionPolicy, Policy, new_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-
-    from mtaio.cache._policy import Policy
 
 __all__ = [
     "NO_TAGS",
@@ -52,7 +50,7 @@ class Config:
         "jitter",
         "max_size",
         "name",
-        "policy_name",
+        "policy",
         "refresh_ahead",
         "stale_if_error",
         "stale_while_revalidate",
@@ -77,7 +75,7 @@ class Config:
         seconds = "Pass seconds >= 0, or math.inf for values that never expire."
         self.default_ttl: float = checks.at_least("default_ttl", default_ttl, 0, way_out=seconds)
         self.max_size: float = math.inf if max_size is None else _size(max_size, weigher)
-        self.policy_name: EvictionPolicy = _policy(policy)
+        self.policy: EvictionPolicy = _policy(policy)
         if weigher is not None:
             way_out = "Pass a function of (key, value) that returns a number >= 0."
             checks.callable_("weigher", weigher, way_out=way_out)
@@ -113,8 +111,7 @@ class Config:
 
     def new_policy(self) -> Policy:
         """Return a new policy; without a limit any will do, and the cheapest does."""
-        name = EvictionPolicy.FIFO if self.max_size == math.inf else self.policy_name
-        return POLICIES[name]()
+        return new_policy("fifo" if self.max_size == math.inf else self.policy)
 
 
 _FRACTION = "Pass a fraction of the time to live: 0 for none, 0.1 for up to a tenth less."
@@ -129,12 +126,11 @@ def _size(value: object, weigher: object) -> float:
 
 
 def _policy(value: object) -> EvictionPolicy:
-    try:
-        return EvictionPolicy(value)  # type: ignore[arg-type] # any object may be looked up
-    except ValueError:
-        known = ", ".join(repr(str(each)) for each in EvictionPolicy)
-        msg = f"policy={value!r} is unknown. Pass one of {known}."
-        raise ValueError(msg) from None
+    for known in POLICIES:
+        if value == known:
+            return known
+    msg = f"policy={value!r} is unknown. Pass one of {', '.join(map(repr, POLICIES))}."
+    raise ValueError(msg)
 
 
 def _seconds(name: str, value: object) -> float:

@@ -32,8 +32,7 @@ from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
-from mtaio.cache._policies import EvictionPolicy
-from mtaio.cache._policy import HOT
+from mtaio.cache._policy import HOT, EvictionPolicy
 from mtaio.cache._store import Store, unlink
 
 if TYPE_CHECKING:
@@ -77,7 +76,10 @@ class TTLCache(Generic[T]):
             for values that never expire, 0 to keep none.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
-        policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.
+        policy: Which entry is evicted to make room. With "s3fifo", one that is new or has not been
+            used again; near the best for most traffic. "lru": the one that has not been used for
+            longest, good where recent keys are asked for again. "lfu": the one that was used the
+            fewest times, good where some keys are always popular. "fifo": the oldest.
         weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
         idle_ttl: Seconds after which a value that is not read expires early; None for no such
             limit.
@@ -157,7 +159,7 @@ class TTLCache(Generic[T]):
         default_ttl: float = 300.0,
         *,
         max_size: float | None = None,
-        policy: EvictionPolicy | str = EvictionPolicy.S3FIFO,
+        policy: EvictionPolicy = "s3fifo",
         weigher: Callable[[Any, T], float] | None = None,
         idle_ttl: float | None = None,
         jitter: float = 0.0,
@@ -223,7 +225,7 @@ class TTLCache(Generic[T]):
     @property
     def policy(self) -> EvictionPolicy:
         """Which entry is evicted to make room."""
-        return self._config.policy_name
+        return self._config.policy
 
     # Entering.
 

@@ -13,7 +13,8 @@ from typing import Any, Optional, get_type_hints
 import anyio
 import pytest
 
-from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
+from mtaio.cache import BoundCached, Cached, CacheStatistics, TTLCache, cached
+from mtaio.cache._policy import POLICIES, EvictionPolicy
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 
 UNHASHABLE: Any = []
@@ -427,7 +428,7 @@ async def test_ttl_of_the_decorator_rules_over_that_of_the_cache(asked: Asked) -
     assert await fetch() == "answer 2"
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_every_policy(policy: EvictionPolicy, asked: Asked) -> None:
     """A hit is a hit and counts as a use, whichever way the policy has of reading."""
 
@@ -442,7 +443,7 @@ async def test_every_policy(policy: EvictionPolicy, asked: Asked) -> None:
     await fetch(3)
     assert fetch.cache.statistics().hits == 2
     there = await fetch(1)
-    assert (there == "answer 1") == (policy != EvictionPolicy.FIFO)
+    assert (there == "answer 1") == (policy != "fifo")
 
 
 async def test_stale_results_and_refreshes() -> None:

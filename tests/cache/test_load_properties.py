@@ -10,7 +10,8 @@ import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
+from mtaio.cache._policy import POLICIES, EvictionPolicy
 from mtaio.testing import assert_quiescent, run, settle
 from tests.cache.whole import assert_whole
 
@@ -152,7 +153,7 @@ STEPS = st.lists(
             "idle": st.sampled_from([math.inf, 1.5]),
         }
     ),
-    policy=st.sampled_from(EvictionPolicy),
+    policy=st.sampled_from(POLICIES),
 )
 def test_loads_do_what_the_model_does(
     backend: str,

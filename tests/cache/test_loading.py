@@ -17,8 +17,9 @@ import anyio
 import pytest
 
 from mtaio._internal import deadlines
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
 from mtaio.cache._load import Load
+from mtaio.cache._policy import POLICIES, EvictionPolicy
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -516,7 +517,7 @@ async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> 
     assert ("key" in cache) == (not entered)
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_each_call_is_one_read(policy: EvictionPolicy) -> None:
     """Who waited in vain and then finds a value that was set meanwhile has missed, and no more."""
     cache: TTLCache[str] = TTLCache(10, max_size=10, policy=policy)
@@ -1067,7 +1068,7 @@ async def test_errors_kept_count_towards_the_limit() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
 async def test_thousand_loads_never_exceed_the_bound(
     sim: Simulation,
     policy: EvictionPolicy,

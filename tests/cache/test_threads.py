@@ -18,7 +18,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.cache import TTLCache, cached
+from mtaio.cache._policy import POLICIES, EvictionPolicy
 from mtaio.testing import assert_quiescent
 from tests.cache.whole import assert_whole
 
@@ -216,7 +217,7 @@ class Storm:
 
 
 @pytest.mark.usefixtures("eager_switches")
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
     "options",
     [{}, {"idle_ttl": 0.005}, {"weigher": lambda _, __: 1, "jitter": 0.5}],
@@ -236,7 +237,7 @@ def test_storm(policy: EvictionPolicy, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("eager_switches")
-@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
 @pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
 def test_storm_beside_loops(backend: str, policy: EvictionPolicy, *, entered: bool) -> None:
     """The same beside two event loops that load, of which one may have entered the cache."""

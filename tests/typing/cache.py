@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_type
 
-from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
+from mtaio.cache import BoundCached, Cached, CacheStatistics, TTLCache, cached
+from mtaio.cache._policy import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -118,7 +119,7 @@ def weighed(key: object, value: int) -> float:
 def constructing() -> None:
     """Make one, rightly and wrongly."""
     first: TTLCache[int] = TTLCache(on_removed=heard, weigher=weighed, policy="lru")
-    other: TTLCache[int] = TTLCache(on_removed=heard_later, policy=EvictionPolicy.LFU)
+    other: TTLCache[int] = TTLCache(on_removed=heard_later, policy="lfu")
     assert_type(TTLCache[str](5).name, str | None)
     wrong: TTLCache[int] = TTLCache(on_removed=heard_text)  # type: ignore[arg-type] # hears of others
     TTLCache[int]("60")  # type: ignore[arg-type] # a string is not a time
