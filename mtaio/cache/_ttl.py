@@ -374,18 +374,31 @@ class TTLCache(Generic[T]):
         """
         return self.get_many_nowait(keys)
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Return whether ``key`` has a live value; this does not count as a read."""
+    def contains_nowait(self, key: Hashable) -> bool:
+        """
+        Return whether ``key`` has a live value, one that has not expired.
+
+        It does not count as a read. ``key in cache`` is the same.
+
+        Args:
+            key: Which key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
         check_hashable(key)
         return self._store.find(key, self._look()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
-        Return whether ``key`` has a live value, one that has not expired.
+        Return whether ``key`` has a live value.
 
-        Not a checkpoint. It is ``key in cache``, and does not count as a read.
+        Not a checkpoint. It is `contains_nowait`.
         """
-        return key in self
+        return self.contains_nowait(key)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return self.contains_nowait(key)
 
     def __len__(self) -> int:
         """Return how many entries are held, including expired ones that are still there."""

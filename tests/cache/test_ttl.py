@@ -55,6 +55,8 @@ async def test_every_operation_has_a_plain_twin() -> None:
         ("get", ("a",), {}),
         ("get", ("x", 5), {}),
         ("get_many", (["a", "x", "c"],), {}),
+        ("contains", ("a",), {}),
+        ("contains", ("x",), {}),
         ("touch", ("c", 9), {}),
         ("touch", ("x",), {}),
         ("delete", ("a",), {}),

@@ -167,7 +167,8 @@ async def functions() -> None:
     """A cached function takes what the function takes, and so does what it has."""
     assert_type(await bare("tea", count=2), list[str])
     assert_type(await told("tea"), int)
-    assert_type(bare.invalidate("tea"), bool)
+    assert_type(bare.invalidate_nowait("tea"), bool)
+    assert_type(await bare.invalidate("tea"), bool)
     assert_type(await bare.refresh("tea", count=3), list[str])
     assert_type(bare.cache, TTLCache[list[str]])
     takes_cached(bare)
@@ -175,7 +176,7 @@ async def functions() -> None:
     await bare(5)  # type: ignore[arg-type] # not a string
     await bare("tea", 2)  # type: ignore[call-arg] # count is by name only
     await bare("tea", number=2)  # type: ignore[call-arg] # no such argument
-    bare.invalidate()  # type: ignore[call-arg] # an argument is missing
+    bare.invalidate_nowait()  # type: ignore[call-arg] # an argument is missing
     await told.refresh(5)  # type: ignore[arg-type] # not a string
 
 
@@ -185,14 +186,15 @@ async def methods(shop: Shop) -> None:
     assert_type(await shop.price("tea", count=2), float)
     assert_type(await shop.plain(), Shop)
     assert_type(await Shop.static("tea"), int)
-    assert_type(shop.price.invalidate("tea"), bool)
+    assert_type(shop.price.invalidate_nowait("tea"), bool)
+    assert_type(await shop.price.contains("tea"), bool)
     assert_type(await shop.price.refresh("tea", 3), float)
     assert_type(shop.price.cache, TTLCache[float])
     assert_type(shop.plain, BoundCached[[], Shop])
     assert_type(await Shop.price(shop, "tea"), float)
     await shop.price(5)  # type: ignore[arg-type] # not a string
     await shop.price()  # type: ignore[call-arg] # an argument is missing
-    shop.price.invalidate("tea", "many")  # type: ignore[arg-type] # not an int
+    shop.price.invalidate_nowait("tea", "many")  # type: ignore[arg-type] # not an int
     await shop.plain(1)  # type: ignore[call-arg] # takes none
 
 
