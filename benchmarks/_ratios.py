@@ -11,7 +11,7 @@ import theine
 
 from benchmarks._traces import CAPACITY, TRACES
 from mtaio.cache import TTLCache
-from mtaio.cache._policy import EvictionPolicy
+from mtaio.types import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,6 @@ from anyio import to_thread
 from mtaio import exceptions
 from mtaio.app import Application
 from mtaio.cache import TTLCache, cached
-from mtaio.cache._policy import EvictionPolicy
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -52,6 +51,7 @@ from mtaio.resources import (
 )
 from mtaio.testing import run, settle
 from mtaio.testing._contract import require_nothing_left
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 from tests.redis.memory import MemoryStore

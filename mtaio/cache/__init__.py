@@ -20,12 +20,10 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio.cache._cached import BoundCached, Cached, cached
     from mtaio.cache._listeners import RemovalCause
-    from mtaio.cache._statistics import CacheStatistics
     from mtaio.cache._ttl import TTLCache
 
 __all__ = [
     "BoundCached",
-    "CacheStatistics",
     "Cached",
     "RemovalCause",
     "TTLCache",
@@ -38,7 +36,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
             "mtaio.cache._listeners": ("RemovalCause",),
-            "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.cache._ttl": ("TTLCache",),
         },
     )

@@ -25,9 +25,11 @@ from typing import (
     Literal,
     ParamSpec,
     Protocol,
+    Self,
     TypeAlias,
     TypeVar,
     cast,
+    final,
     overload,
 )
 
@@ -39,8 +41,6 @@ from mtaio.cache._policy import HOT
 from mtaio.cache._ttl import TTLCache
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from mtaio.cache._config import Lifetime
     from mtaio.cache._store import Store
 
@@ -265,12 +265,13 @@ class _Call(Generic[R]):
         return self.cache.delete_nowait(self.key_to_find(args, kwargs))
 
 
-class _Annotations:
+class _Annotations(dict[str, Any]):
     """
     What a function's attribute ``__annotations__`` is, for an object that stands for it.
 
     Before Python 3.14 `update_wrapper` sets it, and this is not asked. Later it sets
-    ``__annotate__`` alone: annotations may name what does not exist yet.
+    ``__annotate__`` alone: annotations may name what does not exist yet. The class itself has none:
+    this is empty, for `typing.get_type_hints`, which takes it out of the ``__dict__`` of the class.
     """
 
     def __get__(self, function: Any, owner: type | None = None) -> dict[str, Any]:
@@ -331,6 +332,7 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
     return update_wrapper(answer, call.fn)
 
 
+@final
 class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
     """
     An async function whose results are cached; what `cached` returns.
@@ -467,6 +469,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             raise TypeError(msg) from error
 
 
+@final
 class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
     """
     A cached method of one object.

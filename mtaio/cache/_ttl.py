@@ -10,8 +10,11 @@ The reasons for the policies, the expiry and the loads: docs/en/design/caching.m
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, cast, final, overload
 
+import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.sentinel import UNSET, Unset
@@ -29,29 +32,30 @@ from mtaio.cache._config import (
     unhashable,
 )
 from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
-from mtaio.cache._listeners import AsyncNotifier, notifier_of
+from mtaio.cache._listeners import AsyncNotifier, RemovalCause, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
 from mtaio.cache._policy import HOT, EvictionPolicy
 from mtaio.cache._store import Store, unlink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
-    from types import TracebackType
-    from typing import NoReturn, Self
+    import typing_extensions
 
+    import mtaio.statistics
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
-    from mtaio.cache._listeners import RemovalCause
-    from mtaio.cache._statistics import CacheStatistics
+
+    T = typing_extensions.TypeVar("T", default=Any)
+else:  # typing's has no default before Python 3.13, and the other takes milliseconds to import
+    T = TypeVar("T")
 
 __all__ = ["TTLCache"]
 
-T = TypeVar("T")
 D = TypeVar("D")
-K = TypeVar("K", bound="Hashable")
+K = TypeVar("K", bound=Hashable)
 
 
+@final
 class TTLCache(Generic[T]):
     """
     Keeps values for some time, and loads each once for all callers that ask for it.
@@ -911,7 +915,7 @@ class TTLCache(Generic[T]):
         loaded: T = await fetch(key, loader, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
-    def statistics(self) -> CacheStatistics:
+    def statistics(self) -> mtaio.statistics.CacheStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mtaio.cache._policy import EvictionPolicy
+from mtaio.types import EvictionPolicy
 
 
 class ModelPolicy(Protocol):

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio.cache import TTLCache
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent, run, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pytest
 from mtaio._internal import deadlines
 from mtaio.cache import TTLCache
 from mtaio.cache._load import Load
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -29,6 +29,7 @@ from mtaio.testing import (
     run,
     settle,
 )
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 

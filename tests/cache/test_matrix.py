@@ -16,8 +16,8 @@ import anyio
 import pytest
 
 from mtaio.cache import TTLCache
-from mtaio.cache._policy import EvictionPolicy
 from mtaio.testing import assert_quiescent, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.loads import BOTH, Callers, Loader
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import pytest
 
 from mtaio.cache._entry import Entry, entry_of
 from mtaio.cache._lfu import LFU
-from mtaio.cache._policy import HOT, POLICIES, EvictionPolicy, Policy, new_policy
+from mtaio.cache._policy import HOT, POLICIES, Policy, new_policy
 from mtaio.cache._s3fifo import S3FIFO
+from mtaio.types import EvictionPolicy
 from tests.cache.models import PLAIN
 
 if TYPE_CHECKING:

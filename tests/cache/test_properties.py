@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 
 from mtaio._internal import clock
 from mtaio.cache import RemovalCause, TTLCache
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
+from mtaio.types import EvictionPolicy
 from tests.cache.models import PLAIN, ModelPolicy
 from tests.cache.whole import assert_whole
 

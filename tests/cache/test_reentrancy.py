@@ -21,8 +21,9 @@ import anyio
 import pytest
 
 from mtaio.cache import TTLCache, cached
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent
+from mtaio.types import EvictionPolicy
 from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import anyio
 import pytest
 
 from mtaio.cache import RemovalCause, TTLCache, cached
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.loads import GONE, Callers, Loader
 from tests.cache.whole import assert_whole
 

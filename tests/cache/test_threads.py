@@ -19,8 +19,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.cache import TTLCache, cached
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent
+from mtaio.types import EvictionPolicy
 from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:

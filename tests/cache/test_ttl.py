@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import math
+import pickle
 import weakref
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import anyio
 import pytest
 
 from mtaio._internal import loops
-from mtaio.cache import CacheStatistics, RemovalCause, TTLCache
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache import BoundCached, Cached, RemovalCause, TTLCache, cached
+from mtaio.cache._policy import POLICIES
+from mtaio.statistics import CacheStatistics
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.cache.whole import assert_whole
 from tests.clocks import by_hand
@@ -700,6 +705,54 @@ def test_properties_and_repr() -> None:
     endless: TTLCache[int] = TTLCache()
     assert repr(endless) == "<TTLCache s3fifo 0 of inf, 300 s>"
     assert endless.max_size is None
+
+
+def test_signatures_can_be_evaluated() -> None:
+    """What annotations name is there at run time, as containers and frameworks need it."""
+    for owner in (TTLCache, Cached, BoundCached):
+        for name, method in inspect.getmembers(owner, inspect.isfunction):
+            if name == "__init__" or not name.startswith("_"):
+                assert "return" in get_type_hints(method)
+    assert get_type_hints(TTLCache.statistics) == {"return": CacheStatistics}
+    assert get_type_hints(cached)["cache"] == TTLCache[Any] | None
+
+
+def test_statistics_can_be_copied() -> None:
+    """A snapshot is data: it becomes a dict, and its copies are equal."""
+    statistics = TTLCache[int](60).statistics()
+    assert CacheStatistics(**asdict(statistics)) == statistics
+    assert pickle.loads(pickle.dumps(statistics)) == statistics  # noqa: S301 - our own
+    assert copy.deepcopy(statistics) == statistics
+
+
+async def test_no_option_of_seconds_has_an_end() -> None:
+    """Each may be infinite: a value is kept, served stale and its error remembered for ever."""
+    endless = math.inf
+    kept: TTLCache[int] = TTLCache(endless, idle_ttl=endless)
+    spared: TTLCache[int] = TTLCache(1, stale_if_error=endless, error_ttl=endless)
+    stale: TTLCache[int] = TTLCache(1, stale_while_revalidate=endless)
+    failing: TTLCache[int] = TTLCache(1, error_ttl=endless)
+
+    async def fail() -> int:
+        raise LookupError
+
+    async def load() -> int:
+        return 2
+
+    async with stale:
+        for cache in (kept, spared, stale):
+            cache.set_nowait("key", 1)
+        with pytest.raises(LookupError):
+            await failing.get_or_set("key", fail)
+        await anyio.sleep(86_400)
+        assert await kept.get_or_set("key", fail) == 1
+        assert await spared.get_or_set("key", fail) == 1
+        assert await stale.get_or_set("key", load) == 1
+        await settle()
+        assert await stale.get_or_set("key", fail) == 2
+        with pytest.raises(LookupError):
+            await failing.get_or_set("key", load)
+    assert kept.statistics().loads == 0
 
 
 def test_statistics() -> None:

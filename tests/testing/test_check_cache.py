@@ -14,8 +14,9 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal.clock import now
 from mtaio.cache import TTLCache
-from mtaio.cache._policy import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import ContractError, check_cache
+from mtaio.types import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_type
 
-from mtaio.cache import BoundCached, Cached, CacheStatistics, TTLCache, cached
-from mtaio.cache._policy import EvictionPolicy
+from mtaio.cache import BoundCached, Cached, TTLCache, cached
+from mtaio.statistics import CacheStatistics
+from mtaio.types import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from mtaio.cache import RemovalCause
 
 cache: TTLCache[int] = TTLCache(60, max_size=1000)
+assert_type(TTLCache(60), TTLCache[Any])
+assert_type(TTLCache(60, max_size=10).get_nowait("key"), Any | None)
 TTLCache(60, 1000)  # type: ignore[call-arg] # the second number has no name
+TTLCache(60, policy="lur")  # type: ignore[arg-type] # not one of the four
 
 
 async def of_nothing() -> int:
