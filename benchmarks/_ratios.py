@@ -10,7 +10,8 @@ import cachetools
 import theine
 
 from benchmarks._traces import CAPACITY, TRACES
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
+from mtaio.types import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +48,10 @@ def w_tinylfu(capacity: int) -> Any:
 
 
 CACHES: dict[str, Make] = {
-    "mtaio s3fifo": ours(EvictionPolicy.S3FIFO),
-    "mtaio lru": ours(EvictionPolicy.LRU),
-    "mtaio lfu": ours(EvictionPolicy.LFU),
-    "mtaio fifo": ours(EvictionPolicy.FIFO),
+    "mtaio s3fifo": ours("s3fifo"),
+    "mtaio lru": ours("lru"),
+    "mtaio lfu": ours("lfu"),
+    "mtaio fifo": ours("fifo"),
     "cachetools LRU": mapping(cachetools.LRUCache),
     "cachetools LFU": mapping(cachetools.LFUCache),
     "cachebox LRU": mapping(cachebox.LRUCache),

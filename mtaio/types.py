@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._run import ApplicationState
     from mtaio.app._usage import Backend
+    from mtaio.cache._policy import EvictionPolicy
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._types import Call, Progress, Rate, Source
     from mtaio.core._via import Via
@@ -36,6 +37,7 @@ __all__ = [
     "CheckStatus",
     "Connection",
     "ErrorPolicy",
+    "EvictionPolicy",
     "Filter",
     "LogSettings",
     "Mode",
@@ -60,6 +62,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._run": ("ApplicationState",),
             "mtaio.app._usage": ("Backend",),
+            "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._types": ("Call", "Progress", "Rate", "Source"),
             "mtaio.core._via": ("Via",),

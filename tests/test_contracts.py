@@ -28,7 +28,7 @@ from anyio import to_thread
 
 from mtaio import exceptions
 from mtaio.app import Application
-from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.cache import TTLCache, cached
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -53,6 +53,7 @@ from mtaio.resources import (
 )
 from mtaio.testing import run, settle
 from mtaio.testing._contract import require_nothing_left
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 from tests.redis.memory import MemoryStore
@@ -294,8 +295,8 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "RateLimiter": lambda: rate_of(RateLimiter(1, slack=0)),
     "KeyedRateLimiter": lambda: rate_of(KeyedRateLimiter(1, slack=0), "key"),
     "TimeoutManager": timeouts,
-    "TTLCache": lambda: cache(EvictionPolicy.S3FIFO, entered=False),
-    "TTLCache, entered": lambda: cache(EvictionPolicy.LRU, entered=True),
+    "TTLCache": lambda: cache("s3fifo", entered=False),
+    "TTLCache, entered": lambda: cache("lru", entered=True),
     "cached": cached_function,
     "EventEmitter": emitter,
     "HealthRegistry": health,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mtaio
-from mtaio.cache import TTLCache
+from mtaio.cache import BoundCached, Cached, TTLCache
 
 PACKAGES = ["cache", "core", "events", "monitoring", "redis", "resilience", "resources"]
 CLASSES = sorted(
@@ -47,15 +47,18 @@ def test_nowait_is_the_synchronous_form_of_a_coroutine(owner: Any, name: str) ->
 
 
 def test_what_a_cache_does_in_memory_has_both_forms() -> None:
-    """Every coroutine of a cache but those that load; ``in`` is the other form of ``contains``."""
-    coroutines = {
-        name
-        for name in dir(TTLCache)
-        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(TTLCache, name))
-    }
-    plain = {name.removesuffix("_nowait") for name in dir(TTLCache) if name.endswith("_nowait")}
-    assert coroutines == plain | WAITING | {"contains"}
-    assert {"clear", "delete", "invalidate_tag"} <= plain
+    """Every coroutine of a cache, and of a cached function, but those that load."""
+    found = set[str]()
+    for owner in (TTLCache, Cached, BoundCached):
+        coroutines = {
+            name
+            for name in dir(owner)
+            if not name.startswith("_") and inspect.iscoroutinefunction(getattr(owner, name))
+        }
+        plain = {name.removesuffix("_nowait") for name in dir(owner) if name.endswith("_nowait")}
+        assert coroutines - plain <= WAITING
+        found |= plain
+    assert {"clear", "contains", "delete", "invalidate", "invalidate_tag"} <= found
 
 
 def test_all_synchronous_forms_are_checked() -> None:

@@ -147,7 +147,6 @@ OTHERS: Final = frozenset(
         "EventKey",
         "EventPriority",
         "EventStream",
-        "EvictionPolicy",
         "ExternalPool",
         "Metric",
         "Outcome",
@@ -214,6 +213,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "clear": lambda it: it.clear(),
         "clear_nowait": lambda it: it.clear_nowait(),
         "contains": lambda it: it.contains("key"),
+        "contains_nowait": lambda it: it.contains_nowait("key"),
         "delete": lambda it: it.delete("key"),
         "delete_many": lambda it: it.delete_many(["key"]),
         "delete_many_nowait": lambda it: it.delete_many_nowait(["key"]),
@@ -238,7 +238,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     Cached: {
         "contains": lambda it: it.contains(1),
+        "contains_nowait": lambda it: it.contains_nowait(1),
         "invalidate": lambda it: it.invalidate(1),
+        "invalidate_nowait": lambda it: it.invalidate_nowait(1),
         "refresh": lambda it: it.refresh(1),
     },
     EventEmitter: {

@@ -28,7 +28,7 @@ class Shop:
 async def main() -> None:
     await rate("USD", to="JPY")
     await rate("USD", to="JPY")  # from the cache
-    rate.invalidate("USD", to="JPY")
+    await rate.invalidate("USD", to="JPY")
     await rate("USD", to="JPY")
     await rate.refresh("USD", to="JPY")  # asks again; the old result serves until then
 

@@ -29,13 +29,13 @@ async def find(item: str, shop: str = "north") -> str | None:
 
 async def main() -> None:
     await login("ann")
-    print("kept:", login.contains("ann"))
+    print("kept:", login.contains_nowait("ann"))
 
     await find("salt")
     await find("salt")  # None is not kept: it looks again
     await find("tea")
     await find(shop="north", item="tea")  # means the same: no second look
-    print("kept:", find.contains("salt"), find.contains("tea", "north"))
+    print("kept:", find.contains_nowait("salt"), find.contains_nowait("tea", "north"))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from others; every cache can be made at module level, used by one event loop aft
 either backend, and by any thread.
 
 Everything that works on memory alone has a sync twin: ``await cache.get(key)`` is
-``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, factory)`` and
-``await cache.refresh(key, factory)``, or ``await cache.get_or_set_many(keys, loader)`` for several
+``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, loader)`` and
+``await cache.refresh(key, loader)``, or ``await cache.get_or_set_many(keys, loader)`` for several
 keys at once; `cached` puts a cache around an async function.
 """
 
@@ -20,15 +20,11 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio.cache._cached import BoundCached, Cached, cached
     from mtaio.cache._listeners import RemovalCause
-    from mtaio.cache._policies import EvictionPolicy
-    from mtaio.cache._statistics import CacheStatistics
     from mtaio.cache._ttl import TTLCache
 
 __all__ = [
     "BoundCached",
-    "CacheStatistics",
     "Cached",
-    "EvictionPolicy",
     "RemovalCause",
     "TTLCache",
     "cached",
@@ -40,8 +36,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
             "mtaio.cache._listeners": ("RemovalCause",),
-            "mtaio.cache._policies": ("EvictionPolicy",),
-            "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.cache._ttl": ("TTLCache",),
         },
     )

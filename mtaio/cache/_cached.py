@@ -25,9 +25,11 @@ from typing import (
     Literal,
     ParamSpec,
     Protocol,
+    Self,
     TypeAlias,
     TypeVar,
     cast,
+    final,
     overload,
 )
 
@@ -39,8 +41,6 @@ from mtaio.cache._policy import HOT
 from mtaio.cache._ttl import TTLCache
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from mtaio.cache._config import Lifetime
     from mtaio.cache._store import Store
 
@@ -88,13 +88,13 @@ def cached(
     Decorate an async function or method so that its results are cached, each made once.
 
     Used as ``@cached`` or ``@cached(ttl=60)``. The decorated function is called as before, and has
-    ``cache``, ``contains(*args)``, ``invalidate(*args)`` and ``await refresh(*args)``. The key is
-    the arguments, by position and by name as they were given (see ``bind``); they have to be
-    hashable, and 1, 1.0 and True are one key. The key of a method is the identity of its object and
-    the other arguments. The object is not kept alive, and the results of one that died are
-    forgotten when the method is next called. Above ``@classmethod`` the class is that object; below
-    it, ``invalidate`` and ``refresh`` have to be given the class from Python 3.13 on, and must not
-    be before.
+    ``cache``, ``await contains(*args)``, ``await invalidate(*args)``, the synchronous forms of
+    these two, whose names end in ``_nowait``, and ``await refresh(*args)``. The key is the
+    arguments, by position and by name as they were given (see ``bind``); they have to be hashable,
+    and 1, 1.0 and True are one key. The key of a method is the identity of its object and the other
+    arguments. The object is not kept alive, and the results of one that died are forgotten when the
+    method is next called. Above ``@classmethod`` the class is that object; below it, ``invalidate``
+    and ``refresh`` have to be given the class from Python 3.13 on, and must not be before.
 
     Args:
         fn: The function, when used without parentheses.
@@ -132,7 +132,7 @@ def cached(
 
         async def main() -> None:
             print(await price("tea"), await price("tea"))
-            price.invalidate("tea")
+            await price.invalidate("tea")
             print(await price("tea"))
 
 
@@ -265,12 +265,13 @@ class _Call(Generic[R]):
         return self.cache.delete_nowait(self.key_to_find(args, kwargs))
 
 
-class _Annotations:
+class _Annotations(dict[str, Any]):
     """
     What a function's attribute ``__annotations__`` is, for an object that stands for it.
 
     Before Python 3.14 `update_wrapper` sets it, and this is not asked. Later it sets
-    ``__annotate__`` alone: annotations may name what does not exist yet.
+    ``__annotate__`` alone: annotations may name what does not exist yet. The class itself has none:
+    this is empty, for `typing.get_type_hints`, which takes it out of the ``__dict__`` of the class.
     """
 
     def __get__(self, function: Any, owner: type | None = None) -> dict[str, Any]:
@@ -331,6 +332,7 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
     return update_wrapper(answer, call.fn)
 
 
+@final
 class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
     """
     An async function whose results are cached; what `cached` returns.
@@ -381,26 +383,42 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
     else:
         __annotations__ = _Annotations()
 
-    def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
         Return whether the result of a call with these arguments is in the cache.
 
         It does not count as a read, and the result may be gone the next moment: to use it, call the
-        function. Not a checkpoint.
+        function.
 
         Raises:
             TypeError: The function cannot be called with them.
         """
         return self._call.holds(args, kwargs)
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """
+        Return whether the result of a call with these arguments is in the cache.
+
+        Not a checkpoint. It is `contains_nowait`.
+        """
+        return self._call.holds(args, kwargs)
+
+    def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
         Forget the result of a call with these arguments, and return whether there was one.
 
-        A call in progress still answers its callers, but its result is not kept. Not a checkpoint.
+        A call in progress still answers its callers, but its result is not kept.
 
         Raises:
             TypeError: The function cannot be called with them.
+        """
+        return self._call.forget(args, kwargs)
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """
+        Forget the result of a call with these arguments, and return whether there was one.
+
+        Not a checkpoint. It is `invalidate_nowait`.
         """
         return self._call.forget(args, kwargs)
 
@@ -451,6 +469,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             raise TypeError(msg) from error
 
 
+@final
 class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
     """
     A cached method of one object.
@@ -510,12 +529,20 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
             """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
             return self
 
-    def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether the result of a call is in the cache, as `Cached.contains` does."""
+    def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of a call is in the cache; see `Cached.contains_nowait`."""
         return self._call.holds((self.args[1], *args), kwargs)
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call with these arguments, as `Cached.invalidate` does."""
+    async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of a call is in the cache. Not a checkpoint."""
+        return self._call.holds((self.args[1], *args), kwargs)
+
+    def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call; see `Cached.invalidate_nowait`."""
+        return self._call.forget((self.args[1], *args), kwargs)
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call, and return whether there was one. Not a checkpoint."""
         return self._call.forget((self.args[1], *args), kwargs)
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -16,19 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._policies import POLICIES, EvictionPolicy
+from mtaio.cache._policy import POLICIES, EvictionPolicy, Policy, new_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-
-    from mtaio.cache._policy import Policy
 
 __all__ = [
     "NO_TAGS",
     "Config",
     "Lifetime",
     "check_awaitable",
-    "check_factory",
     "check_hashable",
     "check_loaded",
     "check_loader",
@@ -53,7 +50,7 @@ class Config:
         "jitter",
         "max_size",
         "name",
-        "policy_name",
+        "policy",
         "refresh_ahead",
         "stale_if_error",
         "stale_while_revalidate",
@@ -78,7 +75,7 @@ class Config:
         seconds = "Pass seconds >= 0, or math.inf for values that never expire."
         self.default_ttl: float = checks.at_least("default_ttl", default_ttl, 0, way_out=seconds)
         self.max_size: float = math.inf if max_size is None else _size(max_size, weigher)
-        self.policy_name: EvictionPolicy = _policy(policy)
+        self.policy: EvictionPolicy = _policy(policy)
         if weigher is not None:
             way_out = "Pass a function of (key, value) that returns a number >= 0."
             checks.callable_("weigher", weigher, way_out=way_out)
@@ -114,8 +111,7 @@ class Config:
 
     def new_policy(self) -> Policy:
         """Return a new policy; without a limit any will do, and the cheapest does."""
-        name = EvictionPolicy.FIFO if self.max_size == math.inf else self.policy_name
-        return POLICIES[name]()
+        return new_policy("fifo" if self.max_size == math.inf else self.policy)
 
 
 _FRACTION = "Pass a fraction of the time to live: 0 for none, 0.1 for up to a tenth less."
@@ -130,12 +126,11 @@ def _size(value: object, weigher: object) -> float:
 
 
 def _policy(value: object) -> EvictionPolicy:
-    try:
-        return EvictionPolicy(value)  # type: ignore[arg-type] # any object may be looked up
-    except ValueError:
-        known = ", ".join(repr(str(each)) for each in EvictionPolicy)
-        msg = f"policy={value!r} is unknown. Pass one of {known}."
-        raise ValueError(msg) from None
+    for known in POLICIES:
+        if value == known:
+            return known
+    msg = f"policy={value!r} is unknown. Pass one of {', '.join(map(repr, POLICIES))}."
+    raise ValueError(msg)
 
 
 def _seconds(name: str, value: object) -> float:
@@ -162,8 +157,8 @@ def _ahead(value: object) -> float:
 # Arguments of operations.
 
 TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
-LOADER: Final = "Pass an async function that takes a list of keys and returns a dict of values."
-FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+ONE: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+MANY: Final = "Pass an async function that takes a list of keys and returns a dict of values."
 
 
 def check_ttl(ttl: object) -> float:
@@ -258,28 +253,18 @@ def check_tags(tags: object) -> frozenset[Hashable]:
         raise TypeError(msg) from error
 
 
-def check_factory(factory: object) -> None:
-    """Raise ``TypeError`` unless a factory can be called; a coroutine in its place is closed."""
-    if not callable(factory):
-        close_unstarted(factory)
-        checks.callable_("factory", factory, way_out=FACTORY)
-
-
-def check_loader(loader: object) -> None:
-    """Raise ``TypeError`` unless a loader of several keys can be called."""
+def check_loader(loader: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless a loader can be called; a coroutine in its place is closed."""
     if not callable(loader):
         close_unstarted(loader)
-        checks.callable_("loader", loader, way_out=LOADER)
+        checks.callable_("loader", loader, way_out=MANY if several else ONE)
 
 
-def check_awaitable(factory: object, call: object, *, several: bool = False) -> None:
-    """Raise ``TypeError`` unless what a factory, or a loader of several, returned is awaitable."""
+def check_awaitable(loader: object, call: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless what a loader returned is awaitable."""
     if not inspect.isawaitable(call):
-        returned = f"returned {call!r}, which cannot be awaited."
-        if several:
-            msg = f"loader={factory!r} {returned} {LOADER}"
-            raise TypeError(msg)
-        msg = f"factory={factory!r} {returned} {FACTORY}"
+        way_out = MANY if several else ONE
+        msg = f"loader={loader!r} returned {call!r}, which cannot be awaited. {way_out}"
         raise TypeError(msg)
 
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_KEYWORDS", "Fetcher"]
 
 NO_KEYWORDS: Final[dict[str, Any]] = {}
-"""The keyword arguments of a factory that takes none."""
+"""The keyword arguments of a loader that takes none."""
 
 # Bound here: Python looks up a method of an imported name again for each call.
 _current_load: Final = LOADING.get
@@ -112,7 +112,7 @@ class Fetcher:
     def fetch(  # noqa: PLR0917 - each miss calls it, and keywords take longer
         self,
         key: Hashable,
-        factory: Callable[..., Awaitable[Any]],
+        loader: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         ttl: Lifetime,
@@ -153,7 +153,7 @@ class Fetcher:
         load.siblings = ()
         guarded = loads.guarded
         if guarded and self._refuses(loop):
-            return self._answer(None, UNSET, load, factory, args, kwargs, dependent, refresh)
+            return self._answer(None, UNSET, load, loader, args, kwargs, dependent, refresh)
         acquire, release, tells = lock.acquire, lock.release, store.tells
         acquire()
         if lock.changing:
@@ -176,17 +176,17 @@ class Fetcher:
             lock.changing = False
             release()
         if joined is not load or load.in_block:
-            return self._answer(joined, found, load, factory, args, kwargs, dependent, refresh)
+            return self._answer(joined, found, load, loader, args, kwargs, dependent, refresh)
         if self._sparing and not refresh:
-            return self._run_sparing(load, factory, args, kwargs, dependent)
-        return self._runner.run_here(load, factory, args, kwargs, dependent)
+            return self._run_sparing(load, loader, args, kwargs, dependent)
+        return self._runner.run_here(load, loader, args, kwargs, dependent)
 
     async def _answer(  # noqa: PLR0917 - what `fetch` knows
         self,
         joined: Load | None,
         found: Any,
         load: Load,
-        factory: Callable[..., Awaitable[Any]],
+        loader: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         dependent: Dependent | None,
@@ -209,7 +209,7 @@ class Fetcher:
             found: The value or `Failure` to answer with, UNSET if there is none. If both are
                 missing, nothing has been decided yet.
             load: The request of this call.
-            factory: Makes the value.
+            loader: Makes the value.
             args: Its arguments.
             kwargs: Its arguments by name.
             dependent: This task, if it is part of another load.
@@ -225,11 +225,11 @@ class Fetcher:
                 if joined is load and not load.in_block:
                     spare = self._sparing and not refresh
                     run = self._run_sparing if spare else self._run_here
-                    running = run(load, factory, args, kwargs, dependent)
+                    running = run(load, loader, args, kwargs, dependent)
                     del joined, load, dependent  # an error's traceback will have this frame
                     return await running
             if joined is load:
-                self._runner.start(load, factory, args, kwargs)
+                self._runner.start(load, loader, args, kwargs)
             if found is UNSET and joined is not None:
                 await self._wait(joined, dependent)
                 if joined.state is ABORTED or joined.state is ABSENT:
@@ -250,14 +250,14 @@ class Fetcher:
     async def _run_sparing(
         self,
         load: Load,
-        factory: Callable[..., Awaitable[Any]],
+        loader: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         dependent: Dependent | None,
     ) -> Any:
         """Run a load in this task; if it fails, return the old value where that is still held."""
         try:
-            return await self._run_here(load, factory, args, kwargs, dependent)
+            return await self._run_here(load, loader, args, kwargs, dependent)
         except Exception:
             value = self._spared(load) if load.state is FAILED else UNSET
             del load, dependent  # the error's traceback has this frame
@@ -352,7 +352,7 @@ class Fetcher:
     def fetch_many(
         self,
         keys: list[Any],
-        factory: Callable[[list[Any]], Awaitable[Any]],
+        loader: Callable[[list[Any]], Awaitable[Any]],
         ttl: Lifetime,
         tags: frozenset[Hashable],
     ) -> Coroutine[Any, Any, dict[Any, Any]]:
@@ -364,12 +364,12 @@ class Fetcher:
         loop = look()
         within = _current_load() is not None
         dependent = dependent_in(loop, self._owner, keys) if within else None
-        return self._answer_many(keys, factory, ttl, tags, loop, dependent)
+        return self._answer_many(keys, loader, ttl, tags, loop, dependent)
 
     async def _answer_many(  # noqa: PLR0917 - what `fetch_many` knows
         self,
         keys: list[Any],
-        factory: Callable[[list[Any]], Awaitable[Any]],
+        loader: Callable[[list[Any]], Awaitable[Any]],
         ttl: Lifetime,
         tags: frozenset[Hashable],
         loop: object,
@@ -383,7 +383,7 @@ class Fetcher:
             if self._loads.guarded and self._refuses(loop):
                 await checkpoint_if_cancelled()  # as in `_answer`
             started, awaited = self._decide_many(wanted, loop, ttl, tags, found, again=again)
-            await self._run_and_wait(started, awaited, factory, loop, dependent)
+            await self._run_and_wait(started, awaited, loader, loop, dependent)
             wanted, again = [], True
             for key, load in awaited.items():
                 if load.state is ABORTED:  # as in `_answer`
@@ -451,7 +451,7 @@ class Fetcher:
         self,
         started: list[Load],
         awaited: dict[Any, Load],
-        factory: Callable[[list[Any]], Awaitable[Any]],
+        loader: Callable[[list[Any]], Awaitable[Any]],
         loop: object,
         dependent: Dependent | None,
     ) -> None:
@@ -469,9 +469,9 @@ class Fetcher:
                 arguments = ([load.key for load in started],)
                 if here:
                     with suppress(Exception):  # it is in the loads, for those who wait
-                        await self._run_here(started[0], factory, arguments, NO_KEYWORDS, dependent)
+                        await self._run_here(started[0], loader, arguments, NO_KEYWORDS, dependent)
                 else:
-                    self._runner.start(started[0], factory, arguments, NO_KEYWORDS)
+                    self._runner.start(started[0], loader, arguments, NO_KEYWORDS)
             suspended = here
             for load in joined:
                 while load.state is RUNNING:  # it is woken at the end of each

@@ -82,10 +82,10 @@ class Load:
         "call",
         "coroutine",
         "dependents",
-        "factory",
         "in_block",
         "kept",
         "key",
+        "loader",
         "loop",
         "other",
         "owner",
@@ -110,7 +110,7 @@ class Load:
     """The event loop; None once the load is counted as ended."""
     state: State
     call: Awaitable[Any] | None
-    """What the factory returned, while the load is in progress."""
+    """What the loader returned, while the load is in progress."""
     waiting: dict[Waiter, None] | None
     """The tasks to wake at its end; there as soon as one waits."""
     other: Load | None
@@ -140,7 +140,7 @@ class Load:
     """
 
     # In a block alone.
-    factory: Callable[..., Awaitable[Any]]
+    loader: Callable[..., Awaitable[Any]]
     scope: anyio.CancelScope
     """What cancels it."""
     coroutine: Coroutine[Any, Any, None]

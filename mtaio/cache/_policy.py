@@ -1,19 +1,25 @@
 """
-The interface of eviction policies, and the two simplest.
+The eviction policies: their names, their interface, and the two simplest.
 
 Promise: each operation takes constant time, evicting included; one that raises, because a key
 cannot be hashed, has changed nothing. A policy knows nothing of time, threads or event loops.
-To add one: write it in a module of its own, name it in `mtaio.cache._policies`, and give it a plain
-model in ``tests/cache/models.py``. The tests of all policies then test it.
+To add one: write it in a module of its own, name it here, and give it a plain model in
+``tests/cache/models.py``. The tests of all policies then test it.
+Which to choose, and the hit ratios behind the default: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Literal, Protocol, TypeAlias, get_args
 
 from mtaio.cache._entry import Entry, ring
 
-__all__ = ["FIFO", "HOT", "LRU", "Policy", "append"]
+__all__ = ["FIFO", "HOT", "LRU", "POLICIES", "EvictionPolicy", "Policy", "append", "new_policy"]
+
+EvictionPolicy: TypeAlias = Literal["s3fifo", "lru", "lfu", "fifo"]
+"""Which entry a full cache gives up; see `TTLCache`."""
+
+POLICIES: Final[tuple[EvictionPolicy, ...]] = get_args(EvictionPolicy)
 
 HOT: Final = 3
 """The highest score: a hit does not raise it any more."""
@@ -120,3 +126,16 @@ class LRU(FIFO):
         prev.next = following
         following.prev = prev
         append(self._ring, entry)
+
+
+def new_policy(name: EvictionPolicy) -> Policy:
+    """Return a new policy; the module of one that has its own is imported for the first."""
+    if name == "s3fifo":
+        from mtaio.cache._s3fifo import S3FIFO  # noqa: PLC0415 - see above
+
+        return S3FIFO()
+    if name == "lfu":
+        from mtaio.cache._lfu import LFU  # noqa: PLC0415 - as above
+
+        return LFU()
+    return LRU() if name == "lru" else FIFO()

@@ -1,9 +1,9 @@
 """
 Running one load, in the task of its caller or in one of the cache's block.
 
-Promise: a factory is called once for each load, and how that ends is noted once, whatever happens;
+Promise: a loader is called once for each load, and how that ends is noted once, whatever happens;
 a cancellation is never shared with those who wait. One load in 64 is a checkpoint, even if its
-factory never suspends.
+loader never suspends.
 Cost: in the task of its caller one coroutine; in the block a task.
 Why there are two ways to run a load, and what each costs: docs/en/design/caching.md.
 """
@@ -58,7 +58,7 @@ class Runner:
     async def run_here(
         self,
         load: Load,
-        factory: Callable[..., Awaitable[Any]],
+        loader: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         dependent: Dependent | None,
@@ -77,14 +77,14 @@ class Runner:
             else:
                 self._left = FAST_CALLS - 1
                 await checkpoint()
-            call = factory(*args, **kwargs) if kwargs else factory(*args)  # ** makes a dict
+            call = loader(*args, **kwargs) if kwargs else loader(*args)  # ** makes a dict
             if type(call) is not _COROUTINE:
-                check_awaitable(factory, call, several=bool(load.siblings))
+                check_awaitable(loader, call, several=bool(load.siblings))
             load.call = call
             try:
                 value = await call
             except BaseException as error:
-                raise_failure(error, factory)
+                raise_failure(error, loader)
                 raise
             if load.siblings:
                 self._loads.succeed_many(load, value)
@@ -107,24 +107,24 @@ class Runner:
     def start(
         self,
         load: Load,
-        factory: Callable[..., Awaitable[Any]],
+        loader: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         """
         Start the task of a load in the block.
 
-        The factory is called here and now: it may be a lambda whose variables have other values
+        The loader is called here and now: it may be a lambda whose variables have other values
         when that task runs, and by then nobody may be in the call that gave it.
         """
         block = self._loads.block
         assert block is not None  # noqa: S101 - for the type checkers: it is to run there
         token = _enter_load(load)
         try:
-            load.factory = factory
-            load.call = factory(*args, **kwargs)
+            load.loader = loader
+            load.call = loader(*args, **kwargs)
             if type(load.call) is not _COROUTINE:
-                check_awaitable(factory, load.call, several=bool(load.siblings))
+                check_awaitable(loader, load.call, several=bool(load.siblings))
         except BaseException as error:
             if not isinstance(error, Exception):
                 self._loads.cancel(load, ABORTED)
@@ -156,7 +156,7 @@ class Runner:
                         self._loads.abandon(load)
                         raise
                     except BaseException as error:
-                        raise_failure(error, load.factory, own_task=True)
+                        raise_failure(error, load.loader, own_task=True)
                         raise
                     if load.siblings:
                         self._loads.succeed_many(load, value)

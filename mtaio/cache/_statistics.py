@@ -7,12 +7,14 @@ Promise: taking one changes nothing, is not a checkpoint, and may be done by any
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import final
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 __all__ = ["CacheStatistics"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStatistics:
     """A snapshot of a `TTLCache`."""

@@ -10,8 +10,11 @@ The reasons for the policies, the expiry and the loads: docs/en/design/caching.m
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, cast, final, overload
 
+import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.sentinel import UNSET, Unset
@@ -20,7 +23,6 @@ from mtaio.cache._background import Background
 from mtaio.cache._config import (
     NO_TAGS,
     Config,
-    check_factory,
     check_hashable,
     check_loader,
     check_many,
@@ -30,30 +32,30 @@ from mtaio.cache._config import (
     unhashable,
 )
 from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
-from mtaio.cache._listeners import AsyncNotifier, notifier_of
+from mtaio.cache._listeners import AsyncNotifier, RemovalCause, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
-from mtaio.cache._policies import EvictionPolicy
-from mtaio.cache._policy import HOT
+from mtaio.cache._policy import HOT, EvictionPolicy
 from mtaio.cache._store import Store, unlink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
-    from types import TracebackType
-    from typing import NoReturn, Self
+    import typing_extensions
 
+    import mtaio.statistics
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
-    from mtaio.cache._listeners import RemovalCause
-    from mtaio.cache._statistics import CacheStatistics
+
+    T = typing_extensions.TypeVar("T", default=Any)
+else:  # typing's has no default before Python 3.13, and the other takes milliseconds to import
+    T = TypeVar("T")
 
 __all__ = ["TTLCache"]
 
-T = TypeVar("T")
 D = TypeVar("D")
-K = TypeVar("K", bound="Hashable")
+K = TypeVar("K", bound=Hashable)
 
 
+@final
 class TTLCache(Generic[T]):
     """
     Keeps values for some time, and loads each once for all callers that ask for it.
@@ -78,7 +80,10 @@ class TTLCache(Generic[T]):
             for values that never expire, 0 to keep none.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
-        policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.
+        policy: Which entry is evicted to make room. With "s3fifo", one that is new or has not been
+            used again; near the best for most traffic. "lru": the one that has not been used for
+            longest, good where recent keys are asked for again. "lfu": the one that was used the
+            fewest times, good where some keys are always popular. "fifo": the oldest.
         weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
         idle_ttl: Seconds after which a value that is not read expires early; None for no such
             limit.
@@ -158,7 +163,7 @@ class TTLCache(Generic[T]):
         default_ttl: float = 300.0,
         *,
         max_size: float | None = None,
-        policy: EvictionPolicy | str = EvictionPolicy.S3FIFO,
+        policy: EvictionPolicy = "s3fifo",
         weigher: Callable[[Any, T], float] | None = None,
         idle_ttl: float | None = None,
         jitter: float = 0.0,
@@ -224,7 +229,7 @@ class TTLCache(Generic[T]):
     @property
     def policy(self) -> EvictionPolicy:
         """Which entry is evicted to make room."""
-        return self._config.policy_name
+        return self._config.policy
 
     # Entering.
 
@@ -373,18 +378,31 @@ class TTLCache(Generic[T]):
         """
         return self.get_many_nowait(keys)
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Return whether ``key`` has a live value; this does not count as a read."""
+    def contains_nowait(self, key: Hashable) -> bool:
+        """
+        Return whether ``key`` has a live value, one that has not expired.
+
+        It does not count as a read. ``key in cache`` is the same.
+
+        Args:
+            key: Which key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
         check_hashable(key)
         return self._store.find(key, self._look()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
-        Return whether ``key`` has a live value, one that has not expired.
+        Return whether ``key`` has a live value.
 
-        Not a checkpoint. It is ``key in cache``, and does not count as a read.
+        Not a checkpoint. It is `contains_nowait`.
         """
-        return key in self
+        return self.contains_nowait(key)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return self.contains_nowait(key)
 
     def __len__(self) -> int:
         """Return how many entries are held, including expired ones that are still there."""
@@ -747,7 +765,7 @@ class TTLCache(Generic[T]):
     async def get_or_set(
         self,
         key: Hashable,
-        factory: Callable[[], Awaitable[T]],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: float | Callable[[T], float] | Unset = UNSET,
         keep: Callable[[T], bool] | None = None,
@@ -756,7 +774,7 @@ class TTLCache(Generic[T]):
         """
         Return the value of ``key``; if there is none, load it, once for all callers.
 
-        Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
+        Not a checkpoint if there is a value. A load suspends as its loader does, and one in 64 is
         a checkpoint in any case. While a load of the key is in progress in this event loop, other
         callers wait for it. In an entered cache the load runs in the cache's task group: any caller
         may be cancelled, and the load is cancelled when the last of them has left. Otherwise the
@@ -764,7 +782,7 @@ class TTLCache(Generic[T]):
 
         Args:
             key: Any object that can be hashed.
-            factory: Called without arguments; what it returns is awaited.
+            loader: Called without arguments; what it returns is awaited.
             ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
                 is called with the value that was loaded, and returns them.
             keep: Called with the value that was loaded; returns whether to keep it. One that is
@@ -773,13 +791,13 @@ class TTLCache(Generic[T]):
             tags: Names under which `invalidate_tag` finds the value.
 
         Raises:
-            Exception: What ``factory`` raised, to each caller that waited for that load, unless
+            Exception: What ``loader`` raised, to each caller that waited for that load, unless
                 there is an old value and the cache has ``stale_if_error``. It is not kept, unless
                 the cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
-            RuntimeError: The factory asked for its own load, directly or through other loads; or
+            RuntimeError: The loader asked for its own load, directly or through other loads; or
                 the cache has to be entered, for its options or its async listener.
-            TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
+            TypeError, ValueError: As `set_nowait`; or ``loader`` is not an async function.
         """
         try:
             entry = self._lookup(key)
@@ -792,13 +810,13 @@ class TTLCache(Generic[T]):
             store.hits += 1.0
             value: T = entry.value  # after fresh: see Entry
             return value
-        if not callable(factory):
-            check_factory(factory)
+        if not callable(loader):
+            check_loader(loader)
         lasts: Lifetime = self._default_ttl
         if ttl is not UNSET or keep is not None:
             lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._fetcher.fetch(key, factory, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
+        loaded: T = await self._fetcher.fetch(key, loader, (), NO_KEYWORDS, lasts, names, False)  # noqa: FBT003 - in less time
         return loaded
 
     async def get_or_set_many(
@@ -825,7 +843,7 @@ class TTLCache(Generic[T]):
             loader: Called with the list of keys to load; what it returns is awaited, and is a
                 mapping of keys to values. A key that it leaves out has no value: it is not in the
                 result, nothing is kept for it, and an old value is removed. A `get_or_set` that
-                waited for that key calls its own factory. Keys that were not asked for are
+                waited for that key calls its own loader. Keys that were not asked for are
                 ignored.
             ttl: As for `get_or_set`, for each value.
             keep: As for `get_or_set`, for each value.
@@ -842,7 +860,7 @@ class TTLCache(Generic[T]):
                 return a mapping.
         """
         check_many(keys)
-        check_loader(loader)
+        check_loader(loader, several=True)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
         asked: dict[K, None] = {}
@@ -867,7 +885,7 @@ class TTLCache(Generic[T]):
     async def refresh(
         self,
         key: Hashable,
-        factory: Callable[[], Awaitable[T]],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: float | Callable[[T], float] | Unset = UNSET,
         keep: Callable[[T], bool] | None = None,
@@ -882,7 +900,7 @@ class TTLCache(Generic[T]):
 
         Args:
             key: As for `get_or_set`.
-            factory: As for `get_or_set`.
+            loader: As for `get_or_set`.
             ttl: As for `get_or_set`.
             keep: As for `get_or_set`.
             tags: As for `get_or_set`.
@@ -890,14 +908,14 @@ class TTLCache(Generic[T]):
         Raises:
             BaseException: As `get_or_set`.
         """
-        check_factory(factory)
+        check_loader(loader)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
         fetch = self._fetcher.fetch
-        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
+        loaded: T = await fetch(key, loader, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
-    def statistics(self) -> CacheStatistics:
+    def statistics(self) -> mtaio.statistics.CacheStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
 

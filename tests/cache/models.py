@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mtaio.cache import EvictionPolicy
+from mtaio.types import EvictionPolicy
 
 
 class ModelPolicy(Protocol):
@@ -157,8 +157,8 @@ class PlainS3FIFO:
 
 
 PLAIN: dict[EvictionPolicy, type[ModelPolicy]] = {
-    EvictionPolicy.FIFO: PlainFIFO,
-    EvictionPolicy.LRU: PlainLRU,
-    EvictionPolicy.LFU: PlainLFU,
-    EvictionPolicy.S3FIFO: PlainS3FIFO,
+    "fifo": PlainFIFO,
+    "lru": PlainLRU,
+    "lfu": PlainLFU,
+    "s3fifo": PlainS3FIFO,
 }

@@ -10,8 +10,10 @@ import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent, run, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ STEPS = st.lists(
             "idle": st.sampled_from([math.inf, 1.5]),
         }
     ),
-    policy=st.sampled_from(EvictionPolicy),
+    policy=st.sampled_from(POLICIES),
 )
 def test_loads_do_what_the_model_does(
     backend: str,

@@ -17,8 +17,9 @@ import anyio
 import pytest
 
 from mtaio._internal import deadlines
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
 from mtaio.cache._load import Load
+from mtaio.cache._policy import POLICIES
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -28,6 +29,7 @@ from mtaio.testing import (
     run,
     settle,
 )
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
@@ -516,7 +518,7 @@ async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> 
     assert ("key" in cache) == (not entered)
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_each_call_is_one_read(policy: EvictionPolicy) -> None:
     """Who waited in vain and then finds a value that was set meanwhile has missed, and no more."""
     cache: TTLCache[str] = TTLCache(10, max_size=10, policy=policy)
@@ -603,9 +605,9 @@ async def test_recursion_in_a_child_task() -> None:
         return await other.get_or_set("other", child)
 
     async with TTLCache[str](10) as cache:
-        for factory in (child, through):
+        for loader in (child, through):
             with pytest.raises(ExceptionGroup) as caught:
-                await cache.get_or_set("key", factory)
+                await cache.get_or_set("key", loader)
             assert isinstance(caught.value.exceptions[0], RuntimeError)
             assert "key" not in cache
             assert "other" not in other
@@ -614,7 +616,7 @@ async def test_recursion_in_a_child_task() -> None:
 
 @in_both
 async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[str]) -> None:
-    """It waits for that load, and loads other keys, as any caller; also if the factory is plain."""
+    """It waits for that load, and loads other keys, as any caller; also if the loader is plain."""
     answers: list[str] = []
 
     async def ask(key: str) -> None:
@@ -622,7 +624,7 @@ async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[s
 
     async with anyio.create_task_group() as group:
 
-        def factory() -> Awaitable[str]:
+        def loader() -> Awaitable[str]:
             group.start_soon(ask, "key")
             return load()
 
@@ -632,7 +634,7 @@ async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[s
             await anyio.sleep(1)
             return "value"
 
-        assert await cache.get_or_set("key", factory) == "value"
+        assert await cache.get_or_set("key", loader) == "value"
     assert sorted(answers) == ["value", "value", "value 1"]
     assert cache.statistics().loads == 2
 
@@ -887,7 +889,7 @@ async def test_the_64th_load_is_a_checkpoint() -> None:
 
 @in_both
 async def test_unusual_factories(cache: TTLCache[str]) -> None:
-    """A factory may be a callable object or return any awaitable; nothing else is taken."""
+    """A loader may be a callable object or return any awaitable; nothing else is taken."""
 
     class Ready:
         def __await__(self) -> Any:
@@ -895,9 +897,9 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
             return "ready"
 
     assert await cache.get_or_set("one", Ready) == "ready"
-    with pytest.raises(TypeError, match=r"^factory=<class 'int'> returned 0, which cannot be aw"):
+    with pytest.raises(TypeError, match=r"^loader=<class 'int'> returned 0, which cannot be aw"):
         await cache.get_or_set("two", int)  # type: ignore[arg-type] # the point
-    with pytest.raises(TypeError, match=r"^factory=3 is an int, which is not callable\. Pass an"):
+    with pytest.raises(TypeError, match=r"^loader=3 is an int, which is not callable\. Pass an"):
         await cache.get_or_set("two", 3)  # type: ignore[arg-type] # the point
     assert await cache.get_or_set("two", Loader()) == "value 1"
     with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
@@ -912,10 +914,10 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
 
 @in_both
 async def test_a_factory_that_was_called(cache: TTLCache[str]) -> None:
-    """A coroutine in the place of a factory is refused, and closed; Python does not warn."""
+    """A coroutine in the place of a loader is refused, and closed; Python does not warn."""
     for load in (cache.get_or_set, cache.refresh):
         call: Any = Loader()()
-        with pytest.raises(TypeError, match=r"^factory=<corou.* is a coroutine, which is not call"):
+        with pytest.raises(TypeError, match=r"^loader=<corou.* is a coroutine, which is not call"):
             await load("key", call)
         assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
     assert await cache.get_or_set("key", Loader()) == "value 1"
@@ -1067,7 +1069,7 @@ async def test_errors_kept_count_towards_the_limit() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
 async def test_thousand_loads_never_exceed_the_bound(
     sim: Simulation,
     policy: EvictionPolicy,

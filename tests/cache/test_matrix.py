@@ -17,6 +17,7 @@ import pytest
 
 from mtaio.cache import TTLCache
 from mtaio.testing import assert_quiescent, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.loads import BOTH, Callers, Loader
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def told(callers: Callers, number: int) -> str:
 @pytest.mark.parametrize("event", ENTERED, ids=lambda event: event.__name__)
 async def test_matrix(
     event: Callable[[Stage], Awaitable[None]],
-    policy: str,
+    policy: EvictionPolicy,
     entered: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As many loads as the table says, and to each caller what it says, at that moment."""

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.cache import EvictionPolicy
 from mtaio.cache._entry import Entry, entry_of
 from mtaio.cache._lfu import LFU
-from mtaio.cache._policies import POLICIES
-from mtaio.cache._policy import HOT, Policy
+from mtaio.cache._policy import HOT, POLICIES, Policy, new_policy
 from mtaio.cache._s3fifo import S3FIFO
+from mtaio.types import EvictionPolicy
 from tests.cache.models import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-NAMES = [*EvictionPolicy]
 
 
 def entry(key: object, policy: Policy) -> Entry:
@@ -39,28 +36,28 @@ def emptied(policy: Policy, number: int) -> list[object]:
     return [policy.evict().key for _ in range(number)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_every_entry_is_evicted_once(name: EvictionPolicy) -> None:
     """What was inserted and not removed comes out, each once."""
-    policy = POLICIES[name]()
+    policy = new_policy(name)
     entries = filled(policy, range(50))
     for key in (0, 7, 49):
         policy.remove(entries[key])
     assert set(emptied(policy, 47)) == set(range(50)) - {0, 7, 49}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_unused_entries_leave_in_their_order(name: EvictionPolicy) -> None:
     """Without any use, every policy is first in, first out."""
-    policy = POLICIES[name]()
+    policy = new_policy(name)
     filled(policy, range(20))
     assert emptied(policy, 20) == list(range(20))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_replace_is_evict_and_insert(name: EvictionPolicy) -> None:
     """Replacing gives up what evicting would have, and takes in the new entry."""
-    one, other = POLICIES[name](), POLICIES[name]()
+    one, other = new_policy(name), new_policy(name)
     for policy in (one, other):
         entries = filled(policy, range(10))
         for key in (0, 0, 1, 1, 5):
@@ -73,13 +70,13 @@ def test_replace_is_evict_and_insert(name: EvictionPolicy) -> None:
     assert emptied(one, 10) == emptied(other, 10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICIES)
 def test_equals_the_plain_model(name: EvictionPolicy) -> None:
     """Over long random histories of every size, it does what the plain model does."""
     for seed in range(60):
         chance = random.Random(seed)  # noqa: S311 - reproducible
         size = chance.choice([1, 2, 3, 10, 40])
-        policy, model = POLICIES[name](), PLAIN[name]()
+        policy, model = new_policy(name), PLAIN[name]()
         entries: dict[object, Entry] = {}
         for _ in range(600):
             key = chance.randrange(size * 3)

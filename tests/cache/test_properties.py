@@ -22,7 +22,9 @@ from hypothesis.stateful import (
 )
 
 from mtaio._internal import clock
-from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache
+from mtaio.cache import RemovalCause, TTLCache
+from mtaio.cache._policy import POLICIES
+from mtaio.types import EvictionPolicy
 from tests.cache.models import PLAIN, ModelPolicy
 from tests.cache.whole import assert_whole
 
@@ -189,7 +191,7 @@ class CacheMachine(RuleBasedStateMachine):
         if not self.swept:
             max_size = None  # what is over and not yet found to be so would take room
         limit = 10**9 if max_size is None else max_size * (3 if weighed else 1)
-        plain = PLAIN[EvictionPolicy.FIFO if max_size is None else self.policy]()
+        plain = PLAIN["fifo" if max_size is None else self.policy]()
         self.model = Model(plain, limit, idle, stale, weighed)
         self.stack.enter_context(clock.reading_from(lambda: self.model.now))
         self.heard: list[tuple[Any, int, RemovalCause]] = []
@@ -358,13 +360,13 @@ def hold(policy: EvictionPolicy, *, swept: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_does_what_the_model_does(policy: EvictionPolicy) -> None:
     """Whatever is done and when, the cache holds, evicts and reports what the model does."""
     hold(policy, swept=True)
 
 
-@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
 def test_expired_values_are_not_served_before_they_are_swept(policy: EvictionPolicy) -> None:
     """To the moment, a value whose time is over is none for any operation, removed or not."""
     hold(policy, swept=False)

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.cache import TTLCache, cached
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent
+from mtaio.types import EvictionPolicy
 from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-POLICIES = pytest.mark.parametrize("policy", [*EvictionPolicy])
+EACH_POLICY = pytest.mark.parametrize("policy", POLICIES)
 
 
 class Odd:
@@ -126,7 +128,7 @@ def explode() -> None:
 
 @pytest.mark.parametrize("weighed", [False, True], ids=["plain", "weighed"])
 @pytest.mark.parametrize("name", OPERATIONS)
-@POLICIES
+@EACH_POLICY
 def test_keys_that_raise(policy: EvictionPolicy, name: str, *, weighed: bool) -> None:
     """
     Wherever the code of a key or a tag raises, the error passes, and the cache is whole.
@@ -158,7 +160,7 @@ READS = {"get", "get many", "contains", "items"}
 
 @pytest.mark.parametrize("inner", OPERATIONS)
 @pytest.mark.parametrize("outer", [name for name in OPERATIONS if name not in READS])
-@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LFU])
+@pytest.mark.parametrize("policy", ["s3fifo", "lfu"])
 def test_keys_that_change_the_cache(policy: EvictionPolicy, outer: str, inner: str) -> None:
     """In the middle of a change a key may read; what it asks to change is refused, and undone."""
     refused = 0
@@ -192,7 +194,7 @@ async def test_loads_in_the_middle_of_a_change_are_refused() -> None:
 
 def test_reads_in_the_middle_of_a_change() -> None:
     """They are answered, and are no use of the key."""
-    cache = made(EvictionPolicy.LRU, weighed=False)
+    cache = made("lru", weighed=False)
     with cache._lock:
         assert [OPERATIONS[name](cache) for name in ("get", "contains")] == [4, True]
         assert len(cache) == cache.statistics().size == 8
@@ -200,7 +202,7 @@ def test_reads_in_the_middle_of_a_change() -> None:
     assert_whole(cache)
 
 
-@POLICIES
+@EACH_POLICY
 def test_a_key_that_was_changed(policy: EvictionPolicy) -> None:
     """Like a dict, a cache does not find it any more, which is an error where it is to go."""
     cache: TTLCache[int] = TTLCache(5, max_size=2, policy=policy)
@@ -234,7 +236,7 @@ async def test_keys_that_raise_during_a_load(*, fails: bool, error_ttl: float) -
         return 1
 
     for number in itertools.count(1):
-        cache = made(EvictionPolicy.S3FIFO, weighed=False, error_ttl=error_ttl)
+        cache = made("s3fifo", weighed=False, error_ttl=error_ttl)
         answers: list[object] = []
 
         async def ask(cache: TTLCache[int] = cache, answers: list[object] = answers) -> None:
@@ -284,7 +286,7 @@ class Weighed:
         self.end()
 
 
-@POLICIES
+@EACH_POLICY
 def test_finalisers_of_what_a_heavy_value_evicts(policy: EvictionPolicy) -> None:
     """What has to make room is let go when the change is over: its end may change the cache."""
     cache: TTLCache[Weighed] = TTLCache(
@@ -302,7 +304,7 @@ def test_finalisers_of_what_a_heavy_value_evicts(policy: EvictionPolicy) -> None
     assert_whole(cache)
 
 
-@POLICIES
+@EACH_POLICY
 def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
     """With the collector running all the time, finalisers change the cache, or are refused."""
     chance = random.Random(5)  # noqa: S311 - reproducible
@@ -378,7 +380,7 @@ if sys.platform != "win32":  # where there are no timers, and no fork
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_a_fork_catches_no_change_half_done() -> None:
         """A fork waits for the change of another thread, and both processes have it whole."""
-        cache = made(EvictionPolicy.S3FIFO, weighed=False)
+        cache = made("s3fifo", weighed=False)
         within, go_on, forked = threading.Event(), threading.Event(), threading.Event()
 
         def stop() -> None:
@@ -449,7 +451,7 @@ class Shop:
 
 async def test_times_of_those_that_take_anothers_place() -> None:
     """Whether either expires some day or never, the new one has its own time."""
-    for policy in EvictionPolicy:
+    for policy in POLICIES:
         cache: TTLCache[int] = TTLCache(math.inf, max_size=1, policy=policy)
         for number, ttl in enumerate([math.inf, math.inf, 5, math.inf, 5, 50, 5]):
             cache.set_nowait(number, number, ttl)

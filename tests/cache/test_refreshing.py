@@ -12,13 +12,15 @@ from typing import Any
 import anyio
 import pytest
 
-from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache, cached
+from mtaio.cache import RemovalCause, TTLCache, cached
+from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
+from mtaio.types import EvictionPolicy
 from tests.cache.loads import GONE, Callers, Loader
 from tests.cache.whole import assert_whole
 
 # Without a limit all policies are one, so each test of them all has one.
-POLICIES = pytest.mark.parametrize("policy", [*EvictionPolicy])
+EACH_POLICY = pytest.mark.parametrize("policy", POLICIES)
 
 
 async def until(moment: float) -> None:
@@ -30,7 +32,7 @@ async def until(moment: float) -> None:
 # Stale while revalidate.
 
 
-@POLICIES
+@EACH_POLICY
 async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionPolicy) -> None:
     """After its time a value is served at once, and one load in the background renews it."""
     loader = Loader()
@@ -58,7 +60,7 @@ async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionP
     assert_quiescent(cache)
 
 
-@POLICIES
+@EACH_POLICY
 async def test_stale_value_is_no_value_for_other_operations(policy: EvictionPolicy) -> None:
     """Only get_or_set serves what is stale: for everything else its time is over."""
     cache: TTLCache[str] = TTLCache(10, max_size=100, policy=policy, stale_while_revalidate=5)
@@ -84,7 +86,7 @@ async def test_stale_value_is_no_value_for_other_operations(policy: EvictionPoli
     assert len(cache) == 0
 
 
-@POLICIES
+@EACH_POLICY
 async def test_stale_value_is_not_served_beyond_its_limit(policy: EvictionPolicy) -> None:
     """At the end of the stale time the caller waits for a load, as if nothing had been there."""
     heard: list[object] = []
@@ -108,7 +110,7 @@ async def test_stale_value_is_not_served_beyond_its_limit(policy: EvictionPolicy
     assert cache.statistics().expirations == 1
 
 
-@POLICIES
+@EACH_POLICY
 async def test_failed_refresh_keeps_the_stale_value(
     policy: EvictionPolicy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,7 +142,7 @@ async def test_failed_refresh_keeps_the_stale_value(
     assert_quiescent(cache)
 
 
-@POLICIES
+@EACH_POLICY
 async def test_error_ttl_spaces_the_refreshes_that_fail(policy: EvictionPolicy) -> None:
     """With an error_ttl the next attempt comes no sooner than that after the last failed."""
     loader = Loader(fail=True)
@@ -294,7 +296,7 @@ async def listen(*_: object) -> None:
     """Hear of a removal."""
 
 
-@POLICIES
+@EACH_POLICY
 @pytest.mark.parametrize(
     "options",
     [{"stale_while_revalidate": 5}, {"refresh_ahead": 0.5}, {"on_removed": listen}],
@@ -325,7 +327,7 @@ async def test_values_that_are_there_need_no_entered_cache(
 # Refresh ahead.
 
 
-@POLICIES
+@EACH_POLICY
 async def test_refresh_ahead(policy: EvictionPolicy) -> None:
     """From its fraction on a read begins a load; the value is fresh when its time would end."""
     loader = Loader()
@@ -401,7 +403,7 @@ async def test_refresh_ahead_and_stale_together() -> None:
         assert cache.statistics().loads == 1
 
 
-@POLICIES
+@EACH_POLICY
 async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
     """Touching restarts the value's time, and that of its refresh."""
     loader = Loader()
@@ -532,9 +534,9 @@ async def test_refresh_loads_what_its_call_has_named(options: dict[str, Any]) ->
 async def test_factory_that_fails_at_once(
     fault: str, *, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a factory raises before there is anything to await is the error of that load."""
+    """What a loader raises before there is anything to await is the error of that load."""
 
-    def factory() -> Any:
+    def loader() -> Any:
         if fault == "raises":
             msg = "no such source"
             raise LookupError(msg)
@@ -545,10 +547,10 @@ async def test_factory_that_fails_at_once(
         if kept:
             cache.set_nowait("key", "old")
             await until(10)
-            assert await cache.get_or_set("key", factory) == "old"
+            assert await cache.get_or_set("key", loader) == "old"
         else:
-            with pytest.raises(error, match=r"^(no such source$|factory=<.* returned 3, which)"):
-                await cache.get_or_set("key", factory)
+            with pytest.raises(error, match=r"^(no such source$|loader=<.* returned 3, which)"):
+                await cache.get_or_set("key", loader)
         assert_quiescent(cache)
         assert cache.statistics().failed == 1
         assert await cache.get_or_set("other", Loader()) == "value 1"
@@ -561,12 +563,12 @@ async def test_factory_that_raises_what_is_no_exception() -> None:
     class NoError(BaseException):
         pass
 
-    def factory() -> Any:
+    def loader() -> Any:
         raise NoError
 
     async with TTLCache[str](10) as cache:
         with pytest.raises(NoError):
-            await cache.get_or_set("key", factory)
+            await cache.get_or_set("key", loader)
         assert_quiescent(cache)
         assert await cache.get_or_set("key", Loader()) == "value 1"
 
@@ -594,7 +596,7 @@ async def test_limits_hold_for_stale_values() -> None:
 # Errors that are kept.
 
 
-@POLICIES
+@EACH_POLICY
 async def test_kept_error_is_raised_for_exactly_that_long(policy: EvictionPolicy) -> None:
     """From the moment of the failure, error_ttl seconds, to everybody who asks; then no more."""
     loader = Loader(fail=True)
@@ -690,7 +692,7 @@ async def test_kept_error_makes_way(way: str) -> None:
     assert heard == []  # an error is not a value
 
 
-@POLICIES
+@EACH_POLICY
 @pytest.mark.parametrize("detailed", [True, False], ids=["detailed", "plain"])
 async def test_kept_error_that_is_evicted_is_no_value(
     policy: EvictionPolicy, *, detailed: bool
@@ -717,7 +719,7 @@ async def test_kept_error_that_is_evicted_is_no_value(
     assert cache.items() == []
 
 
-@POLICIES
+@EACH_POLICY
 async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
     """In an entered cache, errors whose time is over are removed without being asked for."""
     async with TTLCache[str](10, max_size=100, policy=policy, error_ttl=3) as cache:
@@ -729,7 +731,7 @@ async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
         assert cache.statistics().expirations == 1
 
 
-@POLICIES
+@EACH_POLICY
 async def test_kept_errors_that_are_over_go_when_others_come(policy: EvictionPolicy) -> None:
     """Without a block each load that fails removes a few of them, before a value has to go."""
     cache: TTLCache[str] = TTLCache(10, policy=policy, error_ttl=3)
@@ -785,7 +787,7 @@ async def test_error_of_a_load_that_a_change_overtook_is_not_kept(
             assert await cache.get_or_set("key", Loader()) == "value 1"
 
 
-@POLICIES
+@EACH_POLICY
 async def test_refresh_that_fails_early_brings_no_other_forward(policy: EvictionPolicy) -> None:
     """The next refresh is due when it was, or error_ttl after the failure if that is later."""
     loader = Loader(fail=True)
@@ -806,7 +808,7 @@ async def test_refresh_that_fails_early_brings_no_other_forward(policy: Eviction
         assert started == [8, 11]
 
 
-@POLICIES
+@EACH_POLICY
 @pytest.mark.parametrize(
     "options",
     [{}, {"idle_ttl": 100}, {"weigher": lambda *_: 1}, {"error_ttl": 5}],
@@ -884,7 +886,7 @@ async def test_kept_error_of_an_object_that_died_is_forgotten() -> None:
 # Jitter.
 
 
-@POLICIES
+@EACH_POLICY
 async def test_jitter_of_loads_and_of_stale_values(policy: EvictionPolicy) -> None:
     """What is loaded is spread as what is set: within its fraction, never longer, never over."""
     cache: TTLCache[int] = TTLCache(100, max_size=100, policy=policy, jitter=0.5)

@@ -94,10 +94,10 @@ async def test_cached_results_by_what_they_are() -> None:
     assert calls == [2, 3, 3]
     for value in (1, 2):
         await large(value)
-    assert [large.contains(1), large.contains(2)] == [False, True]
+    assert [large.contains_nowait(1), large.contains_nowait(2)] == [False, True]
     await anyio.sleep(2)
-    assert not fetch.contains(2)
-    assert not large.contains(2)
+    assert not fetch.contains_nowait(2)
+    assert not large.contains_nowait(2)
 
 
 # Which call is which.
@@ -116,9 +116,9 @@ async def test_calls_that_bind_to_the_same_arguments() -> None:
     others = [await fetch(1, 3), await fetch(1, 2, 3), await fetch(1, d=4), await fetch(1, c=4)]
     assert len({id(each) for each in [first, *others]}) == 5
     assert fetch.cache.statistics().loads == 5
-    assert fetch.contains(b=2, a=1)
-    assert fetch.invalidate(a=1)
-    assert not fetch.contains(1)
+    assert fetch.contains_nowait(b=2, a=1)
+    assert fetch.invalidate_nowait(a=1)
+    assert not fetch.contains_nowait(1)
     with pytest.raises(TypeError, match=r"^missing a required argument: 'a'$"):
         await fetch()  # type: ignore[call-arg] # the point
 
@@ -135,11 +135,11 @@ async def test_methods_that_bind() -> None:
     first = await north.price("tea")
     assert await north.price(tax=10, item="tea") is first
     assert await south.price("tea", 10) is not first
-    assert north.price.contains("tea", 10)
+    assert north.price.contains_nowait("tea", 10)
     assert await north.price.refresh(item="tea") is not first
-    assert north.price.invalidate(tax=10, item="tea")
-    assert not north.price.contains("tea")
-    assert south.price.contains("tea")
+    assert north.price.invalidate_nowait(tax=10, item="tea")
+    assert not north.price.contains_nowait("tea")
+    assert south.price.contains_nowait("tea")
 
 
 async def test_contains() -> None:
@@ -156,14 +156,40 @@ async def test_contains() -> None:
     await fetch("tea")
     await by_key("Tea")
     with assert_no_checkpoints():
-        assert fetch.contains("tea")
-        assert not fetch.contains("milk")
-        assert by_key.contains("TEA")
+        assert fetch.contains_nowait("tea")
+        assert not fetch.contains_nowait("milk")
+        assert by_key.contains_nowait("TEA")
     await anyio.sleep(1)
-    assert not fetch.contains("tea")
+    assert not fetch.contains_nowait("tea")
     assert (fetch.cache.statistics().hits, fetch.cache.statistics().misses) == (0, 1)
     with pytest.raises(TypeError, match=r"^too many positional arguments$"):
-        fetch.contains("tea", 2)  # type: ignore[call-arg] # the point
+        fetch.contains_nowait("tea", 2)  # type: ignore[call-arg] # the point
+
+
+async def test_coroutines_do_the_same() -> None:
+    """As those of a cache, ``contains`` and ``invalidate`` have both forms, and do not yield."""
+
+    @cached
+    async def fetch(item: str) -> str:
+        return item
+
+    class Shop:
+        @cached
+        async def price(self, item: str) -> str:
+            return item
+
+    shop = Shop()
+    for fn in (fetch, shop.price):
+        await fn("tea")
+        with assert_no_checkpoints():
+            assert await fn.contains("tea")
+            assert await fn.invalidate("tea")
+            assert not await fn.invalidate("tea")
+            assert not await fn.contains("tea")
+        with pytest.raises(TypeError, match=r"^too many positional arguments$"):
+            await fn.contains("tea", 2)  # type: ignore[call-arg] # the point
+        with pytest.raises(TypeError, match=r"^too many positional arguments$"):
+            await fn.invalidate("tea", 2)  # type: ignore[call-arg] # the point
 
 
 # Wrong uses.

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
-from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache import TTLCache
 from mtaio.testing import assert_quiescent
 from tests.cache.loads import BOTH, GONE, Callers, Loader
 
@@ -131,7 +131,7 @@ async def test_after_stale_while_revalidate() -> None:
 
 async def test_idle_values_go() -> None:
     """``idle_ttl`` ends it sooner."""
-    cache: TTLCache[str] = TTLCache(1, stale_if_error=50, idle_ttl=3, policy=EvictionPolicy.LRU)
+    cache: TTLCache[str] = TTLCache(1, stale_if_error=50, idle_ttl=3, policy="lru")
     cache.set_nowait("key", "old")
     await anyio.sleep(2)
     loader = Loader(fail=True, seconds=0)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import math
+import pickle
 import weakref
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import anyio
 import pytest
 
 from mtaio._internal import loops
-from mtaio.cache import CacheStatistics, EvictionPolicy, RemovalCause, TTLCache
+from mtaio.cache import BoundCached, Cached, RemovalCause, TTLCache, cached
+from mtaio.cache._policy import POLICIES
+from mtaio.statistics import CacheStatistics
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
+from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
 from tests.cache.whole import assert_whole
 from tests.clocks import by_hand
@@ -54,6 +60,8 @@ async def test_every_operation_has_a_plain_twin() -> None:
         ("get", ("a",), {}),
         ("get", ("x", 5), {}),
         ("get_many", (["a", "x", "c"],), {}),
+        ("contains", ("a",), {}),
+        ("contains", ("x",), {}),
         ("touch", ("c", 9), {}),
         ("touch", ("x",), {}),
         ("delete", ("a",), {}),
@@ -211,7 +219,7 @@ async def test_expired_values_go_before_others_are_evicted() -> None:
 
 
 @pytest.mark.parametrize("way", ["new", "heavier"])
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_expired_values_go_before_others_make_room_for_a_heavy_one(
     policy: EvictionPolicy, way: str
 ) -> None:
@@ -248,7 +256,7 @@ async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() 
     assert_whole(cache)
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_never_more_than_max_size(policy: EvictionPolicy) -> None:
     """Whatever is set, no more is held than there is room for."""
     cache: TTLCache[int] = TTLCache(10, max_size=7, policy=policy)
@@ -292,7 +300,7 @@ async def test_weights() -> None:
     assert cache.statistics().weight == 0
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_a_value_that_grows_makes_others_go(policy: EvictionPolicy) -> None:
     """Whatever the policy thinks of its key: what was stored just now is there."""
     gone: list[tuple[str, int, RemovalCause]] = []
@@ -431,7 +439,7 @@ async def test_removed_values_are_let_go() -> None:
     gc.collect()
     gc.disable()
     try:
-        for policy in EvictionPolicy:
+        for policy in POLICIES:
             for way in ways:
                 cache: TTLCache[Value] = TTLCache(10, max_size=5, policy=policy)
                 cache.set_many_nowait({number: Value() for number in range(5)})
@@ -693,10 +701,58 @@ def test_properties_and_repr() -> None:
     cache.set_nowait("key", 1)
     assert repr(cache) == "<TTLCache 'users' lfu 1 of 100, 60 s>"
     assert (cache.name, cache.default_ttl, cache.max_size) == ("users", 60, 100)
-    assert cache.policy is EvictionPolicy.LFU
+    assert cache.policy == "lfu"
     endless: TTLCache[int] = TTLCache()
     assert repr(endless) == "<TTLCache s3fifo 0 of inf, 300 s>"
     assert endless.max_size is None
+
+
+def test_signatures_can_be_evaluated() -> None:
+    """What annotations name is there at run time, as containers and frameworks need it."""
+    for owner in (TTLCache, Cached, BoundCached):
+        for name, method in inspect.getmembers(owner, inspect.isfunction):
+            if name == "__init__" or not name.startswith("_"):
+                assert "return" in get_type_hints(method)
+    assert get_type_hints(TTLCache.statistics) == {"return": CacheStatistics}
+    assert get_type_hints(cached)["cache"] == TTLCache[Any] | None
+
+
+def test_statistics_can_be_copied() -> None:
+    """A snapshot is data: it becomes a dict, and its copies are equal."""
+    statistics = TTLCache[int](60).statistics()
+    assert CacheStatistics(**asdict(statistics)) == statistics
+    assert pickle.loads(pickle.dumps(statistics)) == statistics  # noqa: S301 - our own
+    assert copy.deepcopy(statistics) == statistics
+
+
+async def test_no_option_of_seconds_has_an_end() -> None:
+    """Each may be infinite: a value is kept, served stale and its error remembered for ever."""
+    endless = math.inf
+    kept: TTLCache[int] = TTLCache(endless, idle_ttl=endless)
+    spared: TTLCache[int] = TTLCache(1, stale_if_error=endless, error_ttl=endless)
+    stale: TTLCache[int] = TTLCache(1, stale_while_revalidate=endless)
+    failing: TTLCache[int] = TTLCache(1, error_ttl=endless)
+
+    async def fail() -> int:
+        raise LookupError
+
+    async def load() -> int:
+        return 2
+
+    async with stale:
+        for cache in (kept, spared, stale):
+            cache.set_nowait("key", 1)
+        with pytest.raises(LookupError):
+            await failing.get_or_set("key", fail)
+        await anyio.sleep(86_400)
+        assert await kept.get_or_set("key", fail) == 1
+        assert await spared.get_or_set("key", fail) == 1
+        assert await stale.get_or_set("key", load) == 1
+        await settle()
+        assert await stale.get_or_set("key", fail) == 2
+        with pytest.raises(LookupError):
+            await failing.get_or_set("key", load)
+    assert kept.statistics().loads == 0
 
 
 def test_statistics() -> None:
@@ -727,7 +783,7 @@ def test_statistics() -> None:
     assert_quiescent(cache)
 
 
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) -> None:
     """Values stay from loop to loop, entered or not, and with loads in between."""
     cache: TTLCache[int] = TTLCache(1000, max_size=100, policy=policy)

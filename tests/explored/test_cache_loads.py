@@ -287,7 +287,7 @@ async def test_cached_function(victim: Victim, sim: Simulation, *, entered: bool
 
     def change() -> None:
         stage.version += 1
-        fetch.invalidate(7)
+        fetch.invalidate_nowait(7)
 
     async with stage.entered(really=entered):
         await together(

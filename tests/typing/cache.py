@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_type
 
-from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
+from mtaio.cache import BoundCached, Cached, TTLCache, cached
+from mtaio.statistics import CacheStatistics
+from mtaio.types import EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
     from mtaio.cache import RemovalCause
 
 cache: TTLCache[int] = TTLCache(60, max_size=1000)
+assert_type(TTLCache(60), TTLCache[Any])
+assert_type(TTLCache(60, max_size=10).get_nowait("key"), Any | None)
 TTLCache(60, 1000)  # type: ignore[call-arg] # the second number has no name
+TTLCache(60, policy="lur")  # type: ignore[arg-type] # not one of the four
 
 
 async def of_nothing() -> int:
@@ -118,7 +123,7 @@ def weighed(key: object, value: int) -> float:
 def constructing() -> None:
     """Make one, rightly and wrongly."""
     first: TTLCache[int] = TTLCache(on_removed=heard, weigher=weighed, policy="lru")
-    other: TTLCache[int] = TTLCache(on_removed=heard_later, policy=EvictionPolicy.LFU)
+    other: TTLCache[int] = TTLCache(on_removed=heard_later, policy="lfu")
     assert_type(TTLCache[str](5).name, str | None)
     wrong: TTLCache[int] = TTLCache(on_removed=heard_text)  # type: ignore[arg-type] # hears of others
     TTLCache[int]("60")  # type: ignore[arg-type] # a string is not a time
@@ -166,7 +171,8 @@ async def functions() -> None:
     """A cached function takes what the function takes, and so does what it has."""
     assert_type(await bare("tea", count=2), list[str])
     assert_type(await told("tea"), int)
-    assert_type(bare.invalidate("tea"), bool)
+    assert_type(bare.invalidate_nowait("tea"), bool)
+    assert_type(await bare.invalidate("tea"), bool)
     assert_type(await bare.refresh("tea", count=3), list[str])
     assert_type(bare.cache, TTLCache[list[str]])
     takes_cached(bare)
@@ -174,7 +180,7 @@ async def functions() -> None:
     await bare(5)  # type: ignore[arg-type] # not a string
     await bare("tea", 2)  # type: ignore[call-arg] # count is by name only
     await bare("tea", number=2)  # type: ignore[call-arg] # no such argument
-    bare.invalidate()  # type: ignore[call-arg] # an argument is missing
+    bare.invalidate_nowait()  # type: ignore[call-arg] # an argument is missing
     await told.refresh(5)  # type: ignore[arg-type] # not a string
 
 
@@ -184,14 +190,15 @@ async def methods(shop: Shop) -> None:
     assert_type(await shop.price("tea", count=2), float)
     assert_type(await shop.plain(), Shop)
     assert_type(await Shop.static("tea"), int)
-    assert_type(shop.price.invalidate("tea"), bool)
+    assert_type(shop.price.invalidate_nowait("tea"), bool)
+    assert_type(await shop.price.contains("tea"), bool)
     assert_type(await shop.price.refresh("tea", 3), float)
     assert_type(shop.price.cache, TTLCache[float])
     assert_type(shop.plain, BoundCached[[], Shop])
     assert_type(await Shop.price(shop, "tea"), float)
     await shop.price(5)  # type: ignore[arg-type] # not a string
     await shop.price()  # type: ignore[call-arg] # an argument is missing
-    shop.price.invalidate("tea", "many")  # type: ignore[arg-type] # not an int
+    shop.price.invalidate_nowait("tea", "many")  # type: ignore[arg-type] # not an int
     await shop.plain(1)  # type: ignore[call-arg] # takes none
 
 
