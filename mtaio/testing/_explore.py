@@ -61,7 +61,7 @@ def explore(
         test: The test, when used without parentheses.
         seeds: How many random schedules to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
-            `mtaio.testing.exhaustive` says; None for none of them.
+            `mtaio.testing.schedules.exhaustive` says; None for none of them.
         inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.

@@ -23,7 +23,7 @@ from anyio.lowlevel import current_token
 
 from mtaio._internal import callables, checks
 from mtaio.testing._diagnostics import Place, Step, add_note, interleaving, is_failure
-from mtaio.testing._schedule import Schedule, refuse_other
+from mtaio.testing._schedule import Schedule, mismatch, refuse_other
 from mtaio.testing._threads import entries
 from mtaio.testing._world import (
     MAX_TURNS,
@@ -145,18 +145,18 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
         result = turn()
     except BaseException as error:
         if is_failure(error):
-            mismatch = schedule.mismatch()
-            if mismatch is not None:
-                raise ValueError(mismatch) from error
+            misfit = mismatch(schedule)
+            if misfit is not None:
+                raise ValueError(misfit) from error
             if world.steps is not None:
                 steps = interleaving(world.steps.trace())
                 add_note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
     finally:
         world.steps = None  # an end to circles: what a search has run does not pile up
-    mismatch = schedule.mismatch()
-    if mismatch is not None:
-        raise ValueError(mismatch)
+    misfit = mismatch(schedule)
+    if misfit is not None:
+        raise ValueError(misfit)
     return result
 
 
