@@ -7,17 +7,13 @@ Promise: bad arguments are refused where the test is defined; what the runs are:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
 from mtaio.testing._search import BACKENDS, Search
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
 
 _AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
 
@@ -65,7 +61,7 @@ def explore(
         test: The test, when used without parentheses.
         seeds: How many random schedules to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
-            `mtaio.testing.exhaustive` says; None for none of them.
+            `mtaio.testing.schedules.exhaustive` says; None for none of them.
         inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.

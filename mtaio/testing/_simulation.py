@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import callables, checks
-from mtaio.testing._diagnostics import Place, add_note, interleaving, is_failure
-from mtaio.testing._schedule import refuse_other
+from mtaio.testing._diagnostics import Place, Step, add_note, interleaving, is_failure
+from mtaio.testing._schedule import Schedule, mismatch, refuse_other
 from mtaio.testing._threads import entries
 from mtaio.testing._world import (
     MAX_TURNS,
@@ -32,12 +33,6 @@ from mtaio.testing._world import (
     raised_by_guard,
     world_here,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
-
-    from mtaio.testing._diagnostics import Step
-    from mtaio.testing._schedule import Schedule
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -150,18 +145,18 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
         result = turn()
     except BaseException as error:
         if is_failure(error):
-            mismatch = schedule.mismatch()
-            if mismatch is not None:
-                raise ValueError(mismatch) from error
+            misfit = mismatch(schedule)
+            if misfit is not None:
+                raise ValueError(misfit) from error
             if world.steps is not None:
                 steps = interleaving(world.steps.trace())
                 add_note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
     finally:
         world.steps = None  # an end to circles: what a search has run does not pile up
-    mismatch = schedule.mismatch()
-    if mismatch is not None:
-        raise ValueError(mismatch)
+    misfit = mismatch(schedule)
+    if misfit is not None:
+        raise ValueError(misfit)
     return result
 
 

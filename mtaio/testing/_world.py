@@ -21,6 +21,7 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps
+from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mtaio.testing._diagnostics import Stack
-    from mtaio.testing._schedule import Schedule
     from mtaio.testing._threads import WorkerCall
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class World:
         assert self.engine is not None  # noqa: S101 - a loop is running
         if self.steps is None:
             if self.schedule is not None:
-                self.schedule.begin()
+                choices_of(self.schedule).begin()
             steps = Steps(self.schedule, self.engine.time, self.fail)
             self.engine.watch(steps)
             if self.scope is not None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import assert_type
 
-from mtaio.config import Settings, SettingSource, ShutdownBudget, unknown_variables
+from mtaio.config import Settings, SettingSource, ShutdownBudget
 from mtaio.logging import LogSettings, configure
 
 settings = Settings(max_workers=8, cache_ttl=60, log_file=Path("shop.log"))
@@ -23,7 +23,6 @@ def reading() -> None:
     assert_type(Settings.from_env(), Settings)
     assert_type(Settings.from_env(os.environ, max_workers=8, log_file=None), Settings)
     assert_type(settings.with_(log_level="DEBUG"), Settings)
-    assert_type(unknown_variables(), dict[str, str | None])
 
 
 def mistakes() -> None:
