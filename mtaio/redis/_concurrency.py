@@ -138,8 +138,8 @@ class RedisConcurrencyLimiter:
         max_waiters: How many tasks of this process may wait. Those beyond wait for one answer, and
             are refused with `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and there
             is still no room in the queue. 0 lets no task wait; None (the default) sets no limit.
-        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError` in the
-            tasks that wait. ``"wait"`` lets them wait until it is back. ``"open"`` lets everything
+        on_failure: What to do while the server is down. ``"raise"`` raises `StoreError` in the
+            tasks that wait. ``"wait"`` lets them wait until it is back. ``"allow"`` lets everything
             run at once, and holders go on without a lease. With the other two, holders go on until
             their lease runs out.
         name: The name in messages and in the monitor. Default: ``key``.
@@ -230,7 +230,7 @@ class RedisConcurrencyLimiter:
         *,
         lease: float = 10.0,
         max_waiters: int | None = None,
-        on_failure: Literal["closed", "wait", "open"] = "closed",
+        on_failure: Literal["raise", "wait", "allow"] = "raise",
         name: str | None = None,
     ) -> None:
         check_store(store)
@@ -247,7 +247,7 @@ class RedisConcurrencyLimiter:
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
-        self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
+        self._on_failure = checks.one_of("on_failure", on_failure, ("raise", "wait", "allow"))
         self._store = store
         self._key = key
         self._slots = SharedSlots(store, key)
@@ -334,7 +334,7 @@ class RedisConcurrencyLimiter:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time. Its message
                 says so if the server has not answered in that time, or is known to be down.
             ConcurrencyLimitError: The queue is full.
-            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+            StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
@@ -489,7 +489,7 @@ class RedisConcurrencyLimiter:
         """Wait in the queue; None if no slot was free: at ``once``, or within ``timeout``."""
         if self._server.attach(self):
             self._begin()  # what was held in another event loop is gone
-        if self._server.failure is not None and self._on_failure == "open":
+        if self._server.failure is not None and self._on_failure == "allow":
             await checkpoint()
             return self._lend_without_server()
         asked = clock.now()
@@ -529,7 +529,7 @@ class RedisConcurrencyLimiter:
         if not request.stays:
             self._tries.append(waiter)
         if not (request.stays and self._wanted):
-            if not request.stays or self._on_failure == "closed":
+            if not request.stays or self._on_failure == "raise":
                 self._pace.retry_now()  # to know at once whether the server is still down
             self._changed()
         return waiter
@@ -737,11 +737,11 @@ class RedisConcurrencyLimiter:
         """Deal with a call that failed: the server is down."""
         self._server.failure = error
         self._wanted = 0
-        if self._on_failure != "closed":
+        if self._on_failure != "raise":
             self._server.log(self, error)
-        if self._on_failure == "closed":
+        if self._on_failure == "raise":
             self._refuse_all(error)
-        elif self._on_failure == "open":
+        elif self._on_failure == "allow":
             for waiter, request in [*self._queue.waiters.items()]:
                 if self._queue.wake(waiter):
                     request.lease = self._lend_without_server()
@@ -754,7 +754,7 @@ class RedisConcurrencyLimiter:
 
     def _run_out(self) -> None:
         """Deal with leases that could not be renewed in time."""
-        if self._server.failure is None or self._on_failure != "open":
+        if self._server.failure is None or self._on_failure != "allow":
             self._lose("it was not renewed in time")
             return
         leases, self._leases = self._leases, {}

@@ -179,8 +179,8 @@ class RedisRateLimiter:
         slack: How many seconds after it is due a token may still be granted to a task that waits;
             then it is lost. Has to cover the round trip to the server and the delays of the event
             loop.
-        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`.
-            ``"open"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
+        on_failure: What to do while the server is down. ``"raise"`` raises `StoreError`.
+            ``"allow"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
             with the rate and burst divided by the number of processes that were busy when the
             server last answered; `try_acquire` of more than that burst is refused. Tasks that still
             wait when the server is back keep their places, and get its tokens.
@@ -269,7 +269,7 @@ class RedisRateLimiter:
         per: float = 1.0,
         burst: int | None = None,
         slack: float = 0.1,
-        on_failure: Literal["closed", "open", "local"] = "closed",
+        on_failure: Literal["raise", "allow", "local"] = "raise",
         name: str | None = None,
     ) -> None:
         check_store(store)
@@ -285,7 +285,7 @@ class RedisRateLimiter:
             if burst is None
             else checks.count("burst", burst, way_out="Pass the most tokens to grant at once.")
         )
-        self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "open", "local"))
+        self._on_failure = checks.one_of("on_failure", on_failure, ("raise", "allow", "local"))
         self._store = store
         self._key = key
         self._name = key if name is None else name
@@ -369,7 +369,7 @@ class RedisRateLimiter:
             RateLimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
                 ``TimeoutError`` too; ``retry_after`` estimates the seconds needed. Its message says
                 so if the server has not answered in that time.
-            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+            StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
             TypeError: ``tokens`` is not an int, or ``timeout`` is not a number.
             ValueError: ``tokens`` is less than 1 or more than ``burst``; ``timeout`` is negative or
@@ -415,7 +415,7 @@ class RedisRateLimiter:
             Whether they were taken.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError, ValueError, RuntimeError: As for `acquire`.
         """
         self._check(tokens)
@@ -774,7 +774,7 @@ class RedisRateLimiter:
 
     def _fail(self, error: StoreError) -> None:
         """Do what is to be done while the server is down."""
-        if self._on_failure == "closed":
+        if self._on_failure == "raise":
             self._server.failure = error
             self._give_up(error)
             return

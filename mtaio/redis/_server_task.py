@@ -182,10 +182,10 @@ class ServerTask:
             The whole message; empty if the server has answered since.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
         """
         if self.failure is not None:
-            if self._on_failure == "closed":
+            if self._on_failure == "raise":
                 raise own_error(self.failure, what)
             return f"{what}: {self.failure}"
         if self._pending and self._answered <= asked:

@@ -170,7 +170,7 @@ class TieredCache(Generic[T]):
         lease: Seconds of silence after which another process may load a key. A load renews its
             lease, so this may be shorter than a load takes.
         on_failure: What reads do while the server is down. With ``"local"``, `get` finds only what
-            is in memory, and `get_or_set` loads in this process. With ``"closed"`` they raise
+            is in memory, and `get_or_set` loads in this process. With ``"raise"`` they raise
             `StoreError`. `set` and `delete` always raise it.
         watch: Seconds between two checks of the subscription.
         name: The name in messages and in the monitor. Default: the namespace.
@@ -255,7 +255,7 @@ class TieredCache(Generic[T]):
         near_size: int | None = 10_000,
         deaf_ttl: float = 1.0,
         lease: float = 5.0,
-        on_failure: Literal["local", "closed"] = "local",
+        on_failure: Literal["local", "raise"] = "local",
         watch: float = 0.5,
         name: str | None = None,
     ) -> None:
@@ -273,7 +273,7 @@ class TieredCache(Generic[T]):
         checks.positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
         way_out = "Pass the seconds between two checks."
         self._watch = checks.positive("watch", watch, way_out=way_out)
-        self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
+        self._on_failure = checks.one_of("on_failure", on_failure, ("local", "raise"))
         self._outage = Outage(on_failure)
         self._name = namespace if name is None else name
         self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_size, name=self._name)
@@ -387,7 +387,7 @@ class TieredCache(Generic[T]):
             default: What to return if there is no value; a value may be None too.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError: ``key`` is not a str.
             RuntimeError: The cache is not entered.
         """
@@ -401,7 +401,7 @@ class TieredCache(Generic[T]):
                 found = await self._breaker.call(self._far.read(key))
             except StoreError as error:
                 self._misses += 1
-                if self._on_failure == "closed":
+                if self._on_failure == "raise":
                     raise
                 self._outage.tell(self, error)
                 return default
@@ -436,7 +436,7 @@ class TieredCache(Generic[T]):
             Exception: What ``loader`` or the codec raised, in each caller of this process that
                 waited for that load. Errors are not kept; other processes load for themselves.
             CacheClosedError: The cache was left during the load.
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError: ``key`` is not a str, ``loader`` is not an async function, or ``ttl`` is not
                 a number.
             ValueError: ``ttl`` is negative or NaN.
@@ -633,7 +633,7 @@ class TieredCache(Generic[T]):
             try:
                 found = await self._find(fetch, token, query)
             except StoreError as error:
-                if self._on_failure == "closed":
+                if self._on_failure == "raise":
                     self._misses += 1
                     raise
                 self._outage.tell(self, error)

@@ -547,7 +547,7 @@ async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
 async def test_server_is_down_open() -> None:
     """Everything runs, also what held a slot; when the server is back it is limited again."""
     async with Slots(timeout=0.5) as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3, on_failure="open")
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3, on_failure="allow")
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 20)
             await anyio.sleep(0.1)
@@ -572,7 +572,7 @@ async def test_server_is_down_open() -> None:
 
 @pytest.mark.parametrize(
     ("on_failure", "kind"),
-    [("closed", StoreError), ("wait", TimeoutError)],
+    [("raise", StoreError), ("wait", TimeoutError)],
 )
 async def test_timeout_before_the_server_has_answered(
     on_failure: Any, kind: type[Exception]
@@ -597,7 +597,7 @@ async def test_timeout_before_the_server_has_answered(
             with pytest.raises(TimeoutError, match=r"had no free slot within 0\.5 s$"):
                 await limiter.acquire(timeout=0.5)
         statistics = limiter.statistics()
-        closed = on_failure == "closed"
+        closed = on_failure == "raise"
         assert (statistics.rejected, statistics.timed_out) == ((1, 2) if closed else (0, 3))
 
 
@@ -654,7 +654,7 @@ async def test_end_of_the_store() -> None:
 async def test_end_of_the_store_while_the_server_is_down() -> None:
     """What it let through without the server is over with the block; the next asks the server."""
     store = Slots(timeout=0.5)
-    limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+    limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="allow")
     async with store:
         store.down = True
         assert (await limiter.acquire()).token == 0
@@ -778,7 +778,7 @@ async def test_cancelled_as_the_server_fails_open() -> None:
             raise StoreError("it fails", server=self.name)
 
     async with Failing() as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="allow")
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 1)
         statistics = limiter.statistics()

@@ -169,7 +169,7 @@ async def _call(fn: Callable[[int], Awaitable[None]], number: int) -> None:
 async def test_outage_that_lifts_the_limit(victim: Victim) -> None:
     """All that wait when the server fails go on, and so do those that come in that moment."""
     async with reserving_store(latency=0.002, timeout=0.01) as store:
-        limiter = RedisRateLimiter(store, "key", 0.01, burst=2, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 0.01, burst=2, on_failure="allow")
         await limiter.acquire(2)
         store.fail()
         granted: list[int] = []

@@ -328,7 +328,7 @@ async def test_server_that_goes_down_during_a_load() -> None:
 
 async def test_server_down_and_closed() -> None:
     """Reads raise the error, if that is wanted, and it names the server."""
-    async with processes(1, on_failure="closed") as (store, (cache,)):
+    async with processes(1, on_failure="raise") as (store, (cache,)):
         source = Source()
         store.fail()
         with pytest.raises(StoreError, match=r"^memory:// did not answer within 1 s"):
@@ -389,7 +389,7 @@ async def test_refused_calls() -> None:
             msg = "memory://: WRONGTYPE: Operation against a key of the wrong kind"
             raise StoreError(msg, refused=True)
 
-        cache = TieredCache[str](store, "users", near_ttl=0, on_failure="closed")
+        cache = TieredCache[str](store, "users", near_ttl=0, on_failure="raise")
         async with cache:
             await cache.set("one", "value")
             reading, store.scripts[READ] = store.scripts[READ], read
@@ -444,8 +444,8 @@ async def test_refusals() -> None:
                 TieredCache[Any](store, "users", lease=lease)
         with pytest.raises(ValueError, match=r"^near_ttl=-1 is less than 0"):
             TieredCache[Any](store, "users", near_ttl=-1)
-        with pytest.raises(ValueError, match=r"^on_failure='open' is unknown"):
-            TieredCache[Any](store, "users", on_failure="open")  # type: ignore[arg-type] # what is tested
+        with pytest.raises(ValueError, match=r"^on_failure='allow' is unknown"):
+            TieredCache[Any](store, "users", on_failure="allow")  # type: ignore[arg-type] # what is tested
 
 
 def test_json_keeps_what_json_can_say() -> None:

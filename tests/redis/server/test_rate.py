@@ -43,7 +43,7 @@ async def test_many_tries_at_once(shared_server: Server) -> None:
     """They take what the bucket holds, no more and no less, by a call or two."""
     async with RedisStore(shared_server.url, timeout=10) as store:
         key = uuid4().hex
-        limiter = RedisRateLimiter(store, key, 0.01, burst=8, slack=5, on_failure="open")
+        limiter = RedisRateLimiter(store, key, 0.01, burst=8, slack=5, on_failure="allow")
         taken: list[int] = []
 
         async def work(tokens: int) -> None:
