@@ -74,10 +74,10 @@ class RedisRateLimiterStatistics:
 
     waiting: int = field(metadata=GAUGE)
     """Tasks waiting."""
-    granted: int = field(metadata=COUNTER)
+    acquired: int = field(metadata=COUNTER)
     """Requests granted so far, however many tokens they asked for."""
-    granted_without_server: int = field(metadata=COUNTER)
-    """Those of `granted` that were granted while the server was down."""
+    acquired_without_server: int = field(metadata=COUNTER)
+    """Those of `acquired` that were granted while the server was down."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     rejected: int = field(metadata=COUNTER)
@@ -87,9 +87,9 @@ class RedisRateLimiterStatistics:
     """Tokens that this process has reserved and not granted yet."""
     lost: int = field(metadata=COUNTER)
     """Tokens reserved but not granted in time."""
-    calls: int = field(metadata=COUNTER)
+    server_calls: int = field(metadata=COUNTER)
     """Calls to the server."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     members: int = field(metadata=GAUGE)
     """Processes that asked for tokens within one second, by the server's last answer."""
@@ -231,13 +231,13 @@ class RedisRateLimiter:
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
+        "_acquired",
+        "_acquired_without_server",
         "_ahead",
         "_bucket",
         "_burst",
         "_cancelled",
         "_down",
-        "_granted",
-        "_granted_without_server",
         "_interval",
         "_key",
         "_local",
@@ -299,7 +299,7 @@ class RedisRateLimiter:
         self._server = ServerTask(store, self._queue, self._on_failure)
         self._stock = Stock()
         self._share = self._processes = 1  # the next loop begins with the last answer to this one
-        self._granted = self._granted_without_server = 0
+        self._acquired = self._acquired_without_server = 0
         self._cancelled = self._rejected = 0
         self._begin()
 
@@ -398,8 +398,8 @@ class RedisRateLimiter:
             raise
         finally:
             self._leave(waiter, request)
-        self._granted += 1
-        self._granted_without_server += request.without_server
+        self._acquired += 1
+        self._acquired_without_server += request.without_server
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -433,6 +433,32 @@ class RedisRateLimiter:
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
 
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    @overload
+    def __call__(self, /, *, tokens: int = 1, timeout: float | None = None) -> Decorator: ...
+    def __call__(self, fn: Any = None, /, *, tokens: int = 1, timeout: float | None = None) -> Any:
+        """
+        Decorate an async function or method so that each call acquires first.
+
+        Used as ``@limiter`` or ``@limiter(tokens=3)``; name, signature and types stay.
+
+        Args:
+            fn: The function, when used without parentheses.
+            tokens: As for `acquire`.
+            timeout: As for `acquire`.
+
+        Raises:
+            TypeError: What is decorated is not an async function.
+            ValueError: ``tokens`` or ``timeout`` could never be granted.
+        """
+        self._check(tokens)
+        checks.timeout("timeout", timeout)
+
+        return limit(fn, lambda: self.acquire(tokens, timeout=timeout), name=type(self).__name__)
+
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
         Return an async function that acquires a token, and then calls ``then``.
@@ -451,11 +477,10 @@ class RedisRateLimiter:
         return snapshot(
             RedisRateLimiterStatistics,
             self,
+            self._server,
+            self._stock,
             waiting=len(self._queue),
             reserved=len(self._stock),
-            lost=self._stock.lost,
-            calls=self._server.calls,
-            failed_calls=self._server.failed_calls,
             members=self._processes,
             down=int(self._down),
         )
@@ -628,8 +653,8 @@ class RedisRateLimiter:
         if request.wait is not None or request.error is not None:
             self._rejected += 1
         else:
-            self._granted += 1
-            self._granted_without_server += request.without_server
+            self._acquired += 1
+            self._acquired_without_server += request.without_server
         if request.error is not None:
             raise request.error
         return request.wait
@@ -763,7 +788,7 @@ class RedisRateLimiter:
         """Count an answer whose tokens came too late; raise an error if that is the rule."""
         self._slow += 1
         if self._slow >= _SLOW:
-            self._server.failed_calls += 1
+            self._server.server_failures += 1
             msg = (
                 f"{self._store.name} took {seconds:.3g} s to answer, more than "
                 f"slack={self._slack!r} of {self!r}, {self._slow} times in a row. Raise slack."
@@ -858,39 +883,6 @@ class RedisRateLimiter:
                 except RateLimitError as error:
                     wait = error.retry_after
         request.wait = wait
-
-    @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
-    @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
-    @overload
-    def limit(self, /, *, tokens: int = 1, timeout: float | None = None) -> Decorator: ...
-    def limit(self, fn: Any = None, /, *, tokens: int = 1, timeout: float | None = None) -> Any:
-        """
-        Decorate an async function or method so that each call acquires first.
-
-        Used as ``@limiter.limit`` or ``@limiter.limit(tokens=3)``; name, signature and types stay.
-
-        Args:
-            fn: The function, when used without parentheses.
-            tokens: As for `acquire`.
-            timeout: As for `acquire`.
-
-        Raises:
-            TypeError: What is decorated is not an async function.
-            ValueError: ``tokens`` or ``timeout`` could never be granted.
-        """
-        self._check(tokens)
-        checks.timeout("timeout", timeout)
-
-        return limit(
-            fn,
-            lambda: self.acquire(tokens, timeout=timeout),
-            name=f"{type(self).__name__}.limit",
-        )
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
 
 
 def _interval(rate: float, per: float, burst: int) -> float:

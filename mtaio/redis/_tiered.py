@@ -104,7 +104,7 @@ class TieredCacheStatistics:
     """How often the memory was cleared, because messages may have been missed."""
     undecodable: int = field(metadata=COUNTER)
     """Values on the server that could not be decoded, and were loaded again."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     listening: int = field(metadata=GAUGE)
     """1 while the messages of other processes are heard."""
@@ -218,7 +218,6 @@ class TieredCache(Generic[T]):
         "_confirmations",
         "_deaf_ttl",
         "_entered",
-        "_failed_calls",
         "_far",
         "_far_hits",
         "_identity",
@@ -237,6 +236,7 @@ class TieredCache(Generic[T]):
         "_outdated",
         "_queries",
         "_renewals",
+        "_server_failures",
         "_store",
         "_ttl",
         "_undecodable",
@@ -292,7 +292,7 @@ class TieredCache(Generic[T]):
         self._listening = False
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
-        self._undecodable = self._failed_calls = 0
+        self._undecodable = self._server_failures = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._ttl:g} s at {self._store.name}>"
@@ -564,7 +564,7 @@ class TieredCache(Generic[T]):
         try:
             return await self._far.write(key, value, ttl, confirm)
         except StoreError:
-            self._failed_calls += 1
+            self._server_failures += 1
             raise
         finally:
             self._drop(key)  # again: what was read since may be older
@@ -578,7 +578,7 @@ class TieredCache(Generic[T]):
             near_size=near.size,
             near_max_size=near.max_size,
             near_hits=near.hits,
-            failed_calls=self._failed_calls + self._breaker.failed_calls,
+            server_failures=self._server_failures + self._breaker.server_failures,
             listening=int(self._listening),
         )
 
@@ -601,7 +601,7 @@ class TieredCache(Generic[T]):
         try:
             await self._far.confirm(writer, token)
         except StoreError:
-            self._failed_calls += 1
+            self._server_failures += 1
 
     def _on_subscribed(self) -> None:
         """Note that messages arrive from now on, and that some may have been missed."""

@@ -59,7 +59,7 @@ async def test_events_are_shared_by_a_group() -> None:
             assert event.metadata == {"by": "ada", "stream_id": "1-0", "deliveries": 1}
             assert first.statistics().sent == 100
             assert first.statistics().handled + second.statistics().handled == 100
-            assert first.statistics().in_hand == 0
+            assert first.statistics().in_flight == 0
             assert repr(first) == "<Bridge 'orders/ship' at memory://>"
         assert store.data[PENDING].pending == {"ship": {}, "bill": {}}
 
@@ -281,7 +281,7 @@ async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
                 await anyio.sleep(5)
                 await made.send("order.paid", 2)
                 await anyio.sleep(10)
-                assert made.statistics().failed_calls > 10
+                assert made.statistics().server_failures > 10
         assert shop.got == [1, 2]
         assert "cannot receive, and tries again in 2 s: memory:// did not answer" in caplog.text
         assert "event 1-0 was handled and will be delivered again" in caplog.text

@@ -309,7 +309,7 @@ async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
         assert await cache.get("key") == "before"
         assert await cache.get_or_set("0", source.load) == 0
         assert source.reads == 102
-        assert cache.statistics().failed_calls == 4
+        assert cache.statistics().server_failures == 4
     (line,) = caplog.messages
     assert "at memory://>: the server failed (on_failure='local'): memory://" in line
 
@@ -397,7 +397,7 @@ async def test_refused_calls() -> None:
                 await cache.get("other")
             store.scripts[READ] = reading
             assert await cache.get("one") == "value"
-            assert cache.statistics().failed_calls == 1
+            assert cache.statistics().server_failures == 1
 
 
 async def test_refusals() -> None:
