@@ -21,9 +21,9 @@ __all__ = [
     "EventOverflowError",
     "LeaseLostError",
     "LimitError",
+    "LimitTimeoutError",
     "MTAIOError",
     "RateLimitError",
-    "RateLimitTimeoutError",
     "StoreError",
     "StrayCancellationError",
     "TaskCancelledError",
@@ -68,20 +68,61 @@ class TimeoutError(MTAIOError, builtins.TimeoutError):  # noqa: A001 - it refine
         self.name = name
 
 
-class LimitError(MTAIOError):
+class LimitError(MTAIOError, WouldBlock):
     """
-    A limit was reached and the caller did not want to wait, or could not.
+    A limit was reached and the caller did not want to wait, or could not; nothing was started.
+
+    ``except LimitError`` catches every refusal of mtaio: of a limiter, an open breaker, a full
+    queue. Also an ``anyio.WouldBlock``.
 
     Args:
         message: Which limit refused what, and why.
+        retry_after: The seconds after which the same call may succeed; None if that is not known.
+        name: The name of what refused.
+    """
+
+    retry_after: float | None
+    name: str | None
+
+    def __init__(
+        self,
+        message: str = "limit reached",
+        *,
+        retry_after: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.name = name
+
+
+class LimitTimeoutError(LimitError, TimeoutError):
+    """
+    What a limiter was asked for could not be had within the timeout given to ``acquire``.
+
+    A rate limiter, which knows how long a wait takes, raises it at once and not when the time is
+    up. The call that was to be limited has not begun.
+
+    Args:
+        message: Which limiter refused what, and why.
+        retry_after: The seconds that the wait would have taken; None if that is not known.
+        timeout: The seconds that were allowed.
+        deadline: When the timeout would have ended, in the event loop's clock.
         name: The limiter's name.
     """
 
-    name: str | None
-
-    def __init__(self, message: str = "limit reached", *, name: str | None = None) -> None:
-        super().__init__(message)
-        self.name = name
+    def __init__(
+        self,
+        message: str = "limit reached",
+        *,
+        retry_after: float | None = None,
+        timeout: float | None = None,
+        deadline: float = math.inf,
+        name: str | None = None,
+    ) -> None:
+        LimitError.__init__(self, message, retry_after=retry_after, name=name)
+        self.timeout = timeout
+        self.deadline = deadline
 
 
 class RateLimitError(LimitError):
@@ -104,46 +145,18 @@ class RateLimitError(LimitError):
         retry_after: float = 0.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(message, name=name)
-        self.retry_after = retry_after
-
-
-class RateLimitTimeoutError(RateLimitError, TimeoutError):
-    """
-    The wait for tokens would exceed the timeout; raised at once, not when the time is up.
-
-    Args:
-        message: Which limiter refused how many tokens.
-        retry_after: The seconds the wait would have taken.
-        timeout: The seconds that were allowed.
-        deadline: When the timeout would have ended, in the event loop's clock.
-        name: The limiter's name.
-    """
-
-    def __init__(
-        self,
-        message: str = "rate limit reached",
-        *,
-        retry_after: float = 0.0,
-        timeout: float | None = None,
-        deadline: float = math.inf,
-        name: str | None = None,
-    ) -> None:
-        RateLimitError.__init__(self, message, retry_after=retry_after, name=name)
-        self.timeout = timeout
-        self.deadline = deadline
+        super().__init__(message, retry_after=retry_after, name=name)
 
 
 class ConcurrencyLimitError(LimitError):
     """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
 
 
-class BreakerOpenError(MTAIOError):
+class BreakerOpenError(LimitError):
     """
     A breaker refused the call, because too many calls have failed.
 
-    It derives from no builtin error, so that a policy that retries ``ConnectionError`` does not
-    retry this.
+    It is no ``ConnectionError``, so that a policy that retries those does not retry this.
 
     Args:
         message: Which breaker, and why.
@@ -153,7 +166,6 @@ class BreakerOpenError(MTAIOError):
     """
 
     retry_after: float
-    name: str | None
 
     def __init__(
         self,
@@ -162,9 +174,11 @@ class BreakerOpenError(MTAIOError):
         retry_after: float = 0.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.name = name
+        super().__init__(message, retry_after=retry_after, name=name)
+
+
+class EventOverflowError(LimitError):
+    """A buffer of events is full: that of `emit_soon`, or of a stream with ``overflow="raise"``."""
 
 
 class LeaseLostError(MTAIOError):
@@ -189,10 +203,6 @@ class LeaseLostError(MTAIOError):
         super().__init__(message)
         self.token = token
         self.name = name
-
-
-class EventOverflowError(LimitError, WouldBlock):
-    """A buffer of events is full: that of `emit_soon`, or of a stream with ``overflow="raise"``."""
 
 
 class TaskCancelledError(MTAIOError):

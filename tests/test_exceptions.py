@@ -20,9 +20,9 @@ from mtaio.exceptions import (
     EventOverflowError,
     LeaseLostError,
     LimitError,
+    LimitTimeoutError,
     MTAIOError,
     RateLimitError,
-    RateLimitTimeoutError,
     StoreError,
     StrayCancellationError,
     TaskCancelledError,
@@ -32,12 +32,12 @@ from mtaio.exceptions import (
 PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     MTAIOError: (Exception,),
     TimeoutError: (MTAIOError, builtins.TimeoutError),
-    LimitError: (MTAIOError,),
+    LimitError: (MTAIOError, WouldBlock),
+    LimitTimeoutError: (LimitError, TimeoutError),
     RateLimitError: (LimitError,),
-    RateLimitTimeoutError: (RateLimitError, TimeoutError),
     ConcurrencyLimitError: (LimitError,),
-    EventOverflowError: (LimitError, WouldBlock),
-    BreakerOpenError: (MTAIOError,),
+    EventOverflowError: (LimitError,),
+    BreakerOpenError: (LimitError,),
     CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
     StoreError: (MTAIOError, builtins.ConnectionError),
@@ -48,11 +48,11 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
 ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     MTAIOError: {},
     TimeoutError: {"timeout": 2.5, "deadline": 12.5, "name": "db"},
-    LimitError: {"name": "api"},
+    LimitError: {"retry_after": 1.5, "name": "api"},
     RateLimitError: {"retry_after": 0.75, "name": "api"},
-    RateLimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
-    ConcurrencyLimitError: {"name": "slots"},
-    EventOverflowError: {"name": "bus"},
+    LimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
+    ConcurrencyLimitError: {"retry_after": 0.5, "name": "slots"},
+    EventOverflowError: {"retry_after": 0.5, "name": "bus"},
     BreakerOpenError: {"retry_after": 12.5, "name": "api"},
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
@@ -63,16 +63,16 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
 
 DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     TimeoutError: {"timeout": None, "deadline": math.inf, "name": None},
-    LimitError: {"name": None},
+    LimitError: {"retry_after": None, "name": None},
     RateLimitError: {"retry_after": 0.0, "name": None},
-    RateLimitTimeoutError: {
-        "retry_after": 0.0,
+    LimitTimeoutError: {
+        "retry_after": None,
         "timeout": None,
         "deadline": math.inf,
         "name": None,
     },
-    ConcurrencyLimitError: {"name": None},
-    EventOverflowError: {"name": None},
+    ConcurrencyLimitError: {"retry_after": None, "name": None},
+    EventOverflowError: {"retry_after": None, "name": None},
     BreakerOpenError: {"retry_after": 0.0, "name": None},
     CacheClosedError: {"name": None},
     StoreError: {"server": None, "refused": False},
@@ -131,9 +131,19 @@ def test_parents(kind: type[Exception]) -> None:
 def test_builtin_clauses_catch() -> None:
     """Code that catches the builtins catches ours."""
     assert issubclass(TimeoutError, OSError)
-    for kind in (TimeoutError, RateLimitTimeoutError):
+    for kind in (TimeoutError, LimitTimeoutError):
         with pytest.raises(builtins.TimeoutError):
             raise make(kind)
+
+
+def test_one_clause_catches_every_refusal() -> None:
+    """``except LimitError`` is enough, and so is AnyIO's own name for what would have to wait."""
+    refusals = [kind for kind in PARENTS if issubclass(kind, LimitError)]
+    assert len(refusals) == 6
+    for kind in refusals:
+        with pytest.raises(WouldBlock) as caught:
+            raise make(kind)
+        assert {"name", "retry_after"} <= vars(caught.value).keys()
 
 
 @every

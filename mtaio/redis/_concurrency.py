@@ -27,8 +27,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import ConcurrencyLimitError, StoreError
-from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError, StoreError
 from mtaio.redis._lease import Lease
 from mtaio.redis._server_task import ServerTask
 from mtaio.redis._slots import Answer, Pace, Report, SharedSlots
@@ -353,7 +352,7 @@ class RedisConcurrencyLimiter:
             raise
         self._timed_out += 1
         now = anyio.current_time()
-        raise MTAIOTimeoutError(msg, timeout=timeout, deadline=now, name=self.name) from failure
+        raise LimitTimeoutError(msg, timeout=timeout, deadline=now, name=self.name) from failure
 
     async def try_acquire(self) -> Lease | None:
         """
@@ -384,7 +383,7 @@ class RedisConcurrencyLimiter:
         Raises:
             LeaseLostError: The lease was lost: the block was cancelled, or ended too late. If the
                 block itself fails, its error is raised instead.
-            TimeoutError, ConcurrencyLimitError, StoreError, ValueError, RuntimeError: As for
+            LimitTimeoutError, ConcurrencyLimitError, StoreError, ValueError, RuntimeError: As for
                 `acquire`.
         """
         lease = await self.acquire(timeout=timeout)

@@ -25,7 +25,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved, SharedBucket, Stock
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask, sleep
@@ -366,7 +366,7 @@ class RedisRateLimiter:
                 said that the wait would be longer.
 
         Raises:
-            RateLimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
+            LimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
                 ``TimeoutError`` too; ``retry_after`` estimates the seconds needed. Its message says
                 so if the server has not answered in that time.
             StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
@@ -390,7 +390,7 @@ class RedisRateLimiter:
         waiter = self._join(request)
         try:
             await self._wait(waiter, request, timeout)
-        except (RateLimitTimeoutError, StoreError):
+        except (LimitTimeoutError, StoreError):
             self._rejected += 1
             raise
         except BaseException:
@@ -595,7 +595,7 @@ class RedisRateLimiter:
         if self._stock.drop(now):
             self._wake_supply()
 
-    def _late(self, request: _Request, timeout: float) -> RateLimitTimeoutError:
+    def _late(self, request: _Request, timeout: float) -> LimitTimeoutError:
         """
         Return the error for a task whose tokens come too late, if they come at all.
 
@@ -618,8 +618,8 @@ class RedisRateLimiter:
 
     def _timed_out(
         self, message: str, timeout: float, deadline: float, wait: float
-    ) -> RateLimitTimeoutError:
-        return RateLimitTimeoutError(
+    ) -> LimitTimeoutError:
+        return LimitTimeoutError(
             message,
             retry_after=wait,
             timeout=timeout,

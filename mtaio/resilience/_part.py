@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeGuard, TypeVar, ove
 
 from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.filters import accepts
-from mtaio.exceptions import BreakerOpenError, LimitError
+from mtaio.exceptions import LimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -24,7 +24,7 @@ __all__ = ["REFUSALS", "decorate_through", "is_outcome"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-REFUSALS: Final = (LimitError, BreakerOpenError)
+REFUSALS: Final = LimitError
 """What a call raises that a part refuses: it says nothing about what is called."""
 
 

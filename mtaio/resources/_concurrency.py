@@ -22,8 +22,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import ConcurrencyLimitError
-from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -219,7 +218,7 @@ class ConcurrencyLimiter:
             timeout: The most seconds to wait; 0 for not at all; None for no limit.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot came free in time.
+            LimitTimeoutError: No slot came free in time. Also a builtin ``TimeoutError``.
             ConcurrencyLimitError: The queue is full.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: Tasks of another event loop are waiting.
@@ -467,7 +466,7 @@ class ConcurrencyLimiter:
                 self._in_use -= 1
         self._peak = max(self._peak, self._in_use)
 
-    def _timeout_error(self, timeout: float, moment: float) -> MTAIOTimeoutError:
+    def _timeout_error(self, timeout: float, moment: float) -> LimitTimeoutError:
         self._timed_out += 1
         msg = f"{self!r} had no free slot within {timeout} s"
-        return MTAIOTimeoutError(msg, timeout=timeout, deadline=moment, name=self._name)
+        return LimitTimeoutError(msg, timeout=timeout, deadline=moment, name=self._name)

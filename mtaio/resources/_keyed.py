@@ -341,7 +341,7 @@ class KeyedRateLimiter:
             timeout: The most seconds to wait, as for `RateLimiter.acquire`.
 
         Raises:
-            RateLimitTimeoutError: The wait cannot fit into ``timeout``.
+            LimitTimeoutError: The wait cannot fit into ``timeout``.
             RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
                 and ``retry_after`` has the seconds until one may be. Or ``burst`` was lowered below
                 ``tokens`` during the wait.

@@ -23,7 +23,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
 from mtaio.resources._window import Window
 
@@ -320,7 +320,7 @@ class RateLimiter:
                 rate drops after that, the wait ends when the time is up.
 
         Raises:
-            RateLimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is
+            LimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is
                 known at once. Also a builtin ``TimeoutError``; ``retry_after`` has the seconds
                 needed.
             RateLimitError: ``burst`` was lowered below ``tokens`` during the wait.
@@ -504,7 +504,7 @@ class RateLimiter:
         self._left -= 1
         return None
 
-    async def _refuse(self, error: RateLimitError) -> None:
+    async def _refuse(self, error: LimitError) -> None:
         self._tally.rejected += 1
         await self._yield_in_time()
         raise error
@@ -571,7 +571,7 @@ class RateLimiter:
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
         tally = self._tally
-        if isinstance(error, RateLimitError):
+        if isinstance(error, LimitError):
             tally.rejected += 1
         else:
             tally.cancelled += 1
@@ -614,8 +614,8 @@ class RateLimiter:
 
     def _late(
         self, tokens: float, wait: float, timeout: float, deadline: float
-    ) -> RateLimitTimeoutError:
-        return RateLimitTimeoutError(
+    ) -> LimitTimeoutError:
+        return LimitTimeoutError(
             f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s, only in {wait:.6g} s.",
             retry_after=wait,
             timeout=timeout,

@@ -266,7 +266,7 @@ async def test_patience(victim: Victim, sim: Simulation) -> None:
     async def patient(name: str, timeout: float) -> None:
         try:
             await watched.work(name, timeout=timeout)
-        except exceptions.RateLimitTimeoutError as error:
+        except exceptions.LimitTimeoutError as error:
             late.append((sim.time(), error.retry_after))
 
     await together(
@@ -321,7 +321,7 @@ async def test_patience_ends_when_the_rate_drops(victim: Victim, sim: Simulation
     async def patient(name: str, timeout: float) -> None:
         try:
             await watched.work(name, timeout=timeout)
-        except exceptions.RateLimitTimeoutError:
+        except exceptions.LimitTimeoutError:
             late.append((name, sim.time()))
 
     async def operator() -> None:

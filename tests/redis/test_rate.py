@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.exceptions import RateLimitTimeoutError, StoreError
+from mtaio.exceptions import LimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
 from mtaio.redis._bucket import RESERVE
 from mtaio.resilience import OrderWarning, Pipeline
@@ -371,9 +371,7 @@ async def test_timeouts() -> None:
     async with reserving_store(latency=0) as store:
         limiter = RedisRateLimiter(store, "key", 1, burst=1, name="api")
         await limiter.acquire(timeout=1)
-        with pytest.raises(
-            RateLimitTimeoutError, match=r"^<.*'api'.*within 0.5 s, only in"
-        ) as caught:
+        with pytest.raises(LimitTimeoutError, match=r"^<.*'api'.*within 0.5 s, only in") as caught:
             await limiter.acquire(timeout=0.5)
         assert anyio.current_time() == 0
         assert caught.value.retry_after == pytest.approx(1)
@@ -384,7 +382,7 @@ async def test_timeouts() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(first)
             await settle()
-            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2\.5 s\.$") as caught:
+            with pytest.raises(LimitTimeoutError, match=r"only in about 2\.5 s\.$") as caught:
                 await limiter.acquire(timeout=0.5)
             assert anyio.current_time() == 0.5
             assert caught.value.retry_after == 2
@@ -397,7 +395,7 @@ async def test_reserved_token_that_comes_too_late() -> None:
     async with reserving_store(latency=0) as store:
         limiter = RedisRateLimiter(store, "key", 25, burst=1)
         await limiter.acquire()
-        with pytest.raises(RateLimitTimeoutError):
+        with pytest.raises(LimitTimeoutError):
             await limiter.acquire(timeout=0.03)
         assert anyio.current_time() == 0
         await limiter.acquire(timeout=0.05)
@@ -454,7 +452,7 @@ async def test_tries_that_are_answered_late() -> None:
         for _ in range(2):
             await limiter.acquire(timeout=0)
         assert not await limiter.try_acquire()
-        with pytest.raises(RateLimitTimeoutError, match=r"within 0 s, only in about 7\.9 s\.$"):
+        with pytest.raises(LimitTimeoutError, match=r"within 0 s, only in about 7\.9 s\.$"):
             await limiter.acquire(timeout=0)
         statistics = limiter.statistics()
         assert (statistics.acquired, statistics.rejected) == (10, 2)
@@ -558,7 +556,7 @@ async def test_timeout_of_zero() -> None:
         await limiter.acquire(timeout=0)
         assert await limited()
         with pytest.raises(
-            RateLimitTimeoutError, match=r"^<.*> cannot grant 1 token within 0 s, only in about 0.9"
+            LimitTimeoutError, match=r"^<.*> cannot grant 1 token within 0 s, only in about 0.9"
         ) as caught:
             await limited()
         assert 0.9 < caught.value.retry_after < 1
@@ -567,7 +565,7 @@ async def test_timeout_of_zero() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(limiter.acquire)
             await settle()
-            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2 s\.$"):
+            with pytest.raises(LimitTimeoutError, match=r"only in about 2 s\.$"):
                 await limiter.acquire(timeout=0)  # a task waits
             group.cancel_scope.cancel()
         assert limiter.statistics().rejected == 2
@@ -583,7 +581,7 @@ async def test_timeout_while_others_are_served() -> None:
             while True:
                 try:
                     await limiter.acquire(timeout=0.13)
-                except RateLimitTimeoutError as error:
+                except LimitTimeoutError as error:
                     late.append(float(str(error).rpartition(" only in about ")[2].split()[0]))
 
         with anyio.move_on_after(3):
@@ -645,7 +643,7 @@ async def test_timeout_before_the_server_has_answered() -> None:
         await limiter.acquire(timeout=0.2)
         store.fail()
         with pytest.raises(
-            RateLimitTimeoutError,
+            LimitTimeoutError,
             match=r"^<.*> cannot grant 1 token within 0\.2 s: memory:// has not answered yet\.$",
         ) as caught:
             await limiter.acquire(timeout=0.2)
@@ -773,10 +771,10 @@ async def test_server_that_fails_to_a_local_limit() -> None:
         assert not await first.try_acquire()
         await anyio.sleep(0.1)
         assert await first.try_acquire()
-        with pytest.raises(RateLimitTimeoutError):
+        with pytest.raises(LimitTimeoutError):
             await first.acquire(timeout=0.05)
         with pytest.raises(
-            RateLimitTimeoutError, match=r"4 tokens within 0\.05 s, only in about 0\.4 s"
+            LimitTimeoutError, match=r"4 tokens within 0\.05 s, only in about 0\.4 s"
         ):
             await first.acquire(4, timeout=0.05)
         with anyio.move_on_after(0.05):
@@ -784,9 +782,7 @@ async def test_server_that_fails_to_a_local_limit() -> None:
         await first.acquire(4)  # more than its part of the burst: in parts
         await anyio.sleep(0.3)
         assert not await first.try_acquire(4)  # what it could not pay for
-        with pytest.raises(
-            RateLimitTimeoutError, match=r"4 tokens within 0 s, only in about 0.4 s"
-        ):
+        with pytest.raises(LimitTimeoutError, match=r"4 tokens within 0 s, only in about 0.4 s"):
             await first.acquire(4, timeout=0)
         await first.acquire(2, timeout=0)
         statistics = first.statistics()
@@ -894,16 +890,16 @@ async def test_timeouts_without_the_server() -> None:
         store.fail()
         await limiter.acquire()
         assert anyio.current_time() == 0.5
-        with pytest.raises(RateLimitTimeoutError, match=r"within 0\.4 s, only in about 1 s\.$"):
+        with pytest.raises(LimitTimeoutError, match=r"within 0\.4 s, only in about 1 s\.$"):
             await limiter.acquire(timeout=0.4)
         assert anyio.current_time() == 0.5
         async with anyio.create_task_group() as group:
             group.start_soon(limiter.acquire)
             await settle()
-            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2\.4 s\.$"):
+            with pytest.raises(LimitTimeoutError, match=r"only in about 2\.4 s\.$"):
                 await limiter.acquire(timeout=0.4)
             assert anyio.current_time() == 0.9
-            with pytest.raises(RateLimitTimeoutError, match=r"0 s, only in about 2 s\.$"):
+            with pytest.raises(LimitTimeoutError, match=r"0 s, only in about 2 s\.$"):
                 await limiter.acquire(timeout=0)  # a task waits
             assert not await limiter.try_acquire()
         assert anyio.current_time() == 1.5

@@ -126,7 +126,7 @@ async def test_refusal_of_something_inside_is_no_sample() -> None:
     breaker.open()
 
     async def late() -> None:
-        raise exceptions.RateLimitTimeoutError
+        raise exceptions.LimitTimeoutError
 
     async with slots:
         for api in (

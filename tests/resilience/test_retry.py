@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import (
     BreakerOpenError,
+    LimitTimeoutError,
     MTAIOError,
     RateLimitError,
-    RateLimitTimeoutError,
 )
 from mtaio.resilience import Pipeline, Timeout
 from mtaio.resources import TimeoutManager
@@ -347,9 +347,9 @@ async def test_timeout_holds_for_each_attempt() -> None:
 
 
 async def test_limiters_own_error_can_be_retried() -> None:
-    """``RateLimitTimeoutError`` says when the tokens are there."""
-    flaky = Flaky(RateLimitTimeoutError(retry_after=3, timeout=1))
-    assert await attempt(flaky, Retry(on=RateLimitError, jitter=0)) == [2]
+    """``LimitTimeoutError`` says when the tokens are there."""
+    flaky = Flaky(LimitTimeoutError(retry_after=3, timeout=1))
+    assert await attempt(flaky, Retry(on=LimitTimeoutError, jitter=0)) == [2]
     assert flaky.calls == [0, 3.5]
 
 

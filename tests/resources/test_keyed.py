@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
 from mtaio.testing import settle
 from tests.clocks import by_hand
@@ -103,7 +103,7 @@ async def test_timeout_and_tokens_are_the_keys_own() -> None:
     limiter = KeyedRateLimiter(1, burst=2, name="api")
     await limiter.acquire("a", 2)
     with pytest.raises(
-        RateLimitTimeoutError,
+        LimitTimeoutError,
         match=r"^<KeyedRateLimiter 'api' 1/s burst=2 key='a'> cannot grant 2 tokens within 1 s",
     ) as caught:
         await limiter.acquire("a", 2, timeout=1)
@@ -143,7 +143,7 @@ async def test_decorator_finds_the_key() -> None:
     client = Client("h")
     assert await client.get("/a") == "h/aFalse"
     assert await client.get("/b", verbose=True) == "h/bTrue"
-    with pytest.raises(RateLimitTimeoutError):
+    with pytest.raises(LimitTimeoutError):
         await client.get("/a")
     assert await Client("other").get("/a") == "other/aFalse"
     assert limiter.statistics_for(("h", "/a")).tokens == 0
@@ -313,7 +313,7 @@ async def test_no_room_for_a_new_key() -> None:
     for timeout in (None, 100):
         with pytest.raises(RateLimitError, match=message) as caught:
             await limiter.acquire("c", timeout=timeout)
-        assert not isinstance(caught.value, RateLimitTimeoutError)
+        assert not isinstance(caught.value, LimitTimeoutError)
         assert (caught.value.retry_after, caught.value.name) == (2.5, "api")
     with pytest.raises(RateLimitError, match=message):
         limiter.acquire_nowait("c")
@@ -420,7 +420,7 @@ async def test_refused_calls_yield() -> None:
 
     async def refused(key: object) -> int:
         async def call() -> None:
-            with pytest.raises(RateLimitError):
+            with pytest.raises(LimitError):
                 await limiter.acquire(key, timeout=0)
 
         return await suspensions(call())
@@ -526,7 +526,7 @@ async def test_statistics() -> None:
             await limiter.acquire("a")
         limiter.acquire_nowait("b")
         assert not takes(limiter, "b")
-        with pytest.raises(RateLimitTimeoutError):
+        with pytest.raises(LimitTimeoutError):
             await limiter.acquire("a", timeout=0.5)
         assert not takes(limiter, "c")
         statistics = limiter.statistics()

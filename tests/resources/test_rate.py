@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from mtaio import exceptions
 from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources import RateLimiter
 from mtaio.testing import settle
 from tests.clocks import by_hand
@@ -43,16 +43,16 @@ class Crowd:
         self.group = group
         self.outcomes: dict[str, tuple[str, float]] = {}
         self.scopes: dict[str, anyio.CancelScope] = {}
-        self.errors: dict[str, RateLimitError] = {}
+        self.errors: dict[str, LimitError] = {}
 
     async def _ask(self, name: str, tokens: float, timeout: float | None) -> None:
         outcome = "cancelled"
         with anyio.CancelScope() as self.scopes[name]:
             try:
                 await self.limiter.acquire(tokens, timeout=timeout)
-            except RateLimitError as error:
+            except LimitError as error:
                 self.errors[name] = error
-                outcome = "late" if isinstance(error, RateLimitTimeoutError) else "refused"
+                outcome = "late" if isinstance(error, LimitTimeoutError) else "refused"
             else:
                 outcome = "granted"
         self.outcomes[name] = outcome, anyio.current_time()
@@ -192,7 +192,7 @@ async def test_decorator_takes_its_options() -> None:
 
     assert await call(3) == 3
     assert limiter.statistics().tokens == 0
-    with pytest.raises(RateLimitTimeoutError, match=r"^<RateLimiter 'api' 1/s burst=2> cannot"):
+    with pytest.raises(LimitTimeoutError, match=r"^<RateLimiter 'api' 1/s burst=2> cannot"):
         await call(4)
 
 
@@ -471,7 +471,7 @@ async def test_one_refused_call_in_64_yields() -> None:
     limiter = RateLimiter(1, burst=1)
 
     async def refused() -> None:
-        with pytest.raises(RateLimitTimeoutError):
+        with pytest.raises(LimitTimeoutError):
             await limiter.acquire(timeout=0)
 
     await limiter.acquire()
@@ -493,7 +493,7 @@ async def test_loop_over_refused_calls_can_be_cancelled() -> None:
             while True:
                 try:
                     await limiter.acquire(timeout=0)
-                except RateLimitTimeoutError:
+                except LimitTimeoutError:
                     refused += 1
     assert refused < FAST_CALLS
 
@@ -507,7 +507,7 @@ async def test_day_one_4_timeout_is_judged_at_once() -> None:
     await limiter.acquire()
     await anyio.sleep(0.25)
     with pytest.raises(
-        RateLimitTimeoutError,
+        LimitTimeoutError,
         match=r"^<RateLimiter 'api' 1/s burst=1> cannot grant 1 token within 0\.5 s, only in 0",
     ) as caught:
         await limiter.acquire(timeout=0.5)
@@ -539,7 +539,7 @@ async def test_timeout_0_is_acquire_or_raise() -> None:
     """``timeout=0`` grants what is there and raises otherwise."""
     limiter = RateLimiter(1)
     await limiter.acquire(timeout=0)
-    with pytest.raises(RateLimitTimeoutError):
+    with pytest.raises(LimitTimeoutError):
         await limiter.acquire(timeout=0)
 
 

@@ -15,7 +15,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mtaio._internal import clock
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources import RateLimiter
 from mtaio.resources._window import Window
 from mtaio.testing import run, settle
@@ -251,7 +251,7 @@ class Trial:
                     await self.limiter.acquire(step.tokens, timeout=timeout)
                 except ValueError:
                     answer = "impossible"
-                except RateLimitTimeoutError:
+                except LimitTimeoutError:
                     answer = "late"
                 except RateLimitError:
                     answer = "refused"

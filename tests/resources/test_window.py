@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.core import TaskExecutor
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources import RateLimiter, ResourceLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -87,13 +87,13 @@ async def test_nowait_and_timeouts() -> None:
     with pytest.raises(RateLimitError, match=message) as refused:
         limiter.acquire_nowait()
     assert refused.value.retry_after == 6
-    with pytest.raises(RateLimitTimeoutError, match=r"within 5 s, only in 6 s\.$"):
+    with pytest.raises(LimitTimeoutError, match=r"within 5 s, only in 6 s\.$"):
         await limiter.acquire(timeout=5)
     async with anyio.create_task_group() as group:
         for _ in range(2):
             group.start_soon(limiter.acquire)
         await settle()
-        with pytest.raises(RateLimitTimeoutError) as late:
+        with pytest.raises(LimitTimeoutError) as late:
             await limiter.acquire(timeout=15)
         assert late.value.retry_after == 16  # all of the window, and then one more
         assert anyio.current_time() == 4
