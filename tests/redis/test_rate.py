@@ -366,6 +366,21 @@ async def test_smaller_request_does_not_wait_for_a_larger_that_gave_up(
             assert anyio.current_time() == served
 
 
+async def test_one_at_a_time_unless_a_burst_is_given() -> None:
+    """Tokens are granted evenly spaced, as by a limiter of one process, and one is the most."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 10)
+        moments: list[float] = []
+        for _ in range(12):
+            async with limiter:
+                moments.append(anyio.current_time())
+        assert moments == pytest.approx([number / 10 for number in range(12)])
+        with pytest.raises(
+            ValueError, match=r"^cannot acquire 2 tokens of .* burst=1\. Raise burst"
+        ):
+            await limiter.acquire(2)
+
+
 async def test_timeouts() -> None:
     """A wait that cannot fit is refused at once if that is known, else when the time is over."""
     async with reserving_store(latency=0) as store:
@@ -387,7 +402,9 @@ async def test_timeouts() -> None:
             assert anyio.current_time() == 0.5
             assert caught.value.retry_after == 2
         assert anyio.current_time() == pytest.approx(1)
-        assert limiter.statistics().rejected == 2
+        statistics = limiter.statistics()
+        assert (statistics.acquired, statistics.timed_out, statistics.rejected) == (2, 2, 0)
+        assert statistics.wait_seconds == statistics.max_wait_seconds == pytest.approx(1)
 
 
 async def test_reserved_token_that_comes_too_late() -> None:
@@ -455,7 +472,7 @@ async def test_tries_that_are_answered_late() -> None:
         with pytest.raises(LimitTimeoutError, match=r"within 0 s, only in about 7\.9 s\.$"):
             await limiter.acquire(timeout=0)
         statistics = limiter.statistics()
-        assert (statistics.acquired, statistics.rejected) == (10, 2)
+        assert (statistics.acquired, statistics.rejected, statistics.timed_out) == (10, 1, 1)
         assert (statistics.lost, statistics.server_failures) == (0, 0)
 
 
@@ -568,7 +585,7 @@ async def test_timeout_of_zero() -> None:
             with pytest.raises(LimitTimeoutError, match=r"only in about 2 s\.$"):
                 await limiter.acquire(timeout=0)  # a task waits
             group.cancel_scope.cancel()
-        assert limiter.statistics().rejected == 2
+        assert limiter.statistics().timed_out == 2
 
 
 async def test_timeout_while_others_are_served() -> None:
@@ -658,7 +675,8 @@ async def test_timeout_before_the_server_has_answered() -> None:
         store.recover()
         await anyio.sleep(1)
         await limiter.acquire(timeout=0.2)
-        assert limiter.statistics().rejected == 2
+        statistics = limiter.statistics()
+        assert (statistics.timed_out, statistics.rejected) == (1, 1)
 
 
 async def test_tokens_not_used_in_time_are_lost() -> None:
@@ -786,7 +804,7 @@ async def test_server_that_fails_to_a_local_limit() -> None:
             await first.acquire(4, timeout=0)
         await first.acquire(2, timeout=0)
         statistics = first.statistics()
-        assert (statistics.cancelled, statistics.rejected) == (1, 5)
+        assert (statistics.cancelled, statistics.rejected, statistics.timed_out) == (1, 2, 3)
 
 
 async def acquire_in_turn(
@@ -904,7 +922,8 @@ async def test_timeouts_without_the_server() -> None:
             assert not await limiter.try_acquire()
         assert anyio.current_time() == 1.5
         statistics = limiter.statistics()
-        assert (statistics.acquired_without_server, statistics.rejected) == (2, 4)
+        assert (statistics.rejected, statistics.timed_out) == (1, 3)
+        assert statistics.acquired == statistics.acquired_without_server == 2
 
 
 async def test_those_that_try_when_the_server_fails() -> None:
@@ -1130,8 +1149,9 @@ def test_attributes() -> None:
     store = MemoryStore()
     limiter = RedisRateLimiter(store, "geo", 2.5, per=2, slack=0.2)
     shown = (limiter.name, limiter.key, limiter.rate, limiter.per, limiter.burst, limiter.slack)
-    assert shown == ("geo", "geo", 2.5, 2, 2, 0.2)
-    assert repr(limiter) == "<RedisRateLimiter 'geo' 2.5 per 2 s, burst=2 at memory://>"
+    assert shown == ("geo", "geo", 2.5, 2, 1, 0.2)
+    assert repr(limiter) == "<RedisRateLimiter 'geo' 2.5 per 2 s, burst=1 at memory://>"
+    assert (limiter.statistics().rate, limiter.statistics().burst) == (2.5, 1)
     assert RedisRateLimiter(store, "geo", 0.5, name="other").name == "other"
 
 

@@ -187,7 +187,6 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     RedisRateLimiter: {
         "acquire": lambda it: it.acquire(),
-        "__call__": lambda it: it(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
@@ -196,7 +195,6 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "limit": lambda it: setattr(it, "limit", 2),
         "hold": within(lambda it: it.hold()),
-        "__call__": lambda it: it(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
