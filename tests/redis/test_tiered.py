@@ -103,7 +103,7 @@ async def test_one_load_for_all() -> None:
 
 async def test_values_expire_everywhere_at_once() -> None:
     """What is left of a value's time at the server is what it has in memory."""
-    async with processes(near_ttl=100, ttl=10) as (_, (one, two)):
+    async with processes(near_ttl=100, default_ttl=10) as (_, (one, two)):
         await one.set("key", 1)
         await one.set("ever", 1, math.inf)
         await anyio.sleep(6)
@@ -287,7 +287,7 @@ async def test_waiting_without_messages() -> None:
 async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
     """Reads load by themselves, without waiting for the server each time, and keep it shortly."""
     caplog.set_level(logging.WARNING, "mtaio.redis")
-    async with processes(1, deaf_ttl=5) as (store, (cache,)):
+    async with processes(1, fallback_ttl=5) as (store, (cache,)):
         source = Source(0)
         await cache.set("key", "before")
         store.fail()
@@ -429,12 +429,14 @@ async def test_refusals() -> None:
         options: list[tuple[str, Any, str]] = [
             ("store", None, "store=None is a NoneType, not a store"),
             ("codec", None, "codec=None is a NoneType, not a Codec"),
-            ("near_size", 0, "near_size=0 is less than 1"),
+            ("near_max_size", 0, "near_max_size=0 is less than 1"),
         ]
         for name, value, message in options:
             with pytest.raises((TypeError, ValueError), match=f"^{message}"):
                 TieredCache[Any](**{"store": store, "namespace": "users", name: value})
-        assert TieredCache[Any](store, "users", near_size=None).statistics().near_max_size is None
+        assert (
+            TieredCache[Any](store, "users", near_max_size=None).statistics().near_max_size is None
+        )
         with pytest.raises(TypeError, match=r"^@TieredCache.cached cannot decorate <function"):
             cache.cached(str)(lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
         with pytest.raises(TypeError, match=r"^key=<.* is an async function, which returns no str"):
@@ -515,7 +517,7 @@ class Whole:
 
     def __init__(self, store: MemoryStore, namespace: str = "test") -> None:
         self.store = store
-        self.cache = TieredCache[Any](self.store, namespace, ttl=60)
+        self.cache = TieredCache[Any](self.store, namespace, default_ttl=60)
         self.get, self.set = self.cache.get, self.cache.set
         self.delete, self.get_or_set = self.cache.delete, self.cache.get_or_set
 
