@@ -205,9 +205,9 @@ async def our_stream() -> float:
     async def produce() -> None:
         for number in range(STREAMED):
             await emitter.emit("event", number)
-        events.close()
+        await events.aclose()
 
-    async with emitter.stream("event", max_buffer=BUFFER) as events:
+    async with emitter.stream("event", max_pending=BUFFER) as events:
         started = time.thread_time()
         async with anyio.create_task_group() as group:
             group.start_soon(produce)
@@ -254,7 +254,7 @@ async def slow_subscriber(overflow: Overflow) -> float:
             taken += 1
             await checkpoint()
 
-    async with emitter.stream("event", max_buffer=BUFFER, overflow=overflow) as events:
+    async with emitter.stream("event", max_pending=BUFFER, overflow=overflow) as events:
         async with anyio.create_task_group() as group:
             group.start_soon(consume)
             for number in range(MANY):
@@ -264,7 +264,7 @@ async def slow_subscriber(overflow: Overflow) -> float:
                     refused += 1
                 if not number % 50_000:
                     high = max(high, process.memory_info().rss)
-            events.close()
+            await events.aclose()
         dropped = events.dropped
     if taken + dropped != MANY or emitter.statistics().dropped != dropped:
         msg = f"{taken} taken and {dropped} dropped are not {MANY}"

@@ -49,7 +49,7 @@ def rotating(path: Path) -> logging.Handler:
 
 @contextmanager
 def ours(path: Path) -> Generator[Drain]:
-    handler = AsyncFileHandler(path, max_bytes=SIZE, backup_count=BACKUPS, queue_size=10 * RECORDS)
+    handler = AsyncFileHandler(path, max_bytes=SIZE, backup_count=BACKUPS, max_pending=10 * RECORDS)
     handler.setFormatter(FORMAT)
     log = logging.Logger("bench")  # noqa: LOG001 - a new one for each round
     log.addHandler(handler)
@@ -184,7 +184,7 @@ async def delay(*, level: int) -> float:
     now = time.perf_counter
     # It takes a fifth of what is logged at most: the queue is full from the first burst on.
     with stalling(most=16_384, stall=STALL) as path:
-        handler = AsyncFileHandler(path, queue_size=1000)
+        handler = AsyncFileHandler(path, max_pending=1000)
         handler.setFormatter(FORMAT)
         log = logging.Logger("bench", level)  # noqa: LOG001 - a new one for each round
         log.addHandler(handler)

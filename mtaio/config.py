@@ -13,17 +13,23 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypedDict,
+    Unpack,
+)
 
 from mtaio._internal import checks, environment
 from mtaio._internal.addresses import Address
 from mtaio._internal.levels import level_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Self, Unpack
 
 __all__ = [
     "Setting",

@@ -185,7 +185,7 @@ def emitter() -> tuple[object, Use]:
             group.start_soon(made.emit, "a", 2)
             assert (await made.wait_for("a")).data == 2
             assert (await anext(events)).data == 2
-            made.emit_soon("a", 3)
+            made.emit_nowait("a", 3)
         assert sorted(seen) == [1, 2, 3]
 
     return made, use

@@ -246,7 +246,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     EventEmitter: {
         "emit": lambda it: it.emit("event"),
-        "emit_soon": lambda it: it.emit_soon("event"),
+        "emit_nowait": lambda it: it.emit_nowait("event"),
         "event_names": lambda it: it.event_names(),
         "listener_count": lambda it: it.listener_count(),
         "listeners": lambda it: it.listeners("event"),

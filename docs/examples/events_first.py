@@ -30,7 +30,7 @@ def check(event: Event[str]) -> None:
 async def main() -> None:
     for name in ("ada", "mallory"):
         start = anyio.current_time()
-        event = await emitter.emit(LOGIN, name, address="10.0.0.7")
+        event = await emitter.emit(LOGIN, name, metadata={"address": "10.0.0.7"})
         print(f"{event.data}: stopped={event.stopped}, {anyio.current_time() - start:.1f} s")
 
 

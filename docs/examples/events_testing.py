@@ -18,7 +18,7 @@ async def main() -> None:
     async with emitter.stream("*") as events:
         await ship(Event("order.paid", 7))
         await emitter.emit("order.paid", 8)
-        events.close()
+        await events.aclose()
         print([(event.name, event.data) async for event in events])
     assert_quiescent(emitter)
 

@@ -27,7 +27,7 @@ async def main() -> None:
         handler = AsyncFileHandler(
             folder / "shop.log",
             delay=True,  # or the missing folder would be an error here
-            queue_size=100,
+            max_pending=100,
             keep_room=10,  # for records at keep_level (ERROR) and above
             on_error=trouble,
         )
@@ -39,7 +39,7 @@ async def main() -> None:
             log.error("till %d is on fire", number)
         print("written in time:", await handler.aflush(timeout=0.5))
         figures = handler.statistics()
-        print(f"queued {figures.queued}, dropped {dict(figures.dropped)}")
+        print(f"queued {figures.pending}, dropped {dict(figures.dropped)}")
 
         await anyio.Path(folder).mkdir()
         print("written in time:", await handler.aflush())

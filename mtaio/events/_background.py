@@ -1,5 +1,5 @@
 """
-The events that `emit_soon` has taken, and the ``async with`` block that delivers them.
+The events that `emit_nowait` has taken, and the ``async with`` block that delivers them.
 
 Promise: events are delivered in the order in which they were taken, one after another, inside the
 block; leaving it waits for the rest, or drops the rest when the block is left by an error. The
@@ -39,7 +39,7 @@ class Background:
         owner: The emitter, for messages.
         name: Its name, for errors.
         deliver: Emits an event and waits for its handlers.
-        max_pending: How many events may wait to be delivered.
+        max_pending: How many events may wait to be delivered; None for no limit.
 
     Invariant: ``_working`` says that a task delivers what is in ``_queue``; without it the queue is
     empty, unless the block has failed or is being cancelled.
@@ -65,7 +65,7 @@ class Background:
         owner: object,
         name: str | None,
         deliver: Callable[[Event[Any]], Coroutine[Any, Any, None]],
-        max_pending: int,
+        max_pending: int | None,
     ) -> None:
         self._owner = owner
         self._name = name
@@ -78,7 +78,7 @@ class Background:
         self._delivering = False
         self._leaving = False
         self._failure: BaseException | None = None
-        # Not that of the first caller of emit_soon, which must not affect later events.
+        # Not that of the first caller of emit_nowait, which must not affect later events.
         self._context = copy_context()
 
     @property
@@ -110,11 +110,11 @@ class Background:
         """Take an event, in the block's event loop, to be delivered after those taken before."""
         if self.is_closed():
             msg = (
-                f"{self._owner!r} is closing and takes no more events. Call emit_soon() "
+                f"{self._owner!r} is closing and takes no more events. Call emit_nowait() "
                 f"inside the block, or await emit()."
             )
             raise RuntimeError(msg)
-        if len(self._queue) >= self._max_pending:
+        if self._max_pending is not None and len(self._queue) >= self._max_pending:
             msg = (
                 f"{self._owner!r} holds max_pending={self._max_pending} events that are not "
                 f"delivered yet. Raise max_pending, or await emit(), which waits for the handlers."
@@ -123,7 +123,7 @@ class Background:
         self._queue.append(event)
         if not self._working:
             self._working = True
-            self._worker = self._block.start(self._work, name="EventEmitter.emit_soon")
+            self._worker = self._block.start(self._work, name="EventEmitter.emit_nowait")
 
     async def leave(self, exc: BaseException | None) -> None:
         """Leave the block, which ended with ``exc``."""

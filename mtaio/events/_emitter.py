@@ -12,10 +12,13 @@ Why the first handler that suspends makes the rest start: docs/en/design/events.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import eq, is_
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
 
+import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.cancellation import in_cancelled_task
@@ -23,7 +26,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.signature import check_takes
 from mtaio.events._background import Background
 from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
-from mtaio.events._event import Event, EventPriority, name_of, pattern_of
+from mtaio.events._event import Event, EventKey, EventPriority, name_of, pattern_of
 from mtaio.events._patterns import is_pattern
 from mtaio.events._registry import Listener, Registry, check_handler, check_priority
 from mtaio.events._stream import EventStream, Overflow
@@ -31,13 +34,8 @@ from mtaio.events._wait import wait_for
 from mtaio.exceptions import EventOverflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.events._event import EventKey
+    import mtaio.statistics
     from mtaio.events._registry import Topic
-    from mtaio.events._statistics import EmitterStatistics
 
 __all__ = ["EventEmitter", "Register"]
 
@@ -69,8 +67,8 @@ class EventEmitter:
     when one of several async handlers really suspends, the rest of the tier runs concurrently, each
     in a task of its own, started in any order. `emit` waits for all of them.
 
-    Entering the emitter (``async with emitter:``) is needed for `emit_soon` only. Leaving it
-    delivers the events that `emit_soon` has taken; after an error or a cancellation, it drops and
+    Entering the emitter (``async with emitter:``) is needed for `emit_nowait` only. Leaving it
+    delivers the events that `emit_nowait` has taken; after an error or a cancellation, it drops and
     counts them. Enter and leave it in one task.
 
     Args:
@@ -83,9 +81,9 @@ class EventEmitter:
             another.
         max_listeners: Warn when one name or pattern gets more handlers than that, because
             something may be registering without end; None for never.
-        max_pending: How many events of `emit_soon` may wait to be delivered.
+        max_pending: How many events of `emit_nowait` may wait to be delivered; None for no limit.
         max_names: For how many names matches and statistics are kept; beyond that, those emitted
-            longest ago are forgotten, and counted together.
+            longest ago are forgotten, and counted together. None for no limit.
         name: For error messages and the monitor.
 
     Raises:
@@ -139,8 +137,8 @@ class EventEmitter:
         on_error: Callable[[Exception, Event[Any], Any], object] | None = None,
         concurrent: bool = True,
         max_listeners: int | None = 100,
-        max_pending: int = 1000,
-        max_names: int = 1000,
+        max_pending: int | None = 1000,
+        max_names: int | None = 1000,
         name: str | None = None,
     ) -> None:
         self._policy = Policy(errors, on_error, concurrent=concurrent)
@@ -148,10 +146,14 @@ class EventEmitter:
             way_out = "Pass above how many to warn, or None for never."
             checks.count("max_listeners", max_listeners, way_out=way_out)
         self._max_listeners = max_listeners
-        way_out = "Pass how many events may wait, at least 1."
-        self._max_pending = checks.count("max_pending", max_pending, way_out=way_out)
-        way_out = "Pass for how many names to keep statistics, at least 1."
-        self._registry = Registry(checks.count("max_names", max_names, way_out=way_out))
+        if max_pending is not None:
+            way_out = "Pass how many events may wait, at least 1, or None for no limit."
+            checks.count("max_pending", max_pending, way_out=way_out)
+        self._max_pending = max_pending
+        if max_names is not None:
+            way_out = "Pass for how many names to keep statistics, at least 1, or None for all."
+            checks.count("max_names", max_names, way_out=way_out)
+        self._registry = Registry(max_names)
         self._ready: dict[Any, Topic] = cast("dict[Any, Topic]", self._registry.ready)
         self._blocks: Blocks[Background] = Blocks()
         self._rejected = 0
@@ -376,20 +378,26 @@ class EventEmitter:
 
     @overload
     async def emit(
-        self, name: EventKey[None], /, data: None = ..., **metadata: object
+        self, name: EventKey[None], data: None = ..., *, metadata: Mapping[str, Any] | None = ...
     ) -> Event[None]: ...
     @overload
-    async def emit(self, name: EventKey[T], /, data: T, **metadata: object) -> Event[T]: ...
+    async def emit(
+        self, name: EventKey[T], data: T, *, metadata: Mapping[str, Any] | None = ...
+    ) -> Event[T]: ...
     @overload
-    async def emit(self, name: str, /, data: None = ..., **metadata: object) -> Event[None]: ...
+    async def emit(
+        self, name: str, data: None = ..., *, metadata: Mapping[str, Any] | None = ...
+    ) -> Event[None]: ...
     @overload
-    async def emit(self, name: str, /, data: T, **metadata: object) -> Event[T]: ...
+    async def emit(
+        self, name: str, data: T, *, metadata: Mapping[str, Any] | None = ...
+    ) -> Event[T]: ...
     async def emit(
         self,
         name: str | EventKey[Any],
-        /,
         data: Any = None,
-        **metadata: object,
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Any:
         """
         Hand an event to all that listen to ``name``, and wait until they have ended.
@@ -403,7 +411,7 @@ class EventEmitter:
         Args:
             name: The full name, or an `EventKey`, by which ``data`` is checked.
             data: What the handlers get as ``event.data``.
-            **metadata: What they get as ``event.metadata``.
+            metadata: What they get as ``event.metadata``; None for an empty dict.
 
         Returns:
             The event, as the handlers left it.
@@ -428,7 +436,7 @@ class EventEmitter:
         event = _new_event(Event)  # Event() would be a tenth of the cost of an emit
         event.name = topic.name
         event.data = data
-        event.metadata = metadata
+        event.metadata = {} if metadata is None else metadata
         event.time = topic.used = moment
         event.stopped = False
         topic.tally.emitted += 1
@@ -459,17 +467,23 @@ class EventEmitter:
         return event
 
     @overload
-    def emit_soon(self, name: EventKey[None], /, data: None = ..., **metadata: object) -> None: ...
+    def emit_nowait(
+        self, name: EventKey[None], data: None = ..., *, metadata: Mapping[str, Any] | None = ...
+    ) -> None: ...
     @overload
-    def emit_soon(self, name: EventKey[T], /, data: T, **metadata: object) -> None: ...
+    def emit_nowait(
+        self, name: EventKey[T], data: T, *, metadata: Mapping[str, Any] | None = ...
+    ) -> None: ...
     @overload
-    def emit_soon(self, name: str, /, data: object = ..., **metadata: object) -> None: ...
-    def emit_soon(
+    def emit_nowait(
+        self, name: str, data: object = ..., *, metadata: Mapping[str, Any] | None = ...
+    ) -> None: ...
+    def emit_nowait(
         self,
         name: str | EventKey[Any],
-        /,
         data: Any = None,
-        **metadata: object,
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Emit an event later, inside the emitter's block, without waiting. Not a checkpoint.
@@ -483,7 +497,7 @@ class EventEmitter:
         Args:
             name: As for `emit`.
             data: As for `emit`.
-            **metadata: As for `emit`.
+            metadata: As for `emit`.
 
         Raises:
             EventOverflowError: ``max_pending`` events are waiting. Also an ``anyio.WouldBlock``.
@@ -497,9 +511,9 @@ class EventEmitter:
             # It cannot raise the cancellation, which comes at the next checkpoint.
             self._registry.tally(checked).dropped += 1
             return
-        background = self._blocks.entered(self, "emit_soon()")
+        background = self._blocks.entered(self, "emit_nowait()")
         try:
-            background.put(Event(checked, data, metadata, clock.now()))
+            background.put(Event(checked, data, metadata=metadata, time=clock.now()))
         except EventOverflowError:
             self._rejected += 1
             raise
@@ -512,7 +526,7 @@ class EventEmitter:
             raise error from None  # without the KeyError of the dict
 
     async def _deliver(self, event: Event[Any]) -> None:
-        """Emit an event that `emit_soon` has taken."""
+        """Emit an event that `emit_nowait` has taken."""
         topic = self._look_up(event.name)
         topic.used = clock.now()
         topic.tally.emitted += 1
@@ -580,7 +594,7 @@ class EventEmitter:
         name: EventKey[T],
         /,
         *names: EventKey[T],
-        max_buffer: int = ...,
+        max_pending: int | None = ...,
         overflow: Overflow = ...,
         priority: int = ...,
     ) -> EventStream[T]: ...
@@ -591,7 +605,7 @@ class EventEmitter:
         other: EventKey[T2],
         /,
         *,
-        max_buffer: int = ...,
+        max_pending: int | None = ...,
         overflow: Overflow = ...,
         priority: int = ...,
     ) -> EventStream[T | T2]: ...
@@ -601,14 +615,14 @@ class EventEmitter:
         name: str | EventKey[Any],
         /,
         *names: str | EventKey[Any],
-        max_buffer: int = ...,
+        max_pending: int | None = ...,
         overflow: Overflow = ...,
         priority: int = ...,
     ) -> EventStream[Any]: ...
     def stream(
         self,
         *names: str | EventKey[Any],
-        max_buffer: int = 100,
+        max_pending: int | None = 100,
         overflow: Overflow = "block",
         priority: int = EventPriority.NORMAL,
     ) -> EventStream[Any]:
@@ -619,7 +633,7 @@ class EventEmitter:
 
         Args:
             names: Names, patterns and keys, as for `on`.
-            max_buffer: How many events to keep for the consumer.
+            max_pending: How many events to keep for the consumer; None for no limit.
             overflow: What to do with an event when the buffer is full: ``"block"`` makes its emit
                 wait for space; ``"drop_oldest"`` drops the oldest; ``"drop_newest"`` drops it;
                 ``"raise"`` drops it and fails as a handler does, with
@@ -627,14 +641,14 @@ class EventEmitter:
             priority: The tier in which the stream takes the event.
 
         Raises:
-            TypeError: A name is not a name, or ``max_buffer`` or ``priority`` not an int.
-            ValueError: There is no name, one matches nothing, ``max_buffer`` is less than 1, or
+            TypeError: A name is not a name, or ``max_pending`` or ``priority`` not an int.
+            ValueError: There is no name, one matches nothing, ``max_pending`` is less than 1, or
                 ``overflow`` is unknown.
         """
         return EventStream(
             self._registry,
             names,
-            max_buffer=max_buffer,
+            max_pending=max_pending,
             overflow=overflow,
             priority=priority,
             emitter=self._name,
@@ -659,7 +673,7 @@ class EventEmitter:
         tb: TracebackType | None,
     ) -> None:
         """
-        Leave the emitter: deliver the events of `emit_soon`, or drop them. A checkpoint.
+        Leave the emitter: deliver the events of `emit_nowait`, or drop them. A checkpoint.
 
         Raises:
             RuntimeError: It was entered in another task.
@@ -678,7 +692,7 @@ class EventEmitter:
         for event in background.undelivered():
             self._registry.tally(event.name).dropped += 1
 
-    def statistics(self) -> EmitterStatistics:
+    def statistics(self) -> mtaio.statistics.EmitterStatistics:
         """
         Return the state and the counts so far. Not a checkpoint.
 
@@ -693,7 +707,7 @@ class EventEmitter:
         return EmitterStatistics(
             listeners=registry.handlers(),
             streams=registry.count["stream"],
-            waiters=registry.count["waiter"],
+            wait_fors=registry.count["wait_for"],
             waiting=self._policy.waiting,
             pending=0 if background is None else background.pending,
             max_pending=self._max_pending,

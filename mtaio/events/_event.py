@@ -7,13 +7,11 @@ checker and costs nothing at run time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from mtaio.events._patterns import check_name, check_pattern
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Event", "EventKey", "EventPriority", "name_of", "pattern_of"]
 
@@ -105,7 +103,7 @@ class Event(Generic[T_co]):
     Args:
         name: The full name under which it was emitted.
         data: What was emitted.
-        metadata: The keyword arguments of `emit`.
+        metadata: What was said about it.
         time: When it was emitted, in seconds of a monotonic clock: only differences mean anything.
     """
 
@@ -116,7 +114,7 @@ class Event(Generic[T_co]):
     data: Final[T_co]  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues] # read-only
     """What was emitted."""
     metadata: Final[Mapping[str, Any]]
-    """The keyword arguments of `EventEmitter.emit`."""
+    """What was said about it: the ``metadata`` of `EventEmitter.emit`."""
     time: Final[float]
     """When it was emitted, in seconds of a monotonic clock."""
     stopped: bool
@@ -126,6 +124,7 @@ class Event(Generic[T_co]):
         self,
         name: str,
         data: T_co,
+        *,
         metadata: Mapping[str, Any] | None = None,
         time: float = 0.0,
     ) -> None:

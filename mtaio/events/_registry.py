@@ -39,7 +39,7 @@ __all__ = [
     "check_priority",
 ]
 
-Kind: TypeAlias = Literal["handler", "stream", "waiter"]
+Kind: TypeAlias = Literal["handler", "stream", "wait_for"]
 
 IGNORED: Final = object()
 """Returned by a stream or waiter for an event that it did not take."""
@@ -225,7 +225,7 @@ class Registry:
     The listeners and the counters of one emitter.
 
     Args:
-        max_names: How many names are kept.
+        max_names: How many names are kept; None for all.
 
     Invariants:
     - ``ready`` holds the topics whose listeners are up to date, by name and by key;
@@ -248,10 +248,10 @@ class Registry:
         "timed_by",
     )
 
-    def __init__(self, max_names: int) -> None:
+    def __init__(self, max_names: int | None) -> None:
         self.timed_by: clock.Tells = clock.REAL
         """The clock by which each topic was used."""
-        self.max_names: int = max_names
+        self.max_names: int | None = max_names
         self.ready: dict[object, Topic] = {}
         self.count: Counter[Kind] = Counter()
         self._topics: dict[str, Topic] = {}
@@ -353,8 +353,9 @@ class Registry:
         if topic is None:
             topic = self._topics.get(checked)
             if topic is None:
-                if len(self._topics) >= self.max_names:
-                    self._forget_oldest()
+                most = self.max_names
+                if most is not None and len(self._topics) >= most:
+                    self._forget_oldest(-(-most // _FORGOTTEN_AT_ONCE))
                 topic = self._topics[checked] = Topic(checked)
             topic.update(self.matching(checked), concurrent=concurrent)
             self.ready[checked] = topic
@@ -372,9 +373,8 @@ class Registry:
         for topic in self._topics.values():
             topic.used += seconds
 
-    def _forget_oldest(self) -> None:
-        fewer = -(-self.max_names // _FORGOTTEN_AT_ONCE)
-        oldest = nsmallest(fewer, self._topics.values(), key=_BY_USE)
+    def _forget_oldest(self, number: int) -> None:
+        oldest = nsmallest(number, self._topics.values(), key=_BY_USE)
         self._forgetting += 1
         try:
             for topic in oldest:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mtaio.events._registry import Tally
 
 __all__ = ["EmitterStatistics", "EventStatistics", "counts_of"]
@@ -26,7 +25,7 @@ class EventStatistics:
     failed: int = field(metadata=COUNTER)
     """Times a handler raised an error, or a stream with ``overflow="raise"`` was full."""
     dropped: int = field(metadata=COUNTER)
-    """Events a full stream did not keep, and those of `emit_soon` that were never delivered."""
+    """Events a full stream did not keep, and those of `emit_nowait` that were never delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +36,17 @@ class EmitterStatistics:
     """Handlers registered, one for each name or pattern it is registered under."""
     streams: int = field(metadata=GAUGE)
     """Streams open."""
-    waiters: int = field(metadata=GAUGE)
+    wait_fors: int = field(metadata=GAUGE)
     """Calls of `wait_for` in progress."""
     waiting: int = field(metadata=GAUGE)
     """Emits that wait for space in a stream."""
     pending: int = field(metadata=GAUGE)
-    """Events of `emit_soon` not yet delivered, including the one being delivered."""
-    max_pending: int = field(metadata=LIMIT)
-    """How many events of `emit_soon` may wait, besides the one being delivered."""
-    max_names: int = field(metadata=LIMIT)
-    """How many names are kept in ``names``."""
+    """Events of `emit_nowait` not yet delivered, including the one being delivered."""
+    max_pending: int | None = field(metadata=LIMIT)
+    """How many events of `emit_nowait` may wait, besides the one being delivered; None for no
+    limit."""
+    max_names: int | None = field(metadata=LIMIT)
+    """How many names are kept in ``names``; None for all."""
     emitted: int = field(metadata=COUNTER)
     """Events emitted, of all names."""
     handled: int = field(metadata=COUNTER)
@@ -56,7 +56,7 @@ class EmitterStatistics:
     dropped: int = field(metadata=COUNTER)
     """As in `EventStatistics`, of all names."""
     rejected: int = field(metadata=COUNTER)
-    """Events that `emit_soon` refused because ``max_pending`` were waiting."""
+    """Events that `emit_nowait` refused because ``max_pending`` were waiting."""
     names: Mapping[str, EventStatistics] = field(metadata=COUNTER | {"label": "event"})
     """The counters of each of the names emitted most recently, at most ``max_names``."""
     other: EventStatistics = field(metadata=COUNTER)

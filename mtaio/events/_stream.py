@@ -1,7 +1,7 @@
 """
 Events as an async iterator, through a bounded buffer.
 
-Promise: events come in the order in which they were emitted; at most ``max_buffer`` are kept, and
+Promise: events come in the order in which they were emitted; at most ``max_pending`` are kept, and
 the overflow policy says what happens to the next; each event that is not kept is counted. A task
 that is cancelled while it waits for an event takes none.
 Cost: one append and one pop for each event; no task, no lock, and a wake-up only when the consumer
@@ -10,24 +10,19 @@ waits.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar, get_args
 
 from mtaio._internal import checks, loops
 from mtaio._internal.block import another_loop_error, entered_before_error
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.events._event import pattern_of
-from mtaio.events._registry import IGNORED, Listener, check_priority
+from mtaio.events._event import Event, pattern_of
+from mtaio.events._registry import IGNORED, Listener, Registry, check_priority
 from mtaio.exceptions import EventOverflowError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.events._event import Event
-    from mtaio.events._registry import Registry
 
 __all__ = ["Blocked", "EventStream", "Overflow"]
 
@@ -77,7 +72,7 @@ class EventStream(Generic[T_co]):
     An async iterator over events; returned by `EventEmitter.stream`.
 
     Enter it with ``async with``, then iterate. Events emitted after entering are kept until they
-    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for space.
+    are taken, up to ``max_pending``; leaving the block releases the emits that wait for space.
     Taking an event is a checkpoint when there is none yet, and for one ready event in 64. Several
     tasks may share one stream: each event goes to one of them.
 
@@ -123,7 +118,7 @@ class EventStream(Generic[T_co]):
         "_left",
         "_listener",
         "_loop",
-        "_max_buffer",
+        "_max_pending",
         "_overflow",
         "_patterns",
         "_priority",
@@ -136,7 +131,7 @@ class EventStream(Generic[T_co]):
         registry: Registry,
         names: Iterable[object],
         *,
-        max_buffer: int,
+        max_pending: int | None,
         overflow: Overflow,
         priority: int,
         emitter: str | None,
@@ -153,8 +148,10 @@ class EventStream(Generic[T_co]):
             )
             raise ValueError(msg)
         check_priority(priority)
-        way_out = "Pass how many events to keep for the consumer, at least 1."
-        self._max_buffer = checks.count("max_buffer", max_buffer, way_out=way_out)
+        if max_pending is not None:
+            way_out = "Pass how many events to keep, at least 1, or None for no limit."
+            checks.count("max_pending", max_pending, way_out=way_out)
+        self._max_pending: float = math.inf if max_pending is None else max_pending
         self._overflow: Overflow = overflow
         self._priority = priority
         self._registry = registry
@@ -171,7 +168,8 @@ class EventStream(Generic[T_co]):
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._patterns))
-        return f"<EventStream of {names}: {len(self._buffer)} of {self._max_buffer} kept>"
+        most = "" if self._max_pending == math.inf else f" of {self._max_pending}"
+        return f"<EventStream of {names}: {len(self._buffer)}{most} kept>"
 
     @property
     def dropped(self) -> int:
@@ -179,8 +177,8 @@ class EventStream(Generic[T_co]):
         return self._dropped
 
     @property
-    def buffered(self) -> int:
-        """Events that are in the buffer now, ready to be taken."""
+    def pending(self) -> int:
+        """Events that are kept now, ready to be taken."""
         return len(self._buffer)
 
     async def __aenter__(self) -> Self:
@@ -209,14 +207,17 @@ class EventStream(Generic[T_co]):
         """Stop listening, and drop what was not taken. Not a checkpoint."""
         self._left = True
         self._buffer.clear()
-        self.close()
+        self._close()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
         Emits that wait for space go on, as if there were no stream.
         """
+        self._close()
+
+    def _close(self) -> None:
         listener, self._listener = self._listener, None  # which refers to this stream
         if listener is None:
             return
@@ -268,7 +269,7 @@ class EventStream(Generic[T_co]):
     def _take(self, event: Event[Any]) -> object:
         """Take an event (the emitter calls this); return what the emit has to do next."""
         buffer = self._buffer
-        if len(buffer) >= self._max_buffer:
+        if len(buffer) >= self._max_pending:
             return self._overflowing(event)
         if not len(self._consumers):
             buffer.append(event)
@@ -293,8 +294,8 @@ class EventStream(Generic[T_co]):
         if self._overflow == "drop_newest":
             return IGNORED
         msg = (
-            f"{self!r} is full, and has overflow='raise'. Take events faster, raise max_buffer, or "
-            f"choose what to drop."
+            f"{self!r} is full, and has overflow='raise'. Take events faster, raise max_pending, "
+            f"or choose what to drop."
         )
         raise EventOverflowError(msg, name=self._emitter)
 
@@ -311,5 +312,5 @@ class EventStream(Generic[T_co]):
         self._buffer.clear()
         self._blocked.forget()
         self._consumers.forget()
-        self.close()
+        self._close()
         return False

@@ -55,7 +55,7 @@ async def wait_for(
     check_priority(priority)
     waiter = Waiter(predicate)
     listener = Listener(
-        registry, (pattern,), waiter, priority=priority, kind="waiter", call=waiter.take
+        registry, (pattern,), waiter, priority=priority, kind="wait_for", call=waiter.take
     )
     started = clock.now()
     registry.add(listener)

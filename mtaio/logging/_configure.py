@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -23,11 +24,8 @@ from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
     from threading import RLock
-    from types import TracebackType
-    from typing import Self
 
 __all__ = ["LogSettings", "LoggingContext", "configure"]
 

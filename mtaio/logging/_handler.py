@@ -12,10 +12,12 @@ from __future__ import annotations
 import codecs
 import copy
 import logging
+import os
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import gmtime, localtime, monotonic, strftime
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import Final, Literal, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -28,14 +30,10 @@ from mtaio.logging._reports import DropNotice, ErrorReports, advice, by_level_na
 from mtaio.logging._shutdown import PATIENCE
 from mtaio.logging._writer import Writer
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-
 __all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics", "check_encoding"]
 
 _MODES: Final = ("a", "w", "x")
-_POLICIES: Final = ("drop", "block")
+_POLICIES: Final = ("drop_newest", "block")
 
 _FILTER: Final = logging.Filterer.filter
 """What asks the filters, and need not be called where there are none."""
@@ -47,10 +45,10 @@ _FORMAT_TIME: Final = logging.Formatter.formatTime
 class AsyncFileHandlerStatistics:
     """What an `AsyncFileHandler` holds and has done in this process."""
 
-    queued: int = field(metadata=GAUGE)
+    pending: int = field(metadata=GAUGE)
     """Records that are queued or being written."""
-    max_queued: int = field(metadata=LIMIT)
-    """How many there may be, without the extra room for important ones: ``queue_size``."""
+    max_pending: int | None = field(metadata=LIMIT)
+    """How many there may be, without the extra room for important ones; None for no limit."""
     waiting: int = field(metadata=GAUGE)
     """Threads that wait for room in the queue."""
     written: int = field(metadata=COUNTER)
@@ -93,12 +91,13 @@ class AsyncFileHandler(logging.Handler):
             would reach it starts a new file; the old one becomes ``filename.1``. 0 for no limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
             then there is no rotation, and the file grows.
-        queue_size: How many records may be queued or being written.
-        when_full: What happens to a record that finds no room: with ``"drop"`` it is dropped and
-            counted, and a line in the file says how many were. With ``"block"`` the caller waits
-            for room, except in an event loop's thread, where it acts like ``"drop"``.
+        max_pending: How many records may be queued or being written; None for no limit.
+        overflow: What happens to a record that finds no room: with ``"drop_newest"`` it is dropped
+            and counted, and a line in the file says how many were. With ``"block"`` the caller
+            waits for room, except in an event loop's thread, where it acts like
+            ``"drop_newest"``.
         keep_level: The level, as a number or a name, from which a record may use extra room.
-        keep_room: How many such records fit beyond ``queue_size``.
+        keep_room: How many such records fit beyond ``max_pending``.
         errors: What to do with text that ``encoding`` cannot express, as for ``open``. With
             ``"strict"`` the record goes to ``handleError``.
         delay: Whether to open the file with the first record, not now.
@@ -108,7 +107,7 @@ class AsyncFileHandler(logging.Handler):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: ``mode``, ``encoding``, ``errors``, ``when_full`` or ``keep_level`` is unknown,
+        ValueError: ``mode``, ``encoding``, ``errors``, ``overflow`` or ``keep_level`` is unknown,
             a number is too small, or no file can be called ``filename``.
         OSError: The file cannot be opened.
 
@@ -142,8 +141,8 @@ class AsyncFileHandler(logging.Handler):
         *,
         max_bytes: int = 0,
         backup_count: int = 0,
-        queue_size: int = 10_000,
-        when_full: Literal["drop", "block"] = "drop",
+        max_pending: int | None = 10_000,
+        overflow: Literal["drop_newest", "block"] = "drop_newest",
         keep_level: int | str = logging.ERROR,
         keep_room: int = 500,
         errors: str = "strict",
@@ -152,10 +151,12 @@ class AsyncFileHandler(logging.Handler):
     ) -> None:
         checks.count("max_bytes", max_bytes, least=0, way_out="0 means no limit.")
         checks.count("backup_count", backup_count, least=0, way_out="0 means no rotation.")
-        checks.count("queue_size", queue_size, way_out="The queue needs room for a record.")
+        if max_pending is not None:
+            way_out = "The queue needs room for a record; None means no limit."
+            checks.count("max_pending", max_pending, way_out=way_out)
         checks.count("keep_room", keep_room, least=0, way_out="0 means no extra room.")
         _check_one_of("mode", mode, _MODES)
-        _check_one_of("when_full", when_full, _POLICIES)
+        _check_one_of("overflow", overflow, _POLICIES)
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = level_number("keep_level", keep_level)
@@ -182,11 +183,12 @@ class AsyncFileHandler(logging.Handler):
         super().__init__()
         plain = logging.Formatter()
         self._formatters = plain, plain  # the one that was set last, and what formats in its place
+        self._max_pending: Final = max_pending
         self._queue: Final = RecordQueue(
-            size=queue_size,
+            size=max_pending,
             keep_room=keep_room,
             keep_level=level,
-            blocks=when_full == "block",
+            blocks=overflow == "block",
         )
         notice = DropNotice(weakref.ref(self), encoding)
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
@@ -372,8 +374,8 @@ class AsyncFileHandler(logging.Handler):
         file = writer.file
         abandoned = writer.abandoned()
         return AsyncFileHandlerStatistics(
-            queued=0 if abandoned else queue.records(),
-            max_queued=queue.size,
+            pending=0 if abandoned else queue.records(),
+            max_pending=self._max_pending,
             waiting=queue.waiting,
             written=file.records,
             bytes=file.bytes,

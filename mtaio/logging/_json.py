@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import reprlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from mtaio._internal.backend import task_name
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["OWN", "JsonFormatter", "as_text"]
 

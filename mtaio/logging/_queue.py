@@ -3,7 +3,7 @@ The queue between logging and writing: bounded, of records and flush requests.
 
 Promise: records come out as they went in, once, and in order for each thread. The bound is only
 exceeded by one record for each thread that asks at the same moment. A caller waits for room
-only with ``when_full="block"``; what is dropped is counted. A flush ends when everything before it
+only with ``overflow="block"``; what is dropped is counted. A flush ends when everything before it
 was written or given up, or when its time is over.
 Cost: asking the queue for its size, and a ``put``.
 Why a caller pauses when the queue is half full: docs/en/design/logging.md.
@@ -63,7 +63,7 @@ class RecordQueue:
     A bounded queue of encoded records and flush requests, and the batch that is being written.
 
     Args:
-        size: How many records may be queued or in the batch.
+        size: How many records may be queued or in the batch; None for no limit.
         keep_room: How many more of those at ``keep_level`` and above.
         keep_level: The level from which a record may use the extra room.
         blocks: Whether a thread without an event loop waits for room.
@@ -74,11 +74,11 @@ class RecordQueue:
     # - _requests is how many of what is queued are flush requests;
     # - a thread that waits for room is counted before it checks for room, and the consumer looks at
     #   the count after it made room: so no thread is left waiting.
-    def __init__(self, *, size: int, keep_room: int, keep_level: int, blocks: bool) -> None:
-        self.size: Final = size
-        self.check_from: Final = max(0, size // 2 - BATCH)
+    def __init__(self, *, size: int | None, keep_room: int, keep_level: int, blocks: bool) -> None:
+        self.size: Final = math.inf if size is None else size
+        self.check_from: Final = math.inf if size is None else max(0, size // 2 - BATCH)
         """With fewer queued a record may be put without `admit`."""
-        self.most: Final = size + keep_room
+        self.most: Final = self.size + keep_room
         """The most records there are."""
         self._keep_room = keep_room
         self._keep_level = keep_level
@@ -154,14 +154,14 @@ class RecordQueue:
             self._dropped[level] += 1
         return False
 
-    def _has_room(self, limit: int, start: Callable[[], object]) -> bool:
+    def _has_room(self, limit: float, start: Callable[[], object]) -> bool:
         """Return whether fewer than ``limit`` records are queued."""
         if self.records() < limit:
             return True
         start()  # there may be no thread, and the file may have refused the last try
         return self.records() < limit
 
-    def _wait_for_room(self, limit: int, start: Callable[[], object]) -> bool:
+    def _wait_for_room(self, limit: float, start: Callable[[], object]) -> bool:
         """Wait until there is room; return False where a thread must not wait."""
         if in_event_loop() or self.is_consumer():
             return False

@@ -13,17 +13,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from operator import is_
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from mtaio._internal import checks
 from mtaio.logging._json import OWN, as_text
 from mtaio.logging._secrets import Secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["RedactingFilter"]
 

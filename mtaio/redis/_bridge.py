@@ -260,7 +260,13 @@ class Bridge:
         """The stream and the group."""
         return self._name
 
-    async def send(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> str:
+    async def send(
+        self,
+        name: str | EventKey[Any],
+        data: Any = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
         """
         Add an event to the stream. It is not emitted here.
 
@@ -270,7 +276,7 @@ class Bridge:
         Args:
             name: The full name of the event, or an `EventKey`.
             data: What the codec can encode.
-            metadata: Values that JSON can express.
+            metadata: Values that JSON can express, by their names.
 
         Returns:
             The id of the event in the stream.
@@ -292,7 +298,7 @@ class Bridge:
             "data": encoded(self._codec, data),
         }
         if metadata:
-            fields["metadata"] = json.dumps(metadata)
+            fields["metadata"] = json.dumps(dict(metadata))
         added = await self._entries.add(fields)
         self._sent += 1
         return added
@@ -306,7 +312,7 @@ class Bridge:
         if _STREAM_ID not in event.metadata and not any(
             _matches(other, event.name) for other in others
         ):
-            await self.send(event.name, event.data, **event.metadata)
+            await self.send(event.name, event.data, metadata=event.metadata)
 
     async def _receive(self, limit: int, claim_after: float) -> None:
         """Receive events until cancelled."""
@@ -385,7 +391,7 @@ class Bridge:
             data = self._codec.decode(entry.fields[b"data"])
             metadata: Mapping[str, Any] = json.loads(entry.fields.get(b"metadata", b"{}"))
             told = {**metadata, _STREAM_ID: entry.id, _DELIVERIES: entry.deliveries}
-            await self._emitter.emit(name, data, **told)
+            await self._emitter.emit(name, data, metadata=told)
         except Exception:
             self._failed += 1
             getLogger("mtaio.redis").exception(

@@ -7,17 +7,14 @@ neither waiters nor tokens, rather than passing it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import anyio
 
 from mtaio.testing._world import world_here
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
 
 BUSY: Final = frozenset(
     {

@@ -8,20 +8,16 @@ Promise: `check_cache` uses only ``get``, ``set``, ``delete`` and ``get_or_set``
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 
 from mtaio.testing._contract import PATIENCE, Clause, check, require, require_nothing_left, struck
+from mtaio.testing._inject import Victim
 from mtaio.testing._simulation import run, settle
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Iterable
-
-    from mtaio.testing._inject import Victim
 
 __all__ = ["check_cache"]
 

@@ -7,21 +7,16 @@ it has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio.testing._contract import PATIENCE, Clause, check, require, require_nothing_left, struck
-from mtaio.testing._simulation import run, settle
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
-
-    from mtaio.testing._inject import Victim
-    from mtaio.testing._simulation import Simulation
+from mtaio.testing._inject import Victim
+from mtaio.testing._simulation import Simulation, run, settle
 
 __all__ = ["check_limiter"]
 

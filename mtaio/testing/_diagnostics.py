@@ -17,18 +17,16 @@ import os
 import re
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from types import CoroutineType, GeneratorType
+from types import CodeType, CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
 from weakref import ref
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import CodeType, FrameType
-
     from mtaio.testing._schedule import Schedule
 
 KEPT: Final = 10_000

@@ -7,17 +7,13 @@ Promise: bad arguments are refused where the test is defined; what the runs are:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
 from mtaio.testing._search import BACKENDS, Search
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
 
 _AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
 

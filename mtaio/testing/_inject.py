@@ -7,17 +7,15 @@ likes, and no other task of the run is cancelled.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
 
 from mtaio._internal import checks
 from mtaio.testing._diagnostics import Window
 from mtaio.testing._world import world_here
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

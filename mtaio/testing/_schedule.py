@@ -15,7 +15,7 @@ Sources: Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling" (2011); Zeller a
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Final, cast
@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Final, cast
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from hypothesis.strategies import SearchStrategy
 
 _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."

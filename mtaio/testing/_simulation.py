@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import callables, checks
-from mtaio.testing._diagnostics import Place, add_note, interleaving, is_failure
-from mtaio.testing._schedule import refuse_other
+from mtaio.testing._diagnostics import Place, Step, add_note, interleaving, is_failure
+from mtaio.testing._schedule import Schedule, refuse_other
 from mtaio.testing._threads import entries
 from mtaio.testing._world import (
     MAX_TURNS,
@@ -32,12 +33,6 @@ from mtaio.testing._world import (
     raised_by_guard,
     world_here,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
-
-    from mtaio.testing._diagnostics import Step
-    from mtaio.testing._schedule import Schedule
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -29,7 +29,7 @@ LIMITS: Final[dict[str, float]] = {
     "task_executor.images.max_workers": 16,
     "event_emitter.orders.max_pending": 1_000,
     "event_emitter.orders.max_names": 100,
-    "async_file_handler.app.max_queued": 10_000,
+    "async_file_handler.app.max_pending": 10_000,
 }
 GAUGES: Final = frozenset(
     {
@@ -67,9 +67,8 @@ GAUGES: Final = frozenset(
         "processes_waiting",
         "listeners",
         "streams",
-        "waiters",
+        "wait_fors",
         "pending",
-        "queued",
         "max_queue_seconds",
         "queue_depth",
         "watched",
@@ -266,7 +265,7 @@ class Model:
             "event_emitter.orders",
             listeners=12,
             streams=3,
-            waiters=0,
+            wait_fors=0,
             waiting=0,
             pending=round(30 * full * random.random()),
             emitted=self._count("e", 40 * load),
@@ -277,7 +276,7 @@ class Model:
         )
         put(
             "async_file_handler.app",
-            queued=round(30 * load * random.random() + 2_000 * full * random.random()),
+            pending=round(30 * load * random.random() + 2_000 * full * random.random()),
             waiting=0,
             written=self._count("wr", 600 * load),
             bytes=self._count("wb", 600 * load * 240),

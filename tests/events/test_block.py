@@ -1,4 +1,4 @@
-"""Inside ``async with emitter:``: emit_soon, leaving, and what an error does there."""
+"""Inside ``async with emitter:``: emit_nowait, leaving, and what an error does there."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Collector:
         self.log.append((anyio.current_time(), event.data))
 
 
-async def test_emit_soon_delivers_in_order() -> None:
+async def test_emit_nowait_delivers_in_order() -> None:
     """One event after another, in the order of the calls; leaving the block waits for all."""
     emitter, collector = EventEmitter(), Collector()
     emitter.on("a", collector.handle)
     async with emitter:
         with assert_no_checkpoints():
             for number in range(3):
-                emitter.emit_soon("a", number)
+                emitter.emit_nowait("a", number)
         assert collector.log == []
         assert emitter.statistics().pending == 3
         await anyio.sleep(1.5)
@@ -49,7 +49,7 @@ async def test_emit_soon_delivers_in_order() -> None:
     assert emitter.statistics().names["a"].handled == 3
 
 
-async def test_emit_soon_from_handlers() -> None:
+async def test_emit_nowait_from_handlers() -> None:
     """Plain handlers may call it, also while the block is being left."""
     emitter = EventEmitter()
     log: list[int] = []
@@ -58,14 +58,14 @@ async def test_emit_soon_from_handlers() -> None:
     def handle(event: Event[int]) -> None:
         log.append(event.data)
         if event.data < 5:
-            emitter.emit_soon("a", event.data + 1)
+            emitter.emit_nowait("a", event.data + 1)
 
     async with emitter:
-        emitter.emit_soon("a", 0)
+        emitter.emit_nowait("a", 0)
     assert log == [0, 1, 2, 3, 4, 5]
 
 
-async def test_event_of_emit_soon_has_the_time_of_the_call() -> None:
+async def test_event_of_emit_nowait_has_the_time_of_the_call() -> None:
     """Not that of its delivery; keys and metadata work as for emit."""
     emitter, key = EventEmitter(), EventKey[str]("a.b")
     seen: list[Event[str]] = []
@@ -74,75 +74,77 @@ async def test_event_of_emit_soon_has_the_time_of_the_call() -> None:
     before = await emitter.emit("before")
     await anyio.sleep(1)
     async with emitter:
-        emitter.emit_soon("slow")
-        emitter.emit_soon(key, "data", source="here")
+        emitter.emit_nowait("slow")
+        emitter.emit_nowait(key, "data", metadata={"source": "here"})
     _, slow, soon = seen
     assert slow.time - before.time == soon.time - before.time == 1
     assert (soon.name, soon.data, soon.metadata) == ("a.b", "data", {"source": "here"})
 
 
-async def test_emit_soon_is_bounded() -> None:
+async def test_emit_nowait_is_bounded() -> None:
     """When it is full: an error at once, which is anyio.WouldBlock too; the others are kept."""
     emitter, collector = EventEmitter(max_pending=2, name="bus"), Collector()
     emitter.on("a", collector.handle)
     async with emitter:
-        emitter.emit_soon("a", 0)
-        emitter.emit_soon("a", 1)
+        emitter.emit_nowait("a", 0)
+        emitter.emit_nowait("a", 1)
         message = r"^<EventEmitter 'bus': 1 handlers> holds max_pending=2 events that are not"
         with pytest.raises(EventOverflowError, match=message) as caught:
-            emitter.emit_soon("a", 2)
+            emitter.emit_nowait("a", 2)
         assert isinstance(caught.value, anyio.WouldBlock)
         assert caught.value.name == "bus"
         await anyio.sleep(0.5)
-        emitter.emit_soon("a", 3)  # the one that is being delivered does not wait any more
+        emitter.emit_nowait("a", 3)  # the one that is being delivered does not wait any more
         with pytest.raises(anyio.WouldBlock):
-            emitter.emit_soon("a", 4)
+            emitter.emit_nowait("a", 4)
         assert emitter.statistics().pending == 3
         await anyio.sleep(1)
-        emitter.emit_soon("a", 5)
+        emitter.emit_nowait("a", 5)
     assert [data for _, data in collector.log] == [0, 1, 3, 5]
     assert (emitter.statistics().rejected, emitter.statistics().max_pending) == (2, 2)
 
 
-async def test_emit_soon_lets_others_run() -> None:
+async def test_emit_nowait_lets_others_run() -> None:
     """Delivering many events whose handlers do not suspend does not stop the event loop."""
     emitter = EventEmitter()
     emitter.on("a", lambda _: None)
     rounds = 0
     async with emitter:
         for _ in range(1000):
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
         while emitter.statistics().pending:
             rounds += 1
             await checkpoint()
     assert 1000 / 64 <= rounds <= 2 * 1000 / 64
 
 
-async def test_emit_soon_needs_the_block() -> None:
+async def test_emit_nowait_needs_the_block() -> None:
     """Before and after it, the error says what to do."""
     emitter = EventEmitter()
-    message = r"^<EventEmitter: 0 handlers> is not entered, and emit_soon\(\) works only inside"
+    message = r"^<EventEmitter: 0 handlers> is not entered, and emit_nowait\(\) works only inside"
     with pytest.raises(RuntimeError, match=message):
-        emitter.emit_soon("a")
+        emitter.emit_nowait("a")
     async with emitter:
         with pytest.raises(ValueError, match=r"^name='\*' is a pattern"):
-            emitter.emit_soon("*")
+            emitter.emit_nowait("*")
         with pytest.raises(TypeError, match=r"^name=5 is an int"):
-            emitter.emit_soon(5)  # type: ignore[call-overload] # the subject
+            emitter.emit_nowait(5)  # type: ignore[call-overload] # the subject
     with pytest.raises(RuntimeError, match=message):
-        emitter.emit_soon("a")
+        emitter.emit_nowait("a")
 
 
-async def test_emit_soon_from_a_thread() -> None:
+async def test_emit_nowait_from_a_thread() -> None:
     """The error says how to do it, and that works."""
     emitter = EventEmitter()
     seen: list[object] = []
     emitter.on("a", lambda event: seen.append(event.data))
 
     def in_thread() -> None:
-        with pytest.raises(RuntimeError, match=r"was entered in another event loop, and emit_soon"):
-            emitter.emit_soon("a", 1)
-        from_thread.run_sync(emitter.emit_soon, "a", 2)
+        with pytest.raises(
+            RuntimeError, match=r"was entered in another event loop, and emit_nowait"
+        ):
+            emitter.emit_nowait("a", 1)
+        from_thread.run_sync(emitter.emit_nowait, "a", 2)
 
     async with emitter:
         await to_thread.run_sync(in_thread)
@@ -156,7 +158,7 @@ async def test_block_left_by_an_error_drops_and_counts() -> None:
     with pytest.raises(ValueError, match=r"^the body fails$"):  # noqa: PT012 - the block is left
         async with emitter:
             for name in ("a", "b", "b", "c", "a"):
-                emitter.emit_soon(name)
+                emitter.emit_nowait(name)
             await anyio.sleep(0.5)
             raise ValueError("the body fails")
     statistics = emitter.statistics()
@@ -175,7 +177,7 @@ async def test_block_cancelled_while_it_drains() -> None:
     with anyio.move_on_after(2.5) as scope:
         async with emitter:
             for number in range(5):
-                emitter.emit_soon("a", number)
+                emitter.emit_nowait("a", number)
     assert scope.cancelled_caught
     assert collector.log == [(1, 0), (2, 1)]
     assert emitter.statistics().dropped == 2
@@ -189,14 +191,14 @@ async def test_body_cancelled() -> None:
     with anyio.move_on_after(1.5) as scope:
         async with emitter:
             for number in range(5):
-                emitter.emit_soon("a", number)
+                emitter.emit_nowait("a", number)
             await anyio.sleep(100)
     assert scope.cancelled_caught
     assert collector.log == [(1, 0)]
     assert emitter.statistics().dropped == 3
 
 
-async def test_failure_of_emit_soon_ends_the_block() -> None:
+async def test_failure_of_emit_nowait_ends_the_block() -> None:
     """It has no caller to go to: the body is cancelled, and the block raises the group."""
     emitter = EventEmitter()
     error = ValueError("bad")
@@ -209,13 +211,13 @@ async def test_failure_of_emit_soon_ends_the_block() -> None:
 
     with pytest.raises(ExceptionGroup, match=r"^handlers of 'a'") as caught:  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
+            emitter.emit_nowait("a")
             try:
                 await anyio.sleep(100)
             finally:
                 log.append(f"body ended at {anyio.current_time():g}")
-                emitter.emit_soon("a")  # it is being cancelled: no error of its own
+                emitter.emit_nowait("a")  # it is being cancelled: no error of its own
     assert caught.value.exceptions == (error,)
     assert log == ["body ended at 1"]
     assert emitter.statistics().dropped == 2
@@ -231,8 +233,8 @@ async def test_failed_delivery_is_not_pending() -> None:
 
     with pytest.raises(ExceptionGroup):  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
+            emitter.emit_nowait("a")
             try:
                 await anyio.sleep(100)
             finally:
@@ -240,7 +242,7 @@ async def test_failed_delivery_is_not_pending() -> None:
     assert emitter.statistics().dropped == 1
 
 
-async def test_failure_of_emit_soon_while_the_block_drains() -> None:
+async def test_failure_of_emit_nowait_while_the_block_drains() -> None:
     """It is raised by leaving."""
     emitter = EventEmitter()
 
@@ -251,10 +253,10 @@ async def test_failure_of_emit_soon_while_the_block_drains() -> None:
 
     with pytest.raises(ExceptionGroup, match=r"^handlers of 'a' failed"):
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
 
 
-async def test_failure_of_emit_soon_and_an_error_of_the_body() -> None:
+async def test_failure_of_emit_nowait_and_an_error_of_the_body() -> None:
     """Neither hides the other."""
     emitter = EventEmitter()
 
@@ -265,7 +267,7 @@ async def test_failure_of_emit_soon_and_an_error_of_the_body() -> None:
 
     with pytest.raises(BaseExceptionGroup, match=r"^errors of the") as caught:  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             try:
                 await anyio.sleep(100)
             finally:
@@ -275,7 +277,7 @@ async def test_failure_of_emit_soon_and_an_error_of_the_body() -> None:
     assert isinstance(delivery, ExceptionGroup)
 
 
-async def test_emit_soon_in_a_block_that_has_failed() -> None:
+async def test_emit_nowait_in_a_block_that_has_failed() -> None:
     """A body that was just woken goes on to its cancellation: the failure stays the only error."""
     emitter = EventEmitter()
     send, receive = anyio.create_memory_object_stream[str](1)
@@ -288,20 +290,20 @@ async def test_emit_soon_in_a_block_that_has_failed() -> None:
     async with send, receive:
         with pytest.raises(ExceptionGroup, match=r"^handlers of 'a' failed"):  # noqa: PT012 - it is left
             async with emitter:
-                emitter.emit_soon("a")
+                emitter.emit_nowait("a")
                 async for _ in receive:
-                    emitter.emit_soon("b")
+                    emitter.emit_nowait("b")
     assert emitter.statistics().dropped == 1
 
 
-async def test_emit_soon_in_a_cancelled_task_after_the_block() -> None:
+async def test_emit_nowait_in_a_cancelled_task_after_the_block() -> None:
     """The task's cancellation comes at its next checkpoint, and no error before it."""
     emitter = EventEmitter()
     woken = anyio.Event()
 
     async def work() -> None:
         await woken.wait()
-        emitter.emit_soon("a")
+        emitter.emit_nowait("a")
 
     async with anyio.create_task_group() as group:
         group.start_soon(work)
@@ -312,7 +314,7 @@ async def test_emit_soon_in_a_cancelled_task_after_the_block() -> None:
     assert emitter.statistics().dropped == 1
 
 
-async def test_failure_of_emit_soon_and_an_error_in_the_bodys_cancellation() -> None:
+async def test_failure_of_emit_nowait_and_an_error_in_the_bodys_cancellation() -> None:
     """Neither is hidden by the cancellation, which was the block's own."""
     emitter = EventEmitter()
 
@@ -322,7 +324,7 @@ async def test_failure_of_emit_soon_and_an_error_in_the_bodys_cancellation() -> 
 
     with pytest.raises(BaseExceptionGroup, match=r"^errors of the") as caught:  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             try:
                 await anyio.sleep(100)
             except anyio.get_cancelled_exc_class() as error:
@@ -332,7 +334,7 @@ async def test_failure_of_emit_soon_and_an_error_in_the_bodys_cancellation() -> 
     assert caught.value.split(anyio.get_cancelled_exc_class())[0] is None
 
 
-async def test_base_exception_of_emit_soon_comes_bare() -> None:
+async def test_base_exception_of_emit_nowait_comes_bare() -> None:
     """As that of emit does."""
     emitter = EventEmitter()
 
@@ -342,7 +344,7 @@ async def test_base_exception_of_emit_soon_comes_bare() -> None:
 
     with pytest.raises(Fatal):
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
 
 
 async def test_base_exception_of_the_body_comes_bare() -> None:
@@ -358,7 +360,7 @@ async def test_stray_cancellation_of_a_delivery_is_its_failure() -> None:
     emitter.on("a", cancels_itself)
     with pytest.raises(ExceptionGroup, match=r"^handlers of 'a' failed") as caught:  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             await anyio.sleep(100)
     (failure,) = caught.value.exceptions
     assert isinstance(failure, StrayCancellationError)
@@ -378,8 +380,8 @@ async def test_errors_that_are_logged_do_not_end_the_block() -> None:
             raise ValueError(msg)
 
         async with emitter:
-            emitter.emit_soon("a", 1)
-            emitter.emit_soon("a", 2)
+            emitter.emit_nowait("a", 1)
+            emitter.emit_nowait("a", 2)
         assert emitter.statistics().failed == 2
     assert seen == ["bad 1", "bad 2"]
 
@@ -400,7 +402,7 @@ VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="un
 
 
 async def test_delivery_runs_in_the_blocks_context() -> None:
-    """Not in that of the first caller of emit_soon."""
+    """Not in that of the first caller of emit_nowait."""
     emitter = EventEmitter()
     seen: list[str] = []
     emitter.on("a", lambda _: seen.append(VALUE.get()))
@@ -408,7 +410,7 @@ async def test_delivery_runs_in_the_blocks_context() -> None:
 
     async def caller() -> None:
         VALUE.set("the caller's")
-        emitter.emit_soon("a")
+        emitter.emit_nowait("a")
 
     async with emitter, anyio.create_task_group() as group:
         group.start_soon(caller)
@@ -420,7 +422,7 @@ async def test_cancellation_in_a_group_is_a_cancellation() -> None:
     emitter = EventEmitter()
     with anyio.move_on_after(1) as scope:
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             try:
                 await anyio.sleep(100)
             except anyio.get_cancelled_exc_class() as error:
@@ -436,19 +438,19 @@ async def test_cancellation_of_a_delivery_in_a_group_does_not_leave_the_block() 
     emitter.on("b", Nursery(KeyError("clean-up")))
     with pytest.raises(OSError, match=r"^body$"):  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             await anyio.sleep(1)
             raise OSError("body")
     with pytest.raises(BaseExceptionGroup, match=r"^errors of the") as caught:  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("b")
+            emitter.emit_nowait("b")
             await anyio.sleep(1)
             raise OSError("body")
     assert caught.value.split(anyio.get_cancelled_exc_class())[0] is None
     assert caught.value.split(KeyError)[0] is not None
     with anyio.move_on_after(1) as scope:
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
     assert scope.cancelled_caught
 
 
@@ -466,7 +468,7 @@ async def test_error_of_the_body_survives_a_cancellation_while_it_is_left() -> N
 
     with pytest.raises(OSError, match=r"^body$"), anyio.move_on_after(2):  # noqa: PT012 - it is left
         async with emitter:
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
             await anyio.sleep(1)
             raise OSError("body")
     assert anyio.current_time() == 6
@@ -493,11 +495,11 @@ async def test_each_delivery_has_the_blocks_context() -> None:
         seen.append(user.get())
 
     async with emitter:
-        emitter.emit_soon("login", "ada")
-        emitter.emit_soon("login", "bob")
-        emitter.emit_soon("fail")
+        emitter.emit_nowait("login", "ada")
+        emitter.emit_nowait("login", "bob")
+        emitter.emit_nowait("fail")
         await anyio.sleep(2)
-        emitter.emit_soon("login", "cyd")
+        emitter.emit_nowait("login", "cyd")
     assert seen == ["none", "ada", "none", "bob", "none", "none", "cyd"]
 
 
@@ -516,23 +518,23 @@ async def test_block_does_not_run_what_other_tasks_emit() -> None:
     assert collector.log == [(2, 1), (2, 1)]
 
 
-async def test_emit_soon_while_the_block_is_left() -> None:
+async def test_emit_nowait_while_the_block_is_left() -> None:
     """It is taken while the block waits for a delivery, and refused after the last one."""
     emitter, collector = EventEmitter(), Collector(1)
     emitter.on("a", collector.handle)
 
     async def outside(data: int, seconds: float) -> None:
         await anyio.sleep(seconds)
-        emitter.emit_soon("a", data)
+        emitter.emit_nowait("a", data)
 
     async def too_late() -> None:
         with pytest.raises(RuntimeError, match=r"is closing and takes no more|is not entered, and"):
-            emitter.emit_soon("a")
+            emitter.emit_nowait("a")
 
     async with anyio.create_task_group() as group:
         group.start_soon(outside, 2, 0.5)
         async with emitter:
-            emitter.emit_soon("a", 1)
+            emitter.emit_nowait("a", 1)
         async with emitter:
             group.start_soon(too_late)
     assert collector.log == [(1, 1), (2, 2)]
@@ -557,7 +559,7 @@ def test_block_reports_that_its_tasks_were_cancelled_by_others(last: bool) -> No
         message = r"^tasks of <EventEmitter: 1 handlers> were cancelled although its block was not"
         with pytest.raises(StrayCancellationError, match=message):  # noqa: PT012 - it is left
             async with emitter:
-                emitter.emit_soon("a")
+                emitter.emit_nowait("a")
                 for task in asyncio.all_tasks() - mine:
                     task.cancel()
                 if not last:

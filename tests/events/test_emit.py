@@ -51,7 +51,7 @@ async def test_handlers_get_the_event_and_emit_returns_it(emitter: EventEmitter)
         seen.append(event)
 
     await anyio.sleep(2.5)
-    event = await emitter.emit("a", {"id": 1}, source="test", attempt=3)
+    event = await emitter.emit("a", {"id": 1}, metadata={"source": "test", "attempt": 3})
     assert seen == [event, event]
     assert (event.name, event.data, event.metadata) == (
         "a",
@@ -479,10 +479,14 @@ async def test_emit_refuses_what_is_not_a_name(emitter: EventEmitter) -> None:
     assert emitter.statistics().emitted == 0
 
 
-async def test_metadata_may_be_called_name(emitter: EventEmitter) -> None:
-    """The name of the event is not a keyword; data is."""
-    event = await emitter.emit("user.renamed", data=5, name="ada")
-    assert (event.name, event.data, event.metadata) == ("user.renamed", 5, {"name": "ada"})
+async def test_arguments_and_metadata_are_apart(emitter: EventEmitter) -> None:
+    """Metadata may have any names; no other keyword is taken for a part of it."""
+    given = {"name": "ada", "data": 7}
+    event = await emitter.emit(name="user.renamed", data=5, metadata=given)
+    assert (event.name, event.data, event.metadata) == ("user.renamed", 5, given)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'source'"):
+        await emitter.emit("user.renamed", source="here")  # type: ignore[call-overload] # the subject
+    assert emitter.statistics().emitted == 1
 
 
 async def test_name_is_a_plain_string() -> None:
@@ -503,7 +507,7 @@ async def test_emit_refuses_several_values(emitter: EventEmitter) -> None:
     with pytest.raises(TypeError, match=r"takes .* positional arguments but 4 were given"):
         await untyped.emit("a", 1, 2)
     with pytest.raises(TypeError, match=r"takes .* positional arguments but 5 were given"):
-        untyped.emit_soon("a", 1, 2, 3)
+        untyped.emit_nowait("a", 1, 2, 3)
     assert emitter.statistics().emitted == 0
 
 

@@ -240,7 +240,7 @@ def test_stream_equals_a_plain_list(  # noqa: C901 - the steps of a machine at a
 
         async with (
             anyio.create_task_group() as group,
-            emitter.stream("a", max_buffer=size, overflow=overflow) as events,
+            emitter.stream("a", max_pending=size, overflow=overflow) as events,
         ):
             for step in steps:
                 if step == "emit":
@@ -262,7 +262,7 @@ def test_stream_equals_a_plain_list(  # noqa: C901 - the steps of a machine at a
                 elif step == "cancel" and waiting:
                     waiting.pop(len(waiting) // 2)[1].cancel()
                 await anyio.wait_all_tasks_blocked()
-                assert events.buffered == len(kept)
+                assert events.pending == len(kept)
                 assert events.dropped == emitter.statistics().dropped == dropped
                 assert emitter.statistics().waiting == len(waiting)
         assert_quiescent(emitter)

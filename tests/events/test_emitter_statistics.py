@@ -83,14 +83,14 @@ async def test_names_are_bounded() -> None:
     assert emitted == 10_010
 
 
-async def test_name_that_emit_soon_has_emitted_is_recent() -> None:
+async def test_name_that_emit_nowait_has_emitted_is_recent() -> None:
     """Its deliveries count as emits when it is decided which names are kept."""
     emitter = EventEmitter(max_names=2)
     for name in ("soon", "now"):
         await emitter.emit(name)
         await anyio.sleep(1)
     async with emitter:
-        emitter.emit_soon("soon")
+        emitter.emit_nowait("soon")
     await emitter.emit("new")
     assert set(emitter.statistics().names) == {"soon", "new"}
 
@@ -139,7 +139,7 @@ def test_every_field_says_how_it_moves() -> None:
         each.name: each.metadata.get("kind")
         for each in (*dataclasses.fields(EmitterStatistics), *dataclasses.fields(EventStatistics))
     }
-    gauges = {"listeners", "streams", "waiters", "waiting", "pending"}
+    gauges = {"listeners", "streams", "wait_fors", "waiting", "pending"}
     assert {name for name, kind in kinds.items() if kind == "gauge"} == gauges
     assert {name for name, kind in kinds.items() if kind == "limit"} == {"max_pending", "max_names"}
     assert set(kinds.values()) == {"gauge", "limit", "counter"}

@@ -54,7 +54,7 @@ def test_time_is_that_of_the_running_loop() -> None:
         await anyio.sleep(100)
         second = await emitter.emit("a")
         async with emitter, emitter.stream("b") as events:
-            emitter.emit_soon("b")
+            emitter.emit_nowait("b")
             await anyio.sleep(10)
             third = await anext(events)
         return second.time - first.time, third.time - second.time
@@ -89,8 +89,8 @@ def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
 
     async def abandon() -> None:
         await emitter.__aenter__()
-        emitter.emit_soon("b")
-        emitter.emit_soon("b")
+        emitter.emit_nowait("b")
+        emitter.emit_nowait("b")
         for _ in range(5):
             await asyncio.sleep(0)  # the first is being delivered now
         stay.append(asyncio.current_task())
@@ -106,10 +106,10 @@ def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
 
     async def main() -> None:
         await emitter.emit("a", 1)
-        with pytest.raises(RuntimeError, match=r"is not entered, and emit_soon\(\) works"):
-            emitter.emit_soon("a", 2)
+        with pytest.raises(RuntimeError, match=r"is not entered, and emit_nowait\(\) works"):
+            emitter.emit_nowait("a", 2)
         async with emitter:
-            emitter.emit_soon("a", 3)
+            emitter.emit_nowait("a", 3)
 
     run(main, backend=backend)
     assert seen == [1, 1, 3, 3]
@@ -122,7 +122,7 @@ def test_stream_that_is_closed_after_its_loop() -> None:
     emitter = EventEmitter()
 
     async def consume() -> None:
-        async with emitter.stream("a", max_buffer=1, overflow="block"):
+        async with emitter.stream("a", max_pending=1, overflow="block"):
             await asyncio.sleep(9)
 
     async def emit() -> None:

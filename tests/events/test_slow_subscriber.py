@@ -36,7 +36,7 @@ async def test_many_events_for_a_slow_subscriber(overflow: Any) -> None:
             if taken % 16 == 0:
                 await checkpoint()
 
-    async with emitter.stream("a", max_buffer=BUFFER, overflow=overflow) as events:
+    async with emitter.stream("a", max_pending=BUFFER, overflow=overflow) as events:
         async with anyio.create_task_group() as group:
             group.start_soon(consume)
             for number in range(MANY):
@@ -44,10 +44,10 @@ async def test_many_events_for_a_slow_subscriber(overflow: Any) -> None:
                     await emitter.emit("a", number)
                 except* EventOverflowError:
                     refused += 1
-                most = max(most, events.buffered)
+                most = max(most, events.pending)
                 if not number % LOOK_EVERY:
                     blocks.append(sys.getallocatedblocks())
-            events.close()
+            await events.aclose()
         dropped = events.dropped
 
     assert most == BUFFER

@@ -42,11 +42,11 @@ async def test_events_come_in_order() -> None:
         assert events is stream
         for number, name in enumerate(("a", "b.c", "b", "a"), 1):
             await emitter.emit(name, number)
-        assert events.buffered == 3
+        assert events.pending == 3
         assert await take(events, 3) == [1, 2, 4]
         await emitter.emit("a", 5)
     await emitter.emit("a", 6)
-    assert stream.buffered == 0
+    assert stream.pending == 0
     assert_quiescent(emitter)
     assert emitter.statistics().streams == 0
 
@@ -58,7 +58,7 @@ async def test_overlapping_patterns_deliver_once() -> None:
         await emitter.emit("a.b", 1)
         await emitter.emit("a.c", 2)
         await emitter.emit("b", 3)
-        assert events.buffered == 3
+        assert events.pending == 3
         assert await take(events, 3) == [1, 2, 3]
 
 
@@ -81,7 +81,7 @@ async def test_consumer_is_woken() -> None:
             await anyio.sleep(1)
             await emitter.emit("a", number)
         await settle()
-        events.close()
+        await events.aclose()
     assert log == [(1, "x", 0), (2, "y", 1), (3, "x", 2)]
 
 
@@ -97,7 +97,7 @@ async def test_blocked_event_that_gets_space_wakes_another_consumer() -> None:
             await anyio.sleep(1)
 
     async with (
-        emitter.stream("job", max_buffer=1) as events,
+        emitter.stream("job", max_pending=1) as events,
         anyio.create_task_group() as group,
     ):
         group.start_soon(worker, "first", 2)
@@ -117,7 +117,7 @@ async def test_blocked_event_that_gets_space_wakes_another_consumer() -> None:
 async def test_taking_is_a_checkpoint_now_and_then() -> None:
     """When there is nothing, and for one ready event in 64."""
     emitter = EventEmitter()
-    async with emitter.stream("a", max_buffer=1000) as events:
+    async with emitter.stream("a", max_pending=1000) as events:
         for number in range(200):
             await emitter.emit("a", number)
         for number in range(1, 201):
@@ -158,7 +158,7 @@ async def test_block_makes_the_emit_wait_for_space() -> None:
         await emitter.emit("a", number)
         done.append((anyio.current_time(), number))
 
-    async with emitter.stream("a", max_buffer=2) as events, anyio.create_task_group() as group:
+    async with emitter.stream("a", max_pending=2) as events, anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(emit, number)
             await settle()
@@ -180,7 +180,7 @@ async def test_block_makes_the_emit_wait_for_space() -> None:
 async def test_blocked_emit_that_is_cancelled_leaves_no_trace() -> None:
     """Its event never comes, and those after it move up."""
     emitter = EventEmitter()
-    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+    async with emitter.stream("a", max_pending=1) as events, anyio.create_task_group() as group:
         await emitter.emit("a", 0)
         with anyio.CancelScope() as scope:
 
@@ -203,8 +203,8 @@ async def test_full_streams_do_not_wait_for_each_other() -> None:
     """An emit waits for space in all full streams of a tier at once."""
     emitter = EventEmitter()
     async with (
-        emitter.stream("a", max_buffer=1) as first,
-        emitter.stream("a", max_buffer=1) as second,
+        emitter.stream("a", max_pending=1) as first,
+        emitter.stream("a", max_pending=1) as second,
         anyio.create_task_group() as group,
     ):
         await emitter.emit("a", 0)
@@ -221,13 +221,13 @@ async def test_full_streams_do_not_wait_for_each_other() -> None:
 async def test_stream_closed_while_emits_wait_for_it() -> None:
     """They go on as if it were not there; what is kept can still be taken."""
     emitter = EventEmitter()
-    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+    async with emitter.stream("a", max_pending=1) as events, anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(emitter.emit, "a", number)
             await settle()
         assert emitter.statistics().waiting == 2
-        events.close()
-        events.close()
+        await events.aclose()
+        await events.aclose()
         await settle()
         assert emitter.statistics().waiting == 0
         assert [event.data async for event in events] == [0]
@@ -238,7 +238,7 @@ async def test_stream_closed_while_emits_wait_for_it() -> None:
 async def test_stream_left_while_emits_wait_for_it() -> None:
     """Leaving the block releases them."""
     emitter = EventEmitter()
-    async with anyio.create_task_group() as group, emitter.stream("a", max_buffer=1):
+    async with anyio.create_task_group() as group, emitter.stream("a", max_pending=1):
         await emitter.emit("a", 0)
         group.start_soon(emitter.emit, "a", 1)
         await settle()
@@ -250,7 +250,7 @@ async def test_full_stream_among_handlers() -> None:
     """The handlers of its tier run; only lower tiers wait."""
     emitter = EventEmitter()
     log: list[str] = []
-    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+    async with emitter.stream("a", max_pending=1) as events, anyio.create_task_group() as group:
         emitter.on("a", lambda event: log.append(f"same {event.data}"))
         emitter.on("a", lambda event: log.append(f"lower {event.data}"), priority=-1)
         await emitter.emit("a", 0)
@@ -269,13 +269,13 @@ async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
     async def slow(event: Event[int]) -> None:
         await anyio.sleep(event.data)
 
-    async with emitter.stream("a", max_buffer=1) as events:
+    async with emitter.stream("a", max_pending=1) as events:
         emitter.on("a", slow)
         await emitter.emit("a", 0)
         with anyio.move_on_after(1):
             await emitter.emit("a", 100)
         assert await take(events, 1) == [0]
-        assert events.buffered == 0
+        assert events.pending == 0
         with anyio.move_on_after(1):
             await emitter.emit("a", 100)
         assert await take(events, 1) == [100]  # there was space for it
@@ -288,7 +288,7 @@ async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a par
     emitter = EventEmitter()
     if not entered_first:
         emitter.on("*", lambda _: None)
-    async with emitter.stream("a", "b", max_buffer=2, overflow="drop_oldest") as events:
+    async with emitter.stream("a", "b", max_pending=2, overflow="drop_oldest") as events:
         for number, name in enumerate(("a", "a", "b", "b", "b")):
             await emitter.emit(name, number)
         assert events.dropped == 3
@@ -300,7 +300,7 @@ async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a par
 async def test_drop_newest() -> None:
     """The oldest are kept; each event that found no space is counted."""
     emitter = EventEmitter()
-    async with emitter.stream("a", "b", max_buffer=2, overflow="drop_newest") as events:
+    async with emitter.stream("a", "b", max_pending=2, overflow="drop_newest") as events:
         for number, name in enumerate(("a", "b", "b", "b", "a")):
             await emitter.emit(name, number)
         assert events.dropped == 3
@@ -315,7 +315,7 @@ async def test_raise(alone: bool) -> None:  # noqa: FBT001 - a parameter of pyte
     """A full stream fails as a handler does, and counts the event that it did not keep."""
     emitter = EventEmitter(name="bus")
     log: list[object] = []
-    async with emitter.stream("a", max_buffer=2, overflow="raise") as events:
+    async with emitter.stream("a", max_pending=2, overflow="raise") as events:
         if not alone:
             emitter.on("a", lambda event: log.append(event.data))
         await emitter.emit("a", 0)
@@ -337,7 +337,7 @@ async def test_on_error_gets_the_stream() -> None:
     """As what has failed."""
     seen: list[object] = []
     emitter = EventEmitter(on_error=lambda _error, _event, handler: seen.append(handler))
-    async with emitter.stream("a", max_buffer=1, overflow="raise") as events:
+    async with emitter.stream("a", max_pending=1, overflow="raise") as events:
         await emitter.emit("a")
         await emitter.emit("a")
     assert seen == [events]
@@ -371,8 +371,8 @@ async def test_buffers_are_bounded() -> None:
 
     alive: weakref.WeakSet[Payload] = weakref.WeakSet()
     async with (
-        emitter.stream("a", max_buffer=5, overflow="drop_oldest") as oldest,
-        emitter.stream("a", max_buffer=5, overflow="drop_newest") as newest,
+        emitter.stream("a", max_pending=5, overflow="drop_oldest") as oldest,
+        emitter.stream("a", max_pending=5, overflow="drop_newest") as newest,
     ):
         for _ in range(1000):
             payload = Payload()
@@ -396,16 +396,16 @@ async def test_priority_of_a_stream() -> None:
         emitter.stream("a", priority=EventPriority.HIGH) as high,
     ):
         await emitter.emit("a", 1)
-        assert (normal.buffered, high.buffered) == (0, 1)
+        assert (normal.pending, high.pending) == (0, 1)
 
 
 async def test_emit_in_progress_skips_a_stream_that_was_closed() -> None:
     """As it skips a handler that was removed."""
     emitter = EventEmitter()
     async with emitter.stream("a") as events:
-        emitter.on("a", lambda _: events.close(), priority=1)
+        emitter.on("a", lambda _: events.aclose(), priority=1)
         await emitter.emit("a", 1)
-        assert events.buffered == 0
+        assert events.pending == 0
 
 
 # ---- misuse --------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_stream_leaves_no_reference_cycle(backend: str) -> None:
 
     async def main() -> None:
         emitter = EventEmitter()
-        async with emitter.stream("a", max_buffer=1) as events:
+        async with emitter.stream("a", max_pending=1) as events:
             await emitter.emit("a")
             await anext(events)
             left = weakref.ref(events)
@@ -436,7 +436,7 @@ async def test_stream_must_be_entered() -> None:
     stream = emitter.stream("a")
     with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with emi"):
         await anext(stream)
-    stream.close()
+    await stream.aclose()
     async with stream:
         pass
     with pytest.raises(RuntimeError, match=r"^this stream was left\. Write: async with"):
@@ -501,10 +501,12 @@ def test_bad_streams() -> None:
         ValueError, match=r"^overflow='drop' is unknown\. Pass one of 'block', 'dro"
     ):
         emitter.stream("a", overflow="drop")
-    with pytest.raises(ValueError, match=r"^max_buffer=0 is less than 1\. Pass how many events to"):
-        emitter.stream("a", max_buffer=0)
-    with pytest.raises(TypeError, match=r"^max_buffer=inf is a float, not an int"):
-        emitter.stream("a", max_buffer=float("inf"))
+    with pytest.raises(
+        ValueError, match=r"^max_pending=0 is less than 1\. Pass how many events to"
+    ):
+        emitter.stream("a", max_pending=0)
+    with pytest.raises(TypeError, match=r"^max_pending=inf is a float, not an int"):
+        emitter.stream("a", max_pending=float("inf"))
     with pytest.raises(TypeError, match=r"^priority='high' is a str, not an int"):
         emitter.stream("a", priority="high")
     assert repr(emitter.stream("a", "b.*")) == "<EventStream of 'a', 'b.*': 0 of 100 kept>"
@@ -522,7 +524,7 @@ def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
 
     async def consume() -> None:
         async with (
-            emitter.stream("a", max_buffer=1, overflow=overflow) as events,
+            emitter.stream("a", max_pending=1, overflow=overflow) as events,
             anyio.create_task_group() as group,
         ):
             group.start_soon(anext, events)
@@ -564,7 +566,7 @@ def test_consumer_in_another_loop_is_refused(backend: str, over: bool) -> None: 
             await anext(events)
 
     run(consume, backend=backend)
-    events.close()
+    run(events.aclose, backend=backend)
     loop.close()
 
 
@@ -575,7 +577,7 @@ def test_stream_of_a_loop_that_is_over_is_forgotten(backend: str, full: bool) ->
     emitter = EventEmitter()
 
     async def abandon() -> None:
-        events = emitter.stream("a", max_buffer=1)
+        events = emitter.stream("a", max_pending=1)
         await events.__aenter__()
         if full:
             await emitter.emit("a", 1)

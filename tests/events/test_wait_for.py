@@ -30,7 +30,7 @@ async def test_event_is_returned() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(wait)
         await settle()
-        assert emitter.statistics().waiters == 1
+        assert emitter.statistics().wait_fors == 1
         await emitter.emit("a", 0)
         event = await emitter.emit("a.b", 1)
         await emitter.emit("a.b", 2)
@@ -45,9 +45,9 @@ async def test_it_listens_before_anything_else_can_run() -> None:
     call = emitter.wait_for("a")
     steps = call.__await__()
     steps.send(None)
-    assert emitter.statistics().waiters == 1
+    assert emitter.statistics().wait_fors == 1
     steps.close()
-    assert emitter.statistics().waiters == 0
+    assert emitter.statistics().wait_fors == 0
 
 
 async def test_patterns_and_predicates() -> None:

@@ -27,7 +27,7 @@ async def test_leaving_drains_or_drops(victim: Victim) -> None:
         nonlocal took
         async with stage.emitter:
             for number in range(3):
-                stage.emitter.emit_soon("a", number)
+                stage.emitter.emit_nowait("a", number)
                 took += 1
             await checkpoint()
 
@@ -41,7 +41,7 @@ async def test_leaving_drains_or_drops(victim: Victim) -> None:
 
 
 @explored
-async def test_emit_soon_full(victim: Victim) -> None:
+async def test_emit_nowait_full(victim: Victim) -> None:
     """Refused events were never there; those taken come in order."""
     stage = Stage(max_pending=2)
     stage.emitter.on("a", stage.handler("x", 1))
@@ -50,7 +50,7 @@ async def test_emit_soon_full(victim: Victim) -> None:
     async def put() -> None:
         for number in range(4):
             try:
-                stage.emitter.emit_soon("a", number)
+                stage.emitter.emit_nowait("a", number)
             except EventOverflowError:
                 await checkpoint()
             else:
@@ -85,7 +85,7 @@ async def test_failing_delivery_ends_the_block(victim: Victim) -> None:
         try:
             async with stage.emitter:
                 for number in range(3):
-                    stage.emitter.emit_soon("a", number)
+                    stage.emitter.emit_nowait("a", number)
                 await checkpoint()
                 await checkpoint()
         except ExceptionGroup as group:

@@ -30,8 +30,8 @@ async def test_blocked_emits(sim: Simulation, victim: Victim) -> None:
     stage = Stage()
     taken: list[int] = []
     sent: list[int] = []
-    async with stage.emitter.stream("a", max_buffer=1) as events:
-        sim.always(lambda: events.buffered <= 1)
+    async with stage.emitter.stream("a", max_pending=1) as events:
+        sim.always(lambda: events.pending <= 1)
 
         async def send(*numbers: int) -> None:
             for number in numbers:
@@ -46,7 +46,7 @@ async def test_blocked_emits(sim: Simulation, victim: Victim) -> None:
 
         async def both() -> None:
             await together(first=first, second=second)
-            events.close()
+            await events.aclose()
 
         async def consumer() -> None:
             await take(events, taken)
@@ -67,14 +67,14 @@ async def test_consumer_that_is_cancelled(victim: Victim) -> None:
     stage = Stage()
     first: list[int] = []
     second: list[int] = []
-    async with stage.emitter.stream("a", max_buffer=2) as events:
+    async with stage.emitter.stream("a", max_pending=2) as events:
 
         async def produce() -> None:
             for number in range(4):
                 await stage.emit(number)
             await anyio.sleep(1)
-            assert events.buffered == 0  # a consumer was woken for each
-            events.close()
+            assert events.pending == 0  # a consumer was woken for each
+            await events.aclose()
 
         async def one() -> None:
             await victim(take, events, first, 2)
@@ -95,7 +95,7 @@ async def test_consumers_of_a_full_stream(victim: Victim) -> None:
     stage = Stage()
     first: list[int] = []
     second: list[int] = []
-    async with stage.emitter.stream("a", max_buffer=1) as events:
+    async with stage.emitter.stream("a", max_pending=1) as events:
 
         async def send(*numbers: int) -> None:
             for number in numbers:
@@ -110,8 +110,8 @@ async def test_consumers_of_a_full_stream(victim: Victim) -> None:
         async def produce() -> None:
             await together(left=lambda: send(0, 1, 2), right=lambda: send(10, 11, 12))
             await anyio.sleep(1)
-            assert events.buffered == 0
-            events.close()
+            assert events.pending == 0
+            await events.aclose()
 
         await together(one=one, other=other, produce=produce)
     assert sorted(first + second) == [0, 1, 2, 10, 11, 12]
@@ -127,7 +127,7 @@ async def test_stream_closed_while_an_emit_blocks_on_it(victim: Victim) -> None:
     entered = anyio.Event()
 
     async def consume() -> None:
-        async with stage.emitter.stream("a", max_buffer=1) as events:
+        async with stage.emitter.stream("a", max_pending=1) as events:
             entered.set()
             await take(events, [], 1)
             await checkpoint()
@@ -153,8 +153,8 @@ async def test_two_full_streams(victim: Victim) -> None:
     stage = Stage()
     seen: list[tuple[str, int]] = []
     async with (
-        stage.emitter.stream("a", max_buffer=1) as left,
-        stage.emitter.stream("a", max_buffer=1) as right,
+        stage.emitter.stream("a", max_pending=1) as left,
+        stage.emitter.stream("a", max_pending=1) as right,
     ):
 
         async def send() -> None:
@@ -191,8 +191,8 @@ async def drop(sim: Simulation, victim: Victim, overflow: Any) -> None:
     stage = Stage()
     taken: list[int] = []
     emitted = refused = 0
-    async with stage.emitter.stream("a", max_buffer=1, overflow=overflow) as events:
-        sim.always(lambda: events.buffered <= 1)
+    async with stage.emitter.stream("a", max_pending=1, overflow=overflow) as events:
+        sim.always(lambda: events.pending <= 1)
 
         async def produce() -> None:
             nonlocal emitted, refused
@@ -206,13 +206,13 @@ async def drop(sim: Simulation, victim: Victim, overflow: Any) -> None:
 
         async def producer() -> None:
             await produce()
-            events.close()
+            await events.aclose()
 
         async def consumer() -> None:
             await victim(take, events, taken)
 
         await together(producer=producer, consumer=consumer)
-        assert len(taken) + events.dropped + events.buffered == emitted == 3
+        assert len(taken) + events.dropped + events.pending == emitted == 3
         assert taken == sorted(taken)
         assert refused == (events.dropped if overflow == "raise" else 0)
         assert stage.emitter.statistics().dropped == events.dropped

@@ -22,8 +22,8 @@ import anyio
 
 from mtaio.logging import AsyncFileHandler
 
-block = dict(queue_size=1000, when_full="block") if "block" in sys.argv else {}
-options = dict(max_bytes=20_000, backup_count=99, queue_size=1_000_000) | block
+block = dict(max_pending=1000, overflow="block") if "block" in sys.argv else {}
+options = dict(max_bytes=20_000, backup_count=99, max_pending=1_000_000) | block
 handler = AsyncFileHandler("app.log", **options)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)

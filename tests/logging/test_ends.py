@@ -35,7 +35,7 @@ from mtaio.logging import AsyncFileHandler
 
 options = dict(max_bytes=5000, backup_count=99)
 if "block" in sys.argv:
-    options |= dict(queue_size=10, when_full="block")
+    options |= dict(max_pending=10, overflow="block")
 handler = AsyncFileHandler("app.log", **options)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
@@ -90,10 +90,10 @@ def test_program_that_ends_loses_nothing(book: Logbook, end: str) -> None:
     assert book.all_lines() == numbered("main")
 
 
-@pytest.mark.parametrize("when_full", ["drop", "block"])
-def test_callbacks_at_the_very_end_may_log(book: Logbook, when_full: str) -> None:
+@pytest.mark.parametrize("overflow", ["drop_newest", "block"])
+def test_callbacks_at_the_very_end_may_log(book: Logbook, overflow: str) -> None:
     """What is logged when no thread can be started any more is written by the caller."""
-    done = run(START + "storm()", book.folder, "before", when_full)
+    done = run(START + "storm()", book.folder, "before", overflow)
     assert (done.returncode, done.stderr) == (0, "")
     assert book.all_lines() == [*numbered("main"), *numbered("late", 50)]
 

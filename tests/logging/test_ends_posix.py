@@ -38,7 +38,7 @@ start = time.monotonic()
 pid = os.fork()
 took = time.monotonic() - start
 if not pid:
-    os._exit(0 if handler.statistics().queued == 0 and handler.flush() else 1)
+    os._exit(0 if handler.statistics().pending == 0 and handler.flush() else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), took < 4)
 sys.stdout.flush()
 os._exit(0)
@@ -197,7 +197,7 @@ def late():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     logger.warning("nowhere to go")
     assert not handler.flush(50)
-    assert handler.statistics().queued == 1
+    assert handler.statistics().pending == 1
     if "room" in sys.argv:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         logger.warning("room again")
@@ -230,7 +230,7 @@ from mtaio.logging import AsyncFileHandler
 
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
-handler = AsyncFileHandler("app.log", queue_size=1_000_000)
+handler = AsyncFileHandler("app.log", max_pending=1_000_000)
 logger.addHandler(handler)
 count = 0
 def on_alarm(*_):  # which may be interrupted by the next alarm
@@ -264,7 +264,7 @@ import logging, threading
 from mtaio.logging import AsyncFileHandler, _shutdown
 
 _shutdown.PATIENCE = 1.0
-handler = AsyncFileHandler("fifo", when_full="block", queue_size=10)
+handler = AsyncFileHandler("fifo", overflow="block", max_pending=10)
 logger = logging.getLogger("app")
 logger.addHandler(handler)
 threading.Thread(target=lambda: [logger.warning("#" * 9000) for _ in range(100)]).start()

@@ -35,7 +35,7 @@ from mtaio.logging import AsyncFileHandler
 
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 errors = []
-handler = AsyncFileHandler("app.log", queue_size=500, keep_room=0, on_error=errors.append)
+handler = AsyncFileHandler("app.log", max_pending=500, keep_room=0, on_error=errors.append)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
@@ -45,7 +45,7 @@ for number in range(3000):
     if number % 100 == 0:
         handler.flush(0.01)
 while handler.statistics().write_errors < 3: time.sleep(0.001)
-assert handler.statistics().queued == 500
+assert handler.statistics().pending == 500
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 assert handler.flush(20)
 print(handler.statistics().dropped["INFO"], *errors)
@@ -79,10 +79,10 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
     for number in range(10):
         book.logger.info("%d", number)
     assert not handler.flush(0.01)
-    assert (handler.statistics().lost, handler.statistics().queued) == (0, 10)
+    assert (handler.statistics().lost, handler.statistics().pending) == (0, 10)
     pending = handler._writer.request_flush()
     handler.close()
-    assert (handler.statistics().lost, handler.statistics().queued) == (10, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (10, 0)
     assert pending.wait(20)
     assert not pending.written
     assert not book.threads()
@@ -101,14 +101,14 @@ FULL_DEVICE = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there i
 def test_full_device(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is always full, what is lost is counted at the end of each ``close``."""
     monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
-    handler = book.open(filename="/dev/full", queue_size=600, keep_room=0, on_error=lambda _: None)
+    handler = book.open(filename="/dev/full", max_pending=600, keep_room=0, on_error=lambda _: None)
     for round_ in range(1, 3):
         for number in range(700):
             book.logger.info("%d", number)
         assert not handler.flush(0.01)
         handler.close()
         figures = handler.statistics()
-        assert (figures.lost, figures.queued, figures.written) == (600 * round_, 0, 0)
+        assert (figures.lost, figures.pending, figures.written) == (600 * round_, 0, 0)
         assert figures.dropped == {"INFO": 100 * round_}
 
 
@@ -596,7 +596,7 @@ def test_folder_that_is_gone_for_a_while(
         book.logger.info("%d", number)
     assert not handler.flush(0.01)
     until(lambda: handler.statistics().write_errors)
-    assert (handler.statistics().queued, handler.statistics().written) == (100, 1)
+    assert (handler.statistics().pending, handler.statistics().written) == (100, 1)
     if instead != "nothing":
         folder.unlink()
     folder.mkdir()
@@ -768,7 +768,7 @@ def test_child_of_a_fork_has_nothing_queued(
     book.logger.info("the parent's")
     until(lambda: handler.statistics().write_errors)
     _shutdown._in_child()
-    assert (handler.statistics().queued, handler.statistics().write_errors) == (0, 0)
+    assert (handler.statistics().pending, handler.statistics().write_errors) == (0, 0)
     assert not is_open(book.path)
     disk.full = 0
     book.logger.info("the child's")

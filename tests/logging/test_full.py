@@ -38,8 +38,8 @@ def written(book: Logbook, disk: Disk) -> list[str]:
 def test_records_beyond_the_bound_are_dropped_counted_and_reported(
     book: Logbook, disk: Disk
 ) -> None:
-    """Exactly ``queue_size`` are kept; one line counts the others, in the handler's format."""
-    handler = book.open(queue_size=100, keep_room=0)
+    """Exactly ``max_pending`` are kept; one line counts the others, in the handler's format."""
+    handler = book.open(max_pending=100, keep_room=0)
     handler.setFormatter(logging.Formatter("%(message)s [%(levelname)s]"))
     handler.addFilter(lambda record: record.name == "book")  # which cannot drop the line
     disk.stop(book)
@@ -48,21 +48,21 @@ def test_records_beyond_the_bound_are_dropped_counted_and_reported(
     for _ in range(20):
         book.logger.warning("no room")
     figures = handler.statistics()
-    assert (figures.queued, figures.max_queued) == (100, 100)
+    assert (figures.pending, figures.max_pending) == (100, 100)
     assert figures.dropped == {"INFO": 51, "WARNING": 20}
-    with pytest.raises(AssertionError, match=r"queued=100"):
+    with pytest.raises(AssertionError, match=r"pending=100"):
         assert_quiescent(handler)
     assert written(book, disk)[1:] == [
         *(f"{number} [INFO]" for number in range(99)),
         "dropped 71 records, because the queue was full (INFO: 51, WARNING: 20) [WARNING]",
     ]
-    assert (handler.statistics().queued, handler.statistics().written) == (0, 101)
+    assert (handler.statistics().pending, handler.statistics().written) == (0, 101)
     assert_quiescent(handler)
 
 
 def test_line_counts_those_dropped_since_the_last_line(book: Logbook, disk: Disk) -> None:
     """A line about dropped records counts those since the last such line."""
-    handler = book.open(queue_size=1, keep_room=0)
+    handler = book.open(max_pending=1, keep_room=0)
     for number in range(1, 3):
         disk.stop(book)
         for _ in range(number):
@@ -78,7 +78,7 @@ def test_line_comes_even_if_the_queue_never_runs_empty(
     """While records keep coming, dropped ones are reported every ten seconds."""
     monkeypatch.setattr(_queue, "_BETWEEN_NOTICES", 0.0)
     monkeypatch.setattr(_queue, "BATCH", 2)
-    book.open(queue_size=10, keep_room=0)
+    book.open(max_pending=10, keep_room=0)
     disk.stop(book)
     for number in range(12):
         book.logger.info("%d", number)
@@ -88,7 +88,7 @@ def test_line_comes_even_if_the_queue_never_runs_empty(
 
 def test_errors_have_room_of_their_own(book: Logbook, disk: Disk) -> None:
     """Records at ``keep_level`` and above fit in ``keep_room`` more places."""
-    handler = book.open(queue_size=10, keep_level="ERROR", keep_room=5)
+    handler = book.open(max_pending=10, keep_level="ERROR", keep_room=5)
     disk.stop(book)
     for number in range(20):
         book.logger.info("%d", number)
@@ -114,7 +114,7 @@ def custom_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_level_with_a_custom_name(book: Logbook, disk: Disk, value: str, level: int) -> None:
     """A level is found by its exact name, and failing that by its name in any case."""
-    handler = book.open(keep_level=value, queue_size=1, keep_room=1)
+    handler = book.open(keep_level=value, max_pending=1, keep_room=1)
     book.logger.setLevel(1)
     disk.stop(book)
     for each in (level, level, level - 1):
@@ -126,7 +126,7 @@ def test_level_with_a_custom_name(book: Logbook, disk: Disk, value: str, level: 
 @pytest.mark.usefixtures("custom_levels")
 def test_levels_that_share_a_name(book: Logbook, disk: Disk) -> None:
     """Levels that share a name are counted together; a record without a level is counted too."""
-    handler = book.open(queue_size=1, keep_room=0)
+    handler = book.open(max_pending=1, keep_room=0)
     disk.stop(book)
     for level in (25, 20, 25):
         book.logger.log(level, "text")
@@ -162,7 +162,7 @@ def test_line_about_dropped_records_has_what_filters_add(
     book: Logbook, disk: Disk, add: Callable[[logging.LogRecord], Any]
 ) -> None:
     """The line passes the handler's filters, which may add what its format wants."""
-    handler = book.open(queue_size=1, keep_room=0)
+    handler = book.open(max_pending=1, keep_room=0)
     handler.setFormatter(logging.Formatter("%(shop)s: %(message)s"))
     handler.addFilter(add)
     disk.stop(book)
@@ -179,7 +179,7 @@ def test_line_about_dropped_records_outlives_the_handler(
     book: Logbook, disk: Disk, encoding: str
 ) -> None:
     """Without references to the handler the line is plain, in the encoding of the file."""
-    book.open(queue_size=1, encoding=encoding)
+    book.open(max_pending=1, encoding=encoding)
     disk.stop(book)
     book.logger.info("no room")
     book.forget()
@@ -190,7 +190,7 @@ def test_line_about_dropped_records_outlives_the_handler(
 
 def test_line_about_dropped_records_survives_the_formatter(book: Logbook, disk: Disk) -> None:
     """If the formatter wants what only the user's records have, the line is plain."""
-    handler = book.open(queue_size=1)
+    handler = book.open(max_pending=1)
     disk.stop(book)
     handler.setFormatter(Picky())
     book.logger.info("text", extra={"request": "one"})
@@ -203,7 +203,7 @@ def test_empty_queue_is_never_half_full(
     """However small the queue is, no caller pauses while nothing is in it."""
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
-    book.open(queue_size=1)
+    book.open(max_pending=1)
     disk.stop(book)
     assert pauses == []
     book.logger.info("no room")
@@ -215,7 +215,7 @@ def test_empty_queue_is_never_half_full(
 
 def test_block_waits_for_room(book: Logbook, disk: Disk) -> None:
     """With ``"block"`` a thread waits until there is room, and nothing is dropped."""
-    handler = book.open(queue_size=3, when_full="block")
+    handler = book.open(max_pending=3, overflow="block")
     disk.stop(book)
 
     def log(name: str) -> None:
@@ -241,7 +241,7 @@ def test_block_waits_for_room(book: Logbook, disk: Disk) -> None:
 
 def test_block_never_blocks_an_event_loop(book: Logbook, disk: Disk, backend: str) -> None:
     """With ``"block"`` a record of a task is dropped, and one of its worker thread waits."""
-    handler = book.open(queue_size=1, when_full="block")
+    handler = book.open(max_pending=1, overflow="block")
     disk.stop(book)
 
     async def main() -> None:
@@ -261,7 +261,7 @@ def test_block_never_blocks_an_event_loop(book: Logbook, disk: Disk, backend: st
 
 def test_block_does_not_make_the_writer_wait_for_itself(book: Logbook, disk: Disk) -> None:
     """What the writing thread itself logs, as a formatter may, is dropped when there is no room."""
-    handler = book.open(queue_size=2, when_full="block")
+    handler = book.open(max_pending=2, overflow="block")
 
     class Chatty(logging.Formatter):
         notices = 0
@@ -424,12 +424,12 @@ def test_flushing_a_file_that_takes_nothing_is_bounded(
 ) -> None:
     """Flushing again and again, without success, does not fill the memory."""
     monkeypatch.setattr(_writer, "_REQUESTS", 3)
-    handler = book.open(queue_size=1, keep_room=0)
+    handler = book.open(max_pending=1, keep_room=0)
     disk.stop(book)
     for _ in range(10):
         assert not handler.flush(0)
     assert handler._queue.pending() <= 5
-    assert handler.statistics().queued == 1
+    assert handler.statistics().pending == 1
     disk.go()
     until(handler.flush)
 
@@ -450,10 +450,10 @@ def test_close_shares_the_patience_of_a_flush(
     handler.close()
     assert not handler.flush(0)
     assert 0.5 <= monotonic() - start < 0.9
-    assert (handler.statistics().lost, handler.statistics().queued) == (1, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (1, 0)
     disk.go()  # it is written after all
     until(lambda: not book.threads())
-    assert (handler.statistics().lost, handler.statistics().queued) == (0, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (0, 0)
     book.logger.info("again")
     assert written(book, disk) == ["again"]
 
@@ -466,9 +466,9 @@ def test_closing_behind_a_stuck_write_counts_what_is_lost(
     disk.stop(book)
     for number in range(10):
         book.logger.info("%d", number)
-    assert (handler.statistics().lost, handler.statistics().queued) == (0, 11)
+    assert (handler.statistics().lost, handler.statistics().pending) == (0, 11)
     handler.close(0.05)
-    assert (handler.statistics().lost, handler.statistics().queued) == (11, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (11, 0)
     handler.close()
     monkeypatch.setattr(_shutdown, "PATIENCE", 1e6)  # for which no test waits
     monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
@@ -476,11 +476,11 @@ def test_closing_behind_a_stuck_write_counts_what_is_lost(
     _shutdown._at_exit()
     handler.close()  # as logging.shutdown does after that
     assert not handler.flush()
-    assert (handler.statistics().lost, handler.statistics().queued) == (11, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (11, 0)
     _shutdown.process.ends_by = None
     disk.go()
     until(lambda: not book.threads())
-    assert (handler.statistics().lost, handler.statistics().queued) == (0, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (0, 0)
     assert written(book, disk) == [str(number) for number in range(10)]
 
 
@@ -503,7 +503,7 @@ def test_exit_takes_what_a_shutdown_has_left(
 
 def test_close_from_the_writing_thread_does_not_wait(book: Logbook, disk: Disk) -> None:
     """A handler that is closed by its own writing thread is closed when that is done."""
-    handler = book.open(queue_size=1)
+    handler = book.open(max_pending=1)
 
     class Closing(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

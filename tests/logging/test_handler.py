@@ -298,8 +298,8 @@ def test_statistics(book: Logbook) -> None:
     figures = handler.statistics()
     assert 0 < figures.max_queue_seconds < 20
     assert figures == AsyncFileHandlerStatistics(
-        queued=0,
-        max_queued=10_000,
+        pending=0,
+        max_pending=10_000,
         waiting=0,
         written=6,
         bytes=42,
@@ -313,7 +313,7 @@ def test_statistics(book: Logbook) -> None:
 
 def test_statistics_can_be_copied(book: Logbook, disk: Disk) -> None:
     """Statistics can be sent to another process, become plain data, and do not change later."""
-    handler = book.open(queue_size=1, keep_room=0)
+    handler = book.open(max_pending=1, keep_room=0)
     disk.stop(book)
     for _ in range(2):
         book.logger.info("text")
@@ -329,14 +329,14 @@ def test_each_figure_says_how_it_moves() -> None:
         each.name: each.metadata["kind"] for each in dataclasses.fields(AsyncFileHandlerStatistics)
     }
     assert [name for name, kind in kinds.items() if kind != "counter"] == [
-        *("queued", "max_queued", "waiting", "max_queue_seconds")
+        *("pending", "max_pending", "waiting", "max_queue_seconds")
     ]
-    assert kinds["max_queued"] == "limit"
+    assert kinds["max_pending"] == "limit"
 
 
 def test_statistics_in_another_thread(book: Logbook) -> None:
     """Read while others log, flush and drop, they are never broken, and counters only grow."""
-    handler = book.open(queue_size=20, keep_room=0, max_bytes=2000, backup_count=1)
+    handler = book.open(max_pending=20, keep_room=0, max_bytes=2000, backup_count=1)
     over = threading.Event()
     read: list[AsyncFileHandlerStatistics] = []
 
@@ -359,7 +359,7 @@ def test_statistics_in_another_thread(book: Logbook) -> None:
     assert handler.flush()
     figures = handler.statistics()
     lines = sum(figures.dropped.values()) + figures.written
-    assert figures.queued == 0
+    assert figures.pending == 0
     assert lines >= 500  # lines about dropped records count as written
 
 

@@ -69,7 +69,7 @@ def test_second_thread_ends(book: Logbook, disk: Disk) -> None:
     disk.stop(book)
     book.logger.info("one")
     handler._writer._run()
-    assert handler.statistics().queued == 2
+    assert handler.statistics().pending == 2
     disk.go()
     assert handler.flush()
     assert book.lines() == ["stuck", "one"]
@@ -116,7 +116,7 @@ def test_longest_time_is_that_of_the_first(
         book.logger.info("%d", number)
         moment += 0.5
     disk.go()
-    until(lambda: handler.statistics().queued == 0)
+    until(lambda: handler.statistics().pending == 0)
     assert handler.statistics().max_queue_seconds == 34.5
 
 
@@ -178,7 +178,7 @@ def test_callers_pause_when_the_queue_is_half_full(
 ) -> None:
     """From half of the queue on a caller gives the writer a moment, and not before."""
     slept: list[float] = []
-    book.open(queue_size=1000)
+    book.open(max_pending=1000)
     disk.stop(book)
     monkeypatch.setattr(time, "sleep", slept.append)
     for number in range(499):
@@ -232,7 +232,7 @@ def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
     writer._claim = Contested(take, writer._claim)
     handler.close()
     until(lambda: not book.threads())
-    assert (handler.statistics().queued, book.lines()) == (1, ["one"])
+    assert (handler.statistics().pending, book.lines()) == (1, ["one"])
     writer._claim.clear()
     writer.start(in_thread=False)
     assert book.lines() == ["one", "two"]
@@ -361,14 +361,14 @@ def test_no_more_threads(book: Logbook) -> None:
 
 
 @pytest.mark.usefixtures("no_threads")
-@pytest.mark.parametrize("when_full", ["drop", "block"])
-def test_caller_that_writes_tries_again(book: Logbook, disk: Disk, when_full: str) -> None:
+@pytest.mark.parametrize("overflow", ["drop_newest", "block"])
+def test_caller_that_writes_tries_again(book: Logbook, disk: Disk, overflow: str) -> None:
     """A queue that filled up while the disk was full is written when there is room again."""
     disk.full = 3
-    handler = book.open(queue_size=3, keep_room=0, when_full=when_full)
+    handler = book.open(max_pending=3, keep_room=0, overflow=overflow)
     for number in range(3):
         book.logger.info("%d", number)
-    assert handler.statistics().queued == 3
+    assert handler.statistics().pending == 3
     book.logger.info("3")
     assert disk.tries == 6
     assert book.lines() == ["0", "1", "2", "3"]
@@ -382,7 +382,7 @@ def test_caller_that_waits_tries_again(
     """With ``"block"`` and no thread, a caller that waits for room tries now and then."""
     monkeypatch.setattr(_queue, "_CHECK_AGAIN", 0.001)
     disk.full = 10
-    handler = book.open(queue_size=1, keep_room=0, when_full="block")
+    handler = book.open(max_pending=1, keep_room=0, overflow="block")
     book.logger.info("one")
     assert disk.tries == 1
     book.logger.info("two")
@@ -394,7 +394,7 @@ def test_caller_that_waits_tries_again(
 def test_full_disk_during_the_exit(book: Logbook, disk: Disk) -> None:
     """``"block"`` drops what a full disk has no room for, and closing gives up at once."""
     disk.full = math.inf
-    handler = book.open(queue_size=1, keep_room=0, when_full="block")
+    handler = book.open(max_pending=1, keep_room=0, overflow="block")
     start = monotonic()
     book.logger.info("one")
     book.logger.info("two")
@@ -402,7 +402,7 @@ def test_full_disk_during_the_exit(book: Logbook, disk: Disk) -> None:
     assert not handler.flush()
     assert handler.statistics().lost == 0  # it would still be written if there were room
     handler.close()
-    assert (handler.statistics().lost, handler.statistics().queued) == (1, 0)
+    assert (handler.statistics().lost, handler.statistics().pending) == (1, 0)
     assert monotonic() - start < 4
     assert not is_open(book.path)
     disk.full = 0
@@ -428,7 +428,7 @@ def test_closed_in_the_middle_of_a_write(book: Logbook, disk: Disk) -> None:
     book.logger.info("one")
     assert book.lines() == ["one"]
     figures = handler.statistics()
-    assert (figures.written, figures.lost, figures.queued) == (1, 1, 0)
+    assert (figures.written, figures.lost, figures.pending) == (1, 1, 0)
     assert not is_open(book.path)
 
 

@@ -86,13 +86,13 @@ async def test_cancelled_emit_ends_its_handlers(entered: bool) -> None:  # noqa:
         assert ended == [1, 1, 1]
 
 
-async def test_emit_soon_and_streams() -> None:
+async def test_emit_nowait_and_streams() -> None:
     """Events come in order through a queue, a stream and a wait."""
     emitter = EventEmitter(max_pending=10)
     taken: list[int] = []
 
     async def consume() -> None:
-        async with emitter.stream("a", max_buffer=2) as events:
+        async with emitter.stream("a", max_pending=2) as events:
             ready.set()
             async for event in events:
                 taken.append(event.data)
@@ -110,7 +110,7 @@ async def test_emit_soon_and_streams() -> None:
         await ready.wait()
         async with emitter:
             for number in range(10):
-                emitter.emit_soon("a", number)
+                emitter.emit_nowait("a", number)
             with pytest.raises(EventOverflowError):
-                emitter.emit_soon("a", 10)
+                emitter.emit_nowait("a", 10)
     assert taken == list(range(10))

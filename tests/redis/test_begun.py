@@ -44,7 +44,7 @@ class Case:
     limit: int | None
     consumer: str | None
     receivers: int
-    max_buffer: int
+    max_pending: int
     early: bool
     seconds: float
     at: int
@@ -63,7 +63,7 @@ def cases(draw: st.DrawFn) -> Case:
         limit=draw(st.sampled_from([None, 1, 1, 3])),
         consumer=draw(st.sampled_from([None, "one"])),
         receivers=draw(st.sampled_from([1, 3])),
-        max_buffer=draw(st.sampled_from([1, 2, 100])),
+        max_pending=draw(st.sampled_from([1, 2, 100])),
         early=draw(st.booleans()),
         seconds=draw(st.sampled_from([0, 0.25, 0.25, 1])),
         at=draw(st.integers(0, EVENTS - 1)),
@@ -87,7 +87,7 @@ class Play:
         async def work(event: Event[int]) -> int:
             self.begun.append(event)
             if len(self.begun) == EVENTS:
-                events.close()
+                await events.aclose()
             await anyio.sleep(case.seconds)
             if case.stop == "item" and event.data == case.at:
                 raise OSError(event.data)
@@ -136,7 +136,7 @@ class Play:
         }
         async with StreamStore() as store:
             async with (
-                emitter.stream("order.*", max_buffer=case.max_buffer) as events,
+                emitter.stream("order.*", max_pending=case.max_pending) as events,
                 anyio.create_task_group() as group,
             ):
                 if case.early:
@@ -150,7 +150,7 @@ class Play:
                             await self.stopped(events)
                 except OSError:
                     assert case.stop == "item"
-                events.close()
+                await events.aclose()
                 self.kept.extend([event async for event in events])
             async with bridge(later, store, **receive):
                 await anyio.sleep(1)

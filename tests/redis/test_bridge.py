@@ -43,13 +43,14 @@ async def test_events_are_shared_by_a_group() -> None:
     """Each goes to one consumer of each group, in order, with its metadata."""
     async with StreamStore() as store:
         one, two, other = Shop(), Shop(), Shop()
+        ada = {"by": "ada"}
         async with (
             bridge(one.emitter, store, stream="orders", group="ship") as first,
             bridge(two.emitter, store, stream="orders", group="ship") as second,
             bridge(other.emitter, store, stream="orders", group="bill", limit=3),
         ):
             for number in range(100):
-                assert await first.send("order.paid", number, by="ada") == f"{number + 1}-0"
+                assert await first.send("order.paid", number, metadata=ada) == f"{number + 1}-0"
             await anyio.sleep(1)
             assert sorted(one.got + two.got) == [*range(100)]
             assert one.got == sorted(one.got)
@@ -115,7 +116,7 @@ async def test_forwarding() -> None:
             bridge(here.emitter, store, stream="orders", forward=["order.paid"]),
             bridge(there.emitter, store, stream="orders", group="ship", forward=["order.*"]),
         ):
-            await here.emitter.emit("order.paid", 1, by="ada")
+            await here.emitter.emit("order.paid", 1, metadata={"by": "ada"})
             await here.emitter.emit("order.made", 2)
             await anyio.sleep(1)
             assert (here.got, there.got) == ([1, 2], [1])

@@ -45,8 +45,8 @@ async def emitting() -> None:
     assert_type(await emitter.emit(SHAPE, "round"), Event[int | str])
     assert_type(await emitter.emit("name", 5.5), Event[float])
     assert_type(await emitter.emit("name"), Event[None])
-    assert_type((await emitter.emit(LOGIN, 5, source="here")).data, int)
-    assert_type(await emitter.emit(LOGIN, 5, name="ada"), Event[int])
+    assert_type((await emitter.emit(LOGIN, 5, metadata={"source": "here"})).data, int)
+    await emitter.emit(LOGIN, 5, source="here")  # type: ignore[call-overload] # metadata has a name
     await emitter.emit(LOGIN, "ada")  # type: ignore[misc] # a wrong payload is an error
     await emitter.emit(LOGIN)  # type: ignore[arg-type] # so is a missing one
     await emitter.emit(LOGIN, None)  # type: ignore[arg-type] # None is a payload, too
@@ -56,11 +56,11 @@ async def emitting() -> None:
 
 def emitting_soon() -> None:
     """Emit later, rightly and wrongly."""
-    emitter.emit_soon(LOGIN, 5, source="here")
-    emitter.emit_soon(PING)
-    emitter.emit_soon("name", object())
-    emitter.emit_soon(LOGIN, "ada")  # type: ignore[misc] # a wrong payload
-    emitter.emit_soon(LOGIN)  # type: ignore[arg-type] # a missing one
+    emitter.emit_nowait(LOGIN, 5, metadata={"source": "here"})
+    emitter.emit_nowait(PING)
+    emitter.emit_nowait("name", object())
+    emitter.emit_nowait(LOGIN, "ada")  # type: ignore[misc] # a wrong payload
+    emitter.emit_nowait(LOGIN)  # type: ignore[arg-type] # a missing one
 
 
 def registering() -> None:

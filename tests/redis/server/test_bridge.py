@@ -59,7 +59,7 @@ async def test_all_that_it_does(shared_server: Server, anyio_backend_name: str) 
     async with RedisStore(shared_server.url) as store:
         async with bridge(EventEmitter(), store, stream=name) as sender:
             for number in range(6):
-                await sender.send("n", number, by="ada")
+                await sender.send("n", number, metadata={"by": "ada"})
         process = await anyio.run_process(
             [sys.executable, "-c", KILLED, shared_server.url, name, anyio_backend_name],
             check=False,
@@ -118,7 +118,7 @@ async def test_events_as_the_source_of_an_executor(shared_server: Server, stop: 
             for number in range(12):
                 await sender.send("n", number)
         options: Any = {"stream": name, "group": "g", "consumer": "one" if stop == "item" else None}
-        async with emitter.stream("n", max_buffer=2) as events:
+        async with emitter.stream("n", max_pending=2) as events:
             try:
                 async with bridge(emitter, store, **options):
                     with anyio.CancelScope() as scope:
@@ -131,7 +131,7 @@ async def test_events_as_the_source_of_an_executor(shared_server: Server, stop: 
                             await TaskExecutor().for_each(work, events, limit=2)
             except OSError:
                 assert stop == "item"
-            events.close()
+            await events.aclose()
             kept = [event.data async for event in events]
         had = sorted(begun + kept)
         assert had == [*range(len(had))]
