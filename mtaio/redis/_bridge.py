@@ -91,7 +91,6 @@ async def bridge(
     *,
     stream: str,
     group: str | None = None,
-    consumer: str | None = None,
     forward: Collection[str | EventKey[Any]] = (),
     codec: Codec[Any] = JSON,
     limit: int = 1,
@@ -120,7 +119,6 @@ async def bridge(
         store: The server; entered.
         stream: The name of the stream.
         group: The group whose consumers share the events; None only to send.
-        consumer: The name of this consumer, unique in the group at any time. Default: a new name.
         forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
             also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
             Events that came from a stream are not sent. With a ``group`` too, handlers here run
@@ -173,11 +171,10 @@ async def bridge(
         ```
     """
     stores.check_store(store)
-    names = {"stream": stream}
-    names |= {"group": group} if group is not None else {}
-    names |= {"consumer": consumer} if consumer is not None else {}
-    for name, value in names.items():
-        stores.name(name, value, way_out="Pass a name that the processes share.")
+    way_out = "Pass a name that the processes share."
+    stores.name("stream", stream, way_out=way_out)
+    if group is not None:
+        stores.name("group", group, way_out=way_out)
     check_codec(codec)
     checks.flag("from_start", from_start)
     checks.count("limit", limit, way_out="Pass how many events to handle at once.")
@@ -194,7 +191,7 @@ async def bridge(
         store,
         stream,
         group or "",
-        consumer or uuid4().hex,
+        uuid4().hex,
         max_length=max_length,
         claim_after=claim_after,
         max_deliveries=max_deliveries,
