@@ -137,7 +137,7 @@ async def tiered_load(count: Counter, store: Store) -> None:
         await checkpoint()
         return 1
 
-    async with TieredCache[int](store, "benchmarks._files", watch=100) as cache:
+    async with TieredCache[int](store, "benchmarks._files", check_interval=100) as cache:
         while not cache.statistics().listening:  # noqa: ASYNC110 - nothing tells
             await anyio.sleep(0.01)
         for key, count.on in (("warm", False), ("counted", True)):

@@ -41,7 +41,7 @@ async def mtaio(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
         await store.ping()
         yield limiter.acquire
         statistics = limiter.statistics()
-        print(json.dumps({"calls": statistics.calls, "lost": statistics.lost}), flush=True)
+        print(json.dumps({"calls": statistics.server_calls, "lost": statistics.lost}), flush=True)
 
 
 async def limits(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
@@ -85,7 +85,7 @@ async def throttled(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
         store=store.RedisStore(server=url),
         timeout=3600,
     )
-    yield limiter.limit
+    yield limiter
     print(json.dumps({"calls": 0, "lost": 0}), flush=True)
 
 

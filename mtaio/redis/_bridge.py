@@ -78,9 +78,9 @@ class BridgeStatistics:
     lost: int = field(metadata=COUNTER)
     """Events that were dropped from the stream before they were acknowledged, because it had grown
     too long."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
-    in_hand: int = field(metadata=GAUGE)
+    in_flight: int = field(metadata=GAUGE)
     """Events received and not finished."""
 
 
@@ -91,7 +91,6 @@ async def bridge(
     *,
     stream: str,
     group: str | None = None,
-    consumer: str | None = None,
     forward: Collection[str | EventKey[Any]] = (),
     codec: Codec[Any] = JSON,
     limit: int = 1,
@@ -120,7 +119,6 @@ async def bridge(
         store: The server; entered.
         stream: The name of the stream.
         group: The group whose consumers share the events; None only to send.
-        consumer: The name of this consumer, unique in the group at any time. Default: a new name.
         forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
             also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
             Events that came from a stream are not sent. With a ``group`` too, handlers here run
@@ -173,11 +171,10 @@ async def bridge(
         ```
     """
     stores.check_store(store)
-    names = {"stream": stream}
-    names |= {"group": group} if group is not None else {}
-    names |= {"consumer": consumer} if consumer is not None else {}
-    for name, value in names.items():
-        stores.name(name, value, way_out="Pass a name that the processes share.")
+    way_out = "Pass a name that the processes share."
+    stores.name("stream", stream, way_out=way_out)
+    if group is not None:
+        stores.name("group", group, way_out=way_out)
     check_codec(codec)
     checks.flag("from_start", from_start)
     checks.count("limit", limit, way_out="Pass how many events to handle at once.")
@@ -194,7 +191,7 @@ async def bridge(
         store,
         stream,
         group or "",
-        consumer or uuid4().hex,
+        uuid4().hex,
         max_length=max_length,
         claim_after=claim_after,
         max_deliveries=max_deliveries,
@@ -216,20 +213,20 @@ async def bridge(
 class Bridge:
     """What `bridge` yields; only `bridge` creates it."""
 
-    # Invariant: _in_hand has the entries that were received and are neither handled nor failed.
+    # Invariant: _in_flight has the entries that were received and are neither handled nor failed.
     __slots__ = (
         "_claimed",
         "_codec",
         "_emitter",
         "_entries",
         "_failed",
-        "_failed_calls",
         "_handled",
-        "_in_hand",
+        "_in_flight",
         "_lost",
         "_name",
         "_received",
         "_sent",
+        "_server_failures",
         "_set_aside",
         "_store",
     )
@@ -248,9 +245,9 @@ class Bridge:
         self._entries = entries
         self._codec = codec
         self._name = name
-        self._in_hand: dict[str, Entry] = {}
+        self._in_flight: dict[str, Entry] = {}
         self._sent = self._received = self._claimed = self._handled = self._failed = 0
-        self._set_aside = self._lost = self._failed_calls = 0
+        self._set_aside = self._lost = self._server_failures = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} at {self._store.name}>"
@@ -305,7 +302,7 @@ class Bridge:
 
     def statistics(self) -> BridgeStatistics:
         """Return what the bridge has done. Not a checkpoint; any thread may call it."""
-        return snapshot(BridgeStatistics, self, in_hand=len(self._in_hand))
+        return snapshot(BridgeStatistics, self, in_flight=len(self._in_flight))
 
     async def _forward(self, others: list[str], event: Event[Any]) -> None:
         """Send an event, unless it came from a stream, or an earlier pattern has sent it."""
@@ -336,7 +333,7 @@ class Bridge:
                     pauses.reset()
                     await self._read(connection, sender, look)
             except StoreError as error:
-                self._failed_calls += 1
+                self._server_failures += 1
                 pause = pauses.next()
                 getLogger("mtaio.redis").warning(
                     "%r cannot receive, and tries again in %g s: %s", self, pause, error
@@ -360,7 +357,7 @@ class Bridge:
                         self,
                         claimed.aside,
                     )
-                entries = [entry for entry in claimed.entries if entry.id not in self._in_hand]
+                entries = [entry for entry in claimed.entries if entry.id not in self._in_flight]
                 self._claimed += len(entries)
                 if len(claimed.entries) + claimed.aside + claimed.gone < _BATCH:
                     next_look = clock.now() + look
@@ -368,7 +365,7 @@ class Bridge:
                 wait = min(_WAIT, max(0.001, next_look - clock.now()))
                 entries = await self._entries.read(connection, count, wait)
             self._received += len(entries)
-            self._in_hand |= {entry.id: entry for entry in entries}
+            self._in_flight |= {entry.id: entry for entry in entries}
             start = clock.now()
             for entry in entries:
                 await sender.send(entry)
@@ -383,7 +380,7 @@ class Bridge:
             try:
                 await self._handle(entry)
             finally:
-                self._in_hand.pop(entry.id, None)
+                self._in_flight.pop(entry.id, None)
 
     async def _handle(self, entry: Entry) -> None:
         try:
@@ -403,20 +400,20 @@ class Bridge:
             with anyio.CancelScope(shield=True):  # it is handled, and must not be again
                 await self._entries.acknowledge(entry)
         except StoreError as error:
-            self._failed_calls += 1
+            self._server_failures += 1
             getLogger("mtaio.redis").warning(
                 "%r: event %s was handled and will be delivered again: %s", self, entry.id, error
             )
 
     async def _hold(self, period: float) -> None:
-        """Keep others from claiming what is in hand."""
+        """Keep others from claiming what is in flight."""
         while True:
             await anyio.sleep(period)
-            if self._in_hand:
+            if self._in_flight:
                 try:
-                    await self._entries.hold([*self._in_hand])
+                    await self._entries.hold([*self._in_flight])
                 except StoreError:
-                    self._failed_calls += 1
+                    self._server_failures += 1
 
 
 def _name_of(name: str | EventKey[Any]) -> str:

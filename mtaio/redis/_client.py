@@ -265,12 +265,12 @@ class RedisStore:
         on_subscribed: Callable[[], object],
         on_lost: Callable[[], object] | None = None,
         *,
-        watch: float = 0.5,
+        check_interval: float = 0.5,
     ) -> AsyncGenerator[None]:
         """Deliver the messages of some channels in a block. For use by this package."""
         self._owned()
         subscription = Subscription(
-            self, self._endpoint, on_message, on_subscribed, on_lost, watch=watch
+            self, self._endpoint, on_message, on_subscribed, on_lost, check_interval=check_interval
         )
         async with tasks_of_block() as tasks:
             tasks.start_soon(subscription.run, frozenset(channels))

@@ -73,7 +73,7 @@ class RedisConcurrencyStatistics:
     """The most slots that this process held at once."""
     acquired: int = field(metadata=COUNTER)
     """Slots given to tasks."""
-    granted_without_server: int = field(metadata=COUNTER)
+    acquired_without_server: int = field(metadata=COUNTER)
     """Those of `acquired` that were given without the server, because it was down."""
     rejected: int = field(metadata=COUNTER)
     """Requests refused: by ``try_acquire``, because the queue was full, or because the server was
@@ -88,9 +88,9 @@ class RedisConcurrencyStatistics:
     """Seconds that tasks waited for the slots they got, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
-    calls: int = field(metadata=COUNTER)
+    server_calls: int = field(metadata=COUNTER)
     """Calls to the server."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
 
 
@@ -134,11 +134,11 @@ class RedisConcurrencyLimiter:
         limit: Slots for all processes together, at least 1.
         lease: Seconds of silence after which the slots of a process become free. Longer than any
             pause of the event loop, the process or the connection that holders have to survive.
-        max_waiters: How many tasks of this process may wait. Those beyond wait for one answer, and
+        max_waiting: How many tasks of this process may wait. Those beyond wait for one answer, and
             are refused with `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and there
             is still no room in the queue. 0 lets no task wait; None (the default) sets no limit.
-        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError` in the
-            tasks that wait. ``"wait"`` lets them wait until it is back. ``"open"`` lets everything
+        on_failure: What to do while the server is down. ``"raise"`` raises `StoreError` in the
+            tasks that wait. ``"wait"`` lets them wait until it is back. ``"allow"`` lets everything
             run at once, and holders go on without a lease. With the other two, holders go on until
             their lease runs out.
         name: The name in messages and in the monitor. Default: ``key``.
@@ -146,7 +146,7 @@ class RedisConcurrencyLimiter:
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``limit`` is less than 1, ``lease`` is not between 0.01 and 31,536,000 (a year),
-            ``max_waiters`` is negative, ``key`` is empty, or ``on_failure`` is unknown.
+            ``max_waiting`` is negative, ``key`` is empty, or ``on_failure`` is unknown.
 
     Example:
         ```python
@@ -189,19 +189,19 @@ class RedisConcurrencyLimiter:
     __slots__ = (
         "__weakref__",
         "_acquired",
+        "_acquired_without_server",
         "_cancelled",
-        "_capacity",
         "_entered",
         "_epoch",
-        "_free",
         "_key",
         "_known",
         "_lease",
         "_leases",
+        "_limit",
         "_listening",
         "_lost",
         "_max_wait_seconds",
-        "_max_waiters",
+        "_max_waiting",
         "_members",
         "_name",
         "_number",
@@ -214,7 +214,7 @@ class RedisConcurrencyLimiter:
         "_slots",
         "_store",
         "_timed_out",
-        "_total",
+        "_total_in_use",
         "_tries",
         "_until",
         "_wait_seconds",
@@ -228,37 +228,37 @@ class RedisConcurrencyLimiter:
         limit: int,
         *,
         lease: float = 10.0,
-        max_waiters: int | None = None,
-        on_failure: Literal["closed", "wait", "open"] = "closed",
+        max_waiting: int | None = None,
+        on_failure: Literal["raise", "wait", "allow"] = "raise",
         name: str | None = None,
     ) -> None:
         check_store(store)
         check_key(key)
-        self._capacity = checks.count(
+        self._limit = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
         way_out = "Pass the seconds of silence after which a process loses its slots."
         self._lease = checks.between("lease", lease, *_LEASE, way_out=way_out)
-        if max_waiters is not None:
+        if max_waiting is not None:
             checks.count(
-                "max_waiters",
-                max_waiters,
+                "max_waiting",
+                max_waiting,
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
-        self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
+        self._on_failure = checks.one_of("on_failure", on_failure, ("raise", "wait", "allow"))
         self._store = store
         self._key = key
         self._slots = SharedSlots(store, key)
-        self._max_waiters = max_waiters
+        self._max_waiting = max_waiting
         self._name = key if name is None else name
         self._queue: WaitQueue[_Request] = WaitQueue()
         self._server = ServerTask(store, self._queue, self._on_failure)
         self._epoch = 0
         self._number = 0
-        self._total = self._members = 0
-        self._peak = self._acquired = self._free = self._rejected = self._timed_out = 0
-        self._cancelled = self._lost = 0
+        self._total_in_use = self._members = 0
+        self._peak = self._acquired = self._acquired_without_server = 0
+        self._rejected = self._timed_out = self._cancelled = self._lost = 0
         self._wait_seconds = self._max_wait_seconds = 0.0
         self._entered: dict[int, list[AbstractAsyncContextManager[Lease]]] = {}
         self._begin()
@@ -274,7 +274,7 @@ class RedisConcurrencyLimiter:
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} {self.name!r}: {len(self._leases)} of {self._capacity} slots "
+            f"<{type(self).__name__} {self.name!r}: {len(self._leases)} of {self._limit} slots "
             f"in use here, {len(self._queue)} waiting, at {self._store.name}>"
         )
 
@@ -294,12 +294,12 @@ class RedisConcurrencyLimiter:
         return self._lease
 
     @property
-    def max_waiters(self) -> int | None:
+    def max_waiting(self) -> int | None:
         """How many tasks of this process may wait; None for no limit."""
-        return self._max_waiters
+        return self._max_waiting
 
     @property
-    def capacity(self) -> int:
+    def limit(self) -> int:
         """
         The number of slots; may be changed at any time, in each process separately.
 
@@ -308,12 +308,12 @@ class RedisConcurrencyLimiter:
         No task is interrupted. With 0, no task of this process gets a slot.
         May be set from any thread.
         """
-        return self._capacity
+        return self._limit
 
-    @capacity.setter
-    def capacity(self, slots: int) -> None:
-        self._capacity = checks.count(
-            "capacity", slots, least=0, way_out="Pass how much may run at once, or 0."
+    @limit.setter
+    def limit(self, slots: int) -> None:
+        self._limit = checks.count(
+            "limit", slots, least=0, way_out="Pass how much may run at once, or 0."
         )
         self._queue.call_there(self._look_again)
 
@@ -333,7 +333,7 @@ class RedisConcurrencyLimiter:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time. Its message
                 says so if the server has not answered in that time, or is known to be down.
             ConcurrencyLimitError: The queue is full.
-            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+            StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
@@ -424,14 +424,14 @@ class RedisConcurrencyLimiter:
         await block.__aexit__(exc_type, exc_value, traceback)  # nothing is swallowed
 
     @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
     @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
     @overload
-    def limit(self, /, *, timeout: float | None = None) -> Decorator: ...
-    def limit(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
+    def __call__(self, /, *, timeout: float | None = None) -> Decorator: ...
+    def __call__(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
         """
-        Let every call of an async function hold a slot: ``@limiter.limit``.
+        Let every call of an async function hold a slot: ``@limiter``, ``@limiter(timeout=2)``.
 
         The function keeps its signature; methods may be decorated too.
 
@@ -449,10 +449,7 @@ class RedisConcurrencyLimiter:
         checks.timeout("timeout", timeout)
 
         block = partial(self.hold, timeout=timeout)
-        return limit_in(fn, block, name=f"{type(self).__name__}.limit")
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
+        return limit_in(fn, block, name=type(self).__name__)
 
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
@@ -473,13 +470,9 @@ class RedisConcurrencyLimiter:
         return snapshot(
             RedisConcurrencyStatistics,
             self,
-            limit=self._capacity,
+            self._server,
             in_use=len(self._leases),
-            total_in_use=self._total,
             waiting=len(self._queue),
-            granted_without_server=self._free,
-            calls=self._server.calls,
-            failed_calls=self._server.failed_calls,
         )
 
     # The queue
@@ -488,7 +481,7 @@ class RedisConcurrencyLimiter:
         """Wait in the queue; None if no slot was free: at ``once``, or within ``timeout``."""
         if self._server.attach(self):
             self._begin()  # what was held in another event loop is gone
-        if self._server.failure is not None and self._on_failure == "open":
+        if self._server.failure is not None and self._on_failure == "allow":
             await checkpoint()
             return self._lend_without_server()
         asked = clock.now()
@@ -517,7 +510,7 @@ class RedisConcurrencyLimiter:
             self._max_wait_seconds = max(self._max_wait_seconds, waited)
         elif not once:
             self._rejected += 1
-            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
+            msg = f"{self!r} lets at most max_waiting={self._max_waiting} wait. Try again later."
             raise ConcurrencyLimitError(msg, name=self.name)
         return request.lease
 
@@ -528,14 +521,14 @@ class RedisConcurrencyLimiter:
         if not request.stays:
             self._tries.append(waiter)
         if not (request.stays and self._wanted):
-            if not request.stays or self._on_failure == "closed":
+            if not request.stays or self._on_failure == "raise":
                 self._pace.retry_now()  # to know at once whether the server is still down
             self._changed()
         return waiter
 
     def _room(self, waiting: int) -> float:
         """Return how many more tasks may wait when so many do."""
-        return math.inf if self._max_waiters is None else self._max_waiters - waiting
+        return math.inf if self._max_waiting is None else self._max_waiting - waiting
 
     def _end_tries(self, tries: list[Waiter], error: StoreError | None = None) -> None:
         """
@@ -595,7 +588,7 @@ class RedisConcurrencyLimiter:
         lease = self._new_lease(0)
         lease.stand_alone()
         self._acquired += 1
-        self._free += 1
+        self._acquired_without_server += 1
         return lease
 
     def _new_lease(self, token: int) -> Lease:
@@ -688,7 +681,7 @@ class RedisConcurrencyLimiter:
             return
         # 4. What it says of the server.
         self._known = bool(report.held or report.waiting)
-        self._total, self._members = answer.total, answer.members
+        self._total_in_use, self._members = answer.total, answer.members
         # 5. The slots that were held are kept, or lost; only in the first case are there new ones.
         #    The lease counts from when the call was sent: it began at the server later than that.
         until = sent + _SAFE * self._lease
@@ -723,7 +716,7 @@ class RedisConcurrencyLimiter:
         self._number += 1
         process = f"{self._server.process}/{self._epoch}"
         waiting = len(self._queue)
-        return Report(process, self._number, held, waiting, self._capacity, self._lease * 1e6)
+        return Report(process, self._number, held, waiting, self._limit, self._lease * 1e6)
 
     async def _call(self, report: Report) -> Answer:
         """Report to the server, and wait for its answer no longer than the leases last."""
@@ -736,11 +729,11 @@ class RedisConcurrencyLimiter:
         """Deal with a call that failed: the server is down."""
         self._server.failure = error
         self._wanted = 0
-        if self._on_failure != "closed":
+        if self._on_failure != "raise":
             self._server.log(self, error)
-        if self._on_failure == "closed":
+        if self._on_failure == "raise":
             self._refuse_all(error)
-        elif self._on_failure == "open":
+        elif self._on_failure == "allow":
             for waiter, request in [*self._queue.waiters.items()]:
                 if self._queue.wake(waiter):
                     request.lease = self._lend_without_server()
@@ -753,7 +746,7 @@ class RedisConcurrencyLimiter:
 
     def _run_out(self) -> None:
         """Deal with leases that could not be renewed in time."""
-        if self._server.failure is None or self._on_failure != "open":
+        if self._server.failure is None or self._on_failure != "allow":
             self._lose("it was not renewed in time")
             return
         leases, self._leases = self._leases, {}

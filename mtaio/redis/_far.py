@@ -260,10 +260,10 @@ class Breaker:
         store: The server.
 
     Attributes:
-        failed_calls: How many calls have failed; not those that were not made.
+        server_failures: How many calls have failed; not those that were not made.
     """
 
-    __slots__ = ("_failing", "_failure", "_pauses", "_retry_at", "_store", "failed_calls")
+    __slots__ = ("_failing", "_failure", "_pauses", "_retry_at", "_store", "server_failures")
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -271,7 +271,7 @@ class Breaker:
         self._failing = False
         self._failure = ""
         self._retry_at = -math.inf
-        self.failed_calls = 0
+        self.server_failures = 0
 
     def is_open(self) -> bool:
         """Return whether a call would fail at once."""
@@ -306,7 +306,7 @@ class Breaker:
         try:
             answer = await call
         except StoreError as error:
-            self.failed_calls += 1
+            self.server_failures += 1
             if error.refused:  # the server is there: a key of another type, no memory
                 self.reset()
                 raise

@@ -40,7 +40,7 @@ class Lease:
     """
     A number that grows with every slot that the server grants for the key.
 
-    0 for a slot granted without the server, with ``on_failure="open"``.
+    0 for a slot granted without the server, with ``on_failure="allow"``.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.limiting import limit
-from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved, SharedBucket, Stock
@@ -72,24 +72,33 @@ _PROBE: Final = (0.1, 2.0)
 class RedisRateLimiterStatistics:
     """What a `RedisRateLimiter` has done in this process."""
 
+    rate: float = field(metadata=LIMIT)
+    """Tokens every ``per`` seconds, for all processes together."""
+    burst: int = field(metadata=LIMIT)
+    """The tokens in the full bucket."""
     waiting: int = field(metadata=GAUGE)
     """Tasks waiting."""
-    granted: int = field(metadata=COUNTER)
+    acquired: int = field(metadata=COUNTER)
     """Requests granted so far, however many tokens they asked for."""
-    granted_without_server: int = field(metadata=COUNTER)
-    """Those of `granted` that were granted while the server was down."""
+    acquired_without_server: int = field(metadata=COUNTER)
+    """Those of `acquired` that were granted while the server was down."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused: by ``try_acquire``, or because the server was down."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests that did not fit into their own timeout."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
-    rejected: int = field(metadata=COUNTER)
-    """Requests refused so far: no token at once, none within the timeout, or a server that is
-    down."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Seconds that requests waited until they were granted, in total."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """Seconds of the longest of those waits."""
     reserved: int = field(metadata=GAUGE)
     """Tokens that this process has reserved and not granted yet."""
     lost: int = field(metadata=COUNTER)
     """Tokens reserved but not granted in time."""
-    calls: int = field(metadata=COUNTER)
+    server_calls: int = field(metadata=COUNTER)
     """Calls to the server."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     members: int = field(metadata=GAUGE)
     """Processes that asked for tokens within one second, by the server's last answer."""
@@ -140,15 +149,17 @@ class _Try:
 
     Attributes:
         tokens: How many it asks for.
+        asked: When.
         wait: None if they were taken, else the seconds until they would be there.
         without_server: Whether it was answered without the server.
         error: Why nothing is known.
     """
 
-    __slots__ = ("error", "tokens", "wait", "without_server")
+    __slots__ = ("asked", "error", "tokens", "wait", "without_server")
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, asked: float) -> None:
         self.tokens = tokens
+        self.asked = asked
         self.wait: float | None = None
         self.without_server = False
         self.error: Exception | None = None
@@ -175,12 +186,13 @@ class RedisRateLimiter:
         rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
-            number, at least 1. Default: ``rate`` rounded down, but at least 1.
+            number, at least 1. With 1, the default, tokens are granted one at a time, evenly
+            spaced.
         slack: How many seconds after it is due a token may still be granted to a task that waits;
             then it is lost. Has to cover the round trip to the server and the delays of the event
             loop.
-        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`.
-            ``"open"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
+        on_failure: What to do while the server is down. ``"raise"`` raises `StoreError`.
+            ``"allow"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
             with the rate and burst divided by the number of processes that were busy when the
             server last answered; `try_acquire` of more than that burst is refused. Tasks that still
             wait when the server is back keep their places, and get its tokens.
@@ -231,16 +243,17 @@ class RedisRateLimiter:
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
+        "_acquired",
+        "_acquired_without_server",
         "_ahead",
         "_bucket",
         "_burst",
         "_cancelled",
         "_down",
-        "_granted",
-        "_granted_without_server",
         "_interval",
         "_key",
         "_local",
+        "_max_wait_seconds",
         "_name",
         "_on_failure",
         "_per",
@@ -256,7 +269,9 @@ class RedisRateLimiter:
         "_slow",
         "_stock",
         "_store",
+        "_timed_out",
         "_tries",
+        "_wait_seconds",
         "_wanted",
     )
 
@@ -267,9 +282,9 @@ class RedisRateLimiter:
         rate: float,
         *,
         per: float = 1.0,
-        burst: int | None = None,
+        burst: int = 1,
         slack: float = 0.1,
-        on_failure: Literal["closed", "open", "local"] = "closed",
+        on_failure: Literal["raise", "allow", "local"] = "raise",
         name: str | None = None,
     ) -> None:
         check_store(store)
@@ -280,12 +295,8 @@ class RedisRateLimiter:
         self._per = checks.positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
         self._slack = checks.between("slack", slack, *_SLACK, way_out=way_out)
-        self._burst = (
-            max(1, math.floor(rate))
-            if burst is None
-            else checks.count("burst", burst, way_out="Pass the most tokens to grant at once.")
-        )
-        self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "open", "local"))
+        self._burst = checks.count("burst", burst, way_out="Pass the most tokens to grant at once.")
+        self._on_failure = checks.one_of("on_failure", on_failure, ("raise", "allow", "local"))
         self._store = store
         self._key = key
         self._name = key if name is None else name
@@ -299,8 +310,9 @@ class RedisRateLimiter:
         self._server = ServerTask(store, self._queue, self._on_failure)
         self._stock = Stock()
         self._share = self._processes = 1  # the next loop begins with the last answer to this one
-        self._granted = self._granted_without_server = 0
-        self._cancelled = self._rejected = 0
+        self._acquired = self._acquired_without_server = 0
+        self._cancelled = self._rejected = self._timed_out = 0
+        self._wait_seconds = self._max_wait_seconds = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -369,7 +381,7 @@ class RedisRateLimiter:
             LimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
                 ``TimeoutError`` too; ``retry_after`` estimates the seconds needed. Its message says
                 so if the server has not answered in that time.
-            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+            StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
             TypeError: ``tokens`` is not an int, or ``timeout`` is not a number.
             ValueError: ``tokens`` is less than 1 or more than ``burst``; ``timeout`` is negative or
@@ -383,14 +395,18 @@ class RedisRateLimiter:
         if timeout == 0:
             late = await self._take_at_once(tokens)
             if late is not None:
+                self._timed_out += 1
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
-                raise self._timed_out(msg, timeout, deadline, late)
+                raise self._timeout_error(msg, timeout, deadline, late)
             return
         request = _Request(tokens, now, deadline)
         waiter = self._join(request)
         try:
             await self._wait(waiter, request, timeout)
-        except (LimitTimeoutError, StoreError):
+        except LimitTimeoutError:
+            self._timed_out += 1
+            raise
+        except Exception:  # the server is down, or its store was left
             self._rejected += 1
             raise
         except BaseException:
@@ -398,8 +414,7 @@ class RedisRateLimiter:
             raise
         finally:
             self._leave(waiter, request)
-        self._granted += 1
-        self._granted_without_server += request.without_server
+        self._count(request)
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -415,11 +430,13 @@ class RedisRateLimiter:
             Whether they were taken.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError, ValueError, RuntimeError: As for `acquire`.
         """
         self._check(tokens)
-        return await self._take_at_once(tokens) is None
+        late = await self._take_at_once(tokens)
+        self._rejected += late is not None
+        return late is None
 
     async def __aenter__(self) -> None:
         """Acquire one token."""
@@ -432,6 +449,32 @@ class RedisRateLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
+
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    @overload
+    def __call__(self, /, *, tokens: int = 1, timeout: float | None = None) -> Decorator: ...
+    def __call__(self, fn: Any = None, /, *, tokens: int = 1, timeout: float | None = None) -> Any:
+        """
+        Decorate an async function or method so that each call acquires first.
+
+        Used as ``@limiter`` or ``@limiter(tokens=3)``; name, signature and types stay.
+
+        Args:
+            fn: The function, when used without parentheses.
+            tokens: As for `acquire`.
+            timeout: As for `acquire`.
+
+        Raises:
+            TypeError: What is decorated is not an async function.
+            ValueError: ``tokens`` or ``timeout`` could never be granted.
+        """
+        self._check(tokens)
+        checks.timeout("timeout", timeout)
+
+        return limit(fn, lambda: self.acquire(tokens, timeout=timeout), name=type(self).__name__)
 
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
@@ -451,14 +494,21 @@ class RedisRateLimiter:
         return snapshot(
             RedisRateLimiterStatistics,
             self,
+            self._server,
+            self._stock,
             waiting=len(self._queue),
             reserved=len(self._stock),
-            lost=self._stock.lost,
-            calls=self._server.calls,
-            failed_calls=self._server.failed_calls,
             members=self._processes,
             down=int(self._down),
         )
+
+    def _count(self, request: _Request | _Try) -> None:
+        """Count a request that was granted."""
+        waited = clock.now() - request.asked
+        self._acquired += 1
+        self._acquired_without_server += request.without_server
+        self._wait_seconds += waited
+        self._max_wait_seconds = max(self._max_wait_seconds, waited)
 
     # The queue
 
@@ -582,16 +632,16 @@ class RedisRateLimiter:
         if wait is None:
             msg = "" if self._down else self._server.explain(what, request.asked)
             if msg:
-                return self._timed_out(msg, timeout, request.deadline, self._store.timeout)
+                return self._timeout_error(msg, timeout, request.deadline, self._store.timeout)
             wait = self._wanted * self._interval * self._processes
         total = clock.now() - request.asked + wait
         msg = f"{what}, only in about {total:.6g} s."
-        return self._timed_out(msg, timeout, request.deadline, wait)
+        return self._timeout_error(msg, timeout, request.deadline, wait)
 
     def _refusal(self, tokens: int, timeout: float) -> str:
         return f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s"
 
-    def _timed_out(
+    def _timeout_error(
         self, message: str, timeout: float, deadline: float, wait: float
     ) -> LimitTimeoutError:
         return LimitTimeoutError(
@@ -612,7 +662,7 @@ class RedisRateLimiter:
             None if they were taken, else the seconds until they would be there.
         """
         self._attach()
-        request = _Try(tokens)
+        request = _Try(tokens, clock.now())
         waiter = None
         if not self._answer_at_once(request):
             self._server.start(self._supply)
@@ -625,13 +675,11 @@ class RedisRateLimiter:
             if waiter is not None:
                 self._tries.leave(waiter)  # tokens that it was granted are lost
             raise
-        if request.wait is not None or request.error is not None:
-            self._rejected += 1
-        else:
-            self._granted += 1
-            self._granted_without_server += request.without_server
         if request.error is not None:
+            self._rejected += 1
             raise request.error
+        if request.wait is None:
+            self._count(request)
         return request.wait
 
     def _answer_at_once(self, request: _Try) -> bool:
@@ -763,7 +811,7 @@ class RedisRateLimiter:
         """Count an answer whose tokens came too late; raise an error if that is the rule."""
         self._slow += 1
         if self._slow >= _SLOW:
-            self._server.failed_calls += 1
+            self._server.server_failures += 1
             msg = (
                 f"{self._store.name} took {seconds:.3g} s to answer, more than "
                 f"slack={self._slack!r} of {self!r}, {self._slow} times in a row. Raise slack."
@@ -774,7 +822,7 @@ class RedisRateLimiter:
 
     def _fail(self, error: StoreError) -> None:
         """Do what is to be done while the server is down."""
-        if self._on_failure == "closed":
+        if self._on_failure == "raise":
             self._server.failure = error
             self._give_up(error)
             return
@@ -858,39 +906,6 @@ class RedisRateLimiter:
                 except RateLimitError as error:
                     wait = error.retry_after
         request.wait = wait
-
-    @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
-    @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
-    @overload
-    def limit(self, /, *, tokens: int = 1, timeout: float | None = None) -> Decorator: ...
-    def limit(self, fn: Any = None, /, *, tokens: int = 1, timeout: float | None = None) -> Any:
-        """
-        Decorate an async function or method so that each call acquires first.
-
-        Used as ``@limiter.limit`` or ``@limiter.limit(tokens=3)``; name, signature and types stay.
-
-        Args:
-            fn: The function, when used without parentheses.
-            tokens: As for `acquire`.
-            timeout: As for `acquire`.
-
-        Raises:
-            TypeError: What is decorated is not an async function.
-            ValueError: ``tokens`` or ``timeout`` could never be granted.
-        """
-        self._check(tokens)
-        checks.timeout("timeout", timeout)
-
-        return limit(
-            fn,
-            lambda: self.acquire(tokens, timeout=timeout),
-            name=f"{type(self).__name__}.limit",
-        )
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
 
 
 def _interval(rate: float, per: float, burst: int) -> float:

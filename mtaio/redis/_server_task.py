@@ -52,8 +52,8 @@ class ServerTask:
     Attributes:
         process: What the server calls this process; empty before `attach`.
         failure: Why the server counts as down: set by the limiter, cleared by the next answer.
-        calls: How many calls were made.
-        failed_calls: How many of them failed.
+        server_calls: How many calls were made.
+        server_failures: How many of them failed.
     """
 
     # Invariants: all but the counts belongs to one event loop, and `attach` makes it new for the
@@ -67,17 +67,17 @@ class ServerTask:
         "_runs",
         "_store",
         "_waiter",
-        "calls",
-        "failed_calls",
         "failure",
         "process",
+        "server_calls",
+        "server_failures",
     )
 
     def __init__(self, store: Store, queue: WaitQueue[Any], on_failure: str) -> None:
         self._store = store
         self._queue = queue
         self._on_failure = on_failure
-        self.calls = self.failed_calls = 0
+        self.server_calls = self.server_failures = 0
         self.process = ""
         self._waiter: Waiter
         self._begin()
@@ -157,12 +157,12 @@ class ServerTask:
         Raises:
             StoreError: It failed.
         """
-        self.calls += 1
+        self.server_calls += 1
         self._pending = True
         try:
             answer = await call
         except StoreError:
-            self.failed_calls += 1
+            self.server_failures += 1
             self._pending = False
             raise
         self._pending = False
@@ -182,10 +182,10 @@ class ServerTask:
             The whole message; empty if the server has answered since.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
         """
         if self.failure is not None:
-            if self._on_failure == "closed":
+            if self._on_failure == "raise":
                 raise own_error(self.failure, what)
             return f"{what}: {self.failure}"
         if self._pending and self._answered <= asked:

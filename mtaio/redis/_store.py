@@ -113,7 +113,7 @@ class Store(Connection, Protocol):
         on_subscribed: Callable[[], object],
         on_lost: Callable[[], object] | None = None,
         *,
-        watch: float = 0.5,
+        check_interval: float = 0.5,
     ) -> AbstractAsyncContextManager[None]:
         """
         Return a block in which the messages of some channels are delivered.
@@ -127,10 +127,10 @@ class Store(Connection, Protocol):
             on_subscribed: Called when the subscription comes into force: the first time, and after
                 each loss of the connection. Messages from before may be missing. A connection that
                 is lost and restored between two checks is noticed at the second, so the call may
-                come up to ``watch`` seconds after the first message.
+                come up to ``check_interval`` seconds after the first message.
             on_lost: Called when the subscription no longer delivers even what it sends to itself;
                 once, until the next `on_subscribed`.
-            watch: Seconds between two checks of the subscription.
+            check_interval: Seconds between two checks of the subscription.
         """
         ...
 

@@ -3,7 +3,7 @@ A subscription that is checked all the time.
 
 Promise: `on_subscribed` is called whenever the subscription comes into force, and `on_lost` when it
 no longer delivers even what it sends to itself. A connection that glide restored in silence, or
-that only seems to be alive, is found within `watch` seconds and the store's timeout.
+that only seems to be alive, is found within `check_interval` seconds and the store's timeout.
 
 glide restores the subscriptions of a lost connection without telling anyone. So each check asks the
 server which connection this is, and sends a message through a channel of the subscription's own.
@@ -75,7 +75,7 @@ class Subscription:
         on_message: As for `Store.subscribe`.
         on_subscribed: As for `Store.subscribe`.
         on_lost: As for `Store.subscribe`.
-        watch: As for `Store.subscribe`.
+        check_interval: As for `Store.subscribe`.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Subscription:
         on_subscribed: Callable[[], object],
         on_lost: Callable[[], object] | None,
         *,
-        watch: float,
+        check_interval: float,
     ) -> None:
         self._store = store
         self._endpoint = endpoint
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_lost = on_lost
-        self._watch = watch
+        self._check_interval = check_interval
         self._own = f"mtaio:watch:{uuid4().hex}"
         self._heard = anyio.Event()
         self._sent = b""
@@ -110,7 +110,7 @@ class Subscription:
                 link = await self._endpoint.open({*channels, self._own}, attempt=attempt)
             except StoreError:
                 self._lose()
-                await anyio.sleep(self._watch)
+                await anyio.sleep(self._check_interval)
             else:
                 await self._serve(link)
                 self._log()
@@ -129,7 +129,7 @@ class Subscription:
         """Look again and again, until the subscription has been silent for too long."""
         silent_since = clock.now()
         patience = max(_PATIENCE, 2 * self._store.timeout)
-        pauses = Backoff(self._watch / 10, self._watch)
+        pauses = Backoff(self._check_interval / 10, self._check_interval)
         loop = loops.current_loop()
         while clock.now() - silent_since < patience and not self._endpoint.is_unread(loop):
             start = clock.now()
@@ -139,7 +139,7 @@ class Subscription:
             elif silent_since == math.inf:
                 silent_since = clock.now()
             if self._in_force:
-                await anyio.sleep(self._watch)
+                await anyio.sleep(self._check_interval)
             else:  # a look that had to wait for its end is pause enough
                 await anyio.sleep(max(0.0, start + pauses.next() - clock.now()))
 

@@ -3,7 +3,7 @@ A cache in two tiers: this process's memory, and a server that all processes sha
 
 Promise: a key is loaded once for all processes. A value that was set or deleted anywhere leaves the
 memory of every process that gets the message; one that gets none keeps only what it loads without
-the server, for ``deaf_ttl``. A load that began before a change is not stored after it.
+the server, for ``fallback_ttl``. A load that began before a change is not stored after it.
 Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script.
 Why there are leases and no generations: docs/en/design/redis.md.
 """
@@ -104,7 +104,7 @@ class TieredCacheStatistics:
     """How often the memory was cleared, because messages may have been missed."""
     undecodable: int = field(metadata=COUNTER)
     """Values on the server that could not be decoded, and were loaded again."""
-    failed_calls: int = field(metadata=COUNTER)
+    server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     listening: int = field(metadata=GAUGE)
     """1 while the messages of other processes are heard."""
@@ -153,26 +153,26 @@ class TieredCache(Generic[T]):
     `set` and `delete` send a message to all processes, which takes about a millisecond. Until it
     arrives, the others may still return what they have in memory; with ``confirm`` the call waits
     until it has. When messages may have been missed, all of the memory is cleared. A process that
-    gets no messages notices that within ``watch`` plus the store's timeout, and then calls the
-    server at every read; what it has to load without the server it keeps for ``deaf_ttl``.
+    gets no messages notices that within ``check_interval`` plus the store's timeout, and then calls
+    the server at every read; what it has to load without the server it keeps for ``fallback_ttl``.
 
     Args:
         store: The server.
         namespace: The prefix of the keys on the server: caches with the same namespace share their
             values. Use another when the meaning of the values changes.
-        ttl: Seconds for which the server keeps a value unless it is given its own; ``math.inf``
-            for no expiry, 0 to keep nothing.
+        default_ttl: Seconds for which the server keeps a value unless it is given its own;
+            ``math.inf`` for no expiry, 0 to keep nothing.
         codec: How values become bytes. Default: `JSON`.
         near_ttl: The most seconds for which a value is kept in memory; 0 to keep nothing there.
-        near_size: The most values in memory; None for no limit.
-        deaf_ttl: The most seconds for which memory keeps a value that was loaded without the
+        near_max_size: The most values in memory; None for no limit.
+        fallback_ttl: The most seconds for which memory keeps a value that was loaded without the
             server, because it is down; 0 to keep nothing.
         lease: Seconds of silence after which another process may load a key. A load renews its
             lease, so this may be shorter than a load takes.
         on_failure: What reads do while the server is down. With ``"local"``, `get` finds only what
-            is in memory, and `get_or_set` loads in this process. With ``"closed"`` they raise
+            is in memory, and `get_or_set` loads in this process. With ``"raise"`` they raise
             `StoreError`. `set` and `delete` always raise it.
-        watch: Seconds between two checks of the subscription.
+        check_interval: Seconds between two checks of the subscription.
         name: The name in messages and in the monitor. Default: the namespace.
 
     Raises:
@@ -186,7 +186,7 @@ class TieredCache(Generic[T]):
         from mtaio.redis import RedisStore, TieredCache
 
         store = RedisStore("redis://127.0.0.1:6379/0")
-        users = TieredCache[dict[str, str]](store, "users", ttl=600)
+        users = TieredCache[dict[str, str]](store, "users", default_ttl=600)
 
 
         async def load() -> dict[str, str]:
@@ -214,11 +214,12 @@ class TieredCache(Generic[T]):
         "_blocks",
         "_breaker",
         "_changes_heard",
+        "_check_interval",
         "_codec",
         "_confirmations",
-        "_deaf_ttl",
+        "_default_ttl",
         "_entered",
-        "_failed_calls",
+        "_fallback_ttl",
         "_far",
         "_far_hits",
         "_identity",
@@ -237,11 +238,10 @@ class TieredCache(Generic[T]):
         "_outdated",
         "_queries",
         "_renewals",
+        "_server_failures",
         "_store",
-        "_ttl",
         "_undecodable",
         "_waiting",
-        "_watch",
     )
 
     def __init__(
@@ -249,14 +249,14 @@ class TieredCache(Generic[T]):
         store: Store,
         namespace: str,
         *,
-        ttl: float = 300.0,
+        default_ttl: float = 300.0,
         codec: Codec[T] = JSON,
         near_ttl: float = 60.0,
-        near_size: int | None = 10_000,
-        deaf_ttl: float = 1.0,
+        near_max_size: int | None = 10_000,
+        fallback_ttl: float = 1.0,
         lease: float = 5.0,
-        on_failure: Literal["local", "closed"] = "local",
-        watch: float = 0.5,
+        on_failure: Literal["local", "raise"] = "local",
+        check_interval: float = 0.5,
         name: str | None = None,
     ) -> None:
         stores.check_store(store)
@@ -265,18 +265,18 @@ class TieredCache(Generic[T]):
             msg = f"namespace={namespace!r} contains a brace. {way_out}"
             raise ValueError(msg)
         check_codec(codec)
-        if near_size is not None:
-            checks.count("near_size", near_size, way_out="Pass how many values, or None.")
-        self._ttl = checks.at_least("ttl", ttl, 0, way_out=_TTL)
+        if near_max_size is not None:
+            checks.count("near_max_size", near_max_size, way_out="Pass how many values, or None.")
+        self._default_ttl = checks.at_least("default_ttl", default_ttl, 0, way_out=_TTL)
         self._near_ttl = checks.at_least("near_ttl", near_ttl, 0, way_out=_TTL)
-        self._deaf_ttl = checks.at_least("deaf_ttl", deaf_ttl, 0, way_out=_TTL)
+        self._fallback_ttl = checks.at_least("fallback_ttl", fallback_ttl, 0, way_out=_TTL)
         checks.positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
         way_out = "Pass the seconds between two checks."
-        self._watch = checks.positive("watch", watch, way_out=way_out)
-        self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
+        self._check_interval = checks.positive("check_interval", check_interval, way_out=way_out)
+        self._on_failure = checks.one_of("on_failure", on_failure, ("local", "raise"))
         self._outage = Outage(on_failure)
         self._name = namespace if name is None else name
-        self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_size, name=self._name)
+        self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_max_size, name=self._name)
         self._near_get: Callable[[str, Any], Any] = self._near.get_nowait
         self._far = FarTier(store, namespace, lease)
         self._breaker = Breaker(store)
@@ -292,10 +292,11 @@ class TieredCache(Generic[T]):
         self._listening = False
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
-        self._undecodable = self._failed_calls = 0
+        self._undecodable = self._server_failures = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} {self._ttl:g} s at {self._store.name}>"
+        ttl = f"{self._default_ttl:g} s"
+        return f"<{type(self).__name__} {self.name!r} {ttl} at {self._store.name}>"
 
     @property
     def name(self) -> str:
@@ -310,7 +311,7 @@ class TieredCache(Generic[T]):
     @property
     def default_ttl(self) -> float:
         """Seconds for which the server keeps a value unless it is given its own."""
-        return self._ttl
+        return self._default_ttl
 
     # The block.
 
@@ -329,7 +330,7 @@ class TieredCache(Generic[T]):
         listening = self._store.subscribe(
             [self._far.channel, self._far.reply_channel(self._identity)],
             *(self._on_message, self._on_subscribed, self._on_lost),
-            watch=self._watch,
+            check_interval=self._check_interval,
         )
         await entered.enter_async_context(listening)
         await entered.enter_async_context(self._near)
@@ -387,7 +388,7 @@ class TieredCache(Generic[T]):
             default: What to return if there is no value; a value may be None too.
 
         Raises:
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError: ``key`` is not a str.
             RuntimeError: The cache is not entered.
         """
@@ -401,7 +402,7 @@ class TieredCache(Generic[T]):
                 found = await self._breaker.call(self._far.read(key))
             except StoreError as error:
                 self._misses += 1
-                if self._on_failure == "closed":
+                if self._on_failure == "raise":
                     raise
                 self._outage.tell(self, error)
                 return default
@@ -436,7 +437,7 @@ class TieredCache(Generic[T]):
             Exception: What ``loader`` or the codec raised, in each caller of this process that
                 waited for that load. Errors are not kept; other processes load for themselves.
             CacheClosedError: The cache was left during the load.
-            StoreError: The server is down, with ``on_failure="closed"``.
+            StoreError: The server is down, with ``on_failure="raise"``.
             TypeError: ``key`` is not a str, ``loader`` is not an async function, or ``ttl`` is not
                 a number.
             ValueError: ``ttl`` is negative or NaN.
@@ -564,7 +565,7 @@ class TieredCache(Generic[T]):
         try:
             return await self._far.write(key, value, ttl, confirm)
         except StoreError:
-            self._failed_calls += 1
+            self._server_failures += 1
             raise
         finally:
             self._drop(key)  # again: what was read since may be older
@@ -578,7 +579,7 @@ class TieredCache(Generic[T]):
             near_size=near.size,
             near_max_size=near.max_size,
             near_hits=near.hits,
-            failed_calls=self._failed_calls + self._breaker.failed_calls,
+            server_failures=self._server_failures + self._breaker.server_failures,
             listening=int(self._listening),
         )
 
@@ -601,7 +602,7 @@ class TieredCache(Generic[T]):
         try:
             await self._far.confirm(writer, token)
         except StoreError:
-            self._failed_calls += 1
+            self._server_failures += 1
 
     def _on_subscribed(self) -> None:
         """Note that messages arrive from now on, and that some may have been missed."""
@@ -633,7 +634,7 @@ class TieredCache(Generic[T]):
             try:
                 found = await self._find(fetch, token, query)
             except StoreError as error:
-                if self._on_failure == "closed":
+                if self._on_failure == "raise":
                     self._misses += 1
                     raise
                 self._outage.tell(self, error)
@@ -647,7 +648,7 @@ class TieredCache(Generic[T]):
                 return await self._load_for_all(fetch, token)
             self._loads_without_server += 1
             value, _ = await self._load(fetch)
-            fetch.seconds = min(fetch.ttl, self._near_ttl, self._deaf_ttl)
+            fetch.seconds = min(fetch.ttl, self._near_ttl, self._fallback_ttl)
             return value
 
     async def _find(self, fetch: _Fetch[T], token: str, query: Query) -> Any:
@@ -765,4 +766,4 @@ class TieredCache(Generic[T]):
         )
 
     def _seconds(self, ttl: float | Unset) -> float:
-        return self._ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
+        return self._default_ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)

@@ -118,10 +118,10 @@ class MemoryStore:
         on_subscribed: Callable[[], object],
         on_lost: Callable[[], object] | None = None,
         *,
-        watch: float = 0.5,
+        check_interval: float = 0.5,
     ) -> AsyncGenerator[None]:
         """Deliver messages in the block."""
-        del watch
+        del check_interval
         subscriber = _Subscriber(channels, on_message, on_subscribed, on_lost)
         self._subscribers.append(subscriber)
         if not self.down:

@@ -42,7 +42,6 @@ class Case:
     method: Method
     stop: Stop
     limit: int | None
-    consumer: str | None
     receivers: int
     max_pending: int
     early: bool
@@ -61,7 +60,6 @@ def cases(draw: st.DrawFn) -> Case:
         method=method,
         stop=draw(st.sampled_from(stops)),
         limit=draw(st.sampled_from([None, 1, 1, 3])),
-        consumer=draw(st.sampled_from([None, "one"])),
         receivers=draw(st.sampled_from([1, 3])),
         max_pending=draw(st.sampled_from([1, 2, 100])),
         early=draw(st.booleans()),
@@ -131,7 +129,6 @@ class Play:
         receive: dict[str, Any] = {
             "stream": "orders",
             "group": "ship",
-            "consumer": case.consumer,
             "limit": case.receivers,
         }
         async with StreamStore() as store:

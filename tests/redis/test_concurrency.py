@@ -55,7 +55,7 @@ async def test_slots_are_shared() -> None:
         assert store.members == {}
         statistics = limiters[0].statistics()
         assert statistics.in_use == statistics.waiting == 0
-        assert statistics.calls < 3 * counts[0]
+        assert statistics.server_calls < 3 * counts[0]
 
 
 COLLECTED = """
@@ -154,7 +154,7 @@ async def test_answer_that_comes_too_late_lends_nothing() -> None:
                 assert anyio.current_time() > 2
                 lease.check()
         assert store.most == 1
-        assert limiter.statistics().calls >= 2
+        assert limiter.statistics().server_calls >= 2
 
 
 async def test_one_heartbeat_for_all_slots() -> None:
@@ -240,7 +240,7 @@ async def test_unreachable_server_and_lease() -> None:
         again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
         assert (str(again), again.token) == (str(caught.value), lease.token)
         assert limiter.statistics().lost == 1
-        assert limiter.statistics().failed_calls >= 5
+        assert limiter.statistics().server_failures >= 5
         store.recover()
         async with limiter as later:
             assert later.token > lease.token
@@ -356,18 +356,18 @@ async def test_try_acquire() -> None:
 async def test_timeouts_and_full_queues() -> None:
     """A wait ends in time; tasks beyond those that may wait are refused unless a slot is free."""
     async with Slots() as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiting=1)
         async with limiter:
             async with anyio.create_task_group() as group:
                 group.start_soon(wait_in_vain, limiter)
                 await anyio.sleep(0.1)
                 with pytest.raises(
-                    ConcurrencyLimitError, match=r"lets at most max_waiters=1 wait\. Try again"
+                    ConcurrencyLimitError, match=r"lets at most max_waiting=1 wait\. Try again"
                 ):
                     await limiter.acquire()
             statistics = limiter.statistics()
             assert (statistics.timed_out, statistics.rejected, statistics.cancelled) == (1, 1, 0)
-        none = RedisConcurrencyLimiter(store, "key", 1, max_waiters=0)
+        none = RedisConcurrencyLimiter(store, "key", 1, max_waiting=0)
         await anyio.sleep(0.1)
         async with none:
             with pytest.raises(ConcurrencyLimitError):
@@ -381,13 +381,13 @@ async def test_timeouts_and_full_queues() -> None:
 )
 async def test_as_many_wait_as_may(tasks: int, most: int, ran: int) -> None:
     """
-    Those that ask at one moment get the free slots, ``max_waiters`` more wait, the rest is refused.
+    Those that ask at one moment get the free slots, ``max_waiting`` more wait, the rest is refused.
 
     As with a limiter of one process, though nobody knows what is free until the server answers.
     """
     async with Slots() as store:
         local = ConcurrencyLimiter(3, max_waiters=most)
-        shared = RedisConcurrencyLimiter(store, "key", 3, max_waiters=most)
+        shared = RedisConcurrencyLimiter(store, "key", 3, max_waiting=most)
         for limiter in (local, shared):
             ends: list[str] = []
             async with anyio.create_task_group() as group:
@@ -414,7 +414,7 @@ async def hold_for_a_second(
 async def test_room_in_the_queue_is_for_those_who_asked_first() -> None:
     """One that leaves during the call makes room, but not for those that only try."""
     async with Slots(latency=0.1) as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiting=1)
         async with limiter:
             ends: list[str] = []
 
@@ -448,7 +448,7 @@ async def test_room_in_the_queue_is_for_those_who_asked_first() -> None:
 async def test_full_queue_and_a_task_cancelled_anywhere(victim: Victim) -> None:
     """Whoever is cancelled and when, as many are served as there is room for, and none hangs."""
     async with Slots(latency=0.002) as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiting=1)
         ends: list[str] = []
         async with anyio.create_task_group() as group:
             group.start_soon(hold_for_a_second, limiter, ends)
@@ -467,7 +467,7 @@ async def test_full_queue_and_a_task_cancelled_anywhere(victim: Victim) -> None:
 async def test_full_queue_of_a_server_that_is_down() -> None:
     """With "wait", as many as may wait until it is back, and the others learn that it is down."""
     async with Slots(timeout=0.5) as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=2, on_failure="wait")
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiting=2, on_failure="wait")
         store.fail()
         ends: list[object] = []
 
@@ -547,7 +547,7 @@ async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
 async def test_server_is_down_open() -> None:
     """Everything runs, also what held a slot; when the server is back it is limited again."""
     async with Slots(timeout=0.5) as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3, on_failure="open")
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3, on_failure="allow")
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 20)
             await anyio.sleep(0.1)
@@ -566,13 +566,13 @@ async def test_server_is_down_open() -> None:
                 assert not each.lost
                 each.release()
         assert limiter.statistics().lost == 0
-        assert limiter.statistics().granted_without_server == 3
+        assert limiter.statistics().acquired_without_server == 3
         assert limiter.statistics().acquired == 5
 
 
 @pytest.mark.parametrize(
     ("on_failure", "kind"),
-    [("closed", StoreError), ("wait", TimeoutError)],
+    [("raise", StoreError), ("wait", TimeoutError)],
 )
 async def test_timeout_before_the_server_has_answered(
     on_failure: Any, kind: type[Exception]
@@ -597,25 +597,25 @@ async def test_timeout_before_the_server_has_answered(
             with pytest.raises(TimeoutError, match=r"had no free slot within 0\.5 s$"):
                 await limiter.acquire(timeout=0.5)
         statistics = limiter.statistics()
-        closed = on_failure == "closed"
+        closed = on_failure == "raise"
         assert (statistics.rejected, statistics.timed_out) == ((1, 2) if closed else (0, 3))
 
 
-async def test_capacity() -> None:
+async def test_limit_changes() -> None:
     """It may be changed; what waits is let in, and nothing is interrupted."""
     async with Slots() as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1)
-        limiter.capacity = 1
+        limiter.limit = 1
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(hold, limiter, 10)
             await anyio.sleep(1)
             assert limiter.statistics().in_use == 1
-            limiter.capacity = 3
+            limiter.limit = 3
             await anyio.sleep(0.1)
             assert limiter.statistics().in_use == 3
-            limiter.capacity = 0
-            assert limiter.statistics().limit == limiter.capacity == 0
+            limiter.limit = 0
+            assert limiter.statistics().limit == limiter.limit == 0
             await anyio.sleep(1)
             assert limiter.statistics().in_use == 3
             assert await limiter.try_acquire() is None
@@ -654,7 +654,7 @@ async def test_end_of_the_store() -> None:
 async def test_end_of_the_store_while_the_server_is_down() -> None:
     """What it let through without the server is over with the block; the next asks the server."""
     store = Slots(timeout=0.5)
-    limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+    limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="allow")
     async with store:
         store.down = True
         assert (await limiter.acquire()).token == 0
@@ -778,12 +778,12 @@ async def test_cancelled_as_the_server_fails_open() -> None:
             raise StoreError("it fails", server=self.name)
 
     async with Failing() as store:
-        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="allow")
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 1)
         statistics = limiter.statistics()
         assert statistics.cancelled == 1
-        assert statistics.acquired == statistics.granted_without_server == 0
+        assert statistics.acquired == statistics.acquired_without_server == 0
 
 
 async def test_two_loops_at_once(backend: str) -> None:
@@ -823,13 +823,13 @@ async def test_decorator() -> None:
     async with Slots() as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1)
 
-        @limiter.limit
+        @limiter
         async def twice(number: int) -> int:
             assert limiter.statistics().in_use == 1
             await anyio.sleep(1)
             return 2 * number
 
-        @limiter.limit(timeout=0.5)
+        @limiter(timeout=0.5)
         async def soon() -> None:
             raise AssertionError
 
@@ -848,7 +848,7 @@ async def test_left_in_another_task() -> None:
         with pytest.raises(RuntimeError, match=r"was entered in another task\. Enter and leave"):
             await limiter.__aexit__(None, None, None)
         async with limiter as outer:
-            limiter.capacity = 2
+            limiter.limit = 2
             async with limiter as inner:
                 assert inner.token > outer.token
 
@@ -869,7 +869,7 @@ async def test_left_in_another_task() -> None:
             r"^lease=1e-09 is not between 0\.01 and 31536000\.0\. Pass the seconds of",
         ),
         ({"lease": 1e300}, r"^lease=1e\+300 is not between"),
-        ({"max_waiters": -1}, r"^max_waiters=-1 is less than 0\. "),
+        ({"max_waiting": -1}, r"^max_waiting=-1 is less than 0\. "),
         ({"on_failure": "local"}, r"^on_failure='local' is unknown\. "),
     ],
 )
@@ -888,8 +888,8 @@ def test_refused_arguments(options: dict[str, Any], message: str) -> None:
 
 def test_attributes() -> None:
     """What was given can be read."""
-    limiter = RedisConcurrencyLimiter(Slots(), "key", 2, lease=5, max_waiters=7)
-    assert (limiter.name, limiter.key, limiter.lease, limiter.max_waiters) == ("key", "key", 5, 7)
+    limiter = RedisConcurrencyLimiter(Slots(), "key", 2, lease=5, max_waiting=7)
+    assert (limiter.name, limiter.key, limiter.lease, limiter.max_waiting) == ("key", "key", 5, 7)
     assert repr(limiter) == (
         "<RedisConcurrencyLimiter 'key': 0 of 2 slots in use here, 0 waiting, at memory://>"
     )

@@ -70,7 +70,7 @@ async def first():
     await store.__aenter__()
     await limiter.acquire()
     waits = asyncio.ensure_future(limiter.acquire())
-    while limiter.statistics().calls < 2:
+    while limiter.statistics().server_calls < 2:
         await asyncio.sleep(0)
     for _ in range(20):  # the answer is that the next token is too far ahead
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def second():
             for _ in range(3):
                 group.start_soon(limiter.acquire)
                 await anyio.sleep(1)
-    return limiter.statistics().granted
+    return limiter.statistics().acquired
 
 loop = asyncio.new_event_loop()
 held = loop.run_until_complete(first()), asyncio.all_tasks(loop)
@@ -126,7 +126,7 @@ async def first():
 async def second():
     store.down = False
     del store.start
-    granted = limiter.statistics().granted
+    granted = limiter.statistics().acquired
     async with store:
         await limiter.acquire()
         async with anyio.create_task_group() as group:
@@ -135,7 +135,7 @@ async def second():
             held.clear()
             gc.collect()
             assert limiter.statistics().waiting == 1
-    return limiter.statistics().granted - granted
+    return limiter.statistics().acquired - granted
 
 loop = asyncio.new_event_loop()
 held = []
@@ -149,8 +149,8 @@ print(run(second, backend=sys.argv[1]))
 @pytest.mark.parametrize(
     "when",
     [
-        ("closed", "limiter.calls == 2"),  # the server is asked for the one that tries
-        ("closed", "limiter.calls == 3"),  # for the one that waits
+        ("raise", "limiter.server_calls == 2"),  # the server is asked for the one that tries
+        ("raise", "limiter.server_calls == 3"),  # for the one that waits
         ("local", "limiter.down"),  # it is down, and looked for
     ],
     ids=" ".join,
@@ -183,15 +183,15 @@ async def test_order_and_calls() -> None:
         in_order = sum(one < two for one, two in pairwise(served))
         assert in_order >= 900  # trio runs what is ready at one moment in random order
         statistics = limiter.statistics()
-        assert statistics.calls <= 40
-        assert statistics.granted == 1000
+        assert statistics.server_calls <= 40
+        assert statistics.acquired == 1000
         assert statistics.lost == statistics.reserved == statistics.waiting == 0
 
 
 async def test_what_acquires_returns_nothing() -> None:
     """However the tokens came, as with a local limiter."""
     async with reserving_store() as store:
-        limiter: Any = RedisRateLimiter(store, "key", 1000, on_failure="open")
+        limiter: Any = RedisRateLimiter(store, "key", 1000, on_failure="allow")
         for timeout in (None, 0):
             assert await limiter.acquire(timeout=timeout) is None
         store.fail()
@@ -254,7 +254,7 @@ async def grants(
             for limiter, count in zip(limiters, tasks, strict=True):
                 for _ in range(count):
                     group.start_soon(work, limiter)
-    return [limiter.statistics().granted for limiter in limiters]
+    return [limiter.statistics().acquired for limiter in limiters]
 
 
 async def test_maps_of_several_processes_keep_to_one_rate() -> None:
@@ -301,7 +301,7 @@ async def test_try_acquire_keeps_to_what_others_have_reserved() -> None:
             while anyio.current_time() < 1:
                 await tries.try_acquire()
             group.cancel_scope.cancel()
-        granted = waits.statistics().granted + tries.statistics().granted
+        granted = waits.statistics().acquired + tries.statistics().acquired
         assert granted <= 1 + 2000 * (1 + waits.slack)
 
 
@@ -323,7 +323,7 @@ async def test_cancelled_waiters_token_goes_to_the_next() -> None:
             assert scope.cancelled_caught
         assert moments == [pytest.approx(0.05)]
         statistics = limiter.statistics()
-        assert (statistics.granted, statistics.cancelled) == (2, 1)
+        assert (statistics.acquired, statistics.cancelled) == (2, 1)
 
 
 async def late_start(fn: Any) -> None:
@@ -366,6 +366,21 @@ async def test_smaller_request_does_not_wait_for_a_larger_that_gave_up(
             assert anyio.current_time() == served
 
 
+async def test_one_at_a_time_unless_a_burst_is_given() -> None:
+    """Tokens are granted evenly spaced, as by a limiter of one process, and one is the most."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 10)
+        moments: list[float] = []
+        for _ in range(12):
+            async with limiter:
+                moments.append(anyio.current_time())
+        assert moments == pytest.approx([number / 10 for number in range(12)])
+        with pytest.raises(
+            ValueError, match=r"^cannot acquire 2 tokens of .* burst=1\. Raise burst"
+        ):
+            await limiter.acquire(2)
+
+
 async def test_timeouts() -> None:
     """A wait that cannot fit is refused at once if that is known, else when the time is over."""
     async with reserving_store(latency=0) as store:
@@ -387,7 +402,9 @@ async def test_timeouts() -> None:
             assert anyio.current_time() == 0.5
             assert caught.value.retry_after == 2
         assert anyio.current_time() == pytest.approx(1)
-        assert limiter.statistics().rejected == 2
+        statistics = limiter.statistics()
+        assert (statistics.acquired, statistics.timed_out, statistics.rejected) == (2, 2, 0)
+        assert statistics.wait_seconds == statistics.max_wait_seconds == pytest.approx(1)
 
 
 async def test_reserved_token_that_comes_too_late() -> None:
@@ -414,9 +431,9 @@ async def test_try_acquire() -> None:
             assert not await limiter.try_acquire()  # a task waits
             group.cancel_scope.cancel()
         await anyio.sleep(0.04)
-        calls = limiter.statistics().calls
+        calls = limiter.statistics().server_calls
         assert await limiter.try_acquire()
-        assert limiter.statistics().calls == calls
+        assert limiter.statistics().server_calls == calls
         assert anyio.current_time() == 0.04
 
 
@@ -436,11 +453,11 @@ async def try_together(limiter: RedisRateLimiter, tokens: list[int]) -> list[boo
 async def test_many_tries_are_one_call() -> None:
     """However many try at once, the server is asked once, and as many are granted as there are."""
     async with reserving_store(latency=0.09) as store:
-        limiter = RedisRateLimiter(store, "key", 10, burst=10, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 10, burst=10, on_failure="allow")
         assert sum(await try_together(limiter, [1] * 1500)) == 10
         statistics = limiter.statistics()
-        assert (statistics.calls, statistics.down, statistics.lost) == (1, 0, 0)
-        assert (statistics.granted, statistics.rejected) == (10, 1490)
+        assert (statistics.server_calls, statistics.down, statistics.lost) == (1, 0, 0)
+        assert (statistics.acquired, statistics.rejected) == (10, 1490)
 
 
 async def test_tries_that_are_answered_late() -> None:
@@ -455,8 +472,8 @@ async def test_tries_that_are_answered_late() -> None:
         with pytest.raises(LimitTimeoutError, match=r"within 0 s, only in about 7\.9 s\.$"):
             await limiter.acquire(timeout=0)
         statistics = limiter.statistics()
-        assert (statistics.granted, statistics.rejected) == (10, 2)
-        assert (statistics.lost, statistics.failed_calls) == (0, 0)
+        assert (statistics.acquired, statistics.rejected, statistics.timed_out) == (10, 1, 1)
+        assert (statistics.lost, statistics.server_failures) == (0, 0)
 
 
 async def test_tries_that_are_answered_late_keep_to_the_rate() -> None:
@@ -472,7 +489,7 @@ async def test_tries_that_are_answered_late_keep_to_the_rate() -> None:
             async with anyio.create_task_group() as group:
                 for limiter in limiters * 3:
                     group.start_soon(work, limiter)
-        granted = sum(limiter.statistics().granted for limiter in limiters) * 5
+        granted = sum(limiter.statistics().acquired for limiter in limiters) * 5
         assert 0.9 * 320 <= granted <= 320
 
 
@@ -501,11 +518,11 @@ async def test_tries_of_several_sizes() -> None:
         assert sum(taken) == 2
         assert sum(await try_together(limiter, [1, 1])) == 1
         statistics = limiter.statistics()
-        assert (statistics.calls, statistics.reserved, statistics.lost) == (3, 0, 0)
+        assert (statistics.server_calls, statistics.reserved, statistics.lost) == (3, 0, 0)
         await anyio.sleep(3)
         taken = await try_together(limiter, [3, 1, 3, 1])
         assert sum(taken) in {1, 2}  # one of three, or two of one: trio starts tasks in any order
-        assert limiter.statistics().calls == 5
+        assert limiter.statistics().server_calls == 5
 
 
 async def test_cancelled_try_leaves_its_tokens_to_the_next() -> None:
@@ -549,7 +566,7 @@ async def test_timeout_of_zero() -> None:
     async with reserving_store(latency=0.01) as store:
         limiter = RedisRateLimiter(store, "key", 1, burst=2)
 
-        @limiter.limit(timeout=0)
+        @limiter(timeout=0)
         async def limited() -> bool:
             return True
 
@@ -568,7 +585,7 @@ async def test_timeout_of_zero() -> None:
             with pytest.raises(LimitTimeoutError, match=r"only in about 2 s\.$"):
                 await limiter.acquire(timeout=0)  # a task waits
             group.cancel_scope.cancel()
-        assert limiter.statistics().rejected == 2
+        assert limiter.statistics().timed_out == 2
 
 
 async def test_timeout_while_others_are_served() -> None:
@@ -658,7 +675,8 @@ async def test_timeout_before_the_server_has_answered() -> None:
         store.recover()
         await anyio.sleep(1)
         await limiter.acquire(timeout=0.2)
-        assert limiter.statistics().rejected == 2
+        statistics = limiter.statistics()
+        assert (statistics.timed_out, statistics.rejected) == (1, 1)
 
 
 async def test_tokens_not_used_in_time_are_lost() -> None:
@@ -698,13 +716,13 @@ async def test_server_that_fails_closed() -> None:
         store.recover()
         await limiter.acquire()
         statistics = limiter.statistics()
-        assert (statistics.rejected, statistics.failed_calls, statistics.down) == (4, 2, 0)
+        assert (statistics.rejected, statistics.server_failures, statistics.down) == (4, 2, 0)
 
 
 async def test_server_that_fails_open() -> None:
-    """With "open" all is granted while the server is down, which is noticed when it is not."""
+    """With "allow" all is granted while the server is down, which is noticed when it is not."""
     async with reserving_store(timeout=0.5) as store:
-        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="allow")
         store.fail()
         for _ in range(20):
             await limiter.acquire()
@@ -719,14 +737,14 @@ async def test_server_that_fails_open() -> None:
         for _ in range(3):
             await limiter.acquire()
         assert anyio.current_time() - start >= 0.2
-        assert limiter.statistics().granted_without_server == 40
-        assert limiter.statistics().granted == 43
+        assert limiter.statistics().acquired_without_server == 40
+        assert limiter.statistics().acquired == 43
 
 
 async def test_looking_for_the_server_takes_and_adds_no_tokens() -> None:
     """The bucket holds after a failure what it held before it."""
     async with reserving_store(timeout=0.5) as store:
-        limiter = RedisRateLimiter(store, "key", 1, burst=5, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 1, burst=5, on_failure="allow")
         await limiter.acquire(5)
         store.fail()
         await limiter.acquire()
@@ -740,13 +758,13 @@ async def test_looking_for_the_server_takes_and_adds_no_tokens() -> None:
 async def test_failure_seen_by_try_acquire() -> None:
     """It is answered in the way that was chosen, at once after the first time."""
     async with reserving_store(timeout=0.5) as store:
-        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="allow")
         store.fail()
         assert await limiter.try_acquire()
         assert await limiter.try_acquire()
         await limiter.acquire(timeout=0)
         assert anyio.current_time() == 0.5
-        assert limiter.statistics().granted_without_server == 3
+        assert limiter.statistics().acquired_without_server == 3
 
 
 async def test_server_that_fails_to_a_local_limit() -> None:
@@ -786,7 +804,7 @@ async def test_server_that_fails_to_a_local_limit() -> None:
             await first.acquire(4, timeout=0)
         await first.acquire(2, timeout=0)
         statistics = first.statistics()
-        assert (statistics.cancelled, statistics.rejected) == (1, 5)
+        assert (statistics.cancelled, statistics.rejected, statistics.timed_out) == (1, 2, 3)
 
 
 async def acquire_in_turn(
@@ -827,8 +845,8 @@ async def test_order_of_asking_through_an_outage() -> None:
         assert max(two - one for one, two in pairwise(back)) <= 0.11
         assert len(back) <= 2 + 10 * (back[-1] - back[0] + limiter.slack)
         statistics = limiter.statistics()
-        assert 20 <= statistics.granted_without_server <= 50
-        assert (statistics.granted, statistics.waiting) == (80, 0)
+        assert 20 <= statistics.acquired_without_server <= 50
+        assert (statistics.acquired, statistics.waiting) == (80, 0)
 
 
 async def test_rate_when_the_server_is_back() -> None:
@@ -878,7 +896,7 @@ async def test_rest_of_a_large_request_when_the_server_is_back() -> None:
             store.recover()
         assert anyio.current_time() == pytest.approx(3.5, abs=0.05)
         statistics = limiter.statistics()
-        assert (statistics.granted, statistics.granted_without_server) == (3, 0)
+        assert (statistics.acquired, statistics.acquired_without_server) == (3, 0)
         assert not await limiter.try_acquire(2)  # the server's bucket had 3.5, and granted two
         assert await limiter.try_acquire()
 
@@ -904,7 +922,8 @@ async def test_timeouts_without_the_server() -> None:
             assert not await limiter.try_acquire()
         assert anyio.current_time() == 1.5
         statistics = limiter.statistics()
-        assert (statistics.granted_without_server, statistics.rejected) == (2, 4)
+        assert (statistics.rejected, statistics.timed_out) == (1, 3)
+        assert statistics.acquired == statistics.acquired_without_server == 2
 
 
 async def test_those_that_try_when_the_server_fails() -> None:
@@ -929,23 +948,23 @@ async def test_those_that_try_when_the_server_fails() -> None:
 async def test_all_that_wait_go_on_with_a_server_that_fails_open() -> None:
     """At once, however many tokens they ask for, and so do those that come later."""
     async with reserving_store(timeout=0.5) as store:
-        limiter = RedisRateLimiter(store, "key", 0.1, burst=5, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 0.1, burst=5, on_failure="allow")
         await limiter.acquire(5)
         store.fail()
         async with anyio.create_task_group() as group:
             for tokens in (1, 5, 3) * 20:
                 group.start_soon(limiter.acquire, tokens)
-        assert limiter.statistics().granted_without_server == 60
+        assert limiter.statistics().acquired_without_server == 60
         assert await limiter.try_acquire(5)
         await limiter.acquire(5)
         assert anyio.current_time() == pytest.approx(0.501)
-        assert limiter.statistics().granted_without_server == 62
+        assert limiter.statistics().acquired_without_server == 62
 
 
 async def test_what_is_left_over_is_taken_at_a_checkpoint() -> None:
     """A task that is cancelled already takes no token, though one that nobody wanted is there."""
     async with reserving_store(latency=0) as store:
-        limiter = RedisRateLimiter(store, "key", 25, burst=1, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 25, burst=1, on_failure="allow")
         await limiter.acquire()
         with anyio.move_on_after(0.01):
             await limiter.acquire()
@@ -963,7 +982,7 @@ async def test_what_is_left_over_is_taken_at_a_checkpoint() -> None:
             scope.cancel()
             await limiter.acquire()
         assert scope.cancelled_caught
-        assert limiter.statistics().granted == 2
+        assert limiter.statistics().acquired == 2
 
 
 async def test_the_bucket_of_one_outage_serves_the_next() -> None:
@@ -1020,7 +1039,7 @@ async def test_errors_say_whether_the_server_refused() -> None:
 async def test_failures_that_raise_nothing_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """With the reason, and at most once a minute."""
     async with reserving_store(timeout=0.5) as store:
-        limiter = RedisRateLimiter(store, "key", 1, on_failure="open")
+        limiter = RedisRateLimiter(store, "key", 1, on_failure="allow")
         with caplog.at_level(logging.WARNING, "mtaio.redis"):
             for lines in (1, 1, 2):
                 store.fail()
@@ -1029,7 +1048,7 @@ async def test_failures_that_raise_nothing_are_logged(caplog: pytest.LogCaptureF
                 assert len(caplog.records) == lines
                 await anyio.sleep(30)
         assert caplog.messages[0] == (
-            f"{limiter!r}: the server failed (on_failure='open'): memory:// did not "
+            f"{limiter!r}: the server failed (on_failure='allow'): memory:// did not "
             f"answer within 0.5 s."
         )
 
@@ -1053,13 +1072,13 @@ async def test_answers_that_come_too_late() -> None:
         store.latency = 0.001
         await limiter.acquire()
         statistics = limiter.statistics()
-        assert (statistics.calls, statistics.failed_calls, statistics.lost) == (4, 1, 3)
+        assert (statistics.server_calls, statistics.server_failures, statistics.lost) == (4, 1, 3)
 
 
 async def test_store_that_is_left() -> None:
     """Tasks that still wait when the store's block ends are told so."""
     store = reserving_store()
-    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="open")
+    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="allow")
     async with anyio.create_task_group() as group, store:
         await limiter.acquire()
 
@@ -1084,7 +1103,7 @@ async def test_store_that_is_left() -> None:
 async def test_probe_ends_with_the_store() -> None:
     """A limiter that found its server down asks again after the store is entered again."""
     store = reserving_store(timeout=0.5)
-    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="open")
+    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="allow")
     store.fail()
     async with store:
         await limiter.acquire()
@@ -1097,11 +1116,11 @@ async def test_decorator() -> None:
     async with reserving_store(latency=0) as store:
         limiter = RedisRateLimiter(store, "key", 10, burst=2)
 
-        @limiter.limit
+        @limiter
         async def one() -> float:
             return anyio.current_time()
 
-        @limiter.limit(tokens=2, timeout=5)
+        @limiter(tokens=2, timeout=5)
         async def two() -> float:
             return anyio.current_time()
 
@@ -1130,8 +1149,9 @@ def test_attributes() -> None:
     store = MemoryStore()
     limiter = RedisRateLimiter(store, "geo", 2.5, per=2, slack=0.2)
     shown = (limiter.name, limiter.key, limiter.rate, limiter.per, limiter.burst, limiter.slack)
-    assert shown == ("geo", "geo", 2.5, 2, 2, 0.2)
-    assert repr(limiter) == "<RedisRateLimiter 'geo' 2.5 per 2 s, burst=2 at memory://>"
+    assert shown == ("geo", "geo", 2.5, 2, 1, 0.2)
+    assert repr(limiter) == "<RedisRateLimiter 'geo' 2.5 per 2 s, burst=1 at memory://>"
+    assert (limiter.statistics().rate, limiter.statistics().burst) == (2.5, 1)
     assert RedisRateLimiter(store, "geo", 0.5, name="other").name == "other"
 
 

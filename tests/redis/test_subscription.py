@@ -101,7 +101,7 @@ async def subscribed(links: Links, told: list[object], **options: Any) -> AsyncG
         lambda channel, message: told.append((channel, message)),
         lambda: told.append("subscribed"),
         options.get("on_lost", lambda: told.append("lost")),
-        watch=0.5,
+        check_interval=0.5,
     )
     async with anyio.create_task_group() as group:
         group.start_soon(subscription.run, frozenset({"news"}))

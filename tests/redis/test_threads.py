@@ -187,16 +187,14 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     RedisRateLimiter: {
         "acquire": lambda it: it.acquire(),
-        "limit": lambda it: it.limit(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
     },
     RedisConcurrencyLimiter: {
         "acquire": lambda it: it.acquire(),
-        "capacity": lambda it: setattr(it, "capacity", 2),
+        "limit": lambda it: setattr(it, "limit", 2),
         "hold": within(lambda it: it.hold()),
-        "limit": lambda it: it.limit(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
@@ -267,7 +265,7 @@ def test_without_a_loop(kind: type, name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("by", ["capacity", "release"])
+@pytest.mark.parametrize("by", ["limit", "release"])
 async def test_a_slot_made_free_elsewhere(by: str, place: str) -> None:
     """A task that waits gets it at once: it is not left to the next call of the server."""
     async with in_store(RedisConcurrencyLimiter(Store(Slots()), "key", 1)) as limiter:
@@ -282,7 +280,7 @@ async def test_a_slot_made_free_elsewhere(by: str, place: str) -> None:
             if by == "release":
                 lease.release()
             else:
-                limiter.capacity = 2
+                limiter.limit = 2
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)

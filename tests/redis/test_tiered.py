@@ -103,7 +103,7 @@ async def test_one_load_for_all() -> None:
 
 async def test_values_expire_everywhere_at_once() -> None:
     """What is left of a value's time at the server is what it has in memory."""
-    async with processes(near_ttl=100, ttl=10) as (_, (one, two)):
+    async with processes(near_ttl=100, default_ttl=10) as (_, (one, two)):
         await one.set("key", 1)
         await one.set("ever", 1, math.inf)
         await anyio.sleep(6)
@@ -287,7 +287,7 @@ async def test_waiting_without_messages() -> None:
 async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
     """Reads load by themselves, without waiting for the server each time, and keep it shortly."""
     caplog.set_level(logging.WARNING, "mtaio.redis")
-    async with processes(1, deaf_ttl=5) as (store, (cache,)):
+    async with processes(1, fallback_ttl=5) as (store, (cache,)):
         source = Source(0)
         await cache.set("key", "before")
         store.fail()
@@ -309,7 +309,7 @@ async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
         assert await cache.get("key") == "before"
         assert await cache.get_or_set("0", source.load) == 0
         assert source.reads == 102
-        assert cache.statistics().failed_calls == 4
+        assert cache.statistics().server_failures == 4
     (line,) = caplog.messages
     assert "at memory://>: the server failed (on_failure='local'): memory://" in line
 
@@ -328,7 +328,7 @@ async def test_server_that_goes_down_during_a_load() -> None:
 
 async def test_server_down_and_closed() -> None:
     """Reads raise the error, if that is wanted, and it names the server."""
-    async with processes(1, on_failure="closed") as (store, (cache,)):
+    async with processes(1, on_failure="raise") as (store, (cache,)):
         source = Source()
         store.fail()
         with pytest.raises(StoreError, match=r"^memory:// did not answer within 1 s"):
@@ -389,7 +389,7 @@ async def test_refused_calls() -> None:
             msg = "memory://: WRONGTYPE: Operation against a key of the wrong kind"
             raise StoreError(msg, refused=True)
 
-        cache = TieredCache[str](store, "users", near_ttl=0, on_failure="closed")
+        cache = TieredCache[str](store, "users", near_ttl=0, on_failure="raise")
         async with cache:
             await cache.set("one", "value")
             reading, store.scripts[READ] = store.scripts[READ], read
@@ -397,7 +397,7 @@ async def test_refused_calls() -> None:
                 await cache.get("other")
             store.scripts[READ] = reading
             assert await cache.get("one") == "value"
-            assert cache.statistics().failed_calls == 1
+            assert cache.statistics().server_failures == 1
 
 
 async def test_refusals() -> None:
@@ -429,12 +429,14 @@ async def test_refusals() -> None:
         options: list[tuple[str, Any, str]] = [
             ("store", None, "store=None is a NoneType, not a store"),
             ("codec", None, "codec=None is a NoneType, not a Codec"),
-            ("near_size", 0, "near_size=0 is less than 1"),
+            ("near_max_size", 0, "near_max_size=0 is less than 1"),
         ]
         for name, value, message in options:
             with pytest.raises((TypeError, ValueError), match=f"^{message}"):
                 TieredCache[Any](**{"store": store, "namespace": "users", name: value})
-        assert TieredCache[Any](store, "users", near_size=None).statistics().near_max_size is None
+        assert (
+            TieredCache[Any](store, "users", near_max_size=None).statistics().near_max_size is None
+        )
         with pytest.raises(TypeError, match=r"^@TieredCache.cached cannot decorate <function"):
             cache.cached(str)(lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
         with pytest.raises(TypeError, match=r"^key=<.* is an async function, which returns no str"):
@@ -444,8 +446,8 @@ async def test_refusals() -> None:
                 TieredCache[Any](store, "users", lease=lease)
         with pytest.raises(ValueError, match=r"^near_ttl=-1 is less than 0"):
             TieredCache[Any](store, "users", near_ttl=-1)
-        with pytest.raises(ValueError, match=r"^on_failure='open' is unknown"):
-            TieredCache[Any](store, "users", on_failure="open")  # type: ignore[arg-type] # what is tested
+        with pytest.raises(ValueError, match=r"^on_failure='allow' is unknown"):
+            TieredCache[Any](store, "users", on_failure="allow")  # type: ignore[arg-type] # what is tested
 
 
 def test_json_keeps_what_json_can_say() -> None:
@@ -515,7 +517,7 @@ class Whole:
 
     def __init__(self, store: MemoryStore, namespace: str = "test") -> None:
         self.store = store
-        self.cache = TieredCache[Any](self.store, namespace, ttl=60)
+        self.cache = TieredCache[Any](self.store, namespace, default_ttl=60)
         self.get, self.set = self.cache.get, self.cache.set
         self.delete, self.get_or_set = self.cache.delete, self.cache.get_or_set
 

@@ -13,11 +13,11 @@ async def limited(store: RedisStore) -> None:
     """Never run."""
     limiter = RedisRateLimiter(store, "key", 50, burst=10, on_failure="local")
 
-    @limiter.limit
+    @limiter
     async def plain(number: int) -> str:
         return str(number)
 
-    @limiter.limit(tokens=2, timeout=1.0)
+    @limiter(tokens=2, timeout=1.0)
     async def options(number: int) -> str:
         return str(number)
 

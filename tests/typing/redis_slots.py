@@ -13,13 +13,13 @@ limiter = RedisConcurrencyLimiter(store, "reports", 2)
 RedisConcurrencyLimiter(store, "reports", 2, on_failure="local")  # type: ignore[arg-type] # unknown
 
 
-@limiter.limit
+@limiter
 async def twice(number: int) -> int:
     """The signature stays."""
     return 2 * number
 
 
-@limiter.limit(timeout=2)
+@limiter(timeout=2)
 async def shout(word: str) -> str:
     """As above."""
     return word.upper()

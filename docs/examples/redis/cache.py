@@ -7,7 +7,7 @@ import anyio
 from mtaio.redis import RedisStore, TieredCache
 
 store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-weather = TieredCache[str](store, "weather", ttl=600, near_ttl=30)
+weather = TieredCache[str](store, "weather", default_ttl=600, near_ttl=30)
 
 
 def key_of(city: str) -> str:

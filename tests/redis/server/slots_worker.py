@@ -46,7 +46,7 @@ async def main(*args: str) -> None:
         await anyio.to_thread.run_sync(sys.stdin.read)
         statistics = limiter.statistics()
         group.cancel_scope.cancel()
-    os.write(out, f"C {statistics.calls} {statistics.failed_calls}\n".encode())
+    os.write(out, f"C {statistics.server_calls} {statistics.server_failures}\n".encode())
 
 
 if __name__ == "__main__":

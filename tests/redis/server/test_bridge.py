@@ -117,7 +117,7 @@ async def test_events_as_the_source_of_an_executor(shared_server: Server, stop: 
         async with bridge(EventEmitter(), store, stream=name) as sender:
             for number in range(12):
                 await sender.send("n", number)
-        options: Any = {"stream": name, "group": "g", "consumer": "one" if stop == "item" else None}
+        options: Any = {"stream": name, "group": "g"}
         async with emitter.stream("n", max_pending=2) as events:
             try:
                 async with bridge(emitter, store, **options):

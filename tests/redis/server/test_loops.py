@@ -53,7 +53,7 @@ def test_the_one_that_connected_first_ends(redis_server: Server) -> None:
         heard, subscribed = anyio.Event(), Signals()
         async with (
             RedisStore(redis_server.url, timeout=10) as store,
-            store.subscribe(["a"], lambda *_: heard.set(), subscribed.count, watch=100),
+            store.subscribe(["a"], lambda *_: heard.set(), subscribed.count, check_interval=100),
         ):
             await subscribed.wait(1)
             done.set()

@@ -98,7 +98,7 @@ async def test_subscriptions_come_back(shared_server: Server) -> None:
             got.append(message)
             heard.set()
 
-        async with store.subscribe(["a", "b"], receive, subscribed.count, watch=0.05):
+        async with store.subscribe(["a", "b"], receive, subscribed.count, check_interval=0.05):
             await subscribed.wait(1)
             for number in range(20):
                 heard = anyio.Event()
@@ -124,7 +124,9 @@ async def test_subscriptions_end_among_messages(shared_server: Server) -> None:
             group.start_soon(send)
         for _ in range(10):
             subscribed = Signals()
-            async with store.subscribe(["a"], lambda *_: None, subscribed.count, watch=0.05):
+            async with store.subscribe(
+                ["a"], lambda *_: None, subscribed.count, check_interval=0.05
+            ):
                 await subscribed.wait(1)
         group.cancel_scope.cancel()
 

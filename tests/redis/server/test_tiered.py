@@ -33,7 +33,9 @@ async def test_all_that_it_does(shared_server: Server) -> None:
     """Values, times, one load for all, changes during a load, leases: as with the one in memory."""
     async with RedisStore(shared_server.url) as store, AsyncExitStack() as stack:
         namespace = f"test {uuid4().hex}"
-        caches = [TieredCache[Any](store, namespace, lease=0.6, watch=0.05) for _ in range(3)]
+        caches = [
+            TieredCache[Any](store, namespace, lease=0.6, check_interval=0.05) for _ in range(3)
+        ]
         for cache in caches:
             await stack.enter_async_context(cache)
         one, two, three = caches
@@ -94,7 +96,7 @@ async def test_connections_that_break(shared_server: Server) -> None:
     """The memory is cleared when the subscription comes back, and what was missed is not kept."""
     async with RedisStore(shared_server.url) as store:
         namespace = f"test {uuid4().hex}"
-        async with TieredCache[int](store, namespace, watch=0.05) as cache:
+        async with TieredCache[int](store, namespace, check_interval=0.05) as cache:
             await until(lambda: cache.statistics().listening)
             await cache.set("key", 1)
             await until(lambda: cache.statistics().changes_heard)
