@@ -253,7 +253,7 @@ async def test_corrected(folder: Path) -> None:
             await app.rate_limiter.acquire()
             worked.append(await app.timeout_manager.run(app.executor.run, fetch))
         await anyio.sleep(5)
-        app.request_stop("all is done")
+        app.stop_nowait("all is done")
 
     async def fetch() -> str:
         await anyio.sleep(1)

@@ -260,11 +260,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     HealthRegistry: {
         "add": lambda it: it.add("other", plain),
         "check": lambda it: it.check("third")(plain),
-        "drain": lambda it: it.drain(),
-        "latest": lambda it: it.latest(),
         "remove": lambda it: it.remove("check"),
         "report": lambda it: it.report(),
-        "resume": lambda it: it.resume(),
+        "set_ready": lambda it: it.set_ready(False),
         "statistics": lambda it: it.statistics(),
     },
     HealthMonitor: {

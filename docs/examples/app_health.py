@@ -16,7 +16,7 @@ app.monitor.gauge("orders_waiting", lambda: len(orders))
 app.monitor.set_threshold("orders_waiting", 2)
 
 
-@app.health_check("database", timeout=0.5, failures=1, ttl=0)
+@app.health_check("database", timeout=0.5, failure_threshold=1, ttl=0)
 async def ask_database() -> None:
     if len(orders) > 2:
         raise ConnectionError("no route to host")

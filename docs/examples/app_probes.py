@@ -10,7 +10,7 @@ settings = Settings(drain_delay=0.2, health_bind="127.0.0.1:0")
 app = Application(settings, logging=False, signals=False)
 
 
-@app.health_check("database", timeout=0.5, failures=3)
+@app.health_check("database", timeout=0.5, failure_threshold=3)
 async def ask_database() -> None:
     await anyio.sleep(0.01)  # SELECT 1
 
@@ -23,12 +23,10 @@ async def have_prices() -> bool:
 async def main() -> None:
     async with app:
         print("ready:", (await app.health.report()).ready)
-        app.request_stop("deployment")  # as SIGTERM does
+        app.stop_nowait("deployment")  # as SIGTERM does
         await anyio.sleep(0.1)
-        print(
-            "ready:", (await app.health.report()).ready, "but serving:", not app.draining.is_set()
-        )
-        await app.draining.wait()
+        print("ready:", (await app.health.report()).ready, "but serving:", not app.draining)
+        await app.wait_draining()
         print("accepts nothing new")
 
 

@@ -28,14 +28,14 @@ async def poll() -> None:
         say("poll is cancelled")
 
 
-@app.service(drain=True)
+@app.service(drains=True)
 async def stream() -> None:
-    await app.draining.wait()
+    await app.wait_draining()
     await anyio.sleep(0.1)
     say("stream has said goodbye")
 
 
-@app.service(drain=True)
+@app.service(drains=True)
 async def stubborn() -> None:
     try:
         await anyio.sleep_forever()
@@ -51,7 +51,7 @@ async def main() -> None:
     async with app:
         await anyio.sleep(0.1)
         stopped_at = anyio.current_time()
-        app.request_stop("deployment")  # as SIGTERM does
+        app.stop_nowait("deployment")  # as SIGTERM does
         await app.wait_closed()
         say("closed")
     logging.getLogger("mtaio.app").removeHandler(log)

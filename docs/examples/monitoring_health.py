@@ -17,7 +17,7 @@ async def look_at_schema() -> None:
     await anyio.sleep(0.01)
 
 
-@health.check("database", ttl=0, failures=2)
+@health.check("database", ttl=0, failure_threshold=2)
 async def ask_database() -> None:
     if "database" in down:
         raise ConnectionError("no route to host")
@@ -42,7 +42,7 @@ async def main() -> None:
     show("two in a row", await health.report("ready"))
     down.clear()
     show("back", await health.report("ready"))
-    health.drain()
+    health.set_ready(False)
     show("draining", await health.report("ready"))
 
 

@@ -31,7 +31,7 @@ async def main() -> None:
         site = f"http://{probes.address}"
         for path in ("livez", "readyz"):
             print(path, await to_thread.run_sync(ask, f"{site}/{path}"), end="")
-        health.drain()
+        health.set_ready(False)
         print("readyz", await to_thread.run_sync(ask, f"{site}/readyz"), end="")
         print("metrics", await to_thread.run_sync(ask, f"{site}/metrics"), end="")
         await monitor.tick()

@@ -88,7 +88,7 @@ class ServiceInfo:
     """How often it is restarted after an error; None for never."""
     critical: bool
     """Whether the application stops when it has failed for good."""
-    drain: bool
+    drains: bool
     """Whether it may go on while requests in flight are answered, until the time is over."""
 
 
@@ -96,10 +96,10 @@ class ServiceInfo:
 class ApplicationStatistics:
     """The state of an application, and its counts since it was last started."""
 
-    running: bool = field(metadata=GAUGE)
+    up: bool = field(metadata=GAUGE)
     """Whether it has started, and has not been told to stop."""
     draining: bool = field(metadata=GAUGE)
-    """Whether it accepts nothing new, and finishes what is in flight."""
+    """Whether it accepts nothing new any more."""
     services: int = field(metadata=GAUGE)
     """Services that have not ended."""
     restarts: int = field(metadata=COUNTER)
@@ -202,7 +202,7 @@ class Application:
         @app.service
         async def add() -> None:
             print(sum(numbers.get()))
-            app.request_stop("all is added")
+            app.stop_nowait("all is added")
 
 
         async def main() -> None:
@@ -395,7 +395,7 @@ class Application:
         name: str | None = None,
         restart: int | Retry | None = None,
         critical: bool = True,
-        drain: bool = False,
+        drains: bool = False,
     ) -> Callable[[S], S]: ...
     def service(
         self,
@@ -405,7 +405,7 @@ class Application:
         name: str | None = None,
         restart: int | Retry | None = None,
         critical: bool = True,
-        drain: bool = False,
+        drains: bool = False,
     ) -> Callable[..., Any]:
         """
         Run an async function for as long as the application is up.
@@ -419,8 +419,8 @@ class Application:
             restart: Attempts in all, or a `Retry`, whose count starts over after a run longer than
                 its ``wait_max``; None for no restart.
             critical: Whether the application stops when the service has failed for good.
-            drain: Whether it keeps running once nothing new is accepted, to finish its work: it
-                must return when ``app.draining`` is set, and is cancelled when time runs out.
+            drains: Whether it keeps running once nothing new is accepted, to finish its work: it
+                must return when ``app.draining`` is true, and is cancelled when time runs out.
                 Otherwise it is cancelled as soon as nothing new is accepted.
 
         Returns:
@@ -433,9 +433,9 @@ class Application:
         """
         if fn is None:
             return partial(
-                self._add_service, name=name, restart=restart, critical=critical, drain=drain
+                self._add_service, name=name, restart=restart, critical=critical, drains=drains
             )
-        return self._add_service(fn, name=name, restart=restart, critical=critical, drain=drain)
+        return self._add_service(fn, name=name, restart=restart, critical=critical, drains=drains)
 
     def _add_service(
         self,
@@ -444,7 +444,7 @@ class Application:
         name: str | None,
         restart: int | Retry | None,
         critical: bool,
-        drain: bool,
+        drains: bool,
     ) -> S:
         self._check_new("service")
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
@@ -458,7 +458,7 @@ class Application:
             name=name_of(fn) if name is None else name,
             restart=restart,
             critical=critical,
-            drain=drain,
+            drains=drains,
         )
         if any(info.name == each.info.name for each in self.registered.services):
             msg = f"there is a service named {info.name!r}. Give this one another: name=..."
@@ -479,7 +479,7 @@ class Application:
 
         Its lifespan begins after the resources are open and ends before they are closed. When the
         application stops, nothing new is accepted, requests in flight are answered, and those that
-        take too long are cancelled. A handler that streams awaits ``app.draining``.
+        take too long are cancelled. A handler that streams awaits `wait_draining`.
 
         Args:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
@@ -509,7 +509,7 @@ class Application:
         timeout: float = 0.5,
         ttl: float = 1.0,
         critical: bool = True,
-        failures: int = 3,
+        failure_threshold: int = 3,
     ) -> Callable[[F], F]:
         """
         Add the decorated function to the health checks, as `HealthRegistry.check` does.
@@ -520,7 +520,7 @@ class Application:
             timeout: Seconds that a run may take.
             ttl: Seconds for which a result is reused.
             critical: Whether the service is not ready when the check fails, or only degraded.
-            failures: Failures in a row after which a check that has passed is failing.
+            failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Returns:
             A decorator, which returns the function as it is.
@@ -529,7 +529,12 @@ class Application:
             ValueError, TypeError: As for `HealthRegistry.add`.
         """
         return self.health.check(
-            name, kind=kind, timeout=timeout, ttl=ttl, critical=critical, failures=failures
+            name,
+            kind=kind,
+            timeout=timeout,
+            ttl=ttl,
+            critical=critical,
+            failure_threshold=failure_threshold,
         )
 
     @property
@@ -561,7 +566,7 @@ class Application:
         bind: Sequence[str] = (),
     ) -> None:
         """
-        Start, run until a signal comes or `request_stop` is called, and stop.
+        Start, run until a signal comes or `stop_nowait` is called, and stop.
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
@@ -679,7 +684,7 @@ class Application:
         """
         Stop as a signal would, and wait until all is closed. Does nothing if it is not running.
 
-        Call it from outside. In a request or a service use `request_stop`: a task that waits for
+        Call it from outside. In a request or a service use `stop_nowait`: a task that waits for
         its own end is cancelled when time runs out.
 
         A checkpoint; cancelled, it goes on stopping.
@@ -688,7 +693,7 @@ class Application:
             reason: For the log.
 
         Raises:
-            RuntimeError: It runs in another event loop: `request_stop` stops it from there.
+            RuntimeError: It runs in another event loop: `stop_nowait` stops it from there.
         """
         await checkpoint()
         run = self._run
@@ -697,7 +702,7 @@ class Application:
             run.stop(reason)
             await self._until_closed(run)
 
-    def request_stop(self, reason: str = "request_stop() was called") -> None:
+    def stop_nowait(self, reason: str = "stop_nowait() was called") -> None:
         """
         Stop as a signal would, without waiting. Does nothing if it is not running.
 
@@ -734,7 +739,7 @@ class Application:
         Start, as `start` does.
 
         The body counts as in flight: resources are open until it is left. When requests and
-        services have ended after a signal or `request_stop`, it is cancelled, and the program goes
+        services have ended after a signal or `stop_nowait`, it is cancelled, and the program goes
         on behind the block. One that has used `draining` is left the time to drain, and one that
         awaits `wait_closed` goes on when all is closed. One that belongs to a server, which handles
         SIGTERM too, is left to that.
@@ -787,32 +792,43 @@ class Application:
         return "new" if self._run is None else self._run.state
 
     @property
-    def draining(self) -> anyio.Event:
+    def draining(self) -> bool:
         """
-        Set once nothing new is accepted: streams should end now.
+        Whether nothing new is accepted any more: streams should end now; from any thread.
 
-        The body of ``async with`` that asks for it ends by itself. In another thread, look at
-        ``app.draining.is_set()``.
-
-        Raises:
-            RuntimeError: It was never started, or runs in another event loop than this task.
+        True from the drain on, also when it has stopped, until it is started again. The body of
+        ``async with`` that asks for it, or awaits `wait_draining`, ends by itself.
         """
         run = self._run
         if run is None:
-            msg = f"{self!r} was never started. Ask for app.draining while it is up."
+            return False
+        self._note_body(run)
+        return run.draining.is_set()
+
+    async def wait_draining(self) -> None:
+        """
+        Wait until nothing new is accepted any more, as `draining` says.
+
+        A checkpoint; cancelled, it leaves the application as it is.
+
+        Raises:
+            RuntimeError: It was never started, or runs in another event loop.
+        """
+        run = self._run
+        if run is None:
+            msg = f"{self!r} was never started. Await app.wait_draining() while it is up."
             raise RuntimeError(msg)
         self._check_loop(run)
-        if run.body is not None and run.body.is_around():
-            run.body.drains = True
-        return run.draining
+        self._note_body(run)
+        await self._wait(run, run.draining)
 
     def statistics(self) -> ApplicationStatistics:
         """Return the state and the counts. Not a checkpoint; from any thread."""
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(
-            running=self.state == "running",
-            draining=self.state == "draining",
+            up=self.state == "running",
+            draining=run is not None and run.draining.is_set(),
             services=0 if run is None else run.services_running(),
             restarts=sum(max(0, each - 1) for each in starts),
             cancelled=0 if run is None else run.cancelled,
@@ -845,7 +861,7 @@ class Application:
     def _prepare(self) -> None:
         """Make every part, and wire them, the first time; have readiness wait for the start."""
         if self._wired:
-            self.health.resume()
+            self.health.set_ready(True)
             self.health.remove("application")
         else:
             self._wire()
@@ -949,13 +965,21 @@ class Application:
 
     async def _until_closed(self, run: Run) -> None:
         run.is_awaited = True
+        if loops.is_current(run.loop) and run.body is not None and run.body.is_around():
+            run.body.ended.set()
+        await self._wait(run, run.closed)
+        run.release_guard()
+
+    async def _wait(self, run: Run, event: anyio.Event) -> None:
         if loops.is_current(run.loop):
-            if run.body is not None and run.body.is_around():
-                run.body.ended.set()
-            await run.closed.wait()
+            await event.wait()
         else:  # its loop is over, and its events may be of another kind than this one's
             await checkpoint()
-        run.release_guard()
+
+    def _note_body(self, run: Run) -> None:
+        """Let the body of ``async with`` end by itself, if this is it."""
+        if run.body is not None and run.body.is_around():
+            run.body.drains = True
 
 
 _NO_ALERT: Final = 100

@@ -161,7 +161,7 @@ def _run(hasher: TreeHasher, top: str, backend: Backend) -> None:
         nonlocal ended
         await hasher.emit_all(top)
         ended = True
-        app.request_stop("everything is hashed")
+        app.stop_nowait("everything is hashed")
 
     app.run(backend)
     if not ended:

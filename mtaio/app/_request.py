@@ -140,7 +140,7 @@ class Request:
         except SystemExit as error:  # asyncio would leave the loop with it, there and then
             msg = (
                 f"sys.exit({error.code!r}) was called in a request, which does not end the "
-                f"service. Call app.request_stop() for that."
+                f"service. Call app.stop_nowait() for that."
             )
             raise RuntimeError(msg) from error
 

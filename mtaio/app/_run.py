@@ -353,14 +353,14 @@ class Run:
     async def _drain(self) -> None:
         """Say "not ready", then accept nothing new and wait for what is in flight."""
         self.state = "draining"
-        self._app.health.drain()
+        self._app.health.set_ready(False)
         await anyio.sleep_until(clock.loop_deadline(self._until("drain_delay")))
         self.draining.set()
         self._hand_on_signal()
         for server in self._servers:
             server.close()
         for service in self._services:
-            if not service.info.drain:
+            if not service.info.drains:
                 service.cancel()
         end = clock.loop_deadline(self._until("drain_delay", "drain"))
         with anyio.CancelScope(deadline=end) as time:
@@ -674,11 +674,11 @@ class Body:
 
     Once requests and services have ended, a body that waits for something that never comes is
     cancelled, and the program goes on behind the block. One that ends by itself is left the time to
-    drain: one that looks at ``app.draining``, or waits for the application's end.
+    drain: one that looks at ``app.draining``, or waits for that or for the application's end.
 
     Attributes:
         ended: Set when it was left, or waits for the end of its application.
-        drains: Whether it has looked at ``app.draining``.
+        drains: Whether it has looked at ``app.draining``, or waits for it.
         left: Whether it was left.
     """
 

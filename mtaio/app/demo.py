@@ -140,7 +140,7 @@ class TreeHasher:
         async def hash_all() -> None:
             await hasher.emit_all(".")
             print(hasher.statistics().in_flight_peak, "threads at once")
-            app.request_stop("everything is hashed")
+            app.stop_nowait("everything is hashed")
 
 
         if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Check:
         result: What is known before the first run.
         timeout: Seconds for each run.
         ttl: Seconds for which an answer is good.
-        failures: After how many failures in a row it is failing.
+        failure_threshold: After how many failures in a row it is failing.
         tally: Where its runs are counted.
     """
 
@@ -74,7 +74,7 @@ class Check:
     # - answered is when result was, in `clock.now`'s seconds; None before the first.
     __slots__ = (
         "_answered",
-        "_failures",
+        "_failure_threshold",
         "_passed",
         "_result",
         "_tally",
@@ -93,7 +93,7 @@ class Check:
         *,
         timeout: float,
         ttl: float,
-        failures: int,
+        failure_threshold: int,
         tally: Tally,
     ) -> None:
         self.fn = fn
@@ -101,7 +101,7 @@ class Check:
         self.run: Run | None = None
         self._timeout = timeout
         self._ttl = ttl
-        self._failures = failures
+        self._failure_threshold = failure_threshold
         self._tally = tally
         self._unknown = self._result = result
         self._answered: float | None = None
@@ -199,7 +199,9 @@ class Check:
         failures = self._result.failures + 1
         # As in Kubernetes: a container that was never ready is not ready, but one just started is
         # alive until it has failed often enough.
-        is_failing = failures >= self._failures or not (self._passed or self.kind == "live")
+        is_failing = failures >= self._failure_threshold or not (
+            self._passed or self.kind == "live"
+        )
         status: CheckStatus = "passing"
         if is_failing:
             status = "failing" if self._result.critical else "degraded"

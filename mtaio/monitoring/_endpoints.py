@@ -355,7 +355,7 @@ class Endpoints:
     async def _live(self, _: Request) -> Response:
         if not self._answering():
             return _probe(ok=False)
-        report = self._health.latest()
+        report = self._health.latest
         if report is None or any(check.kind == "live" for check in report.checks):
             within = _WAIT_LIVE if self._monitor.answering(_STANDS_STILL) else 0
             report = await self._report("live", within=within) or report
@@ -377,7 +377,7 @@ class Endpoints:
         points = _points(request.query)
         if points is None:
             return text(400, "points is not a number from 0 to 9999999")
-        report = await self._report(None, within=_WAIT_STATS) or self._health.latest()
+        report = await self._report(None, within=_WAIT_STATS) or self._health.latest
         figures = snapshot(self._monitor, report, name=self._name)
         if not points:
             return _response(200, _JSON, figures + b"}")

@@ -55,10 +55,10 @@ class HealthRegistry:
     ``"startup"``: has it started; once it has passed it is not run again, and until all critical
     ones have, the service is not ready.
 
-    One failure is not an outage: a check that has passed is failing after ``failures`` in a row. A
+    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` in a row. A
     check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, just as in
     Kubernetes a container is not ready until a probe says so; one of kind ``"live"`` is passing
-    until it has failed ``failures`` times.
+    until it has failed ``failure_threshold`` times.
 
     It can be made anywhere, at module level too, and used by one event loop after another: a new
     loop, or one in a forked process, starts afresh, with nothing passed, failed or draining. Checks
@@ -144,7 +144,7 @@ class HealthRegistry:
         timeout: float = 0.5,
         ttl: float = 1.0,
         critical: bool = True,
-        failures: int = 3,
+        failure_threshold: int = 3,
     ) -> None:
         """
         Add a check. Not a checkpoint; from any thread.
@@ -157,11 +157,11 @@ class HealthRegistry:
             ttl: Seconds for which a result is reused; 0 to run the check for each report.
             critical: Whether the service is not ready (or not live) when the check fails, or only
                 degraded.
-            failures: Failures in a row after which a check that has passed is failing.
+            failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Raises:
             ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
-                is infinite, ``ttl`` is negative, or ``failures`` is less than 1.
+                is infinite, ``ttl`` is negative, or ``failure_threshold`` is less than 1.
             TypeError: ``name`` is not a str, ``check`` cannot be called without arguments, or
                 a number has the wrong type.
         """
@@ -176,7 +176,9 @@ class HealthRegistry:
             msg = f"timeout={timeout!r} is not between 0 and infinity. {way_out}"
             raise ValueError(msg)
         checks.at_least("ttl", ttl, 0, way_out="Pass seconds, or 0 to ask for each report.")
-        checks.count("failures", failures, way_out="Pass 1 to fail at the first failure.")
+        checks.count(
+            "failure_threshold", failure_threshold, way_out="Pass 1 to fail at the first failure."
+        )
         unknown = CheckResult(
             name=name,
             kind=kind,
@@ -189,7 +191,12 @@ class HealthRegistry:
             hung_seconds=0.0,
         )
         added = Check(
-            check, unknown, timeout=timeout, ttl=ttl, failures=failures, tally=self._tally
+            check,
+            unknown,
+            timeout=timeout,
+            ttl=ttl,
+            failure_threshold=failure_threshold,
+            tally=self._tally,
         )
         with self._lock:
             if name in self._checks:
@@ -208,7 +215,7 @@ class HealthRegistry:
         timeout: float = 0.5,
         ttl: float = 1.0,
         critical: bool = True,
-        failures: int = 3,
+        failure_threshold: int = 3,
     ) -> Callable[[F], F]:
         """
         Add the decorated function, as `add` does: ``@health.check("database", timeout=1.0)``.
@@ -219,7 +226,7 @@ class HealthRegistry:
             timeout: As in `add`.
             ttl: As in `add`.
             critical: As in `add`.
-            failures: As in `add`.
+            failure_threshold: As in `add`.
 
         Returns:
             A decorator, which returns the function as it is.
@@ -238,7 +245,7 @@ class HealthRegistry:
                 timeout=timeout,
                 ttl=ttl,
                 critical=critical,
-                failures=failures,
+                failure_threshold=failure_threshold,
             )
             return fn
 
@@ -262,24 +269,22 @@ class HealthRegistry:
                 raise ValueError(msg)
             self._checks = {key: each for key, each in self._checks.items() if key != name}
 
-    def drain(self) -> None:
+    def set_ready(self, ready: bool, /) -> None:  # noqa: FBT001 - the name says what it means
         """
-        Report "not ready" from now on, so that no new requests come. Not a checkpoint; any thread.
+        Report "not ready" whatever the checks say, or what they say again.
 
-        For the time between a request to stop and stopping. `resume` undoes it, and a new event
-        loop starts ready again.
+        Not a checkpoint; from any thread. For the time between a request to stop and stopping, so
+        that no new requests come. A new event loop starts with what the checks say.
+
+        Args:
+            ready: False for "not ready", True for what the checks say.
         """
         self._forget_if_over()
-        self._draining = True
-
-    def resume(self) -> None:
-        """Undo `drain`: report what the checks say. Not a checkpoint; any thread."""
-        self._forget_if_over()
-        self._draining = False
+        self._draining = not ready
 
     @property
     def draining(self) -> bool:
-        """Whether `drain` was called."""
+        """Whether `set_ready` was called with False."""
         self._forget_if_over()
         return self._draining
 
@@ -350,9 +355,10 @@ class HealthRegistry:
         for run in runs:
             run.raise_error()
 
+    @property
     def latest(self) -> HealthReport | None:
         """
-        Return the last known state of the service. Not a checkpoint; from any thread.
+        The last known state of the service; from any thread.
 
         Runs nothing: the answers are as old as each ``timestamp`` says. None before the first
         report in this event loop.
@@ -374,7 +380,7 @@ class HealthRegistry:
             degraded=states.count("degraded"),
             draining=self._draining,
             waiting=self._waiting,
-            running=sum(not run.is_over() for run in runs),
+            in_flight=sum(not run.is_over() for run in runs),
             hung=sum(run.hangs() for run in runs),
         )
 
@@ -388,7 +394,7 @@ class HealthRegistry:
         loop = loops.current_loop()
         if self._loop is not loop:
             if self._loop is not None:
-                if self.statistics().running:
+                if self.statistics().in_flight:
                     raise loops.two_loops_error(self)
                 self._forget()
             self._loop, self._process = loop, os.getpid()

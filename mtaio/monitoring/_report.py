@@ -66,7 +66,7 @@ class HealthReport:
     started: bool
     """Every critical check of kind ``"startup"`` has passed once."""
     draining: bool
-    """`HealthRegistry.drain` was called."""
+    """`HealthRegistry.set_ready` was called with False."""
     degraded: bool
     """A check that is not critical is failing."""
     timestamp: float
@@ -88,10 +88,10 @@ class HealthStatistics:
     degraded: int = field(metadata=GAUGE)
     """Failing checks that are not critical."""
     draining: bool = field(metadata=GAUGE)
-    """Whether readiness fails because `HealthRegistry.drain` was called."""
+    """Whether readiness fails because of ``set_ready(False)``."""
     waiting: int = field(metadata=GAUGE)
     """Calls of `HealthRegistry.report` in progress."""
-    running: int = field(metadata=GAUGE)
+    in_flight: int = field(metadata=GAUGE)
     """Checks that are running, those that hang included."""
     hung: int = field(metadata=GAUGE)
     """Checks with a run that was given up and still goes on."""

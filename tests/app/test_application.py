@@ -445,14 +445,14 @@ def test_services_are_listed() -> None:
     async def first() -> None:
         raise NotImplementedError
 
-    @app.service(name="second", restart=patient, critical=False, drain=True)
+    @app.service(name="second", restart=patient, critical=False, drains=True)
     async def another(application: Application) -> None:
         raise NotImplementedError
 
     name = f"{test_services_are_listed.__qualname__}.<locals>.first"
     assert app.services == (
-        ServiceInfo(name=name, restart=None, critical=True, drain=False),
-        ServiceInfo(name="second", restart=patient, critical=False, drain=True),
+        ServiceInfo(name=name, restart=None, critical=True, drains=False),
+        ServiceInfo(name="second", restart=patient, critical=False, drains=True),
     )
     with pytest.raises(ValueError, match=r"^there is a service named 'second'\. Give this one "):
         app.service(name="second")(first)
@@ -538,9 +538,9 @@ async def test_service_that_drains() -> None:
     diary = Diary()
     app = diary.app
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def worker() -> None:
-        await app.draining.wait()
+        await app.wait_draining()
         await anyio.sleep(3)
         diary.note("worked off")
 
@@ -570,7 +570,7 @@ async def test_what_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture
         finally:
             diary.note(name)
 
-    @app.service(drain=True, name="worker")
+    @app.service(drains=True, name="worker")
     async def worker() -> None:
         await app.executor.submit(forever, "task")
         await app.executor.submit(forever, "task")
@@ -610,9 +610,9 @@ async def test_work_in_flight_may_submit() -> None:
         await anyio.sleep(1)
         done.append(True)
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def worker() -> None:
-        await app.draining.wait()
+        await app.wait_draining()
         await app.executor.submit(task)
 
     async with app:
@@ -650,9 +650,9 @@ async def test_readiness() -> None:
         await look()
         yield
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def service() -> None:
-        await app.draining.wait()
+        await app.wait_draining()
         await look()
 
     for _ in range(2):
@@ -672,7 +672,7 @@ async def test_stop_from_inside() -> None:
     @app.service
     async def worker() -> None:
         await anyio.sleep(2)
-        await to_thread.run_sync(app.request_stop, "all is done")
+        await to_thread.run_sync(app.stop_nowait, "all is done")
         await anyio.sleep_forever()
 
     began = anyio.current_time()
@@ -686,13 +686,15 @@ async def test_start_and_stop() -> None:
     """The two halves of the block, in any task; stopping twice is stopping once."""
     app = make(Settings())
     await app.stop()
-    app.request_stop()
+    app.stop_nowait()
     assert app.state == "new"
     with pytest.raises(RuntimeError, match=r"^<Application new> was never started\. Call await "):
         await app.wait_closed()
-    with pytest.raises(RuntimeError, match=r"^<Application new> was never started\. Ask for "):
-        _ = app.draining
+    assert not app.draining
+    with pytest.raises(RuntimeError, match=r"^<Application new> was never started\. Await "):
+        await app.wait_draining()
     await app.start()
+    assert not app.draining
     assert str(app.state) == "running"
     with pytest.raises(
         RuntimeError, match=r"^<Application running> is already running\. Stop it first"
@@ -718,7 +720,7 @@ async def test_block_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         finally:
             diary.note("cancelled")
 
-    @diary.app.service(drain=True, name="it")
+    @diary.app.service(drains=True, name="it")
     async def service() -> None:
         await work()
 
@@ -743,7 +745,7 @@ async def test_block_that_is_cancelled_while_it_drains() -> None:
     diary = Diary()
     diary.resource("database", closing=1)
 
-    @diary.app.service(drain=True)
+    @diary.app.service(drains=True)
     async def service() -> None:
         await anyio.sleep_forever()
 
@@ -781,7 +783,7 @@ async def test_stopped_while_it_starts() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(diary.app.start)
         await anyio.sleep(1)
-        diary.app.request_stop("it was a mistake")
+        diary.app.stop_nowait("it was a mistake")
     assert diary.lines == [(0, "database open"), (1, "database closed")]
     await diary.app.wait_closed()
 

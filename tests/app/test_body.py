@@ -43,7 +43,7 @@ class Diary:
     def stop(self) -> None:
         """Have the application stop, and count from now."""
         self.began = anyio.current_time()
-        self.app.request_stop("all is done")
+        self.app.stop_nowait("all is done")
 
     async def wait(self, name: str = "body") -> None:
         """Wait for something that never comes."""
@@ -69,9 +69,9 @@ async def test_body_is_cancelled_when_the_others_have_ended() -> None:
     """What is in flight may need what the body holds: it is cancelled after that has ended."""
     diary = Diary()
 
-    @diary.app.service(drain=True)
+    @diary.app.service(drains=True)
     async def service() -> None:
-        await diary.app.draining.wait()  # which does not count as the body's
+        await diary.app.wait_draining()  # which does not count as the body's
         await anyio.sleep(3)
         diary.note("service")
 
@@ -101,7 +101,7 @@ async def test_body_that_drains() -> None:
     diary = Diary()
     async with diary.app:
         diary.stop()
-        await diary.app.draining.wait()
+        await diary.app.wait_draining()
         await anyio.sleep(3)
         diary.note("left")
     assert diary.lines == [(5, "left"), (5, "closed")]
@@ -112,7 +112,7 @@ async def test_body_whose_task_drains() -> None:
     diary = Diary()
 
     async def drain() -> None:
-        await diary.app.draining.wait()
+        await diary.app.wait_draining()
         await anyio.sleep(3)
         diary.note("drained")
 
@@ -129,7 +129,7 @@ async def test_body_that_drains_for_ever(caplog: pytest.LogCaptureFixture) -> No
     diary = Diary()
     async with diary.app:
         diary.stop()
-        await diary.app.draining.wait()
+        await diary.app.wait_draining()
         await diary.wait()
     cancelled = round(DRAINED + 0.5, 6)
     assert diary.lines == [(cancelled, "body cleaned up"), (cancelled, "closed")]
@@ -220,7 +220,7 @@ async def test_applications_in_each_other() -> None:
     async with outer.app:
         async with inner.app:
             outer.began = inner.began = anyio.current_time()
-            outer.app.request_stop()
+            outer.app.stop_nowait()
             await inner.wait()
         outer.note("not reached")
     assert inner.lines == [(2.5, "body cleaned up"), (2.5, "closed")]
@@ -310,7 +310,7 @@ def test_stopped_as_its_body_begins(backend: str, caplog: pytest.LogCaptureFixtu
 
         async def stop() -> None:
             await is_open.wait()
-            diary.app.request_stop()
+            diary.app.stop_nowait()
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop)
@@ -337,7 +337,7 @@ def test_cancelled_at_every_moment_of_the_end(mode: Any, backend: str) -> None:
 
         async def block() -> None:
             async with diary.app:
-                diary.app.request_stop()
+                diary.app.stop_nowait()
                 await diary.wait()
 
         await victim(block)

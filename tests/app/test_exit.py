@@ -87,7 +87,7 @@ def make(place: str, raised: str, trace: list[str]) -> Application:  # noqa: C90
         if place in {"check", "thread"}:
             await app.health.report()
         if place != "body":
-            app.request_stop("all is done")
+            app.stop_nowait("all is done")
         await anyio.sleep_forever()
 
     async def job(ran: anyio.Event) -> None:

@@ -84,7 +84,7 @@ def run_on(backend: Any) -> None:
 
     @app.service
     async def ends() -> None:
-        app.request_stop("all is done")
+        app.stop_nowait("all is done")
 
     app.run(backend)
     assert app.state == "stopped"
@@ -276,11 +276,11 @@ def test_signal_that_comes_twice_at_once(backend: Any) -> None:
     app = make()
     ended: list[bool] = []
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def service() -> None:
         kill(signal.SIGINT)
         kill(signal.SIGTERM)
-        await app.draining.wait()
+        await app.wait_draining()
         ended.append(True)
 
     app.run(backend)
@@ -315,10 +315,10 @@ def test_handler_that_wants_to_exit(number: int, backend: Any) -> None:
     app = make()
     drained: list[bool] = []
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def service() -> None:
         kill(number)
-        await app.draining.wait()
+        await app.wait_draining()
         await anyio.lowlevel.checkpoint()
         drained.append(True)
 
@@ -485,7 +485,7 @@ def test_signals_are_left_alone(backend: Any) -> None:
         @app.service
         async def ends() -> None:
             seen.append(signal.getsignal(signal.SIGTERM))
-            app.request_stop()
+            app.stop_nowait()
 
         app.run(backend)
 
@@ -559,7 +559,7 @@ def test_several_servers(backend: Any) -> None:
         sources = app.monitor._watched.read().sources
         figures.update(str(each.name) for each in sources if each.kind == "server")
         assert figures == {*app.addresses[:2], "admin"}
-        app.request_stop()
+        app.stop_nowait()
 
     app.run(backend)
     assert figures
@@ -774,7 +774,7 @@ def test_systemd_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backen
         async def ends() -> None:
             while b"WATCHDOG=1" not in heard or b"READY=1" not in heard:
                 heard.append(await to_thread.run_sync(systemd.recv, 4096))
-            app.request_stop()
+            app.stop_nowait()
 
         app.run(backend)
         while heard[-1] != b"EXTEND_TIMEOUT_USEC=65000000":
@@ -791,7 +791,7 @@ def test_log_that_cannot_be_written(capfd: pytest.CaptureFixture[str], backend: 
     @app.service
     async def ends() -> None:
         logging.getLogger("shop").error("lost")
-        app.request_stop()
+        app.stop_nowait()
 
     app.run(backend)
     assert "mtaio: not all of the log could be written\n" in capfd.readouterr().err
@@ -818,7 +818,7 @@ def test_log_and_console_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch)
     async def ends() -> None:
         logging.getLogger("shop").error("lost")
         monkeypatch.setattr("mtaio.app._run.to_thread.run_sync", none)
-        app.request_stop()
+        app.stop_nowait()
 
     monkeypatch.setattr("sys.stderr", Broken())
     app.run()

@@ -50,10 +50,10 @@ app.run(sys.argv[1])
 """
 
 AGAIN = """
-@app.service(drain=True)
+@app.service(drains=True)
 async def service():
     kill()
-    await app.draining.wait()
+    await app.wait_draining()
     await anyio.sleep(0.4)  # what comes before that is the same signal
     kill(signal.SIGINT)
     await anyio.sleep(1000)
@@ -259,7 +259,7 @@ def test_start_that_is_stopped_by_a_signal(backend: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "end", ["kill()", "kill(signal.SIGINT)", "app.request_stop()", "raise OSError"]
+    "end", ["kill()", "kill(signal.SIGINT)", "app.stop_nowait()", "raise OSError"]
 )
 def test_thread_that_the_exit_waits_for(backend: str, tmp_path: Path, end: str) -> None:
     """A thread that does not end keeps no process, whatever ended the application."""

@@ -37,7 +37,7 @@ number = 7
 @app.service
 async def sell():
     print("selling on", library())
-    app.request_stop("all is sold")
+    app.stop_nowait("all is sold")
 
 
 @broken.service

@@ -94,7 +94,7 @@ OTHERS: Final = {"ApplicationState", "Backend", "ResourceInfo", "ServerInfo", "S
 CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     Application: {
         "health_check": lambda it: it.health_check("check")(plain),
-        "request_stop": lambda it: it.request_stop(),
+        "stop_nowait": lambda it: it.stop_nowait(),
         "resource": lambda it: it.resource(opened),
         "run": lambda it: it.run(),
         "serve": lambda it: it.serve(asgi, bind="127.0.0.1:0"),
@@ -103,6 +103,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "statistics": lambda it: it.statistics(),
         "stop": lambda it: it.stop(),
         "wait_closed": lambda it: it.wait_closed(),
+        "wait_draining": lambda it: it.wait_draining(),
     },
     ErrorHandler: {
         "catch": lambda it: it.catch(),
@@ -159,14 +160,14 @@ def test_run_in_a_thread(backend: Any) -> None:
 
     @made.service
     async def brief() -> None:
-        await to_thread.run_sync(made.request_stop)
+        await to_thread.run_sync(made.stop_nowait)
 
     for _ in range(2):
         assert attempt_alone(partial(made.run, backend)) is None
         assert made.state == "stopped"
 
 
-@pytest.mark.parametrize("name", ["stop", "wait_closed", "draining"])
+@pytest.mark.parametrize("name", ["stop", "wait_closed", "wait_draining"])
 async def test_waits_for_it_in_its_loop(name: str) -> None:
     """In another loop nobody would be woken, so the wait is refused, and nothing is stopped."""
     made = make()
@@ -180,7 +181,7 @@ async def test_waits_for_it_in_its_loop(name: str) -> None:
         assert made.state == "running"
 
 
-@pytest.mark.parametrize("name", ["stop", "wait_closed", "draining"])
+@pytest.mark.parametrize("name", ["stop", "wait_closed", "wait_draining"])
 def test_waits_for_it_after_its_loop(name: str, backend: str) -> None:
     """When all is over, this is answered in any loop, of either backend."""
 
@@ -197,7 +198,7 @@ def test_waits_for_it_after_its_loop(name: str, backend: str) -> None:
     run(main, backend=backend)
     for other in BACKENDS:
         anyio.run(ask, backend=other)
-    assert made.draining.is_set()
+    assert made.draining
 
 
 @pytest.mark.parametrize("place", ["worker", "thread"])
@@ -205,7 +206,7 @@ async def test_draining_seen_from_a_thread(place: str) -> None:
     """A thread that works on may look whether it is to end."""
 
     def look() -> None:
-        seen.append(made.draining.is_set())
+        seen.append(made.draining)
 
     seen: list[bool] = []
     made = make()

@@ -47,7 +47,7 @@ async def broker() -> None:
     await anyio.sleep(0.002)
 
 
-@health.check("mail relay", critical=False, failures=1)
+@health.check("mail relay", critical=False, failure_threshold=1)
 async def mail_relay() -> None:
     """Fail."""
     raise ConnectionRefusedError(111, "no <b>relay</b>")

@@ -66,7 +66,7 @@ class Stage:
     async def stop(self) -> None:
         """Ask it to stop, whatever it is doing."""
         await checkpoint()
-        self.app.request_stop()
+        self.app.stop_nowait()
 
     def clear(self) -> None:
         """Assert what must hold in the end: nothing is open, and nothing runs."""

@@ -110,7 +110,7 @@ async def test_probe(path: str) -> None:
 async def test_checks(kind: CheckKind) -> None:
     """Each kind of check has its probe; a service that has not started is not ready either."""
     service = Service()
-    service.health.add("database", fail, kind=kind, failures=1)
+    service.health.add("database", fail, kind=kind, failure_threshold=1)
     answers = {path: await service.get(path) for path in PROBES}
     failing = {"live": {"/livez"}, "ready": {"/readyz"}, "startup": {"/startupz", "/readyz"}}[kind]
     assert {path for path, answer in answers.items() if answer.status == 503} == failing
@@ -120,7 +120,7 @@ async def test_checks(kind: CheckKind) -> None:
 async def test_draining() -> None:
     """While the service drains it is not ready, and alive."""
     service = Service()
-    service.health.drain()
+    service.health.set_ready(False)
     assert [await service.status(path) for path in PROBES] == [200, 503, 200]
 
 
@@ -134,7 +134,7 @@ async def test_loop_does_not_answer() -> None:
 async def test_no_report_in_time() -> None:
     """Without a report the service is not ready, and as alive as it was before."""
     service = Service()
-    service.health.add("memory", fail, kind="live", failures=1)
+    service.health.add("memory", fail, kind="live", failure_threshold=1)
     service.in_time = False
     assert [await service.status(path) for path in PROBES] == [200, 503, 503]
     await service.health.report("live")
@@ -251,7 +251,7 @@ async def test_stats_before_a_sample() -> None:
 async def test_stats() -> None:
     """All that the monitor knows is in the document: figures, limits, alerts, checks."""
     service = Service()
-    service.health.add("database", fail, failures=1)
+    service.health.add("database", fail, failure_threshold=1)
     monitor = service.monitor
     depth = 5.0
     monitor.gauge("queue_depth", lambda: depth)

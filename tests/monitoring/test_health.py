@@ -168,7 +168,7 @@ async def test_not_critical() -> None:
     """A check that is not critical makes the service degraded, and no more."""
     health = HealthRegistry()
     for kind in KINDS:
-        health.add(kind, Probe(answer=False), kind=kind, critical=False, failures=1)
+        health.add(kind, Probe(answer=False), kind=kind, critical=False, failure_threshold=1)
     report = await health.report()
     assert report.healthy
     assert report.degraded
@@ -179,7 +179,7 @@ async def test_not_critical() -> None:
 async def test_without_checks() -> None:
     """A service without checks is well."""
     health = HealthRegistry()
-    assert health.latest() is None
+    assert health.latest is None
     report = await health.report()
     assert report.healthy
     assert report.checks == ()
@@ -189,7 +189,7 @@ async def test_json() -> None:
     """A report is what JSON can carry."""
     health = registry(Probe(answer=False))
     await health.report()
-    report = health.latest()
+    report = health.latest
     assert report is not None
     assert loads(dumps(asdict(report), allow_nan=False))["checks"][0]["failures"] == 1
 
@@ -200,7 +200,7 @@ async def test_json() -> None:
 async def test_failures_in_a_row() -> None:
     """What has passed is failing after so many failures in a row; one success mends it."""
     probe = Probe()
-    health = registry(probe, failures=3, ttl=0)
+    health = registry(probe, failure_threshold=3, ttl=0)
     assert (await health.report()).ready
     seen: list[tuple[str, int]] = []
     for answer in (False, False, None, False, False, False, False, None):
@@ -222,7 +222,7 @@ async def test_failures_in_a_row() -> None:
 @pytest.mark.parametrize("kind", ["ready", "startup"])
 async def test_first_failure(kind: CheckKind) -> None:
     """What has never passed is not ready, whatever failures are allowed."""
-    health = registry(Probe(answer=False), kind=kind, failures=9)
+    health = registry(Probe(answer=False), kind=kind, failure_threshold=9)
     report = await health.report()
     assert not report.ready
     assert only(report).status == "failing"
@@ -230,7 +230,7 @@ async def test_first_failure(kind: CheckKind) -> None:
 
 async def test_alive_at_first() -> None:
     """What has just started is alive until it has failed so often."""
-    health = registry(Probe(answer=False), kind="live", failures=2, ttl=0)
+    health = registry(Probe(answer=False), kind="live", failure_threshold=2, ttl=0)
     assert (await health.report()).live
     report = await health.report()
     assert (report.live, report.ready, report.healthy) == (False, True, False)
@@ -280,7 +280,7 @@ async def test_kinds_apart() -> None:
 
 async def test_liveness_knows_no_dependency() -> None:
     """A dependency that is down makes the service not ready, and never not alive."""
-    health = registry(Probe(answer=False), failures=1, ttl=0)
+    health = registry(Probe(answer=False), failure_threshold=1, ttl=0)
     for _ in range(9):
         assert (await health.report()).live
 
@@ -290,11 +290,11 @@ async def test_draining() -> None:
     health = registry(Probe())
     assert not health.draining
     await health.report()
-    thread = Thread(target=health.drain)
+    thread = Thread(target=health.set_ready, args=(False,))
     thread.start()
     thread.join()
     assert health.draining
-    latest = health.latest()
+    latest = health.latest
     assert latest is not None
     assert latest.draining
     report = await health.report()
@@ -306,7 +306,7 @@ async def test_changes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A check that begins to fail is logged, once, and so is one that passes again."""
     caplog.set_level("INFO", logger="mtaio.monitoring")
     probe = Probe()
-    health = registry(probe, ttl=0, failures=2)
+    health = registry(probe, ttl=0, failure_threshold=2)
     for answer in (None, False, OSError("gone"), OSError("gone"), None, None):
         probe.answer = answer
         await health.report()
@@ -348,7 +348,7 @@ async def test_ttl() -> None:
 
 async def test_ttl_of_failures() -> None:
     """So is a failure: it is not counted again before it is seen again."""
-    health = registry(Probe(answer=False), ttl=1.0, failures=2)
+    health = registry(Probe(answer=False), ttl=1.0, failure_threshold=2)
     for _ in range(3):
         assert only(await health.report()).failures == 1
     await anyio.sleep(1)
@@ -446,13 +446,13 @@ async def test_check_that_shields_itself() -> None:
         with anyio.CancelScope(shield=True):
             await release.wait()
 
-    health = registry(check, timeout=0.25, ttl=1.0, failures=3)
+    health = registry(check, timeout=0.25, ttl=1.0, failure_threshold=3)
     result = only(await health.report())
     assert anyio.current_time() == 0.35
     assert (result.status, result.failures, result.hung_seconds) == ("failing", 1, 0.35)
     assert result.error == "still running after 0.3 s, with a timeout of 0.25 s"
     statistics = health.statistics()
-    assert (statistics.running, statistics.hung, statistics.waiting) == (1, 1, 0)
+    assert (statistics.in_flight, statistics.hung, statistics.waiting) == (1, 1, 0)
     await anyio.sleep(0.5)
     result = only(await health.report())  # within its ttl
     assert anyio.current_time() == 0.85
@@ -538,7 +538,7 @@ async def test_callers_share_a_run() -> None:
             group.start_soon(ask, number / 8)
         await anyio.sleep(0.25)
         assert health.statistics().waiting == 2
-        assert health.statistics().running == 1
+        assert health.statistics().in_flight == 1
     assert probe.started == 1
 
 
@@ -568,7 +568,7 @@ async def test_last_caller_cancels_the_run() -> None:
         await health.report()
     assert (anyio.current_time(), probe.running) == (0.125, 0)
     assert_quiescent(health)
-    assert health.latest() is None
+    assert health.latest is None
     statistics = health.statistics()
     assert (statistics.cancelled, statistics.failed, statistics.runs) == (1, 0, 1)
     assert only(await health.report()).failures == 0
@@ -624,7 +624,7 @@ async def test_caller_after_a_cancelled_run() -> None:
     with anyio.move_on_after(0.125):
         await health.report()
     assert anyio.current_time() == 0.225  # it waited for a tenth of a second
-    assert health.statistics().running == 1
+    assert health.statistics().in_flight == 1
     result = only(await health.report())
     assert anyio.current_time() == 0.3125
     assert result.status == "passing"
@@ -676,7 +676,7 @@ async def test_callers_after_a_cancelled_run() -> None:
         with anyio.move_on_after(seconds):
             await health.report()
     assert anyio.current_time() == pytest.approx(0.35)
-    assert health.statistics().running == 1
+    assert health.statistics().in_flight == 1
     assert (await health.report()).ready
     assert started == [0.0, 0.5]
     statistics = health.statistics()
@@ -780,10 +780,10 @@ def test_one_loop_after_another() -> None:
 
     async def main() -> None:
         before = probe.started
-        assert health.latest() is None
+        assert health.latest is None
         assert (await health.report()).ready
         assert probe.started == before + 1
-        health.drain()
+        health.set_ready(False)
         assert not (await health.report()).ready
         assert probe.started == before + 1
 
@@ -795,7 +795,7 @@ def test_one_loop_after_another() -> None:
 def test_loop_that_ends_while_a_check_hangs(backend: str) -> None:
     """A check that hung in one loop is run afresh in the next."""
     probe = Probe(seconds=math.inf)
-    health = registry(probe, timeout=1.0, failures=1)
+    health = registry(probe, timeout=1.0, failure_threshold=1)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -818,10 +818,10 @@ def test_drained_between_loops(backend: str) -> None:
         assert not (await health.report()).ready
 
     for _ in range(2):
-        health.drain()
+        health.set_ready(False)
         run(main, backend=backend)
         assert not health.draining
-        assert health.latest() is None
+        assert health.latest is None
 
 
 async def test_two_loops_at_once() -> None:
@@ -848,7 +848,7 @@ async def test_read_from_another_thread() -> None:
     await health.report()
 
     def read() -> tuple[HealthReport | None, HealthStatistics]:
-        return health.latest(), health.statistics()
+        return health.latest, health.statistics()
 
     latest, statistics = await anyio.to_thread.run_sync(read)
     assert only(latest).failures == 1
@@ -887,7 +887,7 @@ def test_decorator_returns_the_function() -> None:
     health = HealthRegistry(name="shop")
     probe = Probe()
 
-    @health.check(kind="live", timeout=1, ttl=0, critical=False, failures=1)
+    @health.check(kind="live", timeout=1, ttl=0, critical=False, failure_threshold=1)
     async def database() -> None:
         await probe()
 
@@ -918,8 +918,16 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "NaN": ({"timeout": math.nan}, ValueError, "timeout=nan is not a number"),
     "ttl": ({"ttl": -1}, ValueError, "ttl=-1 is less than 0"),
     "ttl NaN": ({"ttl": math.nan}, ValueError, "ttl=nan is not a number"),
-    "failures": ({"failures": 0}, ValueError, "failures=0 is less than 1"),
-    "fraction": ({"failures": 1.5}, TypeError, "failures=1.5 is a float, not an int"),
+    "failure_threshold": (
+        {"failure_threshold": 0},
+        ValueError,
+        "failure_threshold=0 is less than 1",
+    ),
+    "fraction": (
+        {"failure_threshold": 1.5},
+        TypeError,
+        "failure_threshold=1.5 is a float, not an int",
+    ),
 }
 
 

@@ -50,9 +50,9 @@ async def report():
 def in_child():
     try:
         assert not health.draining
-        assert health.latest() is None
+        assert health.latest is None
         anyio.run(report, backend=backend)
-        assert health.statistics().running == 0
+        assert health.statistics().in_flight == 0
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -62,9 +62,9 @@ def in_child():
 async def main():
     async with anyio.create_task_group() as group:
         group.start_soon(health.report)
-        while health.statistics().running < 2:
+        while health.statistics().in_flight < 2:
             await anyio.sleep(0.01)
-        health.drain()
+        health.set_ready(False)
         child = os.fork()
         if child == 0:
             thread = threading.Thread(target=in_child)
@@ -72,7 +72,7 @@ async def main():
             thread.join()
         assert os.waitpid(child, 0)[1] == 0
         assert health.draining
-        assert health.statistics().running == 2
+        assert health.statistics().in_flight == 2
         release.set()
         group.cancel_scope.cancel()
 
@@ -105,10 +105,10 @@ async def test_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(health.report)
         await anyio.sleep(0.25)
-        health.drain()
-        assert health.statistics().running == 1
+        health.set_ready(False)
+        assert health.statistics().in_flight == 1
         monkeypatch.setattr(os, "getpid", lambda: 1)
         assert not health.draining
-        assert health.statistics().running == 0
+        assert health.statistics().in_flight == 0
         assert (await health.report()).ready
         assert anyio.current_time() == 0.75

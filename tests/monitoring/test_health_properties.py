@@ -40,7 +40,7 @@ class Stage:
                 self.running[number] -= 1
 
         ttl, failures = self.random.choice((0, 0.2, 1)), self.random.choice((1, 3))
-        self.health.add(str(number), check, timeout=timeout, ttl=ttl, failures=failures)
+        self.health.add(str(number), check, timeout=timeout, ttl=ttl, failure_threshold=failures)
 
     async def do_anything(self) -> object:
         """Pass, fail, take long, take long to clean up, or do not let itself be cancelled."""

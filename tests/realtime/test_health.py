@@ -39,7 +39,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def until_idle(health: HealthRegistry) -> None:
     """Wait until nothing of the checks runs any more."""
-    await until(lambda: not health.statistics().running)
+    await until(lambda: not health.statistics().in_flight)
 
 
 async def until_hung(health: HealthRegistry) -> HealthReport:
@@ -73,7 +73,7 @@ async def test_check_that_blocks_its_thread() -> None:
             hung = result.hung_seconds
         assert len(threads) == 1
         statistics = health.statistics()
-        assert (statistics.hung, statistics.running) == (1, 1)
+        assert (statistics.hung, statistics.in_flight) == (1, 1)
         assert statistics.timed_out == first.failures + 3
     finally:
         release.set()
@@ -124,7 +124,7 @@ async def test_cancelled_caller_of_a_thread() -> None:
         group.start_soon(health.report)
         await until(started.is_set)
         group.cancel_scope.cancel()
-    assert health.statistics().running == 1
+    assert health.statistics().in_flight == 1
     async with anyio.create_task_group() as group:
         group.start_soon(health.report)
         await until(lambda: health.statistics().waiting)
@@ -163,7 +163,7 @@ def test_thread_that_outlives_its_loop(anyio_backend: tuple[str, dict[str, Any]]
         assert len(runs) == 1
     finally:
         release.set()
-    while health.statistics().running:
+    while health.statistics().in_flight:
         time.sleep(0.01)
     anyio.run(wait, backend=name, backend_options=options)
     assert len(runs) > 1
@@ -186,13 +186,13 @@ def test_loop_that_ends_before_a_thread(anyio_backend: tuple[str, dict[str, Any]
             group.start_soon(health.report)
             await until(started.is_set)
             group.cancel_scope.cancel()
-        assert health.statistics().running == 1
+        assert health.statistics().in_flight == 1
 
     anyio.run(main, backend=name, backend_options=options)
     statistics = health.statistics()
-    assert (statistics.cancelled, statistics.failed, statistics.running) == (1, 0, 1)
+    assert (statistics.cancelled, statistics.failed, statistics.in_flight) == (1, 0, 1)
     release.set()
-    while health.statistics().running:
+    while health.statistics().in_flight:
         time.sleep(0.01)
 
 
@@ -227,7 +227,7 @@ def test_loop_that_is_closed_around_a_check(capfd: pytest.CaptureFixture[str]) -
 
     async def start() -> None:
         asking.append(asyncio.ensure_future(health.report()))
-        await until(lambda: health.statistics().running)
+        await until(lambda: health.statistics().in_flight)
 
     asking: list[asyncio.Future[HealthReport]] = []
     loop = asyncio.new_event_loop()
@@ -243,7 +243,7 @@ def test_loop_that_is_closed_around_a_check(capfd: pytest.CaptureFixture[str]) -
     finally:
         logger.setLevel(level)
     statistics = health.statistics()
-    assert (statistics.running, statistics.failed, statistics.runs) == (0, 0, 2)
+    assert (statistics.in_flight, statistics.failed, statistics.runs) == (0, 0, 2)
     assert capfd.readouterr().err == ""
 
 
@@ -268,11 +268,11 @@ def test_look_from_a_thread_while_another_loop_begins() -> None:
         looking.start()
         finds.wait()
         assert (await health.report()).ready
-        health.drain()
+        health.set_ready(False)
         go_on.set()
         looking.join()
         assert health.draining
-        assert health.latest() is not None
+        assert health.latest is not None
 
     first = Slow()
     first.run_until_complete(health.report())
@@ -297,7 +297,7 @@ def test_all_tasks_cancelled_natively() -> None:
         await asyncio.wait([asking])
         await health.report()
         assert (await health.report()).ready
-        assert health.statistics().running == 0
+        assert health.statistics().in_flight == 0
 
     for turns in range(6):
         asyncio.run(main(turns))

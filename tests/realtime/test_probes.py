@@ -91,7 +91,7 @@ async def test_blocked_loop_with_live_checks() -> None:
     """What live checks have shown last counts while they cannot be run."""
     health = HealthRegistry()
     answers = [True]
-    health.add("live", lambda: answers[-1], kind="live", ttl=0, failures=1)
+    health.add("live", lambda: answers[-1], kind="live", ttl=0, failure_threshold=1)
     async with ResourceMonitor() as monitor, Probes(monitor, health, bind=HERE) as probes:
         assert get(probes.address, "/livez")[0] == 200
         assert (await health.report()).live

@@ -48,7 +48,7 @@ def web(app: Application, bind: str | None = None) -> Application:
         waiting += 1
         say("in flight", waiting)
         if path == "/until-draining":
-            await app.draining.wait()
+            await app.wait_draining()
         elif path == "/forever":
             await anyio.sleep_forever()
         elif path == "/stubborn":

@@ -160,14 +160,14 @@ def test_fixtures_with_open_blocks(session: pytest.Pytester) -> None:
             assert app.state == "running"
 
         async def test_end(app):
-            app.request_stop()
+            app.stop_nowait()
             await app.wait_closed()
             await anyio.sleep(1)
             assert app.state == "stopped"
 
         async def test_body_that_drains(app):
-            app.request_stop()
-            await app.draining.wait()
+            app.stop_nowait()
+            await app.wait_draining()
             await anyio.sleep(1)
             assert app.state == "draining"
         """,

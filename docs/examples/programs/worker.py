@@ -166,16 +166,16 @@ async def work(job: Job) -> None:
 
 
 async def consume() -> None:
-    while not app.draining.is_set():
+    while not app.draining:
         job = await disk.run_in_thread(queue.get().take)
         if job is not None:
             await work(job)
             continue
         with anyio.move_on_after(POLL):
-            await app.draining.wait()
+            await app.wait_draining()
 
 
-@app.service(drain=True)  # at shutdown, what was begun is finished
+@app.service(drains=True)  # at shutdown, what was begun is finished
 async def consumers() -> None:
     async with anyio.create_task_group() as group:
         for _ in range(app.settings.max_workers):

@@ -72,10 +72,10 @@ async def feed(_: Request) -> Response:
     """``GET /feed``: how many prices there are, each second, until the service drains."""
 
     async def lines() -> AsyncIterator[str]:
-        while not app.draining.is_set():
+        while not app.draining:
             yield f"data: {app.cache.statistics().size}\n\n"
             with anyio.move_on_after(1.0):
-                await app.draining.wait()
+                await app.wait_draining()
         yield "event: end\ndata:\n\n"  # clients reconnect, to another instance
 
     return StreamingResponse(lines(), media_type="text/event-stream")

@@ -26,9 +26,9 @@ def make_app(**options: Any) -> Application:
             await app.cache.set("minutes", minutes)
             await anyio.sleep(60)
 
-    @app.service(drain=True)
+    @app.service(drains=True)
     async def say_goodbye() -> None:
-        await app.draining.wait()
+        await app.wait_draining()
         await anyio.sleep(2)
 
     return app
@@ -50,7 +50,7 @@ async def test_an_hour(app: Application) -> None:
 
 async def test_end(app: Application) -> None:
     """On shutdown, a draining service finishes its work, and nothing is cancelled."""
-    app.request_stop("the test is over")  # as SIGTERM does
+    app.stop_nowait("the test is over")  # as SIGTERM does
     await app.wait_closed()
     assert anyio.current_time() == 2
     assert app.statistics().cancelled == 0
