@@ -12,9 +12,11 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     Literal,
+    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -26,6 +28,9 @@ from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._via import Via
 from mtaio.resilience import Retry
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
 
 A = TypeVar("A")
 B = TypeVar("B")
