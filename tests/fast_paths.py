@@ -79,7 +79,7 @@ PATHS: dict[str, Step] = {
     "a hit of a function": loaded,
     "an event": lambda: emitter.emit("event", 1),
     "a try": lambda: retry.run(nothing),
-    "a pipeline": lambda: pipeline.call(nothing),
+    "a pipeline": lambda: pipeline.run(nothing),
     "100 items": lambda: mapped(100),
     "200 items": lambda: mapped(200),
 }

@@ -55,7 +55,8 @@ class HealthRegistry:
     ``"startup"``: has it started; once it has passed it is not run again, and until all critical
     ones have, the service is not ready.
 
-    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` in a row. A
+    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` in
+    a row. A
     check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, just as in
     Kubernetes a container is not ready until a probe says so; one of kind ``"live"`` is passing
     until it has failed ``failure_threshold`` times.
