@@ -15,6 +15,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 SHARED = ["tests/test_contracts.py", "tests/test_threads.py", "tests/test_clocks.py"]
 """Tests of all rooms, which are run after the room's own."""
 
-TIMES_OUT = 300
-"""Seconds after which a mutant that hangs counts as killed."""
+SLOWER = 5
+"""A mutant whose tests take so many times as long as the original's hangs, and counts as killed."""
 
 _TURNED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq,
@@ -116,13 +117,13 @@ def silent_parts(node: ast.AST) -> Iterator[ast.AST]:
         yield node
 
 
-def survives(copy: Path, room: str) -> bool:
-    """Return whether the tests of a room pass in the copy."""
+def survives(copy: Path, room: str, timeout: float | None = None) -> bool:
+    """Return whether the tests of a room pass in the copy, in so many seconds."""
     paths = [path for path in (f"tests/{room.strip('_')}", *SHARED) if (copy / path).exists()]
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-m", "not heavy"]
     try:
         done = subprocess.run(  # noqa: S603 - of this repository
-            [*command, *paths], cwd=copy, capture_output=True, timeout=TIMES_OUT, check=False
+            [*command, *paths], cwd=copy, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         return False
@@ -153,8 +154,10 @@ def main() -> None:
         copy = Path(folder, "copy")
         subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)  # noqa: S603, S607
         for room in chosen.rooms:
+            started = time.monotonic()
             if not survives(copy, room):
                 parser.error(f"the tests of {room} fail without a change")
+            timeout = SLOWER * (time.monotonic() - started)
             tried = killed = 0
             for path, line, kind, source in sample(
                 copy / "mtaio" / room, count=chosen.count, seed=chosen.seed
@@ -162,7 +165,7 @@ def main() -> None:
                 original = path.read_text(encoding="utf-8")
                 path.write_text(source, encoding="utf-8")
                 tried += 1
-                if survives(copy, room):
+                if survives(copy, room, timeout):
                     text = original.splitlines()[line - 1].strip()
                     print(f"{path.relative_to(copy)}:{line}: {kind}: {text}", flush=True)  # noqa: T201
                 else:
