@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mtaio.app._run import ApplicationState
     from mtaio.app._usage import Backend
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import Call, Progress, Rate, Source
+    from mtaio.core._types import Call, Progress, Rate, Returned, Source
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -44,6 +44,7 @@ __all__ = [
     "Progress",
     "Rate",
     "Register",
+    "Returned",
     "SettingSource",
     "SettingValues",
     "Source",
@@ -61,7 +62,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._run": ("ApplicationState",),
             "mtaio.app._usage": ("Backend",),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("Call", "Progress", "Rate", "Source"),
+            "mtaio.core._types": ("Call", "Progress", "Rate", "Returned", "Source"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

@@ -301,7 +301,7 @@ async def test_callers_of_a_load_share_the_failure() -> None:
 
     cache: TTLCache[None] = TTLCache(10)
     errors = await TaskExecutor().gather(
-        *(partial(cache.get_or_set, "key", broken) for _ in range(3)), return_exceptions=True
+        *(partial(cache.get_or_set, "key", broken) for _ in range(3)), errors="return"
     )
     assert [type(error) for error in errors] == [StrayCancellationError] * 3
     assert calls == 1

@@ -494,27 +494,23 @@ class TaskExecutor:
 
         Keyword Args:
             limit (int | None): How many items of this call may run at once, within ``max_workers``.
-            timeout (float | None): Seconds for each item (each attempt, with ``retry``), not
+            timeout (float | None): Seconds for each item, or each attempt with ``retry``, not
                 counting the wait for a slot, a token or a thread; None for no limit; omitted: the
                 executor's.
             rate (float | Rate | None): How many items may start per second, evenly spaced; or a
-                limiter, such as a `mtaio.resources.RateLimiter` or a
-                `mtaio.redis.RedisRateLimiter`.
+                limiter to share with others, such as a `mtaio.RateLimiter`.
             retry (int | Retry | None): Attempts per item in all; or a `Retry` policy.
-            via (Via | None): For a plain function: where it is called, instead of worker threads.
-                Any ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
-                dask's ``client.get_executor()``; an `ExternalPool` around one; or ``"processes"``,
-                the executor's own, as `run_in_process`. A call that a pool has begun cannot be
-                stopped: cancelled, or out of time, it runs on by itself.
-            chunksize (int): With a pool, how many calls are sent to it as one, if they are short.
-                Each is still an item of its own, so ``limit`` should be several times as large.
-            read_ahead (int): How many items to read from an async source before they can begin, for
-                a source that is slow to answer. If the call ends early, what has been read ahead is
-                dropped. By default an item is read when it can begin, and every item that is read
-                begins: one that was read as the call is cancelled, or fails, is cancelled at the
-                first checkpoint of ``fn``.
+            via (Via | None): Where a plain function is called instead of in worker threads: any
+                ``concurrent.futures.Executor``, an `ExternalPool` around one, or ``"processes"``,
+                the executor's own.
+            chunksize (int): How many short calls are sent to a pool as one, each still an item of
+                its own.
+            read_ahead (int): How many items to read from a slow async source before they can begin,
+                which are dropped if the call ends early.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
+
+        The types are in `mtaio.types`. The guide to the executor says more of each option.
 
         Returns:
             The results.
