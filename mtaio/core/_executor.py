@@ -264,6 +264,17 @@ class TaskExecutor:
     @overload
     async def run(
         self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
         fn: Callable[[*Ts], Returned[T]],
         /,
         *args: *Ts,
@@ -321,6 +332,16 @@ class TaskExecutor:
                 slots.release(slot)
             close_unstarted(fn)  # it was refused, or cancelled in the queue
 
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
     async def run_in_thread(
         self,
         fn: Callable[[*Ts], Returned[T]],
@@ -328,7 +349,15 @@ class TaskExecutor:
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
-    ) -> T:
+    ) -> T: ...
+    async def run_in_thread(
+        self,
+        fn: Callable[[*Ts], Any],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> Any:
         """
         Call a plain function in a worker thread, under the executor's limit on threads.
 
@@ -356,10 +385,7 @@ class TaskExecutor:
         check_fn(fn)
         timing = self._timing(timeout)
         call = partial(fn, *args)
-        result = await run_in_thread(
-            self._threads, call, timing, abandon_on_cancel=abandon_on_cancel
-        )
-        return cast("T", result)
+        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
     async def run_in_process(
         self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
