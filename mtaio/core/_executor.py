@@ -1263,8 +1263,11 @@ class TaskExecutor:
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
         """Return what `run` awaits in its slot."""
-        check_shared(rate)
-        limiter, policy, timing = as_limiter(rate), as_policy(retry), self._timing(timeout)
+        timing = self._timing(timeout)
+        limiter = policy = None
+        if rate is not None or retry is not None:
+            check_shared(rate)
+            limiter, policy = as_limiter(rate), as_policy(retry)
         if via is not None:
             work = calls_via(cast("Callable[..., Any]", fn), via, self._processes, timing)
             timing = self._timing(None)
