@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtaio.app._usage import Backend
     from mtaio.cache._policy import EvictionPolicy
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import Call, Progress, Source
+    from mtaio.core._types import Call, Progress, Returned, Source
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -47,6 +47,7 @@ __all__ = [
     "Progress",
     "Rate",
     "Register",
+    "Returned",
     "SettingSource",
     "SettingValues",
     "Source",
@@ -66,7 +67,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._usage": ("Backend",),
             "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("Call", "Progress", "Source"),
+            "mtaio.core._types": ("Call", "Progress", "Returned", "Source"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

@@ -318,7 +318,6 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     TaskHandle: {
         "cancel": lambda it: it.cancel(),
-        "exception": lambda it: it.exception,
         "result": lambda it: it.result(),
         "wait": lambda it: it.wait(),
     },

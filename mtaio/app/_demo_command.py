@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from mtaio.app.demo import HasherStatistics, Outcome
-    from mtaio.core.progress import OnProgress
     from mtaio.events import Event
+
+    Bar = Callable[[int, int | None, str], object]
 
 __all__ = ["Options", "demo"]
 
@@ -112,7 +113,7 @@ def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
     hasher = TreeHasher(limit=options.limit, rate=options.rate, timeout=options.timeout)
     tally = Tally()
     screen = Console(stderr=True)
-    bar: AbstractContextManager[OnProgress | None] = (
+    bar: AbstractContextManager[Bar | None] = (
         nullcontext() if options.quiet else progress.bar("hashing", console=screen)
     )
     with bar as on_progress:
@@ -196,7 +197,7 @@ class Tally:
                 self.failures.append(outcome)
 
 
-def _listen(hasher: TreeHasher, tally: Tally, screen: Console, bar: OnProgress | None) -> None:
+def _listen(hasher: TreeHasher, tally: Tally, screen: Console, bar: Bar | None) -> None:
     """Have each batch counted as it is done, the bar moved, and what was not hashed named."""
 
     def say(path: str, what: str, style: str) -> None:

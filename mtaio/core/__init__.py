@@ -13,18 +13,14 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.core._executor import Outcome, TaskExecutor
-    from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
-    from mtaio.core._via import ExternalPool, ExternalPoolStatistics
-    from mtaio.resilience import Budget, BudgetStatistics, Retry
+    from mtaio.core._via import ExternalPool
+    from mtaio.resilience import Budget, Retry
 
 __all__ = [
     "Budget",
-    "BudgetStatistics",
-    "ExecutorStatistics",
     "ExternalPool",
-    "ExternalPoolStatistics",
     "Outcome",
     "Retry",
     "Stream",
@@ -38,10 +34,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
-            "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
-            "mtaio.core._via": ("ExternalPool", "ExternalPoolStatistics"),
-            "mtaio.resilience": ("Budget", "BudgetStatistics", "Retry"),
+            "mtaio.core._via": ("ExternalPool",),
+            "mtaio.resilience": ("Budget", "Retry"),
         },
     )

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from mtaio.core.progress import OnProgress
+    from mtaio.core.progress import _OnProgress  # pyright: ignore[reportPrivateUsage] - its other half
 
 
 def make_bar(
     description: str, *, console: Console | None, transient: bool
-) -> AbstractContextManager[OnProgress]:
+) -> AbstractContextManager[_OnProgress]:
     """Return the bar; without a terminal, a callback that shows nothing."""
     if console is None:
         console = Console(stderr=True)

@@ -264,6 +264,17 @@ class TaskExecutor:
     @overload
     async def run(
         self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
         fn: Callable[[*Ts], Returned[T]],
         /,
         *args: *Ts,
@@ -321,6 +332,16 @@ class TaskExecutor:
                 slots.release(slot)
             close_unstarted(fn)  # it was refused, or cancelled in the queue
 
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
     async def run_in_thread(
         self,
         fn: Callable[[*Ts], Returned[T]],
@@ -328,7 +349,15 @@ class TaskExecutor:
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
-    ) -> T:
+    ) -> T: ...
+    async def run_in_thread(
+        self,
+        fn: Callable[[*Ts], Any],
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> Any:
         """
         Call a plain function in a worker thread, under the executor's limit on threads.
 
@@ -356,10 +385,7 @@ class TaskExecutor:
         check_fn(fn)
         timing = self._timing(timeout)
         call = partial(fn, *args)
-        result = await run_in_thread(
-            self._threads, call, timing, abandon_on_cancel=abandon_on_cancel
-        )
-        return cast("T", result)
+        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
     async def run_in_process(
         self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
@@ -494,27 +520,23 @@ class TaskExecutor:
 
         Keyword Args:
             limit (int | None): How many items of this call may run at once, within ``max_workers``.
-            timeout (float | None): Seconds for each item (each attempt, with ``retry``), not
+            timeout (float | None): Seconds for each item, or each attempt with ``retry``, not
                 counting the wait for a slot, a token or a thread; None for no limit; omitted: the
                 executor's.
             rate (float | Rate | None): How many items may start per second, evenly spaced; or a
-                limiter, such as a `mtaio.resources.RateLimiter` or a
-                `mtaio.redis.RedisRateLimiter`.
+                limiter to share with others, such as a `mtaio.RateLimiter`.
             retry (int | Retry | None): Attempts per item in all; or a `Retry` policy.
-            via (Via | None): For a plain function: where it is called, instead of worker threads.
-                Any ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
-                dask's ``client.get_executor()``; an `ExternalPool` around one; or ``"processes"``,
-                the executor's own, as `run_in_process`. A call that a pool has begun cannot be
-                stopped: cancelled, or out of time, it runs on by itself.
-            chunksize (int): With a pool, how many calls are sent to it as one, if they are short.
-                Each is still an item of its own, so ``limit`` should be several times as large.
-            read_ahead (int): How many items to read from an async source before they can begin, for
-                a source that is slow to answer. If the call ends early, what has been read ahead is
-                dropped. By default an item is read when it can begin, and every item that is read
-                begins: one that was read as the call is cancelled, or fails, is cancelled at the
-                first checkpoint of ``fn``.
+            via (Via | None): Where a plain function is called instead of in worker threads: any
+                ``concurrent.futures.Executor``, an `ExternalPool` around one, or ``"processes"``,
+                the executor's own.
+            chunksize (int): How many short calls are sent to a pool as one, each still an item of
+                its own.
+            read_ahead (int): How many items to read from a slow async source before they can begin,
+                which are dropped if the call ends early.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
+
+        The types are in `mtaio.types`. The guide to the executor says more of each option.
 
         Returns:
             The results.
@@ -1241,8 +1263,11 @@ class TaskExecutor:
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
         """Return what `run` awaits in its slot."""
-        check_shared(rate)
-        limiter, policy, timing = as_limiter(rate), as_policy(retry), self._timing(timeout)
+        timing = self._timing(timeout)
+        limiter = policy = None
+        if rate is not None or retry is not None:
+            check_shared(rate)
+            limiter, policy = as_limiter(rate), as_policy(retry)
         if via is not None:
             work = calls_via(cast("Callable[..., Any]", fn), via, self._processes, timing)
             timing = self._timing(None)

@@ -46,14 +46,16 @@ Source = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
 
 
-@final
-class _Nothing(Generic[T]):
-    """Is returned by no function."""
+if TYPE_CHECKING:
 
+    @final
+    class _Nothing(Generic[T]):
+        """Is returned by no function."""
 
-_Knot: TypeAlias = "_Nothing[_Knot]"
-
-Returned: TypeAlias = "T | Awaitable[T] | _Knot"
+    _Knot: TypeAlias = "_Nothing[_Knot]"
+    Returned: TypeAlias = T | Awaitable[T] | _Knot
+else:
+    Returned = T | Awaitable[T]
 """
 What a function that gives ``T`` returns: the value itself, or what can be awaited for it.
 
@@ -61,7 +63,7 @@ Without the last part mypy gives up on an async function, since a coroutine fits
 union with a recursive type it tries those first that are more than a bare ``T``.
 """
 
-Call = Awaitable[T] | Callable[[], "Returned[T]"]
+Call = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
 
 Policy = Literal["raise", "collect", "return"]

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import copy
 import traceback
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 import anyio
 
@@ -32,7 +32,6 @@ from mtaio.core._errors import RemoteTraceback, shorten
 from mtaio.core._threads import WorkerLimiter
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
@@ -79,6 +78,7 @@ class ExternalPoolStatistics:
     """Calls that wait for a place under the limit."""
 
 
+@final
 class ExternalPool:
     """
     A pool of workers made elsewhere, with a limit on the calls that are in it at once.
@@ -121,7 +121,7 @@ class ExternalPool:
         ```
     """
 
-    def __init__(self, pool: concurrent.futures.Executor, *, limit: int | None = None) -> None:
+    def __init__(self, pool: Executor, *, limit: int | None = None) -> None:
         _check_pool("pool", pool, f"{_A_POOL}.")
         if limit is not None:
             way_out = "Pass how many calls the pool may have at once, or None for no limit."
@@ -141,7 +141,7 @@ class ExternalPool:
         )
 
 
-Via: TypeAlias = "concurrent.futures.Executor | ExternalPool | Literal['processes']"
+Via: TypeAlias = Executor | ExternalPool | Literal["processes"]
 """Where plain functions are called, instead of worker threads."""
 
 
@@ -347,7 +347,7 @@ class _Chunk:
         """Return whether no more may be added."""
         return self._added >= self._size
 
-    def send(self, pool: concurrent.futures.Executor, fn: Callable[..., Any]) -> None:
+    def send(self, pool: Executor, fn: Callable[..., Any]) -> None:
         """Hand the calls to the pool, once."""
         self.sent.set()
         calls, self._calls = self._calls, {}

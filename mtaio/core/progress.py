@@ -2,24 +2,26 @@
 A progress bar for every call that takes ``on_progress=``.
 
 Promise: a bar on a terminal, and nothing elsewhere.
-Cost: one store for each item, since the display reads it a few times a second. It needs
-rich, which is imported when a bar is made.
+Cost: one store for each item, since the display reads it a few times a second. This module needs
+rich, and refuses to be imported without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
+try:
     from rich.console import Console
+except ImportError as error:
+    msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[cli]'"
+    raise ImportError(msg, name=error.name) from error
 
-__all__ = ["OnProgress", "bar"]
+__all__ = ["bar"]
 
 
-class OnProgress(Protocol):
-    """The callback that `bar` gives."""
+class _OnProgress(Protocol):
+    """What ``on_progress=`` takes, and can also be called with something else to show."""
 
     def __call__(self, done: int, total: int | None, detail: str = "") -> object:
         """
@@ -35,7 +37,7 @@ class OnProgress(Protocol):
 
 def bar(
     description: str = "", *, console: Console | None = None, transient: bool = False
-) -> AbstractContextManager[OnProgress]:
+) -> AbstractContextManager[_OnProgress]:
     """
     Return a context manager that shows a progress bar and gives the ``on_progress=`` callback.
 
@@ -67,13 +69,7 @@ def bar(
         description: What is being done, in a word or two.
         console: Where to show it; print on the same one to write above the bar.
         transient: Whether the bar vanishes at the end of the block.
-
-    Raises:
-        ImportError: rich is not installed.
     """
-    try:
-        from mtaio.core._bar import make_bar  # noqa: PLC0415 - the one thing in the core that needs rich
-    except ImportError as error:
-        msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[cli]'"
-        raise ImportError(msg, name=error.name) from error
+    from mtaio.core._bar import make_bar  # noqa: PLC0415 - loaded when a bar is made
+
     return make_bar(description, console=console, transient=transient)

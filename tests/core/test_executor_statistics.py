@@ -12,7 +12,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio.core import ExecutorStatistics, TaskExecutor
+from mtaio.core import TaskExecutor
+from mtaio.statistics import ExecutorStatistics
 from mtaio.testing import settle
 from tests.backends import BACKENDS
 

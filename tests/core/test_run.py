@@ -241,6 +241,13 @@ async def test_number_of_attempts() -> None:
     assert executor.statistics().retried == executor.statistics().failed == 1
 
 
+async def test_single_attempt_has_its_timeout() -> None:
+    """``retry=1`` is as no retry."""
+    with pytest.raises(MTAIOTimeoutError):
+        await TaskExecutor(1).run(after, 5, retry=1, timeout=2)
+    assert anyio.current_time() == 2
+
+
 async def test_rate_of_an_awaitable_and_of_a_plain_function() -> None:
     """Both wait for a token, as an async function does."""
     executor, limiter = TaskExecutor(1), RateLimiter(1, burst=1)

@@ -66,6 +66,7 @@ GAUGES: Final = frozenset(
         "running",
         "submitted",
         "services",
+        "threads_in_use",
         "threads_waiting",
         "processes_in_use",
         "processes_waiting",

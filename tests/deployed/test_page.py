@@ -662,7 +662,7 @@ def test_limits_without_a_value_are_no_harm(tab: Tab) -> None:
         }
         tab.goto(service.url)
         tab.wait(READY)
-        assert "running" in card(tab, "images").split("\n")[2:5]
+        assert "in flight" in card(tab, "images").split("\n")[2:5]
         assert "/ 16" not in card(tab, "images")
         assert tab.complaints() == []
 

@@ -104,6 +104,29 @@ async def test_consumer_that_leaves(sim: Simulation, victim: Victim) -> None:
 
 
 @explored
+async def test_closed_by_one_of_two_consumers(sim: Simulation, victim: Victim) -> None:
+    """When `aclose` returns, nothing runs; the other consumer gets the end, and neither hangs."""
+    stage = Stage(sim, 2)
+    consumer = Consumer(stage, window=99)
+
+    async def close(results: Stream[Any]) -> None:
+        await checkpoint()
+        await results.aclose()
+        assert stage.at_work == 0
+        assert [result async for result in results] == []
+
+    stream = stage.executor.stream(stage.linger, stage.source(0, 1, 2, 3))
+    async with stream as results, anyio.create_task_group() as group:
+        group.start_soon(consumer.share, results)
+        await victim(close, results)
+        if victim.cancelled:
+            await results.aclose()
+    assert stage.at_work == 0
+    assert len(set(consumer.results)) == len(consumer.results)
+    stage.clear()
+
+
+@explored
 async def test_consumer_that_leaves_at_once(sim: Simulation, victim: Victim) -> None:
     """A block that is left before its work started starts none."""
     stage = Stage(sim, 2)
