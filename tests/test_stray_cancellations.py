@@ -274,7 +274,7 @@ async def test_it_is_counted_as_a_failure() -> None:
         await api.run(broken)
     assert (api.statistics().failed, api.statistics().cancelled) == (1, 0)
     assert (breaker.statistics().failed, breaker.statistics().opened) == (1, 1)
-    assert limiter.statistics().dropped == 1
+    assert limiter.statistics().failed == 1
     executor = TaskExecutor(1)
     with pytest.raises(StrayCancellationError):
         await executor.run(broken)

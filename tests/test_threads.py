@@ -155,6 +155,7 @@ OTHERS: Final = frozenset(
         "Register",
         "RemovalCause",
         "Source",
+        "StandalonePart",
         "Stall",
         "Stream",
         "TaskStatus",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge, HedgeStatistics
     from mtaio.resilience._order import OrderWarning
-    from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._part import Call, Next, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
     from mtaio.resilience._statistics import (
@@ -51,6 +51,7 @@ __all__ = [
     "PipelineStatistics",
     "Retry",
     "RetryStatistics",
+    "StandalonePart",
     "Timeout",
 ]
 
@@ -69,7 +70,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge", "HedgeStatistics"),
             "mtaio.resilience._order": ("OrderWarning",),
-            "mtaio.resilience._part": ("Call", "Next", "Part"),
+            "mtaio.resilience._part": ("Call", "Next", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
             "mtaio.resilience._statistics": (
