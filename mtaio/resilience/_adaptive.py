@@ -226,7 +226,7 @@ class AdaptiveLimiter(StandalonePart):
         self._on = on
         self._name = name
         self._estimator = LimitEstimator(initial, min_limit, max_limit)
-        self._slots = ConcurrencyLimiter(initial, max_waiters=max_waiting, name=name)
+        self._slots = ConcurrencyLimiter(initial, max_waiting=max_waiting, name=name)
         self._in_use = 0
         self._waiting = 0
         self._rejected = 0
@@ -338,7 +338,7 @@ class AdaptiveLimiter(StandalonePart):
                 raise
             ended = catch_up(estimator)
             if estimator.sample(ended, ended - began, in_use):
-                slots.capacity = estimator.limit
+                slots.limit = estimator.limit
             self._in_use -= 1
             slots.release()
             return result
@@ -357,7 +357,7 @@ class AdaptiveLimiter(StandalonePart):
             failed = True
         self._failed += failed
         if self._estimator.sample(catch_up(self._estimator), latency, in_use, failed=failed):
-            self._slots.capacity = self._estimator.limit
+            self._slots.limit = self._estimator.limit
 
     async def _wait(self) -> None:
         """Wait for a slot, or refuse the call."""

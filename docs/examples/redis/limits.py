@@ -11,7 +11,7 @@ store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"), time
 limiter = RedisRateLimiter(store, "geocoder", 50, burst=10)
 
 
-@limiter.limit
+@limiter
 async def geocode(place: str) -> str:
     return place.title()
 
