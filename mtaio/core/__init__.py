@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
     from mtaio.core._via import ExternalPool, ExternalPoolStatistics
-    from mtaio.resilience import Budget, BudgetStatistics, Retry
+    from mtaio.resilience import Budget, Retry
 
 __all__ = [
     "Budget",
-    "BudgetStatistics",
     "ExecutorStatistics",
     "ExternalPool",
     "ExternalPoolStatistics",
@@ -42,6 +41,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
             "mtaio.core._via": ("ExternalPool", "ExternalPoolStatistics"),
-            "mtaio.resilience": ("Budget", "BudgetStatistics", "Retry"),
+            "mtaio.resilience": ("Budget", "Retry"),
         },
     )

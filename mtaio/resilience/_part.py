@@ -108,7 +108,8 @@ class Part(Protocol):
         ```python
         import anyio
 
-        from mtaio.resilience import Call, Next, Pipeline, Timeout
+        from mtaio.resilience import Call, Pipeline, Timeout
+        from mtaio.types import Next
 
 
         class Failures:
@@ -247,7 +248,8 @@ class StandalonePart(Part):
         ```python
         import anyio
 
-        from mtaio.resilience import Call, Next, StandalonePart
+        from mtaio.resilience import Call, StandalonePart
+        from mtaio.types import Next
 
 
         class Traced(StandalonePart):

@@ -26,7 +26,7 @@ from tests.resilience.parts import Failing, answer, fail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.resilience import Next
+    from mtaio.types import Next
 
 
 class Own(StandalonePart):

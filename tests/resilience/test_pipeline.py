@@ -27,7 +27,6 @@ from mtaio.resilience import (
     OrderWarning,
     Part,
     Pipeline,
-    PipelineStatistics,
     Timeout,
 )
 from mtaio.resources import (
@@ -37,6 +36,7 @@ from mtaio.resources import (
     ResourceLimiter,
     TimeoutManager,
 )
+from mtaio.statistics import PipelineStatistics
 from mtaio.testing import assert_no_checkpoints
 from tests.resilience.parts import Bare, Failing, Marked, answer, fail
 
