@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks._overload import Judgement, Limit
-    from mtaio.resilience import Next
+    from mtaio.types import Next
 
 OURS = "mtaio"
 FEW = SEEDS[:4]

@@ -27,12 +27,12 @@ from mtaio.resilience import (
     Call,
     Fallback,
     Hedge,
-    Next,
     Pipeline,
     Retry,
     Timeout,
 )
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from mtaio.types import Next
 
 CALLS = 100
 """In one turn, after which the event loop turns, as it does in life: it throws old timers away."""

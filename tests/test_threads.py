@@ -154,6 +154,7 @@ OTHERS: Final = frozenset(
         "Register",
         "RemovalCause",
         "Source",
+        "StandalonePart",
         "Stall",
         "Stream",
         "TaskStatus",

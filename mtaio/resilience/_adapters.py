@@ -1,5 +1,5 @@
 """
-How the limiters and timeouts of `mtaio.resources`, and `Retry`, become parts of a pipeline.
+How `Retry`, and the limiters and timeouts of `mtaio.resources`, become parts of a pipeline.
 
 Promise: each does around the rest of the pipeline what it does around a block, and keeps its own
 statistics: it may be used elsewhere too.
@@ -7,10 +7,12 @@ statistics: it may be used elsewhere too.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal.callables import name_of
+from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import snapshot
 from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
@@ -43,6 +45,16 @@ class _Adapter:
         return self.inner.statistics()
 
 
+def _acquiring(acquire: Callable[[], Awaitable[object]], then: Next) -> Next:
+    """Return an async function that calls ``then`` when it has acquired what it needs."""
+
+    async def run(call: Call) -> Any:
+        await acquire()
+        return await then(call)
+
+    return run
+
+
 class _RatePart(_Adapter):
     __slots__ = ()
 
@@ -53,13 +65,25 @@ class _RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        acquire = self.inner.acquire
+        return _acquiring(self.inner.acquire, then)
 
-        async def run(call: Call) -> Any:
-            await acquire()
-            return await then(call)
 
-        return run
+class _ForeignRatePart:
+    """A limiter of the user, which has ``rate`` and ``acquire()``, but perhaps no statistics."""
+
+    __slots__ = ("inner", "statistics")
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+
+    def __init__(self, inner: Rate) -> None:
+        self.inner = inner
+        self.statistics: Any = getattr(inner, "statistics", None)
+
+    def __str__(self) -> str:
+        return f"{type(self.inner).__name__}({self.inner.rate:g})"
+
+    def wrap(self, then: Next) -> Next:
+        return _acquiring(self.inner.acquire, then)
 
 
 class _KeyedPart(_Adapter):
@@ -208,12 +232,13 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (KeyedRateLimiter, _KeyedPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
+    (Rate, _ForeignRatePart),
 )
 
 
 def adapter_of(given: object) -> Part | None:
-    """Return a part that wraps ``given``; None if it is none of those that need one."""
-    for cls, adapter in _ADAPTERS:
+    """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)
             return part

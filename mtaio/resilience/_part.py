@@ -108,7 +108,8 @@ class Part(Protocol):
         ```python
         import anyio
 
-        from mtaio.resilience import Call, Next, Pipeline, Timeout
+        from mtaio.resilience import Call, Pipeline, Timeout
+        from mtaio.types import Next
 
 
         class Failures:
@@ -237,7 +238,42 @@ def decorate_through(
 
 
 class StandalonePart(Part):
-    """A part that also calls functions by itself, as a pipeline of it alone would."""
+    """
+    A part that also calls functions by itself, as a pipeline of it alone would.
+
+    All parts of this package are; derive one of your own from it, with a method `wrap`, and it has
+    `run` and the decorator too.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Call, StandalonePart
+        from mtaio.types import Next
+
+
+        class Traced(StandalonePart):
+            def wrap(self, then: Next) -> Next:
+                async def run(call: Call) -> object:
+                    print("calls", call.fn.__name__)
+                    return await then(call)
+
+                return run
+
+
+        @Traced()
+        async def fetch() -> None: ...
+
+
+        async def main() -> None:
+            await fetch()
+            await Traced().run(anyio.sleep, 0.1)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
 
     __slots__ = ()
 

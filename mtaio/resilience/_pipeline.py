@@ -17,6 +17,7 @@ from typing import Any, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks
 from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.rates import Rate
 from mtaio.resilience._adapters import adapter_of
 from mtaio.resilience._order import check_order
 from mtaio.resilience._part import (
@@ -33,7 +34,6 @@ from mtaio.resilience._statistics import PipelineStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
-    RateLimiter,
     ResourceLimiter,
     TimeoutManager,
 )
@@ -61,7 +61,8 @@ class Pipeline:
 
     Args:
         *parts: What the calls go through, outermost first: parts of this package, limiters and
-            timeouts of `mtaio.resources`, or objects of your own: see `Part`.
+            timeouts of `mtaio.resources`, or objects of your own: see `Part`. A rate limiter of
+            your own needs only a ``rate`` and an async ``acquire()``.
         name: For the monitor and for printing.
 
     Raises:
@@ -116,12 +117,12 @@ class Pipeline:
         self,
         *parts: (
             Part
-            | RateLimiter
             | ConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager
             | Retry
+            | Rate
         ),
         name: str | None = None,
     ) -> None:
@@ -235,13 +236,13 @@ class Pipeline:
 
 def _as_part(given: object) -> Part:
     """Return ``given`` if it is a part, or else a part that wraps it."""
-    part = adapter_of(given)
-    if part is not None:
-        return part
     if isinstance(given, Part) and not isinstance(given, type):
         return given
-    msg = (
-        f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts of "
-        f"mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
-    )
-    raise TypeError(msg)
+    part = adapter_of(given)
+    if part is None:
+        msg = (
+            f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts "
+            f"of mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
+        )
+        raise TypeError(msg)
+    return part

@@ -102,7 +102,7 @@ class Retry:
         if given is not None and not isinstance(given, Budget):
             msg = (
                 f"budget={given!r} is {checks.type_of(given)}, not a Budget. Pass "
-                f"mtaio.core.Budget(0.1) for one retry in ten calls, or None for no limit."
+                f"Budget(0.1) for one retry in ten calls, or None for no limit."
             )
             raise TypeError(msg)
         if self.retry_after is not None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anyio
 
 if TYPE_CHECKING:
-    from mtaio.resilience import Call, Next
+    from mtaio.resilience import Call
+    from mtaio.types import Next
 
 __all__ = ["Failing", "Marked", "answer", "fail"]
 

@@ -11,17 +11,38 @@ import pytest
 
 from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Pipeline, Retry, Timeout
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    StandalonePart,
+    Timeout,
+)
 from tests.resilience.parts import Failing, answer, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mtaio.types import Next
+
+
+class Own(StandalonePart):
+    """A part of one's own."""
+
+    def wrap(self, then: Next) -> Next:
+        """Do nothing."""
+        return then
+
 
 PARTS: dict[str, Callable[[], Any]] = {
     "AdaptiveLimiter": AdaptiveLimiter,
     "Breaker": Breaker,
     "Fallback": lambda: Fallback(answer, on=LookupError),
     "Hedge": lambda: Hedge(5),
+    "Own": Own,
     "Pipeline": lambda: Pipeline(Timeout(5)),
     "Retry": lambda: Retry(1),
     "Timeout": lambda: Timeout(5),

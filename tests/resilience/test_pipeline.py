@@ -24,9 +24,9 @@ from mtaio.resilience import (
     Call,
     Fallback,
     Hedge,
+    OrderWarning,
     Part,
     Pipeline,
-    PipelineStatistics,
     Timeout,
 )
 from mtaio.resources import (
@@ -36,6 +36,7 @@ from mtaio.resources import (
     ResourceLimiter,
     TimeoutManager,
 )
+from mtaio.statistics import PipelineStatistics
 from mtaio.testing import assert_no_checkpoints
 from tests.resilience.parts import Bare, Failing, Marked, answer, fail
 
@@ -307,6 +308,37 @@ async def test_retry_passes_what_is_inside_again() -> None:
     with pytest.raises(ConnectionError):
         await api.run(fail)
     assert api.statistics().parts["retry"].failed == 1
+
+
+class Ticks:
+    """A rate limiter of one's own."""
+
+    rate = 2.0
+
+    async def acquire(self) -> None:
+        """Wait for half a second."""
+        await anyio.sleep(0.5)
+
+
+class CountedTicks(Ticks):
+    """One that counts."""
+
+    def statistics(self) -> str:
+        """Return what it has counted."""
+        return "much"
+
+
+async def test_rate_of_ones_own_is_a_part() -> None:
+    """As it is one for ``map(rate=)``: it needs ``rate`` and ``acquire()``."""
+    api = Pipeline(Retry(2), Ticks(), CountedTicks())
+    assert await api.run(answer) == 1
+    assert anyio.current_time() == 1
+    assert str(api).splitlines()[2:] == ["    Ticks(2)", "      CountedTicks(2)"]
+    assert api.statistics().parts.keys() == {"retry", "counted_ticks"}
+    with pytest.raises(TypeError, match=r"^<class .*Ticks'> is a type, which cannot be part"):
+        Pipeline(Ticks)  # type: ignore[arg-type] # a class
+    with pytest.warns(OrderWarning, match=r"^Ticks\(2\) stands outside of Retry"):
+        Pipeline(Ticks(), Retry(2))
 
 
 async def test_slot_is_held_and_given_back() -> None:

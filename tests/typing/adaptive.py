@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from mtaio.resilience import AdaptiveLimiter, AdaptiveSlot, AdaptiveStatistics, Part, Pipeline
+from mtaio.resilience import AdaptiveLimiter, AdaptiveSlot, Part, Pipeline
+from mtaio.statistics import AdaptiveStatistics
 
 limiter = AdaptiveLimiter(max_limit=50, on=(TimeoutError, OSError), name="api")
 part: Part = limiter

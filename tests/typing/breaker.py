@@ -9,11 +9,10 @@ from mtaio.resilience import (
     Breaker,
     BreakerChange,
     BreakerState,
-    BreakerStatistics,
     Hedge,
-    HedgeStatistics,
     Part,
 )
+from mtaio.statistics import BreakerStatistics, HedgeStatistics
 
 
 def on_change(change: BreakerChange) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from mtaio.core import Budget, Retry
-from mtaio.resilience import Call, Fallback, Next, Pipeline, Timeout
+from mtaio.resilience import Call, Fallback, Pipeline, Timeout
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+from mtaio.types import Next
 
 
 class Own:
