@@ -18,8 +18,6 @@ import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import snapshot
-from mtaio.cache._background import Background
 from mtaio.cache._config import (
     NO_TAGS,
     Config,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     import typing_extensions
 
     import mtaio.statistics
+    from mtaio.cache._background import Background
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
 
@@ -195,7 +194,7 @@ class TTLCache(Generic[T]):
         self._lookup = self._store.lookup
         self._blocks: Blocks[Background] = Blocks()
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
-        self._fetcher = Fetcher(self, self._config, self._store, self._lock, self._loads)
+        self._fetcher = Fetcher(self._loads)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -244,7 +243,9 @@ class TTLCache(Generic[T]):
         """
         self._blocks.vacate(self)
         self._forget_block()
-        block = Background(self, self._store, self._loads, self._lock, self._notifier)
+        from mtaio.cache._background import Background  # noqa: PLC0415 - for entered caches alone
+
+        block = Background(self._loads)
         await block.enter()
         self._blocks.current = block
         self._loads.run_in(block)
@@ -285,9 +286,9 @@ class TTLCache(Generic[T]):
         self._loads.run_in(None)
         if isinstance(self._notifier, AsyncNotifier):
             self._notifier.mute = True
-        if block is not None and block.loads:
+        if block is not None and block.running:
             with self._lock:
-                self._loads.give_up([*block.loads])
+                self._loads.give_up([*block.running])
 
     # Reading.
 
@@ -917,6 +918,7 @@ class TTLCache(Generic[T]):
 
     def statistics(self) -> mtaio.statistics.CacheStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        from mtaio._internal.statistics import snapshot  # noqa: PLC0415 - not all programs ask
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
 
         loads, store, lock = self._loads, self._store, self._lock
@@ -934,7 +936,6 @@ class TTLCache(Generic[T]):
                 hits=int(store.hits),
                 hit_rate=store.hits / reads if reads else 0.0,
                 loads=loads.started,
-                served_stale=self._fetcher.served_stale,
                 load_seconds=loads.seconds,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )
