@@ -89,7 +89,6 @@ class Background:
         if self._notifier is not None:
             self._notifier.prepare()
             self.group.start(self._notifier.run, name="mtaio.cache on_removed")
-            self._notifier.mute = False
         self.group.start(self._sweep, name="mtaio.cache sweep")
 
     async def leave(self, exc: BaseException | None) -> None:

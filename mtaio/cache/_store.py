@@ -12,13 +12,13 @@ It knows no event loop, and takes no lock: its owner calls it under one.
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks, clock
 from mtaio.cache._config import NO_TAGS
 from mtaio.cache._entry import DetailedEntry, Entry, Failure, entry_of
 from mtaio.cache._expiry import ExpiryBuckets
-from mtaio.cache._listeners import RemovalCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -27,13 +27,28 @@ if TYPE_CHECKING:
     from mtaio.cache._listeners import Notifier
     from mtaio.cache._policy import Policy
 
-__all__ = ["Store", "unlink"]
+__all__ = ["RemovalCause", "Store", "unlink"]
 
 FEW: Final = 4
 """How many entries that may have expired one change looks at."""
 
 NEVER: Final = -math.inf
 """The ``fresh`` of a value that must not be read without the lock."""
+
+
+class RemovalCause(StrEnum):
+    """Why a value left a cache."""
+
+    EXPIRED = "expired"
+    """It expired."""
+    EVICTED = "evicted"
+    """There was no room for it."""
+    REPLACED = "replaced"
+    """Another value was set for its key."""
+    DELETED = "deleted"
+    """Its key was deleted, or a tag that it carried was invalidated."""
+    CLEARED = "cleared"
+    """Everything was removed."""
 
 
 class Tag:

@@ -30,11 +30,10 @@ from mtaio.cache._config import (
     unhashable,
 )
 from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
-from mtaio.cache._listeners import AsyncNotifier, RemovalCause, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
 from mtaio.cache._policy import HOT, EvictionPolicy
-from mtaio.cache._store import Store, unlink
+from mtaio.cache._store import RemovalCause, Store, unlink
 
 if TYPE_CHECKING:
     import typing_extensions
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from mtaio.cache._background import Background
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
+    from mtaio.cache._listeners import Notifier
 
     T = typing_extensions.TypeVar("T", default=Any)
 else:  # typing's has no default before Python 3.13, and the other takes milliseconds to import
@@ -188,7 +188,11 @@ class TTLCache(Generic[T]):
         )
         self._default_ttl = float(self._config.default_ttl)  # added to floats, in less time
         self._lock = ChangeLock()
-        self._notifier = notifier_of(on_removed, self)
+        self._notifier: Notifier | None = None
+        if on_removed is not None:
+            from mtaio.cache._listeners import notifier_of  # noqa: PLC0415 - few caches have one
+
+            self._notifier = notifier_of(on_removed, self)
         self._store = Store(self._config, self._notifier)
         self._entries = self._store.entries
         self._lookup = self._store.lookup
@@ -284,8 +288,8 @@ class TTLCache(Generic[T]):
         """Forget the block, and its loads, which will not end if its loop is over."""
         block = self._loads.block
         self._loads.run_in(None)
-        if isinstance(self._notifier, AsyncNotifier):
-            self._notifier.mute = True
+        if self._notifier is not None:
+            self._notifier.end_block()
         if block is not None and block.running:
             with self._lock:
                 self._loads.give_up([*block.running])
