@@ -114,7 +114,7 @@ class TTLCache(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.cache import TTLCache
+        from mtaio import TTLCache
 
         cache: TTLCache[str] = TTLCache(60, max_size=1000)
 
