@@ -38,6 +38,7 @@ __all__ = ["Background"]
 SLICE: Final = 256
 """How many entries the sweep looks at before it lets others run."""
 
+_COROUTINE: type = CoroutineType
 _NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
 """In place of the first caller's, which does not limit the other callers."""
 
@@ -152,7 +153,7 @@ class Background:
         try:
             load.loader = loader
             load.call = loader(*args, **kwargs)
-            if type(load.call) is not CoroutineType:
+            if type(load.call) is not _COROUTINE:
                 check_awaitable(loader, load.call, several=bool(load.siblings))
         except BaseException as error:
             if not isinstance(error, Exception):
