@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.cache import cached
+from mtaio import cached
 
 
 @cached(ttl=60)

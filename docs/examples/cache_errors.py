@@ -4,7 +4,7 @@ import logging
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 logging.getLogger("mtaio.cache").setLevel("ERROR")  # serving an old value logs a warning
 

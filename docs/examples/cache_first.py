@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 pages: TTLCache[str] = TTLCache(1, max_size=1000)  # seconds, entries
 

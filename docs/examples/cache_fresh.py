@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 cache: TTLCache[int] = TTLCache(2, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60)
 

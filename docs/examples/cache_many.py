@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 cache: TTLCache[str] = TTLCache(60, max_size=1000)
 NAMES = {1: "ann", 2: "bob", 3: "cem"}

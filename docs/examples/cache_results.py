@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from mtaio.cache import cached
+from mtaio import cached
 
 
 @dataclass(frozen=True)

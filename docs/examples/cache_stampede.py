@@ -3,7 +3,7 @@
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 cache: TTLCache[str] = TTLCache(60, max_size=1000)
 

@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.cache import RemovalCause, TTLCache
+from mtaio import TTLCache
+from mtaio.cache import RemovalCause
 
 
 def note(key: str, value: str, cause: RemovalCause) -> None:

@@ -3,7 +3,7 @@
 import anyio
 from anyio import to_thread
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 cache: TTLCache[int] = TTLCache(60, max_size=1000)
 cache.set_nowait("at import", 1)  # no event loop yet

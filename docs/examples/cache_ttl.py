@@ -4,7 +4,7 @@ import math
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 cache: TTLCache[str] = TTLCache(2, max_size=1000)
 sessions: TTLCache[str] = TTLCache(60, max_size=1000, idle_ttl=0.9)

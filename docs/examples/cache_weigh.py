@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.cache import TTLCache
+from mtaio import TTLCache
 
 
 def weigh(_key: str, body: bytes) -> int:

@@ -19,7 +19,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.cache._cached import BoundCached, Cached, cached
-    from mtaio.cache._listeners import RemovalCause
+    from mtaio.cache._store import RemovalCause
     from mtaio.cache._ttl import TTLCache
 
 __all__ = [
@@ -35,7 +35,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
-            "mtaio.cache._listeners": ("RemovalCause",),
+            "mtaio.cache._store": ("RemovalCause",),
             "mtaio.cache._ttl": ("TTLCache",),
         },
     )

@@ -121,7 +121,7 @@ def cached(
         ```python
         import anyio
 
-        from mtaio.cache import cached
+        from mtaio import cached
 
 
         @cached(ttl=60)

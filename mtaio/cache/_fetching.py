@@ -1,14 +1,18 @@
 """
 Answering a call that finds no fresh value: by a load in flight, or by one that starts for it.
 
-Promise: one load for all callers that want its key in an event loop; an error goes once to the
-callers that waited for that load; a cancellation is never shared.
+Promise: one load for all callers that want its key in an event loop; its loader is called once, and
+how that ends is noted once, whatever happens; an error goes once to the callers that waited for
+that load; a cancellation is never shared. One load in 64 is a checkpoint, even if its loader never
+suspends.
 Cost: a load that only one caller wants is one coroutine, and takes the lock twice. Each caller that
 waits for another's load costs a `Waiter`, which it leaves in constant time.
 
 What is decided is decided in one step, under the lock of the cache: whether there is a value, a
-load in flight to join, or one that starts. What happens to loads is in `mtaio.cache._loads`, how
-they run in `mtaio.cache._running`.
+load in flight to join, or one that starts. A load runs in the task of its caller, here, or in one
+of the cache's block, in `mtaio.cache._background`. What happens to loads is in
+`mtaio.cache._loads`. Why there are two ways to run one, and what each costs:
+docs/en/design/caching.md.
 """
 
 from __future__ import annotations
@@ -16,16 +20,18 @@ from __future__ import annotations
 import math
 import reprlib
 from contextlib import suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from mtaio._internal import backend
 from mtaio._internal.backend import known_loop
-from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
+from mtaio._internal.cancellation import raise_failure
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.loops import look
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._config import unhashable
+from mtaio.cache._config import check_awaitable, unhashable
 from mtaio.cache._cycles import LOADING, Dependent, dependent_in, is_awaited
 from mtaio.cache._entry import Failure
 from mtaio.cache._load import (
@@ -38,7 +44,6 @@ from mtaio.cache._load import (
     request,
     together,
 )
-from mtaio.cache._running import Runner
 from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:
@@ -46,10 +51,8 @@ if TYPE_CHECKING:
 
     from mtaio._internal.backend import Waiter
     from mtaio.cache._background import Background
-    from mtaio.cache._config import Config, Lifetime
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._loads import Loads
-    from mtaio.cache._lock import ChangeLock
-    from mtaio.cache._store import Store
 
 __all__ = ["NO_KEYWORDS", "Fetcher"]
 
@@ -58,6 +61,10 @@ NO_KEYWORDS: Final[dict[str, Any]] = {}
 
 # Bound here: Python looks up a method of an imported name again for each call.
 _current_load: Final = LOADING.get
+_enter_load: Final = LOADING.set
+_leave_load: Final = LOADING.reset
+
+_COROUTINE: type = CoroutineType
 
 
 class Fetcher:
@@ -65,47 +72,15 @@ class Fetcher:
     Answers the calls of one cache.
 
     Args:
-        owner: The cache.
-        config: Its arguments.
-        store: What it holds.
-        lock: What is held to change that.
-        loads: Its loads in flight.
+        loads: Its loads in flight, and with them the rest of the cache.
     """
 
-    __slots__ = (
-        "_loads",
-        "_lock",
-        "_name",
-        "_notifier",
-        "_owner",
-        "_refreshing",
-        "_run_here",
-        "_runner",
-        "_sparing",
-        "_store",
-        "served_stale",
-    )
+    __slots__ = ("_left", "_loads")
 
-    def __init__(
-        self,
-        owner: object,
-        config: Config,
-        store: Store,
-        lock: ChangeLock,
-        loads: Loads,
-    ) -> None:
-        self._owner = owner
-        self._name = config.name
-        self._refreshing = config.refreshing
-        self._sparing = config.stale_if_error > 0
-        self._store = store
+    def __init__(self, loads: Loads) -> None:
         self._loads = loads
-        self._lock = lock
-        self._notifier = loads.notifier
-        self._runner = Runner(loads)
-        self._run_here = self._runner.run_here
-        self.served_stale: int = 0
-        """How many calls got an old value because a load had failed."""
+        self._left: int = FAST_CALLS - 1
+        """How many loads may start in their callers' tasks before one yields."""
 
     # ---- one key ----
 
@@ -136,8 +111,8 @@ class Fetcher:
         5. Return the coroutine that does what was decided.
         """
         loop = known_loop() or look()
-        owner, loads = self._owner, self._loads
-        store, lock = self._store, self._lock
+        loads = self._loads
+        owner, store, lock = loads.owner, loads.store, loads.lock
         dependent = None if _current_load() is None else dependent_in(loop, owner, (key,))
         load = Load()  # as `request` makes it
         load.owner = owner
@@ -177,9 +152,9 @@ class Fetcher:
             release()
         if joined is not load or load.in_block:
             return self._answer(joined, found, load, loader, args, kwargs, dependent, refresh)
-        if self._sparing and not refresh:
+        if loads.sparing and not refresh:
             return self._run_sparing(load, loader, args, kwargs, dependent)
-        return self._runner.run_here(load, loader, args, kwargs, dependent)
+        return self._run_here(load, loader, args, kwargs, dependent)
 
     async def _answer(  # noqa: PLR0917 - what `fetch` knows
         self,
@@ -223,20 +198,20 @@ class Fetcher:
                     await checkpoint_if_cancelled()  # the block was left: this task may be to end
                 joined, found = self._decide(load, refresh=refresh and not again, again=again)
                 if joined is load and not load.in_block:
-                    spare = self._sparing and not refresh
+                    spare = self._loads.sparing and not refresh
                     run = self._run_sparing if spare else self._run_here
                     running = run(load, loader, args, kwargs, dependent)
                     del joined, load, dependent  # an error's traceback will have this frame
                     return await running
             if joined is load:
-                self._runner.start(load, loader, args, kwargs)
+                self._start_in_block(load, loader, args, kwargs)
             if found is UNSET and joined is not None:
                 await self._wait(joined, dependent)
                 if joined.state is ABORTED or joined.state is ABSENT:
-                    load = request(self._owner, load.key, load.ttl, load.tags, loop)
+                    load = request(self._loads.owner, load.key, load.ttl, load.tags, loop)
                     joined, again = None, True
                     continue
-                found = self._outcome(joined, spare=self._sparing and not refresh)
+                found = self._outcome(joined, spare=self._loads.sparing and not refresh)
             if type(found) is not Failure:
                 return found
             raised, trace = found.error, found.traceback
@@ -246,6 +221,67 @@ class Fetcher:
                 raise raised.with_traceback(trace)
             finally:
                 del raised, trace
+
+    async def _run_here(
+        self,
+        load: Load,
+        loader: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dependent: Dependent | None,
+    ) -> Any:
+        """
+        Run a load that has started in the task of its caller; return its value or raise its error.
+
+        With siblings, what is returned is what the loader brought.
+        """
+        if dependent is not None:
+            _note(load, dependent)
+        token = _enter_load(load)
+        try:
+            if self._left:
+                self._left -= 1
+            else:
+                self._left = FAST_CALLS - 1
+                await checkpoint()
+            call = loader(*args, **kwargs) if kwargs else loader(*args)  # ** makes a dict
+            if type(call) is not _COROUTINE:
+                check_awaitable(loader, call, several=bool(load.siblings))
+            load.call = call
+            try:
+                value = await call
+            except BaseException as error:
+                raise_failure(error, loader)
+                raise
+            if load.siblings:
+                self._loads.succeed_many(load, value)
+            else:
+                self._loads.succeed(load, value)
+        except BaseException as error:
+            with suppress(ValueError):  # the garbage collector closes it in any context
+                _leave_load(token)
+            if isinstance(error, Exception):
+                self._loads.fail(load, error)
+            elif isinstance(error, GeneratorExit):
+                self._loads.abandon(load)
+            else:
+                self._loads.cancel(load, ABORTED)
+            del load, token, dependent  # the error's traceback has this frame
+            raise
+        _leave_load(token)
+        return value
+
+    def _start_in_block(
+        self,
+        load: Load,
+        loader: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Start the task of a load that is to run in the block."""
+        block = self._loads.block
+        assert block is not None  # noqa: S101 - for the type checkers: it is to run there
+        block.start_load(load, loader, args, kwargs)
 
     async def _run_sparing(
         self,
@@ -267,8 +303,8 @@ class Fetcher:
 
     def _decide(self, load: Load, *, refresh: bool, again: bool) -> tuple[Load | None, Any]:
         """Do as `_join`, in one step, under the lock."""
-        with self._lock:
-            load.started = self._store.now()
+        with self._loads.lock:
+            load.started = self._loads.store.now()
             joined, found, _lost = self._join(load, refresh=refresh, again=again)
         return joined, found  # and drop what was lost, outside the lock
 
@@ -288,18 +324,18 @@ class Fetcher:
             the value or `Failure` to answer with, or UNSET; and what is to be dropped.
         """
         key, loop, moment = load.key, load.loop, load.started
-        loads, store = self._loads, self._store
+        loads, store = self._loads, self._loads.store
         other = entry = None
         if not refresh:
             other = loads.find(loop, key)
             entry = store.lookup(key)
             if entry is not None and moment >= entry.expires:
                 entry = None
-            elif entry is not None and self._sparing and store.is_spare(entry, moment):
+            elif entry is not None and self._loads.sparing and store.is_spare(entry, moment):
                 if store.is_due(entry, moment):
                     entry = None
                 else:  # a load has failed not long ago: see error_ttl
-                    self.served_stale += 1
+                    self._loads.served_stale += 1
         wanted = entry is None or store.is_due(entry, moment)
         block = self._block_for(loop) if wanted else None  # it may refuse: before we count
         found: Any = UNSET
@@ -319,20 +355,20 @@ class Fetcher:
             load.scope = anyio.CancelScope()
             load.kept = found is not UNSET
             load.waiters = int(not load.kept)  # its caller is about to wait
-            block.loads[load] = None
+            block.running[load] = None
         return load, found, lost
 
     def _block_for(self, loop: object) -> Background | None:
         """Return the block in which a load runs, None for the caller's task; or refuse."""
-        if self._notifier is not None:
-            self._notifier.check()
+        if self._loads.notifier is not None:
+            self._loads.notifier.check()
         block = self._loads.block
         if block is not None and block.group.loop is loop and not block.leaving:
             return block
-        if self._refreshing:
+        if self._loads.refreshing:
             msg = (
-                f"{self._owner!r} refreshes in the background, but is not entered in this event "
-                f"loop. Use 'async with cache:' around code that uses it, or leave out "
+                f"{self._loads.owner!r} refreshes in the background, but is not entered in this "
+                f"event loop. Use 'async with cache:' around code that uses it, or leave out "
                 f"stale_while_revalidate and refresh_ahead."
             )
             raise RuntimeError(msg)
@@ -340,9 +376,9 @@ class Fetcher:
 
     def _refuses(self, loop: object) -> bool:
         """Return whether `_block_for` refuses."""
-        if self._notifier is not None and self._notifier.mute:
+        if self._loads.notifier is not None and self._loads.notifier.mute:
             return True
-        if not self._refreshing:
+        if not self._loads.refreshing:
             return False
         block = self._loads.block
         return block is None or block.group.loop is not loop or block.leaving
@@ -363,7 +399,7 @@ class Fetcher:
         """
         loop = look()
         within = _current_load() is not None
-        dependent = dependent_in(loop, self._owner, keys) if within else None
+        dependent = dependent_in(loop, self._loads.owner, keys) if within else None
         return self._answer_many(keys, loader, ttl, tags, loop, dependent)
 
     async def _answer_many(  # noqa: PLR0917 - what `fetch_many` knows
@@ -389,7 +425,7 @@ class Fetcher:
                 if load.state is ABORTED:  # as in `_answer`
                     wanted.append(key)
                 elif load.state is not ABSENT:
-                    found[key] = self._outcome(load, spare=self._sparing)
+                    found[key] = self._outcome(load, spare=self._loads.sparing)
             del started, awaited
         failed = [key for key in keys if type(found.get(key)) is Failure]
         if failed:
@@ -422,10 +458,10 @@ class Fetcher:
         awaited: dict[Any, Load] = {}
         lost: list[object] = []
         try:
-            with self._lock:
-                moment = self._store.now()
+            with self._loads.lock:
+                moment = self._loads.store.now()
                 for key in keys:
-                    load = request(self._owner, key, ttl, tags, loop)
+                    load = request(self._loads.owner, key, ttl, tags, loop)
                     load.started = moment
                     joined, value, given_up = self._join(load, refresh=False, again=again)
                     lost.append(given_up)  # until it is outside the lock
@@ -471,7 +507,7 @@ class Fetcher:
                     with suppress(Exception):  # it is in the loads, for those who wait
                         await self._run_here(started[0], loader, arguments, NO_KEYWORDS, dependent)
                 else:
-                    self._runner.start(started[0], loader, arguments, NO_KEYWORDS)
+                    self._start_in_block(started[0], loader, arguments, NO_KEYWORDS)
             suspended = here
             for load in joined:
                 while load.state is RUNNING:  # it is woken at the end of each
@@ -519,7 +555,7 @@ class Fetcher:
         _park(load, waiter)
         load.kept = False
         load.waiters += 1
-        with self._lock.held:  # other threads wait for other loads of the same cache
+        with self._loads.lock.held:  # other threads wait for other loads of the same cache
             self._loads.waiting += 1
         if dependent is not None:
             load.dependents = load.dependents or {}
@@ -529,7 +565,7 @@ class Fetcher:
         self, load: Load, waiter: Waiter, dependent: Dependent | None, *, left: bool
     ) -> None:
         """Count one caller less, which was woken at the end of the load or ``left`` early."""
-        with self._lock.held:
+        with self._loads.lock.held:
             self._loads.waiting -= load.waiters > 0  # else its loop was given up, and with it this
         load.waiters -= 1
         (load.waiting or {}).pop(waiter, None)
@@ -549,8 +585,8 @@ class Fetcher:
             spare: Whether the caller gets the old value in place of an error.
         """
         if load.state is CLOSED:
-            msg = f"{self._owner!r} was closed while loading key={reprlib.repr(load.key)}"
-            return Failure(CacheClosedError(msg, name=self._name))
+            msg = f"{self._loads.owner!r} was closed while loading key={reprlib.repr(load.key)}"
+            return Failure(CacheClosedError(msg, name=self._loads.name))
         if spare and type(load.result) is Failure:
             value = self._spared(load)
             if value is not UNSET:
@@ -560,11 +596,11 @@ class Fetcher:
     def _spared(self, load: Load) -> Any:
         """Return the value that is still held for a load that failed, UNSET if there is none."""
         failure: Failure = load.result
-        with self._lock:
-            entry, moment = self._store.lookup(load.key), self._store.now()
+        with self._loads.lock:
+            entry, moment = self._loads.store.lookup(load.key), self._loads.store.now()
             if entry is None or type(entry.value) is Failure or moment >= entry.expires:
                 return UNSET
-            self.served_stale += 1
+            self._loads.served_stale += 1
             value = entry.value
         if not failure.logged:
             failure.logged = True
@@ -572,7 +608,7 @@ class Fetcher:
 
             getLogger("mtaio.cache").warning(
                 "%r: the load of key=%r failed, and its old value was served",
-                self._owner,
+                self._loads.owner,
                 load.key,
                 exc_info=failure.error,
             )
@@ -584,3 +620,9 @@ def _park(load: Load, waiter: Waiter) -> None:
     if load.waiting is None:
         load.waiting = {}
     load.waiting[waiter] = None
+
+
+def _note(load: Load, dependent: Dependent) -> None:
+    """Note that the task that runs a load is part of another one, which so depends on it."""
+    for each in together(load):
+        each.dependents = {dependent: None}

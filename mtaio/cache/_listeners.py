@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Hashable
-from enum import StrEnum
 from threading import get_ident
 from typing import Any, Final, TypeAlias
 
@@ -20,26 +19,12 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.cancellation import Stray, classify, is_cancellation
+from mtaio.cache._store import RemovalCause
 
-__all__ = ["AsyncNotifier", "Listener", "Notifier", "RemovalCause", "notifier_of"]
+__all__ = ["AsyncNotifier", "Listener", "Notifier", "notifier_of"]
 
 BACKLOG: Final = 10_000
 """How many removals may wait for an async listener; any more are dropped, and counted."""
-
-
-class RemovalCause(StrEnum):
-    """Why a value left a cache."""
-
-    EXPIRED = "expired"
-    """It expired."""
-    EVICTED = "evicted"
-    """There was no room for it."""
-    REPLACED = "replaced"
-    """Another value was set for its key."""
-    DELETED = "deleted"
-    """Its key was deleted, or a tag that it carried was invalidated."""
-    CLEARED = "cleared"
-    """Everything was removed."""
 
 
 Listener: TypeAlias = Callable[[Any, Any, RemovalCause], Any]
@@ -101,6 +86,9 @@ class Notifier:
                 f"plain function."
             )
             raise RuntimeError(msg)
+
+    def end_block(self) -> None:
+        """Note that the cache was left; a plain listener is called all the same."""
 
     def failed(self, removal: _Removal, error: BaseException) -> None:
         """Log what the listener raised."""
@@ -180,7 +168,11 @@ class AsyncNotifier(Notifier):
     def prepare(self) -> None:
         """Make ready for `run`, in its loop."""
         self._idle = anyio.Event()
-        self._leaving = False
+        self._leaving = self.mute = False
+
+    def end_block(self) -> None:
+        """Note that the cache was left, so that the listener cannot be awaited."""
+        self.mute = True
 
     async def wait_delivered(self) -> None:
         """Wait until the listener has been called for everything that has left so far."""
@@ -208,10 +200,8 @@ def refuse_awaitable(listener: Listener, answer: object) -> None:
         raise TypeError(msg)
 
 
-def notifier_of(on_removed: Listener | None, owner: object) -> Notifier | None:
-    """Return a notifier for a listener; None without one."""
-    if on_removed is None:
-        return None
+def notifier_of(on_removed: Listener, owner: object) -> Notifier:
+    """Return a notifier for a listener."""
     way_out = "Pass a function of (key, value, cause), plain or async."
     checks.callable_("on_removed", on_removed, way_out=way_out)
     return (AsyncNotifier if is_async(on_removed) else Notifier)(on_removed, owner)

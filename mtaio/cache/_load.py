@@ -26,8 +26,7 @@ Cost: twenty slots.
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
@@ -52,27 +51,15 @@ __all__ = [
 ]
 
 
-class State(Enum):
-    """The state of a load."""
+State: TypeAlias = Literal["running", "loaded", "failed", "aborted", "closed", "absent"]
+"""The state of a load: see above."""
 
-    RUNNING = "running"
-    LOADED = "loaded"
-    FAILED = "failed"
-    ABORTED = "aborted"
-    """It was cancelled: a caller that still waits has to load."""
-    CLOSED = "closed"
-    """The cache in whose task group it ran was left."""
-    ABSENT = "absent"
-    """The loader of several keys left this one out."""
-
-
-# Under names that cost less to look up.
-RUNNING: Final = State.RUNNING
-LOADED: Final = State.LOADED
-FAILED: Final = State.FAILED
-ABORTED: Final = State.ABORTED
-CLOSED: Final = State.CLOSED
-ABSENT: Final = State.ABSENT
+RUNNING: Final = "running"
+LOADED: Final = "loaded"
+FAILED: Final = "failed"
+ABORTED: Final = "aborted"
+CLOSED: Final = "closed"
+ABSENT: Final = "absent"
 
 
 class Load:

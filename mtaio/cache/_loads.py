@@ -5,7 +5,8 @@ Promise: one load in flight for each key and event loop, and each is counted onc
 once when it ends, however that comes about. The value of a load is stored before any caller gets
 it, unless the key has changed since. A load is removed from the table only if it is the one there.
 Cost: a load that only one caller asks for takes the lock twice.
-`mtaio.cache._fetching` decides which load a call joins, and `mtaio.cache._running` runs them.
+`mtaio.cache._fetching` decides which load a call joins, and runs a load in its caller's task;
+`mtaio.cache._background` runs one in the block.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_loaded, seconds_for
 from mtaio.cache._entry import Failure
-from mtaio.cache._load import ABSENT, CLOSED, FAILED, LOADED, RUNNING, Load, State, together
+from mtaio.cache._load import ABORTED, ABSENT, CLOSED, FAILED, LOADED, RUNNING, Load, together
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mtaio.cache._background import Background
     from mtaio.cache._config import Config
     from mtaio.cache._listeners import Notifier
+    from mtaio.cache._load import State
     from mtaio.cache._lock import ChangeLock
     from mtaio.cache._store import Store
 
@@ -36,7 +38,7 @@ __all__ = ["Loads"]
 
 class Loads:
     """
-    The loads of one cache.
+    The loads of one cache, and what those who start and run them need of it.
 
     Args:
         owner: The cache.
@@ -55,12 +57,7 @@ class Loads:
     # - abandoned loads are counted as soon as another one starts, or statistics are taken.
     __slots__ = (
         "_error_ttl",
-        "_lock",
         "_look_again",
-        "_owner",
-        "_refreshing",
-        "_sparing",
-        "_store",
         "abandoned",
         "block",
         "cancelled",
@@ -68,9 +65,16 @@ class Loads:
         "guarded",
         "last_loop",
         "loaded",
+        "lock",
+        "name",
         "notifier",
+        "owner",
+        "refreshing",
         "seconds",
+        "served_stale",
+        "sparing",
         "started",
+        "store",
         "table",
         "waiting",
     )
@@ -83,13 +87,16 @@ class Loads:
         lock: ChangeLock,
         notifier: Notifier | None,
     ) -> None:
-        self._owner = owner
+        self.owner: object = owner
+        self.name: str | None = config.name
+        self.store: Store = store
+        self.lock: ChangeLock = lock
+        self.notifier: Notifier | None = notifier
         self._error_ttl = config.error_ttl
-        self._refreshing = config.refreshing
-        self._sparing = config.stale_if_error > 0
-        self._store = store
-        self._lock = lock
-        self.notifier = notifier
+        self.refreshing: bool = config.refreshing
+        """Whether there are loads that no caller waits for."""
+        self.sparing: bool = config.stale_if_error > 0
+        """Whether an old value is served in place of an error."""
         self._look_again: int = 0
         """How many loads there have to be before loops that are over are looked for again."""
         self.last_loop: int = 0
@@ -105,6 +112,8 @@ class Loads:
         self.loaded: int = 0
         self.failed: int = 0
         self.cancelled: int = 0
+        self.served_stale: int = 0
+        """How many calls got an old value because a load had failed."""
         self.seconds: float = 0.0
         self.waiting: int = 0
         """How many tasks wait for a load in another task, once for each load."""
@@ -112,7 +121,7 @@ class Loads:
     def run_in(self, block: Background | None) -> None:
         """Have loads run in a block, None for their callers' tasks."""
         self.block = block
-        self.guarded = block is not None or self._refreshing or self.notifier is not None
+        self.guarded = block is not None or self.refreshing or self.notifier is not None
 
     @property
     def in_flight(self) -> int:
@@ -155,14 +164,14 @@ class Loads:
 
     def succeed(self, load: Load, value: Any) -> None:
         """Store the loaded value, then wake the callers."""
-        store = self._store
+        store = self.store
         given = load.ttl
         ttl = given if isinstance(given, float) else seconds_for(given, value)
         weight: float = 1
         if not store.plain:
             ttl, weight = store.spread(ttl), store.weigh(load.key, value)
         gone = None
-        lock = self._lock
+        lock = self.lock
         acquire, release, tells = lock.acquire, lock.release, store.tells
         acquire()
         if lock.changing:
@@ -210,14 +219,14 @@ class Loads:
 
     def _leave_out(self, load: Load) -> None:
         """Note that there is no value for a load, and drop the one that was there."""
-        with self._lock:
+        with self.lock:
             self.loaded += 1
-            self.seconds += self._store.now() - load.started
+            self.seconds += self.store.now() - load.started
             if load.state is RUNNING:  # as in `succeed`
                 load.state = ABSENT
             self._discard(load)
-            entry = self._store.lookup(load.key) if load.wanted else None
-            gone = self._store.take(() if entry is None else (entry,))
+            entry = self.store.lookup(load.key) if load.wanted else None
+            gone = self.store.take(() if entry is None else (entry,))
         self._end(load)
         self.deliver(gone)
 
@@ -233,7 +242,7 @@ class Loads:
 
             getLogger("mtaio.cache").warning(
                 "%r: the load of key=%r failed, and nobody waited for it",
-                self._owner,
+                self.owner,
                 load.key,
                 exc_info=error,
             )
@@ -244,8 +253,8 @@ class Loads:
             return False
         gone = None
         try:
-            with self._lock:
-                moment = self._store.now()
+            with self.lock:
+                moment = self.store.now()
                 self.failed += 1
                 self.seconds += moment - load.started
                 if load.state is RUNNING:
@@ -261,12 +270,12 @@ class Loads:
 
     def _keep_failure(self, load: Load, error: Exception, moment: float) -> object:
         """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
-        entry = self._store.entries.get(load.key)
+        entry = self.store.entries.get(load.key)
         if entry is not None and moment < entry.expires:
-            if self._refreshing or self._sparing:
-                self._store.postpone_renewal(entry, self._error_ttl, moment)
+            if self.refreshing or self.sparing:
+                self.store.postpone_renewal(entry, self._error_ttl, moment)
         elif self._error_ttl:
-            keep = self._store.put_failure
+            keep = self.store.put_failure
             return keep(load.key, error, self._error_ttl, moment, tags=load.tags)
         return None
 
@@ -278,7 +287,7 @@ class Loads:
             if self._has_ended(each):
                 continue
             try:
-                with self._lock:
+                with self.lock:
                     self.cancelled += 1
                     if each.state is RUNNING:
                         each.state = state
@@ -295,7 +304,7 @@ class Loads:
         """
         for each in together(load):
             if each.state is RUNNING:
-                each.state = State.ABORTED
+                each.state = ABORTED
             loop, each.loop = each.loop, None
             if loop is None:
                 continue
@@ -308,7 +317,7 @@ class Loads:
         load.coroutine.close()
         close_unstarted(load.call)
         if load.loop is not None:  # else its loader raised GeneratorExit, and it is counted
-            with self._lock:
+            with self.lock:
                 self.cancelled += 1
         self._end(load)
 
@@ -321,7 +330,7 @@ class Loads:
 
     def _has_ended(self, load: Load) -> bool:
         """Return whether the end of a load was noted before: a listener may raise afterwards."""
-        if load.loop is not None and self._lock.inside():
+        if load.loop is not None and self.lock.inside():
             self.abandon(load)  # a finaliser closes its coroutine, which raises something else
         return load.loop is None
 
@@ -329,7 +338,7 @@ class Loads:
         """Wake the callers of a load that is over, and let go of what it no longer needs."""
         load.loop = load.call = load.dependents = None
         if load.in_block and self.block is not None:
-            self.block.loads.pop(load, None)
+            self.block.running.pop(load, None)
         _wake(load)
 
     def _discard(self, load: Load) -> None:
@@ -353,7 +362,7 @@ class Loads:
     def detach(self, load: Load) -> None:
         """Let no caller join a load, and do not store its value; takes the lock."""
         load.wanted = False
-        with self._lock:
+        with self.lock:
             self._discard(load)
 
     def forget(self, key: Hashable) -> None:
@@ -414,7 +423,7 @@ class Loads:
             load.waiters = 0
         load.loop = load.dependents = None
         if load.in_block and self.block is not None:
-            self.block.loads.pop(load, None)
+            self.block.running.pop(load, None)
 
 
 def _wake(load: Load) -> None:

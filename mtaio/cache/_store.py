@@ -4,21 +4,21 @@ What a cache holds: entries with their time, weight and tags, and which of them 
 Promise: a refused change has changed nothing; an entry enters and leaves the table, its queue, the
 buckets of what expires, the tags and the weight together; expired entries make room before others
 are evicted, and never more than ``max_size`` is held.
-Cost: storing a value that evicts another is some sixty bytecodes around a dict's.
+Cost: storing a value that evicts another is some sixty bytecodes around a dict's; a tag, about two
+hundred bytes for each entry that carries it.
 It knows no event loop, and takes no lock: its owner calls it under one.
 """
 
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks, clock
 from mtaio.cache._config import NO_TAGS
 from mtaio.cache._entry import DetailedEntry, Entry, Failure, entry_of
 from mtaio.cache._expiry import ExpiryBuckets
-from mtaio.cache._listeners import RemovalCause
-from mtaio.cache._tags import NO_MEMBERSHIP, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -27,13 +27,97 @@ if TYPE_CHECKING:
     from mtaio.cache._listeners import Notifier
     from mtaio.cache._policy import Policy
 
-__all__ = ["Store", "unlink"]
+__all__ = ["RemovalCause", "Store", "unlink"]
 
 FEW: Final = 4
 """How many entries that may have expired one change looks at."""
 
 NEVER: Final = -math.inf
 """The ``fresh`` of a value that must not be read without the lock."""
+
+
+class RemovalCause(StrEnum):
+    """Why a value left a cache."""
+
+    EXPIRED = "expired"
+    """It expired."""
+    EVICTED = "evicted"
+    """There was no room for it."""
+    REPLACED = "replaced"
+    """Another value was set for its key."""
+    DELETED = "deleted"
+    """Its key was deleted, or a tag that it carried was invalidated."""
+    CLEARED = "cleared"
+    """Everything was removed."""
+
+
+class Tag:
+    """
+    One tag, and the entries that carry it.
+
+    Args:
+        name: What the user calls it.
+    """
+
+    __slots__ = ("entries", "name")
+
+    def __init__(self, name: Hashable) -> None:
+        self.name: Hashable = name
+        self.entries: dict[Entry, None] = {}
+
+
+NO_MEMBERSHIP: Final[tuple[Tag, ...]] = ()
+
+
+class Tags:
+    """
+    The tags of the entries of one cache.
+
+    A tag that no entry carries, and an entry that has none, cost nothing.
+    """
+
+    # Invariants:
+    # - entry is in tag.entries exactly if tag is in of_entries[entry], and neither is ever empty;
+    # - a name is compared and hashed before anything changes: its own code may raise.
+    __slots__ = ("_by_name", "of_entries")
+
+    def __init__(self) -> None:
+        self.of_entries: dict[Entry, tuple[Tag, ...]] = {}
+        """The tags of each entry that has any."""
+        self._by_name: dict[Hashable, Tag] = {}
+
+    def membership(self, names: frozenset[Hashable]) -> tuple[Tag, ...]:
+        """Return the tags for `put`, which has to come before any other change."""
+        by_name = self._by_name
+        return tuple([by_name.get(each) or by_name.setdefault(each, Tag(each)) for each in names])
+
+    def put(self, entry: Entry, tags: tuple[Tag, ...]) -> None:
+        """Let an entry carry these tags, and no other."""
+        before = self.of_entries.pop(entry, NO_MEMBERSHIP)
+        if tags:
+            self.of_entries[entry] = tags
+            for tag in tags:
+                tag.entries[entry] = None
+        for tag in before:
+            if tag not in tags:
+                del tag.entries[entry]
+        for tag in before:
+            if not tag.entries:
+                self._by_name.pop(tag.name, None)
+
+    def forget(self, entry: Entry) -> None:
+        """Take its tags from an entry, if it has any."""
+        self.put(entry, NO_MEMBERSHIP)
+
+    def entries(self, name: Hashable) -> list[Entry]:
+        """Return the entries that carry a tag."""
+        tag = self._by_name.get(name)
+        return [] if tag is None else [*tag.entries]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.of_entries.clear()
+        self._by_name.clear()
 
 
 class Store:

@@ -18,8 +18,6 @@ import mtaio
 from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import snapshot
-from mtaio.cache._background import Background
 from mtaio.cache._config import (
     NO_TAGS,
     Config,
@@ -32,18 +30,19 @@ from mtaio.cache._config import (
     unhashable,
 )
 from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
-from mtaio.cache._listeners import AsyncNotifier, RemovalCause, notifier_of
 from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
 from mtaio.cache._policy import HOT, EvictionPolicy
-from mtaio.cache._store import Store, unlink
+from mtaio.cache._store import RemovalCause, Store, unlink
 
 if TYPE_CHECKING:
     import typing_extensions
 
     import mtaio.statistics
+    from mtaio.cache._background import Background
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
+    from mtaio.cache._listeners import Notifier
 
     T = typing_extensions.TypeVar("T", default=Any)
 else:  # typing's has no default before Python 3.13, and the other takes milliseconds to import
@@ -115,7 +114,7 @@ class TTLCache(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.cache import TTLCache
+        from mtaio import TTLCache
 
         cache: TTLCache[str] = TTLCache(60, max_size=1000)
 
@@ -189,13 +188,17 @@ class TTLCache(Generic[T]):
         )
         self._default_ttl = float(self._config.default_ttl)  # added to floats, in less time
         self._lock = ChangeLock()
-        self._notifier = notifier_of(on_removed, self)
+        self._notifier: Notifier | None = None
+        if on_removed is not None:
+            from mtaio.cache._listeners import notifier_of  # noqa: PLC0415 - few caches have one
+
+            self._notifier = notifier_of(on_removed, self)
         self._store = Store(self._config, self._notifier)
         self._entries = self._store.entries
         self._lookup = self._store.lookup
         self._blocks: Blocks[Background] = Blocks()
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
-        self._fetcher = Fetcher(self, self._config, self._store, self._lock, self._loads)
+        self._fetcher = Fetcher(self._loads)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -244,7 +247,9 @@ class TTLCache(Generic[T]):
         """
         self._blocks.vacate(self)
         self._forget_block()
-        block = Background(self, self._store, self._loads, self._lock, self._notifier)
+        from mtaio.cache._background import Background  # noqa: PLC0415 - for entered caches alone
+
+        block = Background(self._loads)
         await block.enter()
         self._blocks.current = block
         self._loads.run_in(block)
@@ -283,11 +288,11 @@ class TTLCache(Generic[T]):
         """Forget the block, and its loads, which will not end if its loop is over."""
         block = self._loads.block
         self._loads.run_in(None)
-        if isinstance(self._notifier, AsyncNotifier):
-            self._notifier.mute = True
-        if block is not None and block.loads:
+        if self._notifier is not None:
+            self._notifier.end_block()
+        if block is not None and block.running:
             with self._lock:
-                self._loads.give_up([*block.loads])
+                self._loads.give_up([*block.running])
 
     # Reading.
 
@@ -917,6 +922,7 @@ class TTLCache(Generic[T]):
 
     def statistics(self) -> mtaio.statistics.CacheStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        from mtaio._internal.statistics import snapshot  # noqa: PLC0415 - not all programs ask
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
 
         loads, store, lock = self._loads, self._store, self._lock
@@ -934,7 +940,6 @@ class TTLCache(Generic[T]):
                 hits=int(store.hits),
                 hit_rate=store.hits / reads if reads else 0.0,
                 loads=loads.started,
-                served_stale=self._fetcher.served_stale,
                 load_seconds=loads.seconds,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )
