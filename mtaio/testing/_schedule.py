@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
-from typing import Final, cast
+from typing import Final, cast, final
 
 from mtaio._internal import checks
 
@@ -26,6 +26,7 @@ _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."
 _REPLAYED = "It was recorded with another program, backend or version: search again."
 
 
+@final
 class Schedule:
     """
     Decides which task takes the next step, wherever more than one could.

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast, final
 
 import anyio
 from anyio.lowlevel import current_token
@@ -42,6 +42,7 @@ _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
 
 def run(
     afn: Callable[[*Args], Awaitable[T]],
+    /,
     *args: *Args,
     backend: str = "asyncio",
     schedule: Schedule | None = None,
@@ -244,6 +245,7 @@ def _refuse_running_loop() -> None:
     raise RuntimeError(msg)
 
 
+@final
 class Simulation:
     """
     The virtual clock of one run; get it from the fixture ``sim`` or `current_simulation`.

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import assert_type
 
-from mtaio.config import Settings, SettingSource, ShutdownBudget
-from mtaio.logging import LogSettings, configure
+from mtaio.config import Settings, ShutdownBudget
+from mtaio.logging import configure
+from mtaio.types import LogSettings, SettingSource
 
 settings = Settings(max_workers=8, cache_ttl=60, log_file=Path("shop.log"))
 

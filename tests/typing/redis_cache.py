@@ -62,5 +62,5 @@ async def bridging() -> None:
     forward: list[str | EventKey[Any]] = ["order.*", EventKey[int]("order.paid")]
     async with bridge(emitter, store, stream="orders", group="ship", forward=forward) as remote:
         assert_type(remote, Bridge)
-        assert_type(await remote.send(EventKey[int]("order.paid"), 1, by="ada"), str)
+        assert_type(await remote.send(EventKey[int]("order.paid"), 1, metadata={"by": "ada"}), str)
         assert_type(remote.statistics(), BridgeStatistics)
