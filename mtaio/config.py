@@ -25,6 +25,7 @@ from typing import (
     TypeAlias,
     TypedDict,
     Unpack,
+    final,
 )
 
 from mtaio._internal import checks, environment
@@ -34,8 +35,6 @@ from mtaio._internal.levels import level_number
 __all__ = [
     "Setting",
     "SettingProblem",
-    "SettingSource",
-    "SettingValues",
     "Settings",
     "SettingsError",
     "ShutdownBudget",
@@ -79,6 +78,7 @@ class SettingValues(TypedDict, total=False):
     shutdown_timeout: float
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One setting, as `Settings.describe` shows it."""
@@ -101,6 +101,7 @@ class Setting:
     """Whether the value is hidden."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingProblem:
     """One mistake in the settings."""
@@ -129,6 +130,7 @@ class SettingsError(ValueError, TypeError):
         self.problems = tuple(problems)
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownBudget:
     """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
@@ -149,6 +151,7 @@ class ShutdownBudget:
         return self.drain_delay + self.drain + self.cancel + self.teardown
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """

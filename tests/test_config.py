@@ -26,13 +26,13 @@ from mtaio.config import (
     Setting,
     Settings,
     SettingsError,
-    SettingValues,
     ShutdownBudget,
 )
 from mtaio.core import TaskExecutor
 from mtaio.logging import configure
 from mtaio.monitoring import Probes, ResourceMonitor
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+from mtaio.types import SettingValues
 from tests.guide import BLOCKS
 from tests.programs import ROOT
 

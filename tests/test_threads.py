@@ -151,7 +151,6 @@ OTHERS: Final = frozenset(
         "Metric",
         "Outcome",
         "Part",
-        "Register",
         "RemovalCause",
         "Source",
         "StandalonePart",

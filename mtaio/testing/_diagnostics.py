@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast
+from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast, final
 from weakref import ref
 
 import anyio
@@ -50,6 +50,7 @@ LAST: Final = float("inf")
 # ---- a run that is stuck -------------------------------------------------------------------------
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
     """Where one task or thread was when the run was found stuck."""
@@ -269,6 +270,7 @@ MACHINERY: Final = _Machinery()
 _COMPREHENSION: Final = re.compile(r"\.<locals>\.<(?:list|set|dict)comp>$")
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Place:
     """A line of the user's own code at which a task waits."""
@@ -296,6 +298,7 @@ class Place:
         return f"{source}  ({self.function}, line {self.line})"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a task, from being woken to waiting again."""

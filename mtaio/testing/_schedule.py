@@ -14,11 +14,12 @@ Sources: Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling" (2011); Zeller a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
-from typing import Final, cast
+from typing import Final, cast, final
 
 from mtaio._internal import checks
 
@@ -26,6 +27,7 @@ _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."
 _REPLAYED = "It was recorded with another program, backend or version: search again."
 
 
+@final
 class Schedule:
     """
     Decides which task takes the next step, wherever more than one could.
@@ -335,7 +337,7 @@ def _check_followed(schedule: Schedule, prefix: list[tuple[int, int]]) -> None:
 
 
 def shrink(
-    fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int = 500
+    fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int | None = 500
 ) -> Schedule:
     """
     Return a schedule that fails like ``schedule``, with as few choices other than 0 as it takes.
@@ -346,7 +348,7 @@ def shrink(
     Args:
         fails: Runs the program with a schedule, and returns whether it failed in that way.
         schedule: One with which it fails.
-        max_runs: The most calls of ``fails``.
+        max_runs: The most calls of ``fails``; None for as many as it takes.
 
     Raises:
         ValueError: The program does not fail with ``schedule``, or not with the same choices again;
@@ -355,7 +357,10 @@ def shrink(
     """
     checks.callable_("fails", fails, way_out="Pass a function that runs the program.")
     refuse_other("schedule", schedule)
-    checks.count("max_runs", max_runs, way_out="Pass how many runs to spend, a number >= 1.")
+    if max_runs is not None:
+        way_out = "Pass how many runs to spend, a number >= 1, or None for no limit."
+        checks.count("max_runs", max_runs, way_out=way_out)
+    most = math.inf if max_runs is None else max_runs
     if not fails(schedule) or not fails(best := played(schedule)):
         msg = (
             f"{schedule!r} does not fail, or does not do so twice: there is nothing to shrink. Let "
@@ -364,7 +369,7 @@ def shrink(
         raise ValueError(msg)
     runs = 0
     trials = _simpler(best.tape, len(best.tape))
-    while runs < max_runs and (trial := next(trials, None)) is not None:
+    while runs < most and (trial := next(trials, None)) is not None:
         runs += 1
         tape, size = trial
         attempt = Schedule(tape=tape, fair=best.fair, eager=best.eager, strict=False)

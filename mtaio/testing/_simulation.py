@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast, final
 
 import anyio
 from anyio.lowlevel import current_token
@@ -42,11 +42,12 @@ _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
 
 def run(
     afn: Callable[[*Args], Awaitable[T]],
+    /,
     *args: *Args,
     backend: str = "asyncio",
     schedule: Schedule | None = None,
     grace: float = 1.0,
-    max_turns: int = MAX_TURNS,
+    max_turns: int | None = MAX_TURNS,
 ) -> T:
     """
     Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
@@ -66,7 +67,7 @@ def run(
         grace: How many real seconds worker threads may keep the clock frozen while nothing else
             happens, before it counts as a `Deadlock`; ``inf`` for no limit.
         max_turns: How often the event loop may turn without virtual time moving, before it counts
-            as a `Livelock`.
+            as a `Livelock`; None for no limit.
 
     Returns:
         What ``afn`` returns.
@@ -161,7 +162,7 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
 
 
 def virtual_backend(
-    name: str, *, grace: float = 1.0, max_turns: int = MAX_TURNS
+    name: str, *, grace: float = 1.0, max_turns: int | None = MAX_TURNS
 ) -> tuple[str, dict[str, Any]]:
     """
     Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
@@ -244,6 +245,7 @@ def _refuse_running_loop() -> None:
     raise RuntimeError(msg)
 
 
+@final
 class Simulation:
     """
     The virtual clock of one run; get it from the fixture ``sim`` or `current_simulation`.

@@ -100,6 +100,7 @@ def test_budget_of_runs() -> None:
     assert len(asked) == 3  # the schedule, the same as played, and one more
     assert shrink(fails, Schedule(tape=tape), max_runs=2).tape == {4: 8, 5: 8, 6: 8, 7: 8}
     assert shrink(fails, Schedule(tape=tape), max_runs=4).tape == {6: 8, 7: 8}
+    assert shrink(fails, Schedule(tape=tape), max_runs=None).tape == {7: 1}
     assert shrink(fails, Schedule(tape=tape)).tape == {7: 1}
 
 

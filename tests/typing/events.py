@@ -130,6 +130,7 @@ async def waiting() -> None:
     assert_type(emitter.stream("name", LOGIN), EventStream[Any])
     assert_type(emitter.stream(LOGIN, NAME), EventStream[int | str])
     emitter.stream()  # type: ignore[call-overload] # nothing would come
+    emitter.stream("name", max_pending="9")  # type: ignore[call-overload] # a number, or None
     async with emitter.stream(LOGIN, LOGIN, overflow="drop_oldest") as events:
         async for event in events:
             assert_type(event, Event[int])
