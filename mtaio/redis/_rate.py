@@ -13,15 +13,28 @@ Why tokens are reserved by their times: docs/en/design/redis.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    final,
+    overload,
+)
 
 import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 from mtaio._internal.limiting import limit
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
@@ -29,16 +42,11 @@ from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved, SharedBucket, Stock
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask, sleep
-from mtaio.redis._store import check_key, check_store, own_error, store_left_error
+from mtaio.redis._store import Store, check_key, check_store, own_error, store_left_error
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
     from mtaio._internal.backend import Waiter
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-    from mtaio.redis._store import Store
 
 __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
@@ -165,6 +173,7 @@ class _Try:
         self.error: Exception | None = None
 
 
+@final
 @uncopied
 class RedisRateLimiter:
     """

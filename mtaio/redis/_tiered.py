@@ -10,20 +10,23 @@ Why there are leases and no generations: docs/en/design/redis.md.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
+from types import TracebackType
 from typing import (
-    TYPE_CHECKING,
     Any,
     Final,
     Generic,
     Literal,
     ParamSpec,
     Protocol,
+    Self,
     TypeVar,
     cast,
+    final,
     overload,
 )
 from uuid import uuid4
@@ -52,13 +55,7 @@ from mtaio.redis._far import (
     Renewals,
 )
 from mtaio.redis._outage import Outage
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.redis._store import Store
+from mtaio.redis._store import Store
 
 __all__ = ["TieredCache", "TieredCacheStatistics"]
 
@@ -141,6 +138,7 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
+@final
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in the memory of this one.
@@ -596,7 +594,7 @@ class TieredCache(Generic[T]):
         self._changes_heard += 1
         self._drop(notice.key)
         if notice.confirm is not None:
-            self._store.start(self._confirm, *notice.confirm)
+            stores.start(self._store, self._confirm, *notice.confirm)
 
     async def _confirm(self, writer: str, token: str) -> None:
         try:
@@ -668,7 +666,7 @@ class TieredCache(Generic[T]):
                 raise
             except StoreError:
                 if made:  # the server may have the call, and run it before this one
-                    self._store.start(self._release, fetch.key, token)
+                    stores.start(self._store, self._release, fetch.key, token)
                 raise
             # 2. A value is returned; one that cannot be decoded is dropped by the next call.
             if isinstance(answer, Found):

@@ -9,6 +9,7 @@ import pytest
 
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisStore
+from mtaio.redis._store import start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +107,7 @@ async def test_errors_in_the_block() -> None:
 
     with pytest.raises(LookupError, match=r"^failed"):
         async with store:
-            store.start(fail)
+            start(store, fail)
     with pytest.raises(ZeroDivisionError):
         async with store, store.subscribe(["a"], print, print):
             _ = 1 / 0

@@ -809,13 +809,13 @@ async def test_process_stood_still_as_it_was_served() -> None:
 
 async def late(limiter: RedisConcurrencyLimiter, store: Slots) -> None:
     """Enter the block of a lease that has run out."""
-    lease = await limiter.acquire()
+    slot = await limiter._acquire(None)
     store.down = True
     await anyio.sleep(4)
-    with lease.enter():
+    with slot.enter():
         await anyio.sleep(4)
         raise AssertionError
-    lease.check()
+    slot.check()
 
 
 async def test_decorator() -> None:
