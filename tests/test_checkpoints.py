@@ -106,7 +106,7 @@ YIELDING: dict[str, Callable[[], Any]] = {
     "window, refused": lambda: taken(RateLimiter.window(1, per=1000), timeout=1),
     "KeyedRateLimiter, refused": lambda: key_taken("a"),
     "KeyedRateLimiter, no place": lambda: key_taken("b"),
-    "ConcurrencyLimiter, no waiters": lambda: taken(ConcurrencyLimiter(1, max_waiters=0)),
+    "ConcurrencyLimiter, no waiters": lambda: taken(ConcurrencyLimiter(1, max_waiting=0)),
     "ConcurrencyLimiter, refused": lambda: taken(ConcurrencyLimiter(1), timeout=0),
     "ResourceLimiter": lambda: ready(ResourceLimiter(concurrency=2).run, at_once),
     "breaker, open": open_breaker,

@@ -154,7 +154,7 @@ KEPT: Final[dict[str, Callable[[], Kept]]] = {
     "TTLCache, unread": lambda: value_that_is_there(TTLCache(30)),
     "cached": cached_value,
     "RateLimiter": lambda: tokens_of(RateLimiter(1, per=30)),
-    "RateLimiter, window": lambda: tokens_of(RateLimiter.window(1, 30)),
+    "RateLimiter, window": lambda: tokens_of(RateLimiter.window(1, per=30)),
     "KeyedRateLimiter": lambda: tokens_of(KeyedRateLimiter(1, per=30), "key"),
     "KeyedRateLimiter, room": room_for_a_key,
     "Breaker": broken,
@@ -163,7 +163,7 @@ KEPT: Final[dict[str, Callable[[], Kept]]] = {
 
 SEEN: Final[dict[str, Callable[[], Kept]]] = {
     "RateLimiter": lambda: debt_that_is_seen(RateLimiter(1, per=30)),
-    "RateLimiter, window": lambda: debt_that_is_seen(RateLimiter.window(1, 30)),
+    "RateLimiter, window": lambda: debt_that_is_seen(RateLimiter.window(1, per=30)),
     "Budget": retries,
 }
 """What changes nothing, so that a loop in which nothing else is done goes by unnoticed."""

@@ -7,7 +7,7 @@ from mtaio.resources import ResourceLimiter
 api = ResourceLimiter(concurrency=2, rate=10, burst=1, timeout=1.0, name="api")
 
 
-@api.limit
+@api
 async def call(number: int) -> str:
     await anyio.sleep(0.05)
     return f"answer {number}"

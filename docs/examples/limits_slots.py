@@ -5,7 +5,7 @@ import anyio
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.resources import ConcurrencyLimiter
 
-bulkhead = ConcurrencyLimiter(2, max_waiters=1)
+bulkhead = ConcurrencyLimiter(2, max_waiting=1)
 
 
 async def handle(number: int) -> None:

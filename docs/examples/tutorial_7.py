@@ -29,7 +29,7 @@ executor = TaskExecutor(max_workers=3)
 site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
 
 
-@site.limit
+@site
 async def get(url: str) -> str:
     """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))

@@ -58,15 +58,15 @@ def decorate(around: _Around, *, name: str) -> Decorator:
 
     Args:
         around: Takes the function and returns an ``async def`` that calls it.
-        name: What the user writes, ``"RateLimiter.limit"``, for the message of a refusal.
+        name: What the user writes, ``"TimeoutManager.limit"``, for the message of a refusal.
 
     Returns:
         A decorator; it raises ``TypeError`` for anything but an async function.
 
     Example:
-        ``limit`` with and without options::
+        A limiter that decorates with and without options::
 
-            def limit(self, fn: Any = None, /, *, tokens: float = 1) -> Any:
+            def __call__(self, fn: Any = None, /, *, tokens: float = 1) -> Any:
                 def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
                     async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
                         await self.acquire(tokens)
@@ -74,7 +74,7 @@ def decorate(around: _Around, *, name: str) -> Decorator:
 
                     return limited
 
-                decorator = decorate(around, name="RateLimiter.limit")
+                decorator = decorate(around, name="RateLimiter")
                 return decorator if fn is None else decorator(fn)
     """
 
@@ -112,23 +112,23 @@ def _check_async(fn: object, name: str) -> None:
     raise TypeError(msg)
 
 
-def check_call(func: object, args: tuple[object, ...]) -> None:
-    """Raise ``TypeError`` unless ``func`` can be called with ``args``, or awaited without."""
-    if callable(func):
+def check_call(fn: object, args: tuple[object, ...]) -> None:
+    """Raise ``TypeError`` unless ``fn`` can be called with ``args``, or awaited without."""
+    if callable(fn):
         return
-    if not inspect.isawaitable(func):
+    if not inspect.isawaitable(fn):
         what = "can be neither called nor awaited"
     elif args:
         what = f"is already a call, and takes no arguments, such as {args[0]!r}"
     else:
         return
-    msg = f"func={func!r} {what}. Pass an async function and its arguments."
+    msg = f"fn={fn!r} {what}. Pass an async function and its arguments."
     raise TypeError(msg)
 
 
-def call(func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], args: tuple[*Ts]) -> Awaitable[T]:
-    """Return what is to be awaited: what ``func`` returns, or ``func`` itself."""
-    awaitable = func(*args) if callable(func) else func
+def call(fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], args: tuple[*Ts]) -> Awaitable[T]:
+    """Return what is to be awaited: what ``fn`` returns, or ``fn`` itself."""
+    awaitable = fn(*args) if callable(fn) else fn
     if not inspect.isawaitable(awaitable):
-        raise unawaitable_error(func, awaitable, "run")
+        raise unawaitable_error(fn, awaitable, "run")
     return awaitable

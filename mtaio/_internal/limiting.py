@@ -9,9 +9,10 @@ Cost: that of the limit, and one frame.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, TypeVarTuple
 
-from mtaio._internal.decorators import AsyncFunction, decorate
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.decorators import AsyncFunction, call, check_call, decorate
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
     from mtaio._internal.decorators import Decorator
 
-__all__ = ["limit", "limit_by", "limit_in"]
+__all__ = ["limit", "limit_by", "limit_in", "run_in"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _Acquire: TypeAlias = Callable[..., Awaitable[object]]
 _Release: TypeAlias = Callable[[], object]
@@ -30,13 +33,13 @@ _Release: TypeAlias = Callable[[], object]
 
 def limit(fn: Any, acquire: _Acquire, release: _Release | None = None, *, name: str) -> Any:
     """
-    Return what a method ``limit`` returns: ``fn`` decorated, or a decorator if ``fn`` is None.
+    Return what a limiter makes of ``fn``: it decorated, or a decorator if ``fn`` is None.
 
     Args:
         fn: The function, or None.
         acquire: Called before each call, and awaited.
         release: Called after it; None if there is nothing to give back.
-        name: What the user writes, ``"RateLimiter.limit"``, for the message of a refusal.
+        name: What decorates, ``"RateLimiter"``, for the message of a refusal.
     """
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
@@ -76,6 +79,20 @@ def limit_in(
 
     decorator = decorate(around, name=name)
     return decorator if fn is None else decorator(fn)
+
+
+async def run_in(
+    block: AbstractAsyncContextManager[object, Any],
+    fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T],
+    args: tuple[*Ts],
+) -> T:
+    """Return what a limiter's ``run`` returns: the result of one call, made in its block."""
+    try:
+        check_call(fn, args)
+        async with block:
+            return await call(fn, args)
+    finally:
+        close_unstarted(fn)
 
 
 def limit_by(key: Callable[..., Hashable], acquire: _Acquire, *, name: str) -> Decorator:

@@ -26,9 +26,10 @@ from mtaio._internal.callables import (
     unwrap,
 )
 from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.rates import Rate
 from mtaio._internal.signature import check_takes
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.core._types import Options, Rate
+from mtaio.core._types import Options
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
@@ -122,7 +123,7 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
     if checks.number("rate", rate, way_out=way_out) <= 0:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
-    return RateLimiter.smooth(cast("float", rate))
+    return RateLimiter(cast("float", rate))
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from mtaio._internal.rates import Rate
     from mtaio.core._slots import Slot
     from mtaio.core._types import (
         T1,
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
         CallOptions,
         EachOptions,
         MapOptions,
-        Rate,
         Return,
         Returned,
         Source,

@@ -16,15 +16,14 @@ from typing import (
     Any,
     Generic,
     Literal,
-    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
     cast,
     final,
-    runtime_checkable,
 )
 
+from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
 
 if TYPE_CHECKING:
@@ -69,23 +68,6 @@ Return = Literal["return"]
 Policy = Literal["raise", "collect", "return"]
 
 Progress = Callable[[int, "int | None"], object]
-
-
-@runtime_checkable
-class Rate(Protocol):
-    """
-    What ``rate=`` takes beside a number: a limiter of this process, or one that several share.
-
-    Its ``rate`` tells it from a limiter whose ``acquire`` has to be followed by a release.
-    """
-
-    @property
-    def rate(self) -> float:
-        """Tokens that become available in some period."""
-        ...
-
-    async def acquire(self) -> None:
-        """Wait for a token, and take it."""
 
 
 # ---- options -------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class _ConcurrencyPart(_Adapter):
     inner: ConcurrencyLimiter
 
     def __str__(self) -> str:
-        return f"ConcurrencyLimiter({self.inner.capacity})"
+        return f"ConcurrencyLimiter({self.inner.limit})"
 
     def wrap(self, then: Next) -> Next:
         acquire, release = self.inner.acquire, self.inner.release

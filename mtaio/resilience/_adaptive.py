@@ -186,7 +186,7 @@ class AdaptiveLimiter:
         self._on = on
         self._name = name
         self._estimator = LimitEstimator(initial, min_limit, max_limit)
-        self._slots = ConcurrencyLimiter(initial, max_waiters=max_waiting, name=name)
+        self._slots = ConcurrencyLimiter(initial, max_waiting=max_waiting, name=name)
         self._in_use = 0
         self._waiting = 0
         self._rejected = 0
@@ -263,7 +263,7 @@ class AdaptiveLimiter:
                 raise
             ended = catch_up(estimator)
             if estimator.sample(ended, ended - began, in_use):
-                slots.capacity = estimator.limit
+                slots.limit = estimator.limit
             self._in_use -= 1
             slots.release()
             return result
@@ -295,7 +295,7 @@ class AdaptiveLimiter:
             dropped = True
         self._dropped += dropped
         if self._estimator.sample(catch_up(self._estimator), latency, in_use, dropped=dropped):
-            self._slots.capacity = self._estimator.limit
+            self._slots.limit = self._estimator.limit
 
     async def _wait(self) -> None:
         """Wait for a slot, or refuse the call."""

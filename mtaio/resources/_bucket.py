@@ -33,12 +33,10 @@ class Bucket:
 
     Args:
         rate: Tokens per ``per`` seconds, 0 or more; ``inf`` for no limit.
-        burst: The tokens that the full bucket holds, 1 or more; None for ``rate`` rounded down,
-            or 1 if that is more.
+        burst: The tokens that the full bucket holds, 1 or more.
         per: Seconds, more than 0.
 
     Attributes:
-        burst: As given; None until there is a finite rate.
         interval: The seconds for one token, 0 while the rate is infinite or 0.
         most: The most tokens that can ever be taken at once.
         size: What to call ``burst`` in messages.
@@ -65,7 +63,7 @@ class Bucket:
 
     size: Final = "burst"
 
-    def __init__(self, rate: float, burst: float | None = None, *, per: float = 1.0) -> None:
+    def __init__(self, rate: float, burst: float, *, per: float = 1.0) -> None:
         way_out = "Pass the seconds in which `rate` tokens become available."
         if not 0 < checks.number("per", per, way_out=way_out) <= _LARGEST:
             msg = f"per={per!r} is not a finite number greater than 0. {way_out}"
@@ -78,27 +76,23 @@ class Bucket:
             if not 0 < interval <= _LARGEST:
                 msg = f"rate={rate!r} every {per!r} s is beyond what can be timed. {way_out}"
                 raise ValueError(msg)
-        if burst is not None:
-            way_out = "Pass the tokens that may be taken at once after a rest, at least 1."
-            checks.at_least("burst", burst, 1, way_out=way_out)
-            if burst > _LARGEST:
-                msg = f"burst={burst!r} is not a limit. {way_out} Pass rate=math.inf for no limit."
-                raise ValueError(msg)
-        elif rate <= _LARGEST:
-            burst = max(1, math.floor(rate))
+        way_out = "Pass the tokens that may be taken at once after a rest, at least 1."
+        checks.at_least("burst", burst, 1, way_out=way_out)
+        if burst > _LARGEST:
+            msg = f"burst={burst!r} is not a limit. {way_out} Pass rate=math.inf for no limit."
+            raise ValueError(msg)
         self.rate: float = rate
-        self.burst: float | None = burst
+        self.burst: float = burst
         self.per: float = per
         self.interval: float = interval
-        self.most: float = _LARGEST if burst is None or rate > _LARGEST else burst
+        self.most: float = _LARGEST if rate > _LARGEST else burst
         self.reach: float = interval * self.most + TICK
         self.timed_by: Tells = REAL
         self._fill(self.most, -math.inf)
 
     def __str__(self) -> str:
         per = "s" if self.per == 1 else f"{self.per!r} s"
-        burst = math.inf if self.burst is None else self.burst
-        return f"{self.rate!r}/{per} burst={burst!r}"
+        return f"{self.rate!r}/{per} burst={self.burst!r}"
 
     def copy(self) -> Bucket:
         """Return a full bucket with the same limits."""

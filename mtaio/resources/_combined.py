@@ -12,25 +12,21 @@ tasks, and one task may enter it several times.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
+from types import TracebackType
+from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, final, overload
 
-from mtaio._internal.callables import close_unstarted
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import call, check_call
-from mtaio._internal.limiting import limit_in
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import limit_in, run_in
+from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
 from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["ResourceLimiter", "ResourceStatistics"]
 
@@ -46,12 +42,12 @@ class ResourceStatistics:
 
     entered: int = field(metadata=COUNTER)
     """Times the work inside was started."""
-    in_use: int = field(metadata=GAUGE)
+    in_flight: int = field(metadata=GAUGE)
     """Entries that have not been left yet."""
     concurrency: ConcurrencyStatistics | None
     """The slots; None if their number is not limited."""
-    rate: RateLimiterStatistics | None
-    """The tokens; None if the rate is not limited."""
+    rate: RateLimiterStatistics | Any | None
+    """The tokens, as the limiter's own ``statistics()``; None if the rate is not limited."""
     timeout: TimeoutStatistics | None
     """The limit of the work; None if there is none."""
     timeout_total: TimeoutStatistics | None
@@ -73,6 +69,7 @@ _entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries
 
 
 @uncopied
+@final
 class ResourceLimiter:
     """
     Limits the use of a resource: how much at once, how often, for how long.
@@ -81,8 +78,9 @@ class ResourceLimiter:
     inside it may enter it again; each entry takes a slot and a token of its own.
 
     Args:
-        rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
-        burst: Tokens that may be taken at once; only with ``rate`` as a number.
+        rate: Times a second that work may start; or a `RateLimiter` to share, or another object
+            with ``rate`` and ``acquire()``, as `mtaio.redis.RedisRateLimiter`; None for no limit.
+        burst: Tokens that may be taken at once; only with ``rate`` as a number. Default: 1.
         concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
         timeout: Seconds for the work alone, once it has its slot and token; or a
             `TimeoutManager`, whose default applies; None for no limit.
@@ -103,7 +101,7 @@ class ResourceLimiter:
         api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0, name="api")
 
 
-        @api.limit
+        @api
         async def fetch(number: int) -> int:
             await anyio.sleep(0.01)
             return number * number
@@ -126,7 +124,7 @@ class ResourceLimiter:
         "__weakref__",
         "_concurrency",
         "_entered",
-        "_in_use",
+        "_in_flight",
         "_name",
         "_rate",
         "_timeout",
@@ -136,7 +134,7 @@ class ResourceLimiter:
     def __init__(
         self,
         *,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
         burst: float | None = None,
         concurrency: int | ConcurrencyLimiter | None = None,
         timeout: float | TimeoutManager | None = None,
@@ -149,14 +147,14 @@ class ResourceLimiter:
                 "nothing. Pass at least one of them."
             )
             raise ValueError(msg)
-        if burst is not None and (rate is None or isinstance(rate, RateLimiter)):
+        if burst is not None and (rate is None or isinstance(rate, Rate)):
             msg = (
                 f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
-                f"the burst to the RateLimiter itself, or pass a number as rate."
+                f"the burst to the limiter itself, or pass a number as rate."
             )
             raise ValueError(msg)
-        if rate is not None and not isinstance(rate, RateLimiter):
-            rate = RateLimiter(rate, burst=burst, name=name)
+        if rate is not None and not isinstance(rate, Rate):
+            rate = RateLimiter(rate, burst=1 if burst is None else burst, name=name)
         if concurrency is not None and not isinstance(concurrency, ConcurrencyLimiter):
             concurrency = ConcurrencyLimiter(concurrency, name=name)
         if timeout is not None and not isinstance(timeout, TimeoutManager):
@@ -169,11 +167,11 @@ class ResourceLimiter:
         self._timeout_total = timeout_total
         self._name = name
         self._entered = 0
-        self._in_use = 0
+        self._in_flight = 0
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        return f"<ResourceLimiter{name}: {self._in_use} in use>"
+        return f"<ResourceLimiter{name}: {self._in_flight} in flight>"
 
     @property
     def name(self) -> str | None:
@@ -181,7 +179,7 @@ class ResourceLimiter:
         return self._name
 
     @property
-    def rate(self) -> RateLimiter | None:
+    def rate(self) -> Rate | None:
         """The limiter of the rate, to share or to reconfigure; None if there is none."""
         return self._rate
 
@@ -214,7 +212,7 @@ class ResourceLimiter:
                 stack.enter_context(self._timeout())
             _entries.set(_Entry(self, stack.pop_all(), _entries.get()))
         self._entered += 1
-        self._in_use += 1
+        self._in_flight += 1
 
     async def __aexit__(
         self,
@@ -238,43 +236,38 @@ class ResourceLimiter:
             )
             raise RuntimeError(msg)
         _entries.set(entry.outer)
-        self._in_use -= 1
+        self._in_flight -= 1
         return entry.stack.__exit__(exc_type, exc, traceback)
 
-    async def run(self, func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
         Make one call under the limits, and return its result.
 
         Cancelled while it waits, it holds nothing and the call has not started.
 
         Args:
-            func: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments.
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The call, or the wait for it, took too
                 long.
             TypeError: There is nothing to await; a sync function is noticed only when it is called.
         """
-        try:
-            check_call(func, args)
-            async with self:
-                return await call(func, args)
-        finally:
-            close_unstarted(func)
+        return await run_in(self, fn, args)
 
     @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
 
     @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
 
     @overload
-    def limit(self, /) -> Decorator: ...
+    def __call__(self, /) -> Decorator: ...
 
-    def limit(self, fn: Any = None, /) -> Any:
+    def __call__(self, fn: Any = None, /) -> Any:
         """
-        Decorate an async function so that every call is under the limits: ``@limiter.limit``.
+        Decorate an async function so that every call is under the limits: ``@limiter``.
 
         The function keeps its signature; methods may be decorated too.
 
@@ -287,20 +280,18 @@ class ResourceLimiter:
         Raises:
             TypeError: What is decorated is not an async function.
         """
-        return limit_in(fn, lambda: self, name="ResourceLimiter.limit")
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
+        return limit_in(fn, lambda: self, name="ResourceLimiter")
 
     def statistics(self) -> ResourceStatistics:
         """Return the state and counts of the parts. Not a checkpoint; from any thread."""
-        rate, concurrency = self._rate, self._concurrency
+        statistics_of_rate = getattr(self._rate, "statistics", None)
+        concurrency = self._concurrency
         timeout, total = self._timeout, self._timeout_total
         return ResourceStatistics(
             entered=self._entered,
-            in_use=self._in_use,
+            in_flight=self._in_flight,
             concurrency=None if concurrency is None else concurrency.statistics(),
-            rate=None if rate is None else rate.statistics(),
+            rate=None if statistics_of_rate is None else statistics_of_rate(),
             timeout=None if timeout is None else timeout.statistics(),
             timeout_total=None if total is None else total.statistics(),
         )

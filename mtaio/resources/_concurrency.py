@@ -1,8 +1,8 @@
 """
 How much may run at once: slots that are handed over first come, first served.
 
-Promise: never more than ``limit`` slots are in use (after the capacity was lowered: no new ones
-until enough have come back), tasks get them in the order they asked, and a slot given to a task
+Promise: never more than ``limit`` slots are in use (after it was lowered: no new ones until
+enough have come back), tasks get them in the order they asked, and a slot given to a task
 that is cancelled before it can use it goes to the next.
 Cost: one counter while slots are free; one place in the queue for each task that waits.
 
@@ -11,29 +11,28 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, final, overload
 
 import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.limiting import limit
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
-
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["ConcurrencyLimiter", "ConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class ConcurrencyStatistics:
     limit: int = field(metadata=LIMIT)
     """The number of slots."""
     in_use: int = field(metadata=GAUGE)
-    """Slots taken; for a while more than `limit` after the capacity was lowered."""
+    """Slots taken; for a while more than `limit` after the limit was lowered."""
     waiting: int = field(metadata=GAUGE)
     """Tasks in the queue."""
     peak: int = field(metadata=GAUGE)
@@ -76,13 +75,13 @@ class ConcurrencyLimiter:
 
     Args:
         limit: Slots, at least 1.
-        max_waiters: How many tasks may wait; any more are refused at once with
+        max_waiting: How many tasks may wait; any more are refused at once with
             `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
             no limit.
         name: For error messages.
 
     Raises:
-        ValueError: ``limit`` is less than 1, or ``max_waiters`` is negative.
+        ValueError: ``limit`` is less than 1, or ``max_waiting`` is negative.
         TypeError: One of them is not an int.
 
     Example:
@@ -114,7 +113,7 @@ class ConcurrencyLimiter:
     # Invariants:
     # - _in_use counts the slots held, including those handed to tasks that were woken and have not
     #   resumed yet;
-    # - while a task waits, _in_use >= _capacity: hence a free slot means an empty queue, and no
+    # - while a task waits, _in_use >= _limit: hence a free slot means an empty queue, and no
     #   task can overtake another;
     # - _waiters is the dict of _queue, which is only read here, to save a call;
     # - _returned counts slots in use that were given back while tasks waited, and that their
@@ -126,10 +125,10 @@ class ConcurrencyLimiter:
         "__weakref__",
         "_acquired",
         "_cancelled",
-        "_capacity",
         "_in_use",
+        "_limit",
         "_max_wait_seconds",
-        "_max_waiters",
+        "_max_waiting",
         "_name",
         "_peak",
         "_queue",
@@ -145,20 +144,20 @@ class ConcurrencyLimiter:
         self,
         limit: int,
         *,
-        max_waiters: int | None = None,
+        max_waiting: int | None = None,
         name: str | None = None,
     ) -> None:
-        self._capacity = checks.count(
+        self._limit = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
-        if max_waiters is not None:
+        if max_waiting is not None:
             checks.count(
-                "max_waiters",
-                max_waiters,
+                "max_waiting",
+                max_waiting,
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
-        self._max_waiters = max_waiters
+        self._max_waiting = max_waiting
         self._name = name
         self._queue = WaitQueue[None]()
         self._waiters = self._queue.waiters
@@ -176,7 +175,7 @@ class ConcurrencyLimiter:
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
         return (
-            f"<ConcurrencyLimiter{name}: {self._in_use} of {self._capacity} slots in use, "
+            f"<ConcurrencyLimiter{name}: {self._in_use} of {self._limit} slots in use, "
             f"{len(self._waiters)} waiting>"
         )
 
@@ -186,24 +185,24 @@ class ConcurrencyLimiter:
         return self._name
 
     @property
-    def max_waiters(self) -> int | None:
+    def max_waiting(self) -> int | None:
         """How many tasks may wait; None for no limit."""
-        return self._max_waiters
+        return self._max_waiting
 
     @property
-    def capacity(self) -> int:
+    def limit(self) -> int:
         """
         How many slots there are; may be changed at any time.
 
         Raising it lets waiters in, in their order. Lowering it takes effect as slots come back: no
         task is interrupted. At 0 no task gets in until it is raised.
         """
-        return self._capacity
+        return self._limit
 
-    @capacity.setter
-    def capacity(self, slots: int) -> None:
-        checks.count("capacity", slots, least=0, way_out="Pass how much may run at once, or 0.")
-        self._capacity = slots
+    @limit.setter
+    def limit(self, slots: int) -> None:
+        checks.count("limit", slots, least=0, way_out="Pass how much may run at once, or 0.")
+        self._limit = slots
         if self._waiters:
             self._queue.call_there(self._hand_over)
 
@@ -227,7 +226,7 @@ class ConcurrencyLimiter:
             checks.timeout("timeout", timeout)
         in_use = self._in_use + 1
         acquired = self._acquired
-        if in_use > self._capacity or acquired >= self._yield_at:
+        if in_use > self._limit or acquired >= self._yield_at:
             rest = self._acquire(timeout)
             if rest is not None:
                 await rest
@@ -235,7 +234,7 @@ class ConcurrencyLimiter:
             # The wait is written out here: a coroutine of its own would cost as much as the rest.
             asked = self._queue.time()
             waiter = self._queue.join(None)
-            if self._in_use < self._capacity:
+            if self._in_use < self._limit:
                 # Another thread gave a slot back as this task joined, and saw nobody wait.
                 self._in_use += 1
                 self._queue.leave(waiter)
@@ -263,10 +262,10 @@ class ConcurrencyLimiter:
             ConcurrencyLimitError: All slots are taken.
         """
         in_use = self._in_use + 1
-        if in_use > self._capacity:
+        if in_use > self._limit:
             if self._returned:
                 self._queue.call_there(self._take_back)
-                if self._in_use < self._capacity:  # the loop had ended before it handed them on
+                if self._in_use < self._limit:  # the loop had ended before it handed them on
                     self.acquire_nowait()
                     return
             self._rejected += 1
@@ -303,7 +302,7 @@ class ConcurrencyLimiter:
         elif self._returned or not self._queue.runs_here():
             self._returned += 1
             self._queue.call_there(self._take_back)
-        elif self._in_use > self._capacity or not self._queue.wake_next():
+        elif self._in_use > self._limit or not self._queue.wake_next():
             self._in_use -= 1
 
     async def __aenter__(self) -> None:
@@ -311,7 +310,7 @@ class ConcurrencyLimiter:
         # acquire() once more: calling it would cost an eighth of the whole block.
         in_use = self._in_use + 1
         acquired = self._acquired
-        if in_use > self._capacity or acquired >= self._yield_at:
+        if in_use > self._limit or acquired >= self._yield_at:
             await self.acquire()
             return
         self._in_use = in_use
@@ -332,18 +331,36 @@ class ConcurrencyLimiter:
         else:
             self.release()
 
-    @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
-
-    @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
-
-    @overload
-    def limit(self, /, *, timeout: float | None = ...) -> Decorator: ...
-
-    def limit(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Decorate an async function so that every call holds a slot: ``@limiter.limit``.
+        Make one call in a slot, and return its result.
+
+        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it holds nothing
+        and the call has not started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            ConcurrencyLimitError: The queue is full.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            RuntimeError: Tasks of another event loop are waiting.
+        """
+        return await run_in(self, fn, args)
+
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+
+    @overload
+    def __call__(self, /, *, timeout: float | None = ...) -> Decorator: ...
+
+    def __call__(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
+        """
+        Decorate an async function so that every call holds a slot: ``@limiter``.
 
         The function keeps its signature; methods may be decorated too.
 
@@ -364,18 +381,14 @@ class ConcurrencyLimiter:
             fn,
             self.acquire if timeout is None else lambda: self.acquire(timeout=timeout),
             self.release,
-            name="ConcurrencyLimiter.limit",
+            name="ConcurrencyLimiter",
         )
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> ConcurrencyStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return snapshot(
             ConcurrencyStatistics,
             self,
-            limit=self._capacity,
             in_use=self._in_use - self._returned,
             waiting=len(self._waiters),
         )
@@ -388,13 +401,13 @@ class ConcurrencyLimiter:
         """
         if self._returned:
             self._queue.call_there(self._take_back)
-        if self._in_use < self._capacity:
+        if self._in_use < self._limit:
             self._in_use += 1
             return self._yield_with_slot()
         self._queue.attach(self)
-        if self._max_waiters is not None and len(self._waiters) >= self._max_waiters:
+        if self._max_waiting is not None and len(self._waiters) >= self._max_waiting:
             self._rejected += 1
-            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
+            msg = f"{self!r} lets at most max_waiting={self._max_waiting} wait. Try again later."
             return self._refuse(ConcurrencyLimitError(msg, name=self._name))
         if timeout is None:
             return None
@@ -422,7 +435,7 @@ class ConcurrencyLimiter:
         """Wait for so many seconds at most, in the queue, which is ready for it."""
         asked = self._queue.time()
         waiter = self._queue.join(None)
-        if self._in_use < self._capacity:  # as in `acquire`; with a slot, no time runs out
+        if self._in_use < self._limit:  # as in `acquire`; with a slot, no time runs out
             self._in_use += 1
             self._queue.leave(waiter)
             await self._yield_with_slot()
@@ -455,12 +468,12 @@ class ConcurrencyLimiter:
         """Pass on the slots that were given back; in the event loop of the tasks that wait."""
         while self._returned:
             self._returned -= 1
-            if self._in_use > self._capacity or not self._queue.wake_next():
+            if self._in_use > self._limit or not self._queue.wake_next():
                 self._in_use -= 1
 
     def _hand_over(self) -> None:
         """Hand free slots to the tasks that have waited longest."""
-        while self._waiters and self._in_use < self._capacity:
+        while self._waiters and self._in_use < self._limit:
             self._in_use += 1
             if not self._queue.wake_next():
                 self._in_use -= 1

@@ -16,13 +16,16 @@ from __future__ import annotations
 import heapq
 import math
 import reprlib
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks, clock
+from mtaio._internal.callables import close_unstarted
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
+from mtaio._internal.decorators import Decorator, call, check_call
 from mtaio._internal.limiting import limit_by
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
@@ -30,12 +33,10 @@ from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._rate import RateLimiter, Tally
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
-
-    from mtaio._internal.decorators import Decorator
-
 __all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _SWEEP: Final = 16
 """Entries looked at in one go, so that forgetting many keys never stops the event loop."""
@@ -45,22 +46,32 @@ _SWEEP: Final = 16
 class KeyedRateLimiterStatistics:
     """The state and counts of a `KeyedRateLimiter`, all keys together."""
 
+    rate: float = field(metadata=LIMIT)
+    """Tokens that become available to each key every ``per`` seconds."""
+    burst: float = field(metadata=LIMIT)
+    """Tokens that a full bucket holds."""
     keys: int = field(metadata=GAUGE)
     """Keys held now."""
-    max_keys: int = field(metadata=LIMIT)
-    """The most keys that may be held."""
+    max_keys: int | None = field(metadata=LIMIT)
+    """The most keys that may be held; None for no limit."""
     forgotten: int = field(metadata=COUNTER)
     """Keys forgotten so far, because they were idle."""
     rejected_keys: int = field(metadata=COUNTER)
     """Requests refused so far because ``max_keys`` were held and none could be forgotten."""
     waiting: int = field(metadata=GAUGE)
     """Tasks waiting."""
-    granted: int = field(metadata=COUNTER)
-    """Requests granted so far, whatever their tokens."""
+    acquired: int = field(metadata=COUNTER)
+    """Requests granted so far, with or without a wait, whatever their tokens."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused because their key did not have the tokens, or can no longer have them."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests that could not be granted within their own timeout."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
-    rejected: int = field(metadata=COUNTER)
-    """Requests refused so far because their key did not have the tokens, or not in time."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Total seconds that tasks waited for the tokens they got."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """The longest of those waits, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +87,7 @@ class KeyStatistics:
     one token if none waits; ``inf`` while paused without the tokens for it."""
 
 
-class _KeyLimiter(RateLimiter):
+class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
     """
     The limiter of one key, which counts together with those of the other keys.
 
@@ -136,6 +147,7 @@ class _Idle:
 
 
 @uncopied
+@final
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
@@ -151,10 +163,9 @@ class KeyedRateLimiter:
     Args:
         rate: Tokens that become available to each key every ``per`` seconds; 0 pauses all,
             ``math.inf`` never waits.
-        burst: Tokens that a full bucket holds, 1 or more. Default: ``rate`` rounded down, or 1 if
-            that is more.
         per: The seconds that ``rate`` is meant for.
-        max_keys: The most keys to hold, 1 or more.
+        burst: Tokens that a full bucket holds, 1 or more.
+        max_keys: The most keys to hold, 1 or more; None for no limit.
         idle_ttl: Seconds for which an idle key is kept; ``inf`` to keep it until it has to make
             room.
         slack: As for `RateLimiter`.
@@ -173,10 +184,10 @@ class KeyedRateLimiter:
 
         from mtaio.resources import KeyedRateLimiter
 
-        limiter = KeyedRateLimiter(2, burst=1, max_keys=1000)
+        limiter = KeyedRateLimiter(2, max_keys=1000)
 
 
-        @limiter.limit(key=lambda user: user)
+        @limiter(key=lambda user: user)
         async def greet(user: str) -> None:
             print(f"hello {user}")
 
@@ -198,14 +209,14 @@ class KeyedRateLimiter:
     #   the first entry is right and lies in the future, no limiter is idle;
     # - who adds or removes a limiter, or changes _idle, holds _lock;
     # - _model has the limits of every key and is never used, hence as good as new;
-    # - _granted and _tally count for all keys, also those that were forgotten;
+    # - _acquired and _tally count for all keys, also those that were forgotten;
     # - at least one call in FAST_CALLS sets _yield_due; the call that may yield takes it back.
     __slots__ = (
         "__weakref__",
+        "_acquired",
         "_admitted",
         "_calls",
         "_forgotten",
-        "_granted",
         "_idle",
         "_idle_ttl",
         "_limiters",
@@ -221,16 +232,18 @@ class KeyedRateLimiter:
         self,
         rate: float,
         *,
-        burst: float | None = None,
         per: float = 1.0,
-        max_keys: int = 10_000,
+        burst: float = 1,
+        max_keys: int | None = 10_000,
         idle_ttl: float = 60.0,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
         like = RateLimiter(rate, burst=burst, per=per, slack=slack, name=name)
-        way_out = "Pass how many keys may be held at the same time."
-        self._max_keys = checks.count("max_keys", max_keys, way_out=way_out)
+        if max_keys is not None:
+            way_out = "Pass how many keys may be held at the same time, or None for no limit."
+            checks.count("max_keys", max_keys, way_out=way_out)
+        self._max_keys = max_keys
         way_out = "Pass seconds >= 0, or math.inf to forget only when room is needed."
         checks.at_least("idle_ttl", idle_ttl, 0, way_out=way_out)
         self._idle_ttl = idle_ttl
@@ -242,7 +255,7 @@ class KeyedRateLimiter:
         self._admitted = 0
         self._calls = 0
         self._forgotten = 0
-        self._granted = 0
+        self._acquired = 0
         self._rejected_keys = 0
         self._yield_due = False
 
@@ -361,7 +374,7 @@ class KeyedRateLimiter:
             self._yield_due = False
             limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
-        self._granted += 1
+        self._acquired += 1
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
@@ -378,7 +391,7 @@ class KeyedRateLimiter:
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         self._limiter(key).acquire_nowait(tokens)
-        self._granted += 1
+        self._acquired += 1
 
     def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
         """
@@ -393,13 +406,44 @@ class KeyedRateLimiter:
             return False
         return True
 
-    def limit(
+    async def run(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T],
+        /,
+        *args: *Ts,
+        key: Hashable,
+    ) -> T:
+        """
+        Make one call after acquiring one token of ``key``, and return its result.
+
+        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it has taken
+        nothing and the call has not started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+            key: Whose token.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+                Or ``key`` cannot be hashed.
+            RuntimeError: Tasks of another running event loop are waiting for this key.
+        """
+        try:
+            check_call(fn, args)
+            await self.acquire(key)
+            return await call(fn, args)
+        finally:
+            close_unstarted(fn)
+
+    def __call__(
         self, /, *, key: Callable[..., Hashable], tokens: float = 1, timeout: float | None = None
     ) -> Decorator:
         """
         Decorate an async function or method so that each call acquires first.
 
-        ``@limiter.limit(key=lambda user: user.id)`` keeps the name, signature and types.
+        ``@limiter(key=lambda user: user.id)`` keeps the name, signature and types.
 
         Args:
             key: Called with the arguments of each call, ``self`` included; returns the key.
@@ -412,20 +456,24 @@ class KeyedRateLimiter:
         """
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
-        self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would
+        self._model(tokens=tokens, timeout=timeout)  # refuses what it would
 
         def acquire(key: Hashable) -> Coroutine[Any, Any, None]:
             return self.acquire(key, tokens, timeout=timeout)
 
-        return limit_by(key, acquire, name=f"{type(self).__name__}.limit")
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
+        return limit_by(key, acquire, name="KeyedRateLimiter")
 
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
-        keys = len(self._limiters)
-        return snapshot(KeyedRateLimiterStatistics, self, self._tally, keys=keys)
+        model = self._model
+        return snapshot(
+            KeyedRateLimiterStatistics,
+            self,
+            self._tally,
+            rate=model.rate,
+            burst=model.burst,
+            keys=len(self._limiters),
+        )
 
     def statistics_for(self, key: Hashable) -> KeyStatistics:
         """
@@ -459,7 +507,7 @@ class KeyedRateLimiter:
         with self._lock:
             moment = clock.catch_up(self._idle)
             self._sweep(moment)
-            if len(self._limiters) >= self._max_keys:
+            if self._max_keys is not None and len(self._limiters) >= self._max_keys:
                 self._make_room(key, moment)
             limiter = _KeyLimiter(key, self._model, self._tally)
             self._limiters[key] = limiter

@@ -12,33 +12,43 @@ Why tokens are never handed to a sleeping task: docs/en/design/rate-limiting.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    ParamSpec,
+    Self,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.limiting import limit
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import limit, run_in
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
-    from typing import Self
-
     from mtaio._internal.backend import Waiter
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # The fast paths handle only these; other numbers, and mistakes, take the slow one.
 _ONE: Final = 1
@@ -49,42 +59,67 @@ _PLAIN: Final = frozenset({int, float})
 class RateLimiterStatistics:
     """The state and counts of a `RateLimiter`."""
 
+    rate: float = field(metadata=LIMIT)
+    """Tokens that become available every ``per`` seconds."""
+    burst: float = field(metadata=LIMIT)
+    """Tokens that the full bucket holds; of a window, its limit."""
     tokens: float = field(metadata=GAUGE)
     """Tokens in the bucket now; ``inf`` without a limit. Tasks that wait come first."""
     waiting: int = field(metadata=GAUGE)
     """Tasks waiting."""
-    granted: int = field(metadata=COUNTER)
-    """Requests granted so far, whatever their tokens."""
+    acquired: int = field(metadata=COUNTER)
+    """Requests granted so far, with or without a wait, whatever their tokens."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused: by ``acquire_nowait``, or as ``burst`` was lowered while they waited."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests that could not be granted within their own timeout."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
-    rejected: int = field(metadata=COUNTER)
-    """Requests refused so far: not at once, not within their timeout, or no longer possible."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Total seconds that tasks waited for the tokens they got."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """The longest of those waits, in seconds."""
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
 
 
 class Tally:
-    """The counts of requests that were not granted at once, of one limiter or of many."""
+    """What is counted of requests that were not granted at once, of one limiter or of many."""
 
-    __slots__ = ("cancelled", "rejected", "waiting")
+    __slots__ = (
+        "cancelled",
+        "max_wait_seconds",
+        "rejected",
+        "timed_out",
+        "wait_seconds",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.cancelled: int = 0
+        self.max_wait_seconds: float = 0.0
         self.rejected: int = 0
+        self.timed_out: int = 0
+        self.wait_seconds: float = 0.0
         self.waiting: int = 0
+
+    def count_wait(self, seconds: float) -> None:
+        """Count a request that was granted after so long a wait."""
+        self.wait_seconds += seconds
+        self.max_wait_seconds = max(self.max_wait_seconds, seconds)
 
 
 @uncopied
+@final
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
 
-    The bucket starts full. In any span of ``t`` seconds at most
-    ``burst + rate * (t + slack) / per`` tokens are granted: after a rest ``burst`` at once, and in
-    the long run ``rate`` every ``per`` seconds. With ``burst=1`` (`smooth`) work starts at even
-    intervals. With a sliding window instead of the bucket (`window`) no span of ``per`` seconds
-    sees more than the limit.
+    Work starts one by one, ``per / rate`` seconds apart, unless a ``burst`` is given: then so much
+    may start at once after a rest, and the bucket starts full. In any span of ``t`` seconds at most
+    ``burst + rate * (t + slack) / per`` tokens are granted. With a sliding window instead of the
+    bucket (`window`) no span of ``per`` seconds sees more than the limit.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
     backend, by one at a time. Other threads may change the limits and read the statistics. A task
@@ -93,10 +128,9 @@ class RateLimiter:
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
             still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
-        burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
-            more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
-            until a finite rate is set.
         per: The seconds that ``rate`` is meant for.
+        burst: Tokens that the full bucket holds, 1 or more. It is the most that one call can
+            acquire, except while ``rate`` is infinite.
         slack: Seconds by which a waiter served late may be counted as served earlier, though never
             before it asked, so that late wake-ups do not add up to a lower rate. 0 keeps to
             ``burst + rate * t / per``, as exactly as event loops fire their timers.
@@ -164,8 +198,8 @@ class RateLimiter:
         self,
         rate: float,
         *,
-        burst: float | None = None,
         per: float = 1.0,
+        burst: float = 1,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
@@ -195,26 +229,14 @@ class RateLimiter:
         return f"{name} {self._bucket}"
 
     @classmethod
-    def smooth(
-        cls, rate: float, per: float = 1.0, *, slack: float = 0.02, name: str | None = None
-    ) -> Self:
-        """
-        Make a limiter without bursts: one token at a time, ``per / rate`` seconds apart.
-
-        The first token comes at once, so the first ``per`` seconds see at most ``rate + 1``. The
-        arguments are those of the class.
-        """
-        return cls(rate, burst=1, per=per, slack=slack, name=name)
-
-    @classmethod
-    def window(cls, limit: int, per: float, *, name: str | None = None) -> Self:
+    def window(cls, limit: int, *, per: float = 1.0, name: str | None = None) -> Self:
         """
         Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
 
-        For a service that counts this way, as most that say "100 requests a minute" do: a bucket of
-        that rate could let through twice as many in the minute after a rest. A token comes back
-        ``per`` seconds after it was granted, to the nanosecond to which event loops keep time;
-        there is no ``slack``, so a late waiter counts from when it was served. Everything else is
+        For a service that counts this way, as most that say "100 requests a minute" do: a bucket
+        with a burst of 100 could let through twice as many in the minute after a rest. A token
+        comes back ``per`` seconds after it was granted, to the nanosecond to which event loops keep
+        time; there is no ``slack``, so a late waiter counts from when it was served. All else is
         as for the class, except that tokens are whole, and that estimated waits are lower bounds
         where queued requests ask for more than one token. It stores ``limit`` moments.
 
@@ -262,8 +284,7 @@ class RateLimiter:
     @property
     def burst(self) -> float:
         """Tokens the full bucket holds. Assigning is `reconfigure` with ``burst`` alone."""
-        burst = self._bucket.burst
-        return math.inf if burst is None else burst
+        return self._bucket.burst
 
     @burst.setter
     def burst(self, burst: float) -> None:
@@ -320,9 +341,8 @@ class RateLimiter:
                 rate drops after that, the wait ends when the time is up.
 
         Raises:
-            LimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is
-                known at once. Also a builtin ``TimeoutError``; ``retry_after`` has the seconds
-                needed.
+            LimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is known at
+                once. Also a builtin ``TimeoutError``; ``retry_after`` has the seconds needed.
             RateLimitError: ``burst`` was lowered below ``tokens`` during the wait.
             TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
@@ -430,17 +450,36 @@ class RateLimiter:
     ) -> None:
         """Do nothing: tokens come back by themselves. Not a checkpoint."""
 
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call after acquiring one token, and return its result.
+
+        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it has taken
+        nothing and the call has not started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            RuntimeError: Tasks of another running event loop are waiting.
+        """
+        return await run_in(self, fn, args)
+
     @overload
-    def limit(self, fn: Descriptor, /) -> Descriptor: ...
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
     @overload
-    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
     @overload
-    def limit(self, /, *, tokens: float = 1, timeout: float | None = None) -> Decorator: ...
-    def limit(self, fn: Any = None, /, *, tokens: float = 1, timeout: float | None = None) -> Any:
+    def __call__(self, /, *, tokens: float = 1, timeout: float | None = None) -> Decorator: ...
+    def __call__(
+        self, fn: Any = None, /, *, tokens: float = 1, timeout: float | None = None
+    ) -> Any:
         """
         Decorate an async function or method so that each call acquires first.
 
-        ``@limiter.limit`` or ``@limiter.limit(tokens=3)`` keep the name, signature and types.
+        ``@limiter`` or ``@limiter(tokens=3)`` keep the name, signature and types.
 
         Args:
             fn: The function, when used without parentheses.
@@ -457,11 +496,8 @@ class RateLimiter:
         return limit(
             fn,
             self.acquire if plain else lambda: self.acquire(tokens, timeout=timeout),
-            name=f"{type(self).__name__}.limit",
+            name="RateLimiter",
         )
-
-    __call__ = limit
-    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
@@ -472,12 +508,18 @@ class RateLimiter:
             waiting, tokens = 0, 1.0
         else:
             waiting, tokens = len(queue), queue.waiters.get(first, 1)
+        tally = self._tally
         return RateLimiterStatistics(
+            rate=bucket.rate,
+            burst=bucket.burst,
             tokens=max(0.0, bucket.tokens(moment)),
             waiting=waiting,
-            granted=self._granted_at_0 - self._left,
-            cancelled=self._tally.cancelled,
-            rejected=self._tally.rejected,
+            acquired=self._granted_at_0 - self._left,
+            rejected=tally.rejected,
+            timed_out=tally.timed_out,
+            cancelled=tally.cancelled,
+            wait_seconds=tally.wait_seconds,
+            max_wait_seconds=tally.max_wait_seconds,
             next_grant_seconds=bucket.due(tokens, moment) - moment,
         )
 
@@ -504,8 +546,8 @@ class RateLimiter:
         self._left -= 1
         return None
 
-    async def _refuse(self, error: LimitError) -> None:
-        self._tally.rejected += 1
+    async def _refuse(self, error: LimitTimeoutError) -> None:
+        self._tally.timed_out += 1
         await self._yield_in_time()
         raise error
 
@@ -558,21 +600,25 @@ class RateLimiter:
                     await waiter
                     moment = clock.catch_up(self._bucket)
             # A waiter that slept is late: it counts as served when it could have been.
+            since = asked
             if not asked <= moment <= asked + self._slack:
-                asked = min(moment, max(asked, moment - self._slack))
-            self._bucket.take(tokens, asked)
+                since = min(moment, max(asked, moment - self._slack))
+            self._bucket.take(tokens, since)
         except BaseException as error:
             self._give_up(waiter, tokens, error)
             raise
         self._leave(waiter, tokens)
         self._granted_at_0 += 1
         self._restart_count()
+        self._tally.count_wait(moment - asked)
 
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
         tally = self._tally
-        if isinstance(error, LimitError):
+        if isinstance(error, RateLimitError):
             tally.rejected += 1
+        elif isinstance(error, LimitTimeoutError):
+            tally.timed_out += 1
         else:
             tally.cancelled += 1
             if isinstance(error, GeneratorExit):

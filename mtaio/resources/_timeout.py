@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, TypeVarTuple, overload
+from types import TracebackType
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, TypeVarTuple, final, overload
 
 import anyio
 
@@ -23,17 +25,17 @@ from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.clock import now
 from mtaio._internal.deadlines import Deadline, current, remaining
-from mtaio._internal.decorators import call, check_call, decorate
+from mtaio._internal.decorators import (
+    AsyncFunction,
+    Decorator,
+    Descriptor,
+    call,
+    check_call,
+    decorate,
+)
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import COUNTER, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, LIMIT, SECONDS, snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["TimeoutManager", "TimeoutScope", "TimeoutStatistics"]
 
@@ -47,7 +49,7 @@ Ts = TypeVarTuple("Ts")
 class TimeoutStatistics:
     """What a `TimeoutManager` has done so far."""
 
-    default_timeout_seconds: float | None = field(metadata=LIMIT)
+    default_timeout: float | None = field(metadata=LIMIT | SECONDS)
     """Seconds allowed where none are given; None for no limit."""
     entered: int = field(metadata=COUNTER)
     """Blocks entered, including calls run and shielded clean-ups."""
@@ -58,10 +60,10 @@ class TimeoutStatistics:
 class _Policy:
     """What the scopes of one `TimeoutManager` share."""
 
-    __slots__ = ("default", "entered", "name", "timed_out")
+    __slots__ = ("default_timeout", "entered", "name", "timed_out")
 
     def __init__(self, default: float | None, name: str | None) -> None:
-        self.default: float | None = default
+        self.default_timeout: float | None = default
         self.name: str | None = name
         self.entered: int = 0
         self.timed_out: int = 0
@@ -69,12 +71,13 @@ class _Policy:
     def seconds(self, timeout: float | Unset | None) -> float | None:
         """Return how long to allow when ``timeout`` was asked for."""
         if timeout is UNSET:
-            return self.default
+            return self.default_timeout
         if type(timeout) is float and timeout >= 0:  # the usual case, a tenth of a block's cost
             return timeout
         return checks.timeout("timeout", timeout)
 
 
+@final
 class TimeoutManager:
     """
     A policy that limits how long work may take; reusable, by any number of tasks at once.
@@ -139,7 +142,7 @@ class TimeoutManager:
     @property
     def default_timeout(self) -> float | None:
         """Seconds allowed where none are given; None for no limit."""
-        return self._policy.default
+        return self._policy.default_timeout
 
     def __call__(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
         """
@@ -162,10 +165,6 @@ class TimeoutManager:
         """
         return TimeoutScope(self._policy, self._policy.seconds(timeout))
 
-    def timeout(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
-        """Limit a block, as calling the manager does: ``async with timeouts.timeout(5.0):``."""
-        return TimeoutScope(self._policy, self._policy.seconds(timeout))
-
     def shielded(self, *, grace: float = 5.0) -> TimeoutScope:
         """
         Give clean-up a bounded time inside a scope that is, or may become, cancelled.
@@ -177,17 +176,18 @@ class TimeoutManager:
         one that came before the block, and caused the clean-up, propagates when the time is up.
 
         Args:
-            grace: Seconds, finite.
+            grace: Seconds; ``math.inf`` for no limit, where the clean-up ends by itself.
 
         Returns:
             A scope for one ``with`` or ``async with``.
 
         Raises:
             TimeoutError: (on leaving) The time was up, and nothing outside was cancelled.
-            ValueError: ``grace`` is negative, NaN or infinite.
+            ValueError: ``grace`` is negative or NaN.
             TypeError: ``grace`` is not a number.
         """
-        return _ShieldedScope(self._policy, _finite("grace", grace))
+        way_out = "Pass the seconds that clean-up may take, 0 or more."
+        return _ShieldedScope(self._policy, checks.at_least("grace", grace, 0, way_out=way_out))
 
     def remaining(self) -> float:
         """
@@ -201,7 +201,7 @@ class TimeoutManager:
 
     async def run(
         self,
-        func: Callable[[*Ts], Awaitable[T]] | Awaitable[T],
+        fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T],
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
@@ -212,8 +212,8 @@ class TimeoutManager:
         A checkpoint if the call is one. Cancelled, it leaves what the call leaves.
 
         Args:
-            func: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments.
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
             timeout: Seconds; None for no limit; omitted for the default.
 
         Returns:
@@ -226,11 +226,11 @@ class TimeoutManager:
         """
         try:
             seconds = self._policy.seconds(timeout)
-            check_call(func, args)
+            check_call(fn, args)
             with TimeoutScope(self._policy, seconds):
-                return await call(func, args)
+                return await call(fn, args)
         finally:
-            close_unstarted(func)
+            close_unstarted(fn)
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...
@@ -280,8 +280,7 @@ class TimeoutManager:
 
         Event loops of several threads may share a manager; its counts may then be a little low.
         """
-        policy = self._policy
-        return snapshot(TimeoutStatistics, policy, default_timeout_seconds=policy.default)
+        return snapshot(TimeoutStatistics, self._policy)
 
 
 class TimeoutScope:
@@ -490,10 +489,6 @@ class _ShieldedScope(TimeoutScope):
             self._pending = error
         return self
 
-    def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
-        """Restart the timer, as `TimeoutScope.reschedule` does, but never without a limit."""
-        super().reschedule(timeout if timeout is UNSET else _finite("timeout", timeout))
-
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -512,12 +507,3 @@ class _ShieldedScope(TimeoutScope):
 
     def _error(self) -> BaseException:
         return super()._error() if self._pending is None else self._pending
-
-
-def _finite(name: str, value: float | None) -> float:
-    way_out = "Clean-up must end: pass finite seconds >= 0."
-    seconds = checks.at_least(name, value, 0, way_out=way_out)
-    if seconds == math.inf:
-        msg = f"{name}={value!r} is not finite. {way_out}"
-        raise ValueError(msg)
-    return seconds

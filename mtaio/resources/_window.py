@@ -89,7 +89,7 @@ class Window:
             msg = f"per={per!r} is not a finite number greater than 0. {way_out}"
             raise ValueError(msg)
         self.rate: float = limit
-        self.burst: float | None = limit
+        self.burst: float = limit
         self.most: int = limit
         self.per: float = per
         self.interval: float = 0.0

@@ -215,7 +215,7 @@ async def test_race_obeys_its_limit_and_its_rate() -> None:
 
 async def test_race_that_is_won_while_others_wait_for_a_token() -> None:
     """They never start, are closed, count as cancelled, and leave the limiter its tokens."""
-    limiter = RateLimiter.smooth(1)
+    limiter = RateLimiter(1)
     calls = [after(5), after(0.5, "winner"), after(1), after(1)]
     executor = TaskExecutor(3)
     assert await executor.race(*calls, rate=limiter) == "winner"

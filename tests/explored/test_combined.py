@@ -28,9 +28,10 @@ class Watched:
     """
 
     def __init__(self, sim: Simulation, limiter: ResourceLimiter) -> None:
-        assert limiter.rate is not None
+        rate = limiter.statistics().rate
+        assert rate is not None
         self.limiter = limiter
-        self.bucket = Refilled(limiter.rate.rate, limiter.rate.burst)
+        self.bucket = Refilled(rate.rate, rate.burst)
         self.inside = 0
         self.started: dict[str, float] = {}
         self.done: list[str] = []
@@ -45,9 +46,9 @@ class Watched:
         assert now.rate is not None
         assert now.concurrency is not None
         return (
-            now.in_use == self.inside <= now.concurrency.in_use <= now.concurrency.limit
+            now.in_flight == self.inside <= now.concurrency.in_use <= now.concurrency.limit
             # A task that has a token has started: none holds one and waits for something else.
-            and now.rate.granted == now.entered == len(self.started)
+            and now.rate.acquired == now.entered == len(self.started)
             # A task that waits for a token has a slot.
             and now.rate.waiting <= now.concurrency.in_use - self.inside
         )
@@ -72,7 +73,7 @@ class Watched:
         assert set(done) <= set(self.done)
         assert live_timers() == self._timers
         now = self.limiter.statistics()
-        assert (self.inside, now.in_use) == (0, 0)
+        assert (self.inside, now.in_flight) == (0, 0)
         assert_quiescent(self.limiter)
         return now
 
@@ -145,7 +146,7 @@ async def test_shared_parts(victim: Victim, sim: Simulation) -> None:
 
     def holds() -> bool:
         entered = one.statistics().entered + two.statistics().entered
-        return entered == tokens.statistics().granted == started and inside <= 2
+        return entered == tokens.statistics().acquired == started and inside <= 2
 
     sim.always(holds)
 
@@ -161,12 +162,12 @@ async def test_shared_parts(victim: Victim, sim: Simulation) -> None:
                 inside -= 1
 
     async def operator() -> None:
-        slots.capacity = 2
+        slots.limit = 2
         await checkpoint()
         bucket.change(rate=2)
         tokens.rate = 2
         await checkpoint()
-        slots.capacity = 1
+        slots.limit = 1
 
     await together(
         a=lambda: work(one),

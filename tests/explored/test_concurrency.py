@@ -33,11 +33,11 @@ class Watched:
     Args:
         sim: Where it is watched.
         limit: Slots.
-        max_waiters: As for the limiter.
+        max_waiting: As for the limiter.
     """
 
-    def __init__(self, sim: Simulation, limit: int, *, max_waiters: int | None = None) -> None:
-        self.limiter = ConcurrencyLimiter(limit, max_waiters=max_waiters)
+    def __init__(self, sim: Simulation, limit: int, *, max_waiting: int | None = None) -> None:
+        self.limiter = ConcurrencyLimiter(limit, max_waiting=max_waiting)
         self.line = Line()
         self.inside = 0
         self.allowed = limit
@@ -52,14 +52,14 @@ class Watched:
         fits = self.inside <= now.in_use <= self.allowed
         self.allowed = max(now.limit, min(self.allowed, now.in_use))  # it shrinks as slots return
         idle = now.waiting > 0 and now.in_use < now.limit
-        bounded = self.limiter.max_waiters is None or now.waiting <= self.limiter.max_waiters
+        bounded = self.limiter.max_waiting is None or now.waiting <= self.limiter.max_waiting
         return fits and not idle and bounded and now.waiting <= len(self.line)
 
-    def set_capacity(self, slots: int) -> None:
-        """Change the capacity; what is in use already may stay above it."""
+    def set_limit(self, slots: int) -> None:
+        """Change the limit; what is in use already may stay above it."""
         self.allowed = max(slots, self.limiter.statistics().in_use)
         self.most_allowed = max(self.most_allowed, slots)
-        self.limiter.capacity = slots
+        self.limiter.limit = slots
 
     def gets(self, name: str) -> None:
         """Note that a task is inside, and look whether it may be."""
@@ -228,7 +228,7 @@ async def test_patience_ends_as_a_slot_comes_back(victim: Victim, sim: Simulatio
 @explored
 async def test_full_queue(victim: Victim, sim: Simulation) -> None:
     """With room for one waiter the others are refused at once, and who leaves makes room."""
-    watched = Watched(sim, 1, max_waiters=1)
+    watched = Watched(sim, 1, max_waiting=1)
     refused: list[str] = []
 
     async def pushy(name: str) -> None:
@@ -254,16 +254,16 @@ async def test_full_queue(victim: Victim, sim: Simulation) -> None:
 
 
 @explored
-async def test_capacity_changes_while_tasks_wait(victim: Victim, sim: Simulation) -> None:
+async def test_limit_changes_while_tasks_wait(victim: Victim, sim: Simulation) -> None:
     """Lowered to nothing, raised to two, lowered to one: each takes effect as it can, in order."""
     watched = Watched(sim, 1)
 
     async def operator() -> None:
-        watched.set_capacity(0)
+        watched.set_limit(0)
         await checkpoint()
-        watched.set_capacity(2)
+        watched.set_limit(2)
         await checkpoint()
-        watched.set_capacity(1)
+        watched.set_limit(1)
 
     await together(
         a=lambda: watched.work("a"),
@@ -277,14 +277,14 @@ async def test_capacity_changes_while_tasks_wait(victim: Victim, sim: Simulation
 
 @explored
 async def test_the_operator_is_the_victim(victim: Victim, sim: Simulation) -> None:
-    """The task that raises the capacity may be cancelled after it: what was let in is in."""
+    """The task that raises the limit may be cancelled after it: what was let in is in."""
     watched = Watched(sim, 1)
 
     async def operator() -> None:
         await checkpoint()
-        watched.set_capacity(3)
+        watched.set_limit(3)
         await checkpoint()
-        watched.set_capacity(1)
+        watched.set_limit(1)
 
     await together(
         a=lambda: watched.work("a", a_second),
@@ -400,7 +400,7 @@ async def test_decorated_functions_that_fail(victim: Victim, sim: Simulation) ->
     inside = 0
     sim.always(lambda: inside <= limiter.statistics().in_use <= 1)
 
-    @limiter.limit
+    @limiter
     async def fail(number: int) -> None:
         nonlocal inside
         inside += 1
@@ -430,8 +430,8 @@ async def test_a_release_too_many(victim: Victim, sim: Simulation) -> None:
                     watched.limiter.release()
             with pytest.raises(ValueError, match=r"^timeout=-1 is "):
                 await watched.limiter.acquire(timeout=-1)
-            with pytest.raises(ValueError, match=r"^capacity=-1 is "):
-                watched.limiter.capacity = -1
+            with pytest.raises(ValueError, match=r"^limit=-1 is "):
+                watched.limiter.limit = -1
             await checkpoint()
 
     await together(

@@ -150,7 +150,7 @@ async def test_race_beyond_the_limit(sim: Simulation, victim: Victim) -> None:
 async def test_race_at_a_rate(sim: Simulation, victim: Victim) -> None:
     """Beside another call that draws on the same limiter; what never started is closed."""
     stage = Stage(sim, 3)
-    limiter = RateLimiter.smooth(1)
+    limiter = RateLimiter(1)
     starts: list[float] = []
 
     async def sleep(seconds: float) -> float:

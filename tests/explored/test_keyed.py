@@ -67,7 +67,7 @@ class Watched:
                 return False
             waiting += there.waiting > 0
         timers = live_timers() - self._timers - self.sleepers
-        return timers <= waiting and now.keys <= now.max_keys
+        return timers <= waiting and now.keys <= (now.max_keys or now.keys)
 
     @contextmanager
     def asking(self, key: str, name: str) -> Generator[None]:
@@ -108,7 +108,7 @@ class Watched:
         happy = [name for line in self.lines.values() for name in line.served]
         sad = [name for line in self.lines.values() for name in line.left]
         assert set(served) <= set(happy)
-        assert now.granted == len(happy)
+        assert now.acquired == len(happy)
         assert now.rejected_keys == self.refused
         assert now.cancelled + now.rejected + now.rejected_keys == len(sad)
         assert live_timers() == self._timers
@@ -239,7 +239,7 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     buckets = {key: Refilled(1, 1) for key in "xy"}
     started: dict[str, list[float]] = {"x": [], "y": []}
 
-    @limiter.limit(key=lambda key: key)
+    @limiter(key=lambda key: key)
     async def begin(key: str) -> None:
         buckets[key].take(1)
         started[key].append(sim.time())

@@ -92,7 +92,7 @@ class Watched:
         self._over = True  # the clock may be another from here on
         now = self.limiter.statistics()
         assert set(served) <= set(self.line.served)
-        assert now.granted == len(self.line.served)
+        assert now.acquired == len(self.line.served)
         assert now.cancelled + now.rejected == len(self.line.left)
         assert len(self.line) == 0
         assert live_timers() == self.timers
@@ -251,7 +251,7 @@ async def test_bucket_becomes_too_small(victim: Victim, sim: Simulation) -> None
     )
     assert {"a", "b"} <= set(watched.line.served)
     statistics = watched.limiter.statistics()
-    assert statistics.granted == len(watched.line.served)
+    assert statistics.acquired == len(watched.line.served)
     assert set(refused) <= {("demanding", 0.0), ("victim", 0.0)}  # at once, not when they are first
     assert set(watched.line.left) - {"victim"} <= {name for name, _ in refused}
     assert_quiescent(watched.limiter)
@@ -405,7 +405,7 @@ async def test_the_call_that_must_yield(victim: Victim, sim: Simulation) -> None
 
     await together(a=lambda: victim(ask, "victim"), b=lambda: ask("b"), c=lambda: ask("c"))
     assert {"b", "c"} <= set(watched.line.served)
-    assert watched.limiter.statistics().granted == FAST_CALLS - 1 + len(watched.line.served)
+    assert watched.limiter.statistics().acquired == FAST_CALLS - 1 + len(watched.line.served)
     assert_quiescent(watched.limiter)
 
 
@@ -416,7 +416,7 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     bucket = Refilled(2, 1)
     started: dict[int, float] = {}
 
-    @limiter.limit
+    @limiter
     async def begin(number: int) -> None:
         bucket.take(1)
         started[number] = sim.time()
@@ -456,14 +456,14 @@ async def test_refusals_disturb_no_task(victim: Victim, sim: Simulation) -> None
         b=lambda: watched.work("b"),
     )
     assert {"a", "b"} <= set(watched.line.served)
-    assert watched.limiter.statistics().granted == len(watched.line.served) + 2
+    assert watched.limiter.statistics().acquired == len(watched.line.served) + 2
     assert_quiescent(watched.limiter)
 
 
 @explored
 async def test_window_that_is_reset(victim: Victim, sim: Simulation) -> None:
     """A window serves in order and is never exceeded, whenever it starts over and who gives up."""
-    limiter = RateLimiter.window(2, 1)
+    limiter = RateLimiter.window(2, per=1)
     line = Line()
     grants: list[float] = []
     lives = [0]

@@ -32,7 +32,7 @@ def counting() -> list[Any]:
     """Return an object of each kind that counts."""
     return [
         RateLimiter(1),
-        RateLimiter.window(1, 1),
+        RateLimiter.window(1, per=1),
         Special(1),
         KeyedRateLimiter(1),
         ConcurrencyLimiter(1),

@@ -121,7 +121,7 @@ async def test_what_tells_nothing_is_no_sample(call: Any, why: str) -> None:
 
 async def test_refusal_of_something_inside_is_no_sample() -> None:
     """Not even one that is a timeout too."""
-    slots = ConcurrencyLimiter(1, max_waiters=0)
+    slots = ConcurrencyLimiter(1, max_waiting=0)
     breaker = Breaker()
     breaker.open()
 

@@ -289,7 +289,7 @@ async def test_retry_passes_what_is_inside_again() -> None:
     parts = api.statistics().parts
     assert (parts["retry"].calls, parts["retry"].retried, parts["retry"].failed) == (1, 2, 0)
     assert parts["retry"].budget.retried == 2
-    assert parts["rate_limiter"].granted == 3
+    assert parts["rate_limiter"].acquired == 3
     with pytest.raises(ConnectionError):
         await api.call(fail)
     assert api.statistics().parts["retry"].failed == 1
@@ -297,7 +297,7 @@ async def test_retry_passes_what_is_inside_again() -> None:
 
 async def test_slot_is_held_and_given_back() -> None:
     """Whether the call returns or fails; a limiter that refuses is asked once."""
-    slots = ConcurrencyLimiter(1, max_waiters=0)
+    slots = ConcurrencyLimiter(1, max_waiting=0)
     api = Pipeline(slots)
     async with anyio.create_task_group() as group:
         group.start_soon(partial(api.call, anyio.sleep, 1))
@@ -417,7 +417,7 @@ def test_second_of_a_kind_has_a_number() -> None:
         Fallback(lambda error, *_: error),
         Breaker(max_keys=3),
         RateLimiter(100),
-        RateLimiter.window(100, 1),
+        RateLimiter.window(100, per=1),
         ConcurrencyLimiter(1),
         ResourceLimiter(concurrency=1),
         KeyedRateLimiter(100),

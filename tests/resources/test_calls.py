@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from mtaio.core import TaskExecutor
@@ -14,6 +16,9 @@ from mtaio.resources import (
     RateLimiter,
     ResourceLimiter,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,7 @@ async def test_what_acquires_returns_nothing() -> None:
     rate: Any = RateLimiter(1, burst=2)
     keyed: Any = KeyedRateLimiter(1)
     slots: Any = ConcurrencyLimiter(1)
-    window: Any = RateLimiter.window(1, 1)
+    window: Any = RateLimiter.window(1, per=1)
     assert [
         await rate.acquire(),
         rate.acquire_nowait(),
@@ -73,3 +78,63 @@ def test_whether_there_was_one() -> None:
     assert slots.statistics().rejected == 1
     with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens"):
         rate.try_acquire(3)
+
+
+async def answer(number: int = 0) -> int:
+    """Take a second."""
+    await anyio.sleep(1)
+    return number
+
+
+RUNS: dict[str, tuple[Callable[[], Any], float]] = {
+    "rate": (lambda: RateLimiter(0.5).run, 5),
+    "slots": (lambda: ConcurrencyLimiter(1).run, 3),
+    "both": (lambda: ResourceLimiter(rate=0.5, concurrency=1).run, 5),
+    "keyed": (lambda: partial(KeyedRateLimiter(0.5).run, key="user"), 5),
+}
+"""What calls a function that takes a second, and when three calls have ended."""
+
+
+@pytest.mark.parametrize("under", RUNS)
+async def test_run_makes_one_call(under: str) -> None:
+    """A function with its arguments, or an awaitable, under the limit; the result comes back."""
+    make, seconds = RUNS[under]
+    run = make()
+    assert await run(answer, 2) == 2
+    assert await run(answer(3)) == 3
+    assert await run(partial(answer, number=4)) == 4
+    assert anyio.current_time() == seconds
+
+
+@pytest.mark.parametrize("under", RUNS)
+async def test_run_refuses_and_closes(under: str) -> None:
+    """A call that cannot be, or that is cancelled as it waits, is closed and takes nothing."""
+    run = RUNS[under][0]()
+    call = answer(1)
+    with pytest.raises(TypeError, match=r"^fn=<coroutine .*> is already a call, and takes no arg"):
+        await run(call, 1)
+    assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'number'"):
+        await run(answer, number=1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, answer)
+        await anyio.sleep(0.5)
+        call = answer(1)
+        with anyio.move_on_after(0.25) as scope:
+            await run(call)
+    assert scope.cancelled_caught
+    assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
+    await run(answer)
+
+
+async def test_run_by_key() -> None:
+    """The calls of one key wait for each other, those of another do not."""
+    limiter = KeyedRateLimiter(0.5)
+    assert await limiter.run(answer, 1, key="a") == 1
+    assert await limiter.run(answer, 2, key="b") == 2
+    assert anyio.current_time() == 2
+    await limiter.run(answer, key="a")
+    assert anyio.current_time() == 3
+    unkeyed: Any = limiter.run
+    with pytest.raises(TypeError, match=r"missing 1 required keyword-only argument: 'key'$"):
+        await unkeyed(answer)

@@ -52,7 +52,7 @@ def test_rates_are_those_of_the_loop_s_time(run: Callable[[Any], Any]) -> None:
 
     async def main() -> None:
         keyed = KeyedRateLimiter(1)
-        for acquire in (RateLimiter.smooth(1).acquire, lambda: keyed.acquire("key")):
+        for acquire in (RateLimiter(1).acquire, lambda: keyed.acquire("key")):
             assert await times_of(acquire, 6) == [0, 1, 2, 3, 4, 5]
             await anyio.sleep(3600)
             assert await times_of(acquire, 2) == [0, 1]  # full again, and no fuller
@@ -92,7 +92,7 @@ def test_timeouts_of_waits(run: Callable[[Any], Any]) -> None:
     """Whether a wait fits is judged, and it ends, by the loop's time."""
 
     async def main() -> None:
-        limiter = RateLimiter.smooth(1)
+        limiter = RateLimiter(1)
         await limiter.acquire()
         await limiter.acquire(timeout=1)
         with pytest.raises(TimeoutError):

@@ -34,7 +34,7 @@ def granted(limiter: ResourceLimiter) -> int:
     """Return how many tokens were taken."""
     statistics = limiter.statistics().rate
     assert statistics is not None
-    return statistics.granted
+    return statistics.acquired
 
 
 async def test_all_three_limits_hold() -> None:
@@ -145,13 +145,13 @@ async def test_an_error_inside_undoes_everything() -> None:
     assert info.value is error
     assert error.__context__ is None
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().in_use == 0
+    assert limiter.statistics().in_flight == 0
     assert TimeoutManager().remaining() == math.inf
 
 
 async def test_a_full_queue_undoes_the_total() -> None:
     """A refusal by a part goes on as it is, and leaves no limit behind."""
-    concurrency = ConcurrencyLimiter(1, max_waiters=0)
+    concurrency = ConcurrencyLimiter(1, max_waiting=0)
     limiter = ResourceLimiter(concurrency=concurrency, timeout_total=2.0)
     async with concurrency:
         with pytest.raises(exceptions.ConcurrencyLimitError):
@@ -159,7 +159,7 @@ async def test_a_full_queue_undoes_the_total() -> None:
                 pytest.fail("entered")
     await anyio.sleep(5)
     assert TimeoutManager().remaining() == math.inf
-    assert (limiter.statistics().entered, limiter.statistics().in_use) == (0, 0)
+    assert (limiter.statistics().entered, limiter.statistics().in_flight) == (0, 0)
 
 
 async def test_one_task_may_enter_several_times() -> None:
@@ -209,7 +209,7 @@ async def test_many_tasks_share_one_limiter() -> None:
         for number in range(10):
             group.start_soon(work, number)
         await anyio.sleep(0.5)
-        assert limiter.statistics().in_use == 11
+        assert limiter.statistics().in_flight == 11
     assert left == list(range(9, -1, -1))
     assert slots(limiter) == (0, 0)
 
@@ -218,7 +218,7 @@ async def test_leaving_out_of_order_is_refused() -> None:
     """What was entered last must be left first; nothing is given back that is still held."""
     limiter, other = ResourceLimiter(concurrency=1), ResourceLimiter(concurrency=1)
     message = (
-        r"^cannot leave <ResourceLimiter: \d in use> here: it is not what this task entered last"
+        r"^cannot leave <ResourceLimiter: \d in flight> here: it is not what this task entered last"
     )
     with pytest.raises(RuntimeError, match=message):
         await limiter.__aexit__(None, None, None)
@@ -254,6 +254,34 @@ async def test_ready_made_limiters_are_shared() -> None:
             await anyio.sleep_forever()
 
 
+class Turnstile:
+    """A rate limiter of somebody else's."""
+
+    rate = 3.0
+
+    def __init__(self) -> None:
+        self.passed = 0
+
+    async def acquire(self) -> None:
+        """Wait for a second, in any case."""
+        await anyio.sleep(1)
+        self.passed += 1
+
+
+async def test_rate_of_somebody_else() -> None:
+    """Whatever has a rate and ``acquire()`` limits the rate; it need not have statistics."""
+    turnstile = Turnstile()
+    limiter = ResourceLimiter(rate=turnstile, concurrency=1)
+    assert limiter.rate is turnstile
+    for _ in range(2):
+        async with limiter:
+            pass
+    assert (anyio.current_time(), turnstile.passed) == (2, 2)
+    assert limiter.statistics().rate is None
+    with pytest.raises(ValueError, match=r"^burst=2 belongs to a rate given as a number, not to"):
+        ResourceLimiter(rate=turnstile, burst=2)
+
+
 async def test_limits_that_are_not_given_do_not_limit() -> None:
     """Each limit stands alone, and statistics are there for what is limited."""
     limiter = ResourceLimiter(timeout=1.0)
@@ -261,11 +289,14 @@ async def test_limits_that_are_not_given_do_not_limit() -> None:
     async with limiter, limiter:
         pass
     statistics = limiter.statistics()
-    assert (statistics.entered, statistics.in_use) == (2, 0)
+    assert (statistics.entered, statistics.in_flight) == (2, 0)
     assert (statistics.rate, statistics.concurrency, statistics.timeout_total) == (None,) * 3
     assert ResourceLimiter(concurrency=1).statistics().timeout is None
-    limiter = ResourceLimiter(rate=2, burst=1, name="api")
-    assert repr(limiter) == "<ResourceLimiter 'api': 0 in use>"
+    limiter = ResourceLimiter(rate=2, name="api")
+    assert repr(limiter) == "<ResourceLimiter 'api': 0 in flight>"
+    async with limiter, limiter:
+        assert anyio.current_time() == 0.5
+    limiter = ResourceLimiter(rate=2, burst=2)
     async with limiter, limiter:
         assert anyio.current_time() == 0.5
 
@@ -325,9 +356,7 @@ async def test_run_that_never_begins_closes_its_coroutine() -> None:
     limiter = ResourceLimiter(concurrency=1)
     untyped: Any = limiter.run
     call = double(1)
-    with pytest.raises(
-        TypeError, match=r"^func=<coroutine .*> is already a call, and takes no arg"
-    ):
+    with pytest.raises(TypeError, match=r"^fn=<coroutine .*> is already a call, and takes no arg"):
         await untyped(call, 1)
     assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
     with pytest.raises(
@@ -347,13 +376,13 @@ async def test_limit_decorates_functions_and_methods() -> None:
     limiter = ResourceLimiter(concurrency=1, timeout=2.0)
 
     class Service:
-        @limiter.limit
+        @limiter
         async def plain(self, number: int) -> int:
             """Say something."""
             assert slots(limiter) == (1, 0)
             return await double(number)
 
-        @limiter.limit()
+        @limiter()
         @staticmethod
         async def slow(seconds: float) -> None:
             await anyio.sleep(seconds)
@@ -363,10 +392,8 @@ async def test_limit_decorates_functions_and_methods() -> None:
     with pytest.raises(exceptions.TimeoutError, match=r"^timed out after 2\.0 s$"):
         await Service.slow(3)
     assert slots(limiter) == (0, 0)
-    untyped: Any = limiter.limit
-    with pytest.raises(
-        TypeError, match=r"^@ResourceLimiter\.limit cannot decorate <built-in functi"
-    ):
+    untyped: Any = limiter
+    with pytest.raises(TypeError, match=r"^@ResourceLimiter cannot decorate <built-in function"):
         untyped(len)
 
 
@@ -410,7 +437,7 @@ def test_cancelled_at_any_moment(
             group.start_soon(with_block, limiter)
         assert slots(limiter) == (0, 0)
         statistics = limiter.statistics()
-        assert statistics.in_use == 0
+        assert statistics.in_flight == 0
         assert statistics.rate is not None
         assert statistics.rate.waiting == 0
         async with limiter:  # there is no limit left over, and no token missing
@@ -432,7 +459,7 @@ async def test_outer_cancellation_passes() -> None:
             pytest.fail("entered twice")
     assert scope.cancelled_caught
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().in_use == 0
+    assert limiter.statistics().in_flight == 0
 
 
 shared = ResourceLimiter(concurrency=1, rate=math.inf, timeout=2.0)

@@ -134,19 +134,19 @@ def test_constructor_refuses(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, "3"])
-def test_constructor_refuses_max_waiters(wrong: Any) -> None:
+def test_constructor_refuses_max_waiting(wrong: Any) -> None:
     """A bound of the queue is an int of at least 0, or None."""
     kind = ValueError if type(wrong) is int else TypeError
     with pytest.raises(
-        kind, match=rf"^max_waiters={wrong!r} is .*\. Pass how many tasks may wait, "
+        kind, match=rf"^max_waiting={wrong!r} is .*\. Pass how many tasks may wait, "
     ):
-        ConcurrencyLimiter(1, max_waiters=wrong)
+        ConcurrencyLimiter(1, max_waiting=wrong)
 
 
 def test_limiter_says_what_it_is() -> None:
     """Name and bounds can be read, and the state stands in the representation."""
-    limiter = ConcurrencyLimiter(2, max_waiters=5, name="db")
-    assert (limiter.name, limiter.capacity, limiter.max_waiters) == ("db", 2, 5)
+    limiter = ConcurrencyLimiter(2, max_waiting=5, name="db")
+    assert (limiter.name, limiter.limit, limiter.max_waiting) == ("db", 2, 5)
     assert repr(limiter) == "<ConcurrencyLimiter 'db': 0 of 2 slots in use, 0 waiting>"
 
 
@@ -276,20 +276,20 @@ async def test_timeout_is_checked_even_with_slots_free(wrong: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=r"^timeout=.* Pass seconds >= 0, or None"):
         await limiter.acquire(timeout=wrong)
     with pytest.raises((ValueError, TypeError), match=r"^timeout=.* Pass seconds >= 0, or None"):
-        limiter.limit(timeout=wrong)
+        limiter(timeout=wrong)
     assert state(limiter) == (0, 0)
 
 
 async def test_full_queue_refuses_at_once() -> None:
-    """With max_waiters in the queue the next is refused at once, and counted."""
-    limiter = ConcurrencyLimiter(1, max_waiters=2, name="db")
+    """With max_waiting in the queue the next is refused at once, and counted."""
+    limiter = ConcurrencyLimiter(1, max_waiting=2, name="db")
     await limiter.acquire()
     async with anyio.create_task_group() as group:
         group.start_soon(limiter.acquire)
         group.start_soon(limiter.acquire)
         await settle()
         message = (
-            r"^<ConcurrencyLimiter 'db': 1 of 1 .*, 2 waiting> lets at most max_waiters=2 wait\. T"
+            r"^<ConcurrencyLimiter 'db': 1 of 1 .*, 2 waiting> lets at most max_waiting=2 wait\. T"
         )
         for seconds in (None, 0, 5.0):
             with pytest.raises(exceptions.ConcurrencyLimitError, match=message):
@@ -306,8 +306,8 @@ async def test_full_queue_refuses_at_once() -> None:
 
 
 async def test_no_task_may_wait() -> None:
-    """With max_waiters=0 every call is answered at once."""
-    limiter = ConcurrencyLimiter(1, max_waiters=0)
+    """With max_waiting=0 every call is answered at once."""
+    limiter = ConcurrencyLimiter(1, max_waiting=0)
     async with limiter:
         with pytest.raises(exceptions.ConcurrencyLimitError, match=r"^<.*> lets at most max_wait"):
             await limiter.acquire()
@@ -318,8 +318,8 @@ async def test_no_task_may_wait() -> None:
 # --- Capacity at run time ---------------------------------------------------------------------
 
 
-async def test_raised_capacity_lets_waiters_in_in_order() -> None:
-    """Raising the capacity wakes as many waiters as there are new slots, in their order."""
+async def test_raised_limit_lets_waiters_in_in_order() -> None:
+    """Raising the limit wakes as many waiters as there are new slots, in their order."""
     limiter = ConcurrencyLimiter(1)
     await limiter.acquire()
     served: list[int] = []
@@ -332,21 +332,21 @@ async def test_raised_capacity_lets_waiters_in_in_order() -> None:
         for number in range(5):
             group.start_soon(work, number)
             await settle()
-        limiter.capacity = 3
+        limiter.limit = 3
         assert state(limiter) == (3, 3)
         await settle()
         assert sorted(served) == [0, 1]
-        limiter.capacity = 4
+        limiter.limit = 4
         await settle()
         assert served[2:] == [2]
-        limiter.capacity = 10
+        limiter.limit = 10
         await settle()
         assert sorted(served) == [0, 1, 2, 3, 4]
     assert state(limiter) == (6, 0)
     assert limiter.statistics().peak == 6
 
 
-async def test_lowered_capacity_takes_effect_as_slots_come_back() -> None:
+async def test_lowered_limit_takes_effect_as_slots_come_back() -> None:
     """Lowering interrupts no task; slots that come back are not given out until it fits."""
     limiter = ConcurrencyLimiter(3)
     for _ in range(3):
@@ -354,7 +354,7 @@ async def test_lowered_capacity_takes_effect_as_slots_come_back() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(limiter.acquire)
         await settle()
-        limiter.capacity = 1
+        limiter.limit = 1
         for in_use in (2, 1):
             limiter.release()
             assert state(limiter) == (in_use, 1)
@@ -362,10 +362,10 @@ async def test_lowered_capacity_takes_effect_as_slots_come_back() -> None:
             limiter.acquire_nowait()
         limiter.release()
         assert state(limiter) == (1, 0)
-    assert limiter.statistics().limit == limiter.capacity == 1
+    assert limiter.statistics().limit == limiter.limit == 1
 
 
-async def test_raising_a_lowered_capacity_counts_what_is_in_use() -> None:
+async def test_raising_a_lowered_limit_counts_what_is_in_use() -> None:
     """Raised again while too much is in use, it gives out what is really free (anyio#1223)."""
     limiter = ConcurrencyLimiter(3)
     for _ in range(3):
@@ -373,36 +373,34 @@ async def test_raising_a_lowered_capacity_counts_what_is_in_use() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(limiter.acquire)
         await settle()
-        limiter.capacity = 1
-        limiter.capacity = 3
+        limiter.limit = 1
+        limiter.limit = 3
         assert state(limiter) == (3, 1)
-        limiter.capacity = 4
+        limiter.limit = 4
         assert state(limiter) == (4, 0)
 
 
-async def test_capacity_zero_pauses() -> None:
+async def test_limit_zero_pauses() -> None:
     """0 lets no task in until it is raised."""
     limiter = ConcurrencyLimiter(1)
-    limiter.capacity = 0
+    limiter.limit = 0
     async with anyio.create_task_group() as group:
         group.start_soon(limiter.acquire)
         await anyio.sleep(5)
         assert state(limiter) == (0, 1)
-        limiter.capacity = 1
+        limiter.limit = 1
     assert state(limiter) == (1, 0)
     assert limiter.statistics().max_wait_seconds == 5.0
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.0, False, None])
-def test_capacity_refuses(wrong: Any) -> None:
-    """A capacity is an int of at least 0; a refused one changes nothing."""
+def test_limit_refuses(wrong: Any) -> None:
+    """A limit is an int of at least 0; a refused one changes nothing."""
     limiter = ConcurrencyLimiter(2)
     kind = ValueError if type(wrong) is int else TypeError
-    with pytest.raises(
-        kind, match=rf"^capacity={wrong!r} is .*\. Pass how much may run at once, or"
-    ):
-        limiter.capacity = wrong
-    assert limiter.capacity == 2
+    with pytest.raises(kind, match=rf"^limit={wrong!r} is .*\. Pass how much may run at once, or"):
+        limiter.limit = wrong
+    assert limiter.limit == 2
 
 
 # --- Statistics -------------------------------------------------------------------------------
@@ -410,7 +408,7 @@ def test_capacity_refuses(wrong: Any) -> None:
 
 async def test_statistics() -> None:
     """All that happened is counted, waits in seconds of the tasks that got a slot."""
-    limiter = ConcurrencyLimiter(2, max_waiters=2)
+    limiter = ConcurrencyLimiter(2, max_waiting=2)
     limiter.acquire_nowait()
     await limiter.acquire()
     async with anyio.create_task_group() as group:
@@ -468,7 +466,7 @@ async def test_one_call_in_64_is_a_checkpoint(
 
 async def test_a_loop_over_refusals_is_fair_too() -> None:
     """Calls that are refused at once let others run as often (law 5)."""
-    limiter = ConcurrencyLimiter(1, max_waiters=1)
+    limiter = ConcurrencyLimiter(1, max_waiting=1)
     limiter.acquire_nowait()
 
     async def refused(seconds: float | None) -> None:
@@ -592,7 +590,7 @@ async def with_timeout(limiter: ConcurrencyLimiter) -> None:
 
 async def with_decorator(limiter: ConcurrencyLimiter) -> None:
     """Hold a slot for a second, in a function that was decorated."""
-    await limiter.limit(anyio.sleep)(1)
+    await limiter(anyio.sleep)(1)
 
 
 @modes
@@ -720,7 +718,7 @@ def test_used_without_a_loop() -> None:
     thread = threading.Thread(target=limiter.release)
     thread.start()
     thread.join()
-    limiter.capacity = 1
+    limiter.limit = 1
     assert state(limiter) == (0, 0)
 
 
@@ -732,18 +730,18 @@ async def test_limit_decorates_functions_and_methods() -> None:
     limiter = ConcurrencyLimiter(1)
 
     class Service:
-        @limiter.limit
+        @limiter
         async def plain(self, seconds: float, *, result: int = 0) -> int:
             """Say something."""
             assert state(limiter) == (1, 0)
             await anyio.sleep(seconds)
             return result
 
-        @limiter.limit()
+        @limiter()
         async def called(self) -> int:
             return limiter.statistics().in_use
 
-        @limiter.limit(timeout=1.0)
+        @limiter(timeout=1.0)
         async def impatient(self) -> int:
             return limiter.statistics().in_use
 
@@ -762,8 +760,6 @@ async def test_limit_decorates_functions_and_methods() -> None:
 
 def test_limit_refuses_sync_functions() -> None:
     """A function that cannot wait for a slot is refused when it is decorated."""
-    untyped: Any = ConcurrencyLimiter(1).limit
-    with pytest.raises(
-        TypeError, match=r"^@ConcurrencyLimiter\.limit cannot decorate <built-in fu"
-    ):
+    untyped: Any = ConcurrencyLimiter(1)
+    with pytest.raises(TypeError, match=r"^@ConcurrencyLimiter cannot decorate <built-in funct"):
         untyped(len)

@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A change of the capacity."""
+    """A change of the limit."""
 
     slots: int
 
@@ -71,10 +71,10 @@ def span(whole: int, number: int, kind: Literal["hold", "patience"]) -> float:
 class Model:
     """The same limiter without tasks, event loop or cleverness, run to its end."""
 
-    def __init__(self, script: Script, limit: int, max_waiters: int | None) -> None:
+    def __init__(self, script: Script, limit: int, max_waiting: int | None) -> None:
         self.script = script
-        self.capacity = limit
-        self.max_waiters = max_waiters
+        self.limit = limit
+        self.max_waiting = max_waiting
         self.in_use = 0
         self.queue: list[tuple[int, Task, float]] = []
         self.waits: list[float] = []
@@ -90,7 +90,7 @@ class Model:
                 self.in_use -= 1
             elif kind == "patience":
                 self.tire(now, number)
-            while self.queue and self.in_use < self.capacity:
+            while self.queue and self.in_use < self.limit:
                 number, task, asked = self.queue.pop(0)
                 self.waits.append(now - asked)
                 self.serve(now, number, task)
@@ -98,10 +98,10 @@ class Model:
     def step(self, now: float, number: int, step: Task | Capacity) -> None:
         """Do what the script says."""
         if isinstance(step, Capacity):
-            self.capacity = step.slots
-        elif self.in_use < self.capacity:
+            self.limit = step.slots
+        elif self.in_use < self.limit:
             self.serve(now, number, step)
-        elif self.max_waiters is not None and len(self.queue) >= self.max_waiters:
+        elif self.max_waiting is not None and len(self.queue) >= self.max_waiting:
             self.outcomes[number] = ("refused", now)
         else:
             self.queue.append((number, step, now))
@@ -149,7 +149,7 @@ async def play(script: Script, limiter: ConcurrencyLimiter) -> Outcomes:
         for number, step in enumerate(script):
             await anyio.sleep_until(number)
             if isinstance(step, Capacity):
-                limiter.capacity = step.slots
+                limiter.limit = step.slots
             else:
                 group.start_soon(work, number, step)
     return outcomes
@@ -157,14 +157,14 @@ async def play(script: Script, limiter: ConcurrencyLimiter) -> Outcomes:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @many_runs
-@given(script=scripts, limit=st.integers(1, 3), max_waiters=st.none() | st.integers(0, 3))
+@given(script=scripts, limit=st.integers(1, 3), max_waiting=st.none() | st.integers(0, 3))
 def test_does_exactly_what_a_plain_model_does(
-    backend: str, script: Script, limit: int, max_waiters: int | None
+    backend: str, script: Script, limit: int, max_waiting: int | None
 ) -> None:
     """Which task gets a slot, gives up or is refused, and when, is what a plain model says."""
-    limiter = ConcurrencyLimiter(limit, max_waiters=max_waiters)
+    limiter = ConcurrencyLimiter(limit, max_waiting=max_waiting)
     outcomes = run(play, script, limiter, backend=backend)
-    model = Model(script, limit, max_waiters)
+    model = Model(script, limit, max_waiting)
     assert outcomes == model.outcomes
     fates = [fate for fate, _ in outcomes.values()]
     statistics = limiter.statistics()
@@ -200,9 +200,9 @@ class Watched:
         # No wake-up is ever lost: with a slot free no task waits.
         assert not (statistics.waiting and statistics.in_use < statistics.limit)
 
-    def set_capacity(self, slots: int) -> None:
-        """Change the capacity; what is in use may stay above it, but must not grow."""
-        self.limiter.capacity = slots
+    def set_limit(self, slots: int) -> None:
+        """Change the limit; what is in use may stay above it, but must not grow."""
+        self.limiter.limit = slots
         self.allowed = max(slots, self.limiter.statistics().in_use)
         self.check()
 
@@ -251,7 +251,7 @@ async def storm(script: Script, watched: Watched) -> None:
         for number, step in enumerate(script):
             await anyio.sleep_until(number // 2)
             if isinstance(step, Capacity):
-                watched.set_capacity(step.slots)
+                watched.set_limit(step.slots)
             else:
                 group.start_soon(work, number, step)
     check_end(watched)
@@ -264,7 +264,7 @@ async def native_storm(script: Script, watched: Watched) -> None:
     for number, step in enumerate(script):
         await anyio.sleep_until(number // 2)
         if isinstance(step, Capacity):
-            watched.set_capacity(step.slots)
+            watched.set_limit(step.slots)
         else:
             running.append(loop.create_task(watched.work(number, step)))
             if step.patience is not None and step.gives_up == "cancelled":

@@ -17,7 +17,7 @@ LIMITER = RateLimiter(1000, burst=1000)
 """Made with no event loop running, and shared by every test and backend here."""
 
 
-@LIMITER.limit
+@LIMITER
 async def fetch(url: str, /, *, size: int = 1) -> list[str]:
     """Return the url some times."""
     return [url] * size
@@ -29,36 +29,36 @@ class Client:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    @LIMITER.limit
+    @LIMITER
     async def method(self, number: int) -> str:
         """Return the name and the number."""
         return f"{self.name} {number}"
 
-    @LIMITER.limit(tokens=2)
+    @LIMITER(tokens=2)
     async def costly(self, number: int) -> str:
         """Return the name and the number, for two tokens."""
         return f"{self.name} {number}"
 
-    @LIMITER.limit
+    @LIMITER
     @staticmethod
     async def static_inside(number: int) -> str:
         """Return the number; limited from outside."""
         return f"static {number}"
 
     @staticmethod
-    @LIMITER.limit
+    @LIMITER
     async def static_outside(number: int) -> str:
         """Return the number; limited from inside."""
         return f"static {number}"
 
-    @LIMITER.limit
+    @LIMITER
     @classmethod
     async def class_inside(cls, number: int) -> str:
         """Return the class and the number; limited from outside."""
         return f"{cls.__name__} {number}"
 
     @classmethod
-    @LIMITER.limit(tokens=2)
+    @LIMITER(tokens=2)
     async def class_outside(cls, number: int) -> str:
         """Return the class and the number; limited from inside."""
         return f"{cls.__name__} {number}"
@@ -78,9 +78,9 @@ class Sub(Client):
 
 async def granted(call: Coroutine[Any, Any, object], result: object) -> int:
     """Check what ``call`` returns, and tell how many requests it made."""
-    before = LIMITER.statistics().granted
+    before = LIMITER.statistics().acquired
     assert await call == result
-    return LIMITER.statistics().granted - before
+    return LIMITER.statistics().acquired - before
 
 
 async def test_function_keeps_types_and_result() -> None:
@@ -131,17 +131,17 @@ async def test_class_methods(name: str) -> None:
 
 async def test_partials_and_callable_objects() -> None:
     """Whatever makes a coroutine when called can be limited."""
-    partial = LIMITER.limit(functools.partial(Client("p").method, 5))
+    partial = LIMITER(functools.partial(Client("p").method, 5))
     assert await granted(partial(), "p 5") == 2  # the method inside is limited too
-    assert await granted(LIMITER.limit(Client("object"))(6), "call 6") == 1
-    assert await granted(LIMITER.limit(Client("bound").method)(7), "bound 7") == 2
+    assert await granted(LIMITER(Client("object"))(6), "call 6") == 1
+    assert await granted(LIMITER(Client("bound").method)(7), "bound 7") == 2
 
 
 async def test_error_of_the_function_travels() -> None:
     """An error raised inside comes out untouched."""
     error = KeyError("x")
 
-    @LIMITER.limit
+    @LIMITER
     async def fail() -> None:
         raise error
 
@@ -207,6 +207,6 @@ GENERATOR = r"it is an async generator function, which runs in the loop that con
 @pytest.mark.parametrize("options", [{}, {"tokens": 2}], ids=["bare", "options"])
 def test_what_cannot_wait_is_refused(wrong: Any, reason: str, options: dict[str, Any]) -> None:
     """What makes no coroutine is refused when it is decorated, with the reason and the way out."""
-    decorator: Callable[[Any], object] = LIMITER.limit(**options) if options else LIMITER.limit
-    with pytest.raises(TypeError, match=rf"^@RateLimiter\.limit cannot decorate {reason}"):
+    decorator: Callable[[Any], object] = LIMITER(**options) if options else LIMITER
+    with pytest.raises(TypeError, match=rf"^@RateLimiter cannot decorate {reason}"):
         decorator(wrong)

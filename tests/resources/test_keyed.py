@@ -129,14 +129,14 @@ async def test_key_that_cannot_be_hashed() -> None:
 
 
 async def test_decorator_finds_the_key() -> None:
-    """``limit`` calls ``key`` with the arguments, ``self`` included, and acquires for it."""
+    """The decorator calls ``key`` with the arguments, ``self`` included, and acquires for it."""
     limiter = KeyedRateLimiter(1, burst=2)
 
     class Client:
         def __init__(self, host: str) -> None:
             self.host = host
 
-        @limiter.limit(key=lambda self, path, **_: (self.host, path), tokens=2, timeout=0.5)
+        @limiter(key=lambda self, path, **_: (self.host, path), tokens=2, timeout=0.5)
         async def get(self, path: str, *, verbose: bool = False) -> str:
             return f"{self.host}{path}{verbose}"
 
@@ -150,18 +150,18 @@ async def test_decorator_finds_the_key() -> None:
 
 
 def test_decorator_refuses() -> None:
-    """What ``limit`` cannot work with is refused when it decorates."""
+    """What the decorator cannot work with is refused when it decorates."""
     limiter = KeyedRateLimiter(1, burst=2)
     wrong: Any = "user"
     with pytest.raises(TypeError, match=r"^key='user' is a str, which is not callable\. Pass a fu"):
-        limiter.limit(key=wrong)
+        limiter(key=wrong)
     with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens: the bucket never holds"):
-        limiter.limit(key=str, tokens=3)
+        limiter(key=str, tokens=3)
     with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0\."):
-        limiter.limit(key=str, timeout=-1)
+        limiter(key=str, timeout=-1)
     plain: Any = print
-    with pytest.raises(TypeError, match=r"^@KeyedRateLimiter\.limit cannot decorate <built-in fun"):
-        limiter.limit(key=str)(plain)
+    with pytest.raises(TypeError, match=r"^@KeyedRateLimiter cannot decorate <built-in function"):
+        limiter(key=str)(plain)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,16 @@ async def test_repr_and_properties() -> None:
     limiter = KeyedRateLimiter(5)
     assert limiter.slack == RateLimiter(5).slack
     await limiter.acquire("a")
-    assert repr(limiter) == "<KeyedRateLimiter 5/s burst=5 keys=1>"
+    assert repr(limiter) == "<KeyedRateLimiter 5/s burst=1 keys=1>"
+
+
+async def test_any_number_of_keys() -> None:
+    """With ``max_keys=None`` no key is refused."""
+    limiter = KeyedRateLimiter(1, max_keys=None)
+    for key in range(10_001):
+        limiter.acquire_nowait(key)
+    assert held(limiter) == (10_001, 0)
+    assert limiter.statistics().max_keys is None
 
 
 # --- Forgetting -------------------------------------------------------------------------------
@@ -398,7 +407,7 @@ def test_forgetting_changes_no_answer(
             assert len(limited - {key}) <= statistics.keys <= max_keys
             for number, other in enumerate(alone):
                 assert limiter.statistics_for(number).tokens == other.statistics().tokens
-        assert limiter.statistics().granted == sum(other.statistics().granted for other in alone)
+        assert limiter.statistics().acquired == sum(other.statistics().acquired for other in alone)
 
 
 # --- Fairness ---------------------------------------------------------------------------------
@@ -444,7 +453,7 @@ async def test_cancelled_where_it_yields() -> None:
     assert scope.cancelled_caught
     assert limiter.statistics_for("new").tokens == 1
     assert limiter.statistics().cancelled == 1
-    assert limiter.statistics().granted == FAST_CALLS - 1
+    assert limiter.statistics().acquired == FAST_CALLS - 1
 
 
 # --- Change at run time, statistics -----------------------------------------------------------
@@ -504,11 +513,10 @@ async def test_paused_keys() -> None:
 
 
 async def test_no_limit_at_first() -> None:
-    """Made without a limit, the keys get their burst with the first finite rate."""
-    limiter = KeyedRateLimiter(math.inf, max_keys=2)
+    """Made without a limit, the keys keep to their burst from the first finite rate on."""
+    limiter = KeyedRateLimiter(math.inf, burst=3, max_keys=2)
     for key in range(10):
         await limiter.acquire(key, 1000)
-    assert limiter.burst == math.inf
     limiter.rate = 3
     assert limiter.burst == 3
     assert takes(limiter, "new", 3)
@@ -531,8 +539,9 @@ async def test_statistics() -> None:
         assert not takes(limiter, "c")
         statistics = limiter.statistics()
         assert (statistics.keys, statistics.max_keys, statistics.forgotten) == (2, 2, 0)
-        assert (statistics.waiting, statistics.granted, statistics.cancelled) == (1, 2, 1)
-        assert (statistics.rejected, statistics.rejected_keys) == (2, 1)
+        assert (statistics.waiting, statistics.acquired, statistics.cancelled) == (1, 2, 1)
+        assert (statistics.rate, statistics.burst) == (1, 1)
+        assert (statistics.rejected, statistics.timed_out, statistics.rejected_keys) == (1, 1, 1)
         assert limiter.statistics_for("a") == KeyStatistics(
             tokens=0.5, waiting=1, next_grant_seconds=0.5
         )
@@ -540,8 +549,9 @@ async def test_statistics() -> None:
             tokens=1, waiting=0, next_grant_seconds=0
         )
         assert held(limiter) == (2, 0)
-    assert limiter.statistics().waiting == 0
-    assert limiter.statistics().granted == 3
+    statistics = limiter.statistics()
+    assert (statistics.waiting, statistics.acquired) == (0, 3)
+    assert (statistics.wait_seconds, statistics.max_wait_seconds) == (1, 1)
 
 
 # --- Clocks and loops -------------------------------------------------------------------------

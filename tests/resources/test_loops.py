@@ -70,7 +70,7 @@ class Slots(Rate):
     shown = r"<ConcurrencyLimiter: 1 of 1 slots in use, 1 waiting>"
 
     def __init__(self) -> None:
-        self.limiter = ConcurrencyLimiter(1, max_waiters=1)
+        self.limiter = ConcurrencyLimiter(1, max_waiting=1)
         self.limiter.acquire_nowait()
 
     def wake(self) -> None:
@@ -88,11 +88,11 @@ class Capacity(Slots):
 
     def wake(self) -> None:
         """Add a slot."""
-        self.limiter.capacity += 1
+        self.limiter.limit += 1
 
     def again(self) -> None:
         """Have the next call wait, as it does while no slot is free."""
-        if self.limiter.statistics().in_use < self.limiter.capacity:
+        if self.limiter.statistics().in_use < self.limiter.limit:
             self.limiter.acquire_nowait()
 
 

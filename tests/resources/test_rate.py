@@ -113,14 +113,23 @@ async def test_per_gives_the_rate_its_unit() -> None:
     assert anyio.current_time() == 0.5
 
 
-@pytest.mark.parametrize(
-    ("rate", "burst"), [(5, 5), (2.9, 2), (1, 1), (0.25, 1), (0, 1), (math.inf, math.inf)]
-)
-def test_burst_defaults_to_the_rate(rate: float, burst: float) -> None:
-    """Without a burst the bucket holds what flows in ``per`` seconds, rounded down, at least 1."""
+@pytest.mark.parametrize("rate", [5, 0.25, 0])
+def test_no_burst_unless_one_is_given(rate: float) -> None:
+    """The bucket holds one token, whatever the rate."""
     limiter = RateLimiter(rate)
-    assert limiter.burst == burst
-    assert limiter.statistics().tokens == burst
+    assert limiter.burst == limiter.statistics().tokens == 1
+
+
+async def test_first_second() -> None:
+    """Without a burst work starts at even intervals; with one, so much starts at once."""
+    even, bursty = RateLimiter(5), RateLimiter(5, burst=5)
+    for limiter, starts in ((even, [0, 0.2, 0.4, 0.6, 0.8, 1]), (bursty, [0, 0, 0, 0, 0, 0.2])):
+        before = anyio.current_time()
+        found = []
+        for _ in range(6):
+            await limiter.acquire()
+            found.append(anyio.current_time() - before)
+        assert found == pytest.approx(starts)
 
 
 async def test_weighted_requests() -> None:
@@ -186,7 +195,7 @@ async def test_decorator_takes_its_options() -> None:
     """``limit`` acquires as many tokens as it was told to, within the timeout it was given."""
     limiter = RateLimiter(1, burst=2, name="api")
 
-    @limiter.limit(tokens=2, timeout=1.5)
+    @limiter(tokens=2, timeout=1.5)
     async def call(value: int) -> int:
         return value
 
@@ -200,9 +209,9 @@ def test_decorator_refuses_options_at_once() -> None:
     """Options that could never be granted are refused when the function is decorated."""
     limiter = RateLimiter(1, burst=2)
     with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens: the bucket never holds"):
-        limiter.limit(tokens=3)
+        limiter(tokens=3)
     with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0\. Pass seconds >= 0"):
-        limiter.limit(timeout=-1)
+        limiter(timeout=-1)
 
 
 async def test_no_limit() -> None:
@@ -228,7 +237,7 @@ async def test_reset_fills_the_bucket() -> None:
     limiter.reset()
     assert limiter.statistics().tokens == 2
     limiter.acquire_nowait(2)
-    assert limiter.statistics().granted == 2
+    assert limiter.statistics().acquired == 2
     limiter.rate = 0
     limiter.reset()
     limiter.acquire_nowait(2)
@@ -354,9 +363,8 @@ def test_attributes_without_effect_are_refused() -> None:
 
 def test_repr_and_properties() -> None:
     """A limiter shows its name and its limits."""
-    assert repr(RateLimiter(5)) == "<RateLimiter 5/s burst=5>"
-    assert repr(RateLimiter.smooth(5)) == "<RateLimiter 5/s burst=1>"
-    assert RateLimiter(5).slack == RateLimiter.smooth(5).slack == 0.02
+    assert repr(RateLimiter(5)) == "<RateLimiter 5/s burst=1>"
+    assert RateLimiter(5).slack == 0.02
     assert RateLimiter(5).name is None
     limiter = RateLimiter(0.5, burst=2, per=60, slack=0.1, name="api")
     assert repr(limiter) == "<RateLimiter 'api' 0.5/60 s burst=2>"
@@ -367,7 +375,7 @@ def test_repr_and_properties() -> None:
         0.1,
         "api",
     )
-    assert repr(RateLimiter(math.inf)) == "<RateLimiter inf/s burst=inf>"
+    assert repr(RateLimiter(math.inf)) == "<RateLimiter inf/s burst=1>"
 
 
 # --- Order ------------------------------------------------------------------------------------
@@ -430,7 +438,7 @@ async def test_nowait_gets_what_delays_no_task() -> None:
         assert caught.value.retry_after == 1
 
     assert await struck(limiter.acquire(), 1, meanwhile) == 1
-    assert limiter.statistics().granted == FAST_CALLS + 1
+    assert limiter.statistics().acquired == FAST_CALLS + 1
 
 
 # --- Fairness ---------------------------------------------------------------------------------
@@ -438,7 +446,7 @@ async def test_nowait_gets_what_delays_no_task() -> None:
 
 async def test_one_call_in_64_yields() -> None:
     """A loop over calls that need not wait lets others run, at least once in 64 calls."""
-    limiter = RateLimiter(1e9)
+    limiter = RateLimiter(1e9, burst=1e9)
     suspended = [await suspensions(limiter.acquire()) for _ in range(4 * FAST_CALLS)]
     assert sum(suspended) == 4
     assert suspended[: FAST_CALLS - 1] == [0] * (FAST_CALLS - 1)
@@ -447,7 +455,7 @@ async def test_one_call_in_64_yields() -> None:
 
 async def test_calls_of_others_count() -> None:
     """Grants without a wait, to whomever and by whichever call, lead to the next yield."""
-    limiter = RateLimiter(1e9)
+    limiter = RateLimiter(1e9, burst=1e9)
     for _ in range(FAST_CALLS - 1):
         limiter.acquire_nowait()
     assert await suspensions(limiter.acquire()) == 1
@@ -461,7 +469,7 @@ async def test_calls_without_tokens_yield() -> None:
 
 async def test_timeout_makes_no_call_yield() -> None:
     """A call with a timeout returns at once like any other if it need not wait."""
-    limiter = RateLimiter(1e9)
+    limiter = RateLimiter(1e9, burst=1e9)
     suspended = [await suspensions(limiter.acquire(timeout=1)) for _ in range(2 * FAST_CALLS)]
     assert sum(suspended) == 2
 
@@ -520,7 +528,7 @@ async def test_day_one_4_timeout_is_judged_at_once() -> None:
         0.75,
         "api",
     )
-    assert limiter.statistics().rejected == 1
+    assert (limiter.statistics().rejected, limiter.statistics().timed_out) == (0, 1)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.retry_after) == (str(error), 0.75)
 
@@ -589,13 +597,14 @@ async def test_timeout_ends_a_wait_that_grew() -> None:
     }
     assert crowd.errors["head"].retry_after == 1 + 12  # by then: behind the other three
     assert crowd.errors["fourth"].retry_after == 2.25 + 4
-    assert limiter.statistics().rejected == 2
-    assert limiter.statistics().waiting == 0
+    statistics = limiter.statistics()
+    assert (statistics.rejected, statistics.timed_out, statistics.waiting) == (0, 2, 0)
+    assert (statistics.wait_seconds, statistics.max_wait_seconds) == (2.5 + 6.5, 6.5)
 
 
 async def test_timeouts_end_waits_of_a_pause() -> None:
     """While the limiter is paused, deadlines pass as ever, in whatever order they come."""
-    limiter = RateLimiter(4)
+    limiter = RateLimiter(4, burst=4)
     await limiter.acquire(4)
     async with anyio.create_task_group() as group:
         crowd = Crowd(limiter, group)
@@ -712,7 +721,7 @@ async def ask_in_time(limiter: RateLimiter) -> None:
 
 async def ask_decorated(limiter: RateLimiter) -> None:
     """Call a function that asks for two tokens."""
-    await limiter.limit(tokens=2)(checkpoint)()
+    await limiter(tokens=2)(checkpoint)()
 
 
 @modes
@@ -729,7 +738,7 @@ def test_cancelled_at_any_moment(
             await limiter.acquire()
         limiter.rate = 1
         limiter.acquire_nowait(taken)
-        started, before = anyio.current_time(), limiter.statistics().granted
+        started, before = anyio.current_time(), limiter.statistics().acquired
         async with anyio.create_task_group() as group:
             crowd = Crowd(limiter, group)
             for number in range(ahead):
@@ -743,7 +752,7 @@ def test_cancelled_at_any_moment(
         others = [f"ahead {number}" for number in range(ahead)]
         others += [f"behind {number}" for number in range(3)]
         assert list(crowd.granted) == others
-        victims = statistics.granted - before - len(others)
+        victims = statistics.acquired - before - len(others)
         assert victims + statistics.cancelled <= 1
         spent = 3 - taken + (anyio.current_time() - started) - statistics.tokens
         assert spent == len(others) + 2 * victims
@@ -903,16 +912,16 @@ async def test_limit_lifted_and_set() -> None:
     assert limiter.statistics().tokens == 2
 
 
-@pytest.mark.parametrize(("rate", "burst"), [(3.5, 3), (0, 1)])
-def test_burst_of_no_limit_comes_with_the_first_rate(rate: float, burst: float) -> None:
-    """Made without limit and burst, a limiter takes its burst from the first finite rate."""
-    limiter = RateLimiter(math.inf)
-    assert limiter.burst == math.inf
+@pytest.mark.parametrize("rate", [3.5, 0])
+async def test_burst_counts_from_the_first_finite_rate(rate: float) -> None:
+    """Without a limit any number of tokens is granted; a finite rate brings the burst back."""
+    limiter = RateLimiter(math.inf, burst=2)
+    await limiter.acquire(100)
+    assert (limiter.burst, limiter.statistics().tokens) == (2, math.inf)
     limiter.rate = rate
-    assert limiter.burst == burst
-    assert limiter.statistics().tokens == burst
-    limiter.rate = 100
-    assert limiter.burst == burst
+    assert limiter.burst == limiter.statistics().tokens == 2
+    with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens: the bucket never holds more"):
+        await limiter.acquire(3)
 
 
 async def test_both_limits_at_once() -> None:
@@ -969,7 +978,7 @@ async def test_changed_while_a_call_yields() -> None:
 
     await struck(limiter.acquire(), 1, change)
     assert limiter.statistics().tokens == 0
-    assert limiter.statistics().granted == FAST_CALLS
+    assert limiter.statistics().acquired == FAST_CALLS
 
 
 # --- The bound --------------------------------------------------------------------------------
@@ -986,8 +995,8 @@ async def test_day_one_1_burst_is_explicit() -> None:
 
 
 async def test_day_one_1_smooth_has_no_burst() -> None:
-    """aiolimiter#200, #90: ``smooth`` spaces work evenly, also after a rest."""
-    limiter = RateLimiter.smooth(2, 10, slack=0.5, name="even")
+    """aiolimiter#200, #90: without a burst work is spaced evenly, also after a rest."""
+    limiter = RateLimiter(2, per=10, slack=0.5, name="even")
     assert repr(limiter) == "<RateLimiter 'even' 2/10 s burst=1>"
     assert limiter.slack == 0.5
     await anyio.sleep(1000)
@@ -1126,7 +1135,7 @@ async def test_day_one_6_one_timer() -> None:
         limiter.rate = math.inf
         await settle()
         assert live_timers() == 0
-    assert limiter.statistics().granted == 18
+    assert limiter.statistics().acquired == 18
 
 
 async def test_looking_leaves_no_calls_behind() -> None:
@@ -1178,12 +1187,14 @@ async def test_statistics() -> None:
         await crowd.ask("c", timeout=1)
         await anyio.sleep(0.25)
         statistics = limiter.statistics()
-        assert (statistics.tokens, statistics.waiting, statistics.granted) == (0.5, 2, 2)
-        assert (statistics.cancelled, statistics.rejected) == (0, 2)
+        assert (statistics.tokens, statistics.waiting, statistics.acquired) == (0.5, 2, 2)
+        assert (statistics.cancelled, statistics.rejected, statistics.timed_out) == (0, 1, 1)
+        assert (statistics.rate, statistics.burst, statistics.wait_seconds) == (2, 2, 0)
         assert statistics.next_grant_seconds == 0.75
         crowd.scopes["b"].cancel()
     statistics = limiter.statistics()
-    assert (statistics.waiting, statistics.granted, statistics.cancelled) == (0, 3, 1)
+    assert (statistics.waiting, statistics.acquired, statistics.cancelled) == (0, 3, 1)
+    assert (statistics.wait_seconds, statistics.max_wait_seconds) == (1, 1)
     assert statistics.next_grant_seconds == 0.5
     with pytest.raises(AttributeError):
         statistics.tokens = 3  # type: ignore[misc] # what is refused
@@ -1276,4 +1287,4 @@ def test_thread_that_looks_as_the_next_loop_begins() -> None:
     assert limiter.statistics().waiting == 1
     limiter.rate = math.inf
     next_loop.join(10)
-    assert limiter.statistics().granted == 2
+    assert limiter.statistics().acquired == 2

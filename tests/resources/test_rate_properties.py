@@ -359,8 +359,9 @@ def compare(rate: float, burst: float, steps: Sequence[Step], trial: Trial, back
     assert left == model.tokens
     statistics = trial.limiter.statistics()
     answers = [answer for answer, _ in model.answers.values()]
-    assert statistics.granted == answers.count("granted")
-    assert statistics.rejected == answers.count("late") + answers.count("refused")
+    assert statistics.acquired == answers.count("granted")
+    assert statistics.rejected == answers.count("refused")
+    assert statistics.timed_out == answers.count("late")
     assert statistics.cancelled == answers.count("cancelled")
     for number, (answer, moment) in model.answers.items():
         waited = moment != times(steps)[number]
@@ -432,7 +433,7 @@ WINDOW_STEPS = st.one_of(
 @settings(max_examples=EXAMPLES // 2)
 def test_window_is_never_exceeded(backend: str, limit: int, per: float, steps: list[Step]) -> None:
     """Counted by hand, no span holds more than the limit; late, cancelled, changed; in order."""
-    trial = Trial(RateLimiter.window(limit, per), steps)
+    trial = Trial(RateLimiter.window(limit, per=per), steps)
     run(trial.play, backend=backend)
     assert trial.order == sorted(trial.order)
     tick = Fraction(1, 10**9)
@@ -453,7 +454,7 @@ def test_window_grants_as_soon_as_there_is_room(
     backend: str, limit: int, per: float, steps: list[Step]
 ) -> None:
     """Each is served when the token that was ``limit`` places ahead leaves the window."""
-    trial = Trial(RateLimiter.window(limit, per), steps)
+    trial = Trial(RateLimiter.window(limit, per=per), steps)
 
     async def scenario() -> None:
         await trial.play(to_the_end=True)

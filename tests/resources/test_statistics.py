@@ -100,7 +100,7 @@ async def use_timeouts(manager: TimeoutManager) -> None:
     ("make", "use"),
     [
         (lambda: RateLimiter(2), use_rate),
-        (lambda: RateLimiter.window(2, 1), use_window),
+        (lambda: RateLimiter.window(2, per=1), use_window),
         (lambda: KeyedRateLimiter(2, max_keys=10, idle_ttl=0), use_keys),
         (lambda: ConcurrencyLimiter(2), use_slots),
         (lambda: ResourceLimiter(rate=100, concurrency=2, timeout=9, timeout_total=99), use_all),

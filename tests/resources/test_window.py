@@ -42,14 +42,14 @@ async def grants(limiter: RateLimiter, *tokens: float) -> list[float]:
 
 async def test_never_more_than_the_limit_in_any_span() -> None:
     """aiolimiter#298, #304: after a rest a bucket lets twice as many through; a window does not."""
-    limiter = RateLimiter.window(3, 60)
+    limiter = RateLimiter.window(3, per=60)
     await anyio.sleep(1000)
     assert await grants(limiter, *[1] * 7) == [1000] * 3 + [1060] * 3 + [1120]
 
 
 async def test_a_grant_leaves_when_it_is_old_enough() -> None:
     """Each token comes back ``per`` seconds after it was granted, and not all at one time."""
-    limiter = RateLimiter.window(2, 1)
+    limiter = RateLimiter.window(2, per=1)
     await limiter.acquire()
     await anyio.sleep(0.75)
     assert await grants(limiter, 1, 1, 1, 1) == [0.75, 1, 1.75, 2]
@@ -57,13 +57,13 @@ async def test_a_grant_leaves_when_it_is_old_enough() -> None:
 
 async def test_requests_of_several_tokens() -> None:
     """A request waits for all its tokens, and none behind it overtakes it."""
-    limiter = RateLimiter.window(3, 1)
+    limiter = RateLimiter.window(3, per=1)
     assert await grants(limiter, 2, 2.0, 1, 3, 0) == [0, 0, 1, 1, 2]
 
 
 async def test_late_waiters_count_from_when_they_are_served() -> None:
     """There is no slack: a loop that stands still brings nothing forward."""
-    limiter = RateLimiter.window(1, 1)
+    limiter = RateLimiter.window(1, per=1)
     lost = 0.0
     with clock.reading_from(lambda: anyio.current_time() + lost):
         await limiter.acquire()
@@ -80,7 +80,7 @@ async def test_late_waiters_count_from_when_they_are_served() -> None:
 
 async def test_nowait_and_timeouts() -> None:
     """Refusals say how long it takes, the tasks that wait included."""
-    limiter = RateLimiter.window(2, 10, name="api")
+    limiter = RateLimiter.window(2, per=10, name="api")
     limiter.acquire_nowait(2)
     await anyio.sleep(4)
     message = r"^<RateLimiter 'api' window 2/10 s> cannot grant 1 token now, only in 6 s\.$"
@@ -99,12 +99,12 @@ async def test_nowait_and_timeouts() -> None:
         assert anyio.current_time() == 4
     assert anyio.current_time() == 10
     statistics = limiter.statistics()
-    assert (statistics.granted, statistics.rejected) == (3, 3)
+    assert (statistics.acquired, statistics.rejected, statistics.timed_out) == (3, 1, 2)
 
 
 async def test_statistics() -> None:
     """They tell the room in the window, and look at it only."""
-    limiter = RateLimiter.window(3, 1)
+    limiter = RateLimiter.window(3, per=1)
     assert (limiter.rate, limiter.burst, limiter.per) == (3, 3, 1)
     assert limiter.statistics().tokens == 3
     limiter.acquire_nowait(2)
@@ -121,7 +121,7 @@ async def test_statistics() -> None:
 
 async def test_yields_like_any_limiter() -> None:
     """A call in 64 is a checkpoint, though there is room for all."""
-    limiter = RateLimiter.window(10_000, 1)
+    limiter = RateLimiter.window(10_000, per=1)
     ran = 0
 
     async def other() -> None:
@@ -143,7 +143,7 @@ def test_cancelled_waiter_spends_nothing(mode: Mode) -> None:
     """Cancelled at any moment, it has taken nothing, and those behind it move up."""
 
     async def scenario(victim: Victim) -> None:
-        limiter = RateLimiter.window(1, 1)
+        limiter = RateLimiter.window(1, per=1)
 
         async def ask() -> None:
             await limiter.acquire()
@@ -153,7 +153,7 @@ def test_cancelled_waiter_spends_nothing(mode: Mode) -> None:
             group.start_soon(victim, ask)
             await settle()
             group.start_soon(ask)
-        granted = limiter.statistics().granted
+        granted = limiter.statistics().acquired
         assert anyio.current_time() == granted - 1
         assert granted + limiter.statistics().cancelled == 3
 
@@ -162,7 +162,7 @@ def test_cancelled_waiter_spends_nothing(mode: Mode) -> None:
 
 async def test_new_limits() -> None:
     """A new limit counts what was granted under the old one; 0 pauses; waiters notice."""
-    limiter = RateLimiter.window(4, 1)
+    limiter = RateLimiter.window(4, per=1)
     limiter.acquire_nowait(4)
     limiter.rate = 2
     assert (limiter.rate, limiter.burst) == (2, 2)
@@ -194,7 +194,7 @@ async def test_new_limits() -> None:
 
 async def test_lowered_limit_turns_large_requests_away() -> None:
     """A task that waits for more than the window can ever hold is told so."""
-    limiter = RateLimiter.window(3, 1)
+    limiter = RateLimiter.window(3, per=1)
     limiter.acquire_nowait(3)
     message = r"^<.*> can no longer grant 3 tokens: limit was lowered to 2 during the wait\."
 
@@ -210,7 +210,7 @@ async def test_lowered_limit_turns_large_requests_away() -> None:
 
 async def test_a_large_request_costs_what_a_small_one_does() -> None:
     """What is remembered depends on how often tokens are granted, not on how many."""
-    limiter = RateLimiter.window(2**60, 60)
+    limiter = RateLimiter.window(2**60, per=60)
     await limiter.acquire()
     tracemalloc.start()
     try:
@@ -228,7 +228,7 @@ async def test_a_large_request_costs_what_a_small_one_does() -> None:
 
 async def test_what_is_not_out_of_date_is_remembered() -> None:
     """However many grants there are, and at however many moments."""
-    limiter = RateLimiter.window(1000, 1)
+    limiter = RateLimiter.window(1000, per=1)
     for count in range(1, 901):
         await limiter.acquire()
         assert limiter.statistics().tokens == 1000 - count
@@ -237,7 +237,7 @@ async def test_what_is_not_out_of_date_is_remembered() -> None:
 
 async def test_what_is_out_of_date_is_forgotten() -> None:
     """However long it is used, a window remembers about as much as its limit."""
-    limiter = RateLimiter.window(10, 1)
+    limiter = RateLimiter.window(10, per=1)
     tracemalloc.start()
     try:
         for _ in range(2000):
@@ -260,10 +260,12 @@ async def test_what_is_out_of_date_is_forgotten() -> None:
         ((2, "1"), TypeError, r"^per='1' is a str, not a number\."),
     ],
 )
-def test_limits_are_refused(arguments: Any, error: type[Exception], message: str) -> None:
+def test_limits_are_refused(
+    arguments: tuple[Any, Any], error: type[Exception], message: str
+) -> None:
     """A window that makes no sense is refused."""
     with pytest.raises(error, match=message):
-        RateLimiter.window(*arguments)
+        RateLimiter.window(arguments[0], per=arguments[1])
 
 
 @pytest.mark.parametrize(
@@ -277,18 +279,18 @@ def test_limits_are_refused(arguments: Any, error: type[Exception], message: str
 )
 async def test_tokens_are_refused(tokens: Any, error: type[Exception], message: str) -> None:
     """What could never be granted is refused by every call."""
-    limiter = RateLimiter.window(3, 1)
+    limiter = RateLimiter.window(3, per=1)
     with pytest.raises(error, match=message):
         await limiter.acquire(tokens)
     with pytest.raises(error, match=message):
         limiter.acquire_nowait(tokens)
     with pytest.raises(error, match=message):
-        limiter.limit(tokens=tokens)
+        limiter(tokens=tokens)
 
 
 def test_changes_are_refused() -> None:
     """A window has no burst, and its limit is a whole number."""
-    limiter = RateLimiter.window(3, 1)
+    limiter = RateLimiter.window(3, per=1)
     with pytest.raises(ValueError, match=r"^burst=5 means nothing to window 3/1 s, whose limit is"):
         limiter.burst = 5
     with pytest.raises(TypeError, match=r"^rate=2\.5 is a float, not an int\. .* 0 pauses\.$"):
@@ -298,7 +300,7 @@ def test_changes_are_refused() -> None:
 
 async def test_other_clocks() -> None:
     """When another clock takes over, what was granted is as old as it was."""
-    limiter = RateLimiter.window(1, 4)
+    limiter = RateLimiter.window(1, per=4)
     with by_hand(100.0) as hands:
         limiter.acquire_nowait()
         hands.now = 101
@@ -312,19 +314,19 @@ async def test_other_clocks() -> None:
 
 def test_one_loop_after_another() -> None:
     """Made at module level, it serves every backend, and remembers what it granted."""
-    limiter = RateLimiter.window(2, 1)
+    limiter = RateLimiter.window(2, per=1)
 
     async def main() -> float:
         await limiter.acquire()
         return anyio.current_time()
 
     assert [run(main, backend=backend) for backend in (*BACKENDS, *BACKENDS)][:2] == [0, 0]
-    assert limiter.statistics().granted == 2 * len(BACKENDS)
+    assert limiter.statistics().acquired == 2 * len(BACKENDS)
 
 
 async def test_in_other_places() -> None:
     """An executor and a `ResourceLimiter` take one as their rate."""
-    limiter = RateLimiter.window(2, 1)
+    limiter = RateLimiter.window(2, per=1)
     started: list[float] = []
 
     async def work(_: int) -> None:

@@ -20,7 +20,7 @@ keyed.reset()
 keyed.reset(None)
 
 
-@keyed.limit(key=str)
+@keyed(key=str)
 async def greet(user: str) -> str:
     """The signature stays."""
     return user
@@ -36,5 +36,5 @@ async def misuse() -> None:
         pass
     async with keyed:  # type: ignore[attr-defined] # names no key
         pass
-    keyed.limit(greet)  # type: ignore[call-arg, arg-type] # no key
-    keyed.limit(tokens=2)  # type: ignore[call-arg] # no key
+    keyed(greet)  # type: ignore[call-arg, arg-type] # no key
+    keyed(tokens=2)  # type: ignore[call-arg] # no key

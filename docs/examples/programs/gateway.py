@@ -38,7 +38,7 @@ keys = frozenset(os.environ.get("GATEWAY_KEYS", "").split(",")) - {""}
 clients = KeyedRateLimiter(5, burst=10, max_keys=10_000, name="clients")
 app = Application(
     name="gateway",
-    concurrency_limiter=ConcurrencyLimiter(8, max_waiters=16, name="upstream"),
+    concurrency_limiter=ConcurrencyLimiter(8, max_waiting=16, name="upstream"),
     cache=TTLCache(5.0, max_size=10_000, jitter=0.1, stale_if_error=300.0),
 )
 

@@ -40,7 +40,7 @@ _PARTS: Final = {
     "cache_size": ("cache", "max_size"),
     "rate_limit": ("rate_limiter", "rate"),
     "burst_limit": ("rate_limiter", "burst"),
-    "concurrency_limit": ("concurrency_limiter", "capacity"),
+    "concurrency_limit": ("concurrency_limiter", "limit"),
     "default_timeout": ("timeout_manager", "default_timeout"),
 }
 """Which attribute of which part of an application has the value of a setting."""
