@@ -26,6 +26,7 @@ from typing import (
     Literal,
     ParamSpec,
     TypeVar,
+    TypeVarTuple,
     final,
     overload,
 )
@@ -37,7 +38,7 @@ from mtaio._internal.block import another_task_error
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-from mtaio._internal.limiting import limit_in
+from mtaio._internal.limiting import limit_in, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError, StoreError
@@ -62,6 +63,8 @@ __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 C = TypeVar("C")
 
 _LEASE: Final = (0.01, 31_536_000.0)
@@ -347,8 +350,9 @@ class RedisConcurrencyLimiter:
             timeout: The most seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time. Its message
-                says so if the server has not answered in that time, or is known to be down.
+            LimitTimeoutError: No slot became free in time. It is a builtin ``TimeoutError`` too.
+                Its message says so if the server has not answered in that time, or is known to be
+                down.
             ConcurrencyLimitError: The queue is full.
             StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
@@ -381,10 +385,11 @@ class RedisConcurrencyLimiter:
         A checkpoint. If it is cancelled, it holds nothing, as with `acquire`.
 
         Returns:
-            The slot, or None.
+            The slot, which is true and has to be released; or None.
 
         Raises:
-            ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
+            StoreError: The server is down, unless ``on_failure="allow"``.
+            RuntimeError: As for `acquire`.
         """
         slot = await self._wait(once=True)
         self._rejected += slot is None
@@ -442,6 +447,24 @@ class RedisConcurrencyLimiter:
         if not blocks:
             del self._entered[task]
         await block.__aexit__(exc_type, exc_value, traceback)  # nothing is swallowed
+
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call in a slot, and return its result.
+
+        A checkpoint. If it is cancelled while it waits, it holds nothing, and the call has not
+        started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            LeaseLostError: As for `hold`.
+            ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+        """
+        return await run_in(self.hold(), fn, args)
 
     @overload
     def __call__(self, fn: Descriptor, /) -> Descriptor: ...

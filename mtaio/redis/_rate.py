@@ -25,6 +25,7 @@ from typing import (
     Literal,
     ParamSpec,
     TypeVar,
+    TypeVarTuple,
     final,
     overload,
 )
@@ -35,7 +36,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-from mtaio._internal.limiting import limit
+from mtaio._internal.limiting import limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
@@ -52,6 +53,8 @@ __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 C = TypeVar("C")
 
 _AHEAD: Final = 0.5
@@ -110,8 +113,8 @@ class RedisRateLimiterStatistics:
     """Calls to the server that failed."""
     members: int = field(metadata=GAUGE)
     """Processes that asked for tokens within one second, by the server's last answer."""
-    down: int = field(metadata=GAUGE)
-    """1 while tokens are granted without the server, because it is down."""
+    down: bool = field(metadata=GAUGE)
+    """Whether tokens are granted without the server, because it is down."""
 
 
 class _Request:
@@ -459,6 +462,22 @@ class RedisRateLimiter:
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
 
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call after acquiring one token, and return its result.
+
+        A checkpoint. If it is cancelled while it waits, the call has not started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            StoreError, RuntimeError: As for `acquire`.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+        """
+        return await run_in(self, fn, args)
+
     @overload
     def __call__(self, fn: Descriptor, /) -> Descriptor: ...
     @overload
@@ -508,7 +527,6 @@ class RedisRateLimiter:
             waiting=len(self._queue),
             reserved=len(self._stock),
             members=self._processes,
-            down=int(self._down),
         )
 
     def _count(self, request: _Request | _Try) -> None:

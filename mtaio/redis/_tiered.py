@@ -24,7 +24,6 @@ from typing import (
     ParamSpec,
     Protocol,
     Self,
-    TypeVar,
     cast,
     final,
     overload,
@@ -40,6 +39,7 @@ from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.typevars import TypeVar
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
 from mtaio.redis import _store as stores
@@ -59,7 +59,7 @@ from mtaio.redis._store import Store
 
 __all__ = ["TieredCache", "TieredCacheStatistics"]
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
 D = TypeVar("D")
 P = ParamSpec("P")
 
@@ -103,8 +103,8 @@ class TieredCacheStatistics:
     """Values on the server that could not be decoded, and were loaded again."""
     server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
-    listening: int = field(metadata=GAUGE)
-    """1 while the messages of other processes are heard."""
+    listening: bool = field(metadata=GAUGE)
+    """Whether the messages of other processes are heard."""
 
 
 class _Decorator(Protocol[T]):
@@ -578,7 +578,6 @@ class TieredCache(Generic[T]):
             near_max_size=near.max_size,
             near_hits=near.hits,
             server_failures=self._server_failures + self._breaker.server_failures,
-            listening=int(self._listening),
         )
 
     # Messages.

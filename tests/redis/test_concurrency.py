@@ -386,7 +386,7 @@ async def test_as_many_wait_as_may(tasks: int, most: int, ran: int) -> None:
     As with a limiter of one process, though nobody knows what is free until the server answers.
     """
     async with Slots() as store:
-        local = ConcurrencyLimiter(3, max_waiters=most)
+        local = ConcurrencyLimiter(3, max_waiting=most)
         shared = RedisConcurrencyLimiter(store, "key", 3, max_waiting=most)
         for limiter in (local, shared):
             ends: list[str] = []
@@ -839,6 +839,26 @@ async def test_decorator() -> None:
             with pytest.raises(TimeoutError):
                 await soon()
         assert await twice(2) == 4
+
+
+async def test_run() -> None:
+    """It makes one call in a slot, which is cancelled if the lease is lost."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+
+        async def twice(number: int) -> int:
+            assert limiter.statistics().in_use == 1
+            return 2 * number
+
+        assert await limiter.run(twice, 2) == 4
+
+        async def forgotten() -> None:
+            store.forget()
+            await anyio.sleep(10)
+
+        with pytest.raises(LeaseLostError):
+            await limiter.run(forgotten)
+        assert limiter.statistics().in_use == 0
 
 
 async def test_left_in_another_task() -> None:

@@ -185,6 +185,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     RedisRateLimiter: {
         "acquire": lambda it: it.acquire(),
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
@@ -193,6 +194,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "limit": lambda it: setattr(it, "limit", 2),
         "hold": within(lambda it: it.hold()),
+        "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),

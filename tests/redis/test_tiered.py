@@ -78,7 +78,7 @@ async def test_a_value_is_found_near_and_far() -> None:
         assert source.reads == 1
         statistics = two.statistics()
         assert (statistics.near_hits, statistics.far_hits, statistics.loads) == (2, 2, 0)
-        assert statistics.listening == statistics.near_size == 1
+        assert (statistics.listening, statistics.near_size) == (True, 1)
         assert one.statistics().loads == one.statistics().misses == 1
 
 
@@ -260,7 +260,7 @@ async def test_the_memory_is_cleared_when_messages_may_be_missing() -> None:
         assert two.statistics().near_size == 0
         assert await two.get("key") == 1
         store.deafen()
-        assert two.statistics().listening == two.statistics().near_size == 0
+        assert (two.statistics().listening, two.statistics().near_size) == (False, 0)
         calls = store.calls
         assert await two.get("key") == await two.get_or_set("key", Source().load) == 1
         assert store.calls == calls + 2

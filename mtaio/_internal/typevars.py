@@ -1,0 +1,16 @@
+"""
+Type variables that have a default, which Python's own have from 3.13 on.
+
+Promise: nothing is loaded that AnyIO does not load.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:  # pragma: no cover - coverage is measured on the newest Python
+    from typing_extensions import TypeVar
+
+__all__ = ["TypeVar"]
