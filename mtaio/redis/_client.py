@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast, final
 
 import anyio
 
@@ -147,6 +147,13 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it has a connection, and perhaps a password. "
+            f"Make another with the same arguments."
+        )
+        raise TypeError(msg)
+
     @property
     def name(self) -> str:
         """The name given to the store, or the URL without the password."""
@@ -244,7 +251,7 @@ class RedisStore:
             StoreError: The server cannot be reached, did not answer in time, or refused.
             ValueError: The command waits at the server, as ``BLPOP`` does, or changes the
                 connection, as ``SELECT`` does; it cannot be sent; or ``timeout`` is not greater
-                than 0, or infinite.
+                than 0.
             TypeError: An argument has the wrong type, or there is none.
             RuntimeError: The store is not entered.
         """

@@ -195,7 +195,8 @@ class RedisRateLimiter:
         store: The server, entered before the first call.
         key: What is limited. Limiters with the same key, rate and burst on the same server share
             one bucket.
-        rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
+        rate: Tokens that become available every ``per`` seconds, more than 0; ``math.inf`` for no
+            limit: the server is not asked then.
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
             number, at least 1. With 1, the default, tokens are granted one at a time, evenly
@@ -212,9 +213,9 @@ class RedisRateLimiter:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``rate`` or ``per`` is not greater than 0 or is infinite, they are more than
-            1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack`` is
-            not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
+        ValueError: ``rate`` or ``per`` is not greater than 0, ``per`` is infinite, they are more
+            than 1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack``
+            is not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
             ``on_failure`` is unknown.
 
     Example:
@@ -301,9 +302,8 @@ class RedisRateLimiter:
     ) -> None:
         check_store(store)
         check_key(key)
-        self._rate = checks.positive(
-            "rate", rate, way_out="Pass the tokens that come back every per s."
-        )
+        way_out = "Pass the tokens that come back every per s, or math.inf for no limit."
+        self._rate = rate if rate == math.inf else checks.positive("rate", rate, way_out=way_out)
         self._per = checks.positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
         self._slack = checks.between("slack", slack, *_SLACK, way_out=way_out)
@@ -404,12 +404,12 @@ class RedisRateLimiter:
         checks.timeout("timeout", timeout)
         now = clock.now()
         deadline = math.inf if timeout is None else now + timeout
-        if timeout == 0:
+        if timeout == 0 or not self._interval:
             late = await self._take_at_once(tokens)
             if late is not None:
                 self._timed_out += 1
-                msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
-                raise self._timeout_error(msg, timeout, deadline, late)
+                msg = f"{self._refusal(tokens, 0)}, only in about {late:.6g} s."
+                raise self._timeout_error(msg, 0, deadline, late)
             return
         request = _Request(tokens, now, deadline)
         waiter = self._join(request)
@@ -688,8 +688,12 @@ class RedisRateLimiter:
         Returns:
             None if they were taken, else the seconds until they would be there.
         """
-        self._attach()
         request = _Try(tokens, clock.now())
+        if not self._interval:  # there is no limit
+            await checkpoint()
+            self._count(request)
+            return None
+        self._attach()
         waiter = None
         if not self._answer_at_once(request):
             self._server.start(self._supply)
@@ -936,12 +940,14 @@ class RedisRateLimiter:
 
 
 def _interval(rate: float, per: float, burst: int) -> float:
-    """Return the seconds for one token, if the server can keep them."""
+    """Return the seconds for one token, if the server can keep them; 0 without a limit."""
+    if rate == math.inf:
+        return 0.0
     interval = per / rate
     if interval < _FASTEST:
         msg = (
             f"rate={rate!r} per {per!r} s is more than a server can count, which is 1,000,000 "
-            f"tokens a second. For no limit, do not acquire."
+            f"tokens a second. For no limit, pass math.inf."
         )
         raise ValueError(msg)
     if burst > _FULL / interval:

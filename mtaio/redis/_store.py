@@ -84,7 +84,8 @@ class Connection(Protocol):
         Args:
             *args: The name of the command, and its arguments.
             timeout: The most seconds to wait for the answer, for a command that waits at the
-                server; such a command needs a dedicated connection. Default: the store's timeout.
+                server, ``math.inf`` for no limit; such a command needs a dedicated connection.
+                Default: the store's timeout.
         """
         ...
 

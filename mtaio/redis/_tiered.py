@@ -21,6 +21,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NoReturn,
     ParamSpec,
     Protocol,
     Self,
@@ -295,6 +296,13 @@ class TieredCache(Generic[T]):
     def __repr__(self) -> str:
         ttl = f"{self._default_ttl:g} s"
         return f"<{type(self).__name__} {self.name!r} {ttl} at {self._store.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it hears what changes on a connection. Make "
+            f"another with the same arguments."
+        )
+        raise TypeError(msg)
 
     @property
     def name(self) -> str:

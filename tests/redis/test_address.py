@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from mtaio.redis import RedisStore
 from mtaio.redis._store import start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -81,6 +84,14 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "glide", None)
     with pytest.raises(ImportError, match=r"^mtaio\.redis needs valkey-glide\. Install it with"):
         RedisStore("redis://host")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies(copied: Callable[[object], object]) -> None:
+    """A copy would share its connection, and a pickle show its password."""
+    store = RedisStore("redis://:secret@127.0.0.1:1")
+    with pytest.raises(TypeError, match=r"^<RedisStore redis://127.*> cannot be copied or pickled"):
+        copied(store)
 
 
 async def test_store_outside_of_its_block() -> None:

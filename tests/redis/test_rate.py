@@ -381,6 +381,21 @@ async def test_one_at_a_time_unless_a_burst_is_given() -> None:
             await limiter.acquire(2)
 
 
+async def test_no_limit() -> None:
+    """With an infinite rate all is granted, and the server is not asked."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", math.inf, burst=2)
+        await limiter.acquire(2)
+        assert await limiter.try_acquire()
+        async with limiter:
+            assert anyio.current_time() == 0
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await limiter.acquire(timeout=1)  # a checkpoint all the same
+        assert scope.cancelled_caught
+        assert (limiter.statistics().acquired, store.calls) == (3, 0)
+
+
 async def test_timeouts() -> None:
     """A wait that cannot fit is refused at once if that is known, else when the time is over."""
     async with reserving_store(latency=0) as store:
@@ -1175,7 +1190,6 @@ def test_attributes() -> None:
     [
         ({"key": ""}, r"^key='' is empty\. Pass a str"),
         ({"rate": 0}, "^rate=0 is not a finite number greater than 0"),
-        ({"rate": math.inf}, "^rate=inf is not a finite number"),
         ({"per": -1}, "^per=-1 is not a finite number"),
         (
             {"rate": 1e-300},

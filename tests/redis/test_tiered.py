@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
+import pickle
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from mtaio.testing import Victim, check_cache, explore, run
 from tests.redis.caching import caching_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from typing import Self
 
     from tests.redis.memory import MemoryStore
@@ -398,6 +400,14 @@ async def test_refused_calls() -> None:
             store.scripts[READ] = reading
             assert await cache.get("one") == "value"
             assert cache.statistics().server_failures == 1
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies(copied: Callable[[object], object]) -> None:
+    """A copy would not hear of changes, and is refused."""
+    cache = TieredCache(caching_store(), "users")
+    with pytest.raises(TypeError, match=r"^<TieredCache 'users' .*> cannot be copied or pickled: "):
+        copied(cache)
 
 
 async def test_refusals() -> None:
