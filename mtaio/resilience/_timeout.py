@@ -177,4 +177,4 @@ class Timeout:
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
-        return snapshot(TimeoutStatistics, self, default_timeout_seconds=self._seconds)
+        return snapshot(TimeoutStatistics, self, default_timeout=self._seconds)

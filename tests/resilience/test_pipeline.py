@@ -80,7 +80,7 @@ def test_printed_it_shows_its_parts() -> None:
         "    Timeout(5, total=True)",
         "      Retry(3, on=(OSError, LookupError), wait_max=2.0, budget=Budget(0.1))",
         "        KeyedRateLimiter(3, burst=2)",
-        "          RateLimiter(10, burst=10)",
+        "          RateLimiter(10, burst=1)",
         "            ResourceLimiter()",
         "              ResourceLimiter(name='db')",
         "                ConcurrencyLimiter(4)",

@@ -27,7 +27,7 @@ async def test_it_interrupts_what_takes_longer() -> None:
     assert anyio.current_time() == 1.5
     statistics = timeout.statistics()
     assert (statistics.entered, statistics.timed_out) == (1, 1)
-    assert statistics.default_timeout_seconds == 1.5
+    assert statistics.default_timeout == 1.5
 
 
 async def test_result_that_comes_late_is_kept() -> None:
