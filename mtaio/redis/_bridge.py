@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 from uuid import uuid4
 
 import anyio
 
+from mtaio import events
 from mtaio._internal import checks, clock
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.events import EventKey
@@ -30,16 +32,14 @@ from mtaio.redis import _store as stores
 from mtaio.redis._codec import JSON, Codec, check_codec, encoded
 from mtaio.redis._entries import GroupStream
 from mtaio.redis._outage import Backoff
-from mtaio.redis._store import tasks_of_block
+from mtaio.redis._store import Store, tasks_of_block
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping
-
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from mtaio.events import Event, EventEmitter
+    from mtaio.events import Event
     from mtaio.redis._entries import Entry
-    from mtaio.redis._store import Connection, Store
+    from mtaio.redis._store import Connection
 
 __all__ = ["Bridge", "BridgeStatistics", "bridge"]
 
@@ -86,7 +86,7 @@ class BridgeStatistics:
 
 @asynccontextmanager
 async def bridge(
-    emitter: EventEmitter,
+    emitter: events.EventEmitter,
     store: Store,
     *,
     stream: str,
@@ -186,7 +186,7 @@ async def bridge(
     if isinstance(forward, str | EventKey):
         msg = f"forward={forward!r} is one name, not several. Pass [{forward!r}]."
         raise TypeError(msg)
-    store.check_entered()
+    stores.check_entered(store)
     entries = GroupStream(
         store,
         stream,
@@ -210,6 +210,7 @@ async def bridge(
             yield made
 
 
+@final
 class Bridge:
     """What `bridge` yields; only `bridge` creates it."""
 
@@ -233,7 +234,7 @@ class Bridge:
 
     def __init__(
         self,
-        emitter: EventEmitter,
+        emitter: events.EventEmitter,
         store: Store,
         entries: GroupStream,
         codec: Codec[Any],

@@ -11,8 +11,11 @@ Why valkey-glide: docs/en/design/redis.md.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from os import PathLike
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast, final
 
 import anyio
 
@@ -20,17 +23,11 @@ from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio.redis._address import ServerAddress, read_files
 from mtaio.redis._link import Endpoint, load_glide
-from mtaio.redis._store import sendable, tasks_of_block
+from mtaio.redis._store import Argument, Connection, Script, sendable, tasks_of_block
 from mtaio.redis._subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
-    from os import PathLike
-    from types import TracebackType
-    from typing import Self
-
     from mtaio.redis._link import Link
-    from mtaio.redis._store import Argument, Connection, Script
 
 __all__ = ["RedisStore"]
 
@@ -50,6 +47,7 @@ _WAY_OUT: Final = (
 )
 
 
+@final
 class RedisStore:
     """
     A Redis or Valkey server, shared by the processes that use it.
@@ -149,6 +147,13 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it has a connection, and perhaps a password. "
+            f"Make another with the same arguments."
+        )
+        raise TypeError(msg)
+
     @property
     def name(self) -> str:
         """The name given to the store, or the URL without the password."""
@@ -246,7 +251,7 @@ class RedisStore:
             StoreError: The server cannot be reached, did not answer in time, or refused.
             ValueError: The command waits at the server, as ``BLPOP`` does, or changes the
                 connection, as ``SELECT`` does; it cannot be sent; or ``timeout`` is not greater
-                than 0, or infinite.
+                than 0.
             TypeError: An argument has the wrong type, or there is none.
             RuntimeError: The store is not entered.
         """
@@ -268,7 +273,7 @@ class RedisStore:
         check_interval: float = 0.5,
     ) -> AsyncGenerator[None]:
         """Deliver the messages of some channels in a block. For use by this package."""
-        self._owned()
+        self._block()
         subscription = Subscription(
             self, self._endpoint, on_message, on_subscribed, on_lost, check_interval=check_interval
         )
@@ -287,24 +292,16 @@ class RedisStore:
         Raises:
             RuntimeError: The store is not entered.
         """
-        self._owned()
+        self._block()
         link = await self._endpoint.open()
         try:
             yield link
         finally:
             await link.close()
 
-    def check_entered(self) -> None:
-        """Refuse to be used outside of the block. For use by this package."""
-        self._owned()
-
-    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
-        """Start a task that belongs to the block. For use by this package."""
-        return self._owned().start(fn, *args)
-
     async def _current(self) -> Link:
         """Return the connection, or a new one if this one has failed for too long."""
-        loop = self._owned().loop
+        loop = self._block().loop
         link = cast("Link", self._link)
         # glide keeps trying to reach the primary that it found first, even when another node has
         # become primary. And it reads no answers when the event loop that read them is over.
@@ -316,7 +313,7 @@ class RedisStore:
             return new
         return link
 
-    def _owned(self) -> OwnedBlock:
+    def _block(self) -> OwnedBlock:
         block = self._blocks.current
         if block is None or not block.is_current():
             msg = (

@@ -8,19 +8,18 @@ server could then run code in every process that reads.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, final
 
 from mtaio._internal import checks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["JSON", "Codec", "check_codec", "encoded"]
 
 T = TypeVar("T")
 
 
+@final
 @dataclass(frozen=True)  # with slots, Codec[int](...) fails before Python 3.12
 class Codec(Generic[T]):
     """

@@ -13,10 +13,23 @@ Why the server keeps no queue of tasks: docs/en/design/redis.md.
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 import anyio
 
@@ -24,28 +37,34 @@ from mtaio._internal import checks, clock
 from mtaio._internal.block import another_task_error
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.limiting import limit_in
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import limit_in, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError, StoreError
-from mtaio.redis._lease import Lease
+from mtaio.redis._lease import Holding, Lease
 from mtaio.redis._server_task import ServerTask
 from mtaio.redis._slots import Answer, Pace, Report, SharedSlots
-from mtaio.redis._store import check_key, check_store, own_error, store_left_error
+from mtaio.redis._store import (
+    Store,
+    check_key,
+    check_store,
+    own_error,
+    start,
+    store_left_error,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from mtaio._internal.backend import Waiter
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-    from mtaio.redis._store import Store
 
 __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 C = TypeVar("C")
 
 _LEASE: Final = (0.01, 31_536_000.0)
@@ -102,19 +121,20 @@ class _Request:
         stays: Whether it waits until it has a slot. Else the first answer of the server ends its
             wait: it did not want to wait, or the queue was full when it came.
         once: Whether it did not want to wait.
-        lease: The slot that it was given.
+        slot: The slot that it was given.
         error: What ended its wait.
     """
 
-    __slots__ = ("error", "lease", "once", "stays")
+    __slots__ = ("error", "once", "slot", "stays")
 
     def __init__(self, *, once: bool, stays: bool) -> None:
         self.once = once
         self.stays = stays
-        self.lease: Lease | None = None
+        self.slot: Holding | None = None
         self.error: Exception | None = None
 
 
+@final
 @uncopied
 class RedisConcurrencyLimiter:
     """
@@ -181,7 +201,7 @@ class RedisConcurrencyLimiter:
     #   if it asked once, and with that it has left. _tries are those that the next answer ends;
     # - only the task _serve calls the server, one call at a time, from the first task that asks to
     #   the end of the store's block;
-    # - _leases are the slots that this process uses, those given to a task that has not resumed
+    # - _held are the slots that this process uses, those given to a task that has not resumed
     #   included; the server is sent their number, so it takes back what it granted beyond them;
     # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0,
     #   or _pace.changed is true;
@@ -193,10 +213,10 @@ class RedisConcurrencyLimiter:
         "_cancelled",
         "_entered",
         "_epoch",
+        "_held",
         "_key",
         "_known",
         "_lease",
-        "_leases",
         "_limit",
         "_listening",
         "_lost",
@@ -266,7 +286,7 @@ class RedisConcurrencyLimiter:
     def _begin(self) -> None:
         """Have no lease, nothing to tell, and no news of the server: they belong to a loop."""
         self._tries: list[Waiter] = []
-        self._leases: dict[Lease, None] = {}
+        self._held: dict[Holding, None] = {}
         self._until: float = math.inf
         self._wanted = 0
         self._pace = Pace(self._lease)
@@ -274,7 +294,7 @@ class RedisConcurrencyLimiter:
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} {self.name!r}: {len(self._leases)} of {self._limit} slots "
+            f"<{type(self).__name__} {self.name!r}: {len(self._held)} of {self._limit} slots "
             f"in use here, {len(self._queue)} waiting, at {self._store.name}>"
         )
 
@@ -330,19 +350,23 @@ class RedisConcurrencyLimiter:
             timeout: The most seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time. Its message
-                says so if the server has not answered in that time, or is known to be down.
+            LimitTimeoutError: No slot became free in time. It is a builtin ``TimeoutError`` too.
+                Its message says so if the server has not answered in that time, or is known to be
+                down.
             ConcurrencyLimitError: The queue is full.
             StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
                 timeout; within ``timeout`` if the call before failed too.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
         """
+        return (await self._acquire(timeout)).lease
+
+    async def _acquire(self, timeout: float | None) -> Holding:
         checks.timeout("timeout", timeout)
         asked = clock.now()
-        lease = await self._wait(once=timeout == 0, timeout=timeout or None)
-        if lease is not None:
-            return lease
+        slot = await self._wait(once=timeout == 0, timeout=timeout or None)
+        if slot is not None:
+            return slot
         what = f"{self!r} had no free slot within {timeout} s"
         failure = self._server.failure
         try:
@@ -361,14 +385,15 @@ class RedisConcurrencyLimiter:
         A checkpoint. If it is cancelled, it holds nothing, as with `acquire`.
 
         Returns:
-            The slot, or None.
+            The slot, which is true and has to be released; or None.
 
         Raises:
-            ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
+            StoreError: The server is down, unless ``on_failure="allow"``.
+            RuntimeError: As for `acquire`.
         """
-        lease = await self._wait(once=True)
-        self._rejected += lease is None
-        return lease
+        slot = await self._wait(once=True)
+        self._rejected += slot is None
+        return None if slot is None else slot.lease
 
     @asynccontextmanager
     async def hold(self, *, timeout: float | None = None) -> AsyncGenerator[Lease]:
@@ -386,13 +411,13 @@ class RedisConcurrencyLimiter:
             LimitTimeoutError, ConcurrencyLimitError, StoreError, ValueError, RuntimeError: As for
                 `acquire`.
         """
-        lease = await self.acquire(timeout=timeout)
+        slot = await self._acquire(timeout)
         try:
-            with lease.enter():
-                yield lease
+            with slot.enter():
+                yield slot.lease
         finally:
-            lease.release()
-        lease.check()
+            slot.release()
+        slot.check()
 
     async def __aenter__(self) -> Lease:
         """Hold a slot in the block, as `hold` does."""
@@ -422,6 +447,24 @@ class RedisConcurrencyLimiter:
         if not blocks:
             del self._entered[task]
         await block.__aexit__(exc_type, exc_value, traceback)  # nothing is swallowed
+
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call in a slot, and return its result.
+
+        A checkpoint. If it is cancelled while it waits, it holds nothing, and the call has not
+        started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            LeaseLostError: As for `hold`.
+            ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+        """
+        return await run_in(self.hold(), fn, args)
 
     @overload
     def __call__(self, fn: Descriptor, /) -> Descriptor: ...
@@ -471,13 +514,13 @@ class RedisConcurrencyLimiter:
             RedisConcurrencyStatistics,
             self,
             self._server,
-            in_use=len(self._leases),
+            in_use=len(self._held),
             waiting=len(self._queue),
         )
 
     # The queue
 
-    async def _wait(self, *, once: bool, timeout: float | None = None) -> Lease | None:
+    async def _wait(self, *, once: bool, timeout: float | None = None) -> Holding | None:
         """Wait in the queue; None if no slot was free: at ``once``, or within ``timeout``."""
         if self._server.attach(self):
             self._begin()  # what was held in another event loop is gone
@@ -503,7 +546,7 @@ class RedisConcurrencyLimiter:
         if request.error is not None:
             self._rejected += 1
             raise request.error
-        if request.lease is not None:
+        if request.slot is not None:
             waited = clock.now() - asked
             self._acquired += 1
             self._wait_seconds += waited
@@ -512,7 +555,7 @@ class RedisConcurrencyLimiter:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiting={self._max_waiting} wait. Try again later."
             raise ConcurrencyLimitError(msg, name=self.name)
-        return request.lease
+        return request.slot
 
     def _join(self, request: _Request) -> Waiter:
         """Put the running task at the end of the queue, and have it reported if need be."""
@@ -563,14 +606,14 @@ class RedisConcurrencyLimiter:
             if waits and not self._queue.waiters:
                 self._changed()
             return
-        lease = request.lease
-        if lease is None:
+        slot = request.slot
+        if slot is None:
             return
-        if lease not in self._leases or not self._queue.waiters:
-            lease.release()
+        if slot not in self._held or not self._queue.waiters:
+            slot.release()
             return
-        del self._leases[lease]
-        if not self._lend(lease.token):
+        del self._held[slot]
+        if not self._lend(slot.token):
             self._changed()
 
     def _lend(self, token: int) -> bool:
@@ -578,41 +621,41 @@ class RedisConcurrencyLimiter:
         while self._queue.waiters:
             waiter, request = next(iter(self._queue.waiters.items()))
             if self._queue.wake(waiter):  # it resumes later, and finds its slot
-                request.lease = lease = self._new_lease(token)
-                self._leases[lease] = None
-                self._peak = max(self._peak, len(self._leases))
+                request.slot = slot = self._new_slot(token)
+                self._held[slot] = None
+                self._peak = max(self._peak, len(self._held))
                 return True
         return False
 
-    def _lend_without_server(self) -> Lease:
-        lease = self._new_lease(0)
-        lease.stand_alone()
+    def _lend_without_server(self) -> Holding:
+        slot = self._new_slot(0)
+        slot.stand_alone()
         self._acquired += 1
         self._acquired_without_server += 1
-        return lease
+        return slot
 
-    def _new_lease(self, token: int) -> Lease:
+    def _new_slot(self, token: int) -> Holding:
         text = f"<{type(self).__name__} {self.name!r} at {self._store.name}>"
-        return Lease(token, text, self.name, lambda: self._until, self._give_back)
+        return Holding(token, text, self.name, lambda: self._until, self._give_back)
 
-    def _give_back(self, lease: Lease) -> None:
-        self._queue.call_there(partial(self._take_back, lease))
+    def _give_back(self, slot: Holding) -> None:
+        self._queue.call_there(partial(self._take_back, slot))
 
-    def _take_back(self, lease: Lease) -> None:
-        self._lost += lease.lost
-        if self._leases.pop(lease, lease) is None:
+    def _take_back(self, slot: Holding) -> None:
+        self._lost += slot.lost
+        if self._held.pop(slot, slot) is None:
             self._changed()
 
     def _lose(self, reason: str) -> None:
         """Give up every lease: the server may lend the slots to others."""
-        leases, self._leases = self._leases, {}
-        self._lost += len(leases)
+        slots, self._held = self._held, {}
+        self._lost += len(slots)
         self._epoch += 1  # what was reported under the old name can do no harm
         self._wanted = 0
         self._pace.changed = bool(self._queue.waiters)
         self._until = math.inf
-        for lease in leases:
-            lease.lose(reason)
+        for slot in slots:
+            slot.lose(reason)
 
     def _refuse(self, waiter: Waiter, error: Exception) -> None:
         """Raise an error in a task that waits; one of its own, for its traceback."""
@@ -639,7 +682,7 @@ class RedisConcurrencyLimiter:
     @property
     def _held_until(self) -> float:
         """When the leases that are held are lost; ``inf`` without any."""
-        return self._until if self._leases else math.inf
+        return self._until if self._held else math.inf
 
     async def _serve(self) -> None:
         """Call the server whenever a call is due."""
@@ -669,7 +712,7 @@ class RedisConcurrencyLimiter:
         #    that this call does not report.
         tries, self._tries = self._tries, []
         self._pace.changed = False
-        report = self._report(len(self._leases))
+        report = self._report(len(self._held))
         self._wanted = report.waiting
         # 3. The call, for no longer than the leases last. The server may come to know of this
         #    process even if no answer arrives: what it holds has to be given back in the end.
@@ -700,8 +743,8 @@ class RedisConcurrencyLimiter:
         waits = bool(self._queue.waiters)
         if waits and not self._listening:
             self._listening = True
-            self._store.start(self._listen)
-        self._pace.answered(sent, answer, holds=bool(self._leases), waits=waits)
+            start(self._store, self._listen)
+        self._pace.answered(sent, answer, holds=bool(self._held), waits=waits)
 
     def _hand_out(self, answer: Answer) -> None:
         """Give the slots that the server granted to the tasks that wait."""
@@ -720,7 +763,7 @@ class RedisConcurrencyLimiter:
 
     async def _call(self, report: Report) -> Answer:
         """Report to the server, and wait for its answer no longer than the leases last."""
-        with anyio.move_on_after(self._until - clock.now() if self._leases else None):
+        with anyio.move_on_after(self._until - clock.now() if self._held else None):
             return await self._slots.exchange(report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
@@ -736,7 +779,7 @@ class RedisConcurrencyLimiter:
         elif self._on_failure == "allow":
             for waiter, request in [*self._queue.waiters.items()]:
                 if self._queue.wake(waiter):
-                    request.lease = self._lend_without_server()
+                    request.slot = self._lend_without_server()
                     self._acquired -= 1  # counted by the task
         else:
             self._tries = []
@@ -749,9 +792,9 @@ class RedisConcurrencyLimiter:
         if self._server.failure is None or self._on_failure != "allow":
             self._lose("it was not renewed in time")
             return
-        leases, self._leases = self._leases, {}
-        for lease in leases:
-            lease.stand_alone()
+        slots, self._held = self._held, {}
+        for slot in slots:
+            slot.stand_alone()
         self._lose("")
 
     async def _listen(self) -> None:

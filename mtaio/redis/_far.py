@@ -22,7 +22,7 @@ import anyio
 from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 from mtaio.redis._outage import Backoff
-from mtaio.redis._store import Script
+from mtaio.redis._store import Script, start
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -343,7 +343,7 @@ class Renewals:
     def renewing(self, key: str, token: str) -> Generator[None]:
         """Renew the lease of a key while the block lasts."""
         if not self._running:
-            self._store.start(self._run)
+            start(self._store, self._run)
             self._running = True
         self._keys[token] = key
         try:

@@ -7,41 +7,30 @@ another process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal, final
 
 import anyio
 
 from mtaio._internal import clock
 from mtaio.exceptions import LeaseLostError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Lease"]
+__all__ = ["Holding", "Lease"]
 
 
-class Lease:
+class Holding:
     """
-    A slot of a `RedisConcurrencyLimiter`; what ``async with limiter`` and ``acquire()`` return.
+    A slot that this process holds, for the limiter; its `lease` is for the task that has the slot.
 
-    Example:
-        Let the database refuse late writes, from a process that was suspended while its lease ran
-        out::
-
-            async with limiter as lease:
-                await database.execute(
-                    "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
-                )
+    Args:
+        token: The fencing token of the slot.
+        text: The limiter and its server, for messages.
+        name: The limiter's name.
+        until: Returns when the slot is lost.
+        give_back: Called when the slot is released.
     """
 
     __slots__ = ("_give_back", "_name", "_reason", "_scope", "_state", "_text", "_until", "token")
-
-    token: int
-    """
-    A number that grows with every slot that the server grants for the key.
-
-    0 for a slot granted without the server, with ``on_failure="allow"``.
-    """
 
     def __init__(
         self,
@@ -49,7 +38,7 @@ class Lease:
         text: str,
         name: str,
         until: Callable[[], float],
-        give_back: Callable[[Lease], None],
+        give_back: Callable[[Holding], None],
     ) -> None:
         self.token = token
         self._text = text
@@ -65,9 +54,85 @@ class Lease:
         return f"<Lease {self.token} of {self._text}: {'lost' if lost else self._state}>"
 
     @property
+    def lease(self) -> Lease:
+        """What the task that has the slot gets."""
+        return Lease(self)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the slot was lost before it was released."""
+        return self._state == "lost" or (self._state == "held" and clock.now() >= self._until())
+
+    def enter(self) -> anyio.CancelScope:
+        """Return a scope that is cancelled when the slot is lost; the caller enters it."""
+        self._scope = scope = anyio.CancelScope()
+        if self.lost:  # the process was suspended before the task could go on
+            scope.cancel()
+        return scope
+
+    def lose(self, reason: str) -> None:
+        """Mark the slot as lost, and cancel its block."""
+        self._reason = reason
+        self._state = "lost"
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def stand_alone(self) -> None:
+        """Hold the slot without the server from here on, until it is released."""
+        self._state = "alone"
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` if the slot is lost."""
+        if self.lost:
+            msg = (
+                f"{self._text} lost the lease with the token {self.token}: {self._reason}. Another "
+                f"process may have the slot. Repeat the work, or pass a longer lease=."
+            )
+            raise LeaseLostError(msg, token=self.token, name=self._name)
+
+    def release(self) -> None:
+        """Give the slot back, unless it was already, or is lost."""
+        if self._state in ("held", "alone"):
+            self._state = "lost" if self.lost else "released"
+            self._give_back(self)
+
+
+@final
+class Lease:
+    """
+    A slot of a `RedisConcurrencyLimiter`; what ``async with limiter`` and ``acquire()`` return.
+
+    Example:
+        Let the database refuse late writes, from a process that was suspended while its lease ran
+        out::
+
+            async with limiter as lease:
+                await database.execute(
+                    "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
+                )
+    """
+
+    __slots__ = ("_holding",)
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+
+    def __repr__(self) -> str:
+        return repr(self._holding)
+
+    @property
+    def token(self) -> int:
+        """
+        A number that grows with every slot that the server grants for the key.
+
+        0 for a slot granted without the server, with ``on_failure="allow"``.
+        """
+        return self._holding.token
+
+    @property
     def lost(self) -> bool:
         """Whether the lease was lost before it was released. Not a checkpoint; no call is made."""
-        return self._state == "lost" or (self._state == "held" and clock.now() >= self._until())
+        return self._holding.lost
 
     def check(self) -> None:
         """
@@ -78,8 +143,7 @@ class Lease:
         Raises:
             LeaseLostError: The lease is lost.
         """
-        if self.lost:
-            raise self.error()
+        self._holding.check()
 
     def release(self) -> None:
         """
@@ -87,34 +151,4 @@ class Lease:
 
         From any thread.
         """
-        if self._state in ("held", "alone"):
-            self._state = "lost" if self.lost else "released"
-            self._give_back(self)
-
-    # For the limiter
-
-    def enter(self) -> anyio.CancelScope:
-        """Return a scope that is cancelled when the lease is lost; the caller enters it."""
-        self._scope = scope = anyio.CancelScope()
-        if self.lost:  # the process was suspended before the task could go on
-            scope.cancel()
-        return scope
-
-    def lose(self, reason: str) -> None:
-        """Mark the lease as lost, and cancel its block."""
-        self._reason = reason
-        self._state = "lost"
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def stand_alone(self) -> None:
-        """Hold the slot without the server from here on, until it is released."""
-        self._state = "alone"
-
-    def error(self) -> LeaseLostError:
-        """Return the error for a lease that is lost."""
-        msg = (
-            f"{self._text} lost the lease with the token {self.token}: {self._reason}. Another "
-            f"process may have the slot. Repeat the work, or pass a longer lease=."
-        )
-        return LeaseLostError(msg, token=self.token, name=self._name)
+        self._holding.release()

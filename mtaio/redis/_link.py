@@ -266,7 +266,7 @@ class Link:
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
         """Run a command on the server."""
-        if timeout is not None:
+        if timeout is not None and timeout != math.inf:
             way_out = "Pass the most seconds to wait, or None for the store's timeout."
             checks.positive("timeout", timeout, way_out=way_out)
         call = self._client.custom_command([*map(_encoded, args)])

@@ -13,37 +13,48 @@ Why tokens are reserved by their times: docs/en/design/redis.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.limiting import limit
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved, SharedBucket, Stock
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask, sleep
-from mtaio.redis._store import check_key, check_store, own_error, store_left_error
+from mtaio.redis._store import Store, check_key, check_store, own_error, store_left_error
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
     from mtaio._internal.backend import Waiter
-    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-    from mtaio.redis._store import Store
 
 __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 C = TypeVar("C")
 
 _AHEAD: Final = 0.5
@@ -102,8 +113,8 @@ class RedisRateLimiterStatistics:
     """Calls to the server that failed."""
     members: int = field(metadata=GAUGE)
     """Processes that asked for tokens within one second, by the server's last answer."""
-    down: int = field(metadata=GAUGE)
-    """1 while tokens are granted without the server, because it is down."""
+    down: bool = field(metadata=GAUGE)
+    """Whether tokens are granted without the server, because it is down."""
 
 
 class _Request:
@@ -165,6 +176,7 @@ class _Try:
         self.error: Exception | None = None
 
 
+@final
 @uncopied
 class RedisRateLimiter:
     """
@@ -183,7 +195,8 @@ class RedisRateLimiter:
         store: The server, entered before the first call.
         key: What is limited. Limiters with the same key, rate and burst on the same server share
             one bucket.
-        rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
+        rate: Tokens that become available every ``per`` seconds, more than 0; ``math.inf`` for no
+            limit: the server is not asked then.
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
             number, at least 1. With 1, the default, tokens are granted one at a time, evenly
@@ -200,9 +213,9 @@ class RedisRateLimiter:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``rate`` or ``per`` is not greater than 0 or is infinite, they are more than
-            1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack`` is
-            not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
+        ValueError: ``rate`` or ``per`` is not greater than 0, ``per`` is infinite, they are more
+            than 1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack``
+            is not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
             ``on_failure`` is unknown.
 
     Example:
@@ -289,9 +302,8 @@ class RedisRateLimiter:
     ) -> None:
         check_store(store)
         check_key(key)
-        self._rate = checks.positive(
-            "rate", rate, way_out="Pass the tokens that come back every per s."
-        )
+        way_out = "Pass the tokens that come back every per s, or math.inf for no limit."
+        self._rate = rate if rate == math.inf else checks.positive("rate", rate, way_out=way_out)
         self._per = checks.positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
         self._slack = checks.between("slack", slack, *_SLACK, way_out=way_out)
@@ -392,12 +404,12 @@ class RedisRateLimiter:
         checks.timeout("timeout", timeout)
         now = clock.now()
         deadline = math.inf if timeout is None else now + timeout
-        if timeout == 0:
+        if timeout == 0 or not self._interval:
             late = await self._take_at_once(tokens)
             if late is not None:
                 self._timed_out += 1
-                msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
-                raise self._timeout_error(msg, timeout, deadline, late)
+                msg = f"{self._refusal(tokens, 0)}, only in about {late:.6g} s."
+                raise self._timeout_error(msg, 0, deadline, late)
             return
         request = _Request(tokens, now, deadline)
         waiter = self._join(request)
@@ -450,6 +462,22 @@ class RedisRateLimiter:
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
 
+    async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call after acquiring one token, and return its result.
+
+        A checkpoint. If it is cancelled while it waits, the call has not started.
+
+        Args:
+            fn: An async function; or, with no arguments, an awaitable.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+
+        Raises:
+            StoreError, RuntimeError: As for `acquire`.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+        """
+        return await run_in(self, fn, args)
+
     @overload
     def __call__(self, fn: Descriptor, /) -> Descriptor: ...
     @overload
@@ -499,7 +527,6 @@ class RedisRateLimiter:
             waiting=len(self._queue),
             reserved=len(self._stock),
             members=self._processes,
-            down=int(self._down),
         )
 
     def _count(self, request: _Request | _Try) -> None:
@@ -661,8 +688,12 @@ class RedisRateLimiter:
         Returns:
             None if they were taken, else the seconds until they would be there.
         """
-        self._attach()
         request = _Try(tokens, clock.now())
+        if not self._interval:  # there is no limit
+            await checkpoint()
+            self._count(request)
+            return None
+        self._attach()
         waiter = None
         if not self._answer_at_once(request):
             self._server.start(self._supply)
@@ -909,12 +940,14 @@ class RedisRateLimiter:
 
 
 def _interval(rate: float, per: float, burst: int) -> float:
-    """Return the seconds for one token, if the server can keep them."""
+    """Return the seconds for one token, if the server can keep them; 0 without a limit."""
+    if rate == math.inf:
+        return 0.0
     interval = per / rate
     if interval < _FASTEST:
         msg = (
             f"rate={rate!r} per {per!r} s is more than a server can count, which is 1,000,000 "
-            f"tokens a second. For no limit, do not acquire."
+            f"tokens a second. For no limit, pass math.inf."
         )
         raise ValueError(msg)
     if burst > _FULL / interval:

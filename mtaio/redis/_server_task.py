@@ -132,7 +132,7 @@ class ServerTask:
             RuntimeError: The store is not entered.
         """
         if not self._runs:
-            self._store.start(run)
+            self._store._block().start(run)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as `start` of _store, a file less
             self._runs = True
 
     def ended(self) -> None:

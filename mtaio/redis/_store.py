@@ -9,7 +9,8 @@ server, as the one in memory does that the tests use.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -18,9 +19,6 @@ from mtaio._internal import checks
 from mtaio.exceptions import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager
-
     from anyio.abc import TaskGroup
 
 __all__ = [
@@ -28,11 +26,13 @@ __all__ = [
     "Connection",
     "Script",
     "Store",
+    "check_entered",
     "check_key",
     "check_store",
     "name",
     "own_error",
     "sendable",
+    "start",
     "store_left_error",
     "tasks_of_block",
 ]
@@ -84,7 +84,8 @@ class Connection(Protocol):
         Args:
             *args: The name of the command, and its arguments.
             timeout: The most seconds to wait for the answer, for a command that waits at the
-                server; such a command needs a dedicated connection. Default: the store's timeout.
+                server, ``math.inf`` for no limit; such a command needs a dedicated connection.
+                Default: the store's timeout.
         """
         ...
 
@@ -134,27 +135,46 @@ class Store(Connection, Protocol):
         """
         ...
 
-    def check_entered(self) -> None:
-        """
-        Refuse to be used outside of the block.
-
-        Raises:
-            RuntimeError: The store is not entered in the running event loop.
-        """
-        ...
-
-    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
-        """
-        Start a task that belongs to the store's block; cancelled when the block ends.
-
-        Raises:
-            RuntimeError: The store is not entered in the running event loop.
-        """
-        ...
-
     def dedicated(self) -> AbstractAsyncContextManager[Connection]:
         """Return a block with another connection, for commands that wait at the server."""
         ...
+
+    def _block(self) -> _Block:
+        """
+        Return the store's block.
+
+        Raises:
+            RuntimeError: The store is not entered in the running event loop.
+        """
+        ...
+
+
+class _Block(Protocol):
+    """The block of a store."""
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """Start a task that belongs to the block; cancelled when it ends."""
+        ...
+
+
+def check_entered(store: Store) -> None:
+    """
+    Refuse to be used outside of the store's block.
+
+    Raises:
+        RuntimeError: The store is not entered in the running event loop.
+    """
+    store._block()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+
+
+def start(store: Store, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """
+    Start a task that belongs to the store's block; cancelled when the block ends.
+
+    Raises:
+        RuntimeError: The store is not entered in the running event loop.
+    """
+    store._block().start(fn, *args)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
 
 
 E = TypeVar("E", bound=Exception)

@@ -10,20 +10,23 @@ Why there are leases and no generations: docs/en/design/redis.md.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
+from types import TracebackType
 from typing import (
-    TYPE_CHECKING,
     Any,
     Final,
     Generic,
     Literal,
+    NoReturn,
     ParamSpec,
     Protocol,
-    TypeVar,
+    Self,
     cast,
+    final,
     overload,
 )
 from uuid import uuid4
@@ -37,6 +40,7 @@ from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.typevars import TypeVar
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
 from mtaio.redis import _store as stores
@@ -52,17 +56,11 @@ from mtaio.redis._far import (
     Renewals,
 )
 from mtaio.redis._outage import Outage
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.redis._store import Store
+from mtaio.redis._store import Store
 
 __all__ = ["TieredCache", "TieredCacheStatistics"]
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
 D = TypeVar("D")
 P = ParamSpec("P")
 
@@ -106,8 +104,8 @@ class TieredCacheStatistics:
     """Values on the server that could not be decoded, and were loaded again."""
     server_failures: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
-    listening: int = field(metadata=GAUGE)
-    """1 while the messages of other processes are heard."""
+    listening: bool = field(metadata=GAUGE)
+    """Whether the messages of other processes are heard."""
 
 
 class _Decorator(Protocol[T]):
@@ -141,6 +139,7 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
+@final
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in the memory of this one.
@@ -297,6 +296,13 @@ class TieredCache(Generic[T]):
     def __repr__(self) -> str:
         ttl = f"{self._default_ttl:g} s"
         return f"<{type(self).__name__} {self.name!r} {ttl} at {self._store.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it hears what changes on a connection. Make "
+            f"another with the same arguments."
+        )
+        raise TypeError(msg)
 
     @property
     def name(self) -> str:
@@ -580,7 +586,6 @@ class TieredCache(Generic[T]):
             near_max_size=near.max_size,
             near_hits=near.hits,
             server_failures=self._server_failures + self._breaker.server_failures,
-            listening=int(self._listening),
         )
 
     # Messages.
@@ -596,7 +601,7 @@ class TieredCache(Generic[T]):
         self._changes_heard += 1
         self._drop(notice.key)
         if notice.confirm is not None:
-            self._store.start(self._confirm, *notice.confirm)
+            stores.start(self._store, self._confirm, *notice.confirm)
 
     async def _confirm(self, writer: str, token: str) -> None:
         try:
@@ -668,7 +673,7 @@ class TieredCache(Generic[T]):
                 raise
             except StoreError:
                 if made:  # the server may have the call, and run it before this one
-                    self._store.start(self._release, fetch.key, token)
+                    stores.start(self._store, self._release, fetch.key, token)
                 raise
             # 2. A value is returned; one that cannot be decoded is dropped by the next call.
             if isinstance(answer, Found):

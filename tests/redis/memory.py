@@ -76,8 +76,8 @@ class MemoryStore:
         group.cancel_scope.cancel()
         await group.__aexit__(kind, error, trace)
 
-    def check_entered(self) -> None:
-        """Be usable anywhere."""
+    def _block(self) -> Self:
+        return self
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """Start a task in the block."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +11,10 @@ import pytest
 
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisStore
+from mtaio.redis._store import start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -82,6 +86,14 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
         RedisStore("redis://host")
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies(copied: Callable[[object], object]) -> None:
+    """A copy would share its connection, and a pickle show its password."""
+    store = RedisStore("redis://:secret@127.0.0.1:1")
+    with pytest.raises(TypeError, match=r"^<RedisStore redis://127.*> cannot be copied or pickled"):
+        copied(store)
+
+
 async def test_store_outside_of_its_block() -> None:
     """It is used inside its block."""
     store: Any = RedisStore("redis://127.0.0.1:1", timeout=0.1)
@@ -106,7 +118,7 @@ async def test_errors_in_the_block() -> None:
 
     with pytest.raises(LookupError, match=r"^failed"):
         async with store:
-            store.start(fail)
+            start(store, fail)
     with pytest.raises(ZeroDivisionError):
         async with store, store.subscribe(["a"], print, print):
             _ = 1 / 0

@@ -809,13 +809,13 @@ async def test_process_stood_still_as_it_was_served() -> None:
 
 async def late(limiter: RedisConcurrencyLimiter, store: Slots) -> None:
     """Enter the block of a lease that has run out."""
-    lease = await limiter.acquire()
+    slot = await limiter._acquire(None)
     store.down = True
     await anyio.sleep(4)
-    with lease.enter():
+    with slot.enter():
         await anyio.sleep(4)
         raise AssertionError
-    lease.check()
+    slot.check()
 
 
 async def test_decorator() -> None:
@@ -839,6 +839,26 @@ async def test_decorator() -> None:
             with pytest.raises(TimeoutError):
                 await soon()
         assert await twice(2) == 4
+
+
+async def test_run() -> None:
+    """It makes one call in a slot, which is cancelled if the lease is lost."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+
+        async def twice(number: int) -> int:
+            assert limiter.statistics().in_use == 1
+            return 2 * number
+
+        assert await limiter.run(twice, 2) == 4
+
+        async def forgotten() -> None:
+            store.forget()
+            await anyio.sleep(10)
+
+        with pytest.raises(LeaseLostError):
+            await limiter.run(forgotten)
+        assert limiter.statistics().in_use == 0
 
 
 async def test_left_in_another_task() -> None:

@@ -157,7 +157,7 @@ async def test_what_cannot_be_sent() -> None:
         await link.script(Script("source"), ["\ud800"])
     with pytest.raises(TypeError, match=r"^argument=None is a NoneType, not a number"):
         await link.command("GET", None)  # type: ignore[arg-type] # what is tested
-    for timeout in (0, -1, math.inf):
+    for timeout in (0, -1, math.nan):
         with pytest.raises(ValueError, match=r"^timeout=.* is not a finite number greater than 0"):
             await link.command("GET", "a", timeout=timeout)
     assert client.asked == []
@@ -165,7 +165,7 @@ async def test_what_cannot_be_sent() -> None:
 
 async def test_no_answer() -> None:
     """A call that glide itself does not end is ended after its timeout, and is a failure."""
-    link = linked(Client(None, None))
+    link = linked(Client(None, None, None))
     start = clock.now()
     with pytest.raises(
         StoreError, match=r"^nowhere did not answer within 0\.5 s\. Perhaps it is asleep\.$"
@@ -177,6 +177,9 @@ async def test_no_answer() -> None:
     with pytest.raises(StoreError, match=r"^nowhere did not answer within 2 s\. Perhaps"):
         await link.command("BLPOP", "list", 0, timeout=2)
     assert clock.now() - start == pytest.approx(2.5)
+    with anyio.move_on_after(1000) as scope:
+        await link.command("BLPOP", "list", 0, timeout=math.inf)
+    assert scope.cancelled_caught
 
 
 async def test_glide_gives_up_a_moment_before() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisStore
-from mtaio.redis._store import Script
+from mtaio.redis._store import Script, start
 
 
 class Links:
@@ -90,7 +90,7 @@ async def test_connection_made_at_the_end_is_closed() -> None:
                 await store.ping()
 
     async with store:
-        store.start(say_goodbye)
+        start(store, say_goodbye)
         await anyio.sleep(10)
     assert [link.closed for link in links.opened] == [1, 1]
 

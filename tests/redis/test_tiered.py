@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
+import pickle
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from mtaio.testing import Victim, check_cache, explore, run
 from tests.redis.caching import caching_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from typing import Self
 
     from tests.redis.memory import MemoryStore
@@ -78,7 +80,7 @@ async def test_a_value_is_found_near_and_far() -> None:
         assert source.reads == 1
         statistics = two.statistics()
         assert (statistics.near_hits, statistics.far_hits, statistics.loads) == (2, 2, 0)
-        assert statistics.listening == statistics.near_size == 1
+        assert (statistics.listening, statistics.near_size) == (True, 1)
         assert one.statistics().loads == one.statistics().misses == 1
 
 
@@ -260,7 +262,7 @@ async def test_the_memory_is_cleared_when_messages_may_be_missing() -> None:
         assert two.statistics().near_size == 0
         assert await two.get("key") == 1
         store.deafen()
-        assert two.statistics().listening == two.statistics().near_size == 0
+        assert (two.statistics().listening, two.statistics().near_size) == (False, 0)
         calls = store.calls
         assert await two.get("key") == await two.get_or_set("key", Source().load) == 1
         assert store.calls == calls + 2
@@ -398,6 +400,14 @@ async def test_refused_calls() -> None:
             store.scripts[READ] = reading
             assert await cache.get("one") == "value"
             assert cache.statistics().server_failures == 1
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies(copied: Callable[[object], object]) -> None:
+    """A copy would not hear of changes, and is refused."""
+    cache = TieredCache(caching_store(), "users")
+    with pytest.raises(TypeError, match=r"^<TieredCache 'users' .*> cannot be copied or pickled: "):
+        copied(cache)
 
 
 async def test_refusals() -> None:

@@ -27,6 +27,7 @@ async def limited(store: RedisStore) -> None:
         assert_type(await limiter.try_acquire(), bool)
         assert_type(await plain(1), str)
         assert_type(await options(1), str)
+        assert_type(await limiter.run(plain, 1), str)
         assert_type(limiter.statistics(), RedisRateLimiterStatistics)
         assert_type(await TaskExecutor().map(plain, [1], rate=limiter), list[str])
         assert_type(await Pipeline(limiter).run(plain, 1), str)

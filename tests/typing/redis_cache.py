@@ -20,6 +20,8 @@ store = RedisStore("redis://127.0.0.1")
 numbers = Codec(encode=str, decode=int)
 cache: TieredCache[int] = TieredCache(store, "numbers", codec=Codec[int](str, int))
 anything = TieredCache[Any](store, "anything", codec=JSON)
+plain = TieredCache(store, "plain")
+assert_type(plain, TieredCache[Any])
 
 
 async def load() -> int:

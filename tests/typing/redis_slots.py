@@ -33,6 +33,7 @@ async def use() -> int:
     assert_type(await limiter.try_acquire(), Lease | None)
     assert_type(await limiter.acquire(timeout=1), Lease)
     assert_type(await shout("a"), str)
+    assert_type(await limiter.run(twice, 1), int)
     assert_type(await Pipeline(limiter).run(twice, 1), int)
     await TaskExecutor().race(shout("a"), rate=limiter)  # type: ignore[arg-type] # no rate
     with limiter:  # type: ignore[attr-defined] # cannot wait

@@ -152,7 +152,7 @@ async def test_cluster(cluster: list[Server]) -> None:
     url = "redis://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster[:2])
     async with RedisStore(url, cluster=True) as store:
         await until_up(store)
-        limiters = [RedisRateLimiter(store, f"key {number}", 100, burst=100) for number in range(8)]
+        limiters = [RedisRateLimiter(store, f"key {number}", 1, burst=100) for number in range(8)]
         for limiter in limiters:
             await limiter.acquire(100)
         assert not await limiters[0].try_acquire(50)
