@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
     from mtaio._internal.sentinel import UNSET, Unset
-    from mtaio.app._run import ApplicationState
+    from mtaio.app._application import ApplicationState
+    from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
     from mtaio.app._usage import Backend
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._types import Call, Progress, Rate, Source
@@ -29,13 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNSET",
+    "ASGIApp",
     "ApplicationState",
+    "AsyncErrorHandler",
     "Backend",
     "Call",
     "CheckKind",
     "CheckStatus",
     "Connection",
     "ErrorPolicy",
+    "ErrorReporter",
     "Filter",
     "LogSettings",
     "Mode",
@@ -56,9 +61,11 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
-            "mtaio.app._run": ("ApplicationState",),
+            "mtaio.app._application": ("ApplicationState",),
+            "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
             "mtaio.app._usage": ("Backend",),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._types": ("Call", "Progress", "Rate", "Source"),

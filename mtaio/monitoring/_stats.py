@@ -8,6 +8,7 @@ does not report the figure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import final
 
 from mtaio._internal.statistics import BYTES, CORES, COUNTER, GAUGE, INFO, LIMIT, SECONDS
 
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPUStats:
     """The processor, since the previous sample."""
@@ -46,6 +48,7 @@ class CPUStats:
     """Where ``usage_percent`` comes from: ``"cgroup"`` or ``"host"``."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
     """The memory of the container if it has a limit, otherwise of the host."""
@@ -64,6 +67,7 @@ class MemoryStats:
     """Where the figures come from: ``"cgroup"`` or ``"host"``."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IOStats:
     """What this process has read from and written to storage."""
@@ -74,6 +78,7 @@ class IOStats:
     """Bytes written."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStats:
     """This process."""
@@ -94,6 +99,7 @@ class ProcessStats:
     """Objects that it has collected."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStats:
     """How long the event loop takes to answer, over the last half minute or more."""
@@ -112,6 +118,7 @@ class LoopStats:
     """Tasks of the event loop."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStats:
     """One sample."""
@@ -127,6 +134,7 @@ class ResourceStats:
     loop: LoopStats
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
     """A period in which the event loop was blocked."""
@@ -147,6 +155,7 @@ class Stall:
     """When it was noticed, in seconds since the epoch."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorStatistics:
     """What a `ResourceMonitor` has done so far."""

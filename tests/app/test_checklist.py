@@ -393,7 +393,7 @@ def test_public_server(environ: dict[str, str]) -> None:
     app = application(environ)
     app.serve(asgi, bind="0.0.0.0:0", name="open")
     app.serve(asgi, bind="unix:/run/shop.sock")
-    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))
+    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))  # type: ignore[arg-type]  # all that is looked at
     found = item(look(app, environ=environ), "servers")
     assert (found.status, found.message) == (
         "warn",
