@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mtaio.events._emitter import Register
     from mtaio.events._stream import Overflow
     from mtaio.logging._configure import LogSettings
+    from mtaio.monitoring._delivery import Emitter
     from mtaio.monitoring._report import CheckKind, CheckStatus
+    from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Connection, Store
     from mtaio.resilience._pipeline import Next
     from mtaio.testing._inject import Mode
@@ -39,9 +41,11 @@ __all__ = [
     "CheckKind",
     "CheckStatus",
     "Connection",
+    "Emitter",
     "ErrorPolicy",
     "ErrorReporter",
     "Filter",
+    "HasStatistics",
     "LogSettings",
     "Mode",
     "Next",
@@ -74,7 +78,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.events._emitter": ("Register",),
             "mtaio.events._stream": ("Overflow",),
             "mtaio.logging._configure": ("LogSettings",),
+            "mtaio.monitoring._delivery": ("Emitter",),
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
+            "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Connection", "Store"),
             "mtaio.resilience._pipeline": ("Next",),
             "mtaio.testing._inject": ("Mode",),

@@ -358,7 +358,7 @@ class Application:
         )
 
     @cached_property
-    def notifier(self) -> Notifier:
+    def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process."""
         return Notifier()
 
@@ -946,7 +946,7 @@ class Application:
 
         if not (self._handles_signals and can_guard()):
             return None
-        every = self.notifier.watchdog_seconds
+        every = self._notifier.watchdog_seconds
         beat = None if every is None else Beat(every * _WATCHDOG, self._beat)
         return Guard(
             self.settings.shutdown.total,
@@ -957,13 +957,13 @@ class Application:
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
         from mtaio.app._run import Run  # noqa: PLC0415 - not before it starts
 
-        return Run(self, self.settings.shutdown, guard=guard, logs=logs)
+        return Run(self, self.settings.shutdown, self._notifier, guard=guard, logs=logs)
 
     def _beat(self) -> None:
         """Tell systemd that it is alive, if the event loop is."""
-        every = self.notifier.watchdog_seconds
+        every = self._notifier.watchdog_seconds
         if every is not None and self.monitor.answering(every * _WATCHDOG):
-            self.notifier.watchdog()
+            self._notifier.watchdog()
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mtaio.app._application import Application, ApplicationState, PartInfo
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
+    from mtaio.app._systemd import Notifier
     from mtaio.config import ShutdownBudget
     from mtaio.logging import LoggingContext
 
@@ -65,6 +66,7 @@ class Run:
     Args:
         app: Whose life it is.
         budget: The seconds for each part of the end.
+        notifier: Tells systemd.
         guard: What handles signals; None where something else does.
         logs: The logging that was set up for it, which it closes; None for none.
     """
@@ -78,6 +80,7 @@ class Run:
         self,
         app: Application,
         budget: ShutdownBudget,
+        notifier: Notifier,
         *,
         guard: Guard | None = None,
         logs: LoggingContext | None = None,
@@ -105,6 +108,7 @@ class Run:
         """What was cancelled because its time had run out."""
         self._app: Final = app
         self._budget: Final = budget
+        self._notifier: Final = notifier
         self._guard = guard
         self._logs: Final = logs
         self._group: TaskGroup
@@ -154,7 +158,7 @@ class Run:
 
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
-        notifier = self._app.notifier
+        notifier = self._notifier
         if notifier.enabled:
             notifier.stopping()
             notifier.extend(self._budget.total + _FOR_LAST_WORDS)
@@ -271,7 +275,7 @@ class Run:
             return
         self._start_services()
         self.state, self.never_ran = "running", False
-        self._app.notifier.ready()
+        self._notifier.ready()
         logger.info("started in %.3g s", clock.now() - self.started_at)
         self.settled.set()
         await self._stop.wait()

@@ -89,7 +89,7 @@ class Metric:
     """Whether it only grows."""
     labels: Mapping[str, str]
     """What distinguishes it from others of its name."""
-    value: Number
+    value: float
     """An int of 64 bits, or a float; ``inf`` and NaN as they are."""
     help: str
     """What it is."""

@@ -8,12 +8,14 @@ does not report the figure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, TypeAlias, final
 
 from mtaio._internal.statistics import BYTES, CORES, COUNTER, GAUGE, INFO, LIMIT, SECONDS
 
 __all__ = [
     "CPUStats",
+    "Cause",
+    "Counted",
     "IOStats",
     "LoopStats",
     "MemoryStats",
@@ -22,6 +24,13 @@ __all__ = [
     "ResourceStats",
     "Stall",
 ]
+
+Counted: TypeAlias = Literal["cgroup", "host"]
+"""Whose figures they are: those of the container, or of all the machine."""
+
+
+Cause: TypeAlias = Literal["loop", "gil", "not_running"]
+"""Why an event loop was blocked."""
 
 
 @final
@@ -44,8 +53,8 @@ class CPUStats:
     """The quota of the container in processors; None where there is none."""
     throttled_ratio: float | None = field(metadata=GAUGE)
     """The share of periods, from 0 to 1, in which the container's quota ran out."""
-    source: str = field(metadata=INFO)
-    """Where ``usage_percent`` comes from: ``"cgroup"`` or ``"host"``."""
+    source: Counted = field(metadata=INFO)
+    """Where ``usage_percent`` comes from."""
 
 
 @final
@@ -63,8 +72,8 @@ class MemoryStats:
     """The share of ``total`` that is not available, from 0 to 100."""
     rss: int = field(metadata=GAUGE | BYTES)
     """Bytes of physical memory that this process holds."""
-    source: str = field(metadata=INFO)
-    """Where the figures come from: ``"cgroup"`` or ``"host"``."""
+    source: Counted = field(metadata=INFO)
+    """Where the figures come from."""
 
 
 @final
@@ -145,7 +154,7 @@ class Stall:
     """Where the loop's thread was: ``file.py:12 in name``, in your own code where there is any."""
     stack: str = field(repr=False)
     """The whole stack, as in a traceback."""
-    cause: str
+    cause: Cause
     """
     ``"loop"``: the loop's thread waited or computed. ``"gil"``: C code held the interpreter lock,
     so that no other thread could run. ``"not_running"``: the process was stopped, throttled, or had
