@@ -32,10 +32,10 @@ def _main() -> int:
     try:
         if command == "check" and len(words) <= 1 and not "".join(words).startswith("-"):
             # Plain enough to be read here: the parser loads longer than the checks take.
-            from mtaio.app.check import check_command  # noqa: PLC0415 - most commands are others
+            from mtaio.app._check_command import check_command  # noqa: PLC0415 - most commands are others
 
             return check_command(*words, json="--json" in rest, strict="--strict" in rest)
-        from mtaio.app import cli  # noqa: PLC0415 - it needs what only the extra brings
+        from mtaio.app import _cli  # noqa: PLC0415 - it needs what only the extra brings
     except ModuleNotFoundError as error:
         missing, _, _ = (error.name or "").partition(".")
         if missing != "cyclopts":
@@ -43,10 +43,10 @@ def _main() -> int:
         message = "mtaio: the command needs cyclopts. Install it with: pip install 'mtaio[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 - where a command complains
         return 2
-    except KeyboardInterrupt:  # while it loads; later it is `cli.main` that sees to it
+    except KeyboardInterrupt:  # while it loads; later it is `_cli.main` that sees to it
         print("mtaio: interrupted", file=sys.stderr)  # noqa: T201 - ditto
         return 130
-    return cli.main()
+    return _cli.main()
 
 
 if __name__ == "__main__":

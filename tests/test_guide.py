@@ -210,11 +210,9 @@ async def test_message_in_extra(caplog: pytest.LogCaptureFixture) -> None:
     assert record.__dict__["context"] == {"order": 7}
 
 
-@pytest.mark.parametrize("ours", [False, True], ids=["corrected", "mtaio's"])
-async def test_error_handler(caplog: pytest.LogCaptureFixture, ours: bool) -> None:  # noqa: FBT001 - a parameter
-    """With another key it works, and mtaio's own has the same methods and levels."""
-    program = whole('"message": str(error)')
-    handler: Any = OurErrorHandler() if ours else names_of(program).ErrorHandler()
+async def test_error_handler(caplog: pytest.LogCaptureFixture) -> None:
+    """With another key it works."""
+    handler = names_of(whole('"message": str(error)')).ErrorHandler()
     await handler.handle_error(LimitError("full"), {"order": 7})
     await handler.handle_error(ValueError("bad"))
     assert [(each.name, each.levelname) for each in caplog.records] == [
@@ -225,6 +223,17 @@ async def test_error_handler(caplog: pytest.LogCaptureFixture, ours: bool) -> No
     assert (first["error_type"], first["error_message"]) == ("LimitError", "full")
     assert first["context"] == {"order": 7}
     assert second["exc_info"][0] is ValueError
+
+
+def test_our_error_handler(caplog: pytest.LogCaptureFixture) -> None:
+    """Mtaio's own reports to the same logger, at the same levels; its method never waits."""
+    handler = OurErrorHandler()
+    handler.report(LimitError("full"), {"order": 7})
+    handler.report(ValueError("bad"))
+    assert [(each.name, each.levelname) for each in caplog.records] == [
+        ("mtaio.errors", "ERROR"),
+        ("mtaio.errors", "CRITICAL"),
+    ]
 
 
 # ---- the whole -----------------------------------------------------------------------------------

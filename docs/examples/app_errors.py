@@ -39,7 +39,7 @@ async def main() -> None:
     try:
         await charge()
     except ExceptionGroup as error:
-        await errors.handle_error(error, {"order": 8, "password": "hunter2"})
+        errors.report(error, {"order": 8, "password": "hunter2"})
     print(dict(errors.statistics().reported))
 
     logging.getLogger("mtaio.errors").removeHandler(console)

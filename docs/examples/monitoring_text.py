@@ -17,7 +17,11 @@ class TillStatistics:
 
 
 async def main() -> None:
-    till = Source("till", "north", TillStatistics(paid=7, open_orders=2, journal=4096))
+    till = Source(
+        kind="till",
+        name="north",
+        statistics=TillStatistics(paid=7, open_orders=2, journal=4096),
+    )
     print(to_prometheus(metrics([till])), end="")
 
 

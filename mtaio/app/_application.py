@@ -13,25 +13,40 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
 
 import anyio
 from anyio import NoEventLoopError
 
 from mtaio._internal import checks, loops
+from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
-from mtaio.app._error_handler import ErrorHandler
+from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
-from mtaio.app._resource import Resource, ResourceInfo, bind_app
+from mtaio.app._resource import Opening, Resource, bind_app
 from mtaio.app._systemd import Notifier
-from mtaio.app._usage import UsageError, require_backend
+from mtaio.app._usage import Backend, UsageError, require_backend
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -40,19 +55,16 @@ from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-    from typing import Self
+    from hypercorn.config import Config
 
     from mtaio.app._guard import Guard
-    from mtaio.app._run import ApplicationState, Body, Run
+    from mtaio.app._run import Body, Run
     from mtaio.app._server import Server
-    from mtaio.app._usage import Backend
     from mtaio.logging import LoggingContext
-    from mtaio.monitoring import CheckKind
+else:
+    Config = object  # an extra, which need not be there
 
-__all__ = ["Application", "ApplicationStatistics", "ServerInfo", "ServiceInfo"]
+__all__ = ["Application", "ApplicationState", "ApplicationStatistics", "PartInfo"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -67,31 +79,33 @@ _WATCHDOG: Final = 0.5
 
 logger: Final = logging.getLogger("mtaio.app")
 
+ApplicationState: TypeAlias = Literal[
+    "new", "starting", "running", "draining", "stopping", "stopped"
+]
+"""
+Where an application stands: not started; opening resources; serving; serving what is in flight;
+closing resources; closed.
+"""
 
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerInfo:
-    """A server of an application, as it was registered."""
+class PartInfo:
+    """A resource, a service or a server of an application, as it was registered."""
 
     name: str
-    """Its name."""
-    bind: str
-    """Where it listens."""
+    """What it is called: by default the function's name, or where a server listens."""
+    bind: str | None = None
+    """Where a server listens; None for the others."""
+    restart: int | Retry | None = None
+    """How often a service is restarted after an error; None for never, as for the others."""
+    critical: bool = True
+    """Whether the application stops when it has failed for good; False for some services."""
+    drains: bool = False
+    """Whether a service may go on while requests in flight are answered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceInfo:
-    """A service of an application, as it was registered."""
-
-    name: str
-    """Its name."""
-    restart: int | Retry | None
-    """How often it is restarted after an error; None for never."""
-    critical: bool
-    """Whether the application stops when it has failed for good."""
-    drains: bool
-    """Whether it may go on while requests in flight are answered, until the time is over."""
-
-
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationStatistics:
     """The state of an application, and its counts since it was last started."""
@@ -112,9 +126,10 @@ class ApplicationStatistics:
 class _Served:
     """An ASGI application that is to be served."""
 
-    asgi: Any
-    info: ServerInfo
-    config: Any
+    asgi: ASGIApp
+    info: PartInfo
+    bind: str
+    config: Config | None
 
     def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
         """Return a server for one life."""
@@ -122,7 +137,7 @@ class _Served:
 
         return Server(
             self.asgi,
-            self.info.bind,
+            self.bind,
             config=self.config,
             name=self.info.name,
             on_error=failed,
@@ -134,7 +149,7 @@ class _Serviced:
     """A function that is to run as a service."""
 
     fn: Callable[..., Any]
-    info: ServiceInfo
+    info: PartInfo
 
     def bound(self, app: Application) -> Callable[[], Coroutine[Any, Any, object]]:
         """Return the function as one of no arguments."""
@@ -145,11 +160,12 @@ class _Serviced:
 class Registered:
     """What was registered with an application, in its order."""
 
-    resources: list[Resource[Any]] = field(default_factory=list[Resource[Any]])
+    resources: list[Opening[Any]] = field(default_factory=list[Opening[Any]])
     servers: list[_Served] = field(default_factory=list[_Served])
     services: list[_Serviced] = field(default_factory=list[_Serviced])
 
 
+@final
 class Application:
     """
     A service: makes its parts from the settings, starts them, and stops them in order.
@@ -228,7 +244,7 @@ class Application:
         emitter: EventEmitter | None = None,
         monitor: ResourceMonitor | None = None,
         health: HealthRegistry | None = None,
-        error_handler: Any = None,
+        error_handler: ErrorReporter | AsyncErrorHandler | None = None,
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
@@ -279,7 +295,7 @@ class Application:
         return TaskExecutor(self.settings.max_workers)
 
     @cached_property
-    def cache(self) -> TTLCache[Any]:
+    def cache(self) -> TTLCache[object]:
         """Keeps ``cache_size`` values for ``cache_ttl`` seconds."""
         settings = self.settings
         return TTLCache(max_size=settings.cache_size, default_ttl=settings.cache_ttl)
@@ -323,7 +339,7 @@ class Application:
         return HealthRegistry()
 
     @cached_property
-    def error_handler(self) -> Any:
+    def error_handler(self) -> ErrorReporter | AsyncErrorHandler:
         """Reports what fails: services, requests, resources."""
         return ErrorHandler()
 
@@ -342,7 +358,7 @@ class Application:
         )
 
     @cached_property
-    def notifier(self) -> Notifier:
+    def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process."""
         return Notifier()
 
@@ -380,9 +396,9 @@ class Application:
         self._check_new("resource")
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
         bind_app(fn, self)
-        resource: Resource[Any] = Resource(fn)
-        self.registered.resources.append(resource)
-        return resource
+        opening: Opening[Any] = Opening(fn)
+        self.registered.resources.append(opening)
+        return Resource(opening)
 
     @overload
     def service(self, fn: S, /) -> S: ...
@@ -454,7 +470,7 @@ class Application:
         bind_app(fn, self)
         if restart is not None and not isinstance(restart, Retry):
             checks.count("restart", restart, way_out="Pass the number of attempts, or a Retry.")
-        info = ServiceInfo(
+        info = PartInfo(
             name=name_of(fn) if name is None else name,
             restart=restart,
             critical=critical,
@@ -468,10 +484,10 @@ class Application:
 
     def serve(
         self,
-        asgi: Any,
+        asgi: ASGIApp,
         *,
         bind: str = "127.0.0.1:8000",
-        config: Any = None,
+        config: Config | None = None,
         name: str | None = None,
     ) -> None:
         """
@@ -498,14 +514,14 @@ class Application:
         if name is not None and any(name == each.info.name for each in self.registered.servers):
             msg = f"there is a server named {name!r}. Give this one another: name=..."
             raise ValueError(msg)
-        info = ServerInfo(name=bind if name is None else name, bind=bind)
-        self.registered.servers.append(_Served(asgi, info, config))
+        info = PartInfo(name=bind if name is None else name, bind=bind)
+        self.registered.servers.append(_Served(asgi, info, bind, config))
 
     def health_check(
         self,
         name: str | None = None,
         *,
-        kind: CheckKind = "ready",
+        kind: Literal["live", "ready", "startup"] = "ready",
         timeout: float = 0.5,
         ttl: float = 1.0,
         critical: bool = True,
@@ -538,17 +554,17 @@ class Application:
         )
 
     @property
-    def resources(self) -> tuple[ResourceInfo, ...]:
+    def resources(self) -> tuple[PartInfo, ...]:
         """The resources, in the order in which they are opened."""
-        return tuple(ResourceInfo(name=each.name) for each in self.registered.resources)
+        return tuple(PartInfo(name=each.name) for each in self.registered.resources)
 
     @property
-    def services(self) -> tuple[ServiceInfo, ...]:
+    def services(self) -> tuple[PartInfo, ...]:
         """The services."""
         return tuple(each.info for each in self.registered.services)
 
     @property
-    def servers(self) -> tuple[ServerInfo, ...]:
+    def servers(self) -> tuple[PartInfo, ...]:
         """The servers."""
         return tuple(each.info for each in self.registered.servers)
 
@@ -881,8 +897,9 @@ class Application:
         _ = self.probes
         for part in watched:
             monitor.watch(part)
-        if callable(getattr(self.error_handler, "statistics", None)):
-            monitor.watch(self.error_handler, mappings=True)  # by level
+        handler: Any = self.error_handler
+        if callable(getattr(handler, "statistics", None)):
+            monitor.watch(handler, mappings=True)  # by level
         monitor.watch(self)
         monitor.forward_to(self.emitter)
         self._wired = True
@@ -920,16 +937,16 @@ class Application:
         for address in bind:
             _check_bind(address)
         for place, (served, address) in enumerate(zip(servers, bind, strict=True)):
-            name = address if served.info.name == served.info.bind else served.info.name
-            info = ServerInfo(name=name, bind=address)
-            servers[place] = _Served(served.asgi, info, served.config)
+            name = address if served.info.name == served.bind else served.info.name
+            info = PartInfo(name=name, bind=address)
+            servers[place] = _Served(served.asgi, info, address, served.config)
 
     def _new_guard(self) -> Guard | None:
         from mtaio.app._guard import Beat, Guard, can_guard  # noqa: PLC0415 - not before it starts
 
         if not (self._handles_signals and can_guard()):
             return None
-        every = self.notifier.watchdog_seconds
+        every = self._notifier.watchdog_seconds
         beat = None if every is None else Beat(every * _WATCHDOG, self._beat)
         return Guard(
             self.settings.shutdown.total,
@@ -940,13 +957,13 @@ class Application:
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
         from mtaio.app._run import Run  # noqa: PLC0415 - not before it starts
 
-        return Run(self, self.settings.shutdown, guard=guard, logs=logs)
+        return Run(self, self.settings.shutdown, self._notifier, guard=guard, logs=logs)
 
     def _beat(self) -> None:
         """Tell systemd that it is alive, if the event loop is."""
-        every = self.notifier.watchdog_seconds
+        every = self._notifier.watchdog_seconds
         if every is not None and self.monitor.answering(every * _WATCHDOG):
-            self.notifier.watchdog()
+            self._notifier.watchdog()
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()

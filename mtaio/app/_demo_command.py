@@ -25,8 +25,8 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from mtaio._internal.clock import now
+from mtaio.app._demo import DONE, LINK, Failed, Hashed, Skipped, TreeHasher, kind_of, reason_of
 from mtaio.app._usage import Backend, CommandError, UsageError, require_backend
-from mtaio.app.demo import DONE, LINK, Failed, Hashed, Skipped, TreeHasher, kind_of, reason_of
 from mtaio.core import progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
-    from mtaio.app.demo import HasherStatistics, Outcome
+    from mtaio.app._demo import HasherStatistics, Outcome
     from mtaio.events import Event
 
     Bar = Callable[[int, int | None, str], object]

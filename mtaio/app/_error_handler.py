@@ -14,24 +14,33 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    cast,
+    final,
+    overload,
+    runtime_checkable,
+)
 
+import mtaio
 from mtaio._internal.checks import type_of
 from mtaio._internal.statistics import COUNTER
 from mtaio.app import _context
 from mtaio.exceptions import MTAIOError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-    from types import TracebackType
+    import mtaio.logging
 
-    from mtaio.logging import RedactingFilter
-
-__all__ = ["ErrorHandler", "ErrorHandlerStatistics"]
+__all__ = ["AsyncErrorHandler", "ErrorHandler", "ErrorHandlerStatistics", "ErrorReporter"]
 
 _MOST_RECORDS: Final = 100
 """Errors of one group that have a record of their own."""
@@ -46,6 +55,24 @@ _MOST_LETTERS: Final = 100
 """Characters of a group's message in the path of an error."""
 
 
+@runtime_checkable
+class ErrorReporter(Protocol):
+    """What handles the errors of an application: an `ErrorHandler`, or an object like it."""
+
+    def report(self, error: Exception, context: Mapping[str, object], /) -> object:
+        """Report an error, without waiting."""
+        ...
+
+
+class AsyncErrorHandler(Protocol):
+    """What handles the errors of an application and may wait for that."""
+
+    async def handle_error(self, error: Exception, context: dict[str, object], /) -> object:
+        """Handle an error."""
+        ...
+
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorHandlerStatistics:
     """What an `ErrorHandler` has done so far."""
@@ -78,8 +105,7 @@ class ErrorHandler:
     are not reported.
 
     It can be made anywhere and used from any thread, in an event loop or not. A subclass may
-    override `report`,
-    which the other methods call.
+    override `report`, which the blocks of `catch` call.
 
     Args:
         logger: The logger, or its name.
@@ -119,7 +145,7 @@ class ErrorHandler:
         self,
         *,
         logger: str | logging.Logger = "mtaio.errors",
-        redact: RedactingFilter | None = None,
+        redact: mtaio.logging.RedactingFilter | None = None,
     ) -> None:
         # Not later, in a report: the error to report may be that no more files can be opened.
         from mtaio.logging import RedactingFilter  # noqa: PLC0415 - not before one is made
@@ -143,21 +169,6 @@ class ErrorHandler:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self._logger.name}>"
-
-    async def handle_error(
-        self, error: BaseException, context: Mapping[str, object] | None = None
-    ) -> None:
-        """
-        Report an error. Not a checkpoint, so that it works in a task that is being cancelled.
-
-        Args:
-            error: What was raised.
-            context: What was being done, by names.
-
-        Raises:
-            TypeError: ``error`` is not an exception.
-        """
-        self.report(error, context)
 
     def report(self, error: BaseException, context: Mapping[str, object] | None = None) -> None:
         """

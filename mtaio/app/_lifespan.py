@@ -16,17 +16,12 @@ import anyio
 from mtaio._internal.checkpoints import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
     from types import TracebackType
     from typing import Self
 
     from anyio.abc import TaskGroup
 
-    Message = MutableMapping[str, Any]
-    ASGI = Callable[
-        [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-        Awaitable[None],
-    ]
+    from mtaio._internal.asgi import ASGIApp, Message
 
 __all__ = ["Lifespan"]
 
@@ -59,7 +54,7 @@ class Lifespan:
 
     __slots__ = ("_asgi", "_group", "_run", "state", "supported")
 
-    def __init__(self, asgi: ASGI) -> None:
+    def __init__(self, asgi: ASGIApp) -> None:
         self._asgi = asgi
         self._group: TaskGroup | None = None
         self.state: dict[str, Any] = {}
@@ -164,7 +159,7 @@ class _Run:
         "started",
     )
 
-    def __init__(self, asgi: ASGI, state: dict[str, Any]) -> None:
+    def __init__(self, asgi: ASGIApp, state: dict[str, Any]) -> None:
         self._asgi = asgi
         self._state = state
         self._told = False

@@ -14,7 +14,7 @@ import traceback
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from mtaio._internal.checks import type_of
 from mtaio.app._usage import UsageError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType, TracebackType
 
+    from mtaio._internal.asgi import ASGIApp
     from mtaio.app import Application
 
 __all__ = ["is_loading", "load", "load_application", "own_traceback"]
@@ -107,7 +108,7 @@ def load_application(target: str) -> Application:
     raise UsageError(msg)
 
 
-def _is_asgi(found: object) -> bool:
+def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
     """Return whether something can be called as ASGI applications are."""
     if not callable(found):
         return False

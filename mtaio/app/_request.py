@@ -12,7 +12,7 @@ holds up everything else, the end of the response included, until there is room 
 from __future__ import annotations
 
 from errno import ECONNRESET
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
@@ -20,12 +20,9 @@ from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Callable
 
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
+    from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 
 __all__ = ["Request", "unwrapped"]
 
@@ -104,7 +101,7 @@ class Request:
         """Cancel what it sends, too: nothing more can be sent on its connection."""
         self._shield.cancel()
 
-    async def run(self, asgi: ASGI, on_error: Callable[[Exception], object]) -> None:
+    async def run(self, asgi: ASGIApp, on_error: Callable[[Exception], object]) -> None:
         """
         Have ``asgi`` answer it, and answer in its place where it did not.
 
@@ -134,7 +131,7 @@ class Request:
             return
         await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
 
-    async def _call(self, asgi: ASGI) -> None:
+    async def _call(self, asgi: ASGIApp) -> None:
         try:
             await asgi(self.scope, self.receive, self.send)
         except SystemExit as error:  # asyncio would leave the loop with it, there and then

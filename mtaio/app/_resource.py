@@ -7,20 +7,18 @@ Promise: its value is available while the application is up, and at no other tim
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 from mtaio._internal.callables import is_async, is_async_generator, name_of, unwrap
 from mtaio._internal.checks import type_of
 from mtaio._internal.sentinel import UNSET, Unset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mtaio.app._application import Application
 
-__all__ = ["Resource", "ResourceInfo", "bind_app"]
+__all__ = ["Opening", "Resource", "bind_app"]
 
 T = TypeVar("T")
 
@@ -30,23 +28,19 @@ _WAY_OUT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceInfo:
-    """A resource of an application, as it was registered."""
-
-    name: str
-    """What it is called: the function's name."""
-
-
-class Resource(Generic[T]):
+class Opening(Generic[T]):
     """
-    What `Application.resource` returns in the place of the function.
+    How a resource is opened, and its value while it is open.
+
+    Args:
+        fn: What was registered.
 
     Attributes:
         name: The function's name.
+        value: The value; `UNSET` while it is not open.
     """
 
-    __slots__ = ("_fn", "_value", "name")
+    __slots__ = ("_fn", "name", "value")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.name: Final = name_of(fn)
@@ -61,26 +55,7 @@ class Resource(Generic[T]):
             msg = f"the resource {self.name!r} is {kind}, which cannot be opened. {_WAY_OUT}"
             raise TypeError(msg)
         self._fn: Final = asynccontextmanager(fn) if is_async_generator(fn) else fn
-        self._value: T | Unset = UNSET
-
-    def __repr__(self) -> str:
-        return f"<Resource {self.name!r}>"
-
-    def get(self) -> T:
-        """
-        Return the value. Not a checkpoint; from any thread.
-
-        Raises:
-            RuntimeError: The application is not up: the resource is not open.
-        """
-        value = self._value
-        if value is UNSET:
-            msg = (
-                f"the resource {self.name!r} is not open. Ask for it while the application is up: "
-                f"in a service, in a request, or in a resource that is registered after it."
-            )
-            raise RuntimeError(msg)
-        return value
+        self.value: T | Unset = UNSET
 
     def open(self, app: Application) -> AbstractAsyncContextManager[T]:
         """Return the context manager that opens and closes it."""
@@ -95,13 +70,39 @@ class Resource(Generic[T]):
             raise TypeError(msg)
         return cast("AbstractAsyncContextManager[T]", opened)
 
-    def keep(self, value: T) -> None:
-        """Have `get` return ``value``."""
-        self._value = value
 
-    def forget(self) -> None:
-        """Have `get` raise."""
-        self._value = UNSET
+@final
+class Resource(Generic[T]):
+    """What `Application.resource` returns in the place of the function."""
+
+    __slots__ = ("_opening",)
+
+    def __init__(self, opening: Opening[T]) -> None:
+        self._opening: Final = opening
+
+    def __repr__(self) -> str:
+        return f"<Resource {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self._opening.name
+
+    def get(self) -> T:
+        """
+        Return the value. Not a checkpoint; from any thread.
+
+        Raises:
+            RuntimeError: The application is not up: the resource is not open.
+        """
+        value = self._opening.value
+        if value is UNSET:
+            msg = (
+                f"the resource {self.name!r} is not open. Ask for it while the application is up: "
+                f"in a service, in a request, or in a resource that is registered after it."
+            )
+            raise RuntimeError(msg)
+        return value
 
 
 def bind_app(fn: Callable[..., Any], app: Application) -> Callable[[], Any]:

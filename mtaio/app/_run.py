@@ -14,13 +14,15 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from anyio import to_thread
 
 from mtaio._internal import clock, loops
 from mtaio._internal.cancellation import failure_in
+from mtaio._internal.sentinel import UNSET
+from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
 from mtaio.app._lifespan import Lifespan
 from mtaio.core import TaskExecutor
 from mtaio.logging import flush_all
@@ -32,21 +34,14 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
-    from mtaio.app._application import Application, ServerInfo, ServiceInfo
+    from mtaio.app._application import Application, ApplicationState, PartInfo
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
+    from mtaio.app._systemd import Notifier
     from mtaio.config import ShutdownBudget
     from mtaio.logging import LoggingContext
 
-__all__ = ["ApplicationState", "Body", "Run"]
-
-ApplicationState: TypeAlias = Literal[
-    "new", "starting", "running", "draining", "stopping", "stopped"
-]
-"""
-Where an application stands: not started; opening resources; serving; serving what is in flight;
-closing resources; closed.
-"""
+__all__ = ["Body", "Run"]
 
 _FOR_LOGS: Final = 0.2
 """The part of the time for teardown that is kept for the logs."""
@@ -71,6 +66,7 @@ class Run:
     Args:
         app: Whose life it is.
         budget: The seconds for each part of the end.
+        notifier: Tells systemd.
         guard: What handles signals; None where something else does.
         logs: The logging that was set up for it, which it closes; None for none.
     """
@@ -84,6 +80,7 @@ class Run:
         self,
         app: Application,
         budget: ShutdownBudget,
+        notifier: Notifier,
         *,
         guard: Guard | None = None,
         logs: LoggingContext | None = None,
@@ -111,6 +108,7 @@ class Run:
         """What was cancelled because its time had run out."""
         self._app: Final = app
         self._budget: Final = budget
+        self._notifier: Final = notifier
         self._guard = guard
         self._logs: Final = logs
         self._group: TaskGroup
@@ -160,7 +158,7 @@ class Run:
 
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
-        notifier = self._app.notifier
+        notifier = self._notifier
         if notifier.enabled:
             notifier.stopping()
             notifier.extend(self._budget.total + _FOR_LAST_WORDS)
@@ -206,22 +204,24 @@ class Run:
     def report(self, error: Exception, context: Mapping[str, object]) -> None:
         """Hand an error to the application's error handler."""
         handler = self._app.error_handler
-        if not hasattr(handler, "report"):  # it has what the guide's has
-            self._group.start_soon(self._handle, error, context)
+        if not isinstance(handler, ErrorReporter):  # it has what the guide's has
+            self._group.start_soon(self._handle, handler, error, context)
             return
         try:
             handler.report(error, context)
         except (Exception, SystemExit) as failure:  # noqa: BLE001 - logged with the error that it was to handle
             _handler_failed(failure, error, context)
 
-    async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
+    async def _handle(
+        self, handler: AsyncErrorHandler, error: Exception, context: Mapping[str, object]
+    ) -> None:
         try:
             with anyio.move_on_after(self._budget.teardown, shield=True):  # an error is not lost
-                await self._app.error_handler.handle_error(error, dict(context))
+                await handler.handle_error(error, dict(context))
         except (Exception, SystemExit) as failure:  # noqa: BLE001 - as above
             _handler_failed(failure, error, context)
 
-    def _service_failed(self, info: ServiceInfo, error: BaseException) -> None:
+    def _service_failed(self, info: PartInfo, error: BaseException) -> None:
         what = f"the service {info.name!r}"
         if info.critical:
             self._fail(what, error)
@@ -275,7 +275,7 @@ class Run:
             return
         self._start_services()
         self.state, self.never_ran = "running", False
-        self._app.notifier.ready()
+        self._notifier.ready()
         logger.info("started in %.3g s", clock.now() - self.started_at)
         self.settled.set()
         await self._stop.wait()
@@ -292,7 +292,7 @@ class Run:
         for resource in app.registered.resources:
             self._starting = f"the resource {resource.name!r}"
             held = await self._hold(self._starting, resource.open(app))
-            resource.keep(held.value)
+            resource.value = held.value
         for spec in app.registered.servers:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
@@ -309,7 +309,7 @@ class Run:
             self._services.append(running)
             self._group.start_soon(running.run, name=service.info.name)
 
-    def _label(self, info: ServerInfo, server: Server) -> str | None:
+    def _label(self, info: PartInfo, server: Server) -> str | None:
         """Return what the metrics of a server are called; None for those of the only one."""
         if info.name != info.bind:
             return info.name
@@ -405,7 +405,7 @@ class Run:
         for server in self._servers:
             self._app.monitor.unwatch(server)
         for resource in self._app.registered.resources:
-            resource.forget()
+            resource.value = UNSET
 
     async def _cancel_rest(self) -> None:
         executor = self._app.executor
@@ -527,9 +527,9 @@ class Service:
 
     def __init__(
         self,
-        info: ServiceInfo,
+        info: PartInfo,
         fn: Callable[[], Coroutine[Any, Any, object]],
-        failed: Callable[[ServiceInfo, BaseException], None],
+        failed: Callable[[PartInfo, BaseException], None],
     ) -> None:
         self.info: Final = info
         self.ended: Final = anyio.Event()

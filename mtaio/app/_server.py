@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
     from hypercorn.config import Config
 
-    from mtaio.app._request import ASGI, Message, Receive, Send
+    from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 
 __all__ = ["Server", "ServerStatistics"]
 
@@ -117,7 +117,7 @@ class Server:
 
     def __init__(
         self,
-        asgi: ASGI,
+        asgi: ASGIApp,
         bind: str,
         *,
         config: Config | None = None,
@@ -326,7 +326,7 @@ class _Run:
         self._ended: Final = anyio.Event()
         self._error: Exception | None = None
 
-    async def main(self, app: ASGI, task_status: TaskStatus[None]) -> None:
+    async def main(self, app: ASGIApp, task_status: TaskStatus[None]) -> None:
         """Serve until there is nothing more in flight."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._hypercorn, app)
@@ -363,7 +363,7 @@ class _Run:
                 if message["type"] == "lifespan.shutdown":
                     return
 
-    async def _hypercorn(self, app: ASGI) -> None:
+    async def _hypercorn(self, app: ASGIApp) -> None:
         """Have hypercorn serve until it ends, or is cancelled as the last resort."""
         try:
             with self._scope:

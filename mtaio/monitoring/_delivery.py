@@ -12,6 +12,7 @@ import inspect
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -27,7 +28,6 @@ from mtaio._internal.signature import check_takes
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from contextvars import Context
 
     from mtaio.monitoring._stats import Stall

@@ -11,11 +11,11 @@ Who owns the task of a check, and why it is not the caller: `mtaio.monitoring._c
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, cast, final, get_args
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
@@ -30,9 +30,6 @@ from mtaio.monitoring._report import (
     report_of,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
 __all__ = ["HealthRegistry"]
 
 F = TypeVar("F", bound="Callable[[], Any]")
@@ -40,6 +37,7 @@ F = TypeVar("F", bound="Callable[[], Any]")
 _KINDS: Final[tuple[str, ...]] = get_args(CheckKind)
 
 
+@final
 class HealthRegistry:
     """
     The health checks of a service.
@@ -55,12 +53,11 @@ class HealthRegistry:
     ``"startup"``: has it started; once it has passed it is not run again, and until all critical
     ones have, the service is not ready.
 
-    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` in
-    a row. A
-    check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, just as in
-    Kubernetes a container is not ready until a probe says so; one of kind ``"live"`` is passing
-    until it has failed ``failure_threshold`` times.
-
+        One failure is not an outage: a check that has passed is failing after ``failure_threshold`` of
+    them in a row. A check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at
+    once, just as in Kubernetes a container is not ready until a probe says so; one of kind
+    ``"live"`` is passing until it has failed ``failure_threshold`` times.
+    
     It can be made anywhere, at module level too, and used by one event loop after another: a new
     loop, or one in a forked process, starts afresh, with nothing passed, failed or draining. Checks
     may be added and removed at any time, from any thread; a report in progress does not see it.
@@ -154,15 +151,16 @@ class HealthRegistry:
             name: The check's name, which must be unique.
             check: An async or a plain function without arguments.
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
-            timeout: Seconds that a run may take.
+            timeout: Seconds that a run may take; ``math.inf`` for no limit: a check that hangs then
+                holds up the report.
             ttl: Seconds for which a result is reused; 0 to run the check for each report.
             critical: Whether the service is not ready (or not live) when the check fails, or only
                 degraded.
             failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Raises:
-            ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
-                is infinite, ``ttl`` is negative, or ``failure_threshold`` is less than 1.
+            ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0,
+                ``ttl`` is negative, or ``failure_threshold`` is less than 1.
             TypeError: ``name`` is not a str, ``check`` cannot be called without arguments, or
                 a number has the wrong type.
         """
@@ -172,9 +170,9 @@ class HealthRegistry:
         checks.callable_("check", check, way_out="Pass the function itself, without calling it.")
         check_takes("check", check, way_out="Pass a function of no arguments.")
         _check_kind(kind)
-        way_out = "Pass seconds above 0: a check without a limit would hang the report."
-        if not 0 < checks.number("timeout", timeout, way_out=way_out) < math.inf:
-            msg = f"timeout={timeout!r} is not between 0 and infinity. {way_out}"
+        way_out = "Pass seconds above 0, or math.inf for no limit."
+        if checks.number("timeout", timeout, way_out=way_out) <= 0:
+            msg = f"timeout={timeout!r} is not above 0. {way_out}"
             raise ValueError(msg)
         checks.at_least("ttl", ttl, 0, way_out="Pass seconds, or 0 to ask for each report.")
         checks.count(

@@ -6,15 +6,12 @@ Promise: one event each time a metric exceeds its threshold, and one when it rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 from mtaio._internal import checks
 from mtaio.events import EventEmitter
 from mtaio.monitoring._monitor import ResourceMonitor
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 __all__ = ["HealthMonitor"]
 

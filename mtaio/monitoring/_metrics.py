@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, final, get_args
 
 __all__ = [
     "CONTENT_TYPE",
@@ -63,7 +60,9 @@ _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_PLAIN: Final = re.compile(r"[^a-z0-9_]")
 
 
-class Source(NamedTuple):
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
     """Something that has statistics, as a monitor knows it."""
 
     kind: str
@@ -79,7 +78,9 @@ class Source(NamedTuple):
     """Whether the mappings among its fields are wanted: a series for each of their keys."""
 
 
-class Metric(NamedTuple):
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
     """One number, and everything that is known about it."""
 
     name: str
@@ -88,7 +89,7 @@ class Metric(NamedTuple):
     """Whether it only grows."""
     labels: Mapping[str, str]
     """What distinguishes it from others of its name."""
-    value: Number
+    value: float
     """An int of 64 bits, or a float; ``inf`` and NaN as they are."""
     help: str
     """What it is."""
@@ -149,7 +150,15 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
                 continue
             seen.add(series)
             kind: Literal["counter", "gauge"] = "counter" if row.kind == "counter" else "gauge"
-            yield Metric(row.name, kind, own, value, row.help, row.unit, row.dotted)
+            yield Metric(
+                name=row.name,
+                kind=kind,
+                labels=own,
+                value=value,
+                help=row.help,
+                unit=row.unit,
+                dotted=row.dotted,
+            )
 
 
 def flat(source: Source) -> dict[str, float]:
@@ -177,10 +186,10 @@ def kind_of(cls: type) -> str:
 
 def _walk(source: Source, labels: Mapping[str, str]) -> list[_Found]:
     """Return the numbers of a source, whatever form its statistics have."""
-    kind, name, statistics, mappings = source
+    kind, name, statistics = source.kind, source.name, source.statistics
     cls: Any = type(statistics)
     head = "".join([f"{part}." for part in (kind, name) if part])
-    place = _Place([], (kind,), head, labels, mappings)
+    place = _Place([], (kind,), head, labels, source.mappings)
     if _has_fields(cls):
         _walk_fields(statistics, cls, place)
     elif isinstance(statistics, Mapping):

@@ -20,36 +20,29 @@ import sys
 import threading
 import time
 import weakref
+from array import array
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, final, overload
 
 import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import snapshot
-from mtaio.monitoring._delivery import Delivery, Handlers, log_aside
+from mtaio.monitoring._delivery import Delivery, Emitter, Handlers, log_aside
 from mtaio.monitoring._metrics import Source, kinds
 from mtaio.monitoring._sampler import Sampler, SamplingTask
 from mtaio.monitoring._samples import ALIASES, FIXED, Samples, with_aliases
 from mtaio.monitoring._stalls import LoopWatch, Stalls
-from mtaio.monitoring._stats import LoopStats, MonitorStatistics
-from mtaio.monitoring._thresholds import Thresholds, unknown_metric
+from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
+from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_metric
 from mtaio.monitoring._watched import HasStatistics, Watched
 
-if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.monitoring._delivery import Emitter
-    from mtaio.monitoring._stats import ResourceStats, Stall
-    from mtaio.monitoring._thresholds import Alert, Threshold
-
-__all__ = ["ResourceMonitor"]
+__all__ = ["ResourceMonitor", "kinds_of", "recent"]
 
 _PRIMING: Final = 0.1
 """Seconds over which processor time is measured where there is no sample yet."""
@@ -61,6 +54,7 @@ H = TypeVar("H", bound="Callable[..., Any]")
 G = TypeVar("G", bound="Callable[[], float]")
 
 
+@final
 class ResourceMonitor:
     """
     Watches the processor, memory, this process, its event loop, and the objects you add.
@@ -75,7 +69,8 @@ class ResourceMonitor:
         history_size: How many samples `history` keeps.
         loop_interval: Seconds between the calls into the event loop that measure its delay; at most
             ``interval``.
-        blocked_after: Seconds without an answer from the loop that count as a stall.
+        blocked_after: Seconds without an answer from the loop that count as a stall; ``math.inf``
+            for no stalls.
         handler_timeout: Seconds that a handler may take; None for no limit.
         name: A name for logs and metrics.
 
@@ -149,7 +144,9 @@ class ResourceMonitor:
         size = checks.count("history_size", history_size, way_out="Pass how many samples to keep.")
         self._samples: Samples = Samples(size)
         self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
-        self._blocked_after: float = _seconds("blocked_after", blocked_after)
+        self._blocked_after: float = (
+            blocked_after if blocked_after == math.inf else _seconds("blocked_after", blocked_after)
+        )
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
         self._name: str | None = checks.title("name", name)
         self._thresholds: Thresholds = Thresholds()
@@ -317,13 +314,6 @@ class ResourceMonitor:
         """Return the names that a threshold may have. Not a checkpoint."""
         return [*self._taken(), *self._watched.names()]
 
-    def kinds(self) -> dict[str, str]:
-        """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
-        found = dict(FIXED)
-        for source in self._watched.last.sources:
-            found.update(kinds(source))
-        return found
-
     def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
         """
         Return the past figures of a metric, the oldest first, without gaps.
@@ -343,18 +333,6 @@ class ResourceMonitor:
         checks.timeout("seconds", seconds)
         name = self._known(metric)
         return self._samples.history(ALIASES.get(name, name), seconds)
-
-    def recent(self, points: int) -> tuple[array[float], dict[str, array[float]]]:
-        """
-        Return the times of the last samples, and the figures of every metric at those times.
-
-        Not a checkpoint; from any thread. NaN stands for a figure that was not there.
-
-        Args:
-            points: How many samples at most.
-        """
-        checks.count("points", points, least=0, way_out="Pass how many samples to return.")
-        return self._samples.recent(points)
 
     # ---- what is watched -------------------------------------------------------------------------
 
@@ -557,8 +535,8 @@ class ResourceMonitor:
         The sample first, the monitor itself, then what it watches.
         """
         latest = self._samples.latest
-        fixed = [] if latest is None else [Source("", None, latest)]
-        own = Source("monitor", self._name, self.statistics())
+        fixed = [] if latest is None else [Source(kind="", name=None, statistics=latest)]
+        own = Source(kind="monitor", name=self._name, statistics=self.statistics())
         return [*fixed, own, *self._watched.last.sources]
 
     def statistics(self) -> MonitorStatistics:
@@ -691,6 +669,23 @@ class _Run:
     sampler: Sampler | SamplingTask
     epoch: float
     """The time since the epoch at which the loop's clock stood at 0."""
+
+
+def kinds_of(monitor: ResourceMonitor) -> dict[str, str]:
+    """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
+    found = dict(FIXED)
+    for source in monitor._watched.last.sources:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
+        found.update(kinds(source))
+    return found
+
+
+def recent(monitor: ResourceMonitor, points: int) -> tuple[array[float], dict[str, array[float]]]:
+    """
+    Return the times of the last ``points`` samples, and the figures of every metric at those times.
+
+    From any thread. NaN stands for a figure that was not there.
+    """
+    return monitor._samples.recent(points)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
 
 
 def _seconds(name: str, value: object) -> float:

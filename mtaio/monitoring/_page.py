@@ -21,10 +21,11 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from mtaio.monitoring._monitor import ResourceMonitor, kinds_of, recent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtaio.monitoring._monitor import ResourceMonitor
     from mtaio.monitoring._report import HealthReport
     from mtaio.monitoring._stats import Stall
 
@@ -68,7 +69,7 @@ def snapshot(monitor: ResourceMonitor, report: HealthReport | None, *, name: str
     """
     latest = monitor.latest
     stall = monitor.current_stall()
-    by_kind = monitor.kinds()
+    by_kind = kinds_of(monitor)
     values = _finite(monitor.values())
     parts: dict[str, Any] = {
         "name": monitor.name if name is None else name,
@@ -100,7 +101,7 @@ def history(monitor: ResourceMonitor, points: int) -> Iterator[bytes]:
         monitor: What is shown.
         points: How many samples at most, the last ones.
     """
-    times, columns = monitor.recent(points)
+    times, columns = recent(monitor, points)
     yield f'"history": {{"timestamps": {_dumps(times.tolist())}, "values": {{'.encode()
     between = ""
     for name, column in columns.items():

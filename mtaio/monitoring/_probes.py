@@ -16,9 +16,11 @@ import socket
 import sys
 import threading
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import Final, Self, final
 
 import anyio
 from anyio import to_thread
@@ -30,16 +32,10 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
+from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._listener import Counts, Limits, Listener
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-    from typing import Self
-
-    from mtaio.monitoring._health import HealthRegistry
-    from mtaio.monitoring._monitor import ResourceMonitor
-    from mtaio.monitoring._report import CheckKind, HealthReport
+from mtaio.monitoring._monitor import ResourceMonitor
+from mtaio.monitoring._report import CheckKind, HealthReport
 
 __all__ = ["Probes", "ProbesStatistics", "Reports"]
 
@@ -47,6 +43,7 @@ _BACKLOG: Final = 128
 _LIMITS: Final = Limits()
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesStatistics:
     """What a `Probes` has done since it was started last."""
@@ -69,6 +66,7 @@ class ProbesStatistics:
     """Requests with a token that is wrong."""
 
 
+@final
 class Probes:
     """
     Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.

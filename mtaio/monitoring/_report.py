@@ -8,7 +8,7 @@ Promise: a report consists of plain, immutable values, so that any thread may re
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 from mtaio._internal.statistics import COUNTER, GAUGE
 
@@ -24,6 +24,7 @@ CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
 """How a check stands; ``"unknown"`` before its first answer."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """The state of one check."""
@@ -51,6 +52,7 @@ class CheckResult:
     """How long a run that was given up has been going on; 0 if there is none."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
     """The state of the service, as its checks last showed it."""
@@ -75,6 +77,7 @@ class HealthReport:
     """All checks, in the order in which they were added."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthStatistics:
     """What a `HealthRegistry` has done so far, and how its checks stand."""

@@ -123,7 +123,7 @@ class Samples:
             watched: The figures of what is watched besides.
             now: When it was taken.
         """
-        self.values = {**flat(Source("", None, sample)), **watched}
+        self.values = {**flat(Source(kind="", name=None, statistics=sample)), **watched}
         self._history.add(sample.timestamp, self.values)
         self.kept_at = now
         self.kept += 1

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock, loops
 from mtaio.monitoring._delivery import log_aside
-from mtaio.monitoring._stats import Stall
+from mtaio.monitoring._stats import Cause, Stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ class _Open:
     timestamp: float
     place: str
     stack: str
-    cause: str
+    cause: Cause
 
     def at(self, now: float) -> Stall:
         return Stall(
@@ -275,7 +275,9 @@ class LoopWatch:
         if waited < self._blocked_after or not loops.is_running(self._loop):
             return None
         place, stack = _where(frames or _frames(self._thread))
-        cause = "loop" if late <= waited / 2 else "gil" if used > late * _RUNS else "not_running"
+        cause: Cause = (
+            "loop" if late <= waited / 2 else "gil" if used > late * _RUNS else "not_running"
+        )
         if not self._waiting:  # a call shows when it is over
             self._call(since)
         self._open = _Open(since, time.time(), place, stack, cause)

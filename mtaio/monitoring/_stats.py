@@ -8,11 +8,14 @@ does not report the figure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, final
 
 from mtaio._internal.statistics import BYTES, CORES, COUNTER, GAUGE, INFO, LIMIT, SECONDS
 
 __all__ = [
     "CPUStats",
+    "Cause",
+    "Counted",
     "IOStats",
     "LoopStats",
     "MemoryStats",
@@ -22,7 +25,15 @@ __all__ = [
     "Stall",
 ]
 
+Counted: TypeAlias = Literal["cgroup", "host"]
+"""Whose figures they are: those of the container, or of all the machine."""
 
+
+Cause: TypeAlias = Literal["loop", "gil", "not_running"]
+"""Why an event loop was blocked."""
+
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPUStats:
     """The processor, since the previous sample."""
@@ -42,10 +53,11 @@ class CPUStats:
     """The quota of the container in processors; None where there is none."""
     throttled_ratio: float | None = field(metadata=GAUGE)
     """The share of periods, from 0 to 1, in which the container's quota ran out."""
-    source: str = field(metadata=INFO)
-    """Where ``usage_percent`` comes from: ``"cgroup"`` or ``"host"``."""
+    source: Counted = field(metadata=INFO)
+    """Where ``usage_percent`` comes from."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
     """The memory of the container if it has a limit, otherwise of the host."""
@@ -60,10 +72,11 @@ class MemoryStats:
     """The share of ``total`` that is not available, from 0 to 100."""
     rss: int = field(metadata=GAUGE | BYTES)
     """Bytes of physical memory that this process holds."""
-    source: str = field(metadata=INFO)
-    """Where the figures come from: ``"cgroup"`` or ``"host"``."""
+    source: Counted = field(metadata=INFO)
+    """Where the figures come from."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IOStats:
     """What this process has read from and written to storage."""
@@ -74,6 +87,7 @@ class IOStats:
     """Bytes written."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStats:
     """This process."""
@@ -94,6 +108,7 @@ class ProcessStats:
     """Objects that it has collected."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStats:
     """How long the event loop takes to answer, over the last half minute or more."""
@@ -112,6 +127,7 @@ class LoopStats:
     """Tasks of the event loop."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStats:
     """One sample."""
@@ -127,6 +143,7 @@ class ResourceStats:
     loop: LoopStats
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
     """A period in which the event loop was blocked."""
@@ -137,7 +154,7 @@ class Stall:
     """Where the loop's thread was: ``file.py:12 in name``, in your own code where there is any."""
     stack: str = field(repr=False)
     """The whole stack, as in a traceback."""
-    cause: str
+    cause: Cause
     """
     ``"loop"``: the loop's thread waited or computed. ``"gil"``: C code held the interpreter lock,
     so that no other thread could run. ``"not_running"``: the process was stopped, throttled, or had
@@ -147,6 +164,7 @@ class Stall:
     """When it was noticed, in seconds since the epoch."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorStatistics:
     """What a `ResourceMonitor` has done so far."""

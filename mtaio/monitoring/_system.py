@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import psutil
 
 from mtaio._internal.cgroup import CPUUse
-from mtaio.monitoring._stats import CPUStats, IOStats, MemoryStats, ProcessStats
+from mtaio.monitoring._stats import Counted, CPUStats, IOStats, MemoryStats, ProcessStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,7 @@ class SystemReader:
             self._usage_percent = 100 * busy / (busy + idle) if busy + idle > 0 else 0.0
         else:
             self._usage_percent = min(100.0, self._process_percent / self._quota)
-        self._source = "cgroup" if counters.host is None else "host"
+        self._source: Counted = "cgroup" if counters.host is None else "host"
         self._throttled_ratio = None if counters.use is None else _throttled(_NEW, counters.use)
 
     def ready(self) -> bool:
@@ -226,7 +226,7 @@ class SystemReader:
         )
 
     def _memory(self) -> MemoryStats:
-        source = "cgroup"
+        source: Counted = "cgroup"
         limit = self._memory_limit
         used = None if limit is None else limit[1].used()
         if limit is not None and used is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from mtaio._internal import checks
 from mtaio._internal.clock import REAL, Tells
@@ -34,6 +34,7 @@ _LISTED: Final = 600
 """Characters of known names that a message lists."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """What a metric must not exceed, or must not fall below."""
@@ -52,6 +53,7 @@ class Threshold:
     """Whether the metric must not fall below the limit, instead of not exceeding it."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """A metric has crossed its threshold, or has come back."""
@@ -144,8 +146,8 @@ class Thresholds:
 
         Raises:
             TypeError: A number is something else.
-            ValueError: A number is NaN, infinite or negative where it must not be, or ``clear`` is
-                beyond ``value``.
+            ValueError: A number is NaN or negative, ``value`` or ``clear`` is infinite, or
+                ``clear`` is beyond ``value``.
         """
         value = _finite("value", value, way_out="Pass what the metric must not exceed.")
         threshold = Threshold(
@@ -300,9 +302,7 @@ def _finite(name: str, value: object, *, way_out: str) -> float:
 
 
 def _seconds(name: str, value: object) -> float:
-    way_out = "Pass seconds >= 0."
-    checks.at_least(name, value, 0, way_out=way_out)
-    return _finite(name, value, way_out=way_out)
+    return float(checks.at_least(name, value, 0, way_out="Pass seconds >= 0."))
 
 
 def _clear(value: float, clear: object, *, below: bool) -> float:

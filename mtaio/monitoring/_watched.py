@@ -46,7 +46,9 @@ class _Entry:
 
     def source(self) -> Source:
         """Read it."""
-        return Source(self.kind, self.name, self.read(), self.mappings)
+        return Source(
+            kind=self.kind, name=self.name, statistics=self.read(), mappings=self.mappings
+        )
 
 
 class Reading(NamedTuple):

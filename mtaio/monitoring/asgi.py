@@ -9,13 +9,14 @@ a ``/livez`` that still answers, use `mtaio.monitoring.Probes`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 from mtaio.monitoring._endpoints import (
     LIVE_AFTER,
     Access,
@@ -25,18 +26,9 @@ from mtaio.monitoring._endpoints import (
     registry_of,
     text,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    from mtaio.monitoring._health import HealthRegistry
-    from mtaio.monitoring._monitor import ResourceMonitor
-    from mtaio.monitoring._report import CheckKind, HealthReport
-
-    Message: TypeAlias = MutableMapping[str, Any]
-    Receive: TypeAlias = Callable[[], Awaitable[Message]]
-    Send: TypeAlias = Callable[[Message], Awaitable[None]]
-    ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._monitor import ResourceMonitor
+from mtaio.monitoring._report import CheckKind, HealthReport
 
 __all__ = ["health_app"]
 

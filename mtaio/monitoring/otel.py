@@ -15,9 +15,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from mtaio.monitoring._metrics import metrics
+from mtaio.monitoring._monitor import ResourceMonitor
 
 try:
-    from opentelemetry.metrics import Observation
+    from opentelemetry.metrics import Meter, Observation
 except ImportError as _error:
     _msg = (
         "mtaio.monitoring.otel needs opentelemetry-api. Install it with: pip install 'mtaio[otel]'"
@@ -27,10 +28,9 @@ except ImportError as _error:
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from opentelemetry.metrics import CallbackOptions, Meter
+    from opentelemetry.metrics import CallbackOptions
 
     from mtaio.monitoring._metrics import Metric
-    from mtaio.monitoring._monitor import ResourceMonitor
 
 __all__ = ["observe"]
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from mtaio.app import Application, ErrorHandler, ServiceInfo
+from mtaio.app import Application, ErrorHandler, PartInfo
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 SETTINGS = Settings(drain_delay=2, shutdown_timeout=20)
 BUDGET = SETTINGS.shutdown
+
+
+async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    """An ASGI application that is not asked for anything."""
+    raise NotImplementedError
 
 
 def make(settings: Settings = SETTINGS, **options: Any) -> Application:
@@ -401,7 +406,7 @@ def test_where_nothing_can_listen(bind: str, message: str) -> None:
     """An address that no machine has is refused when it is registered."""
     app = make()
     with pytest.raises((ValueError, TypeError), match=message):
-        app.serve(lambda: None, bind=bind)
+        app.serve(nothing, bind=bind)
     assert app.servers == ()
 
 
@@ -430,7 +435,7 @@ def test_what_cannot_be_called() -> None:
     with pytest.raises(TypeError, match=r"^fn=5 is an? int, which is not callable"):
         app.resource(5)  # type: ignore[call-overload]  # what is tested
     with pytest.raises(TypeError, match=r"^asgi=5 is an int, which is not callable"):
-        app.serve(5)
+        app.serve(5)  # type: ignore[arg-type]  # what is tested
 
 
 # ---- services ------------------------------------------------------------------------------------
@@ -451,8 +456,8 @@ def test_services_are_listed() -> None:
 
     name = f"{test_services_are_listed.__qualname__}.<locals>.first"
     assert app.services == (
-        ServiceInfo(name=name, restart=None, critical=True, drains=False),
-        ServiceInfo(name="second", restart=patient, critical=False, drains=True),
+        PartInfo(name=name, restart=None, critical=True, drains=False),
+        PartInfo(name="second", restart=patient, critical=False, drains=True),
     )
     with pytest.raises(ValueError, match=r"^there is a service named 'second'\. Give this one "):
         app.service(name="second")(first)
@@ -701,7 +706,7 @@ async def test_start_and_stop() -> None:
     ):
         await app.start()
     with pytest.raises(RuntimeError, match=r"^<Application running> has started: it is too late"):
-        app.serve(lambda: None)
+        app.serve(nothing)
     async with anyio.create_task_group() as group:
         group.start_soon(app.stop, "enough")
         group.start_soon(app.stop)

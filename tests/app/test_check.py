@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app.check import CheckItem, check_command, run_checks
-from mtaio.app.cli import main
+from mtaio.app._check_command import check_command
+from mtaio.app._cli import main
+from mtaio.app.check import CheckItem, run_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,7 +245,7 @@ def test_loads_neither_server_nor_backends(name: str | None, folder: Path) -> No
     program(folder, SHOP)
     code = (
         "import sys\n"
-        "from mtaio.app.check import check_command\n"
+        "from mtaio.app._check_command import check_command\n"
         f"check_command({name!r}, json=True)\n"
         "loaded = {each.partition('.')[0] for each in sys.modules}\n"
         "loaded |= {each for each in sys.modules if each.startswith('mtaio.')}\n"
@@ -261,7 +262,7 @@ def test_loads_neither_server_nor_backends(name: str | None, folder: Path) -> No
 def test_whole_check_costs_a_few_imports_of_anyio(folder: Path) -> None:
     """From the start of Python on, it takes six times a program that imports anyio, at most."""
     program(folder, SHOP)
-    checks = "from mtaio.app.check import check_command; check_command('shop_check:app')"
+    checks = "from mtaio.app._check_command import check_command; check_command('shop_check:app')"
     # As installed: compiled. The first run of each does that. Noise only ever adds.
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 

@@ -19,8 +19,10 @@ import psutil
 import pytest
 
 from mtaio.app import Application, ErrorHandler
+from mtaio.app._checklist import look_at
 from mtaio.app._checklist._item import ROWS
-from mtaio.app.check import CheckItem, Machine, run_checks
+from mtaio.app._machine import Machine
+from mtaio.app.check import CheckItem
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -53,7 +55,7 @@ def look(
     """Go through the checklist on a good machine but for the changes, without pytest's handlers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger(), "handlers", list(handlers))
-        return run_checks(app, environ=environ, machine=replace(GOOD_MACHINE, **machine))
+        return look_at(app, environ, replace(GOOD_MACHINE, **machine))
 
 
 @pytest.fixture
@@ -393,7 +395,7 @@ def test_public_server(environ: dict[str, str]) -> None:
     app = application(environ)
     app.serve(asgi, bind="0.0.0.0:0", name="open")
     app.serve(asgi, bind="unix:/run/shop.sock")
-    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))
+    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))  # type: ignore[arg-type]  # all that is looked at
     found = item(look(app, environ=environ), "servers")
     assert (found.status, found.message) == (
         "warn",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mtaio
-from mtaio.app.cli import main
+from mtaio.app._cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app.cli import main
+from mtaio.app._cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ import anyio
 import pytest
 
 import mtaio.testing
-from mtaio.app.demo import BATCH_FILES, Failed, Hashed, TreeHasher
+from mtaio.app._demo import BATCH_FILES, Failed, Hashed, TreeHasher
 
 if TYPE_CHECKING:
-    from mtaio.app.demo import Outcome
+    from mtaio.app._demo import Outcome
 
 
 def make_files(folder: Path, number: int) -> list[Hashed]:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtaio.testing
-from mtaio.app.demo import (
+from mtaio.app._demo import (
     CHUNK,
     Failed,
     Found,
@@ -32,7 +32,7 @@ from mtaio.app.demo import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mtaio.app.demo import Entry
+    from mtaio.app._demo import Entry
 
 
 @pytest.mark.parametrize(

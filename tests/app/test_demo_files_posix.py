@@ -12,13 +12,13 @@ import anyio
 import pytest
 from anyio import from_thread, to_thread
 
-from mtaio.app.demo import Failed, Found, Outcome, Skipped, hash_file, walk
+from mtaio.app._demo import Failed, Found, Outcome, Skipped, hash_file, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mtaio.app.demo import Entry
+    from mtaio.app._demo import Entry
 
 
 assert sys.platform != "win32"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mtaio.app._demo import Failed, Hashed, HasherStatistics, Skipped
 from mtaio.app._demo_command import (
     MOST_FAILURES,
     Options,
@@ -19,7 +20,6 @@ from mtaio.app._demo_command import (
     printable,
     table_of,
 )
-from mtaio.app.demo import Failed, Hashed, HasherStatistics, Skipped
 
 STATISTICS = HasherStatistics(
     in_flight_peak=3, slot_waits=1234, slot_wait_seconds=5.678, timed_out=1

@@ -78,7 +78,7 @@ async def test_error_of_mtaio(log: Log, errors: ErrorHandler) -> None:
     """It is logged at ERROR, with its type, message and notes and the context, in one line."""
     error = raised(LimitError("the limit of 5 is reached"))
     error.add_note("in item 3: buy('tea')")
-    await errors.handle_error(error, {"order": 7, "customer": "Ann"})
+    errors.report(error, {"order": 7, "customer": "Ann"})
     assert log.only.levelname == "ERROR"
     assert log.only.getMessage() == (
         "LimitError: the limit of 5 is reached; in item 3: buy('tea'); "
@@ -94,7 +94,7 @@ async def test_error_of_mtaio(log: Log, errors: ErrorHandler) -> None:
 
 async def test_any_other_error(log: Log, errors: ErrorHandler) -> None:
     """It is logged at CRITICAL, with its traceback."""
-    await errors.handle_error(raised(ZeroDivisionError("division by zero")))
+    errors.report(raised(ZeroDivisionError("division by zero")))
     assert log.lines == ["CRITICAL unexpected ZeroDivisionError: division by zero"]
     entry = log.json()
     assert entry["exception"].startswith("Traceback (most recent call last):\n")
@@ -275,7 +275,7 @@ async def test_cancellation(log: Log, errors: ErrorHandler, swallow: bool) -> No
         try:
             await anyio.sleep(1)
         except BaseException as error:
-            await errors.handle_error(error)
+            errors.report(error)
             raise
     assert scope.cancelled_caught
     assert log.lines == []
@@ -580,7 +580,7 @@ def test_threads(log: Log, errors: ErrorHandler) -> None:
 
 def test_metrics(errors: ErrorHandler) -> None:
     """The monitor shows how many errors were reported at each level, from the first on."""
-    source = Source("error_handler", None, errors.statistics(), mappings=True)
+    source = Source(kind="error_handler", name=None, statistics=errors.statistics(), mappings=True)
     shown = {(each.name, each.labels.get("level")): each.kind for each in metrics([source])}
     assert shown == {
         ("mtaio_error_handler_reported_total", "ERROR"): "counter",

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from mtaio.app import Application
-from mtaio.app.cli import main as command
+from mtaio.app._cli import main as command
 from mtaio.config import Settings
 
 if TYPE_CHECKING:

@@ -35,6 +35,11 @@ SETTINGS = Settings(shutdown_timeout=60)
 """Time enough for a machine that stands still now and then: no test waits for the end of it."""
 
 
+async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    """An ASGI application that is not asked for anything."""
+    raise NotImplementedError
+
+
 def make(settings: Settings = SETTINGS, **options: Any) -> Application:
     """Make an application without a health endpoint."""
     return Application(settings, probes=False, **options)
@@ -507,7 +512,7 @@ def test_address_that_is_taken(backend: Any, caplog: pytest.LogCaptureFixture) -
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         app = make()
-        app.serve(lambda: None, bind=address)
+        app.serve(nothing, bind=address)
         with pytest.raises(SystemExit) as caught:
             app.run(backend)
     assert caught.value.code == 3
@@ -550,9 +555,9 @@ def test_several_servers(backend: Any) -> None:
     app = make()
     figures: set[str] = set()
     for name in (None, None, "admin"):
-        app.serve(lambda: None, bind="127.0.0.1:0", name=name)
+        app.serve(nothing, bind="127.0.0.1:0", name=name)
     with pytest.raises(ValueError, match="there is a server named 'admin'"):
-        app.serve(lambda: None, name="admin")
+        app.serve(nothing, name="admin")
 
     @app.service
     async def look() -> None:
@@ -684,8 +689,8 @@ def test_log_file_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFi
 def test_where_servers_listen() -> None:
     """``bind`` takes the place of what was registered; a name that was given stays."""
     app = make()
-    app.serve(lambda: None, bind="127.0.0.1:1")
-    app.serve(lambda: None, bind="127.0.0.1:2", name="admin")
+    app.serve(nothing, bind="127.0.0.1:1")
+    app.serve(nothing, bind="127.0.0.1:2", name="admin")
     app._rebind(["127.0.0.1:3", "127.0.0.1:4"])
     assert [(each.name, each.bind) for each in app.servers] == [
         ("127.0.0.1:3", "127.0.0.1:3"),

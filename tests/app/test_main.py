@@ -81,7 +81,7 @@ def test_interrupted_while_it_loads() -> None:
 
         class Interrupting:
             def find_spec(self, name, path=None, target=None):
-                if name == "mtaio.app.cli":
+                if name == "mtaio.app._cli":
                     raise KeyboardInterrupt
 
         sys.meta_path.insert(0, Interrupting())
@@ -94,8 +94,8 @@ def test_interrupted_while_it_loads() -> None:
 def test_other_import_errors_are_not_hidden() -> None:
     """A module that is missing for another reason is not blamed on the extra."""
     program = (
-        "import sys; sys.modules['mtaio.app.cli'] = None; from mtaio.__main__ import main; main()"
+        "import sys; sys.modules['mtaio.app._cli'] = None; from mtaio.__main__ import main; main()"
     )
     done = python("-c", program)
     assert done.returncode == 1
-    assert "ModuleNotFoundError: import of mtaio.app.cli halted" in done.stderr
+    assert "ModuleNotFoundError: import of mtaio.app._cli halted" in done.stderr

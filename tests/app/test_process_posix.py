@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import CompletedProcess
 
-    from mtaio.app.demo import Outcome
+    from mtaio.app._demo import Outcome
 
     Demo = Callable[..., CompletedProcess[str]]
 

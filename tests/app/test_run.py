@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app.cli import main
+from mtaio.app._cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -67,7 +67,7 @@ def promtool(*arguments: str | Path, text: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
-class Still(ResourceMonitor):
+class Still(ResourceMonitor):  # type: ignore[misc] # final, and the test's own double
     """A monitor that shows the same at all times, so that there is something to compare with."""
 
     def __init__(self, shown: list[Source]) -> None:
@@ -202,14 +202,14 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Still]:
             monitor.watch(thing, name=f"{name} again")
         anyio.run(monitor.tick)
         sources = [
-            Source("", None, measured),
+            Source(kind="", name=None, statistics=measured),
             *monitor.sources()[1:],
-            Source("gauge", "queue_depth", 3.0),
-            Source("gauge", 'hard"\\\n日本\r', float("inf")),
-            Source("gauge", "lowest", float("-inf")),
-            Source("gauge", "none", float("nan")),
-            Source("gauge", "great", 10**15 + 1),
-            Source("gauge", "exact", 0.1 + 0.2),
+            Source(kind="gauge", name="queue_depth", statistics=3.0),
+            Source(kind="gauge", name='hard"\\\n日本\r', statistics=float("inf")),
+            Source(kind="gauge", name="lowest", statistics=float("-inf")),
+            Source(kind="gauge", name="none", statistics=float("nan")),
+            Source(kind="gauge", name="great", statistics=10**15 + 1),
+            Source(kind="gauge", name="exact", statistics=0.1 + 0.2),
         ]
         yield Still(sources)
 

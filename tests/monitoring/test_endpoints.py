@@ -12,12 +12,14 @@ import pytest
 
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.monitoring._endpoints import Access, Endpoints, Request, Response
+from mtaio.monitoring._monitor import recent
 from mtaio.testing import run
 
 if TYPE_CHECKING:
     from array import array
 
-    from mtaio.monitoring import CheckKind, HealthReport
+    from mtaio.monitoring import HealthReport
+    from mtaio.types import CheckKind
 
 PROBES = ("/livez", "/readyz", "/startupz")
 FIGURES = ("/metrics", "/stats", "/")
@@ -358,7 +360,7 @@ async def test_other_query() -> None:
 async def test_error(caplog: pytest.LogCaptureFixture) -> None:
     """An error of ours is logged, and the client is told nothing of it."""
 
-    class Broken(ResourceMonitor):
+    class Broken(ResourceMonitor):  # type: ignore[misc] # final, and the test's own double
         def sources(self) -> Any:
             raise RuntimeError("secret reason")
 
@@ -457,29 +459,34 @@ async def test_history_not_taken() -> None:
 
 
 @pytest.mark.parametrize(("query", "points"), [("points=9999999", 3600), ("points=3599", 3599)])
-async def test_points_have_a_limit(query: str, points: int) -> None:
+async def test_points_have_a_limit(
+    query: str, points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No answer has more than 3,600 samples, which is what a monitor keeps by itself."""
     asked: list[int] = []
 
-    class Watching(ResourceMonitor):
-        def recent(self, points: int) -> tuple[array[float], dict[str, array[float]]]:
-            asked.append(points)
-            return super().recent(points)
+    def watching(
+        monitor: ResourceMonitor, points: int
+    ) -> tuple[array[float], dict[str, array[float]]]:
+        asked.append(points)
+        return recent(monitor, points)
 
-    service = Service(monitor=Watching())
-    await service.stats(f"?{query}")
+    monkeypatch.setattr("mtaio.monitoring._page.recent", watching)
+    await Service().stats(f"?{query}")
     assert asked == [points]
 
 
-async def test_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_after_the_beginning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error in an answer that has begun is logged, and the answer does not look complete."""
 
-    class Broken(ResourceMonitor):
-        def recent(self, points: int) -> Any:
-            return super().recent(points)[0], {"depth": None}
+    def broken(monitor: ResourceMonitor, points: int) -> Any:
+        return recent(monitor, points)[0], {"depth": None}
 
+    monkeypatch.setattr("mtaio.monitoring._page.recent", broken)
     with pytest.raises(ConnectionAbortedError):
-        await Service(monitor=Broken()).stats("?points=5")
+        await Service().stats("?points=5")
     assert caplog.messages == ["cannot answer GET /stats to its end"]
 
 

@@ -13,14 +13,15 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio.monitoring import CheckResult, HealthRegistry, HealthReport, HealthStatistics
+from mtaio.monitoring import CheckResult, HealthRegistry, HealthReport
+from mtaio.statistics import HealthStatistics
 from mtaio.testing import assert_quiescent, run
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.monitoring import CheckKind
+    from mtaio.types import CheckKind
 
 
 KINDS: Final[tuple[CheckKind, ...]] = ("live", "ready", "startup")
@@ -591,6 +592,13 @@ async def test_cancelled_run_that_fails() -> None:
     assert (await health.report()).ready
 
 
+async def test_check_without_a_limit() -> None:
+    """With an endless timeout a report waits for as long as the check takes."""
+    health = registry(Probe(seconds=1000), timeout=math.inf)
+    assert (await health.report()).ready
+    assert anyio.current_time() == 1000
+
+
 async def test_cancelled_run_that_answers() -> None:
     """What a check answers all the same is kept."""
 
@@ -912,8 +920,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         r"kind='alive' is unknown\. Pass one of 'live', 'ready",
     ),
-    "no timeout": ({"timeout": 0}, ValueError, "timeout=0 is not between 0 and infinity"),
-    "endless": ({"timeout": math.inf}, ValueError, "timeout=inf is not between 0 and infinity"),
+    "no timeout": ({"timeout": 0}, ValueError, "timeout=0 is not above 0"),
     "None": ({"timeout": None}, TypeError, "timeout=None is a NoneType, not a number"),
     "NaN": ({"timeout": math.nan}, ValueError, "timeout=nan is not a number"),
     "ttl": ({"ttl": -1}, ValueError, "ttl=-1 is less than 0"),

@@ -48,7 +48,7 @@ class Whole:
 
 def one(statistics: object, name: str | None = "api", **options: Any) -> list[Metric]:
     """Return the metrics of one source."""
-    return list(metrics([Source("pool", name, statistics, **options)]))
+    return list(metrics([Source(kind="pool", name=name, statistics=statistics, **options)]))
 
 
 def series(found: list[Metric]) -> dict[tuple[str, ...], float]:
@@ -61,43 +61,46 @@ def test_fields_say_what_they_are() -> None:
     found = {each.name: each for each in one(Whole())}
     assert found == {
         "mtaio_pool_most": Metric(
-            "mtaio_pool_most", "gauge", {"name": "api"}, 9, "Whole.most", "", "mtaio.pool.most"
+            name="mtaio_pool_most",
+            kind="gauge",
+            labels={"name": "api"},
+            value=9,
+            help="Whole.most",
+            dotted="mtaio.pool.most",
         ),
         "mtaio_pool_size_bytes": Metric(
-            "mtaio_pool_size_bytes",
-            "gauge",
-            {"name": "api"},
-            5,
-            "Whole.size, in bytes",
-            "bytes",
-            "mtaio.pool.size",
+            name="mtaio_pool_size_bytes",
+            kind="gauge",
+            labels={"name": "api"},
+            value=5,
+            help="Whole.size, in bytes",
+            unit="bytes",
+            dotted="mtaio.pool.size",
         ),
         "mtaio_pool_wait_seconds_total": Metric(
-            "mtaio_pool_wait_seconds_total",
-            "counter",
-            {"name": "api"},
-            0.5,
-            "Whole.wait_seconds, in seconds",
-            "seconds",
-            "mtaio.pool.wait_seconds",
+            name="mtaio_pool_wait_seconds_total",
+            kind="counter",
+            labels={"name": "api"},
+            value=0.5,
+            help="Whole.wait_seconds, in seconds",
+            unit="seconds",
+            dotted="mtaio.pool.wait_seconds",
         ),
         "mtaio_pool_by_level_total": Metric(
-            "mtaio_pool_by_level_total",
-            "counter",
-            {"name": "api"},
-            0,
-            "Whole.by_level",
-            "",
-            "mtaio.pool.by_level",
+            name="mtaio_pool_by_level_total",
+            kind="counter",
+            labels={"name": "api"},
+            value=0,
+            help="Whole.by_level",
+            dotted="mtaio.pool.by_level",
         ),
         "mtaio_pool_info": Metric(
-            "mtaio_pool_info",
-            "gauge",
-            {"mode": "fast", "name": "api"},
-            1,
-            "info",
-            "",
-            "mtaio.pool.info",
+            name="mtaio_pool_info",
+            kind="gauge",
+            labels={"mode": "fast", "name": "api"},
+            value=1,
+            help="info",
+            dotted="mtaio.pool.info",
         ),
     }
 
@@ -114,7 +117,7 @@ def test_what_a_field_lacks_is_left_out() -> None:
         kept: int = 1
 
     assert series(one(Odd())) == {("mtaio_pool_kept", "api"): 1}
-    assert flat(Source("pool", None, Odd())) == {"pool.kept": 1}
+    assert flat(Source(kind="pool", name=None, statistics=Odd())) == {"pool.kept": 1}
 
 
 def test_fields_without_metadata_are_gauges() -> None:
@@ -133,7 +136,7 @@ def test_fields_without_metadata_are_gauges() -> None:
         ("mtaio_pool_idle_time", "gauge", 2.0),
     ]
     assert [type(each.value) for each in found] == [int, float, float]
-    assert flat(Source("pool", None, Plain())) == {
+    assert flat(Source(kind="pool", name=None, statistics=Plain())) == {
         "pool.open": 1,
         "pool.ratio": 0.25,
         "pool.idleTime": 2.0,
@@ -156,7 +159,7 @@ def test_metadata_of_others_is_no_kind() -> None:
 
 def test_nested_statistics_add_their_name() -> None:
     """What is in a dataclass in a field is named after the field."""
-    source = Source("pool", "api", Whole(part=Part(done=3, held=1.5)))
+    source = Source(kind="pool", name="api", statistics=Whole(part=Part(done=3, held=1.5)))
     assert series(list(metrics([source])))["mtaio_pool_part_done_total", "api"] == 3
     assert flat(source)["pool.api.part.held"] == 1.5
     assert kinds(source)["pool.api.part.done"] == "counter"
@@ -165,7 +168,7 @@ def test_nested_statistics_add_their_name() -> None:
 def test_mappings_are_off() -> None:
     """Unless they are wanted, a counter that is a mapping is added up, and the rest left out."""
     statistics = Whole(by_level={"INFO": 3, "ERROR": 4}, free={"a": 1})
-    source = Source("pool", "api", statistics)
+    source = Source(kind="pool", name="api", statistics=statistics)
     found = series(list(metrics([source])))
     assert found["mtaio_pool_by_level_total", "api"] == 7
     assert not [name for name, *_ in found if "free" in name]
@@ -185,8 +188,7 @@ def test_mappings_that_are_wanted_have_a_label() -> None:
     assert labels["mtaio_pool_by_level_total"] == {"name": "api", "level": "INFO"}
     assert labels["mtaio_pool_by_level_done_total"] == {"name": "api", "level": "ERROR"}
     assert labels["mtaio_pool_free"] == {"name": "api", "key": "('a', 1)"}
-    source = Source("pool", "api", statistics)
-    source = source._replace(mappings=True)
+    source = Source(kind="pool", name="api", statistics=statistics, mappings=True)
     wanted = flat(source)
     assert wanted["pool.api.by_level.INFO"] == 3
     assert wanted["pool.api.by_level.ERROR.done"] == 1
@@ -215,7 +217,7 @@ class Few(NamedTuple):
 def test_statistics_need_no_dataclass(statistics: object) -> None:
     """A mapping of numbers, or a named tuple, does as well; its numbers are gauges."""
     assert series(one(statistics)) == {("mtaio_pool_used", "api"): 3}
-    assert flat(Source("pool", "api", statistics)) == {"pool.api.used": 3}
+    assert flat(Source(kind="pool", name="api", statistics=statistics)) == {"pool.api.used": 3}
 
 
 def test_named_tuples_nest() -> None:
@@ -228,7 +230,7 @@ def test_named_tuples_nest() -> None:
     found = series(one(Outer(Part(done=1, held=2), 3)))
     assert found["mtaio_pool_part_done_total", "api"] == 1
     assert (
-        flat(Source("pool", None, Whole(part=Outer(Part(done=1, held=2), 3))))[  # type: ignore[arg-type] # not what the class declares
+        flat(Source(kind="pool", name=None, statistics=Whole(part=Outer(Part(done=1, held=2), 3))))[  # type: ignore[arg-type] # not what the class declares
             "pool.part.part.held"
         ]
         == 2
@@ -237,14 +239,14 @@ def test_named_tuples_nest() -> None:
 
 def test_number_is_a_gauge() -> None:
     """A custom gauge is its name alone; another number is what it is the number of."""
-    custom = Source("gauge", "queue_depth", 3.0)
+    custom = Source(kind="gauge", name="queue_depth", statistics=3.0)
     assert series(list(metrics([custom]))) == {("mtaio_value", "queue_depth"): 3.0}
     assert flat(custom) == {"queue_depth": 3.0}
-    assert flat(Source("backlog", "mail", 5)) == {"backlog.mail": 5}
-    assert series(list(metrics([Source("backlog", "mail", statistics=True)]))) == {
+    assert flat(Source(kind="backlog", name="mail", statistics=5)) == {"backlog.mail": 5}
+    assert series(list(metrics([Source(kind="backlog", name="mail", statistics=True)]))) == {
         ("mtaio_backlog", "mail"): 1
     }
-    assert flat(Source("gauge", None, 1)) == {"gauge": 1}
+    assert flat(Source(kind="gauge", name=None, statistics=1)) == {"gauge": 1}
 
 
 @pytest.mark.parametrize("statistics", [None, "text", [1, 2], (1, 2), object, Whole])
@@ -253,9 +255,9 @@ def test_other_statistics_are_refused(statistics: object) -> None:
     with pytest.raises(
         TypeError, match=r"^cannot read the statistics of pool 'api': .* is neither"
     ):
-        list(metrics([Source("pool", "api", statistics)]))
+        list(metrics([Source(kind="pool", name="api", statistics=statistics)]))
     with pytest.raises(TypeError, match=r"^cannot read the statistics of pool: "):
-        flat(Source("pool", None, statistics))
+        flat(Source(kind="pool", name=None, statistics=statistics))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,10 @@ def test_nan_passes() -> None:
 def test_equal_series_come_once() -> None:
     """Two numbers that come to one name and the same labels are not both exported."""
     assert series(one({"a b": 1, "a_b": 2})) == {("mtaio_pool_a_b", "api"): 1}
-    twins = [Source("pool", None, {"a": 1}), Source("pool", None, {"a": 2})]
+    twins = [
+        Source(kind="pool", name=None, statistics={"a": 1}),
+        Source(kind="pool", name=None, statistics={"a": 2}),
+    ]
     assert [each.value for each in metrics(twins)] == [1]
 
 
@@ -351,7 +356,9 @@ def test_label_called_name() -> None:
             default_factory=lambda: {"tea": 1}, metadata=COUNTER | {"label": "name"}
         )
 
-    sources = [Source("shop", name, Shop(), mappings=True) for name in ("a", "b")]
+    sources = [
+        Source(kind="shop", name=name, statistics=Shop(), mappings=True) for name in ("a", "b")
+    ]
     assert [each.labels for each in metrics(sources)] == [
         {"name": "a", "_name": "tea"},
         {"name": "b", "_name": "tea"},
@@ -385,7 +392,7 @@ def test_label_is_a_name() -> None:
 
 def test_monitors_own_figures() -> None:
     """What a monitor measures has no kind before its names, and says what it is of."""
-    source = Source("", None, sample())
+    source = Source(kind="", name=None, statistics=sample())
     found = series(list(metrics([source])))
     assert found["mtaio_cpu_usage_percent",] == 41.5
     assert found["mtaio_cpu_count_cores",] == 4

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import pytest
 
-from mtaio.monitoring import ResourceStats
 from mtaio.monitoring._samples import ALIASES
+from mtaio.statistics import ResourceStats
 from tests.programs import ROOT
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from mtaio.monitoring._probes import Reports
 from mtaio.testing import run
 
 if TYPE_CHECKING:
-    from mtaio.monitoring import CheckKind, HealthReport
+    from mtaio.monitoring import HealthReport
+    from mtaio.types import CheckKind
 
 
 class Maker:

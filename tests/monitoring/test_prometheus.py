@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field, make_dataclass
+from dataclasses import field, make_dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +55,27 @@ def test_text() -> None:
     """Each family is told its help and type, then come its samples, one a line."""
     text = to_prometheus(
         [
-            Metric("mtaio_pool_open", "gauge", {"name": "a"}, 3, "Pool.open"),
-            Metric("mtaio_pool_done_total", "counter", {}, 0.5, "Done,\nin \\parts"),
-            Metric("mtaio_pool_open", "gauge", {"name": 'b"\\\n'}, math.inf, "Another help"),
+            Metric(
+                name="mtaio_pool_open",
+                kind="gauge",
+                labels={"name": "a"},
+                value=3,
+                help="Pool.open",
+            ),
+            Metric(
+                name="mtaio_pool_done_total",
+                kind="counter",
+                labels={},
+                value=0.5,
+                help="Done,\nin \\parts",
+            ),
+            Metric(
+                name="mtaio_pool_open",
+                kind="gauge",
+                labels={"name": 'b"\\\n'},
+                value=math.inf,
+                help="Another help",
+            ),
         ]
     )
     assert text == (
@@ -77,7 +95,9 @@ def test_text() -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     """Numbers are written as Prometheus reads them."""
-    line = to_prometheus([Metric("mtaio_x", "gauge", {}, value, "X")]).splitlines()[-1]
+    line = to_prometheus(
+        [Metric(name="mtaio_x", kind="gauge", labels={}, value=value, help="X")]
+    ).splitlines()[-1]
     assert line == f"mtaio_x {text}"
 
 
@@ -92,9 +112,9 @@ async def test_every_object_is_read_back(each: Objects, *, mappings: bool) -> No
     await each.use()
     check(
         [
-            Source("", None, sample()),
+            Source(kind="", name=None, statistics=sample()),
             *each.sources(mappings=mappings),
-            Source("gauge", "queue_depth", 3.0),
+            Source(kind="gauge", name="queue_depth", statistics=3.0),
         ]
     )
 
@@ -104,7 +124,7 @@ async def test_families_are_whole(each: Objects) -> None:
     await each.use()
     sources = [*each.sources(), *each.sources(mappings=True)]
     text = to_prometheus(
-        metrics(source._replace(name=f"{number}") for number, source in enumerate(sources))
+        metrics(replace(source, name=f"{number}") for number, source in enumerate(sources))
     )
     lines = text.splitlines()
     names = [line.split("{")[0] for line in lines if not line.startswith("#")]
@@ -123,9 +143,9 @@ TEXTS = st.one_of(
 SOURCES = st.lists(
     st.builds(
         Source,
-        TEXTS,
-        st.none() | TEXTS,
-        st.one_of(
+        kind=TEXTS,
+        name=st.none() | TEXTS,
+        statistics=st.one_of(
             NUMBERS.filter(lambda number: number is not None), st.dictionaries(TEXTS, NUMBERS)
         ),
     ),
@@ -146,5 +166,5 @@ def test_hostile_keys_are_read_back(
 ) -> None:
     """The keys of a mapping are labels, whatever they hold."""
     cls = make_dataclass("Pool", [("by_key", dict, field(metadata=metadata))])
-    check([Source("pool", name, cls(keys), mappings=True)])
-    check([Source("pool", name, cls(keys))])
+    check([Source(kind="pool", name=name, statistics=cls(keys), mappings=True)])
+    check([Source(kind="pool", name=name, statistics=cls(keys))])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.monitoring import ResourceMonitor
+from mtaio.monitoring._monitor import recent
 from mtaio.monitoring._samples import MOST_ABSENT, History
 from mtaio.testing import run
 
@@ -78,10 +79,10 @@ def test_history_of_a_monitor(backend: str) -> None:
             await monitor.tick()
 
     run(main, backend=backend)
-    times, columns = monitor.recent(3)
+    times, columns = recent(monitor, 3)
     assert columns["depth"].tolist() == [4, 5.5, 6.0]
-    assert len(monitor.recent(100)[0]) == 4
-    assert monitor.recent(0)[0].tolist() == []
+    assert len(recent(monitor, 100)[0]) == 4
+    assert recent(monitor, 0)[0].tolist() == []
     assert monitor.history("depth")[1:] == list(zip(times, columns["depth"], strict=True))
     assert monitor.history("depth", seconds=0)[-1] == (times[-1], 6.0)
     assert monitor.history("depth", seconds=3600) == monitor.history("depth")
@@ -100,7 +101,7 @@ def test_history_has_no_gaps(backend: str) -> None:
 
     run(main, backend=backend)
     assert [value for _, value in monitor.history("depth")] == [1.0, 3.0]
-    assert len(monitor.recent(100)[1]["depth"]) == 3
+    assert len(recent(monitor, 100)[1]["depth"]) == 3
 
 
 def test_history_before_the_first_sample() -> None:
@@ -108,12 +109,10 @@ def test_history_before_the_first_sample() -> None:
     monitor = ResourceMonitor()
     assert monitor.history("cpu_usage") == []
     assert monitor.history("cpu_usage", seconds=10) == []
-    assert monitor.recent(10) == (array("d"), {})
+    assert recent(monitor, 10) == (array("d"), {})
     with pytest.raises(
         ValueError, match=r"^metric='cpu' is not measured here\..* Metrics are: cpu\."
     ):
         monitor.history("cpu")
     with pytest.raises(ValueError, match=r"^seconds=-1 is less than 0\."):
         monitor.history("cpu_usage", seconds=-1)
-    with pytest.raises(ValueError, match=r"^points=-1 is less than 0\. Pass how many samples"):
-        monitor.recent(-1)

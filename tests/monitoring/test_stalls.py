@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio._internal import clock
-from mtaio.monitoring import Stall
+from mtaio.monitoring import ResourceMonitor, Stall
 from mtaio.monitoring._stalls import LoopWatch, _frames, _place, _where
 
 if TYPE_CHECKING:
@@ -160,6 +161,16 @@ def test_noticed_at_its_moment(world: World) -> None:
     world.block(1.003)
     assert [each.seconds for each in world.noticed] == [pytest.approx(1.0, abs=0.003)]
     assert world.now == pytest.approx(since + 1.0, abs=0.004)
+
+
+def test_nothing_is_a_stall(world: World) -> None:
+    """With ``blocked_after=inf`` a loop may be blocked for as long as it likes."""
+    assert repr(ResourceMonitor(blocked_after=math.inf))
+    world.blocked_after = math.inf
+    world.start()
+    world.block(1000.0)
+    world.idle(1.0)
+    assert world.told() == []
 
 
 @pytest.mark.parametrize(("cpu", "cause"), [(1.0, "gil"), (0.3, "gil"), (0.0, "not_running")])

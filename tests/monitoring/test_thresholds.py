@@ -152,6 +152,13 @@ def test_cooldown_silences_what_is_short() -> None:
     ]
 
 
+def test_durations_without_end() -> None:
+    """An endless cooldown allows one alert, and an endless wait none."""
+    samples = each_second(90, 70, 90, 70, 90)
+    assert events(of(80, cooldown=math.inf), samples) == [(0, "firing", 0), (1, "recovered", 1)]
+    assert events(of(80, for_seconds=math.inf), samples) == []
+
+
 def test_still_exceeded_when_the_cooldown_ends() -> None:
     """What still exceeds the threshold when the cooldown is over fires at that moment."""
     samples = each_second(81, 0, *[81] * 8)
@@ -282,7 +289,6 @@ CLEAR_BELOW = (
         ({"value": 80, "clear": math.nan}, ValueError, "clear=nan is not a number. Pass where "),
         ({"value": 80, "clear": -math.inf}, ValueError, "clear=-inf is infinite. Pass where "),
         ({"value": 80, "for_seconds": -1}, ValueError, "for_seconds=-1 is less than 0. Pass "),
-        ({"value": 80, "for_seconds": math.inf}, ValueError, "for_seconds=inf is infinite. Pass "),
         ({"value": 80, "cooldown": -0.5}, ValueError, "cooldown=-0.5 is less than 0. Pass "),
         ({"value": 80, "cooldown": math.nan}, ValueError, "cooldown=nan is not a number. Pass "),
         ({"value": 80, "cooldown": None}, TypeError, "cooldown=None is a NoneType, not a number."),

@@ -22,6 +22,7 @@ from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.logging import AsyncFileHandler
 from mtaio.monitoring import ResourceMonitor
+from mtaio.monitoring._monitor import kinds_of, recent
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -85,7 +86,7 @@ async def test_every_primitive(kind: str) -> None:
     for name in names:
         monitor.set_threshold(name, 1e6)
         assert monitor.history(name) == [(monitor.history(name)[0][0], monitor.values()[name])]
-        assert monitor.kinds()[name] in {"counter", "gauge", "limit"}
+        assert kinds_of(monitor)[name] in {"counter", "gauge", "limit"}
     assert monitor.sources()[-1].statistics == made.statistics()
     monitor.unwatch(made)
     assert monitor.statistics().watched == 0
@@ -381,7 +382,7 @@ def test_reads_under_load(backend: str) -> None:
                 assert monitor.statistics().samples >= 0
                 assert monitor.sources()
                 assert monitor.history("cpu_usage") is not None
-                assert monitor.recent(5)
+                assert recent(monitor, 5)
                 assert len(monitor.alerts) <= 100
                 counts["reads"] += 6
         except BaseException as error:  # noqa: BLE001 - shown by the test

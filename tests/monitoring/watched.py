@@ -9,15 +9,7 @@ from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.logging import AsyncFileHandler
-from mtaio.monitoring import (
-    CPUStats,
-    IOStats,
-    LoopStats,
-    MemoryStats,
-    ProcessStats,
-    ResourceStats,
-    Source,
-)
+from mtaio.monitoring import Source
 from mtaio.monitoring._metrics import kind_of
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -26,6 +18,7 @@ from mtaio.resources import (
     ResourceLimiter,
     TimeoutManager,
 )
+from mtaio.statistics import CPUStats, IOStats, LoopStats, MemoryStats, ProcessStats, ResourceStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +67,9 @@ class Objects(NamedTuple):
 
 def source_of(each: Any, name: str | None, *, mappings: bool = False) -> Source:
     """Return what an object shows now."""
-    return Source(kind_of(type(each)), name, each.statistics(), mappings)
+    return Source(
+        kind=kind_of(type(each)), name=name, statistics=each.statistics(), mappings=mappings
+    )
 
 
 def objects(folder: Path) -> Iterator[Objects]:

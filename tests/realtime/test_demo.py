@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from mtaio.app.cli import main
-from mtaio.app.demo import Failed, Hashed, TreeHasher
+from mtaio.app._cli import main
+from mtaio.app._demo import Failed, Hashed, TreeHasher
 
 if TYPE_CHECKING:
     from pathlib import Path

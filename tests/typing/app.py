@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from mtaio.app import ErrorHandler, ErrorHandlerStatistics
+from mtaio.app import Application, ErrorHandler
+from mtaio.cache import TTLCache
+from mtaio.core import Retry
+from mtaio.statistics import ErrorHandlerStatistics
 
 errors = ErrorHandler()
 
@@ -22,9 +25,40 @@ def swallowing() -> int | None:
     return None
 
 
-async def reporting() -> None:
-    """Both ways to report take the same, and the figures have types."""
-    await errors.handle_error(ValueError("bad"), {"order": 7})
+def reporting() -> None:
+    """What is reported is an exception, and the figures have types."""
     errors.report(KeyboardInterrupt())
     assert_type(errors.statistics(), ErrorHandlerStatistics)
     errors.report("bad")  # type: ignore[arg-type] # no exception
+
+
+async def asgi(scope: dict[str, object], receive: object, send: object) -> None:
+    """Answer."""
+
+
+class Own:
+    """An error handler that may wait, as the deployment guide's."""
+
+    async def handle_error(self, error: Exception, context: dict[str, object]) -> None:
+        """Handle it."""
+
+
+class Wrong:
+    """No error handler."""
+
+    def reports(self, error: Exception) -> None:
+        """Report it."""
+
+
+async def parts() -> None:
+    """An application takes what handles errors and answers requests, and says what it has."""
+    Application(error_handler=ErrorHandler())
+    Application(error_handler=Own())
+    Application(error_handler=Wrong())  # type: ignore[arg-type] # no handler
+    app = Application(cache=TTLCache[int](60))
+    app.serve(asgi)
+    app.serve("shop:app")  # type: ignore[arg-type] # a name
+    app.serve(lambda: None)  # type: ignore[arg-type] # takes nothing
+    assert_type(await app.cache.get("key"), object | None)
+    assert_type(app.draining, bool)
+    assert_type(app.services[0].restart, int | Retry | None)

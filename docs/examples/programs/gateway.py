@@ -36,10 +36,11 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request 
 
 keys = frozenset(os.environ.get("GATEWAY_KEYS", "").split(",")) - {""}
 clients = KeyedRateLimiter(5, burst=10, max_keys=10_000, name="clients")
+answers = TTLCache[tuple[int, bytes, str]](5.0, max_size=10_000, jitter=0.1, stale_if_error=300.0)
 app = Application(
     name="gateway",
     concurrency_limiter=ConcurrencyLimiter(8, max_waiting=16, name="upstream"),
-    cache=TTLCache(5.0, max_size=10_000, jitter=0.1, stale_if_error=300.0),
+    cache=answers,
 )
 
 
@@ -77,7 +78,7 @@ async def get_quote(request: Request) -> Response:
         return JSONResponse({"error": "unknown key"}, 401)
     clients.acquire_nowait(key)
     path = f"/quotes/{quote(request.path_params['symbol'])}"
-    status, body, media_type = await app.cache.get_or_set(path, partial(fetch, path), ttl=lasts)
+    status, body, media_type = await answers.get_or_set(path, partial(fetch, path), ttl=lasts)
     return Response(body, status, media_type=media_type)
 
 

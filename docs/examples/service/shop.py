@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import httpx
@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from mtaio.app import Application
+from mtaio.app import Application, ErrorHandler
 from mtaio.core import Retry
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shop")
 logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
-app = Application(name="shop")
+errors = ErrorHandler()
+app = Application(name="shop", error_handler=errors)
 retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05, wait_max=1.0)
 
 
@@ -53,7 +54,7 @@ async def fetch(sku: str) -> float:
 
 async def price(sku: str) -> float:
     """Return a price, which is fetched once, however many ask for it."""
-    return float(await app.cache.get_or_set(sku, lambda: fetch(sku)))
+    return cast("float", await app.cache.get_or_set(sku, lambda: fetch(sku)))
 
 
 async def prices(request: Request) -> Response:
@@ -62,7 +63,7 @@ async def prices(request: Request) -> Response:
     try:
         found = await app.executor.map(price, skus, retry=retry)
     except (httpx.HTTPError, TimeoutError, ExceptionGroup) as error:
-        await app.error_handler.handle_error(error, {"skus": skus})
+        errors.report(error, {"skus": skus})
         return JSONResponse({"error": "try again"}, 503, headers={"Retry-After": "1"})
     log.info("prices of %s", ", ".join(skus))
     return JSONResponse(dict(zip(skus, found, strict=True)))
@@ -90,7 +91,7 @@ async def keep_fresh() -> None:
             try:
                 now = await app.cache.refresh(sku, partial(fetch, sku))
             except (httpx.HTTPError, TimeoutError) as error:
-                app.error_handler.report(error, {"sku": sku})
+                errors.report(error, {"sku": sku})
             else:
                 if now != before:
                     await app.emitter.emit("price.changed", {"sku": sku, "price": now})

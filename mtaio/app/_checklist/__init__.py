@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import mtaio
 
 # Importing a section puts its items on the list, in this order, which is the guide's.
 from mtaio.app._checklist import (  # isort: skip
@@ -24,25 +27,22 @@ from mtaio.app._checklist import (  # isort: skip
     performance as performance,
     security as security,
 )
-from mtaio.app._checklist._item import ROWS, SECTIONS, CheckItem, Section, Status, fail, made
+from mtaio.app._checklist._item import ROWS, SECTIONS, CheckItem, Status, fail, made
 from mtaio.app._checklist._look import Look
 from mtaio.app._machine import Machine
 from mtaio.config import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mtaio.app import Application
+    import mtaio.app
     from mtaio.app._checklist._item import Finding
 
-__all__ = ["SECTIONS", "CheckItem", "Section", "Status", "run_checks"]
+__all__ = ["SECTIONS", "CheckItem", "Status", "look_at", "run_checks"]
 
 
 def run_checks(
-    app: Application | None = None,
+    app: mtaio.app.Application | None = None,
     *,
     environ: Mapping[str, str] | None = None,
-    machine: Machine | None = None,
 ) -> list[CheckItem]:
     """
     Go through the checklist, and return its items in their order.
@@ -55,7 +55,6 @@ def run_checks(
         app: The application; None to check the settings and the machine alone.
         environ: The environment variables; None for those of the process. The application reads
             its settings from those of the process.
-        machine: What the service may use; None to find out.
 
     Example:
         ```python
@@ -68,8 +67,13 @@ def run_checks(
     """
     if environ is None:
         environ = os.environ
-    if machine is None:
-        machine = Machine.read(environ)
+    return look_at(app, environ, Machine.read(environ))
+
+
+def look_at(
+    app: mtaio.app.Application | None, environ: Mapping[str, str], machine: Machine
+) -> list[CheckItem]:
+    """Return what `run_checks` does, on a given machine."""
     problems: list[Finding] = []
     try:
         with warnings.catch_warnings():

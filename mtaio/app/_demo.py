@@ -122,7 +122,7 @@ class TreeHasher:
 
     Example:
         ```python
-        from mtaio.app.demo import DONE, Hashed, Outcome, TreeHasher
+        from mtaio.app._demo import DONE, Hashed, Outcome, TreeHasher
         from mtaio.events import Event
 
         hasher = TreeHasher(limit=4)

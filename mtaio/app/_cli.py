@@ -51,7 +51,7 @@ def check(target: str | None = None, /, *, json: _Flag = False, strict: _Flag = 
         json: Print JSON instead of text.
         strict: Fail on warnings too.
     """
-    from mtaio.app.check import check_command  # noqa: PLC0415 - see the module's cost
+    from mtaio.app._check_command import check_command  # noqa: PLC0415 - see the module's cost
 
     return check_command(target, json=json, strict=strict)
 
