@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
-    from mtaio.app._run import ApplicationState
+    from mtaio.app._application import ApplicationState
+    from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
     from mtaio.app._usage import Backend
     from mtaio.cache._policy import EvictionPolicy
     from mtaio.config import SettingSource, SettingValues
@@ -24,22 +26,29 @@ if TYPE_CHECKING:
     from mtaio.events._emitter import Register
     from mtaio.events._stream import Overflow
     from mtaio.logging._configure import LogSettings
+    from mtaio.monitoring._delivery import Emitter
     from mtaio.monitoring._report import CheckKind, CheckStatus
+    from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Connection, Store
     from mtaio.resilience._part import Next
     from mtaio.testing._inject import Mode
 
 __all__ = [
     "UNSET",
+    "ASGIApp",
     "ApplicationState",
+    "AsyncErrorHandler",
     "Backend",
     "Call",
     "CheckKind",
     "CheckStatus",
     "Connection",
+    "Emitter",
     "ErrorPolicy",
+    "ErrorReporter",
     "EvictionPolicy",
     "Filter",
+    "HasStatistics",
     "LogSettings",
     "Mode",
     "Next",
@@ -60,10 +69,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
-            "mtaio.app._run": ("ApplicationState",),
+            "mtaio.app._application": ("ApplicationState",),
+            "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
             "mtaio.app._usage": ("Backend",),
             "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.config": ("SettingSource", "SettingValues"),
@@ -73,7 +84,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.events._emitter": ("Register",),
             "mtaio.events._stream": ("Overflow",),
             "mtaio.logging._configure": ("LogSettings",),
+            "mtaio.monitoring._delivery": ("Emitter",),
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
+            "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Connection", "Store"),
             "mtaio.resilience._part": ("Next",),
             "mtaio.testing._inject": ("Mode",),

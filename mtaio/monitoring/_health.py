@@ -53,11 +53,11 @@ class HealthRegistry:
     ``"startup"``: has it started; once it has passed it is not run again, and until all critical
     ones have, the service is not ready.
 
-        One failure is not an outage: a check that has passed is failing after ``failure_threshold`` of
+    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` of
     them in a row. A check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at
     once, just as in Kubernetes a container is not ready until a probe says so; one of kind
     ``"live"`` is passing until it has failed ``failure_threshold`` times.
-    
+
     It can be made anywhere, at module level too, and used by one event loop after another: a new
     loop, or one in a forked process, starts afresh, with nothing passed, failed or draining. Checks
     may be added and removed at any time, from any thread; a report in progress does not see it.
