@@ -2,9 +2,11 @@
 Structured concurrency for real work, under limits, in production, on asyncio or trio.
 
 The names used most are here. Each is imported on first use, so that ``import mtaio`` costs no more
-than ``import anyio``. Everything else is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
-`mtaio.monitoring`, `mtaio.config`, `mtaio.app`, `mtaio.exceptions`, `mtaio.testing`.
+than ``import anyio``. Everything else is in the packages, which are attributes of this one:
+`mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
+`mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`, `mtaio.testing`; all errors are in
+`mtaio.exceptions`, what ``statistics()`` returns in `mtaio.statistics`, and what annotations need
+in `mtaio.types`.
 """
 
 from __future__ import annotations
@@ -14,43 +16,29 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
-    from mtaio.app import Application, ErrorHandler
+    from mtaio.app import Application
     from mtaio.cache import TTLCache, cached
     from mtaio.config import Settings
     from mtaio.core import TaskExecutor
-    from mtaio.events import Event, EventEmitter, EventKey, EventPriority
+    from mtaio.events import EventEmitter
     from mtaio.exceptions import MTAIOError
-    from mtaio.logging import AsyncFileHandler
-    from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
-    from mtaio.resilience import Retry
-    from mtaio.resources import (
-        ConcurrencyLimiter,
-        KeyedRateLimiter,
-        RateLimiter,
-        ResourceLimiter,
-        TimeoutManager,
-    )
+    from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
+    from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, TimeoutManager
 
 __all__ = [
     "Application",
-    "AsyncFileHandler",
+    "Breaker",
     "ConcurrencyLimiter",
-    "ErrorHandler",
-    "Event",
     "EventEmitter",
-    "EventKey",
-    "EventPriority",
-    "HealthRegistry",
     "KeyedRateLimiter",
     "MTAIOError",
-    "Probes",
+    "Pipeline",
     "RateLimiter",
-    "ResourceLimiter",
-    "ResourceMonitor",
     "Retry",
     "Settings",
     "TTLCache",
     "TaskExecutor",
+    "Timeout",
     "TimeoutManager",
     "__version__",
     "cached",
@@ -62,20 +50,17 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
-            "mtaio.app": ("Application", "ErrorHandler"),
+            "mtaio.app": ("Application",),
             "mtaio.cache": ("TTLCache", "cached"),
             "mtaio.config": ("Settings",),
             "mtaio.core": ("TaskExecutor",),
-            "mtaio.events": ("Event", "EventEmitter", "EventKey", "EventPriority"),
+            "mtaio.events": ("EventEmitter",),
             "mtaio.exceptions": ("MTAIOError",),
-            "mtaio.logging": ("AsyncFileHandler",),
-            "mtaio.monitoring": ("HealthRegistry", "Probes", "ResourceMonitor"),
-            "mtaio.resilience": ("Retry",),
+            "mtaio.resilience": ("Breaker", "Pipeline", "Retry", "Timeout"),
             "mtaio.resources": (
                 "ConcurrencyLimiter",
                 "KeyedRateLimiter",
                 "RateLimiter",
-                "ResourceLimiter",
                 "TimeoutManager",
             ),
         },
@@ -88,8 +73,11 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "exceptions",
             "logging",
             "monitoring",
+            "redis",
             "resilience",
             "resources",
+            "statistics",
             "testing",
+            "types",
         ),
     )

@@ -118,6 +118,6 @@ def test_a_name_loads_what_it_needs(package: str, name: str, others: set[str]) -
 
 def test_rooms_are_reached_without_an_import_of_their_own() -> None:
     """``mtaio.testing.run`` is there after ``import mtaio``, though nothing was loaded for it."""
-    for room in ("core", "events", "exceptions", "resources", "testing"):
+    for room in ("core", "events", "exceptions", "redis", "statistics", "testing", "types"):
         assert mtaio.__getattr__(room) is import_module(f"mtaio.{room}")
         assert room in dir(mtaio)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - a field's type, for those who ask for it
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 

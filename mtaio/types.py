@@ -1,0 +1,75 @@
+"""
+What annotations need: the aliases, protocols and literals that public signatures name.
+
+Each is imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtaio._internal import lazy
+
+if TYPE_CHECKING:
+    from mtaio._internal.filters import Filter
+    from mtaio._internal.sentinel import UNSET, Unset
+    from mtaio.app._run import ApplicationState
+    from mtaio.app._usage import Backend
+    from mtaio.config import SettingSource, SettingValues
+    from mtaio.core._types import Call, Progress, Rate, Source
+    from mtaio.core._via import Via
+    from mtaio.events._dispatch import ErrorPolicy
+    from mtaio.events._emitter import Register
+    from mtaio.events._stream import Overflow
+    from mtaio.logging._configure import LogSettings
+    from mtaio.monitoring._report import CheckKind, CheckStatus
+    from mtaio.redis._store import Connection, Store
+    from mtaio.resilience._pipeline import Next
+    from mtaio.testing._inject import Mode
+
+__all__ = [
+    "UNSET",
+    "ApplicationState",
+    "Backend",
+    "Call",
+    "CheckKind",
+    "CheckStatus",
+    "Connection",
+    "ErrorPolicy",
+    "Filter",
+    "LogSettings",
+    "Mode",
+    "Next",
+    "Overflow",
+    "Progress",
+    "Rate",
+    "Register",
+    "SettingSource",
+    "SettingValues",
+    "Source",
+    "Store",
+    "Unset",
+    "Via",
+]
+
+if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
+    __getattr__, __dir__ = lazy.attributes(
+        __name__,
+        {
+            "mtaio._internal.filters": ("Filter",),
+            "mtaio._internal.sentinel": ("UNSET", "Unset"),
+            "mtaio.app._run": ("ApplicationState",),
+            "mtaio.app._usage": ("Backend",),
+            "mtaio.config": ("SettingSource", "SettingValues"),
+            "mtaio.core._types": ("Call", "Progress", "Rate", "Source"),
+            "mtaio.core._via": ("Via",),
+            "mtaio.events._dispatch": ("ErrorPolicy",),
+            "mtaio.events._emitter": ("Register",),
+            "mtaio.events._stream": ("Overflow",),
+            "mtaio.logging._configure": ("LogSettings",),
+            "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
+            "mtaio.redis._store": ("Connection", "Store"),
+            "mtaio.resilience._pipeline": ("Next",),
+            "mtaio.testing._inject": ("Mode",),
+        },
+    )
