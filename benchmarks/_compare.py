@@ -100,7 +100,7 @@ def lines() -> list[Line]:
             "block",
             of(
                 timeouts,
-                "async with timeouts.timeout(5.0)",
+                "async with timeouts(5.0)",
                 timeouts.FAIL_AFTER,
                 timeouts.ASYNCIO_TIMEOUT,
             ),

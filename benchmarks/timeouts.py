@@ -57,7 +57,7 @@ async def async_block_ours() -> float:
     for _ in range(CALLS // TURN):
         started = time.perf_counter()
         for _ in range(TURN):
-            async with timeouts.timeout(5.0):
+            async with timeouts(5.0):
                 pass
         taken += time.perf_counter() - started
         await checkpoint()
@@ -127,7 +127,7 @@ EVENTS = [
         targets={FAIL_AFTER: 1.0},
     ),
     Contest(
-        title="async with timeouts.timeout(5.0)",
+        title="async with timeouts(5.0)",
         contenders={
             OURS: async_block_ours,
             FAIL_AFTER: block_fail_after,

@@ -288,7 +288,9 @@ def pipeline() -> tuple[object, Use]:
 
 PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "ConcurrencyLimiter": lambda: limiter_of(ConcurrencyLimiter(1)),
-    "ResourceLimiter": lambda: limiter_of(ResourceLimiter(concurrency=1, rate=1000, timeout=60)),
+    "ResourceLimiter": lambda: limiter_of(
+        ResourceLimiter(concurrency=1, rate=1000, burst=1000, timeout=60)
+    ),
     "RateLimiter": lambda: rate_of(RateLimiter(1, slack=0)),
     "KeyedRateLimiter": lambda: rate_of(KeyedRateLimiter(1, slack=0), "key"),
     "TimeoutManager": timeouts,
@@ -570,7 +572,7 @@ def test_cancelled_natively_at_each_checkpoint(primitive: tuple[object, Use]) ->
 
 LAWS: Final[dict[str, Callable[[Any], bool]]] = {
     "ConcurrencyStatistics": lambda it: it.in_use <= it.peak <= it.limit,
-    "ResourceStatistics": lambda it: it.in_use <= it.entered,
+    "ResourceStatistics": lambda it: it.in_flight <= it.entered,
     "RateLimiterStatistics": lambda it: it.next_grant_seconds == 0 or it.tokens < 1,
     "KeyedRateLimiterStatistics": lambda it: it.keys <= it.max_keys,
     "TimeoutStatistics": lambda it: it.timed_out <= it.entered,
@@ -596,7 +598,7 @@ LAWS: Final[dict[str, Callable[[Any], bool]]] = {
 """What holds at any moment of what a primitive counts."""
 
 COUNTS: Final = {
-    *("acquired", "alerts", "calls", "cancelled", "emitted", "entered", "failed", "granted"),
+    *("acquired", "alerts", "calls", "cancelled", "emitted", "entered", "failed"),
     *("handled", "hits", "loads", "misses", "rejected", "runs", "samples", "started"),
     *("succeeded", "timed_out", "wait_seconds"),
 }

@@ -4,7 +4,7 @@ import anyio
 
 from mtaio.resources import ResourceLimiter
 
-api = ResourceLimiter(concurrency=2, rate=10, burst=1, timeout=1.0, name="api")
+api = ResourceLimiter(concurrency=2, rate=10, timeout=1.0, name="api")
 
 
 @api

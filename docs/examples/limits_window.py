@@ -1,4 +1,4 @@
-"""Five a second: by a bucket, nine in the first second; by a window, never more than five."""
+"""Five a second: evenly; in a burst, nine in the first second; in a window, five in any."""
 
 import anyio
 
@@ -15,8 +15,9 @@ async def starts(limiter: RateLimiter) -> str:
 
 
 async def main() -> None:
-    print("bucket:", await starts(RateLimiter(5)))
-    print("window:", await starts(RateLimiter.window(5, per=1)))
+    print("even:  ", await starts(RateLimiter(5)))
+    print("burst: ", await starts(RateLimiter(5, burst=5)))
+    print("window:", await starts(RateLimiter.window(5)))
 
 
 if __name__ == "__main__":

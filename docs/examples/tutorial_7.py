@@ -26,7 +26,7 @@ class NotFoundError(Exception):
 
 # --8<-- [start:main]
 executor = TaskExecutor(max_workers=3)
-site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
+site = ResourceLimiter(rate=10, timeout=1.0, name="site")
 
 
 @site

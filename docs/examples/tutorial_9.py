@@ -34,7 +34,7 @@ async def crawl(get: Get, start: str, *, seconds: float) -> Report:
     """Follow all links from ``start``, for at most ``seconds``."""
     report = Report(seen={start})
     executor = TaskExecutor(max_workers=3, max_pending=1000)
-    site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
+    site = ResourceLimiter(rate=10, timeout=1.0, name="site")
 
     async def visit(url: str) -> None:
         try:

@@ -31,8 +31,10 @@ monitor = ResourceMonitor(interval=0.5, blocked_after=0.5, name="orders-api")
 health = HealthRegistry(name="orders")
 database = monitor.watch(ConcurrencyLimiter(4), name="database")
 geocoder = monitor.watch(RateLimiter(20, burst=5), name="geocoder")
-users = monitor.watch(KeyedRateLimiter(20, max_keys=1000), name="per_user")
-payments = monitor.watch(ResourceLimiter(concurrency=8, rate=100, timeout=0.2), name="payments")
+users = monitor.watch(KeyedRateLimiter(20, burst=20, max_keys=1000), name="per_user")
+payments = monitor.watch(
+    ResourceLimiter(concurrency=8, rate=100, burst=100, timeout=0.2), name="payments"
+)
 requests = monitor.watch(TimeoutManager(1.0), name="requests")
 sessions: TTLCache[int] = monitor.watch(TTLCache(max_size=300), name="sessions")
 orders = monitor.watch(EventEmitter(), name="orders")

@@ -419,7 +419,7 @@ def test_hostile_names_are_text(tab: Tab) -> None:
             "__proto__": 2.0,
             "constructor": 3.0,
             f"rate_limiter.{image}.waiting": 4.0,
-            f"rate_limiter.{image}.granted": 5.0,
+            f"rate_limiter.{image}.acquired": 5.0,
             "hasOwnProperty.__proto__.toString": 6.0,
             "x" * 300: 7.0,
         },
@@ -519,12 +519,12 @@ def test_counters_of_a_new_process_begin_again(tab: Tab) -> None:
     with Service(age=200) as service:  # as below: none is ever too old
         service.frozen = True
         history = service.stats(300)["history"]
-        granted = history["values"]["rate_limiter.geocoder.granted"]
+        granted = history["values"]["rate_limiter.geocoder.acquired"]
         granted[150:] = [value - granted[150] for value in granted[150:]]
         service.changes["history"] = history
         tab.goto(service.url)
         tab.wait(READY)
-        rates = tab.evaluate("page.rows.map((_, i) => rateAt('rate_limiter.geocoder.granted')(i))")
+        rates = tab.evaluate("page.rows.map((_, i) => rateAt('rate_limiter.geocoder.acquired')(i))")
         assert rates[150] is None
         assert rates.count(None) == 2  # the first has none before it
         assert min(rate for rate in rates if rate is not None) >= 0

@@ -409,10 +409,10 @@ async def test_every_object_has_metrics(each: Objects) -> None:
     await each.use()
     values = {key: value for source in each.sources() for key, value in flat(source).items()}
     assert values["task_executor.executor.succeeded"] == 5
-    assert values["rate_limiter.rate.granted"] == 1
+    assert values["rate_limiter.rate.acquired"] == 1
     assert values["keyed_rate_limiter.keyed.keys"] == 1
     assert values["concurrency_limiter.concurrency.acquired"] == 5
-    assert values["resource_limiter.combined.rate.granted"] == 5
+    assert values["resource_limiter.combined.rate.acquired"] == 5
     assert values["timeout_manager.timeouts.entered"] == 5
     assert values["ttl_cache.cache.hits"] == 3
     assert values["event_emitter.emitter.emitted"] == 3

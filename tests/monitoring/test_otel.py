@@ -100,7 +100,7 @@ async def test_values_are_those_of_prometheus(each: Objects, export: Export) -> 
 async def test_kinds_and_units(export: Export) -> None:
     """Counters are monotonic sums, all else is a gauge; units are those of UCUM."""
     monitor = ResourceMonitor()
-    monitor.watch(RateLimiter(5, name="api"))
+    monitor.watch(RateLimiter(5, burst=5, name="api"))
     await monitor.tick()
     observe(export.meter, monitor)
     found = export.collect()
@@ -160,14 +160,14 @@ async def test_what_is_watched_later_shows_up(export: Export) -> None:
     assert set(export.collect()) == {
         f"mtaio.monitor.{field.name}" for field in fields(MonitorStatistics)
     }
-    limiter = monitor.watch(RateLimiter(5, name="api"))
+    limiter = monitor.watch(RateLimiter(5, burst=5, name="api"))
     await monitor.tick()
     export.collect()
     api = "mtaio.rate_limiter.tokens", frozenset({("name", "api")})
     found = export.values()
     assert found[api] == 5
     assert ("mtaio.memory.percent", frozenset()) in found
-    monitor.watch(RateLimiter(7, name="db"))
+    monitor.watch(RateLimiter(7, burst=7, name="db"))
     await monitor.tick()
     assert export.values()["mtaio.rate_limiter.tokens", frozenset({("name", "db")})] == 7
     monitor.unwatch(limiter)

@@ -62,7 +62,7 @@ class HTTPPump:
 
 MADE: dict[str, Callable[[], Any]] = {
     "concurrency_limiter": lambda: ConcurrencyLimiter(1),
-    "resource_limiter": lambda: ResourceLimiter(concurrency=1, rate=1000, timeout=60),
+    "resource_limiter": lambda: ResourceLimiter(concurrency=1, rate=1000, burst=1000, timeout=60),
     "rate_limiter": lambda: RateLimiter(1),
     "keyed_rate_limiter": lambda: KeyedRateLimiter(1),
     "timeout_manager": TimeoutManager,

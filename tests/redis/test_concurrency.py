@@ -386,7 +386,7 @@ async def test_as_many_wait_as_may(tasks: int, most: int, ran: int) -> None:
     As with a limiter of one process, though nobody knows what is free until the server answers.
     """
     async with Slots() as store:
-        local = ConcurrencyLimiter(3, max_waiters=most)
+        local = ConcurrencyLimiter(3, max_waiting=most)
         shared = RedisConcurrencyLimiter(store, "key", 3, max_waiters=most)
         for limiter in (local, shared):
             ends: list[str] = []

@@ -270,7 +270,7 @@ class OneLoop(Slots):
         BlockAlone,
         ConcurrencyLimiter,
         lambda slots: ResourceLimiter(concurrency=slots),
-        lambda slots: ResourceLimiter(concurrency=slots, rate=1000, timeout=60),
+        lambda slots: ResourceLimiter(concurrency=slots, rate=1000, burst=1000, timeout=60),
     ],
     ids=["Slots", "BlockAlone", "ConcurrencyLimiter", "ResourceLimiter", "all of it"],
 )

@@ -91,7 +91,7 @@ class Crawler:
     def __init__(self, client: httpx.AsyncClient, output: TextIO, pages: int, delay: float) -> None:
         self._client, self._output, self._pages = client, output, pages
         self._executor = TaskExecutor(20, max_pending=pages)  # a task for each host with work
-        self._pace = KeyedRateLimiter(1, per=delay, burst=1, max_keys=pages)
+        self._pace = KeyedRateLimiter(1, per=delay, max_keys=pages)
         self._timeouts = TimeoutManager(30.0)
         self._rules: TTLCache[RobotFileParser] = TTLCache(86400, max_size=pages, error_ttl=600)
         self._seen, self._queues = set[str](), dict[str, deque[str]]()
