@@ -167,7 +167,7 @@ class Pipeline:
         return self._given
 
     async def run(
-        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable | None = None
+        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable = None
     ) -> T:
         """
         Call an async function through the parts, and return its result.
