@@ -113,7 +113,7 @@ class Stage:
 def whole(slots: AdaptiveLimiter, breaker: Breaker, budget: Budget) -> Pipeline:
     """Return a pipeline of all parts."""
     return Pipeline(
-        Fallback(lambda _: "fallback", MTAIOTimeoutError),
+        Fallback(lambda _: "fallback", on=MTAIOTimeoutError),
         Timeout(20, total=True),
         Retry(2, wait_initial=1, jitter=0, budget=budget),
         breaker,
