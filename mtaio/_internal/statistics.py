@@ -15,7 +15,7 @@ The same words everywhere: ``waiting``, ``in_use``, ``peak``, ``rejected``, ``dr
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from inspect import isdatadescriptor
 from types import MappingProxyType
@@ -24,7 +24,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "PARTS", "SECONDS", "snapshot"]
+__all__ = [
+    "BYTES",
+    "CORES",
+    "COUNTER",
+    "GAUGE",
+    "INFO",
+    "LIMIT",
+    "PARTS",
+    "SECONDS",
+    "TimeoutStatistics",
+    "snapshot",
+]
 
 S = TypeVar("S")
 
@@ -51,6 +62,18 @@ SECONDS: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "seconds"
 
 CORES: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "cores"})
 """A number of processors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutStatistics:
+    """What a timeout has done so far: a `TimeoutManager`, or a `Timeout` of a pipeline."""
+
+    default_timeout: float | None = field(metadata=LIMIT | SECONDS)
+    """Seconds allowed where none are given; None for no limit."""
+    entered: int = field(metadata=COUNTER)
+    """Blocks entered, including calls run and shielded clean-ups."""
+    timed_out: int = field(metadata=COUNTER)
+    """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
 
 def snapshot(cls: Callable[..., S], *parts: object, **given: object) -> S:

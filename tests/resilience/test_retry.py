@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import (
     BreakerOpenError,
+    LimitError,
     LimitTimeoutError,
     MTAIOError,
     RateLimitError,
@@ -307,6 +308,8 @@ async def test_open_breaker_is_not_waited_for_unless_it_is_named() -> None:
     error = BreakerOpenError(retry_after=30)
     assert not await tries_again(Retry(), error)
     assert not await tries_again(Retry(on=(OSError, MTAIOError)), error)
+    assert not await tries_again(Retry(on=LimitError), error)
+    assert await tries_again(Retry(on=LimitError), RateLimitError(retry_after=30))
     assert await tries_again(Retry(on=BreakerOpenError), error)
     assert await tries_again(Retry(on=(OSError, BreakerOpenError)), error)
     assert await tries_again(Retry(on=lambda _: True), error)
