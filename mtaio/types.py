@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mtaio.app._usage import Backend
     from mtaio.cache._policy import EvictionPolicy
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import Call, Progress, Returned, Source
+    from mtaio.core._types import CallLike, Progress, Returned, Source
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -39,7 +39,7 @@ __all__ = [
     "ApplicationState",
     "AsyncErrorHandler",
     "Backend",
-    "Call",
+    "CallLike",
     "CheckKind",
     "CheckStatus",
     "Connection",
@@ -78,7 +78,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._usage": ("Backend",),
             "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("Call", "Progress", "Returned", "Source"),
+            "mtaio.core._types": ("CallLike", "Progress", "Returned", "Source"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

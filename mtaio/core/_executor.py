@@ -77,7 +77,7 @@ from mtaio.core._types import (
     T6,
     A,
     B,
-    Call,
+    CallLike,
     CallOptions,
     EachOptions,
     MapOptions,
@@ -797,8 +797,8 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Call[T1],
-        b: Call[T2],
+        a: CallLike[T1],
+        b: CallLike[T2],
         /,
         *,
         errors: Literal["raise", "collect"] = "raise",
@@ -807,9 +807,9 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Call[T1],
-        b: Call[T2],
-        c: Call[T3],
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
         /,
         *,
         errors: Literal["raise", "collect"] = "raise",
@@ -818,10 +818,10 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Call[T1],
-        b: Call[T2],
-        c: Call[T3],
-        d: Call[T4],
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
         /,
         *,
         errors: Literal["raise", "collect"] = "raise",
@@ -830,11 +830,11 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Call[T1],
-        b: Call[T2],
-        c: Call[T3],
-        d: Call[T4],
-        e: Call[T5],
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        e: CallLike[T5],
         /,
         *,
         errors: Literal["raise", "collect"] = "raise",
@@ -843,12 +843,12 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Call[T1],
-        b: Call[T2],
-        c: Call[T3],
-        d: Call[T4],
-        e: Call[T5],
-        f: Call[T6],
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        e: CallLike[T5],
+        f: CallLike[T6],
         /,
         *,
         errors: Literal["raise", "collect"] = "raise",
@@ -857,17 +857,17 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        *calls: Call[T],
+        *calls: CallLike[T],
         errors: Literal["raise", "collect"] = "raise",
         **options: Unpack[CallOptions],
     ) -> tuple[T, ...]: ...
     @overload
     async def gather(
-        self, *calls: Call[T], errors: Literal["return"], **options: Unpack[CallOptions]
+        self, *calls: CallLike[T], errors: Literal["return"], **options: Unpack[CallOptions]
     ) -> tuple[T | Exception, ...]: ...
     async def gather(
         self,
-        *calls: Call[Any],
+        *calls: CallLike[Any],
         errors: Literal["raise", "collect", "return"] = "raise",
         limit: int | None = None,
         rate: float | Rate | None = None,
@@ -899,7 +899,7 @@ class TaskExecutor:
 
     async def race(
         self,
-        *calls: Call[T],
+        *calls: CallLike[T],
         limit: int | None = None,
         rate: float | Rate | None = None,
     ) -> T:
@@ -949,7 +949,7 @@ class TaskExecutor:
 
     def as_completed(
         self,
-        *calls: Call[T],
+        *calls: CallLike[T],
         limit: int | None = None,
         rate: float | Rate | None = None,
     ) -> Stream[Outcome[T]]:
@@ -1363,7 +1363,9 @@ class TaskExecutor:
             total=total,
         )
 
-    def _pool_of_calls(self, calls: tuple[Call[Any], ...], sink: Sink, options: Options) -> Pool:
+    def _pool_of_calls(
+        self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
+    ) -> Pool:
         for number, call in enumerate(calls):
             check_call(number, call)
         # With its own limit, not the pool's watch: that counts the wait for a thread as well.
@@ -1407,7 +1409,7 @@ def _forget(_index: int, _value: Any) -> None:
     pass
 
 
-def _close(calls: tuple[Call[Any], ...]) -> None:
+def _close(calls: tuple[CallLike[Any], ...]) -> None:
     """Close the coroutines among ``calls`` that never started."""
     for call in calls:
         close_unstarted(call)

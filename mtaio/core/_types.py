@@ -63,7 +63,7 @@ Without the last part mypy gives up on an async function, since a coroutine fits
 union with a recursive type it tries those first that are more than a bare ``T``.
 """
 
-Call = Awaitable[T] | Callable[[], Returned[T]]
+CallLike = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
 
 Policy = Literal["raise", "collect", "return"]
