@@ -9,8 +9,9 @@ for a mapping by level.
 An object counts in plain attributes, which costs its paths nothing. Where they are called as the
 fields are, `snapshot` reads them by their names; only what has to be computed is passed.
 
-The same words everywhere: ``waiting``, ``in_use``, ``peak``, ``rejected``, ``dropped``,
-``timed_out``, ``cancelled``, and names that end in ``_seconds`` for durations.
+The same words everywhere: ``acquired``, ``rejected`` (at once), ``timed_out`` (its own timeout),
+``cancelled``, ``waiting``, ``in_use`` (slots), ``in_flight`` (calls), ``peak``, ``dropped`` (thrown
+away), and names that end in ``_seconds`` for durations. What shows an argument has its name.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError
+from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError, LimitTimeoutError
 from mtaio.resilience import Breaker, BreakerChange, BreakerState
 from mtaio.testing import run
 from tests.resilience.calls import fail, succeed, through
@@ -184,7 +184,9 @@ async def test_cancellation_is_no_outcome(fn: Callable[[], Awaitable[Any]]) -> N
     assert (now.calls, now.failed, now.undecided) == (5, 0, 5)
 
 
-@pytest.mark.parametrize("error", [ConcurrencyLimitError("full"), BreakerOpenError("another")])
+@pytest.mark.parametrize(
+    "error", [ConcurrencyLimitError("full"), LimitTimeoutError("late"), BreakerOpenError("another")]
+)
 async def test_refusal_inside_is_no_outcome(error: Exception) -> None:
     """What a limiter inside refuses says nothing about the service, and gives its place back."""
     breaker = Breaker(0.5, last=2, open_for=1)
@@ -194,12 +196,12 @@ async def test_refusal_inside_is_no_outcome(error: Exception) -> None:
         raise error
 
     for _ in range(5):
-        with pytest.raises(type(error), match=r"^(full|another)$"):
+        with pytest.raises(type(error), match=r"^(full|late|another)$"):
             await call(refuse)
     assert breaker.state is CLOSED
     await outcomes(call, "--")
     await anyio.sleep(1)
-    with pytest.raises(type(error), match=r"^(full|another)$"):
+    with pytest.raises(type(error), match=r"^(full|late|another)$"):
         await call(refuse)
     assert await outcomes(call, "++") == "++"
 
