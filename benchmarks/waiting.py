@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 import sniffio
 from anyio.lowlevel import checkpoint
 
@@ -121,8 +122,12 @@ async def weigh(taken: Taken) -> float:
     return sizes[0] / FEW
 
 
-async def through(slots: Any) -> float:
-    """Return the microseconds for a task to wait for one of the slots, and give it back."""
+async def through(slots: Any, *, bare: bool = False) -> float:
+    """
+    Return the microseconds for a task to wait for one of the slots, and give it back.
+
+    The tasks are those of a task group, as in programs, unless they are to be ``bare``.
+    """
     most = inside = done = 0
 
     async def work() -> None:
@@ -136,7 +141,11 @@ async def through(slots: Any) -> float:
         slots.release()
 
     started = time.process_time()
-    if sniffio.current_async_library() == "trio":
+    if not bare:
+        async with anyio.create_task_group() as group:
+            for _ in range(FEW):
+                group.start_soon(work)
+    elif sniffio.current_async_library() == "trio":
         import trio  # noqa: PLC0415
 
         async with trio.open_nursery() as nursery:
@@ -219,6 +228,14 @@ async def through_native() -> float:
     return await through(semaphore(SLOTS))
 
 
+async def through_slots_bare() -> float:
+    return await through(ConcurrencyLimiter(SLOTS), bare=True)
+
+
+async def through_native_bare() -> float:
+    return await through(semaphore(SLOTS), bare=True)
+
+
 async def let_go_rate() -> float:
     taken = rate_limiter()
     return await let_go(taken, lambda: taken.reconfigure(rate=math.inf))
@@ -268,6 +285,11 @@ def contests(name: str, *, loops: tuple[str, ...], most: tuple[float, ...]) -> l
             title=f"{FEW:,} tasks through {SLOTS} slots",
             contenders={OURS: through_slots, name: through_native},
             targets={name: through_most},
+            loops=loops,
+        ),
+        Contest(
+            title="the same, with the loop's own tasks",
+            contenders={OURS: through_slots_bare, name: through_native_bare},
             loops=loops,
         ),
         Contest(
