@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from mtaio.events._stream import Overflow
     from mtaio.logging._configure import LogSettings
     from mtaio.monitoring._report import CheckKind, CheckStatus
-    from mtaio.redis._store import Connection, Store
+    from mtaio.redis._store import Argument, Connection, Script, Store
     from mtaio.resilience._pipeline import Next
     from mtaio.testing._inject import Mode
 
 __all__ = [
     "UNSET",
     "ApplicationState",
+    "Argument",
     "Backend",
     "Call",
     "CheckKind",
@@ -44,6 +45,7 @@ __all__ = [
     "Progress",
     "Rate",
     "Register",
+    "Script",
     "SettingSource",
     "SettingValues",
     "Source",
@@ -68,7 +70,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.events._stream": ("Overflow",),
             "mtaio.logging._configure": ("LogSettings",),
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
-            "mtaio.redis._store": ("Connection", "Store"),
+            "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
             "mtaio.resilience._pipeline": ("Next",),
             "mtaio.testing._inject": ("Mode",),
         },
