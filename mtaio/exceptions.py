@@ -136,7 +136,7 @@ class RateLimitError(LimitError):
         name: The limiter's name.
     """
 
-    retry_after: float
+    retry_after: float  # pyright: ignore[reportIncompatibleVariableOverride] # here it is known
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class BreakerOpenError(LimitError):
         name: The breaker's name.
     """
 
-    retry_after: float
+    retry_after: float  # pyright: ignore[reportIncompatibleVariableOverride] # here it is known
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
     from mtaio.resources._rate import RateLimiterStatistics
-    from mtaio.resources._timeout import TimeoutStatistics
 
 __all__ = [
     "AdaptiveStatistics",
@@ -92,6 +92,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio._internal.statistics": ("TimeoutStatistics",),
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
@@ -128,6 +129,5 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
-            "mtaio.resources._timeout": ("TimeoutStatistics",),
         },
     )

@@ -12,11 +12,12 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio._internal.filters import Filter
+    from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._run import ApplicationState
     from mtaio.app._usage import Backend
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import Call, Progress, Rate, Source
+    from mtaio.core._types import Call, Progress, Source
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -59,11 +60,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio._internal.filters": ("Filter",),
+            "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._run": ("ApplicationState",),
             "mtaio.app._usage": ("Backend",),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("Call", "Progress", "Rate", "Source"),
+            "mtaio.core._types": ("Call", "Progress", "Source"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

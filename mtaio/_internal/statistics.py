@@ -9,13 +9,14 @@ for a mapping by level.
 An object counts in plain attributes, which costs its paths nothing. Where they are called as the
 fields are, `snapshot` reads them by their names; only what has to be computed is passed.
 
-The same words everywhere: ``waiting``, ``in_use``, ``peak``, ``rejected``, ``dropped``,
-``timed_out``, ``cancelled``, and names that end in ``_seconds`` for durations.
+The same words everywhere: ``acquired``, ``rejected`` (at once), ``timed_out`` (its own timeout),
+``cancelled``, ``waiting``, ``in_use`` (slots), ``in_flight`` (calls), ``peak``, ``dropped`` (thrown
+away), and names that end in ``_seconds`` for durations. What shows an argument has its name.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from inspect import isdatadescriptor
 from types import MappingProxyType
@@ -24,7 +25,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "PARTS", "SECONDS", "snapshot"]
+__all__ = [
+    "BYTES",
+    "CORES",
+    "COUNTER",
+    "GAUGE",
+    "INFO",
+    "LIMIT",
+    "PARTS",
+    "SECONDS",
+    "TimeoutStatistics",
+    "snapshot",
+]
 
 S = TypeVar("S")
 
@@ -51,6 +63,18 @@ SECONDS: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "seconds"
 
 CORES: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "cores"})
 """A number of processors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutStatistics:
+    """What a timeout has done so far: a `TimeoutManager`, or a `Timeout` of a pipeline."""
+
+    default_timeout: float | None = field(metadata=LIMIT | SECONDS)
+    """Seconds allowed where none are given; None for no limit."""
+    entered: int = field(metadata=COUNTER)
+    """Blocks entered, including calls run and shielded clean-ups."""
+    timed_out: int = field(metadata=COUNTER)
+    """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
 
 def snapshot(cls: Callable[..., S], *parts: object, **given: object) -> S:

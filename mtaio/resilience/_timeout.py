@@ -19,10 +19,9 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Alarm, Deadline, current
-from mtaio._internal.statistics import snapshot
+from mtaio._internal.statistics import TimeoutStatistics, snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._part import decorate_through
-from mtaio.resources import TimeoutStatistics
 
 if TYPE_CHECKING:
     from mtaio.resilience._pipeline import Call, Next

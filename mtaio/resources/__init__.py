@@ -13,39 +13,29 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
-    from mtaio.resources._combined import ResourceLimiter, ResourceStatistics
-    from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
-    from mtaio.resources._keyed import KeyedRateLimiter, KeyedRateLimiterStatistics, KeyStatistics
-    from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
-    from mtaio.resources._timeout import TimeoutManager, TimeoutScope, TimeoutStatistics
+    from mtaio.resources._combined import ResourceLimiter
+    from mtaio.resources._concurrency import ConcurrencyLimiter
+    from mtaio.resources._keyed import KeyedRateLimiter
+    from mtaio.resources._rate import RateLimiter
+    from mtaio.resources._timeout import TimeoutManager, TimeoutScope
 
 __all__ = [
     "ConcurrencyLimiter",
-    "ConcurrencyStatistics",
-    "KeyStatistics",
     "KeyedRateLimiter",
-    "KeyedRateLimiterStatistics",
     "RateLimiter",
-    "RateLimiterStatistics",
     "ResourceLimiter",
-    "ResourceStatistics",
     "TimeoutManager",
     "TimeoutScope",
-    "TimeoutStatistics",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
-            "mtaio.resources._combined": ("ResourceLimiter", "ResourceStatistics"),
-            "mtaio.resources._concurrency": ("ConcurrencyLimiter", "ConcurrencyStatistics"),
-            "mtaio.resources._keyed": (
-                "KeyStatistics",
-                "KeyedRateLimiter",
-                "KeyedRateLimiterStatistics",
-            ),
-            "mtaio.resources._rate": ("RateLimiter", "RateLimiterStatistics"),
-            "mtaio.resources._timeout": ("TimeoutManager", "TimeoutScope", "TimeoutStatistics"),
+            "mtaio.resources._combined": ("ResourceLimiter",),
+            "mtaio.resources._concurrency": ("ConcurrencyLimiter",),
+            "mtaio.resources._keyed": ("KeyedRateLimiter",),
+            "mtaio.resources._rate": ("RateLimiter",),
+            "mtaio.resources._timeout": ("TimeoutManager", "TimeoutScope"),
         },
     )

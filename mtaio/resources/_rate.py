@@ -438,9 +438,16 @@ class RateLimiter:
             return False
         return True
 
-    def __aenter__(self) -> Coroutine[Any, Any, None]:
-        """Acquire one token; a checkpoint where `acquire` is one."""
-        return self.acquire()
+    if TYPE_CHECKING:  # to pyright only an ``async def`` begins a block
+
+        async def __aenter__(self) -> None:
+            """Acquire one token; a checkpoint where `acquire` is one."""
+
+    else:
+
+        def __aenter__(self) -> Coroutine[Any, Any, None]:
+            """Acquire one token; a checkpoint where `acquire` is one."""
+            return self.acquire()
 
     async def __aexit__(
         self,

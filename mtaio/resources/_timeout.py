@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, TypeVarTuple, final, overload
 
@@ -34,27 +33,15 @@ from mtaio._internal.decorators import (
     decorate,
 )
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import COUNTER, LIMIT, SECONDS, snapshot
+from mtaio._internal.statistics import TimeoutStatistics, snapshot
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
-__all__ = ["TimeoutManager", "TimeoutScope", "TimeoutStatistics"]
+__all__ = ["TimeoutManager", "TimeoutScope"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutStatistics:
-    """What a `TimeoutManager` has done so far."""
-
-    default_timeout: float | None = field(metadata=LIMIT | SECONDS)
-    """Seconds allowed where none are given; None for no limit."""
-    entered: int = field(metadata=COUNTER)
-    """Blocks entered, including calls run and shielded clean-ups."""
-    timed_out: int = field(metadata=COUNTER)
-    """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
 
 class _Policy:
@@ -283,6 +270,7 @@ class TimeoutManager:
         return snapshot(TimeoutStatistics, self._policy)
 
 
+@final
 class TimeoutScope:
     """
     One limited block: what ``with timeouts(...)`` yields. It serves one block, once.
@@ -466,7 +454,7 @@ class TimeoutScope:
         return self.__exit__(exc_type, exc, traceback)
 
 
-class _ShieldedScope(TimeoutScope):
+class _ShieldedScope(TimeoutScope):  # type: ignore[misc] # final for users
     """A block that cancellation from outside cannot reach until its time is up."""
 
     # Invariant: while the block is active, _pending is the cancellation that was being handled when

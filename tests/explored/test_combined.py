@@ -15,7 +15,7 @@ from tests.explored.searches import Task, explored, together
 from tests.resources.timers import live_timers
 
 if TYPE_CHECKING:
-    from mtaio.resources import ResourceStatistics
+    from mtaio.statistics import ResourceStatistics
 
 
 class Watched:

@@ -110,7 +110,8 @@ class Watched:
         assert set(served) <= set(happy)
         assert now.acquired == len(happy)
         assert now.rejected_keys == self.refused
-        assert now.cancelled + now.rejected + now.rejected_keys == len(sad)
+        left = now.cancelled + now.rejected + now.timed_out + now.rejected_keys
+        assert left == len(sad)
         assert live_timers() == self._timers
         assert_quiescent(self.limiter)
 

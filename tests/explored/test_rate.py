@@ -93,7 +93,7 @@ class Watched:
         now = self.limiter.statistics()
         assert set(served) <= set(self.line.served)
         assert now.acquired == len(self.line.served)
-        assert now.cancelled + now.rejected == len(self.line.left)
+        assert now.cancelled + now.rejected + now.timed_out == len(self.line.left)
         assert len(self.line) == 0
         assert live_timers() == self.timers
         assert_quiescent(self.limiter)

@@ -24,16 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Special(RateLimiter):
-    """A limiter of a user's own."""
-
-
 def counting() -> list[Any]:
     """Return an object of each kind that counts."""
     return [
         RateLimiter(1),
         RateLimiter.window(1, per=1),
-        Special(1),
         KeyedRateLimiter(1),
         ConcurrencyLimiter(1),
         ResourceLimiter(rate=1),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
-from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
+from mtaio.resources import KeyedRateLimiter, RateLimiter
+from mtaio.statistics import KeyStatistics
 from mtaio.testing import settle
 from tests.clocks import by_hand
 from tests.injection import struck, suspensions

@@ -24,7 +24,8 @@ from anyio import to_thread
 
 from mtaio import exceptions
 from mtaio._internal import clock, deadlines
-from mtaio.resources import TimeoutManager, TimeoutStatistics
+from mtaio.resources import TimeoutManager
+from mtaio.statistics import TimeoutStatistics
 from mtaio.testing import run, settle
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import assert_type
 
 from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, ResourceLimiter
@@ -24,6 +25,46 @@ keyed.reset(None)
 async def greet(user: str) -> str:
     """The signature stays."""
     return user
+
+
+slots = ConcurrencyLimiter(2, max_waiting=5)
+assert_type(slots.limit, int)
+slots.limit = 3
+
+
+@slots
+async def length(text: str) -> int:
+    """The signature stays."""
+    return len(text)
+
+
+class Turnstile:
+    """A rate of somebody else's."""
+
+    rate = 3.0
+
+    async def acquire(self) -> None:
+        """Let one pass."""
+
+
+async def use() -> None:
+    """Each makes one call, whose arguments are checked, and is entered by a stack."""
+    assert_type(await length("a"), int)
+    assert_type(await limiter.run(length, "a"), int)
+    assert_type(await keyed.run(length, "a", key="ada"), int)
+    assert_type(await slots.run(greet("ada")), str)
+    await slots.run(length, 5)  # type: ignore[arg-type] # no str
+    await limiter.run(length, text="a")  # type: ignore[call-arg, arg-type] # partial takes keywords
+    await keyed.run(length, "a")  # type: ignore[call-arg] # no key
+    both = ResourceLimiter(rate=Turnstile(), concurrency=slots)
+    async with AsyncExitStack() as stack:
+        for each in (limiter, slots, both):
+            await stack.enter_async_context(each)
+    ResourceLimiter(rate=keyed)  # type: ignore[arg-type] # acquires for a key
+
+
+class Mine(RateLimiter):  # type: ignore[misc] # is final
+    """What nothing here would call."""
 
 
 async def misuse() -> None:
