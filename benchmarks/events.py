@@ -20,7 +20,7 @@ from mtaio.exceptions import EventOverflowError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from mtaio.events import Overflow
+    from mtaio.types import Overflow
 
     Handler = Callable[[Any], Coroutine[Any, Any, None]]
 

@@ -25,6 +25,7 @@ from typing import (
     TypeAlias,
     TypedDict,
     Unpack,
+    final,
 )
 
 from mtaio._internal import checks, environment
@@ -34,18 +35,14 @@ from mtaio._internal.levels import level_number
 __all__ = [
     "Setting",
     "SettingProblem",
-    "SettingSource",
-    "SettingValues",
     "Settings",
     "SettingsError",
     "ShutdownBudget",
-    "unknown_variables",
 ]
 
 SettingSource: TypeAlias = Literal["default", "environment", "file", "override"]
 """Where a value came from: a default, a variable, the file that one names, or an argument."""
 
-_PREFIX: Final = "MTAIO_"
 _MASK: Final = "***"
 _LONGEST_SECRET: Final = 65536
 """Bytes of a file with a secret: a wrong path is more likely than a longer one."""
@@ -81,6 +78,7 @@ class SettingValues(TypedDict, total=False):
     shutdown_timeout: float
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One setting, as `Settings.describe` shows it."""
@@ -103,6 +101,7 @@ class Setting:
     """Whether the value is hidden."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingProblem:
     """One mistake in the settings."""
@@ -131,6 +130,7 @@ class SettingsError(ValueError, TypeError):
         self.problems = tuple(problems)
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownBudget:
     """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
@@ -151,6 +151,7 @@ class ShutdownBudget:
         return self.drain_delay + self.drain + self.cancel + self.teardown
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
@@ -269,7 +270,7 @@ class Settings:
         if environ is None:
             environ = os.environ
         _refuse_unknown_names(overrides)
-        unknown = unknown_variables(environ)
+        unknown = environment.unknown(environ, list(_known_variables()))
         if unknown:
             warnings.warn(_notice(unknown), stacklevel=2)
         problems: list[SettingProblem] = []
@@ -343,31 +344,6 @@ class Settings:
             cancel=cancel,
             teardown=teardown,
         )
-
-
-def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """
-    Return the variables that look like settings but are not, with the names probably meant.
-
-    These are the variables that begin with ``MTAIO_``, in any case, are not empty, and are not
-    read by `Settings.from_env`. Not a checkpoint.
-
-    Args:
-        environ: The variables; None for those of the process.
-
-    Returns:
-        For each of them, the most similar name that is read, or None.
-    """
-    if environ is None:
-        environ = os.environ
-    known = list(_known_variables())
-    return {
-        variable: _closest(variable.upper(), known)
-        for variable in sorted(environ)
-        if variable.upper().startswith(_PREFIX)
-        and variable not in known
-        and environment.text(environ, variable)
-    }
 
 
 # ---- what each setting is ------------------------------------------------------------------------
@@ -582,7 +558,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 def _variable(name: str) -> str:
-    return f"{_PREFIX}{name.upper()}"
+    return f"{environment.PREFIX}{name.upper()}"
 
 
 def _known_variables() -> Iterator[str]:
@@ -685,18 +661,12 @@ def _refuse_unknown_names(names: Iterable[str]) -> None:
     """Raise ``TypeError`` if a name is not a setting."""
     for name in names:
         if name not in _SPECS:
-            meant = _closest(name, list(_SPECS))
+            meant = environment.closest(name, list(_SPECS))
             hint = (
                 "Settings().describe() lists them." if meant is None else f"Did you mean {meant!r}?"
             )
             reason = f"{name!r} is not a setting"
             raise checks.refusal(TypeError, reason, hint)
-
-
-def _closest(name: str, known: list[str]) -> str | None:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
-
-    return next(iter(get_close_matches(name, known, n=1)), None)
 
 
 def _notice(unknown: Mapping[str, str | None]) -> str:

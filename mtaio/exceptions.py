@@ -178,7 +178,7 @@ class BreakerOpenError(LimitError):
 
 
 class EventOverflowError(LimitError):
-    """A buffer of events is full: that of `emit_soon`, or of a stream with ``overflow="raise"``."""
+    """Too many events are pending: those of `emit_nowait`, or in an ``overflow="raise"`` stream."""
 
 
 class LeaseLostError(MTAIOError):

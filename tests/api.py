@@ -23,7 +23,8 @@ FILE = Path(__file__).with_name("api.txt")
 
 PACKAGES = (
     *(".resources", ".resilience", ".core", ".cache", ".events", ".redis", ".logging", ".config"),
-    *(".monitoring", ".app", ".testing", ".exceptions", ".statistics", ".types", ""),
+    *(".monitoring", ".app", ".testing", ".testing.schedules", ".exceptions", ".statistics"),
+    *(".types", ""),
 )
 
 SPECIAL = {

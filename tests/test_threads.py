@@ -152,7 +152,6 @@ OTHERS: Final = frozenset(
         "Metric",
         "Outcome",
         "Part",
-        "Register",
         "RemovalCause",
         "Source",
         "Stall",

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Final
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+
+PREFIX: Final = "MTAIO_"
+"""How the variables begin that are read as settings."""
 
 FLAGS: Final = {
     **dict.fromkeys(("1", "yes", "true", "on"), True),
@@ -71,3 +74,30 @@ def flag(variable: str, value: str, *, way_out: str = "Set it to 1 or 0, or unse
         reason = f"{variable}={value!r} is neither yes nor no"
         raise checks.refusal(ValueError, reason, way_out)
     return known
+
+
+def unknown(environ: Mapping[str, str], known: Collection[str]) -> dict[str, str | None]:
+    """
+    Return the variables that look like settings but are not, with the names probably meant.
+
+    These begin with `PREFIX`, in any case, and are not empty.
+
+    Args:
+        environ: The variables.
+        known: The names of those that are settings.
+
+    Returns:
+        For each of them, the most similar name that is known, or None.
+    """
+    return {
+        variable: closest(variable.upper(), known)
+        for variable in sorted(environ)
+        if variable.upper().startswith(PREFIX) and variable not in known and text(environ, variable)
+    }
+
+
+def closest(name: str, known: Collection[str]) -> str | None:
+    """Return the name that was probably meant; None if none is similar."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    return next(iter(get_close_matches(name, known, n=1)), None)

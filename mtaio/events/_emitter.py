@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from operator import eq, is_
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, final, overload
 
 import mtaio
 from mtaio._internal import checks, clock
@@ -55,6 +55,7 @@ class Register(Protocol[T]):
         ...
 
 
+@final
 class EventEmitter:
     """
     Hands events to handlers, sync and async, and to streams.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, final
 
 from mtaio.events._patterns import check_name, check_pattern
 
@@ -29,6 +29,7 @@ class EventPriority(IntEnum):
     LOWEST = -100
 
 
+@final
 class EventKey(Generic[T]):
     """
     The name of an event together with the type of its data.
@@ -94,6 +95,7 @@ class EventKey(Generic[T]):
         return type(self), (self._name,)  # in another process the hash is different
 
 
+@final
 class Event(Generic[T_co]):
     """
     One emitted event; all its handlers get the same object.

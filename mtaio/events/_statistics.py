@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["EmitterStatistics", "EventStatistics", "counts_of"]
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStatistics:
     """The counts of the events of one name."""
@@ -28,6 +29,7 @@ class EventStatistics:
     """Events a full stream did not keep, and those of `emit_nowait` that were never delivered."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmitterStatistics:
     """The state of an `EventEmitter`, and what it has done so far."""

@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, Self, TypeVar, final, get_args
 
 from mtaio._internal import checks, loops
 from mtaio._internal.block import another_loop_error, entered_before_error
@@ -67,6 +67,7 @@ class Blocked:
         self._queue.leave(self._waiter)
 
 
+@final
 class EventStream(Generic[T_co]):
     """
     An async iterator over events; returned by `EventEmitter.stream`.

@@ -5,17 +5,15 @@ Promise: the handlers, formatters and filters here are those of the standard lib
 and work with everything that uses them; none of it needs an event loop.
 """
 
-from mtaio.logging._configure import LoggingContext, LogSettings, configure
+from mtaio.logging._configure import LoggingContext, configure
 from mtaio.logging._flush import flush_all
-from mtaio.logging._handler import AsyncFileHandler, AsyncFileHandlerStatistics
+from mtaio.logging._handler import AsyncFileHandler
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
 
 __all__ = [
     "AsyncFileHandler",
-    "AsyncFileHandlerStatistics",
     "JsonFormatter",
-    "LogSettings",
     "LoggingContext",
     "RedactingFilter",
     "configure",

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast, final
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -81,6 +81,7 @@ class LogSettings(Protocol):
         ...
 
 
+@final
 class LoggingContext:
     """
     The handlers made by `configure`; leaving the block writes what is queued.

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import gmtime, localtime, monotonic, strftime
-from typing import Final, Literal, cast
+from typing import Final, Literal, cast, final
 
 from anyio.lowlevel import checkpoint
 
@@ -41,6 +41,7 @@ _FILTER: Final = logging.Filterer.filter
 _FORMAT_TIME: Final = logging.Formatter.formatTime
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncFileHandlerStatistics:
     """What an `AsyncFileHandler` holds and has done in this process."""
@@ -136,7 +137,7 @@ class AsyncFileHandler(logging.Handler):
     def __init__(
         self,
         filename: str | os.PathLike[str],
-        mode: str = "a",
+        mode: Literal["a", "w", "x"] = "a",
         encoding: str = "utf-8",
         *,
         max_bytes: int = 0,

@@ -18,16 +18,15 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
+from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast, final
 from weakref import ref
 
 import anyio
 
-if TYPE_CHECKING:
-    from mtaio.testing._schedule import Schedule
+from mtaio.testing._schedule import Choices, Schedule, choices_of
 
 KEPT: Final = 10_000
 """How many steps the trace of a run goes back."""
@@ -51,6 +50,7 @@ LAST: Final = float("inf")
 # ---- a run that is stuck -------------------------------------------------------------------------
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
     """Where one task or thread was when the run was found stuck."""
@@ -270,6 +270,7 @@ MACHINERY: Final = _Machinery()
 _COMPREHENSION: Final = re.compile(r"\.<locals>\.<(?:list|set|dict)comp>$")
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Place:
     """A line of the user's own code at which a task waits."""
@@ -280,6 +281,8 @@ class Place:
     line: int
     """The number of the line."""
 
+    _: KW_ONLY
+
     function: str
     """The qualified name of the function."""
 
@@ -287,13 +290,15 @@ class Place:
     def of(cls, code: CodeType, line: int) -> Place:
         """Return the place of a line of compiled code."""
         # Since Python 3.12 a comprehension is part of the function around it.
-        return cls(code.co_filename, line, _COMPREHENSION.sub("", code.co_qualname))
+        function = _COMPREHENSION.sub("", code.co_qualname)
+        return cls(code.co_filename, line, function=function)
 
     def __str__(self) -> str:
         source = linecache.getline(self.file, self.line).strip()
         return f"{source}  ({self.function}, line {self.line})"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a task, from being woken to waiting again."""
@@ -306,6 +311,8 @@ class Step:
     The name of the task's function, and its number among the tasks of the run; of what is
     ``struck``, a few words on what happens.
     """
+
+    _: KW_ONLY
 
     waits_at: Place | None
     """Where it waits now; None if it has ended."""
@@ -418,6 +425,7 @@ class Steps:
     # Invariant: _records has the order in which tasks were first seen, from 1, which is the task of
     # the code under test; those that were there before it, the event loop's own, have the age 0.
     __slots__ = (
+        "_choices",
         "_fail",
         "_invariants",
         "_record",
@@ -440,6 +448,7 @@ class Steps:
         fail: Callable[[BaseException], object],
     ) -> None:
         self.schedule: Schedule | None = schedule
+        self._choices: Choices | None = None if schedule is None else choices_of(schedule)
         self.number: int = 0
         self.stepping: Any = None
         self.strikes: list[Callable[[], None]] = []
@@ -494,8 +503,8 @@ class Steps:
         """Return which of the candidates, whose keys come first and are in order, is next."""
         if len(candidates) == 1 or not self._started or candidates[0][0][0] < 0:
             return 0
-        assert self.schedule is not None  # noqa: S101 - it is for a schedule that queues ask
-        return self.schedule.pick(len(candidates))
+        assert self._choices is not None  # noqa: S101 - it is for a schedule that queues ask
+        return self._choices.pick(len(candidates))
 
     def begin(self, task: Any, record: TaskRecord, coroutine: Any) -> None:
         """Note that a step of ``task`` begins, and let what waits for this moment strike."""
@@ -529,9 +538,9 @@ class Steps:
     def trace(self) -> tuple[Step, ...]:
         """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
         return tuple(
-            Step(time, who, None, struck=True)
+            Step(time, who, waits_at=None, struck=True)
             if isinstance(who, str)
-            else Step(time, str(who), place and Place.of(*place))
+            else Step(time, str(who), waits_at=place and Place.of(*place))
             for time, who, place in self._trace
             if isinstance(who, str) or who.age
         )

@@ -7,6 +7,7 @@ Promise: bad arguments are refused where the test is defined; what the runs are:
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Any, TypeAlias, cast, overload
@@ -27,8 +28,8 @@ def explore(
     exhaustive: int | None = 2,
     inject: Sequence[Mode] | None = None,
     backends: Sequence[str] | None = None,
-    max_runs: int = 10_000,
-    max_turns: int = 10_000,
+    max_runs: int | None = 10_000,
+    max_turns: int | None = 10_000,
 ) -> Callable[[_AsyncTest], Callable[..., None]]: ...
 def explore(
     test: Any = None,
@@ -38,8 +39,8 @@ def explore(
     exhaustive: int | None = 2,
     inject: Sequence[Mode] | None = None,
     backends: Sequence[str] | None = None,
-    max_runs: int = 10_000,
-    max_turns: int = 10_000,
+    max_runs: int | None = 10_000,
+    max_turns: int | None = 10_000,
 ) -> Any:
     """
     Turn an async test into one that runs many times, each time in a different way.
@@ -61,12 +62,12 @@ def explore(
         test: The test, when used without parentheses.
         seeds: How many random schedules to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
-            `mtaio.testing.exhaustive` says; None for none of them.
+            `mtaio.testing.schedules.exhaustive` says; None for none of them.
         inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.
         max_runs: How many of the exhaustive schedules to try on a backend before stopping with an
-            `ExplorationWarning`.
+            `ExplorationWarning`; None for all of them.
         max_turns: As for `run`; runs are short here.
 
     pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
@@ -106,8 +107,9 @@ def explore(
     checks.count("seeds", seeds, least=0, way_out=number)
     if exhaustive is not None:
         checks.count("exhaustive", exhaustive, least=0, way_out=f"{number[:-1]}, or None.")
-    checks.count("max_runs", max_runs, way_out="Pass a whole number >= 1.")
-    checks.count("max_turns", max_turns, way_out="Pass a whole number >= 1.")
+    for name, most in (("max_runs", max_runs), ("max_turns", max_turns)):
+        if most is not None:
+            checks.count(name, most, way_out="Pass a whole number >= 1, or None for no limit.")
     modes = MODES if inject is None else _several("inject", inject)
     for mode in modes:
         Victim(mode)  # for its checks
@@ -130,7 +132,7 @@ def explore(
             exhaustive=exhaustive,
             inject=modes if has_victim else (),
             backends=chosen,
-            max_runs=max_runs,
+            max_runs=sys.maxsize if max_runs is None else max_runs,
             max_turns=max_turns,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple, final
 
 import anyio
 
@@ -26,6 +26,7 @@ Mode: TypeAlias = Literal["checkpoint", "step", "native"]
 MODES: Final[tuple[Mode, ...]] = ("checkpoint", "step", "native")
 
 
+@final
 class Victim:
     """
     The part of a scenario to cancel: ``await victim(afn, *args)``.
@@ -96,7 +97,7 @@ class Victim:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mode!r}, at={self.at!r})"
 
-    async def __call__(self, afn: Callable[[*Args], Awaitable[T]], *args: *Args) -> T | None:
+    async def __call__(self, afn: Callable[[*Args], Awaitable[T]], /, *args: *Args) -> T | None:
         """
         Await ``afn(*args)``, and cancel it when the moment comes.
 

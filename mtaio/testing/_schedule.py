@@ -14,21 +14,20 @@ Sources: Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling" (2011); Zeller a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast, final
 
 from mtaio._internal import checks
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."
 _REPLAYED = "It was recorded with another program, backend or version: search again."
 
 
+@final
 class Schedule:
     """
     Decides which task takes the next step, wherever more than one could.
@@ -66,11 +65,7 @@ class Schedule:
         ```
     """
 
-    # Invariants:
-    # - _log holds each choice of the latest run: which candidate, out of how many;
-    # - pick never raises, since that would break the event loop; what does not fit is kept for
-    #   `mismatch`.
-    __slots__ = ("_draw", "_log", "_misfit", "_seed", "_tape", "eager", "fair", "runs", "strict")
+    __slots__ = ("_choices", "_tape", "eager", "fair", "strict")
 
     def __init__(
         self,
@@ -86,22 +81,18 @@ class Schedule:
             raise TypeError(msg)
         if seed is not None:
             checks.count("seed", seed, least=0, way_out="Pass a whole number >= 0.")
-        self._seed: int | None = seed
         self._tape: dict[int, int] = _checked({} if tape is None else tape)
+        self._choices = Choices(seed, self._tape)
         self.fair: bool = _flag("fair", fair)
         self.eager: bool = (seed is None) if eager is None else _flag("eager", eager)
         self.strict: bool = _flag("strict", strict)
-        self._log: list[tuple[int, int]] = []
-        self._misfit: str | None = None
-        self._draw: Callable[[], float] | None = None
-        self.runs: int = 0
-        """How many runs it has scheduled so far."""
 
     def __repr__(self) -> str:
-        parts = [f"tape={self._tape!r}" if self._seed is None else f"seed={self._seed!r}"]
+        seed = self.seed
+        parts = [f"tape={self._tape!r}" if seed is None else f"seed={seed!r}"]
         if self.fair:
             parts.append("fair=True")
-        if self.eager != (self._seed is None):
+        if self.eager != (seed is None):
             parts.append(f"eager={self.eager!r}")
         if not self.strict:
             parts.append("strict=False")
@@ -110,7 +101,7 @@ class Schedule:
     @property
     def seed(self) -> int | None:
         """The start of the random choices; None on a tape."""
-        return self._seed
+        return self._choices.seed
 
     @property
     def tape(self) -> dict[int, int]:
@@ -120,46 +111,86 @@ class Schedule:
     @property
     def log(self) -> tuple[tuple[int, int], ...]:
         """Each choice of the latest run: the number of the candidate, and how many there were."""
-        return tuple(self._log)
+        return tuple(self._choices.log)
 
-    def played(self) -> Schedule:
-        """Return the choices of the latest run on a tape, for replay and for `shrink`."""
-        tape = {at: choice for at, (choice, _) in enumerate(self._log) if choice}
-        return Schedule(tape=tape, fair=self.fair, eager=self.eager)
+    @property
+    def runs(self) -> int:
+        """How many runs it has scheduled so far."""
+        return self._choices.runs
 
-    # ---- during a run ----------------------------------------------------------------------------
+
+# ---- during a run ----------------------------------------------------------------------------
+
+
+class Choices:
+    """
+    What a schedule chooses in the run that goes on, and what it chose in the latest.
+
+    Args:
+        seed: As for `Schedule`.
+        tape: As for `Schedule`.
+
+    Invariants:
+    - ``log`` holds each choice of the latest run: which candidate, out of how many;
+    - `pick` never raises, since that would break the event loop; what does not fit is kept for
+      `misfit`.
+    """
+
+    __slots__ = ("_draw", "_misfit", "_tape", "log", "runs", "seed")
+
+    def __init__(self, seed: int | None, tape: dict[int, int]) -> None:
+        self.seed: Final = seed
+        self.log: list[tuple[int, int]] = []
+        self.runs: int = 0
+        self._tape = tape
+        self._misfit: str | None = None
+        self._draw: Callable[[], float] | None = None
 
     def begin(self) -> None:
         """Forget the run before."""
         self.runs += 1
-        self._log = []
+        self.log = []
         self._misfit = None
-        self._draw = None if self._seed is None else _draws(self._seed)
+        self._draw = None if self.seed is None else _draws(self.seed)
 
     def pick(self, candidates: int) -> int:
         """Return the number of the candidate that takes the next step, of at least two."""
         if self._draw is not None:
             choice = int(self._draw() * candidates)
         else:
-            choice = self._tape.get(len(self._log), 0)
+            choice = self._tape.get(len(self.log), 0)
             if choice >= candidates:
                 if self._misfit is None:
                     self._misfit = (
-                        f"choice {len(self._log)} is {choice}, but there were {candidates} "
+                        f"choice {len(self.log)} is {choice}, but there were {candidates} "
                         f"candidates"
                     )
                 choice %= candidates
-        self._log.append((choice, candidates))
+        self.log.append((choice, candidates))
         return choice
 
-    def mismatch(self) -> str | None:
-        """Return why the tape does not fit the latest run, None if it does."""
-        if not self.strict:
-            return None
-        misfit = self._misfit
-        if misfit is None and self._tape and max(self._tape) >= len(self._log):
-            misfit = f"there were only {len(self._log)} choices"
-        return misfit and f"{self!r} does not fit this run: {misfit}. {_REPLAYED}"
+    def misfit(self) -> str | None:
+        """Return in which way the tape does not fit the latest run, None if it does."""
+        if self._misfit is None and self._tape and max(self._tape) >= len(self.log):
+            return f"there were only {len(self.log)} choices"
+        return self._misfit
+
+
+def choices_of(schedule: Schedule) -> Choices:
+    """Return what the event loop asks for a schedule's choices."""
+    return schedule._choices  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def mismatch(schedule: Schedule) -> str | None:
+    """Return why the tape does not fit the latest run, None if it does or need not."""
+    misfit = choices_of(schedule).misfit() if schedule.strict else None
+    return misfit and f"{schedule!r} does not fit this run: {misfit}. {_REPLAYED}"
+
+
+def played(schedule: Schedule) -> Schedule:
+    """Return the choices of the latest run on a tape, for replay and for `shrink`."""
+    tape = {at: choice for at, (choice, _) in enumerate(schedule.log) if choice}
+    return Schedule(tape=tape, fair=schedule.fair, eager=schedule.eager)
 
 
 _DRAWN: Final = 32
@@ -237,7 +268,8 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
         ```python
         import anyio
 
-        from mtaio.testing import exhaustive, run
+        from mtaio.testing import run
+        from mtaio.testing.schedules import exhaustive
 
 
         async def two_tasks() -> str:
@@ -301,45 +333,11 @@ def _check_followed(schedule: Schedule, prefix: list[tuple[int, int]]) -> None:
             raise RuntimeError(msg)
 
 
-def schedules(
-    max_delays: int = 4, *, horizon: int = 64, candidates: int = 6
-) -> SearchStrategy[Schedule]:
-    """
-    Return a Hypothesis strategy for tapes, which shrinks towards the oldest candidate.
-
-    Draw the schedule before the event loop starts, and run the program in a synchronous test: one
-    `run` for each example. The schedules are not ``strict``.
-
-    Args:
-        max_delays: How many choices other than the oldest a tape has at most.
-        horizon: The number of the last choice that may be one of them.
-        candidates: Among how many candidates they choose.
-
-    Raises:
-        TypeError: An argument is not an int.
-        ValueError: An argument is out of range.
-        ImportError: Hypothesis is not installed.
-    """
-    way_out = "Pass a whole number in range."
-    checks.count("max_delays", max_delays, least=0, way_out=way_out)
-    checks.count("horizon", horizon, least=0, way_out=way_out)
-    checks.count("candidates", candidates, least=2, way_out=way_out)
-    try:
-        from hypothesis import strategies as st  # noqa: PLC0415 - an option of the user's
-    except ModuleNotFoundError as error:
-        msg = "schedules() needs hypothesis. Install it with: pip install hypothesis"
-        raise ImportError(msg, name=error.name) from error
-    tapes = st.dictionaries(
-        st.integers(0, horizon), st.integers(1, candidates - 1), max_size=max_delays
-    )
-    return tapes.map(lambda tape: Schedule(tape=tape, strict=False))
-
-
 # ---- a failure made small --------------------------------------------------------------------
 
 
 def shrink(
-    fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int = 500
+    fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int | None = 500
 ) -> Schedule:
     """
     Return a schedule that fails like ``schedule``, with as few choices other than 0 as it takes.
@@ -350,7 +348,7 @@ def shrink(
     Args:
         fails: Runs the program with a schedule, and returns whether it failed in that way.
         schedule: One with which it fails.
-        max_runs: The most calls of ``fails``.
+        max_runs: The most calls of ``fails``; None for as many as it takes.
 
     Raises:
         ValueError: The program does not fail with ``schedule``, or not with the same choices again;
@@ -359,8 +357,11 @@ def shrink(
     """
     checks.callable_("fails", fails, way_out="Pass a function that runs the program.")
     refuse_other("schedule", schedule)
-    checks.count("max_runs", max_runs, way_out="Pass how many runs to spend, a number >= 1.")
-    if not fails(schedule) or not fails(best := schedule.played()):
+    if max_runs is not None:
+        way_out = "Pass how many runs to spend, a number >= 1, or None for no limit."
+        checks.count("max_runs", max_runs, way_out=way_out)
+    most = math.inf if max_runs is None else max_runs
+    if not fails(schedule) or not fails(best := played(schedule)):
         msg = (
             f"{schedule!r} does not fail, or does not do so twice: there is nothing to shrink. Let "
             f"fails() run the program with it and return True, from fresh objects each time."
@@ -368,12 +369,12 @@ def shrink(
         raise ValueError(msg)
     runs = 0
     trials = _simpler(best.tape, len(best.tape))
-    while runs < max_runs and (trial := next(trials, None)) is not None:
+    while runs < most and (trial := next(trials, None)) is not None:
         runs += 1
         tape, size = trial
         attempt = Schedule(tape=tape, fair=best.fair, eager=best.eager, strict=False)
         if fails(attempt):
-            best = attempt.played()
+            best = played(attempt)
             trials = _simpler(best.tape, size)
     return best
 

@@ -77,7 +77,7 @@ class Search:
         inject: tuple[Mode, ...],
         backends: tuple[str, ...] | None,
         max_runs: int,
-        max_turns: int,
+        max_turns: int | None,
     ) -> None:
         self.test: Test = test
         self.name: str = callables.name_of(test)
@@ -86,7 +86,7 @@ class Search:
         self.inject: tuple[Mode, ...] = inject
         self.backends: tuple[str, ...] | None = backends
         self.max_runs: int = max_runs
-        self.max_turns: int = max_turns
+        self.max_turns: int | None = max_turns
         self.replay: str | None = None
         self.where: str | None = None
         self.runs: int = 0

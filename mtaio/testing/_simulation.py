@@ -16,14 +16,14 @@ import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast, final
 
 import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import callables, checks
 from mtaio.testing._diagnostics import Place, Step, add_note, interleaving, is_failure
-from mtaio.testing._schedule import Schedule, refuse_other
+from mtaio.testing._schedule import Schedule, mismatch, refuse_other
 from mtaio.testing._threads import entries
 from mtaio.testing._world import (
     MAX_TURNS,
@@ -42,11 +42,12 @@ _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
 
 def run(
     afn: Callable[[*Args], Awaitable[T]],
+    /,
     *args: *Args,
     backend: str = "asyncio",
     schedule: Schedule | None = None,
     grace: float = 1.0,
-    max_turns: int = MAX_TURNS,
+    max_turns: int | None = MAX_TURNS,
 ) -> T:
     """
     Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
@@ -66,7 +67,7 @@ def run(
         grace: How many real seconds worker threads may keep the clock frozen while nothing else
             happens, before it counts as a `Deadlock`; ``inf`` for no limit.
         max_turns: How often the event loop may turn without virtual time moving, before it counts
-            as a `Livelock`.
+            as a `Livelock`; None for no limit.
 
     Returns:
         What ``afn`` returns.
@@ -145,23 +146,23 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
         result = turn()
     except BaseException as error:
         if is_failure(error):
-            mismatch = schedule.mismatch()
-            if mismatch is not None:
-                raise ValueError(mismatch) from error
+            misfit = mismatch(schedule)
+            if misfit is not None:
+                raise ValueError(misfit) from error
             if world.steps is not None:
                 steps = interleaving(world.steps.trace())
                 add_note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
     finally:
         world.steps = None  # an end to circles: what a search has run does not pile up
-    mismatch = schedule.mismatch()
-    if mismatch is not None:
-        raise ValueError(mismatch)
+    misfit = mismatch(schedule)
+    if misfit is not None:
+        raise ValueError(misfit)
     return result
 
 
 def virtual_backend(
-    name: str, *, grace: float = 1.0, max_turns: int = MAX_TURNS
+    name: str, *, grace: float = 1.0, max_turns: int | None = MAX_TURNS
 ) -> tuple[str, dict[str, Any]]:
     """
     Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
@@ -244,6 +245,7 @@ def _refuse_running_loop() -> None:
     raise RuntimeError(msg)
 
 
+@final
 class Simulation:
     """
     The virtual clock of one run; get it from the fixture ``sim`` or `current_simulation`.

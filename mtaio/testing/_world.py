@@ -21,6 +21,7 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps
+from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mtaio.testing._diagnostics import Stack
-    from mtaio.testing._schedule import Schedule
     from mtaio.testing._threads import WorkerCall
 
 T = TypeVar("T")
 
 _WAY_OUT = "Pass the real seconds for which a worker thread may do nothing, inf for no limit."
 
-_TURNS_WAY_OUT = "Pass how often the event loop may turn while no time passes, a number >= 1."
+_TURNS_WAY_OUT = "Pass how often the event loop may turn while no time passes, or None."
 
 NAPS: Final = 10
 """
@@ -114,7 +114,7 @@ class World:
     Args:
         grace: The real seconds for which a frozen clock may see nothing happen.
         schedule: Who runs next; None leaves that to the event loop.
-        max_turns: How often the event loop may turn without virtual time moving.
+        max_turns: How often the event loop may turn without virtual time moving; None for no limit.
         alone: Whether the code under test is all that its event loops are for, so that no task is
             there before it.
 
@@ -158,14 +158,16 @@ class World:
         *,
         grace: float = 1.0,
         schedule: Schedule | None = None,
-        max_turns: int = MAX_TURNS,
+        max_turns: int | None = MAX_TURNS,
         alone: bool = False,
     ) -> None:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
             raise ValueError(msg)
         self.grace: float = grace
-        self.max_turns: int = checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
+        if max_turns is not None:
+            checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
+        self.max_turns: float = math.inf if max_turns is None else max_turns
         self.schedule: Schedule | None = schedule
         self.alone: bool = alone
         self.engine: Engine | None = None
@@ -223,7 +225,7 @@ class World:
         assert self.engine is not None  # noqa: S101 - a loop is running
         if self.steps is None:
             if self.schedule is not None:
-                self.schedule.begin()
+                choices_of(self.schedule).begin()
             steps = Steps(self.schedule, self.engine.time, self.fail)
             self.engine.watch(steps)
             if self.scope is not None:

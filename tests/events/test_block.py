@@ -81,6 +81,17 @@ async def test_event_of_emit_nowait_has_the_time_of_the_call() -> None:
     assert (soon.name, soon.data, soon.metadata) == ("a.b", "data", {"source": "here"})
 
 
+async def test_emit_nowait_without_a_limit() -> None:
+    """With None every event is taken."""
+    emitter, collector = EventEmitter(max_pending=None), Collector()
+    emitter.on("a", collector.handle)
+    async with emitter:
+        for number in range(2000):
+            emitter.emit_nowait("a", number)
+        assert (emitter.statistics().pending, emitter.statistics().max_pending) == (2000, None)
+    assert [data for _, data in collector.log] == [*range(2000)]
+
+
 async def test_emit_nowait_is_bounded() -> None:
     """When it is full: an error at once, which is anyio.WouldBlock too; the others are kept."""
     emitter, collector = EventEmitter(max_pending=2, name="bus"), Collector()

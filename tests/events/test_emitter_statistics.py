@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import sys
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.events import EmitterStatistics, Event, EventEmitter, EventStatistics
+from mtaio.events import Event, EventEmitter
+from mtaio.statistics import EmitterStatistics, EventStatistics
 from mtaio.testing import run, settle
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ async def test_statistics_can_be_copied() -> None:
     await emitter.emit("a")
     statistics = emitter.statistics()
     assert pickle.loads(pickle.dumps(statistics)) == statistics  # noqa: S301 - our own
+    assert copy.deepcopy(statistics) == statistics
     assert dataclasses.asdict(statistics)["names"]["a"]["emitted"] == 1
 
 
@@ -131,6 +134,16 @@ async def test_forgotten_name_still_has_its_handlers() -> None:
         await emitter.emit("b")
     assert seen == ["a"] * 3
     assert list(emitter.statistics().names) == ["b"]
+
+
+async def test_names_without_a_limit() -> None:
+    """With None no name is ever forgotten."""
+    emitter = EventEmitter(max_names=None)
+    for number in range(1500):
+        await emitter.emit(f"a.{number}")
+    statistics = emitter.statistics()
+    assert (len(statistics.names), statistics.max_names) == (1500, None)
+    assert statistics.other.emitted == 0
 
 
 def test_every_field_says_how_it_moves() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -49,6 +50,29 @@ async def test_events_come_in_order() -> None:
     assert stream.pending == 0
     assert_quiescent(emitter)
     assert emitter.statistics().streams == 0
+
+
+async def test_stream_without_a_limit_keeps_all() -> None:
+    """With None no emit waits, whatever the policy."""
+    emitter = EventEmitter()
+    async with emitter.stream("a", max_pending=None, overflow="raise") as events:
+        for number in range(1000):
+            await emitter.emit("a", number)
+        assert repr(events) == "<EventStream of 'a': 1000 kept>"
+        assert (events.pending, events.dropped) == (1000, 0)
+        assert await take(events, 1000) == [*range(1000)]
+
+
+async def test_aclosing_ends_the_iteration() -> None:
+    """What is kept is yielded first, and closing again changes nothing."""
+    emitter = EventEmitter()
+    async with emitter.stream("a") as events:
+        async with aclosing(events):
+            await emitter.emit("a", 1)
+        await emitter.emit("a", 2)
+        assert [event.data async for event in events] == [1]
+        with assert_no_checkpoints():
+            await events.aclose()
 
 
 async def test_overlapping_patterns_deliver_once() -> None:
@@ -436,7 +460,8 @@ async def test_stream_must_be_entered() -> None:
     stream = emitter.stream("a")
     with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with emi"):
         await anext(stream)
-    await stream.aclose()
+    async with aclosing(stream):
+        pass
     async with stream:
         pass
     with pytest.raises(RuntimeError, match=r"^this stream was left\. Write: async with"):

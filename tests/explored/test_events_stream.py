@@ -163,8 +163,8 @@ async def test_two_full_streams(victim: Victim) -> None:
 
         async def producer() -> None:
             await victim(send)
-            left.close()
-            right.close()
+            await left.aclose()
+            await right.aclose()
 
         async def consumer() -> None:
             async for event in right:  # the one registered later, first

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from mtaio.testing import Schedule, Victim, exhaustive, injections, run
+from mtaio.testing import Schedule, Victim, injections, run
+from mtaio.testing.schedules import exhaustive
 from tests.backends import BACKENDS
 from tests.pages import filled
 from tests.programs import ROOT, load, pytest

@@ -60,6 +60,17 @@ def test_records_beyond_the_bound_are_dropped_counted_and_reported(
     assert_quiescent(handler)
 
 
+def test_queue_without_a_limit(book: Logbook, disk: Disk) -> None:
+    """With None every record is kept, however many there are."""
+    handler = book.open(max_pending=None)
+    disk.stop(book)
+    for number in range(20_000):
+        book.logger.info("%d", number)
+    figures = handler.statistics()
+    assert (figures.pending, figures.max_pending, figures.dropped) == (20_001, None, {})
+    assert written(book, disk) == [str(number) for number in range(20_000)]
+
+
 def test_line_counts_those_dropped_since_the_last_line(book: Logbook, disk: Disk) -> None:
     """A line about dropped records counts those since the last such line."""
     handler = book.open(max_pending=1, keep_room=0)

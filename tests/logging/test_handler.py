@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 import json
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 import mtaio.testing
-from mtaio.logging import AsyncFileHandler, AsyncFileHandlerStatistics
+from mtaio.logging import AsyncFileHandler
+from mtaio.statistics import AsyncFileHandlerStatistics
 from mtaio.testing import assert_checkpoints, assert_quiescent
 from tests.logging.tools import Disk, Logbook, is_open, run, until
 
@@ -321,6 +323,7 @@ def test_statistics_can_be_copied(book: Logbook, disk: Disk) -> None:
     book.logger.info("text")
     assert pickle.loads(pickle.dumps(figures)) == figures  # noqa: S301 - our own
     assert dataclasses.asdict(figures)["dropped"] == {"INFO": 2}
+    assert copy.deepcopy(figures) == figures
 
 
 def test_each_figure_says_how_it_moves() -> None:

@@ -14,8 +14,9 @@ import anyio
 import pytest
 
 from mtaio._internal import clock
-from mtaio.testing import Deadlock, Stack, run
+from mtaio.testing import Deadlock, run
 from mtaio.testing._diagnostics import task_stacks
+from mtaio.testing.schedules import Stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from mtaio.testing import Schedule, run
+from mtaio.testing._schedule import played
 
 
 async def letters(*names: str, times: int = 1) -> str:
@@ -59,7 +60,7 @@ def test_played_choices_give_the_run_again(backend: str, *, fair: bool) -> None:
     for seed in range(10):
         schedule = Schedule(seed=seed, fair=fair)
         drawn = run(letters, *"abc", backend=backend, schedule=schedule)
-        tape = schedule.played()
+        tape = played(schedule)
         assert (tape.seed, tape.fair, tape.eager) == (None, fair, False)
         assert run(letters, *"abc", backend=backend, schedule=tape) == drawn
         assert tape.log == schedule.log
@@ -289,7 +290,7 @@ def test_lenient_tape_always_fits(backend: str) -> None:
     tape = {0: 4, 500: 1}
     schedule = Schedule(tape=tape, strict=False)
     assert run(letters, *"abc", backend=backend, schedule=schedule) == "bac"
-    assert schedule.played().tape == {0: 1}
+    assert played(schedule).tape == {0: 1}
 
 
 def test_no_misfit_of_a_program_that_is_broken_off(backend: str) -> None:

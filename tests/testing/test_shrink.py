@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.testing import Schedule, run, shrink
+from mtaio.testing import Schedule, run
+from mtaio.testing._schedule import choices_of, played
+from mtaio.testing.schedules import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ def test_shrunk_tape_is_minimal(backend: str) -> None:
         small = shrink(fails, schedule)
         assert (small.seed, small.strict) == (None, True)
         assert fails(small)
-        assert len(small.tape) <= len(schedule.played().tape)
+        assert len(small.tape) <= len(played(schedule).tape)
         for at, choice in small.tape.items():
             fewer = {k: v for k, v in small.tape.items() if k != at}
             older = {**fewer, at: choice - 1}
@@ -72,9 +74,9 @@ def test_shrink_by_halves() -> None:
 
     def fails(schedule: Schedule) -> bool:
         asked.append(schedule.tape)
-        schedule.begin()
+        choices_of(schedule).begin()
         for at in range(256):
-            schedule.pick(4 if at != 200 else 3)
+            choices_of(schedule).pick(4 if at != 200 else 3)
         log = schedule.log
         return log[17][0] >= 1 and log[200][0] >= 1
 
@@ -89,8 +91,8 @@ def test_budget_of_runs() -> None:
 
     def fails(schedule: Schedule) -> bool:
         asked.append(schedule.tape)
-        schedule.begin()
-        log = [schedule.pick(9) for _ in range(8)]
+        choices_of(schedule).begin()
+        log = [choices_of(schedule).pick(9) for _ in range(8)]
         return log[7] >= 1
 
     tape = dict.fromkeys(range(8), 8)
@@ -98,6 +100,7 @@ def test_budget_of_runs() -> None:
     assert len(asked) == 3  # the schedule, the same as played, and one more
     assert shrink(fails, Schedule(tape=tape), max_runs=2).tape == {4: 8, 5: 8, 6: 8, 7: 8}
     assert shrink(fails, Schedule(tape=tape), max_runs=4).tape == {6: 8, 7: 8}
+    assert shrink(fails, Schedule(tape=tape), max_runs=None).tape == {7: 1}
     assert shrink(fails, Schedule(tape=tape)).tape == {7: 1}
 
 
@@ -105,9 +108,9 @@ def test_failure_that_needs_no_choice() -> None:
     """What fails on the empty tape comes down to it."""
 
     def fails(schedule: Schedule) -> bool:
-        schedule.begin()
+        choices_of(schedule).begin()
         for _ in range(5):
-            schedule.pick(2)
+            choices_of(schedule).pick(2)
         return True
 
     assert shrink(fails, Schedule(seed=1, fair=True)).tape == {}
@@ -119,8 +122,8 @@ def test_options_are_kept() -> None:
 
     def fails(schedule: Schedule) -> bool:
         seen.add((schedule.fair, schedule.eager))
-        schedule.begin()
-        schedule.pick(2)
+        choices_of(schedule).begin()
+        choices_of(schedule).pick(2)
         return True
 
     small = shrink(fails, Schedule(seed=0, fair=True, eager=True))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.testing import Place, Schedule, Step, Victim, current_simulation, run
+from mtaio.testing import Schedule, Victim, current_simulation, run
 from mtaio.testing._diagnostics import KEPT, MACHINERY, SHOWN, digest, interleaving, place_of
+from mtaio.testing.schedules import Place, Step
 from tests.backends import BACKENDS
 from tests.testing.traced import traces
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 DIGESTS = {
-    "asyncio": "f5a565607e00b5dd9961137062c8c9702bff8d849947978880310c9879859d4d",
-    "trio": "88437930cf00ad24435929af14874c76c0ff2faa6dd6307ff0a771fdd79e3be7",
+    "asyncio": "ce5970f8c33c946847cc014e277138a1647e55084603cc8cc18cd17f12702d5c",
+    "trio": "6c1b846eb0b2689d89a69f4a1b726b441d39c0da5a7c1673ab9dfda037bb2d4d",
 }
 """Of the program in traced.py, whatever the Python, the machine and the seed of its hashes."""
 
@@ -55,18 +56,20 @@ def test_digest_in_other_processes(hashes: str) -> None:
 
 def test_digest_tells_traces_apart() -> None:
     """The digest depends on all that a step says but the path of its file."""
-    place = Place("a.py", 3, "f")
-    step = Step(1.0, "f#1", place)
+    place = Place("a.py", 3, function="f")
+    step = Step(1.0, "f#1", waits_at=place)
     others = [
-        Step(2.0, "f#1", place),
-        Step(1.0, "f#2", place),
-        Step(1.0, "f#1", None),
-        Step(1.0, "f#1", Place("a.py", 4, "f")),
-        Step(1.0, "f#1", Place("a.py", 3, "g")),
-        Step(1.0, "f#1", place, struck=True),
+        Step(2.0, "f#1", waits_at=place),
+        Step(1.0, "f#2", waits_at=place),
+        Step(1.0, "f#1", waits_at=None),
+        Step(1.0, "f#1", waits_at=Place("a.py", 4, function="f")),
+        Step(1.0, "f#1", waits_at=Place("a.py", 3, function="g")),
+        Step(1.0, "f#1", waits_at=place, struck=True),
     ]
     assert len({digest([each]) for each in (step, *others)}) == 7
-    assert digest([step]) == digest([Step(1.0, "f#1", Place("elsewhere/a.py", 3, "f"))])
+    assert digest([step]) == digest(
+        [Step(1.0, "f#1", waits_at=Place("elsewhere/a.py", 3, function="f"))]
+    )
     assert digest([step, step]) != digest([step])
 
 
@@ -87,7 +90,7 @@ def test_steps_of_a_run(backend: str) -> None:
 
     steps = run(scenario, backend=backend, schedule=Schedule())
     code = child.__code__
-    waits = Place(code.co_filename, code.co_firstlineno + 1, code.co_qualname)
+    waits = Place(code.co_filename, code.co_firstlineno + 1, function=code.co_qualname)
     assert [(step.time, step.task) for step in steps] == [
         (0.0, "scenario#1"),
         (0.0, "child#2"),
@@ -303,10 +306,10 @@ def test_what_is_machinery(file: str, *, machinery: bool) -> None:
 def test_interleaving_lines_up() -> None:
     """Names are padded to the longest, and what is no step stands out."""
     steps = [
-        Step(0.0, "f#1", Place("nowhere.py", 3, "f")),
-        Step(0.5, "a longer name#2", None),
-        Step(1.0, "f#1 is cancelled (step@2)", None, struck=True),
-        Step(12345678.0, "f#1", None),
+        Step(0.0, "f#1", waits_at=Place("nowhere.py", 3, function="f")),
+        Step(0.5, "a longer name#2", waits_at=None),
+        Step(1.0, "f#1 is cancelled (step@2)", waits_at=None, struck=True),
+        Step(12345678.0, "f#1", waits_at=None),
     ]
     assert interleaving(steps) == (
         "  t=0        f#1              waits at    (f, line 3)\n"
@@ -319,13 +322,13 @@ def test_interleaving_lines_up() -> None:
 def test_interleaving_without_a_step() -> None:
     """Where no task took a step, a line says so, or which victim was struck."""
     assert interleaving(()) == "  no task took a step"
-    strike = Step(0.0, "struck", None, struck=True)
+    strike = Step(0.0, "struck", waits_at=None, struck=True)
     assert interleaving([strike]) == "  t=0        ------- struck -------"
 
 
 def test_interleaving_shows_the_end() -> None:
     """Of a long trace the last steps are shown, and how many came before."""
-    steps = [Step(float(n), "f#1", None) for n in range(SHOWN + 5)]
+    steps = [Step(float(n), "f#1", waits_at=None) for n in range(SHOWN + 5)]
     lines = interleaving(steps).splitlines()
     assert lines[0] == "  … 5 steps before"
     assert len(lines) == SHOWN + 1
@@ -334,7 +337,7 @@ def test_interleaving_shows_the_end() -> None:
 
 def test_interleaving_folds_repeats() -> None:
     """A step that comes again and again, and lines that do so in turn, are shown once."""
-    spin, ping, pong = (Step(0.0, name, None) for name in ("spin#1", "ping#2", "pong#3"))
+    spin, ping, pong = (Step(0.0, name, waits_at=None) for name in ("spin#1", "ping#2", "pong#3"))
     assert interleaving([spin] * 5 + [ping]).splitlines() == [
         "  t=0        spin#1  ended  (5 times)",
         "  t=0        ping#2  ended",
@@ -356,8 +359,8 @@ def test_interleaving_folds_repeats() -> None:
 
 def test_interleaving_counts_what_it_leaves_out() -> None:
     """What came before the lines that are shown is counted in steps, repeats included."""
-    busy = [Step(0.0, f"f#{n % 2}", None) for n in range(5_000)]
-    last = [Step(float(n), "f#1", None) for n in range(SHOWN - 3)]
+    busy = [Step(0.0, f"f#{n % 2}", waits_at=None) for n in range(5_000)]
+    last = [Step(float(n), "f#1", waits_at=None) for n in range(SHOWN - 3)]
     first, *lines = interleaving(busy + last).splitlines()
     repeated = 1_000 - len(last)
     assert first == f"  … {5_000 - repeated} steps before"

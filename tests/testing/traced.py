@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import anyio
 
-from mtaio.testing import Schedule, Step, Victim, current_simulation, run
+from mtaio.testing import Schedule, Victim, current_simulation, run
+from mtaio.testing.schedules import Step
 
 
 async def program(victim: Victim) -> tuple[Step, ...]:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import assert_type
 
-from mtaio.config import Settings, SettingSource, ShutdownBudget, unknown_variables
-from mtaio.logging import LogSettings, configure
+from mtaio.config import Settings, ShutdownBudget
+from mtaio.logging import AsyncFileHandler, configure
+from mtaio.types import LogSettings, SettingSource
 
 settings = Settings(max_workers=8, cache_ttl=60, log_file=Path("shop.log"))
 
@@ -23,7 +24,6 @@ def reading() -> None:
     assert_type(Settings.from_env(), Settings)
     assert_type(Settings.from_env(os.environ, max_workers=8, log_file=None), Settings)
     assert_type(settings.with_(log_level="DEBUG"), Settings)
-    assert_type(unknown_variables(), dict[str, str | None])
 
 
 def mistakes() -> None:
@@ -33,6 +33,8 @@ def mistakes() -> None:
     Settings.from_env(max_workers="8")  # type: ignore[arg-type] # text
     settings.with_(log_format="xml")  # type: ignore[arg-type] # no format
     settings.max_workers = 9  # type: ignore[misc] # settings are immutable
+    AsyncFileHandler("app.log", overflow="drop")  # type: ignore[arg-type] # no such policy
+    AsyncFileHandler("app.log", "r")  # type: ignore[arg-type] # a log is written
 
 
 def logging_takes_them(them: LogSettings = settings) -> None:

@@ -54,7 +54,7 @@ async def emitting() -> None:
     await emitter.emit(5, 5)  # type: ignore[call-overload] # a number is no name
 
 
-def emitting_soon() -> None:
+def emitting_without_waiting() -> None:
     """Emit later, rightly and wrongly."""
     emitter.emit_nowait(LOGIN, 5, metadata={"source": "here"})
     emitter.emit_nowait(PING)
@@ -130,6 +130,7 @@ async def waiting() -> None:
     assert_type(emitter.stream("name", LOGIN), EventStream[Any])
     assert_type(emitter.stream(LOGIN, NAME), EventStream[int | str])
     emitter.stream()  # type: ignore[call-overload] # nothing would come
+    emitter.stream("name", max_pending="9")  # type: ignore[call-overload] # a number, or None
     async with emitter.stream(LOGIN, LOGIN, overflow="drop_oldest") as events:
         async for event in events:
             assert_type(event, Event[int])
@@ -146,3 +147,7 @@ def constructing() -> None:
     EventEmitter(errors="log", on_error=report)
     EventEmitter(on_error=on_any)  # type: ignore[arg-type] # it is called with three arguments
     EventEmitter(errors="ignore")  # type: ignore[arg-type] # no such policy
+
+
+class Louder(EventEmitter):  # type: ignore[misc] # on, emit and once do not call one another
+    """Would be called for some events and not for others."""

@@ -8,7 +8,8 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtaio.testing import Schedule, run, schedules
+from mtaio.testing import Schedule, run
+from mtaio.testing.schedules import schedules
 
 
 async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from mtaio import config
+from mtaio._internal import environment
 from mtaio.app._checklist._item import ask, check, fail, ok, warn
 from mtaio.app._checklist._look import (
     configures,
@@ -23,6 +23,7 @@ from mtaio.app._checklist._look import (
     rotates,
     writes_log_file,
 )
+from mtaio.config import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,12 @@ def settings(look: Look) -> Finding:
 
 @check("configuration", needs_settings=False)
 def unknown_variables(look: Look) -> Finding:
-    unknown = config.unknown_variables(look.environ)
+    known = [
+        variable
+        for each in Settings().describe()
+        for variable in (each.variable, *([f"{each.variable}_FILE"] if each.secret else []))
+    ]
+    unknown = environment.unknown(look.environ, known)
     if not unknown:
         return ok("each MTAIO_ variable is a setting")
     named = ", ".join(
