@@ -85,7 +85,7 @@ async def throttled(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
         store=store.RedisStore(server=url),
         timeout=3600,
     )
-    yield limiter
+    yield limiter.limit
     print(json.dumps({"calls": 0, "lost": 0}), flush=True)
 
 

@@ -6,26 +6,22 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 
 from __future__ import annotations
 
-from mtaio.redis._bridge import Bridge, BridgeStatistics, bridge
+from mtaio.redis._bridge import Bridge, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
-from mtaio.redis._concurrency import RedisConcurrencyLimiter, RedisConcurrencyStatistics
+from mtaio.redis._concurrency import RedisConcurrencyLimiter
 from mtaio.redis._lease import Lease
-from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
-from mtaio.redis._tiered import TieredCache, TieredCacheStatistics
+from mtaio.redis._rate import RedisRateLimiter
+from mtaio.redis._tiered import TieredCache
 
 __all__ = [
     "JSON",
     "Bridge",
-    "BridgeStatistics",
     "Codec",
     "Lease",
     "RedisConcurrencyLimiter",
-    "RedisConcurrencyStatistics",
     "RedisRateLimiter",
-    "RedisRateLimiterStatistics",
     "RedisStore",
     "TieredCache",
-    "TieredCacheStatistics",
     "bridge",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import assert_type
 
 from mtaio.core import TaskExecutor
-from mtaio.redis import RedisRateLimiter, RedisRateLimiterStatistics, RedisStore
+from mtaio.redis import RedisRateLimiter, RedisStore
 from mtaio.resilience import Pipeline
+from mtaio.statistics import RedisRateLimiterStatistics
 
 
 async def limited(store: RedisStore) -> None:

@@ -8,13 +8,12 @@ from mtaio.events import EventEmitter, EventKey
 from mtaio.redis import (
     JSON,
     Bridge,
-    BridgeStatistics,
     Codec,
     RedisStore,
     TieredCache,
-    TieredCacheStatistics,
     bridge,
 )
+from mtaio.statistics import BridgeStatistics, TieredCacheStatistics
 
 store = RedisStore("redis://127.0.0.1")
 numbers = Codec(encode=str, decode=int)

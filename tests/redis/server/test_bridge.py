@@ -72,7 +72,7 @@ async def test_all_that_it_does(shared_server: Server, anyio_backend_name: str) 
             await made.send("n", "bad")
             await made.send("n", 6)
             await until(lambda: made.statistics().set_aside)
-        assert got == [3, 4, 5, 6]
+        assert sorted(got) == [3, 4, 5, 6]  # what the other had goes when its time is over
         assert times == [1, 2]
         stream = f"mtaio:events:{{{name}}}"
         aside = await store.command("XRANGE", f"{stream}:aside", "-", "+")
