@@ -262,7 +262,7 @@ def test_look_from_a_thread_while_another_loop_begins() -> None:
             return super().is_closed()
 
     health = HealthRegistry()
-    looking = threading.Thread(target=health.latest)
+    looking = threading.Thread(target=lambda: health.latest)
 
     async def main() -> None:
         looking.start()

@@ -22,7 +22,7 @@ from mtaio.app import Application
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mtaio.app import Backend
+    from mtaio.types import Backend
 
 app: Final = Application()
 

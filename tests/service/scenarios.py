@@ -25,7 +25,7 @@ from mtaio.core import Retry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
-    from mtaio.app import Backend
+    from mtaio.types import Backend
 
     Message = MutableMapping[str, Any]
 
