@@ -108,7 +108,7 @@ async def test_body_that_drains() -> None:
 
 
 async def test_body_that_looks() -> None:
-    """``app.draining`` is true after the drain delay, and a body that looks at it ends by itself."""
+    """``app.draining`` is true after the drain delay; a body that looks at it ends by itself."""
     diary = Diary()
     app = diary.app
     assert not app.draining
