@@ -11,7 +11,7 @@ import pytest
 import mtaio
 from mtaio.cache import BoundCached, Cached, TTLCache
 
-PACKAGES = ["cache", "core", "events", "monitoring", "redis", "resilience", "resources"]
+PACKAGES = ["app", "cache", "core", "events", "monitoring", "redis", "resilience", "resources"]
 CLASSES = sorted(
     {
         each

@@ -239,6 +239,8 @@ class Delivery:
 
     def _ended(self) -> None:
         self._working = False
+        if self._scope is None:  # it could not begin: the loop is ending, and takes no new task
+            self._queue.clear()
         self._scope = None
         self._idle.set()
         self._start()  # for what came meanwhile

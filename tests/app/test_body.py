@@ -97,7 +97,7 @@ async def test_what_a_cancelled_body_has_submitted() -> None:
 
 
 async def test_body_that_drains() -> None:
-    """A body that has looked at ``app.draining`` ends by itself."""
+    """A body that waits for the drain ends by itself."""
     diary = Diary()
     async with diary.app:
         diary.stop()
@@ -107,8 +107,33 @@ async def test_body_that_drains() -> None:
     assert diary.lines == [(5, "left"), (5, "closed")]
 
 
+async def test_body_that_looks() -> None:
+    """``app.draining`` is true after the drain delay; a body that looks at it ends by itself."""
+    diary = Diary()
+    app = diary.app
+    assert not app.draining
+    async with app:
+        diary.stop()
+        while not app.draining:
+            assert not app.statistics().draining
+            await anyio.sleep(0.75)
+        diary.note("draining")
+        assert (app.state, app.statistics().up, app.statistics().draining) == (
+            "draining",
+            False,
+            True,
+        )
+        await anyio.sleep(3)
+        diary.note("left")
+    assert app.draining
+    assert diary.lines == [(2.25, "draining"), (5.25, "left"), (5.25, "closed")]
+    async with app:
+        assert not app.draining
+        assert app.statistics().up
+
+
 async def test_body_whose_task_drains() -> None:
-    """So does one of whose tasks one has looked at it."""
+    """So does one of whose tasks one waits for it."""
     diary = Diary()
 
     async def drain() -> None:

@@ -100,7 +100,9 @@ def test_served_until_a_signal(folder: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 0
-    assert rest.splitlines()[0].endswith("stopping: SIGTERM")
+    # Where the machine is slow, the monitor says that the import of hypercorn blocked the loop.
+    ours = [line for line in rest.splitlines() if "mtaio.monitoring" not in line]
+    assert ours[0].endswith("stopping: SIGTERM")
 
 
 def interrupt(*arguments: str) -> tuple[int, str]:

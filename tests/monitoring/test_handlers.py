@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import loops
 from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
-from mtaio.monitoring._delivery import MAX_PENDING
+from mtaio.monitoring._delivery import MAX_PENDING, Delivery, Handlers
 from mtaio.testing import run, settle
 
 if TYPE_CHECKING:
@@ -383,3 +384,18 @@ def test_told_as_the_loop_ends(steps: int, backend: str) -> None:
     finally:
         sys.unraisablehook = hook
     assert unraisable == []
+
+
+async def test_loop_that_takes_no_new_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens when the loop is ending has no handlers; trio takes no new task then."""
+    handlers = Handlers(1.0)
+
+    def handler(_stall: object) -> None:
+        raise AssertionError
+
+    handlers.add("blocked", handler)
+    delivery = Delivery(loops.current_loop(), copy_context(), handlers)
+    monkeypatch.setattr(loops, "start_task", lambda _loop, _fn, _context, ended: ended())
+    delivery.post("blocked", None)
+    await anyio.sleep(1)
+    await delivery.finish()

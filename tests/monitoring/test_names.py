@@ -41,7 +41,7 @@ def metrics(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     for each in fields(cls):
         if is_dataclass(hints[each.name]):
             yield from metrics(hints[each.name], f"{prefix}{each.name}.")
-        elif hints[each.name] is not str:
+        elif each.metadata["kind"] != "info":
             ends = each.name.rpartition("_")[2]
             unit = each.metadata.get("unit", ends if ends in UNITS["en"] else "")
             yield prefix + each.name, unit
