@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mtaio.app._usage import Backend
     from mtaio.cache._policy import EvictionPolicy
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import CallLike, Progress, Returned, Source
+    from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
     from mtaio.monitoring._delivery import Emitter
     from mtaio.monitoring._report import CheckKind, CheckStatus
     from mtaio.monitoring._watched import HasStatistics
-    from mtaio.redis._store import Connection, Store
+    from mtaio.redis._store import Argument, Connection, Script, Store
     from mtaio.resilience._part import Next
     from mtaio.testing._inject import Mode
 
 __all__ = [
     "UNSET",
     "ASGIApp",
+    "AnyIterable",
     "ApplicationState",
+    "Argument",
     "AsyncErrorHandler",
     "Backend",
     "CallLike",
@@ -57,9 +59,9 @@ __all__ = [
     "Rate",
     "Register",
     "Returned",
+    "Script",
     "SettingSource",
     "SettingValues",
-    "Source",
     "Store",
     "Unset",
     "Via",
@@ -78,7 +80,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._usage": ("Backend",),
             "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("CallLike", "Progress", "Returned", "Source"),
+            "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),
@@ -87,7 +89,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.monitoring._delivery": ("Emitter",),
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
             "mtaio.monitoring._watched": ("HasStatistics",),
-            "mtaio.redis._store": ("Connection", "Store"),
+            "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
             "mtaio.resilience._part": ("Next",),
             "mtaio.testing._inject": ("Mode",),
         },

@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
-    from mtaio.core._types import Source
+    from mtaio.core._types import AnyIterable
 
 __all__ = ["Feed", "open_source", "total_of"]
 
 
-def total_of(iterables: tuple[Source[Any], ...]) -> int | None:
+def total_of(iterables: tuple[AnyIterable[Any], ...]) -> int | None:
     """Return how many items the shortest source announces, or None if none announces any."""
     hints = [operator.length_hint(each, -1) for each in iterables]
     known = [hint for hint in hints if hint >= 0]
     return min(known) if known else None
 
 
-def open_source(iterables: tuple[Source[Any], ...], ahead: int) -> Iterator[Any] | Feed:
+def open_source(iterables: tuple[AnyIterable[Any], ...], ahead: int) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
 
@@ -67,7 +67,7 @@ def open_source(iterables: tuple[Source[Any], ...], ahead: int) -> Iterator[Any]
     return Feed(_rows(parts), ahead, feeds) if feeds else zip(*parts, strict=False)
 
 
-def _open(source: Source[Any], ahead: int) -> Iterator[Any] | Feed:
+def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, str | bytes | bytearray | memoryview | Mapping):
         raise _not_many(cast("object", source))
     if isinstance(source, list | tuple) and source and inspect.iscoroutine(source[0]):

@@ -42,7 +42,7 @@ T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 
-Source = Iterable[A] | AsyncIterable[A]
+AnyIterable = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
 
 
