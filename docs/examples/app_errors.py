@@ -5,8 +5,8 @@ import sys
 
 import anyio
 
+from mtaio import ConcurrencyLimiter
 from mtaio.app import ErrorHandler
-from mtaio.resources import ConcurrencyLimiter
 
 errors = ErrorHandler()  # in a service: app.error_handler
 tills = ConcurrencyLimiter(limit=1, name="tills")

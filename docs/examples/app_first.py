@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from mtaio.app import Application
-from mtaio.config import Settings
+from mtaio import Application, Settings
 
 # In production: Application(). Here a free port, and signals are left to the test.
 app = Application(Settings(health_bind="127.0.0.1:0"), logging=False, signals=False)

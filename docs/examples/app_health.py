@@ -4,8 +4,7 @@ import logging
 
 import anyio
 
-from mtaio.app import Application
-from mtaio.config import Settings
+from mtaio import Application, Settings
 from mtaio.events import Event
 
 logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # the log would repeat it

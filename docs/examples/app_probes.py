@@ -2,8 +2,7 @@
 
 import anyio
 
-from mtaio.app import Application
-from mtaio.config import Settings
+from mtaio import Application, Settings
 
 # In the cluster: Application(), and the variables of the manifest.
 settings = Settings(drain_delay=0.2, health_bind="127.0.0.1:0")

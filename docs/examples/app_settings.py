@@ -2,9 +2,7 @@
 
 import anyio
 
-from mtaio.app import Application
-from mtaio.config import Settings
-from mtaio.resources import RateLimiter
+from mtaio import Application, RateLimiter, Settings
 
 settings = Settings.from_env(  # without an argument: the variables of the process
     {"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_TTL": "60", "MTAIO_CONCURRENCY_LIMIT": "20"}

@@ -5,8 +5,7 @@ import sys
 
 import anyio
 
-from mtaio.app import Application
-from mtaio.config import Settings
+from mtaio import Application, Settings
 
 app = Application(
     Settings(shutdown_timeout=1.0, drain_delay=0.2, health_bind="127.0.0.1:0"),

@@ -4,9 +4,8 @@ import math
 
 import anyio
 
-from mtaio.app import Application
+from mtaio import Application, Settings
 from mtaio.app.check import run_checks
-from mtaio.config import Settings
 
 app = Application(Settings(rate_limit=math.inf, health_bind="127.0.0.1:0"))
 

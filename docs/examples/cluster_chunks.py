@@ -6,7 +6,7 @@ from multiprocessing import get_context
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=256)
 

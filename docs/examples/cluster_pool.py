@@ -7,7 +7,8 @@ from multiprocessing import get_context
 
 import anyio
 
-from mtaio.core import ExternalPool, TaskExecutor
+from mtaio import TaskExecutor
+from mtaio.core import ExternalPool
 
 executor = TaskExecutor()
 derive = partial(hashlib.scrypt, salt=b"sea", n=2**12, r=8, p=1)

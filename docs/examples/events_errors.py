@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.events import Event, EventEmitter, EventPriority
+from mtaio import EventEmitter
+from mtaio.events import Event, EventPriority
 
 
 async def ship(_: Event[int]) -> None:

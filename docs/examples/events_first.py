@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.events import Event, EventEmitter, EventKey, EventPriority
+from mtaio import EventEmitter
+from mtaio.events import Event, EventKey, EventPriority
 
 LOGIN = EventKey[str]("user.login")  # the data of this event is a string
 emitter = EventEmitter()

@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.events import Event, EventEmitter
+from mtaio import EventEmitter
+from mtaio.events import Event
 
 emitter = EventEmitter(max_pending=100)
 stock = {"tea": 1, "cake": 5}

@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.events import EventEmitter
+from mtaio import EventEmitter
 
 emitter = EventEmitter()
 

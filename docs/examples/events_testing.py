@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.events import Event, EventEmitter
+from mtaio import EventEmitter
+from mtaio.events import Event
 from mtaio.testing import assert_quiescent
 
 emitter = EventEmitter()

@@ -3,7 +3,7 @@
 import anyio
 from anyio.abc import TaskStatus
 
-from mtaio.events import EventEmitter
+from mtaio import EventEmitter
 
 emitter = EventEmitter()
 

@@ -5,7 +5,7 @@ import threading
 import anyio
 from anyio import from_thread
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor()
 

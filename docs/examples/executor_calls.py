@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=10)
 

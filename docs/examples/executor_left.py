@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 from anyio import from_thread
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor()
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=3)
 

@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 TREE: dict[str, list[str]] = {
     "home": ["docs", "music", "work"],

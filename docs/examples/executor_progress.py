@@ -2,7 +2,8 @@
 
 import anyio
 
-from mtaio.core import TaskExecutor, progress
+from mtaio import TaskExecutor
+from mtaio.core import progress
 
 executor = TaskExecutor(max_workers=10)
 

@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.core import Retry, TaskExecutor
+from mtaio import Retry, TaskExecutor
 
 executor = TaskExecutor(max_workers=4)
 when_busy = Retry(attempts=3, on=ConnectionError, wait_initial=0.3, jitter=0)

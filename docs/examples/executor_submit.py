@@ -3,7 +3,7 @@
 import anyio
 from anyio.abc import TaskStatus
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=2, max_pending=10)
 log: list[str] = []

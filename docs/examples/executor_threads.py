@@ -6,7 +6,7 @@ import threading
 import anyio
 import anyio.from_thread
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(threads=1)
 

@@ -2,8 +2,7 @@
 
 import anyio
 
-from mtaio.core import TaskExecutor
-from mtaio.resources import RateLimiter
+from mtaio import RateLimiter, TaskExecutor
 
 executor = TaskExecutor(max_workers=4)
 ten_a_second = RateLimiter(rate=10, burst=2)

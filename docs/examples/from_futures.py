@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 TEXTS = ["tea", "cake", "milk"]
 

@@ -4,7 +4,7 @@ import asyncio
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 
 async def fetch(number: int) -> str:

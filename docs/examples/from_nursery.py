@@ -3,7 +3,7 @@
 import anyio
 from anyio.abc import TaskStatus
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 done: list[int] = []
 

@@ -3,7 +3,7 @@
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio.resources import KeyedRateLimiter
+from mtaio import KeyedRateLimiter
 
 per_user = KeyedRateLimiter(rate=1, burst=2, max_keys=10_000)
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from mtaio.resources import ConcurrencyLimiter
+from mtaio import ConcurrencyLimiter
 
 hosts: dict[str, ConcurrencyLimiter] = {}
 most: dict[str, int] = {}

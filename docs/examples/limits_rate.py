@@ -3,8 +3,8 @@
 import anyio
 from anyio.lowlevel import checkpoint
 
+from mtaio import RateLimiter
 from mtaio.exceptions import RateLimitError
-from mtaio.resources import RateLimiter
 
 limiter = RateLimiter(rate=10, burst=2)
 

@@ -2,8 +2,8 @@
 
 import anyio
 
+from mtaio import ConcurrencyLimiter
 from mtaio.exceptions import ConcurrencyLimitError
-from mtaio.resources import ConcurrencyLimiter
 
 bulkhead = ConcurrencyLimiter(2, max_waiting=1)
 

@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.resources import RateLimiter
+from mtaio import RateLimiter
 
 
 async def starts(limiter: RateLimiter) -> str:

@@ -4,9 +4,9 @@ import anyio
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from mtaio import ConcurrencyLimiter
 from mtaio.monitoring import ResourceMonitor
 from mtaio.monitoring.otel import observe
-from mtaio.resources import ConcurrencyLimiter
 
 reader = InMemoryMetricReader()  # in a service: PeriodicExportingMetricReader(OTLPMetricExporter())
 provider = MeterProvider([reader])

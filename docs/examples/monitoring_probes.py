@@ -6,8 +6,8 @@ from urllib.request import Request, urlopen
 import anyio
 from anyio import to_thread
 
+from mtaio import RateLimiter
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
-from mtaio.resources import RateLimiter
 
 TOKEN = "kept-in-a-file"  # noqa: S105 - for show
 monitor = ResourceMonitor()

@@ -2,9 +2,8 @@
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import ConcurrencyLimiter, TaskExecutor
 from mtaio.monitoring import ResourceMonitor
-from mtaio.resources import ConcurrencyLimiter
 
 monitor = ResourceMonitor(interval=0.1)
 database = monitor.watch(ConcurrencyLimiter(4, name="database"))

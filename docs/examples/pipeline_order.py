@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from mtaio.resilience import (
-    AdaptiveLimiter,
-    Breaker,
-    Budget,
-    Fallback,
-    Hedge,
-    Pipeline,
-    Retry,
-    Timeout,
-)
+from mtaio import Breaker, Pipeline, Retry, Timeout
+from mtaio.resilience import AdaptiveLimiter, Budget, Fallback, Hedge
 
 
 def last_price(error: Exception, item: str) -> str:

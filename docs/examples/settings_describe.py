@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 
-from mtaio.config import Settings
+from mtaio import Settings
 
 
 def read_settings() -> Settings:

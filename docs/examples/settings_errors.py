@@ -4,7 +4,7 @@ import warnings
 
 import anyio
 
-from mtaio.config import Settings
+from mtaio import Settings
 
 ENVIRONMENT = {
     "MTAIO_MAX_WORKERS": "zero",

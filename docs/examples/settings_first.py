@@ -4,11 +4,8 @@ import logging
 
 import anyio
 
-from mtaio.cache import TTLCache
-from mtaio.config import Settings
-from mtaio.core import TaskExecutor
+from mtaio import ConcurrencyLimiter, RateLimiter, Settings, TaskExecutor, TimeoutManager, TTLCache
 from mtaio.logging import configure
-from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 # What Settings.from_env() would find in the environment.
 ENVIRONMENT = {"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_TTL": "60", "MTAIO_LOG_CONSOLE": "no"}

@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.config import Settings
+from mtaio import Settings
 
 
 async def main() -> None:

@@ -2,8 +2,8 @@
 
 import anyio
 
+from mtaio import TimeoutManager
 from mtaio.exceptions import TimeoutError as RanOutError
-from mtaio.resources import TimeoutManager
 
 timeouts = TimeoutManager(30.0, name="inventory")
 

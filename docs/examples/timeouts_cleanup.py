@@ -2,7 +2,7 @@
 
 import anyio
 
-from mtaio.resources import TimeoutManager
+from mtaio import TimeoutManager
 
 timeouts = TimeoutManager(1.0)
 

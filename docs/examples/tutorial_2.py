@@ -4,7 +4,7 @@ import re
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 # The site: how many seconds each page takes, and its text.
 SITE = {

@@ -4,7 +4,7 @@ import re
 
 import anyio
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 # --8<-- [start:get]
 # The site: how many seconds each page takes, and its text.

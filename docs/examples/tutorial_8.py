@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskStatus
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 from mtaio.resources import ResourceLimiter
 
 # The site: how many seconds each page takes, and its text.

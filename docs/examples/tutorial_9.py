@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 from mtaio.resources import ResourceLimiter
 from mtaio.testing import Simulation, current_simulation, run, virtual_backend
 

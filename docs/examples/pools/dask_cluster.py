@@ -5,7 +5,7 @@ import math
 import anyio
 from distributed import Client, LocalCluster
 
-from mtaio.core import Retry, TaskExecutor
+from mtaio import Retry, TaskExecutor
 
 executor = TaskExecutor(max_workers=64)
 

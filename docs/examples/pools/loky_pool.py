@@ -3,7 +3,7 @@
 import anyio
 import loky
 
-from mtaio.core import TaskExecutor
+from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=8)
 

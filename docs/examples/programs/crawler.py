@@ -23,9 +23,8 @@ from urllib.robotparser import RobotFileParser
 import anyio
 import httpx
 
-from mtaio.cache import TTLCache
-from mtaio.core import Retry, TaskExecutor, progress
-from mtaio.resources import KeyedRateLimiter, TimeoutManager
+from mtaio import KeyedRateLimiter, Retry, TaskExecutor, TimeoutManager, TTLCache
+from mtaio.core import progress
 
 if TYPE_CHECKING:
     from collections.abc import Collection

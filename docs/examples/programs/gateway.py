@@ -21,10 +21,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mtaio.app import Application
-from mtaio.cache import TTLCache
+from mtaio import Application, ConcurrencyLimiter, KeyedRateLimiter, TTLCache
 from mtaio.exceptions import ConcurrencyLimitError, RateLimitError
-from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

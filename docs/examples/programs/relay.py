@@ -17,9 +17,8 @@ from typing import Final, TypeAlias
 import httpx
 import trio
 
-from mtaio.core import Retry, TaskExecutor
+from mtaio import KeyedRateLimiter, Retry, TaskExecutor, TimeoutManager
 from mtaio.exceptions import RateLimitError
-from mtaio.resources import KeyedRateLimiter, TimeoutManager
 
 Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
 

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import httpx
 
-from mtaio.app import Application
-from mtaio.core import Retry, TaskExecutor
+from mtaio import Application, Retry, TaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,7 +4,8 @@ import os
 
 import anyio
 
-from mtaio.events import Event, EventEmitter
+from mtaio import EventEmitter
+from mtaio.events import Event
 from mtaio.redis import RedisStore, bridge
 
 store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))

@@ -6,8 +6,9 @@ import anyio
 import httpx
 from unreliable import unreliable
 
+from mtaio import Breaker, Pipeline, Timeout
 from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience import Breaker, BreakerChange, Pipeline, Timeout
+from mtaio.resilience import BreakerChange
 
 # --8<-- [start:pipeline]
 

@@ -7,7 +7,8 @@ import anyio
 import httpx
 from unreliable import unreliable
 
-from mtaio.resilience import Budget, Pipeline, Retry, Timeout
+from mtaio import Pipeline, Retry, Timeout
+from mtaio.resilience import Budget
 
 CALLS = 100
 

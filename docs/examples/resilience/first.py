@@ -5,7 +5,8 @@ import anyio
 import httpx
 from unreliable import unreliable
 
-from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, Timeout
+from mtaio import Breaker, Pipeline, Retry, Timeout
+from mtaio.resilience import Budget, Fallback, Hedge
 
 
 def is_failure(error: Exception) -> bool:

@@ -4,7 +4,8 @@ import anyio
 import httpx
 from unreliable import unreliable
 
-from mtaio.resilience import Budget, Hedge, Pipeline, Timeout
+from mtaio import Pipeline, Timeout
+from mtaio.resilience import Budget, Hedge
 
 # --8<-- [start:pipelines]
 plain = Pipeline(Timeout(1), name="plain")

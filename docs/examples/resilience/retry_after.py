@@ -4,7 +4,7 @@ import anyio
 import httpx
 from unreliable import unreliable
 
-from mtaio.resilience import Pipeline, Retry, Timeout
+from mtaio import Pipeline, Retry, Timeout
 
 # --8<-- [start:pipeline]
 

@@ -18,8 +18,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from mtaio.app import Application, ErrorHandler
-from mtaio.core import Retry
+from mtaio import Application, Retry
+from mtaio.app import ErrorHandler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,7 +4,7 @@
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio.resources import ConcurrencyLimiter
+from mtaio import ConcurrencyLimiter
 from mtaio.testing import Simulation, Victim, assert_quiescent, explore
 
 

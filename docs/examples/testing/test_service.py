@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.app import Application
+from mtaio import Application
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from mtaio.cache import TTLCache
-from mtaio.core import TaskExecutor
-from mtaio.resources import ConcurrencyLimiter
+from mtaio import ConcurrencyLimiter, TaskExecutor, TTLCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
