@@ -290,6 +290,9 @@ class AdaptiveLimiter(StandalonePart):
         """
         block = _blocks.get()
         if block is None or block.limiter is not self:
+            if exc_type is GeneratorExit:  # closed after its loop was over, by whoever runs now
+                self._leave(exc, 0.0, 0)
+                return
             msg = (
                 f"cannot leave {self!r} here: it is not what this task entered last. Use it in "
                 f"'async with', and do not yield inside from an async generator."

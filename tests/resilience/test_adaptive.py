@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -323,6 +324,32 @@ def test_it_shows_itself() -> None:
 def test_first_limit_is_between_the_bounds(bounds: Any, limit: int) -> None:
     """Ten, unless a bound or you say otherwise."""
     assert AdaptiveLimiter(**bounds).limit == limit
+
+
+def test_block_closed_after_its_loop_gives_its_slot_back() -> None:
+    """The collector closes it in whatever context it finds: the slot is free again."""
+    limiter = AdaptiveLimiter(initial=1)
+
+    async def hold() -> None:
+        async with limiter:
+            await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    left = loop.create_task(hold())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert limiter.statistics().in_use == 1
+    coroutine: Any = left.get_coro()
+    coroutine.close()
+    assert limiter.statistics().in_use == 0
+
+    async def main() -> None:
+        async with limiter:
+            assert limiter.statistics().in_use == 1
+
+    run(main)
+    assert limiter.statistics().failed == 0
 
 
 @pytest.mark.parametrize(
