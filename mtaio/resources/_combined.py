@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, final, overload
+from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
 
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
@@ -147,21 +147,23 @@ class ResourceLimiter:
                 "nothing. Pass at least one of them."
             )
             raise ValueError(msg)
-        if burst is not None and (rate is None or isinstance(rate, Rate)):
+        shared = rate if isinstance(rate, Rate) and _takes_no_key(rate) else None
+        if burst is not None and (rate is None or shared is not None):
             msg = (
                 f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
                 f"the burst to the limiter itself, or pass a number as rate."
             )
             raise ValueError(msg)
-        if rate is not None and not isinstance(rate, Rate):
-            rate = RateLimiter(rate, burst=1 if burst is None else burst, name=name)
+        if rate is not None and shared is None:  # what is no number is refused there
+            one = 1 if burst is None else burst
+            shared = RateLimiter(cast("float", rate), burst=one, name=name)
         if concurrency is not None and not isinstance(concurrency, ConcurrencyLimiter):
             concurrency = ConcurrencyLimiter(concurrency, name=name)
         if timeout is not None and not isinstance(timeout, TimeoutManager):
             timeout = TimeoutManager(timeout, name=name)
         if timeout_total is not None and not isinstance(timeout_total, TimeoutManager):
             timeout_total = TimeoutManager(timeout_total, name=name)
-        self._rate = rate
+        self._rate: Rate | None = shared
         self._concurrency = concurrency
         self._timeout = timeout
         self._timeout_total = timeout_total
@@ -230,6 +232,11 @@ class ResourceLimiter:
         """
         entry = _entries.get()
         if entry is None or entry.limiter is not self:
+            if exc_type is GeneratorExit:  # closed after its loop was over, by whoever runs now
+                self._in_flight -= 1
+                if self._concurrency is not None:
+                    self._concurrency.release()
+                return None
             msg = (
                 f"cannot leave {self!r} here: it is not what this task entered last. Use it in "
                 f"'async with', and do not yield inside from an async generator."
@@ -295,3 +302,10 @@ class ResourceLimiter:
             timeout=None if timeout is None else timeout.statistics(),
             timeout_total=None if total is None else total.statistics(),
         )
+
+
+def _takes_no_key(rate: Rate) -> bool:
+    """Return whether it is a limiter whose ``acquire`` needs no key, and not a class of such."""
+    from mtaio.resources._keyed import KeyedRateLimiter  # noqa: PLC0415 - few programs use it
+
+    return not isinstance(rate, (KeyedRateLimiter, type))

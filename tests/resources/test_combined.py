@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,13 @@ import anyio
 import pytest
 
 from mtaio import exceptions
-from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
 from mtaio.testing import settle
 from tests.resources.moments import cancel_everywhere, modes
 
@@ -282,6 +289,15 @@ async def test_rate_of_somebody_else() -> None:
         ResourceLimiter(rate=turnstile, burst=2)
 
 
+@pytest.mark.parametrize("wrong", [KeyedRateLimiter(1), RateLimiter], ids=["keyed", "class"])
+def test_rate_whose_acquire_needs_more_is_refused(wrong: Any) -> None:
+    """A limiter of keys, or a class, has ``rate`` and ``acquire()`` and could grant nothing."""
+    with pytest.raises(TypeError, match=r"^rate=<.*, not a number\."):
+        ResourceLimiter(rate=wrong)
+    with pytest.raises(TypeError, match=r"^rate=<.*, not a number\."):
+        ResourceLimiter(rate=wrong, burst=2)
+
+
 async def test_limits_that_are_not_given_do_not_limit() -> None:
     """Each limit stands alone, and statistics are there for what is limited."""
     limiter = ResourceLimiter(timeout=1.0)
@@ -460,6 +476,28 @@ async def test_outer_cancellation_passes() -> None:
     assert scope.cancelled_caught
     assert slots(limiter) == (0, 0)
     assert limiter.statistics().in_flight == 0
+
+
+@pytest.mark.parametrize("most", [{"concurrency": 1}, {"rate": math.inf}], ids=str)
+def test_block_closed_after_its_loop_gives_back_what_it_held(most: Any) -> None:
+    """The collector closes it in whatever context it finds: the slot is free again."""
+    limiter = ResourceLimiter(**most)
+
+    async def hold() -> None:
+        async with limiter:
+            await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    left = loop.create_task(hold())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert limiter.statistics().in_flight == 1
+    coroutine: Any = left.get_coro()
+    coroutine.close()
+    assert limiter.statistics().in_flight == 0
+    if limiter.concurrency is not None:
+        assert slots(limiter) == (0, 0)
 
 
 shared = ResourceLimiter(concurrency=1, rate=math.inf, timeout=2.0)
