@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, fina
 
 import anyio
 
-from mtaio._internal.block import entered_before_error
+from mtaio._internal import loops
+from mtaio._internal.block import another_loop_error, entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
@@ -181,8 +182,8 @@ class Stream(Generic[T]):
     """
 
     # Invariants:
-    # - _group and _ended are there from entering on; _ended is set when the pool has ended, _left
-    #   when the block has, or when nothing will start any more;
+    # - _group, _ended and _loop are there from entering on; _ended is set when the pool has ended,
+    #   _left when the block has, or when nothing will start any more;
     # - _error is what the pool ended with, until it is raised once.
     __slots__ = (
         "__weakref__",
@@ -191,6 +192,7 @@ class Stream(Generic[T]):
         "_error",
         "_group",
         "_left",
+        "_loop",
         "_on_exit",
         "_pool",
     )
@@ -203,6 +205,7 @@ class Stream(Generic[T]):
         self._on_exit = on_exit
         self._group: TaskGroup | None = None
         self._ended: anyio.Event
+        self._loop: object
         self._left = False
         self._error: Exception | None = None
 
@@ -218,6 +221,7 @@ class Stream(Generic[T]):
     async def __aenter__(self) -> Self:
         if self._group is not None or self._left:
             raise entered_before_error(self, f"Call {self._method()}() again.")
+        self._loop = loops.current_loop()
         self._ended = anyio.Event()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -264,9 +268,14 @@ class Stream(Generic[T]):
         that were not taken are dropped; an error that the consumer has not seen is raised where the
         next result would be, or by the block. Not entered, the stream cannot be entered any more,
         and calls that were given to it are closed.
+
+        Raises:
+            RuntimeError: It was entered in another event loop, which is not over.
         """
-        if self._group is None:
+        if self._group is None or loops.is_over(self._loop):
             self._leave()
+        elif not loops.is_current(self._loop):
+            raise another_loop_error(self, "aclose()")
         elif not self._ended.is_set():
             self._pool.stop()
             await self._ended.wait()

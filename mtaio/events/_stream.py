@@ -215,7 +215,16 @@ class EventStream(Generic[T_co]):
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
         Emits that wait for space go on, as if there were no stream.
+
+        Raises:
+            RuntimeError: It was entered in another event loop, which is not over.
         """
+        if (
+            self._listener is not None
+            and not loops.is_current(self._loop)
+            and not loops.is_over(self._loop)
+        ):
+            raise another_loop_error(self, "aclose()")
         self._close()
 
     def _close(self) -> None:

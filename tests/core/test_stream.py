@@ -18,6 +18,7 @@ from mtaio.core import Outcome, TaskExecutor
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import run, settle
 from mtaio.types import UNSET
+from tests.backends import BACKENDS
 from tests.core.strays import stray
 
 if TYPE_CHECKING:
@@ -535,6 +536,23 @@ async def test_aclose_after_the_block() -> None:
     await results.aclose()
     with pytest.raises(RuntimeError, match=r"^this stream was left, and its work stopped\."):
         await anext(results)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_aclose_in_another_loop(backend: str) -> None:
+    """It is refused, as it could neither cancel nor wait there; of a loop that is over, it ends."""
+    stream = TaskExecutor(1).stream(anyio.sleep, [9])
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    loop.run_until_complete(stream.__aenter__())
+    with pytest.raises(
+        RuntimeError, match=r"^<Stream of 'sleep', entered> .* and aclose\(\) works"
+    ):
+        run(stream.aclose, backend=backend)
+    assert repr(stream) == "<Stream of 'sleep', entered>"
+    loop.close()
+    run(stream.aclose, backend=backend)
+    assert repr(stream) == "<Stream of 'sleep', left>"
 
 
 async def test_aclose_can_be_cancelled() -> None:

@@ -591,8 +591,13 @@ def test_consumer_in_another_loop_is_refused(backend: str, over: bool) -> None: 
             await anext(events)
 
     run(consume, backend=backend)
+    if not over:
+        with pytest.raises(RuntimeError, match=r"^<EventStream of .* and aclose\(\) works"):
+            run(events.aclose, backend=backend)
+        assert emitter.statistics().streams == 1
+        loop.close()
     run(events.aclose, backend=backend)
-    loop.close()
+    assert emitter.statistics().streams == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
