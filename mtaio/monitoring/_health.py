@@ -277,7 +277,11 @@ class HealthRegistry:
 
         Args:
             ready: False for "not ready", True for what the checks say.
+
+        Raises:
+            TypeError: ``ready`` is not a bool.
         """
+        checks.flag("ready", ready)
         self._forget_if_over()
         self._draining = not ready
 

@@ -962,6 +962,9 @@ async def test_other_refusals() -> None:
         HealthRegistry().remove("db")
     with pytest.raises(TypeError, match=r"^name=<.*> is not a str\. Write @health\.check\(\) with"):
         health.check(Probe())  # type: ignore[arg-type] # the refusal is the subject
+    with pytest.raises(TypeError, match=r"^ready='no' is a str, not a bool\."):
+        health.set_ready("no")  # type: ignore[arg-type] # the refusal is the subject
+    assert not health.draining
 
 
 def test_statistics_declare_themselves() -> None:
