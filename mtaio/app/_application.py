@@ -713,7 +713,7 @@ class Application:
         """
         await checkpoint()
         run = self._run
-        if run is not None:
+        if run is not None and not loops.is_over(run.loop):
             self._check_loop(run)
             run.stop(reason)
             await self._until_closed(run)

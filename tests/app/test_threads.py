@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import isawaitable
@@ -195,6 +196,19 @@ def test_waits_for_it_after_its_loop(name: str, backend: str) -> None:
     for other in BACKENDS:
         anyio.run(ask, backend=other)
     assert made.draining
+
+
+async def test_stop_after_its_loop_was_closed() -> None:
+    """Nothing of it runs any more: there is nothing to stop, and nothing to wait for."""
+    made = make()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    await to_thread.run_sync(loop.run_until_complete, made.start())
+    await to_thread.run_sync(loop.close)
+    await made.stop()
+    made.stop_nowait()
+    await made.wait_draining()
+    await made.wait_closed()
 
 
 @pytest.mark.parametrize("place", ["worker", "thread"])
