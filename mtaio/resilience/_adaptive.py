@@ -352,8 +352,8 @@ class AdaptiveLimiter(StandalonePart):
         self, error: BaseException | None, latency: float, in_use: int, *, failed: bool = False
     ) -> None:
         """Give a slot back, and use the outcome of the call, if it is a sample."""
+        self._slots.release()  # first: it refuses what is given back twice
         self._in_use -= 1
-        self._slots.release()
         if error is not None:
             if not is_outcome(error) or not (failed or accepts(self._on, error)):
                 return

@@ -326,6 +326,19 @@ def test_first_limit_is_between_the_bounds(bounds: Any, limit: int) -> None:
     assert AdaptiveLimiter(**bounds).limit == limit
 
 
+async def test_block_left_twice() -> None:
+    """Left by a task that was started in it, and again by its own: the slot is given back once."""
+    limiter = AdaptiveLimiter(initial=1, max_limit=1)
+    await limiter.__aenter__()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.__aexit__, None, None, None)
+    with pytest.raises(RuntimeError, match=r"^cannot release a slot of <ConcurrencyLimiter"):
+        await limiter.__aexit__(None, None, None)
+    async with limiter:
+        with pytest.raises(exceptions.ConcurrencyLimitError, match=r"^<AdaptiveLimiter: 1 of 1"):
+            await limiter.run(answer)
+
+
 def test_block_closed_after_its_loop_gives_its_slot_back() -> None:
     """The collector closes it in whatever context it finds: the slot is free again."""
     limiter = AdaptiveLimiter(initial=1)
