@@ -333,6 +333,7 @@ class KeyedRateLimiter:
             if key is UNSET:
                 limiters = list(self._limiters.values())
             else:
+                _check_hashable(key)
                 limiter = self._limiters.get(key)
                 limiters = [] if limiter is None else [limiter]
             for limiter in limiters:
@@ -483,7 +484,11 @@ class KeyedRateLimiter:
 
         Args:
             key: The key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
         """
+        _check_hashable(key)
         return snapshot(KeyStatistics, self._limiters.get(key, self._model).statistics())
 
     def _limiter(self, key: Hashable) -> _KeyLimiter:
@@ -494,6 +499,7 @@ class KeyedRateLimiter:
 
         Raises:
             RateLimitError: The key is new, and there is no room for it.
+            TypeError: ``key`` cannot be hashed.
         """
         self._calls += 1
         if self._calls >= FAST_CALLS:
@@ -501,7 +507,11 @@ class KeyedRateLimiter:
             self._yield_due = True
             with self._lock:
                 self._sweep(clock.catch_up(self._idle))
-        return self._limiters.get(key) or self._admit(key)
+        try:
+            return self._limiters.get(key) or self._admit(key)
+        except TypeError:
+            _check_hashable(key)
+            raise  # of the key's own __eq__
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
         with self._lock:
@@ -552,3 +562,15 @@ class KeyedRateLimiter:
         _, _, limiter = heapq.heappop(self._idle.heap)
         del self._limiters[limiter.key]
         self._forgotten += 1
+
+
+def _check_hashable(key: object) -> None:
+    """Raise ``TypeError`` for a key that cannot be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        msg = (
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a "
+            f"dict, such as a str, an int, or a tuple of those."
+        )
+        raise TypeError(msg) from error

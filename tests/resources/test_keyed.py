@@ -95,8 +95,31 @@ async def test_reset_of_a_key_or_of_all() -> None:
     assert held(limiter) == (2, 2)  # the others had become idle
     limiter.reset("a")
     assert takes(limiter, "another")
-    with pytest.raises(TypeError, match="unhashable"):
-        limiter.reset([])  # type: ignore[arg-type] # what a user may pass
+
+
+class Incomparable:
+    """A key that fails as it is compared."""
+
+    def __hash__(self) -> int:
+        return hash("a")
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError(other)
+
+
+async def test_what_cannot_be_a_key_is_refused() -> None:
+    """With the key and the way out; what a key of one's own raises is raised as it is."""
+    limiter = KeyedRateLimiter(1)
+    limiter.acquire_nowait("a")
+    wrong: Any = ["a"]
+    for call in (limiter.reset, limiter.acquire_nowait, limiter.statistics_for):
+        with pytest.raises(TypeError, match=r"^key=\['a'\] cannot be hashed: unhashable .* Pass"):
+            call(wrong)
+    with pytest.raises(TypeError, match=r"^key=\['a'\] cannot be hashed: "):
+        await limiter.run(anyio.sleep, 0, key=wrong)
+    with pytest.raises(TypeError, match=r"^a$"):
+        limiter.acquire_nowait(Incomparable())
+    assert limiter.statistics().acquired == 1
 
 
 async def test_timeout_and_tokens_are_the_keys_own() -> None:
