@@ -214,7 +214,8 @@ class EventStream(Generic[T_co]):
         """
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
-        Emits that wait for space go on, as if there were no stream.
+        Emits that wait for space go on, as if there were no stream. Not entered, the stream cannot
+        be entered any more.
 
         Raises:
             RuntimeError: It was entered in another event loop, which is not over.
@@ -225,6 +226,8 @@ class EventStream(Generic[T_co]):
             and not loops.is_over(self._loop)
         ):
             raise another_loop_error(self, "aclose()")
+        if not self._entered:
+            self._entered = self._left = True
         self._close()
 
     def _close(self) -> None:

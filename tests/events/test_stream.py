@@ -259,6 +259,18 @@ async def test_stream_closed_while_emits_wait_for_it() -> None:
     assert emitter.statistics().handled == 1
 
 
+async def test_stream_closed_before_its_block() -> None:
+    """It does not listen, and never will."""
+    emitter = EventEmitter()
+    async with aclosing(emitter.stream("a")) as events:
+        pass
+    with pytest.raises(RuntimeError, match=r"^<EventStream of 'a': .* was entered before: .* Call"):
+        await events.__aenter__()
+    with pytest.raises(RuntimeError, match=r"^this stream was left\."):
+        await anext(events)
+    assert emitter.statistics().streams == 0
+
+
 async def test_stream_left_while_emits_wait_for_it() -> None:
     """Leaving the block releases them."""
     emitter = EventEmitter()
@@ -460,8 +472,6 @@ async def test_stream_must_be_entered() -> None:
     stream = emitter.stream("a")
     with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with emi"):
         await anext(stream)
-    async with aclosing(stream):
-        pass
     async with stream:
         pass
     with pytest.raises(RuntimeError, match=r"^this stream was left\. Write: async with"):
