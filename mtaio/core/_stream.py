@@ -272,7 +272,7 @@ class Stream(Generic[T]):
         Raises:
             RuntimeError: It was entered in another event loop, which is not over.
         """
-        if self._group is None or loops.is_over(self._loop):
+        if self._group is None or self._left or loops.is_over(self._loop):
             self._leave()
         elif not loops.is_current(self._loop):
             raise another_loop_error(self, "aclose()")

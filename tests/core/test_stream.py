@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import to_thread
 
 from mtaio.core import Outcome, TaskExecutor
 from mtaio.exceptions import StrayCancellationError
@@ -534,6 +535,7 @@ async def test_aclose_after_the_block() -> None:
     async with TaskExecutor(1).stream(double, [1]) as results:
         pass
     await results.aclose()
+    await to_thread.run_sync(anyio.run, results.aclose)
     with pytest.raises(RuntimeError, match=r"^this stream was left, and its work stopped\."):
         await anext(results)
 
