@@ -462,9 +462,10 @@ async def test_calls_of_others_count() -> None:
 
 
 async def test_calls_without_tokens_yield() -> None:
-    """A loop over ``acquire(0)`` is fair too."""
+    """A loop over ``acquire(0)`` is fair too, and each is counted."""
     limiter = RateLimiter(1)
     assert sum([await suspensions(limiter.acquire(0)) for _ in range(2 * FAST_CALLS)]) == 2
+    assert limiter.statistics().acquired == 2 * FAST_CALLS
 
 
 async def test_timeout_makes_no_call_yield() -> None:
