@@ -120,7 +120,7 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
     """Return what ``rate=`` means: a number is items per second, evenly spaced."""
     if rate is None or (isinstance(rate, Rate) and not isinstance(rate, (KeyedRateLimiter, type))):
         return rate
-    way_out = "Pass items per second, or a mtaio.resources.RateLimiter to share or to allow bursts."
+    way_out = "Pass items per second, or a mtaio.RateLimiter to share or to allow bursts."
     if checks.number("rate", rate, way_out=way_out) <= 0:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
@@ -142,7 +142,7 @@ def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None
     if retry is None:
         return None
     if not isinstance(retry, Retry):
-        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
+        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.Retry.")
         retry = Retry(attempts=retry)
     return retry if retry.attempts > 1 else None
 
