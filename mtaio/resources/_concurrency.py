@@ -201,7 +201,9 @@ class ConcurrencyLimiter:
 
     @limit.setter
     def limit(self, slots: int) -> None:
-        checks.count("limit", slots, least=0, way_out="Pass how much may run at once, or 0.")
+        checks.count(
+            "limit", slots, least=0, way_out="Pass how much may run at once, or 0 to pause."
+        )
         self._limit = slots
         if self._waiters:
             self._queue.call_there(self._hand_over)

@@ -535,7 +535,8 @@ class KeyedRateLimiter:
         self._rejected_keys += 1
         msg = (
             f"{self!r} has no room for key={reprlib.repr(key)}: max_keys={self._max_keys!r} are "
-            f"held and none is idle; one may be in {wait:.6g} s. Raise max_keys, or try again then."
+            f"held and none is idle; the first may be in {wait:.6g} s. Raise max_keys, or try "
+            f"again then."
         )
         raise RateLimitError(msg, retry_after=wait, name=self.name)
 

@@ -319,7 +319,7 @@ async def test_no_room_for_a_new_key() -> None:
     await anyio.sleep(0.5)
     message = (
         r"^<KeyedRateLimiter 'api' 1/s burst=5 keys=2> has no room for key='c': max_keys=2 are "
-        r"held and none is idle; one may be in 2\.5 s\. Raise max_keys, or try again then\.$"
+        r"held and none is idle; the first may be in 2\.5 s\. Raise max_keys, or try again then\.$"
     )
     for timeout in (None, 100):
         with pytest.raises(RateLimitError, match=message) as caught:
