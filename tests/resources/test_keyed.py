@@ -505,7 +505,7 @@ async def test_paused_keys() -> None:
     await limiter.acquire("b", 0)
     await limiter.acquire("c", 1)
     assert held(limiter) == (2, 1)
-    with pytest.raises(RateLimitError) as caught:
+    with pytest.raises(RateLimitError, match=r"none will be while the rate is 0\.") as caught:
         limiter.acquire_nowait("d")
     assert caught.value.retry_after == math.inf
     limiter.rate = 1
