@@ -44,7 +44,7 @@ __all__ = [
     "cached",
 ]
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
     __getattr__, __dir__ = lazy.attributes(

@@ -10,10 +10,10 @@ for a slot, and the timeout covers the work alone. Without options the function 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from itertools import chain, count, repeat
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -99,6 +99,14 @@ def check_progress(callback: object) -> None:
     check_takes("on_progress", report, "done", "total", way_out=way_out)
 
 
+_OWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "map": ("ordered",),
+    "for_each": (),
+    "stream": ("ordered", "max_pending", "outcomes"),
+}
+"""The options that only some of the methods have."""
+
+
 def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
     """
     Return the options of one call, as they were passed.
@@ -110,7 +118,7 @@ def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
         if name not in Options.__slots__:
             msg = (
                 f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
-                f"{', '.join(Options.__slots__)}, or of those that are {method}'s own."
+                f"{', '.join((*Options.__slots__, *_OWN[method]))}."
             )
             raise TypeError(msg)
     return Options(errors=errors, **options)
@@ -120,7 +128,7 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
     """Return what ``rate=`` means: a number is items per second, evenly spaced."""
     if rate is None or (isinstance(rate, Rate) and not isinstance(rate, (KeyedRateLimiter, type))):
         return rate
-    way_out = "Pass items per second, or a mtaio.resources.RateLimiter to share or to allow bursts."
+    way_out = "Pass items per second, or a mtaio.RateLimiter to share or to allow bursts."
     if checks.number("rate", rate, way_out=way_out) <= 0:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
@@ -142,7 +150,7 @@ def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None
     if retry is None:
         return None
     if not isinstance(retry, Retry):
-        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
+        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.Retry.")
         retry = Retry(attempts=retry)
     return retry if retry.attempts > 1 else None
 

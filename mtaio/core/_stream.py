@@ -263,11 +263,11 @@ class Stream(Generic[T]):
         """
         Stop the work and wait until it is gone; the stream has no more results.
 
-        For a consumer that cannot leave the block, and for `contextlib.aclosing`. A checkpoint if
-        there is work to wait for. It may be called by any task of the block, and again. Results
-        that were not taken are dropped; an error that the consumer has not seen is raised where the
-        next result would be, or by the block. Not entered, the stream cannot be entered any more,
-        and calls that were given to it are closed.
+        For a consumer that cannot leave the block. A checkpoint if there is work to wait for. It
+        may be called by any task of the block, and again. Results that were not taken are dropped;
+        an error that the consumer has not seen is raised where the next result would be, or by the
+        block. Not entered, the stream cannot be entered any more, and calls that were given to it
+        are closed.
 
         Raises:
             RuntimeError: It was entered in another event loop, which is not over.

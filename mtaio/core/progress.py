@@ -13,9 +13,9 @@ from typing import Protocol
 
 try:
     from rich.console import Console
-except ImportError as error:
+except ImportError as _error:
     msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[cli]'"
-    raise ImportError(msg, name=error.name) from error
+    raise ImportError(msg, name=_error.name) from _error
 
 __all__ = ["bar"]
 

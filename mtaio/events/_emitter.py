@@ -144,7 +144,7 @@ class EventEmitter:
     ) -> None:
         self._policy = Policy(errors, on_error, concurrent=concurrent)
         if max_listeners is not None:
-            way_out = "Pass above how many to warn, or None for never."
+            way_out = "Pass how many may be there without a warning, or None for any number."
             checks.count("max_listeners", max_listeners, way_out=way_out)
         self._max_listeners = max_listeners
         if max_pending is not None:
@@ -152,7 +152,7 @@ class EventEmitter:
             checks.count("max_pending", max_pending, way_out=way_out)
         self._max_pending = max_pending
         if max_names is not None:
-            way_out = "Pass for how many names to keep statistics, at least 1, or None for all."
+            way_out = "Pass how many names to count one by one, at least 1, or None for all."
             checks.count("max_names", max_names, way_out=way_out)
         self._registry = Registry(max_names)
         self._ready: dict[Any, Topic] = cast("dict[Any, Topic]", self._registry.ready)

@@ -249,7 +249,7 @@ class RedactingFilter(logging.Filter):
     ) -> None:
         super().__init__()
         if not isinstance(mask, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"mask={mask!r} is {checks.type_of(mask)}, not a str. Pass a text."
+            msg = f"mask={mask!r} is {checks.type_of(mask)}, not a str. Pass a str."
             raise TypeError(msg)
         self._secrets = Secrets(
             _keys(keys), map(_compiled, _texts("patterns", patterns)), mask, known=defaults
@@ -317,13 +317,13 @@ def _keys(keys: Iterable[str]) -> list[str]:
 def _texts(name: str, values: Iterable[Any]) -> list[Any]:
     """Return a list of what must be texts, or texts and patterns."""
     if isinstance(values, str):
-        msg = f"{name}={values!r} is one text. Pass several, as in [{values!r}]."
+        msg = f"{name}={values!r} is a single str. Pass several, as in [{values!r}]."
         raise TypeError(msg)
     kinds = (str,) if name == "keys" else (str, re.Pattern)
     listed = list(values)
     for value in listed:
         if not isinstance(value, kinds):
-            msg = f"{name} has {value!r}, {checks.type_of(value)}, not a str. Pass texts."
+            msg = f"{name} has {value!r}, {checks.type_of(value)}, not a str. Pass strings only."
             raise TypeError(msg)
     return listed
 

@@ -200,7 +200,7 @@ class HealthRegistry:
         with self._lock:
             if name in self._checks:
                 msg = (
-                    f"{self!r} has a check of the name {name!r}. Give this one another name, or "
+                    f"{self!r} has a check {name!r} already. Give this one another name, or "
                     f"remove({name!r}) the other first."
                 )
                 raise ValueError(msg)
@@ -249,7 +249,10 @@ class HealthRegistry:
             return fn
 
         if callable(name):
-            msg = f"name={name!r} is not a str. Write @health.check() with parentheses."
+            msg = (
+                f"name={name!r} is not a str. Write the decorator with parentheses, as in "
+                f"@health.check()."
+            )
             raise TypeError(msg)
         return decorate
 
@@ -281,7 +284,8 @@ class HealthRegistry:
         Raises:
             TypeError: ``ready`` is not a bool.
         """
-        checks.flag("ready", ready)
+        if type(ready) is not bool:
+            checks.flag("ready", ready)
         self._forget_if_over()
         self._draining = not ready
 

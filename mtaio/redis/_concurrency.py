@@ -333,7 +333,7 @@ class RedisConcurrencyLimiter:
     @limit.setter
     def limit(self, slots: int) -> None:
         self._limit = checks.count(
-            "limit", slots, least=0, way_out="Pass how much may run at once, or 0."
+            "limit", slots, least=0, way_out="Pass how much may run at once, or 0 to pause."
         )
         self._queue.call_there(self._look_again)
 

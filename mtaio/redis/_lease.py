@@ -40,7 +40,7 @@ class Holding:
         until: Callable[[], float],
         give_back: Callable[[Holding], None],
     ) -> None:
-        self.token = token
+        self.token: int = token
         self._text = text
         self._name = name
         self._until = until

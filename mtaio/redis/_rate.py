@@ -302,7 +302,7 @@ class RedisRateLimiter:
     ) -> None:
         check_store(store)
         check_key(key)
-        way_out = "Pass the tokens that come back every per s, or math.inf for no limit."
+        way_out = "Pass the tokens that come back every `per` seconds, or math.inf for no limit."
         self._rate = rate if rate == math.inf else checks.positive("rate", rate, way_out=way_out)
         self._per = checks.positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."

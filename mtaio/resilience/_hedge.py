@@ -136,7 +136,7 @@ class Hedge(StandalonePart):
         if budget is not None and not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] - not typed callers
             msg = (
                 f"budget={budget!r} is {checks.type_of(budget)}, not a Budget. Pass "
-                f"Budget({budget!r}), or None for no limit."
+                f"Budget(0.1) for one hedge in ten calls, or None for no limit."
             )
             raise TypeError(msg)
         self._given = after

@@ -88,7 +88,7 @@ Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 @runtime_checkable
 class Part(Protocol):
     """
-    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
+    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and a `Retry`.
 
     A class of your own is a part if it has `wrap`. It may also have
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
 
+from mtaio._internal import checks
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 from mtaio._internal.limiting import limit_in, run_in
@@ -158,10 +159,14 @@ class ResourceLimiter:
             one = 1 if burst is None else burst
             shared = RateLimiter(cast("float", rate), burst=one, name=name)
         if concurrency is not None and not isinstance(concurrency, ConcurrencyLimiter):
+            way_out = "Pass how much may run at once, at least 1, or a ConcurrencyLimiter to share."
+            checks.count("concurrency", concurrency, way_out=way_out)
             concurrency = ConcurrencyLimiter(concurrency, name=name)
         if timeout is not None and not isinstance(timeout, TimeoutManager):
+            checks.timeout("timeout", timeout)
             timeout = TimeoutManager(timeout, name=name)
         if timeout_total is not None and not isinstance(timeout_total, TimeoutManager):
+            checks.timeout("timeout_total", timeout_total)
             timeout_total = TimeoutManager(timeout_total, name=name)
         self._rate: Rate | None = shared
         self._concurrency = concurrency

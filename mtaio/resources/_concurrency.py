@@ -69,7 +69,7 @@ class ConcurrencyLimiter:
 
     May be made at module level, and used by one event loop after another, on either backend. Slots
     do not belong to tasks: one task may hold several, and another may give them back. They may be
-    taken and given back in any thread, with `acquire_nowait` and `release`.
+    taken and given back in any thread, with `acquire_nowait`, `try_acquire` and `release`.
 
     It is not for subclassing: its methods do not call each other. Hold one in a class of your own.
 
@@ -201,7 +201,9 @@ class ConcurrencyLimiter:
 
     @limit.setter
     def limit(self, slots: int) -> None:
-        checks.count("limit", slots, least=0, way_out="Pass how much may run at once, or 0.")
+        checks.count(
+            "limit", slots, least=0, way_out="Pass how much may run at once, or 0 to pause."
+        )
         self._limit = slots
         if self._waiters:
             self._queue.call_there(self._hand_over)
@@ -277,7 +279,11 @@ class ConcurrencyLimiter:
         self._acquired += 1
 
     def try_acquire(self) -> bool:
-        """Take a slot if one is free, and return whether it was. Not a checkpoint."""
+        """
+        Take a slot if one is free, and return whether it was.
+
+        Not a checkpoint; from any thread.
+        """
         try:
             self.acquire_nowait()
         except ConcurrencyLimitError:

@@ -543,9 +543,12 @@ class KeyedRateLimiter:
             self._forget_first()
             return
         self._rejected_keys += 1
+        way_out = f"the first may be in {wait:.6g} s. Raise max_keys, or try again then."
+        if wait == math.inf:
+            way_out = "none will be while the rate is 0. Raise max_keys, or the rate."
         msg = (
             f"{self!r} has no room for key={reprlib.repr(key)}: max_keys={self._max_keys!r} are "
-            f"held and none is idle; one may be in {wait:.6g} s. Raise max_keys, or try again then."
+            f"held and none is idle; {way_out}"
         )
         raise RateLimitError(msg, retry_after=wait, name=self.name)
 

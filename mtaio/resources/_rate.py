@@ -418,7 +418,7 @@ class RateLimiter:
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
-            msg = f"{self!r} cannot grant {_amount(tokens)} now, only in {wait:.6g} s."
+            msg = f"{self!r} cannot grant {_amount(tokens)} now, {_when(wait)}."
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
@@ -669,7 +669,7 @@ class RateLimiter:
         self, tokens: float, wait: float, timeout: float, deadline: float
     ) -> LimitTimeoutError:
         return LimitTimeoutError(
-            f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s, only in {wait:.6g} s.",
+            f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s, {_when(wait)}.",
             retry_after=wait,
             timeout=timeout,
             deadline=clock.loop_deadline(deadline),
@@ -757,3 +757,8 @@ class RateLimiter:
 def _amount(tokens: float) -> str:
     """Return so many tokens in words; ``tokens=`` would be masked in logs, as a secret's name."""
     return "1 token" if tokens == 1 else f"{tokens!r} tokens"
+
+
+def _when(wait: float) -> str:
+    """Return in words when tokens will be there; only a rate of 0 keeps them away for ever."""
+    return "and not before its rate is above 0" if wait == math.inf else f"only in {wait:.6g} s"

@@ -169,7 +169,7 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
             lambda ex, retry=retry: ex.map(same, [1], retry=retry),
             (
                 rf"ValueError: retry={retry} is less than 1\. Pass the number of attempts, or a "
-                r"mtaio\.core\.Retry\.$"
+                r"mtaio\.Retry\.$"
             ),
         )
         for retry in (0, -1)

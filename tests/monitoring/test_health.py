@@ -907,7 +907,7 @@ def test_decorator_returns_the_function() -> None:
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "twin": ({"name": "db"}, ValueError, r"<HealthRegistry: 1 checks> has a check of the name 'db"),
+    "twin": ({"name": "db"}, ValueError, r"<HealthRegistry: 1 checks> has a check 'db' already"),
     "name": ({"name": 3}, TypeError, "name=3 is not a str"),
     "check": ({"check": 3}, TypeError, "check=3 is an int, which is not callable"),
     "arguments": (
@@ -960,7 +960,7 @@ async def test_other_refusals() -> None:
         health.remove("db")
     with pytest.raises(ValueError, match=r"^<HealthRegistry: 0 checks> has .* It has: none\.$"):
         HealthRegistry().remove("db")
-    with pytest.raises(TypeError, match=r"^name=<.*> is not a str\. Write @health\.check\(\) with"):
+    with pytest.raises(TypeError, match=r"^name=<.*> is not a str\. Write the decorator with"):
         health.check(Probe())  # type: ignore[arg-type] # the refusal is the subject
     with pytest.raises(TypeError, match=r"^ready='no' is a str, not a bool\."):
         health.set_ready("no")  # type: ignore[arg-type] # the refusal is the subject

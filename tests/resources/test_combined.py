@@ -333,14 +333,14 @@ def test_constructor_refuses() -> None:
     ):
         ResourceLimiter(burst=2, rate=RateLimiter(1))
     for wrong, kind, message in (
-        ({"concurrency": 0}, ValueError, r"^limit=0 is less than 1\."),
+        ({"concurrency": 0}, ValueError, r"^concurrency=0 is less than 1\."),
         ({"rate": -1}, ValueError, r"^rate=-1 is less than 0\."),
-        ({"timeout": -1}, ValueError, r"^default_timeout=-1 is less than 0\."),
-        ({"timeout_total": "1"}, TypeError, r"^default_timeout='1' is a str, not a number\."),
+        ({"timeout": -1}, ValueError, r"^timeout=-1 is less than 0\."),
+        ({"timeout_total": "1"}, TypeError, r"^timeout_total='1' is a str, not a number\."),
         (
             {"concurrency": TimeoutManager()},
             TypeError,
-            r"^limit=<TimeoutManager.*> is a TimeoutMan",
+            r"^concurrency=<TimeoutManager.*> is a TimeoutMan",
         ),
     ):
         with pytest.raises(kind, match=message):

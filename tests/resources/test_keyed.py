@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 from mtaio.statistics import KeyStatistics
-from mtaio.testing import settle
+from mtaio.testing import run, settle
 from tests.clocks import by_hand
 from tests.injection import struck, suspensions
 
@@ -341,7 +342,7 @@ async def test_no_room_for_a_new_key() -> None:
     await anyio.sleep(0.5)
     message = (
         r"^<KeyedRateLimiter 'api' 1/s burst=5 keys=2> has no room for key='c': max_keys=2 are "
-        r"held and none is idle; one may be in 2\.5 s\. Raise max_keys, or try again then\.$"
+        r"held and none is idle; the first may be in 2\.5 s\. Raise max_keys, or try again then\.$"
     )
     for timeout in (None, 100):
         with pytest.raises(RateLimitError, match=message) as caught:
@@ -527,7 +528,7 @@ async def test_paused_keys() -> None:
     await limiter.acquire("b", 0)
     await limiter.acquire("c", 1)
     assert held(limiter) == (2, 1)
-    with pytest.raises(RateLimitError) as caught:
+    with pytest.raises(RateLimitError, match=r"none will be while the rate is 0\.") as caught:
         limiter.acquire_nowait("d")
     assert caught.value.retry_after == math.inf
     limiter.rate = 1
@@ -595,3 +596,30 @@ async def test_clock_that_takes_over() -> None:
         hands.now = 2.0
         assert takes(limiter, "c")
         assert limiter.statistics_for("a").tokens == 3
+
+
+def test_key_whose_tasks_are_of_a_closed_loop_makes_room(backend: str) -> None:
+    """Tasks of an event loop that was closed while they waited do not keep their key."""
+    limiter = KeyedRateLimiter(1, max_keys=1)
+    left: list[asyncio.Task[None]] = []
+
+    async def leave_one_waiting() -> None:
+        await limiter.acquire("a")
+        left.append(asyncio.ensure_future(limiter.acquire("a")))
+        await asyncio.sleep(0)
+
+    async def use_another_key() -> None:
+        assert not takes(limiter, "b")
+        await anyio.sleep(2)
+        assert takes(limiter, "b")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_one_waiting())
+    loop.close()
+    run(use_another_key, backend=backend)
+    left[0]._log_destroy_pending = False  # type: ignore[attr-defined] # on purpose
+    coroutine = left[0].get_coro()
+    assert coroutine is not None
+    with pytest.raises(RuntimeError):  # AnyIO's: the scope in it finds no loop to leave
+        coroutine.close()
+    assert held(limiter) == (1, 1)

@@ -127,9 +127,9 @@ async def test_mtaio_limiters() -> None:
     await keyed.acquire("key")
     assert "waiting=1" in await left_by(keyed, lambda: keyed.acquire("key"))
     combined = ResourceLimiter(concurrency=1)
-    assert "in_use=1" in await left_by(combined, lambda: combined.run(anyio.sleep_forever))
+    assert "in_flight=1" in await left_by(combined, lambda: combined.run(anyio.sleep_forever))
     timed = ResourceLimiter(timeout=60)
-    assert "in_use=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
+    assert "in_flight=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
 
 
 async def test_mtaio_executor() -> None:
