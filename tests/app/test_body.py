@@ -151,6 +151,7 @@ async def test_body_whose_task_drains() -> None:
 
 async def test_body_that_drains_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     """It is cancelled when the time to drain is over, as everything else, and the log says so."""
+    caplog.set_level("WARNING")  # programs of the docs, run before in this process, want more
     diary = Diary()
     async with diary.app:
         diary.stop()
@@ -167,6 +168,7 @@ async def test_body_that_drains_for_ever(caplog: pytest.LogCaptureFixture) -> No
 
 async def test_body_that_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
     """Resources are closed all the same, when the time to clean up is over."""
+    caplog.set_level("WARNING")  # programs of the docs, run before in this process, want more
     diary = Diary()
     async with diary.app:
         diary.stop()
