@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from contextlib import suppress
 from functools import partial
@@ -38,6 +39,18 @@ class AsyncListener(Listener):
     async def __call__(self, key: Any, value: Any, cause: RemovalCause) -> None:  # type: ignore[override] # the other kind
         await anyio.sleep(0.5)
         super().__call__(key, value, cause)
+
+
+@pytest.mark.parametrize("read", [TTLCache.get_nowait, TTLCache.get])
+async def test_expired_value_is_reported_by_the_read_that_finds_it(read: Any) -> None:
+    """Not by what happens next in the cache."""
+    listener = Listener()
+    cache: TTLCache[int] = TTLCache(0.5, max_size=2, on_removed=listener)
+    cache.set_nowait("key", 1)
+    await anyio.sleep(0.5)
+    found = read(cache, "key")
+    assert (await found if inspect.isawaitable(found) else found) is None
+    assert listener.heard == [("key", 1, RemovalCause.EXPIRED)]
 
 
 async def test_every_cause() -> None:
