@@ -34,7 +34,6 @@ from typing import (
 )
 
 import anyio
-from anyio import NoEventLoopError
 
 from mtaio._internal import checks, loops
 from mtaio._internal.asgi import ASGIApp
@@ -867,10 +866,7 @@ class Application:
 
     def _check_loop(self, run: Run) -> None:
         """Raise in a task of another loop, which hears none of the events, unless all is over."""
-        try:
-            loop = loops.current_loop()
-        except NoEventLoopError:  # a thread without a loop waits for none
-            return
+        loop = loops.current_loop()
         if loop is not run.loop and not (run.closed.is_set() or loops.is_over(run.loop)):
             raise loops.two_loops_error(self)
 

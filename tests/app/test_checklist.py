@@ -22,7 +22,7 @@ from mtaio.app import Application, ErrorHandler
 from mtaio.app._checklist import look_at
 from mtaio.app._checklist._item import ROWS
 from mtaio.app._machine import Machine
-from mtaio.app.check import CheckItem
+from mtaio.app.check import CheckItem, run_checks
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -239,6 +239,12 @@ def test_each_setting_that_is_refused_is_an_item(environ: dict[str, str]) -> Non
     assert all(each.remedy for each in refused)
     assert item(items, "user").status == "warn"
     assert "workers" not in {each.name for each in items}
+
+
+def test_variables_may_be_given(environ: dict[str, str]) -> None:
+    """Those that are given are checked, and not the process's own."""
+    items = run_checks(environ={**environ, "MTAIO_MAX_WORKERS": "many"})
+    assert item(items, "settings").message.startswith("MTAIO_MAX_WORKERS='many'")
 
 
 def test_defaults_are_well(environ: dict[str, str]) -> None:
