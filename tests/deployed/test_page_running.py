@@ -68,7 +68,7 @@ def test_a_real_service(tab: Tab, port: int) -> None:
             ("sessions", "hit rate, last 10 s"),
             ("orders", "emitted"),
             ("images", "/ 3 in use"),
-            ("app", "/ 10,000 queued"),
+            ("app", "/ 10,000 pending"),
             ("queue_depth", "42"),
             ("Process", "threads"),
         ):

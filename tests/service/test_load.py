@@ -65,7 +65,7 @@ def test_limits_figures_and_drain(start: Start, upstream: Upstream) -> None:
         assert number <= BURST + RATE * (moment - began + SLACK), moment - began
     for metric, value in {
         "mtaio_server_requests_total": len(load.answers),
-        "mtaio_rate_limiter_granted_total": len(upstream.arrivals),
+        "mtaio_rate_limiter_acquired_total": len(upstream.arrivals),
         "mtaio_concurrency_limiter_peak": SLOTS,
         "mtaio_task_executor_retried_total": 30 + 30 + 2 * 30,
     }.items():
