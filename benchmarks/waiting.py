@@ -42,13 +42,25 @@ class Taken(Protocol):
     def acquire(self) -> Awaitable[object]: ...
 
 
+def is_trio() -> bool:
+    """Return whether trio's loop runs here."""
+    return sniffio.current_async_library() == "trio"
+
+
 def semaphore(slots: int = 0) -> Any:
     """Return the semaphore of the loop that runs here."""
-    if sniffio.current_async_library() == "trio":
+    if is_trio():
         import trio  # noqa: PLC0415 - programs on asyncio are without it
 
         return trio.Semaphore(slots)
     return asyncio.Semaphore(slots)
+
+
+def open_nursery() -> Any:
+    """Return a nursery of trio's."""
+    import trio  # noqa: PLC0415 - as above
+
+    return trio.open_nursery()
 
 
 def limiter() -> ConcurrencyLimiter:
@@ -69,10 +81,8 @@ async def crowd(
     """Let many tasks wait, call ``parked``, then cancel them and wait for them."""
     gc.disable()  # which would be run for the number of objects, whoever has made them
     try:
-        if sniffio.current_async_library() == "trio":
-            import trio  # noqa: PLC0415
-
-            async with trio.open_nursery() as nursery:
+        if is_trio():
+            async with open_nursery() as nursery:
                 for _ in range(count):
                     nursery.start_soon(acquire)
                 for _ in range(_TURNS):
@@ -145,10 +155,8 @@ async def through(slots: Any, *, bare: bool = False) -> float:
         async with anyio.create_task_group() as group:
             for _ in range(FEW):
                 group.start_soon(work)
-    elif sniffio.current_async_library() == "trio":
-        import trio  # noqa: PLC0415
-
-        async with trio.open_nursery() as nursery:
+    elif is_trio():
+        async with open_nursery() as nursery:
             for _ in range(FEW):
                 nursery.start_soon(work)
     else:
@@ -166,10 +174,8 @@ async def let_go(taken: Taken, release: Callable[[], None]) -> float:
         started = time.process_time()
         release()
 
-    if sniffio.current_async_library() == "trio":
-        import trio  # noqa: PLC0415
-
-        async with trio.open_nursery() as nursery:
+    if is_trio():
+        async with open_nursery() as nursery:
             for _ in range(FEW):
                 nursery.start_soon(taken.acquire)
             for _ in range(_TURNS):

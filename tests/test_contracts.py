@@ -11,7 +11,6 @@ from loop to loop in test_clocks.py.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import gc
 import pickle
@@ -55,6 +54,7 @@ from mtaio.testing import run, settle
 from mtaio.testing._contract import require_nothing_left
 from mtaio.types import EvictionPolicy
 from tests.backends import BACKENDS
+from tests.closed_loops import leave_waiting
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 from tests.redis.memory import MemoryStore
 
@@ -481,12 +481,8 @@ def test_a_loop_that_is_over(name: str, backend: str, thrown_away: str) -> None:
             inside.append(block)
             await anyio.sleep_forever()
 
-    loop, coroutine = asyncio.new_event_loop(), enter()
-    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
-    task = loop.create_task(coroutine)
-    while not inside:
-        loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    coroutine = enter()
+    leave_waiting(coroutine, lambda: inside)
 
     async def again() -> None:
         async with block:
@@ -499,7 +495,6 @@ def test_a_loop_that_is_over(name: str, backend: str, thrown_away: str) -> None:
         coroutine.close()
     for _ in range(2):
         run(again, backend=backend)
-    del task, loop
     gc.collect()
     run(again, backend=backend)
     coroutine.close()
@@ -518,12 +513,8 @@ def test_left_after_its_loop_is_over(name: str, backend: str) -> None:
             inside.append(block)
             await anyio.sleep_forever()
 
-    loop, coroutine = asyncio.new_event_loop(), enter()
-    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
-    task = loop.create_task(coroutine)
-    while not inside:
-        loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    coroutine = enter()
+    leave_waiting(coroutine, lambda: inside)
 
     async def leave_and_enter() -> None:
         assert not await block.__aexit__(None, None, None)
@@ -531,7 +522,6 @@ def test_left_after_its_loop_is_over(name: str, backend: str) -> None:
             pass
 
     run(leave_and_enter, backend=backend)
-    del task, loop
     coroutine.close()
     require_nothing_left(block)
 

@@ -73,9 +73,7 @@ class WaitQueue(Generic[T]):
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
-        self._running_loop: Callable[[], object] = (
-            object  # until a loop is attached: never the same
-        )
+        self._running_loop: Callable[[], object] = object  # never the same, until one is attached
         self._new: Callable[[object], Waiter]
         self.time: clock.Tells
 

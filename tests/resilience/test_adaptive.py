@@ -16,6 +16,7 @@ from mtaio.resilience import AdaptiveLimiter, Breaker, Pipeline, Timeout
 from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import assert_checkpoints, assert_no_checkpoints, run
+from tests.closed_loops import leave_waiting
 from tests.resilience.parts import answer, fail
 
 if TYPE_CHECKING:
@@ -347,13 +348,9 @@ def test_block_closed_after_its_loop_gives_its_slot_back() -> None:
         async with limiter:
             await asyncio.get_running_loop().create_future()
 
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)
-    left = loop.create_task(hold())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    coroutine = hold()
+    leave_waiting(coroutine, lambda: limiter.statistics().in_use == 1)
     assert limiter.statistics().in_use == 1
-    coroutine: Any = left.get_coro()
     coroutine.close()
     assert limiter.statistics().in_use == 0
 

@@ -21,6 +21,7 @@ from mtaio.resources import (
     TimeoutManager,
 )
 from mtaio.testing import settle
+from tests.closed_loops import leave_waiting
 from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
@@ -487,13 +488,9 @@ def test_block_closed_after_its_loop_gives_back_what_it_held(most: Any) -> None:
         async with limiter:
             await asyncio.get_running_loop().create_future()
 
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)
-    left = loop.create_task(hold())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    coroutine = hold()
+    leave_waiting(coroutine, lambda: limiter.statistics().in_flight == 1)
     assert limiter.statistics().in_flight == 1
-    coroutine: Any = left.get_coro()
     coroutine.close()
     assert limiter.statistics().in_flight == 0
     if limiter.concurrency is not None:

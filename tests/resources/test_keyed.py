@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from mtaio.resources import KeyedRateLimiter, RateLimiter
 from mtaio.statistics import KeyStatistics
 from mtaio.testing import run, settle
 from tests.clocks import by_hand
+from tests.closed_loops import leave_waiting
 from tests.injection import struck, suspensions
 
 if TYPE_CHECKING:
@@ -601,25 +601,16 @@ async def test_clock_that_takes_over() -> None:
 def test_key_whose_tasks_are_of_a_closed_loop_makes_room(backend: str) -> None:
     """Tasks of an event loop that was closed while they waited do not keep their key."""
     limiter = KeyedRateLimiter(1, max_keys=1)
-    left: list[asyncio.Task[None]] = []
-
-    async def leave_one_waiting() -> None:
-        await limiter.acquire("a")
-        left.append(asyncio.ensure_future(limiter.acquire("a")))
-        await asyncio.sleep(0)
 
     async def use_another_key() -> None:
         assert not takes(limiter, "b")
         await anyio.sleep(2)
         assert takes(limiter, "b")
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(leave_one_waiting())
-    loop.close()
+    limiter.acquire_nowait("a")
+    coroutine = limiter.acquire("a")
+    leave_waiting(coroutine, lambda: limiter.statistics().waiting)
     run(use_another_key, backend=backend)
-    left[0]._log_destroy_pending = False  # type: ignore[attr-defined] # on purpose
-    coroutine = left[0].get_coro()
-    assert coroutine is not None
     with pytest.raises(RuntimeError):  # AnyIO's: the scope in it finds no loop to leave
         coroutine.close()
     assert held(limiter) == (1, 1)
