@@ -86,6 +86,21 @@ async def test_names_are_bounded() -> None:
     assert emitted == 10_010
 
 
+async def test_what_a_forgotten_name_has_counted_is_kept() -> None:
+    """What was handled, failed and was dropped is added to the counts of the others."""
+    emitter = EventEmitter(max_names=1, errors="log")
+
+    def fail(_: Event[Any]) -> None:
+        raise ValueError("bad")
+
+    emitter.on("*", fail)
+    for name in ("a", "a", "b", "c"):
+        await emitter.emit(name)
+    statistics = emitter.statistics()
+    assert statistics.other == EventStatistics(emitted=3, handled=0, failed=3, dropped=0)
+    assert (statistics.failed, statistics.names["c"].failed) == (4, 1)
+
+
 async def test_name_that_emit_nowait_has_emitted_is_recent() -> None:
     """Its deliveries count as emits when it is decided which names are kept."""
     emitter = EventEmitter(max_names=2)
