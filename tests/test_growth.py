@@ -1,15 +1,19 @@
-"""What one more costs where there are many: it copies none of them."""
+"""What one more costs where there are many: it copies none of them; and the page about that."""
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks import _growth_figures as figures
+from benchmarks import growth
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.testing import run
+from tests.pages import DOCS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,3 +122,45 @@ def test_one_more_copies_none(kind: Callable[[], Any]) -> None:
         assert peak - before < LEAST
 
     run(main, backend="asyncio")
+
+
+def test_slope() -> None:
+    """It is the exponent with which totals grow."""
+    assert growth.slope({10: 3.0, 100: 30.0, 1000: 300.0}) == pytest.approx(1)
+    assert growth.slope({10: 1.0, 100: 100.0}) == pytest.approx(2)
+    assert math.isnan(growth.slope({10: 1.0}))
+
+
+def test_every_unit_is_measured() -> None:
+    """Each runs, in a small size, and notes its steps; the first of them is weighed."""
+    for unit in growth.UNITS.values():
+        step = growth.Steps(weighs=False)
+        run(unit, 10, step, backend="asyncio")
+        assert step.seconds.keys() <= figures.STEPS.keys()
+    tracemalloc.start()
+    try:
+        step = growth.Steps(weighs=True)
+        with pytest.raises(growth.Weighed):
+            run(growth.entries, 10, step, backend="asyncio")
+    finally:
+        tracemalloc.stop()
+    assert step.bytes > 0
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_page_shows_the_figures(language: str) -> None:
+    """Table and plot are made of the figures: ``python -m benchmarks docs --only words``."""
+    measured = figures.read()
+    page = (DOCS / language / figures.PAGE).read_text(encoding="utf-8")
+    assert figures.page_with(language, page, measured) == page
+    shown = (DOCS / language / figures.PLOT).read_text(encoding="utf-8")
+    assert shown == figures.plot(language, measured)
+    assert {row["unit"] for row in measured["rows"]} == set(growth.UNITS) == set(figures.UNITS)
+    assert figures.STEEP == growth.MOST
+
+
+def test_what_grows_faster_is_known() -> None:
+    """Nothing on the page is steeper than the bound but what is named there."""
+    rows = figures.read()["rows"]
+    steep = {(row["unit"], row["step"]) for row in rows if (row["slope"] or 0) > growth.MOST}
+    assert steep <= growth.KNOWN.keys()
