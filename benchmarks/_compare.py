@@ -1,9 +1,11 @@
 """
 What the page "Compared with other libraries" measures: ours beside those that it names, in one run.
 
-It is a selection from the contests of the rooms, with as few items as the ratios need to be steady.
-Each line is measured in so many rounds; what is kept of a rival is the median of the ratios, and
-between which two ratios the middle half of them lies.
+It is a selection from the contests of the rooms, with as few items as the ratios need to be steady,
+and the few calls of `_few`. Each line is measured in so many rounds; what is kept of a rival is the
+median of the ratios, and between which two ratios the middle half of them lies. Bytes, and what
+takes seconds, are measured in fewer. What is written is of the Python that runs this, beside what
+was measured on others.
 """
 
 from __future__ import annotations
@@ -13,11 +15,21 @@ import os
 import platform
 import statistics
 from dataclasses import dataclass, replace
-from importlib.metadata import files, version
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import cache, concurrency_limiter, events, executor, logging, rate_limiter, timeouts
+from benchmarks import (
+    _few,
+    cache,
+    concurrency_limiter,
+    events,
+    executor,
+    logging,
+    rate_limiter,
+    resilience,
+    timeouts,
+)
 from benchmarks._figures import FIGURES, LIBRARIES, code_here, count, read
 from benchmarks._harness import OURS, Contest, turns
 
@@ -37,6 +49,8 @@ class Line:
     what: str
     contest: Contest
     loop: str = "asyncio"
+    rounds: int | None = None
+    """At most so many, for what is the same each time or takes seconds."""
 
 
 def of(room: ModuleType, title: str, *rivals: str) -> Contest:
@@ -62,6 +76,9 @@ def lines() -> list[Line]:
     pool, gather = "raw asyncio pool", "gather + Semaphore"
     aiometer = "aiometer.run_on_each"
     return [
+        Line("gather", _few.GATHER),
+        Line("race", _few.RACE),
+        Line("submit", _few.SUBMIT),
         Line("map", mapping(aiometer, executor.AMAP, gather, pool)),
         Line("map-trio", mapping(aiometer, executor.AMAP), "trio"),
         Line(
@@ -74,6 +91,7 @@ def lines() -> list[Line]:
                 executor.AIOMISC,
             ),
         ),
+        Line("thread-map", _few.THREADS, rounds=3),
         Line(
             "rate",
             of(rate_limiter, "RateLimiter.acquire without a wait", rate_limiter.AIOLIMITER),
@@ -105,6 +123,27 @@ def lines() -> list[Line]:
                 timeouts.ASYNCIO_TIMEOUT,
             ),
         ),
+        *(Line(what, contest, rounds=3) for what, contest in _few.WAITING.items()),
+        Line(
+            "retry",
+            of(resilience, "@pipeline with a Retry", "tenacity", "stamina", "hyx"),
+        ),
+        Line(
+            "breaker",
+            of(resilience, "@pipeline with a Breaker", "purgatory", "aiobreaker", "hyx"),
+        ),
+        Line(
+            "timeout",
+            of(
+                resilience,
+                "@pipeline with a Timeout",
+                resilience.FAIL_AFTER,
+                resilience.ASYNCIO_TIMEOUT,
+                "hyx",
+            ),
+        ),
+        *(Line(what, contest, rounds=1) for what, contest in _few.MEMORY.items()),
+        *(Line(what, contest, rounds=3) for what, contest in _few.GROWTH.items()),
         Line(
             "hit",
             of(
@@ -184,11 +223,12 @@ def lines() -> list[Line]:
 
 def measured(line: Line, rounds: int) -> Iterable[dict[str, Any]]:
     """Return a row for each rival of a line."""
-    times = turns(line.contest, line.loop, rounds)
+    times = turns(line.contest, line.loop, min(rounds, line.rounds or rounds))
     ours = times.pop(OURS)
     for name, theirs in times.items():
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        # Of a single one there are no quantiles.
+        low, middle, high = statistics.quantiles(ratios * 2, n=4, method="inclusive")
         yield {
             "what": line.what,
             "rival": name,
@@ -236,6 +276,15 @@ def system() -> str:
         return f"{platform.system()} {platform.release()}"
 
 
+def is_here(library: str) -> bool:
+    """Return whether a library is installed: not every one has a wheel for every Python."""
+    try:
+        version(library)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def code(library: str) -> int:
     """Return how many lines of Python a library installs; of ours, how many there are here."""
     if library == OURS:
@@ -249,11 +298,16 @@ def measure(rounds: int, only: Sequence[str] = ()) -> None:
     measured_with = {
         "rounds": rounds,
         "machine": machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in LIBRARIES if is_here(name)},
     }
-    before = read()
-    if only and measured_with != {name: before[name] for name in measured_with}:
-        msg = f"{FIGURES.name} is of {before['machine']}, {before['versions']}. Measure everything."
+    figures = read()
+    python = ".".join(platform.python_version_tuple()[:2])
+    before = figures.get(python, {})
+    if only and measured_with != {name: before.get(name) for name in measured_with}:
+        msg = (
+            f"{FIGURES.name} is of {before.get('machine')}, {before.get('versions')}, "
+            f"{before.get('rounds')} rounds. Measure everything."
+        )
         raise SystemExit(msg)
     rows: list[dict[str, Any]] = []
     for line in lines():
@@ -269,7 +323,8 @@ def measure(rounds: int, only: Sequence[str] = ()) -> None:
             )
     written = {
         **measured_with,
-        "code": {name: code(name) for name in LIBRARIES},
+        "code": {name: code(name) for name in LIBRARIES if is_here(name)},
         "rows": rows,
     }
-    FIGURES.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    figures = dict(sorted((read() | {python: written}).items()))
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,12 +1,14 @@
 """
-What the docs show of measurements: ``python -m benchmarks docs`` makes it again, in six minutes.
+What the docs show of measurements: ``python -m benchmarks docs`` makes it again, in half an hour.
 
 Of the hit ratios of caches: in each page named below, the rows of the tables that begin with a
 column of traces or of capacities, as their other columns ask for, and beside the guide its plot.
-They are the same on each machine. Of the times of other libraries: `_compare` measures them, and
-`_figures` shows them. ``--only`` takes one of the two; ``--only words`` measures nothing, and shows
-the times that are there. ``--only times --lines load map`` measures these lines again, with the
-same libraries on the same machine, and keeps the others.
+They are the same on each machine. Of the times of other libraries: `_compare` measures them on the
+Python that runs this, in ten minutes, beside what is there of another one, and `_figures` shows
+them. Of growth: `growth` measures it, and `_growth_figures` shows it. ``--only`` takes one of the
+three; ``--only words`` measures nothing, and shows the figures that are there. ``--only times
+--lines load map`` measures these lines again, with the same libraries on the same machine, and
+keeps the others.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks import _figures
+from benchmarks import _figures, _growth_figures
 from benchmarks._plot import Words, draw
 from benchmarks._ratios import CACHES, ratio
 from benchmarks._traces import CAPACITY, TRACES, Trace
@@ -130,7 +132,9 @@ def rewrite() -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks docs", description=__doc__)
-    parser.add_argument("--only", choices=["ratios", "times", "words"], help="one part of it")
+    parser.add_argument(
+        "--only", choices=["ratios", "times", "growth", "words"], help="one part of it"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns each library takes")
     lines = "what to measure again, the other times being kept"
     parser.add_argument("--lines", nargs="*", default=(), choices=_figures.WHATS, help=lines)
@@ -139,8 +143,11 @@ def main(arguments: list[str]) -> int:
         from benchmarks import _compare  # noqa: PLC0415 - it needs every rival to be there
 
         _compare.measure(options.rounds, options.lines)
+    if options.only in {None, "growth"}:
+        _growth_figures.measure()
     if options.only != "ratios":
         _figures.rewrite()
+        _growth_figures.rewrite()
     if options.only in {None, "ratios"}:
         rewrite()
     return 0

@@ -2,7 +2,8 @@
 What the page "Compared with other libraries" shows of its figures: tables, a plot, the machine.
 
 It is made from `FIGURES` alone, which `_compare` writes: the words can change without measuring
-again, and a test holds the pages to the figures.
+again, and a test holds the pages to the figures. `FIGURES` holds a run on each Python of
+`PYTHONS`: the times are those of the first, and a column has the ratios on the other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = [
     "LIBRARIES",
     "PAGE",
     "PLOT",
+    "PYTHONS",
+    "beside",
     "code_here",
     "count",
     "page_with",
@@ -30,6 +33,9 @@ __all__ = [
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 FIGURES: Final = Path(__file__).parent / "figures.json"
+
+PYTHONS: Final = ("3.13", "3.15")
+"""The one whose times are shown, and the one whose ratios stand beside them."""
 
 PAGE: Final = "comparison.md"
 PLOT: Final = "comparison.svg"
@@ -47,6 +53,12 @@ LIBRARIES: Final = (
     "pyee",
     "blinker",
     "aiomisc",
+    "aiojobs",
+    "stamina",
+    "tenacity",
+    "hyx",
+    "purgatory",
+    "aiobreaker",
 )
 """Whose versions the page names."""
 
@@ -61,6 +73,9 @@ class What:
 
 
 WHATS: Final = {
+    "gather": What("few", "`gather` of two", "2つの`gather`"),
+    "race": What("few", "`race` of two", "2つの`race`"),
+    "submit": What("few", "`submit` and its result", "`submit`とその結果"),
     "map": What(
         "executor",
         "`map`, 100 at once, each call",
@@ -68,6 +83,11 @@ WHATS: Final = {
     ),
     "map-trio": What("executor", "the same on trio", "同じくtrioで"),
     "thread": What("executor", "a call in a worker thread", "ワーカースレッドでの呼び出し"),
+    "thread-map": What(
+        "executor",
+        "`map` of short functions in threads, each",
+        "スレッドでの短い関数の`map`、1件あたり",
+    ),
     "rate": What("limits", "a token that is there", "すぐに得られるトークン"),
     "slot": What("limits", "a free slot, `async with`", "空いているスロット、`async with`"),
     "queue": What(
@@ -76,6 +96,39 @@ WHATS: Final = {
         "10,000タスクが10スロットを通る、1件",
     ),
     "block": What("limits", "a block with a timeout", "時間制限のあるブロック"),
+    "wait-slot": What("waiting", "a task that waits for a slot", "スロットを待つタスク"),
+    "wait-slot-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "wait-token": What("waiting", "a task that waits for a token", "トークンを待つタスク"),
+    "wait-token-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "wait-load": What(
+        "waiting", "a task that waits for another's load", "ほかの読み込みを待つタスク"
+    ),
+    "wait-load-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "retry": What("resilience", "a call with retries", "リトライ付きの呼び出し"),
+    "breaker": What(
+        "resilience", "a call through a circuit breaker", "サーキットブレーカーを通る呼び出し"
+    ),
+    "timeout": What("resilience", "a call with a timeout", "時間制限付きの呼び出し"),
+    "weight-entry": What("memory", "an entry of a cache, bytes", "キャッシュの1件、バイト"),
+    "weight-slot": What(
+        "memory", "a task waiting for a slot, bytes", "スロットを待つタスク、バイト"
+    ),
+    "weight-token": What(
+        "memory", "a task waiting for a token, bytes", "トークンを待つタスク、バイト"
+    ),
+    "large-hit": What("growth", "a hit among 300,000", "300,000件でのヒット"),
+    "large-store": What("growth", "storing 300,000, each", "300,000件の格納、1件あたり"),
+    "large-emit": What(
+        "growth", "an event to 10,000 handlers, each", "10,000ハンドラーへのイベント、1個あたり"
+    ),
+    "large-on": What(
+        "growth",
+        "adding and removing 2,000 handlers, each",
+        "2,000ハンドラーの追加と削除、1個あたり",
+    ),
+    "large-wake": What(
+        "growth", "letting 10,000 waiters go, each", "待っている10,000タスクの解放、1件あたり"
+    ),
     "hit": What("cache", "a hit", "ヒット"),
     "decorated": What("cache", "a hit of an async function", "非同期関数のヒット"),
     "store": What("cache", "a new key, cache full", "満杯のとき新しいキー"),
@@ -98,6 +151,11 @@ WHATS: Final = {
 }
 
 RIVALS: Final = {
+    "anyio task group": ("an AnyIO task group", "AnyIOのタスクグループ"),
+    "tasks of asyncio's": ("asyncio.wait, cancel", "asyncio.wait、cancel"),
+    "aiojobs": ("aiojobs, Scheduler.spawn", "aiojobs、Scheduler.spawn"),
+    "ThreadPoolExecutor.map": ("ThreadPoolExecutor.map", "ThreadPoolExecutor.map"),
+    "dict": ("dict, no expiry", "dict、期限なし"),
     "raw asyncio pool": ("100 tasks over one iterator", "一つのイテレーターを分け合う100タスク"),
     "gather + Semaphore": ("asyncio.gather, Semaphore", "asyncio.gather、Semaphore"),
     "anyio.amap, no limit": ("anyio.amap, no limit", "anyio.amap、制限なし"),
@@ -116,32 +174,58 @@ RIVALS: Final = {
 """What a rival is called where the name in the benchmarks does not do, in English and Japanese."""
 
 HEADS: Final = {
-    "en": ("", "mtaio", "compared with", "its time", "mtaio ÷ it", "middle half of the rounds"),
-    "ja": ("", "mtaio", "比較対象", "比較対象の時間", "mtaio÷比較対象", "中央半分のラウンド"),
+    "en": (
+        "",
+        "mtaio",
+        "compared with",
+        "its figure",
+        "mtaio ÷ it",
+        "middle half of the rounds",
+        f"on {PYTHONS[1]}",
+    ),
+    "ja": (
+        "",
+        "mtaio",
+        "比較対象",
+        "比較対象の値",
+        "mtaio÷比較対象",
+        "中央半分のラウンド",
+        f"{PYTHONS[1]}では",
+    ),
 }
+
+NONE: Final = "–"  # noqa: RUF001 - a dash, as it is printed
+"""Shown where a rival does not run on a Python."""
 
 PLOT_WORDS: Final = {
     "en": Beside(
-        "For each thing measured, how long mtaio takes, divided by how long another library takes",
-        "mtaio's time ÷ the other's",
-        "mtaio is quicker",
-        "mtaio is slower",
+        "For each thing measured, the time or memory that mtaio takes, divided by another's",
+        "mtaio's time or bytes ÷ the other's",
+        "mtaio takes less",
+        "mtaio takes more",
     ),
     "ja": Beside(
-        "測ったものごとに、mtaioの時間をほかのライブラリの時間で割ったもの",
-        "mtaioの時間÷相手の時間",
-        "mtaioのほうが速い",
-        "mtaioのほうが遅い",
+        "測ったものごとに、mtaioの時間やメモリをほかのライブラリの値で割ったもの",
+        "mtaioの時間かバイト÷相手の値",
+        "mtaioのほうが少ない",
+        "mtaioのほうが多い",
     ),
 }
 
 Figures = dict[str, Any]
-"""What `FIGURES` holds."""
+"""What `FIGURES` holds: for each Python the machine, the versions, and a row for each rival."""
 
 
 def read() -> Figures:
     figures: Figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     return figures
+
+
+def beside(figures: Figures, row: Figures) -> Figures | None:
+    """Return the same row as it is on the other Python; None if it was not measured there."""
+    rows = figures.get(PYTHONS[1], {"rows": []})["rows"]
+    same = (each for each in rows if all(each[key] == row[key] for key in ("what", "rival")))
+    return next(same, None)
 
 
 def count(path: Path) -> int:
@@ -169,6 +253,11 @@ def said(figure: float) -> str:
     return f"{figure:.2f}" if figure < 10 else f"{figure:.0f}"  # noqa: PLR2004 - two digits
 
 
+def emphasised(figure: float) -> str:
+    """Return a ratio, in bold if mtaio is slower or larger."""
+    return f"**{said(figure)}**" if figure > 1 else said(figure)
+
+
 def timed(figure: float, unit: str) -> str:
     if figure >= 100:  # noqa: PLR2004 - three digits
         return f"{figure:,.0f} {unit}"
@@ -176,23 +265,24 @@ def timed(figure: float, unit: str) -> str:
 
 
 def table(language: str, name: str, figures: Figures) -> str:
-    """Return a table, the ratios at which mtaio is slower in bold."""
+    """Return a table, the ratios at which mtaio takes more in bold."""
     heads = HEADS[language]
-    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|--:|--:|--:|"]
+    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|--:|--:|--:|--:|"]
     last = ""
-    for row in figures["rows"]:
+    for row in figures[PYTHONS[0]]["rows"]:
         if WHATS[row["what"]].table != name:
             continue
         first = row["what"] != last
         last = row["what"]
-        ratio = said(row["ratio"])
+        other = beside(figures, row)
         cells = [
             what(language, row) if first else "",
             timed(row["ours"], row["unit"]) if first else "",
             rival(language, row["rival"]),
             timed(row["theirs"], row["unit"]),
-            f"**{ratio}**" if row["ratio"] > 1 else ratio,
+            emphasised(row["ratio"]),
             f"{said(row['low'])} – {said(row['high'])}",  # noqa: RUF001 - as it is printed
+            NONE if other is None else emphasised(other["ratio"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -200,17 +290,19 @@ def table(language: str, name: str, figures: Figures) -> str:
 
 def origin(language: str, figures: Figures) -> str:
     """Return where the figures are from."""
-    on = figures["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    first = figures[PYTHONS[0]]
+    on = first["machine"]
+    pythons = [figures[each]["machine"]["python"] for each in PYTHONS if each in figures]
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     if language == "ja":
         versions = versions.replace(", ", "、")
         return (
-            f"測定環境: {on['processor']}、{on['cores']}コア、{on['system']}、{on['python']}。"
-            f"{figures['rounds']}ラウンドの中央値。{versions}。"
+            f"測定環境: {on['processor']}、{on['cores']}コア、{on['system']}、"
+            f"{'、'.join(pythons)}。{first['rounds']}ラウンドの中央値。{versions}。"
         )
     return (
-        f"Measured on {on['processor']}, {on['cores']} cores, {on['system']}, {on['python']}; "
-        f"medians of {figures['rounds']} rounds. {versions}."
+        f"Measured on {on['processor']}, {on['cores']} cores, {on['system']}, "
+        f"{' and '.join(pythons)}; medians of {first['rounds']} rounds. {versions}."
     )
 
 
@@ -239,7 +331,7 @@ def plot(language: str, figures: Figures) -> str:
             row["low"],
             row["high"],
         )
-        for row in figures["rows"]
+        for row in figures[PYTHONS[0]]["rows"]
     ]
     return draw_ratios(PLOT_WORDS[language], rows)
 

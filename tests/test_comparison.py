@@ -10,11 +10,12 @@ from benchmarks import _figures
 from tests.pages import DOCS
 
 FIGURES = _figures.read()
+FIRST = FIGURES[_figures.PYTHONS[0]]
 
 
 def ratio(what: str, rival: str) -> float:
     """Return how long mtaio takes beside a rival, as the page shows it."""
-    (row,) = (row for row in FIGURES["rows"] if (row["what"], row["rival"]) == (what, rival))
+    (row,) = (row for row in FIRST["rows"] if (row["what"], row["rival"]) == (what, rival))
     return float(row["ratio"])
 
 
@@ -31,11 +32,32 @@ def test_page_shows_the_figures(language: str) -> None:
 def test_every_figure_is_shown(language: str) -> None:
     """Everything that is measured is named, and stands in one of the page's tables."""
     page = (DOCS / language / _figures.PAGE).read_text(encoding="utf-8")
-    assert {row["what"] for row in FIGURES["rows"]} == set(_figures.WHATS)
-    for row in FIGURES["rows"]:
+    assert {row["what"] for row in FIRST["rows"]} == set(_figures.WHATS)
+    for row in FIRST["rows"]:
         assert f"| {_figures.rival(language, row['rival'])} |" in page
-    for version in FIGURES["versions"].values():
+    for version in FIRST["versions"].values():
         assert version in page
+
+
+def test_both_pythons_run_the_same() -> None:
+    """On the second what was measured on the first, but for rivals that do not run there."""
+    first, second = (
+        {(row["what"], row["rival"]) for row in FIGURES.get(python, {"rows": []})["rows"]}
+        for python in _figures.PYTHONS
+    )
+    assert second <= first
+
+
+def test_losses_are_bold() -> None:
+    """Whatever mtaio takes more of, on either Python, stands out."""
+    row = {"what": "rate", "rival": "x", "ours": 2, "theirs": 1, "unit": "µs"}
+    ratio = {"ratio": 2.0, "low": 1.9, "high": 2.1}
+    one, other = _figures.PYTHONS
+    figures = {one: {"rows": [row | ratio]}, other: {"rows": [row | ratio | {"ratio": 3.0}]}}
+    shown = _figures.table("en", "limits", figures).splitlines()[-1]
+    assert shown.endswith("| **2.00** | 1.90 – 2.10 | **3.00** |")  # noqa: RUF001 - as printed
+    shown = _figures.table("en", "limits", {one: figures[one]}).splitlines()[-1]
+    assert shown.endswith(f"| {_figures.NONE} |")
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -45,7 +67,7 @@ def test_lines_of_code_are_those_counted(language: str) -> None:
     said = dict(
         re.findall(r"^\| ([\w-]+) [\d.]+ \| \d{4} \| ([\d,]+)", page, re.MULTILINE),
     )
-    counted = FIGURES["code"] | {"mtaio": _figures.code_here()}
+    counted = FIRST["code"] | {"mtaio": _figures.code_here()}
     assert said.keys() >= {"mtaio", "aiometer", "AnyIO", "async-lru"}
     for name, lines in said.items():
         assert int(lines.replace(",", "")) == pytest.approx(counted[name.lower()], rel=0.05)

@@ -5,7 +5,8 @@ Promise: a name that was emitted before finds its listeners with one look into a
 under an exact name outdates that name alone. A removed listener is no longer called, not even by an
 emit in progress. The number of names is bounded: those emitted longest ago are forgotten, and their
 counters added up in one place. `Registry.snapshot` may be called from any thread.
-Cost: registering copies the tuple of its pattern; an emit in progress keeps its own.
+Cost: registering and removing take a look into a dict each, however many listen to the name; an
+emit in progress keeps the listeners that it found.
 """
 
 from __future__ import annotations
@@ -229,7 +230,8 @@ class Registry:
 
     Invariants:
     - ``ready`` holds the topics whose listeners are up to date, by name and by key;
-    - every listener in ``_table`` is active, and counted in ``count``;
+    - every listener in ``_handlers`` and ``_streams``, which has the waiters too, is active, and
+      counted in ``count``; no dict in them is empty;
     - ``_forgetting`` is odd while counters are moved from names to the others.
     """
 
@@ -237,10 +239,11 @@ class Registry:
         "__weakref__",
         "_dead",
         "_forgetting",
+        "_handlers",
         "_last",
         "_other",
         "_serial",
-        "_table",
+        "_streams",
         "_topics",
         "count",
         "max_names",
@@ -255,7 +258,8 @@ class Registry:
         self.ready: dict[object, Topic] = {}
         self.count: Counter[Kind] = Counter()
         self._topics: dict[str, Topic] = {}
-        self._table: dict[str, tuple[Listener, ...]] = {}
+        self._handlers: dict[str, dict[Listener, None]] = {}
+        self._streams: dict[str, dict[Listener, None]] = {}
         self._serial = 0
         self._dead: deque[Listener] = deque()
         self._other = Tally()
@@ -272,8 +276,9 @@ class Registry:
         listener.rank = (-listener.priority, self._serial)
         listener.active = True
         self.count[listener.kind] += 1
+        table = self._table(listener)
         for pattern in listener.patterns:
-            self._table[pattern] = (*self._table.get(pattern, ()), listener)
+            table.setdefault(pattern, {})[listener] = None
             self._outdate(pattern)
 
     def remove(self, listener: Listener) -> None:
@@ -281,13 +286,13 @@ class Registry:
         listener.active = False
         listener.call = None
         self.count[listener.kind] -= 1
+        table = self._table(listener)
         for pattern in listener.patterns:
-            before = self._table[pattern]
-            at = before.index(listener)
-            if len(before) > 1:
-                self._table[pattern] = before[:at] + before[at + 1 :]
+            listeners = table[pattern]
+            if len(listeners) > 1:
+                del listeners[listener]
             else:
-                del self._table[pattern]
+                del table[pattern]
             self._outdate(pattern)
 
     def note_dead(self, listener: Listener) -> None:
@@ -297,30 +302,32 @@ class Registry:
 
     def handlers(self) -> int:
         """Return how many handlers are registered. From any thread."""
-        table = self._table.copy()  # in one step, whatever other threads do
+        table = self._handlers.copy()  # in one step, whatever other threads do; as below
         return sum(
-            each.kind == "handler" and each.subject is not None
-            for listeners in table.values()
-            for each in listeners
+            each.subject is not None for listeners in table.values() for each in listeners.copy()
         )
 
-    def under(self, pattern: str) -> list[Listener]:
-        """Return the handlers registered under exactly this name or pattern."""
+    def under(self, pattern: str) -> dict[Listener, None]:
+        """Return the handlers registered under exactly this name or pattern; not to be changed."""
         self._remove_dead()
-        return [each for each in self._table.get(pattern, ()) if each.kind == "handler"]
+        return self._handlers.get(pattern, {})
 
     def patterns(self) -> list[str]:
         """Return the names and patterns that have handlers, in the order of their first."""
         self._remove_dead()
-        return [pattern for pattern in self._table if self.under(pattern)]
+        return [*self._handlers]
 
     def matching(self, name: str) -> list[Listener]:
         """Return all that listen to the name, in their order."""
         self._remove_dead()
-        found = dict.fromkeys(self._table.get(name, ()))
-        for pattern in patterns_matching(name):
-            found.update(dict.fromkeys(self._table.get(pattern, ())))
+        found: dict[Listener, None] = {}
+        for pattern in (name, *patterns_matching(name)):
+            found.update(self._handlers.get(pattern, {}))
+            found.update(self._streams.get(pattern, {}))
         return sorted(found, key=_BY_RANK)
+
+    def _table(self, listener: Listener) -> dict[str, dict[Listener, None]]:
+        return self._handlers if listener.kind == "handler" else self._streams
 
     def _remove_dead(self) -> None:
         while self._dead:

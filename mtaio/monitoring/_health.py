@@ -97,7 +97,7 @@ class HealthRegistry:
     """
 
     # Invariants:
-    # - _checks is replaced and never changed, under _lock: any thread may read it;
+    # - _checks is changed in place, under _lock, and read as a copy: any thread may read it;
     # - every run in progress is in _loop of _process, which is where reports are made, and where
     #   all that is known was recorded.
     __slots__ = (
@@ -204,7 +204,7 @@ class HealthRegistry:
                     f"remove({name!r}) the other first."
                 )
                 raise ValueError(msg)
-            self._checks = {**self._checks, name: added}
+            self._checks[name] = added
 
     def check(
         self,
@@ -269,7 +269,7 @@ class HealthRegistry:
                     f"{self!r} has no check {name!r}. It has: {', '.join(self._checks) or 'none'}."
                 )
                 raise ValueError(msg)
-            self._checks = {key: each for key, each in self._checks.items() if key != name}
+            del self._checks[name]
 
     def set_ready(self, ready: bool, /) -> None:  # noqa: FBT001 - the name says what it means
         """
@@ -327,16 +327,17 @@ class HealthRegistry:
             _check_kind(kind)
         await checkpoint()
         loop = self._attach()
-        added = self._checks.values()
+        added = self._added()
         first = [each for each in added if kind in {None, "ready"} and each.is_starting]
         await self._run(first, loop)
+        earlier = {*first}
         starting = any(each.is_starting and each.critical for each in first)
         await self._run(
             [
                 each
                 for each in added
                 if kind in {None, each.kind}
-                and each not in first
+                and each not in earlier
                 and not (starting and each.kind == "ready")
             ],
             loop,
@@ -375,7 +376,7 @@ class HealthRegistry:
 
     def statistics(self) -> HealthStatistics:
         """Return the counts of runs, and of checks by status. Not a checkpoint; any thread."""
-        added = self._checks.values()
+        added = self._added()
         states = [each.status for each in added]
         runs = [run for each in added if (run := each.run) is not None]
         return snapshot(
@@ -391,8 +392,12 @@ class HealthRegistry:
             hung=sum(run.hangs() for run in runs),
         )
 
+    def _added(self) -> list[Check]:
+        """Return the checks there are now, which other threads may change at any moment."""
+        return [*self._checks.copy().values()]
+
     def _report(self) -> HealthReport:
-        results = [each.result() for each in self._checks.values()]
+        results = [each.result() for each in self._added()]
         return report_of(results, draining=self._draining, timestamp=time.time())
 
     def _attach(self) -> object:
@@ -422,7 +427,7 @@ class HealthRegistry:
     def _forget(self, *, forked: bool = False) -> None:
         self._draining = self._reported = False
         self._waiting = 0
-        for each in self._checks.values():
+        for each in self._added():
             each.forget(forked=forked)
         self._loop = None  # last: those who see that need not wait for the rest
 

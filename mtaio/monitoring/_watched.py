@@ -8,6 +8,7 @@ one raises, that is logged once and counted, and it has no figures until it work
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mtaio._internal import checks
@@ -125,7 +126,7 @@ class Watched:
             raise TypeError(msg)
         check_takes("fn", fn, way_out="Pass a function of no arguments that returns a number.")
         name = _checked("name", name)
-        if name in taken or name in self.names():
+        if name in taken or self._has_metric(name):
             msg = f"cannot add the gauge {name!r}: there is a metric of that name. Choose another."
             raise ValueError(msg)
         entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn, first=(name,))
@@ -137,6 +138,12 @@ class Watched:
             # Each access to a method makes a new object; only gauges are functions.
             if entry.obj is obj or (entry.kind == "gauge" and obj in (entry.obj, key)):
                 self._entries.pop(key, None)
+
+    def _has_metric(self, name: str) -> bool:
+        """Return whether a metric of what is watched has that name, which begins with its place."""
+        places = accumulate(name.split("."), "{}.{}".format)
+        entries = map(self._entries.get, places)
+        return any(each is not None and name in (*each.first, *each.latest) for each in entries)
 
     def names(self) -> list[str]:
         """Return the names of their metrics, known without reading them."""
