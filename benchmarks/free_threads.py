@@ -1,0 +1,218 @@
+"""
+Several threads at once, on a Python without the GIL; elsewhere nothing is measured here.
+
+``.ci/free-threaded`` builds one. What counts is the ratio of what two threads do to what one does,
+in the same run: each the best of several rounds, in turns, since the rest of the machine can only
+make a round slower. Both processors have to be idle for that.
+
+``python -m benchmarks.free_threads`` prints what one thread pays, on any Python: run it with one
+that has the GIL too, in turns, for what its absence costs.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from benchmarks._harness import Figure
+from mtaio.cache import TTLCache
+from mtaio.core import TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.resources import ConcurrencyLimiter, RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+CALLS = 40_000
+SIZE = 1000
+ROUNDS = 7
+SYNC = ("asyncio",)
+
+KEYS = [("key", number) for number in range(SIZE)]
+
+
+def together(works: list[Callable[[], object]]) -> float:
+    """Return the seconds from the first to the last moment in which any of the threads works."""
+    begun = threading.Barrier(len(works))
+    times: list[tuple[float, float]] = []
+
+    def run(work: Callable[[], object]) -> None:
+        begun.wait()
+        before = time.perf_counter()
+        work()
+        times.append((before, time.perf_counter()))
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return max(end for _, end in times) - min(start for start, _ in times)
+
+
+def gain(one: Callable[[], object], other: Callable[[], object]) -> float:
+    """Return how many times as much two threads do as one, which does half of the work."""
+    alone: list[float] = []
+    both: list[float] = []
+    for _ in range(ROUNDS):
+        alone.append(together([one]))
+        both.append(together([one, other]))
+    return 2 * min(alone) / min(both)
+
+
+def filled() -> TTLCache[object]:
+    cache = TTLCache[object](300, max_size=SIZE)
+    for key in KEYS:
+        cache.set_nowait(key, object())
+    return cache
+
+
+def hit(cache: TTLCache[object]) -> None:
+    get = cache.get_nowait
+    for _ in range(CALLS // SIZE):
+        for key in KEYS:
+            get(key)
+
+
+def put(cache: TTLCache[object]) -> None:
+    store = cache.set_nowait
+    for _ in range(CALLS // SIZE):
+        for key in KEYS:
+            store(key, key)
+
+
+def look_up(entries: dict[object, object]) -> None:
+    for _ in range(CALLS // SIZE):
+        for key in KEYS:
+            entries[key]
+
+
+def hits_of_one_cache() -> float:
+    cache = filled()
+    return gain(partial(hit, cache), partial(hit, cache))
+
+
+def hits_of_two_caches() -> float:
+    return gain(partial(hit, filled()), partial(hit, filled()))
+
+
+def sets_in_one_cache() -> float:
+    cache = filled()
+    return gain(partial(put, cache), partial(put, cache))
+
+
+def sets_in_two_caches() -> float:
+    return gain(partial(put, filled()), partial(put, filled()))
+
+
+def reads_of_one_dict() -> float:
+    """Return what the interpreter itself allows: two threads that read one dict, and do no more."""
+    entries = dict.fromkeys(KEYS, object())
+    return gain(partial(look_up, entries), partial(look_up, entries))
+
+
+def hit_from_another_thread() -> float:
+    """Return what a hit costs in a thread that did not fill the cache, to one that did."""
+    cache = filled()
+    own: list[float] = []
+    others: list[float] = []
+
+    def timed(times: list[float]) -> None:
+        before = time.thread_time()
+        hit(cache)
+        times.append(time.thread_time() - before)
+
+    for _ in range(ROUNDS):
+        timed(own)
+        together([partial(timed, others)])
+    return min(others) / min(own)
+
+
+def compute(number: int) -> int:
+    return sum([each * each % 7 for each in range(20_000)]) + number
+
+
+async def mapping() -> float:
+    """Return how many times as much `map` does with two worker threads as with one."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(ROUNDS):
+        for threads, seconds in times.items():
+            executor = TaskExecutor(threads=threads)
+            before = time.perf_counter()
+            await executor.map(compute, range(20))
+            seconds.append(time.perf_counter() - before)
+    return min(times[1]) / min(times[2])
+
+
+EVENTS: list[Any] = (
+    []
+    if HAS_GIL
+    else [
+        Figure(title="two threads read one dict, to one", measure=reads_of_one_dict, unit="x", loops=SYNC),
+        Figure(title="hits of one cache from two threads, to one", measure=hits_of_one_cache, unit="x", loops=SYNC),
+        Figure(title="hits of a cache each", measure=hits_of_two_caches, unit="x", loops=SYNC),
+        Figure(title="sets in one cache from two threads, to one", measure=sets_in_one_cache, unit="x", loops=SYNC),
+        Figure(title="sets in a cache each", measure=sets_in_two_caches, unit="x", loops=SYNC),
+        Figure(title="a hit from another thread, to the owner's", measure=hit_from_another_thread, unit="x", most=2.0, loops=SYNC),
+        Figure(title="map over plain functions, two threads to one", measure=mapping, unit="x", least=1.8, loops=("asyncio", "trio")),
+    ]
+)
+
+
+async def emits() -> None:
+    emitter = EventEmitter()
+    emitter.on("name", lambda _: None)
+    for _ in range(CALLS):
+        await emitter.emit("name")
+
+
+async def slots() -> None:
+    limiter = ConcurrencyLimiter(1)
+    for _ in range(CALLS):
+        async with limiter:
+            pass
+
+
+async def tokens() -> None:
+    limiter = RateLimiter(1e9, burst=CALLS)
+    for _ in range(CALLS):
+        await limiter.acquire()
+
+
+async def items() -> None:
+    await TaskExecutor(max_workers=10).map(anyio.sleep, [0] * CALLS)
+
+
+def main() -> None:
+    print(sys.version)
+    works: dict[str, Callable[[], object] | Callable[[], Awaitable[object]]] = {
+        "a hit": partial(hit, filled()),
+        "a set": partial(put, filled()),
+        "an emit": emits,
+        "a slot": slots,
+        "a token": tokens,
+        "an item of map": items,
+    }
+    for name, work in works.items():
+        times = []
+        for _ in range(ROUNDS):
+            before = time.process_time()
+            if isinstance(work, partial):
+                work()
+            else:
+                anyio.run(work)
+            times.append(time.process_time() - before)
+        print(f"  {name:16} {min(times) / CALLS * 1e6:6.3f} µs")
+
+
+if HAS_GIL and __name__ != "__main__":
+    print("  nothing: this Python has a GIL")
+if __name__ == "__main__":
+    main()
