@@ -17,7 +17,7 @@ USERS_PATH: Final = os.environ.get("PATH", os.defpath)
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 FREE: Final = ("3.15t", "3.14t", "3.13t")
-"""Those without the GIL, the newest first. The last, an experiment, is what .ci/free-threaded builds."""
+"""Those without the GIL, the newest first; .ci/free-threaded builds the last."""
 
 
 def find() -> list[str]:

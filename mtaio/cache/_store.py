@@ -36,8 +36,9 @@ FEW: Final = 4
 NEVER: Final = -math.inf
 """The ``fresh`` of a value that must not be read without the lock."""
 
-_GET_LOCKS: bool = (
-    not getattr(sys, "_is_gil_enabled", lambda: True)() and sys.version_info[:2] == (3, 13)
+_GET_LOCKS: bool = not getattr(sys, "_is_gil_enabled", lambda: True)() and sys.version_info[:2] == (
+    3,
+    13,
 )
 """Whether `dict.get` locks the dict, as in the first Python that has no GIL: see `_lookup_in`."""
 
@@ -310,11 +311,11 @@ class Store:
            of its value may run code of a user's, which has to wait for the end of the change.
         """
         entries = self.entries
-        entry = entries.get(key)
+        entry = self.lookup(key)
         gone: object = None
         if self.expiry.due <= moment:
             gone = self.expire(moment, FEW)
-            entry = entries.get(key)
+            entry = self.lookup(key)
         if self._detailed or not ttl or (entry is not None and type(entry.value) is Failure):
             return self._put_detailed(key, value, ttl, weight, tags=tags, moment=moment), gone
         expires = moment + ttl

@@ -47,3 +47,20 @@ def at_once(works: Iterable[Callable[[], object]]) -> None:
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if errors:
         raise errors[0]
+
+
+def watched(look: Callable[[], object], work: Callable[[], object]) -> None:
+    """Do ``work`` in one thread, while another looks again and again."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1e-4):
+            look()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            done.set()
+
+    at_once([watch, run])

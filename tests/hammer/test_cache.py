@@ -30,7 +30,10 @@ def test_all_that_is_stored_is_there_or_was_reported(policy: EvictionPolicy) -> 
     """Each value stored is held or reported once, a read gets its key's, and the counts add up."""
     gone: deque[tuple[Any, str]] = deque()
     cache = TTLCache[tuple[int, int]](
-        60, max_size=ROOM, policy=policy, on_removed=lambda _, value, cause: gone.append((value, cause))
+        60,
+        max_size=ROOM,
+        policy=policy,
+        on_removed=lambda _, value, cause: gone.append((value, cause)),
     )
     stored = reads = 0
 
@@ -77,9 +80,7 @@ def test_one_cached_function_in_many_loops(backend: str) -> None:
                 double.invalidate_nowait(number)
 
     for _ in rounds(2):
-        at_once(
-            partial(anyio.run, ask, thread, backend=backend) for thread in range(THREADS)
-        )
+        at_once(partial(anyio.run, ask, thread, backend=backend) for thread in range(THREADS))
         assert_whole(double.cache)
         now = double.cache.statistics()
         assert (now.in_flight, now.waiting) == (0, 0)

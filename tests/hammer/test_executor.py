@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 
 from mtaio.core import TaskExecutor
-from tests.hammer.hammer import at_once, rounds
+from tests.hammer.hammer import at_once, rounds, watched
 
 LOOPS = 3
 ITEMS = 30
@@ -19,8 +19,8 @@ def test_an_executor_in_each_loop(backend: str) -> None:
     """Each gives its own results in order, within its limit, and its figures fit at any moment."""
     executors = [TaskExecutor(max_workers=WORKERS, threads=WORKERS) for _ in range(LOOPS)]
     running = [0] * LOOPS
+    seen = [0] * LOOPS
     counting = threading.Lock()
-    done = threading.Event()
 
     def double(number: int, item: int) -> int:
         with counting:
@@ -40,26 +40,21 @@ def test_an_executor_in_each_loop(backend: str) -> None:
             assert [await handle for handle in handles] == [0, 2, 4, 6, 8]
 
     def look() -> None:
-        last = [executor.statistics() for executor in executors]
-        while not done.wait(1e-4):
-            now = [executor.statistics() for executor in executors]
-            for before, after in zip(last, now, strict=True):
-                assert before.succeeded <= after.succeeded
-                assert 0 <= after.in_flight <= ITEMS
-                assert after.in_flight == after.started - after.succeeded
-                assert 0 <= after.threads_in_use <= WORKERS
-            last = now
+        for number, executor in enumerate(executors):
+            now = executor.statistics()
+            assert seen[number] <= now.succeeded
+            assert 0 <= now.in_flight <= ITEMS
+            assert now.in_flight == now.started - now.succeeded
+            assert 0 <= now.threads_in_use <= WORKERS
+            seen[number] = now.succeeded
 
-    def run() -> None:
-        try:
-            for turn in rounds(2):
-                at_once(partial(anyio.run, use, each, backend=backend) for each in range(LOOPS))
-                for executor in executors:
-                    now = executor.statistics()
-                    assert (now.in_flight, now.waiting, now.threads_in_use) == (0, 0, 0)
-                    assert now.started == now.succeeded == (turn + 1) * (ITEMS + 5)
-                    assert now.peak <= WORKERS + 1
-        finally:
-            done.set()
+    def work() -> None:
+        for turn in rounds(2):
+            at_once(partial(anyio.run, use, each, backend=backend) for each in range(LOOPS))
+            for executor in executors:
+                now = executor.statistics()
+                assert (now.in_flight, now.waiting, now.threads_in_use) == (0, 0, 0)
+                assert now.started == now.succeeded == (turn + 1) * (ITEMS + 5)
+                assert now.peak <= WORKERS + 1
 
-    at_once([run, look])
+    watched(look, work)

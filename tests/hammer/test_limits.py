@@ -7,11 +7,9 @@ from functools import partial
 
 import anyio
 import pytest
-from anyio import to_thread
 
-from mtaio.exceptions import ConcurrencyLimitError
-from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
-from tests.hammer.hammer import HAS_GIL, at_once, rounds
+from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from tests.hammer.hammer import HAS_GIL, at_once, rounds, watched
 
 LOOPS = 3
 TASKS = 20
@@ -21,7 +19,6 @@ def test_a_limiter_in_each_loop(backend: str) -> None:
     """Limiters of several loops do not disturb each other, while another thread looks at all."""
     concurrency = [ConcurrencyLimiter(3) for _ in range(LOOPS)]
     rates = [RateLimiter(1e6, burst=5) for _ in range(LOOPS)]
-    done = threading.Event()
 
     async def use(number: int) -> None:
         running = 0
@@ -41,30 +38,25 @@ def test_a_limiter_in_each_loop(backend: str) -> None:
                 group.start_soon(one)
 
     def look() -> None:
-        while not done.wait(1e-4):
-            for limiter in concurrency:
-                limiter.limit = 3
-                now = limiter.statistics()
-                assert 0 <= now.in_use <= now.peak <= 3
-                assert 0 <= now.waiting <= TASKS
-            for rate in rates:
-                rate.reconfigure(rate=1e6)
-                assert rate.statistics().tokens <= 5
+        for limiter, rate in zip(concurrency, rates, strict=True):
+            limiter.limit = 3
+            rate.reconfigure(rate=1e6)
+            now = limiter.statistics()
+            assert 0 <= now.in_use <= now.peak <= 3
+            assert 0 <= now.waiting <= TASKS
+            assert rate.statistics().tokens <= 5
 
-    def run() -> None:
-        try:
-            for turn in rounds(2):
-                at_once(partial(anyio.run, use, each, backend=backend) for each in range(LOOPS))
-                for limiter in concurrency:
-                    now = limiter.statistics()
-                    assert (now.in_use, now.waiting) == (0, 0)
-                    assert now.acquired == (turn + 1) * TASKS * 5
-        finally:
-            done.set()
+    def work() -> None:
+        for turn in rounds(2):
+            at_once(partial(anyio.run, use, each, backend=backend) for each in range(LOOPS))
+            now = [limiter.statistics() for limiter in concurrency]
+            assert {(each.in_use, each.waiting) for each in now} == {(0, 0)}
+            assert {each.acquired for each in now} == {(turn + 1) * TASKS * 5}
 
-    at_once([run, look])
+    watched(look, work)
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="there a limiter belongs to the thread of its loop")
 def test_slots_taken_in_threads() -> None:
     """Slots that threads take and give back without a loop are within the limit, and come back."""
     limiter = ConcurrencyLimiter(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +9,7 @@ import anyio
 
 from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
-from tests.hammer.hammer import at_once, rounds
+from tests.hammer.hammer import at_once, rounds, watched
 
 THREADS = 3
 NAMES = 40
@@ -34,7 +33,7 @@ class Watchable:
 def test_emitters_of_several_loops_are_read_meanwhile(backend: str) -> None:
     """Names come and go, and listeners; no counter decreases, and none is missed at the end."""
     emitters = [EventEmitter(max_names=NAMES // 2) for _ in range(THREADS)]
-    done = threading.Event()
+    seen = [0] * THREADS
 
     async def use(number: int) -> None:
         emitter = emitters[number]
@@ -51,27 +50,22 @@ def test_emitters_of_several_loops_are_read_meanwhile(backend: str) -> None:
         assert heard == NAMES
 
     def look() -> None:
-        last = [emitter.statistics().emitted for emitter in emitters]
-        while not done.wait(1e-4):
-            for number, emitter in enumerate(emitters):
+        for number, emitter in enumerate(emitters):
+            now = emitter.statistics()
+            assert 0 <= now.listeners <= 1
+            assert len(now.names) <= NAMES // 2
+            assert seen[number] <= now.emitted
+            seen[number] = now.emitted
+
+    def work() -> None:
+        for turn in rounds(3):
+            at_once(partial(anyio.run, use, each, backend=backend) for each in range(THREADS))
+            for emitter in emitters:
                 now = emitter.statistics()
-                assert 0 <= now.listeners <= 1
-                assert len(now.names) <= NAMES // 2
-                assert last[number] <= now.emitted
-                last[number] = now.emitted
+                assert now.listeners == 0
+                assert now.emitted == now.handled == (turn + 1) * NAMES
 
-    def run() -> None:
-        try:
-            for turn in rounds(3):
-                at_once(partial(anyio.run, use, each, backend=backend) for each in range(THREADS))
-                for emitter in emitters:
-                    now = emitter.statistics()
-                    assert now.listeners == 0
-                    assert now.emitted == now.handled == (turn + 1) * NAMES
-        finally:
-            done.set()
-
-    at_once([run, look])
+    watched(look, work)
 
 
 def test_what_a_monitor_watches_comes_and_goes() -> None:
@@ -79,7 +73,6 @@ def test_what_a_monitor_watches_comes_and_goes() -> None:
     monitor = ResourceMonitor()
     stays = Watchable()
     monitor.watch(stays, name="stays")
-    done = threading.Event()
 
     def change(thread: int) -> None:
         for number in range(20):
@@ -90,17 +83,13 @@ def test_what_a_monitor_watches_comes_and_goes() -> None:
             monitor.unwatch(f"gauge-{thread}-{number}")
 
     def look() -> None:
-        while not done.wait(1e-4):
-            reading = monitor._watched.read()
-            assert reading.values["watchable.stays.size"] == 7
-            assert not monitor.statistics().failed
+        reading = monitor._watched.read()
+        assert reading.values["watchable.stays.size"] == 7
+        assert not monitor.statistics().failed
 
-    def run() -> None:
-        try:
-            for _ in rounds(2):
-                at_once(partial(change, thread) for thread in range(THREADS))
-                assert monitor.statistics().watched == 1
-        finally:
-            done.set()
+    def work() -> None:
+        for _ in rounds(2):
+            at_once(partial(change, thread) for thread in range(THREADS))
+            assert monitor.statistics().watched == 1
 
-    at_once([run, look])
+    watched(look, work)
