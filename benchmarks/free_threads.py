@@ -44,12 +44,17 @@ ROUNDS = 7
 SYNC = ("asyncio",)
 
 
-def together(works: list[Callable[[], object]]) -> float:
-    """Return the seconds from the first to the last moment in which any of the threads works."""
+def together(works: list[Callable[[], Callable[[], object]]]) -> float:
+    """
+    Return the seconds from the first to the last moment in which any of the threads works.
+
+    Each function makes, in its thread, what the thread then does.
+    """
     begun = threading.Barrier(len(works))
     times: list[tuple[float, float]] = []
 
-    def run(work: Callable[[], object]) -> None:
+    def run(prepare: Callable[[], Callable[[], object]]) -> None:
+        work = prepare()
         begun.wait()
         before = time.perf_counter()
         work()
@@ -63,13 +68,13 @@ def together(works: list[Callable[[], object]]) -> float:
     return max(end for _, end in times) - min(start for start, _ in times)
 
 
-def gain(one: Callable[[], object], other: Callable[[], object]) -> float:
+def gain(prepare: Callable[[], Callable[[], object]]) -> float:
     """Return how many times as much two threads do as one, which does half of the work."""
     alone: list[float] = []
     both: list[float] = []
     for _ in range(ROUNDS):
-        alone.append(together([one]))
-        both.append(together([one, other]))
+        alone.append(together([prepare]))
+        both.append(together([prepare, prepare]))
     return 2 * min(alone) / min(both)
 
 
@@ -105,22 +110,17 @@ def look_up(entries: dict[object, object]) -> None:
 
 def of_one(work: Callable[[TTLCache[object]], None]) -> float:
     cache = filled()
-    return gain(partial(work, cache), partial(work, cache))
+    return gain(lambda: partial(work, cache))
 
 
 def of_two(work: Callable[[TTLCache[object]], None]) -> float:
-    return gain(partial(in_own, work), partial(in_own, work))
-
-
-def in_own(work: Callable[[TTLCache[object]], None]) -> None:
-    """Use a cache of this thread."""
-    work(filled())
+    return gain(lambda: partial(work, filled()))
 
 
 def reads_of_one_dict() -> float:
     """Return what the interpreter itself allows: two threads that read one dict, and do no more."""
-    entries = {("key", number): object() for number in range(SIZE)}
-    return gain(partial(look_up, entries), partial(look_up, entries))
+    entries: dict[object, object] = {("key", number): object() for number in range(SIZE)}
+    return gain(lambda: partial(look_up, entries))
 
 
 def hit_from_another_thread() -> float:
@@ -136,7 +136,7 @@ def hit_from_another_thread() -> float:
 
     for _ in range(ROUNDS):
         timed(own)
-        together([partial(timed, others)])
+        together([lambda: partial(timed, others)])
     return min(others) / min(own)
 
 
