@@ -246,8 +246,11 @@ def docs(session: nox.Session) -> None:
 @nox.session(default=False, python=find_free())
 def free_threaded(session: nox.Session) -> None:
     """Run the suite, and the hammer for longer, on a Python without the GIL."""
-    # Newer ones of Hypothesis are partly in Rust, and have no wheel for such a Python.
-    install(session, "test", "free-threaded")
+    extras = "app,test,trio" + ",uvloop" * ("3.13t" not in str(session.python))  # it has no wheel
+    wanted = nox.project.dependency_groups(PROJECT, "test")
+    # Where the newest version of these has no wheel for such a Python, an older one serves.
+    wheels = [f"--only-binary={name}" for name in ("hypothesis", "pydantic-core")]
+    session.install("-e", f".[{extras}]", *wanted, *wheels)
     pytest(session, *PARTS["whole"])
     pytest(session, "tests/hammer", workers="0", MTAIO_HAMMER="20")
 
