@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -401,12 +401,12 @@ def test_look_up_without_the_lock_of_the_dict(
 ) -> None:
     """A hit, a miss and an error of a key are the same where ``dict.get`` is slow in threads."""
     monkeypatch.setattr("mtaio.cache._store._GET_LOCKS", locks)
-    cache = TTLCache[str]()
+    cache, unhashable = TTLCache[str](), cast("Any", [])
     cache.set_nowait(("key", 1), "value")
     assert cache.get_nowait(("key", 1)) == "value"
     assert cache.get_nowait(("key", 2), "nothing") == "nothing"
     with pytest.raises(KeyError, match="odd"):
         cache.get_nowait(Odd())
     with pytest.raises(TypeError, match=r"^key=\[\] "):
-        cache.get_nowait([])
+        cache.get_nowait(unhashable)
     assert cache.statistics().misses == 1

@@ -6,7 +6,6 @@ import sys
 import sysconfig
 
 import psutil  # noqa: F401 - it is partly in C
-import yaml  # noqa: F401 - as above
 
 
 def test_nothing_has_turned_the_lock_on_again() -> None:

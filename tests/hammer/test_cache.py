@@ -93,7 +93,7 @@ def test_no_lock_is_held_over_the_code_of_others() -> None:
 
     def elsewhere() -> None:
         """Change the cache in another thread, and wait for that."""
-        at_once([lambda: other.append(cache.set_nowait("other", 1))])
+        at_once([lambda: cache.set_nowait("other", len(other)), lambda: other.append(1)])
 
     def weigh(key: object, _: object) -> float:
         if key == "weighed":
@@ -111,7 +111,7 @@ def test_no_lock_is_held_over_the_code_of_others() -> None:
         elsewhere()
         return 1
 
-    other: list[None] = []
+    other: list[int] = []
     cache = TTLCache[int](60, max_size=10, weigher=weigh, on_removed=hear)
     cache.set_nowait("weighed", 1)
     cache.set_nowait("heard", 1)
@@ -119,3 +119,4 @@ def test_no_lock_is_held_over_the_code_of_others() -> None:
     anyio.run(cache.get_or_set, "loaded", load)
     assert seen == ["weigher", "listener", "loader"]
     assert len(other) == 3
+    assert cache.get_nowait("other") is not None
