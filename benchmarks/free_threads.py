@@ -157,7 +157,8 @@ async def mapping() -> float:
 
 
 def figure(title: str, measure: Callable[[], Any], **bounds: Any) -> Figure:
-    return Figure(title=title, measure=measure, unit="x", **{"loops": SYNC, **bounds})
+    options: dict[str, Any] = {"loops": SYNC, **bounds}
+    return Figure(title=title, measure=measure, unit="x", **options)
 
 
 EVENTS: list[Figure] = [
@@ -173,9 +174,13 @@ if HAS_GIL:
     EVENTS.clear()
 
 
+def hear(_: object) -> None:
+    pass
+
+
 async def emits() -> None:
     emitter = EventEmitter()
-    emitter.on("name", lambda _: None)
+    emitter.on("name", hear)
     for _ in range(CALLS):
         await emitter.emit("name")
 
@@ -208,7 +213,7 @@ def main() -> None:
         "an item of map": items,
     }
     for name, work in works.items():
-        times = []
+        times: list[float] = []
         for _ in range(ROUNDS):
             before = time.process_time()
             if isinstance(work, partial):
