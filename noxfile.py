@@ -22,7 +22,7 @@ from typing import Final
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests.pythons import SUPPORTED, THIS, USERS_PATH, find
+from tests.pythons import SUPPORTED, THIS, USERS_PATH, find, find_free
 
 ROOT: Final = Path(__file__).parent
 PROJECT: Final = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -241,6 +241,20 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict", "--site-dir", site, env=quiet)
     pytest(session, "tests/site", MTAIO_SITE=site)
     session.run("python", "-m", "tests.translations")
+
+
+@nox.session(default=False, python=find_free())
+def free_threaded(session: nox.Session) -> None:
+    """Run the suite, and the hammer for longer, on a Python without the GIL."""
+    has_uvloop = "3.13t" not in str(session.python)  # for which it has no wheel
+    extras = "app,test,trio" + ",uvloop" * has_uvloop
+    wanted = nox.project.dependency_groups(PROJECT, "test")
+    # Where the newest version of these has no wheel for such a Python, an older one serves.
+    wheels = [f"--only-binary={name}" for name in ("hypothesis", "pydantic-core")]
+    session.install("-e", f".[{extras}]", *wanted, *wheels)
+    which = [] if has_uvloop else ["-k", "not uvloop"]
+    pytest(session, *PARTS["whole"], *which)
+    pytest(session, "tests/hammer", workers="0", MTAIO_HAMMER="20")
 
 
 @nox.session(default=False, python=NEWEST)

@@ -33,6 +33,7 @@ LOOPS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "trio": ("trio", {}),
 }
 LOOP_INTERVAL: Final = 0.1
+HAS_GIL: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
 NOISE: Final = 0.2
 """Seconds by which a busy machine may falsify the length of a stall."""
 STARVED: Final = 0.7
@@ -108,7 +109,7 @@ class Blocker:
         self.blocks: dict[str, tuple[Callable[[], object], str]] = {
             "sleep": (lambda: sleeping(seconds), "loop"),
             "python": (lambda: computing(seconds), "loop"),
-            "gil": (lambda: holding(count), "gil"),
+            "gil": (lambda: holding(count), "gil" if HAS_GIL else "loop"),
             "stopped": (self._stop, "not_running"),
         }
         self._functions = {"sleep": sleeping, "python": computing, "gil": holding}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ import nox.virtualenv
 SUPPORTED: Final = ("3.11", "3.12", "3.13", "3.14", "3.15")
 USERS_PATH: Final = os.environ.get("PATH", os.defpath)
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+FREE: Final = ("3.15t", "3.14t", "3.13t")
+"""Those without the GIL, the newest first; .ci/free-threaded builds the last."""
 
 
 def find() -> list[str]:
@@ -40,3 +44,9 @@ def find() -> list[str]:
     if not here:
         sys.exit(f"mtaio needs CPython {SUPPORTED[0]} or later, and none was found on PATH.")
     return here
+
+
+def find_free() -> str:
+    """Return the path of the newest Python without the GIL on PATH; without one, the last name."""
+    names = [f"python{version}" for version in FREE]
+    return next(filter(None, (shutil.which(name, path=USERS_PATH) for name in names)), names[-1])

@@ -138,6 +138,19 @@ def test_pythons_agree() -> None:
     assert {tuple(sorted(each.split())) for each in installed} == {supported}
 
 
+def test_pythons_without_the_gil_agree() -> None:
+    """Those that the workflow tests are supported ones, which nox finds; and it is said so."""
+    module = ast.parse(read("tests/pythons.py"))
+    found, supported = assigned(module, "FREE"), assigned(module, "SUPPORTED")
+    (tested,) = re.findall(r"^ +python: \[(.*)\]$", read(".github/workflows/ci.yml"), re.MULTILINE)
+    assert sorted(tested.split(", "), reverse=True) == list(found[:-1])
+    assert all(each.removesuffix("t") in supported for each in found)
+    (built,) = re.findall(r"^package=python(3\.\d+)$", read(".ci/free-threaded"), re.MULTILINE)
+    assert found[-1] == f"{built}t"
+    classifier = "Programming Language :: Python :: Free Threading :: "
+    assert sum(each.startswith(classifier) for each in PROJECT["project"]["classifiers"]) == 1
+
+
 def test_contributing_names_every_session() -> None:
     """CONTRIBUTING.md explains each session of the noxfile and no other, in its order."""
     assert re.findall(r"^\| `(\w+)` \|", read("CONTRIBUTING.md"), re.MULTILINE) == list(sessions())

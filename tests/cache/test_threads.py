@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -382,3 +382,31 @@ def test_cached_functions_and_methods_in_a_storm(backend: str) -> None:
     assert failures == []
     assert_whole(Shop.price.cache)
     assert_quiescent(Shop.price.cache)
+
+
+class Odd:
+    """A key whose comparison fails with what a dict raises for a key that it has not."""
+
+    def __hash__(self) -> int:
+        return hash(("key", 1))
+
+    def __eq__(self, other: object) -> bool:
+        msg = "odd"
+        raise KeyError(msg)
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["get locks", "get does not"])
+def test_look_up_without_the_lock_of_the_dict(
+    monkeypatch: pytest.MonkeyPatch, *, locks: bool
+) -> None:
+    """A hit, a miss and an error of a key are the same where ``dict.get`` is slow in threads."""
+    monkeypatch.setattr("mtaio.cache._store._GET_LOCKS", locks)
+    cache, unhashable = TTLCache[str](), cast("Any", [])
+    cache.set_nowait(("key", 1), "value")
+    assert cache.get_nowait(("key", 1)) == "value"
+    assert cache.get_nowait(("key", 2), "nothing") == "nothing"
+    with pytest.raises(KeyError, match="odd"):
+        cache.get_nowait(Odd())
+    with pytest.raises(TypeError, match=r"^key=\[\] "):
+        cache.get_nowait(unhashable)
+    assert cache.statistics().misses == 1

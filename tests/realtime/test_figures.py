@@ -174,14 +174,16 @@ def test_uptime_is_the_age_of_the_process() -> None:
 
 
 FORK = """
-import os, time
+import mmap, os, time
 from mtaio._internal.cgroup import Cgroup
 from mtaio.monitoring._system import SystemReader
 SystemReader(Cgroup.find()).read()
-block = bytearray(b"x") * (64 << 20)
+block = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, len(block), mmap.PAGESIZE):
+    block[page] = 1
 child = os.fork()
 if child == 0:
-    del block
+    block.close()  # at once given back to the system, which Python's own memory need not be
     reader = SystemReader(Cgroup.find())
     reading = reader.read()
     assert reading.process.threads == 1
