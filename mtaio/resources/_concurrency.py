@@ -69,7 +69,8 @@ class ConcurrencyLimiter:
 
     May be made at module level, and used by one event loop after another, on either backend. Slots
     do not belong to tasks: one task may hold several, and another may give them back. They may be
-    taken and given back in any thread, with `acquire_nowait`, `try_acquire` and `release`.
+    taken and given back in any thread, with `acquire_nowait`, `try_acquire` and `release`; on a
+    Python without the GIL in that of its event loop alone.
 
     It is not for subclassing: its methods do not call each other. Hold one in a class of your own.
 
