@@ -8,6 +8,7 @@ not counted: it stands where files of AnyIO's would, which are not counted eithe
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -241,6 +242,8 @@ MOST_OF_SERVER: Final[dict[Callable[..., Awaitable[None]], tuple[str, int]]] = {
 def count(operation: Callable[[Counter], Awaitable[None] | None]) -> Counter:
     """Return what one operation runs through, in every thread that it starts."""
     counter = Counter()
+    gc.collect()
+    gc.disable()  # what ends the life of others' objects belongs to no operation
     threading.setprofile(counter)
     sys.setprofile(counter)
     try:
@@ -251,6 +254,7 @@ def count(operation: Callable[[Counter], Awaitable[None] | None]) -> Counter:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+        gc.enable()
     return counter
 
 
