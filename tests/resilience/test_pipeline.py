@@ -498,11 +498,11 @@ def stacks() -> dict[str, tuple[Any, ...]]:
 
 async def seen(
     parts: tuple[Any, ...], how: str, ends: tuple[object, ...]
-) -> list[tuple[object, ...]]:
+) -> list[tuple[object, float, dict[str, Any], str]]:
     """Return what can be seen of a few calls through some parts."""
     api = Pipeline(*parts)
     fn = Scripted(*ends)
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[object, float, dict[str, Any], str]] = []
     for number in range(3):
         end: object
         try:
