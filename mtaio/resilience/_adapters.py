@@ -221,7 +221,7 @@ class RetryPart(_Adapter):
         return snapshot(RetryStatistics, self, calls=calls, budget=budgeted)
 
     @property
-    def leaves_successes(self) -> bool:
+    def is_quiet(self) -> bool:
         return self.inner.budget is None
 
 

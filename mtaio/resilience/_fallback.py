@@ -68,7 +68,6 @@ class Fallback(StandalonePart):
     __slots__ = ("__weakref__", "_failed", "_fn", "_name", "_on", "_used")
 
     kind: ClassVar[Literal["fallback"]] = "fallback"
-    leaves_successes: ClassVar[bool] = True
 
     def __init__(
         self, fn: Callable[..., Any], *, on: Filter = Exception, name: str | None = None

@@ -396,7 +396,8 @@ def _direct_way(parts: Sequence[Part]) -> Direct | None:
     if limiter is None:
         outer.append(last)
     for part in outer:
-        if not isinstance(part, Fallback | RetryPart) or not part.leaves_successes:
+        is_quiet = part.is_quiet if isinstance(part, RetryPart) else isinstance(part, Fallback)
+        if not is_quiet:
             return None
     return Direct(outer, limiter)
 
