@@ -15,7 +15,7 @@ import anyio
 from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
-from mtaio.resilience import Pipeline, Retry
+from mtaio.resilience import Breaker, Pipeline, Retry
 from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ keyed = KeyedRateLimiter(1e9, burst=1e9)
 slots = ConcurrencyLimiter(10)
 retry = Retry(3)
 pipeline = Pipeline(retry)
+limited_pipeline = Pipeline(retry, limiter)
 cache: TTLCache[int] = TTLCache(300)
 emitter = EventEmitter()
 
@@ -46,6 +47,16 @@ async def loaded() -> int:
 @limiter
 async def limited() -> None:
     """Do nothing, so often."""
+
+
+@limited_pipeline
+async def tried() -> None:
+    """Do nothing, again if it fails."""
+
+
+@Breaker()
+async def guarded() -> None:
+    """Do nothing, unless it fails too often."""
 
 
 @emitter.on("event")
@@ -80,6 +91,8 @@ PATHS: dict[str, Step] = {
     "an event": lambda: emitter.emit("event", 1),
     "a try": lambda: retry.run(nothing),
     "a pipeline": lambda: pipeline.run(nothing),
+    "a function of a pipeline": tried,
+    "a function of a part": guarded,
     "100 items": lambda: mapped(100),
     "200 items": lambda: mapped(200),
 }

@@ -21,7 +21,9 @@ PATHS = {
     "a hit of a function": 1,
     "an event": 3,
     "a try": 4,
-    "a pipeline": 8,
+    "a pipeline": 3,
+    "a function of a pipeline": 3,
+    "a function of a part": 8,
 }
 """The most functions that each enters, with the user's own and the lambda of the measurement."""
 

@@ -41,6 +41,8 @@ class Deadline:
     Args:
         moment: When the code should be done, in `clock.now`'s seconds; ``inf`` for no limit.
         outer: The limit around this one.
+
+    Attributes:
         alone: Whether it takes the place of the limits around it, as bounded clean-up does.
     """
 
@@ -50,10 +52,10 @@ class Deadline:
     # - only the owner writes `moment`; it may do so at any time, also for tasks begun before.
     __slots__ = ("alone", "moment", "outer")
 
-    def __init__(self, moment: float, outer: Deadline | None, *, alone: bool = False) -> None:
+    def __init__(self, moment: float, outer: Deadline | None) -> None:
         self.moment: float = moment
         self.outer: Deadline | None = outer
-        self.alone: bool = alone
+        self.alone: bool = False
 
 
 current: Final[ContextVar[Deadline | None]] = ContextVar("mtaio.deadline", default=None)
@@ -62,7 +64,8 @@ current: Final[ContextVar[Deadline | None]] = ContextVar("mtaio.deadline", defau
 
 def enter(moment: float, *, alone: bool = False) -> Deadline:
     """Limit the code that follows in this context, until `leave`."""
-    limit = Deadline(moment, current.get(), alone=alone)
+    limit = Deadline(moment, current.get())
+    limit.alone = alone
     current.set(limit)
     return limit
 

@@ -39,6 +39,12 @@ def look() -> object:
     return loop
 
 
+def scopes() -> backend.Scopes:
+    """Return how cancel scopes are made here, to be kept and used while they are ``is_here()``."""
+    loop = current_loop()
+    return backend.of(loop).scopes(loop)
+
+
 def is_current(loop: object) -> bool:
     """Return whether ``loop``, returned by `current_loop`, is running here."""
     try:

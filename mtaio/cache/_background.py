@@ -39,7 +39,7 @@ SLICE: Final = 256
 """How many entries the sweep looks at before it lets others run."""
 
 _COROUTINE: type = CoroutineType
-_NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
+_NO_DEADLINE: Final = deadlines.Deadline(math.inf, None)
 """In place of the first caller's, which does not limit the other callers."""
 
 

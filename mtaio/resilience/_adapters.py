@@ -26,8 +26,9 @@ from mtaio.resources import (
 
 if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._pipeline import Direct
 
-__all__ = ["adapter_of"]
+__all__ = ["RatePart", "RetryPart", "adapter_of"]
 
 
 class _Adapter:
@@ -55,7 +56,7 @@ def _acquiring(acquire: Callable[[], Awaitable[object]], then: Next) -> Next:
     return run
 
 
-class _RatePart(_Adapter):
+class RatePart(_Adapter):
     __slots__ = ()
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
@@ -175,14 +176,16 @@ class _TimeoutPart(_Adapter):
         return run
 
 
-class _RetryPart(_Adapter):
-    __slots__ = ("_calls", "_failed", "_retried")
+class RetryPart(_Adapter):
+    __slots__ = ("_calls", "_failed", "_retried", "direct")
 
     kind: ClassVar[Literal["retry"]] = "retry"
     inner: Retry
 
     def __init__(self, inner: Retry) -> None:
         super().__init__(inner)
+        self.direct: Direct | None = None
+        """Where those of its calls are counted that did not come through here."""
         self._calls = 0
         self._retried = 0
         self._failed = 0
@@ -214,7 +217,12 @@ class _RetryPart(_Adapter):
     def statistics(self) -> RetryStatistics:
         budget = self.inner.budget
         budgeted = None if budget is None else budget.statistics()
-        return snapshot(RetryStatistics, self, budget=budgeted)
+        calls = self._calls if self.direct is None else self._calls + self.direct.begun
+        return snapshot(RetryStatistics, self, calls=calls, budget=budgeted)
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.inner.budget is None
 
 
 def _shown(value: object) -> str:
@@ -226,8 +234,8 @@ def _shown(value: object) -> str:
 
 
 _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
-    (Retry, _RetryPart),
-    (RateLimiter, _RatePart),
+    (Retry, RetryPart),
+    (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
     (ResourceLimiter, _ResourcePart),

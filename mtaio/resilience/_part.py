@@ -38,6 +38,7 @@ __all__ = [
     "Part",
     "StandalonePart",
     "call_function",
+    "call_maker",
     "decorate_through",
     "is_outcome",
     "keyless_error",
@@ -211,33 +212,46 @@ def decorate_through(
     if key is not None:
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
-    parts = getattr(self, "parts", (self,))
-    answers = any(getattr(part, "kind", "") == "fallback" for part in parts)
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-        run: Any = self.run
-        signature = inspect.signature(fn, follow_wrapped=False) if answers else None
-
-        async def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            each: Any = fn
-            given: tuple[Any, ...] = args
-            if kwargs:
-                names: dict[str, Any] = kwargs
-                if signature is not None:  # a fallback has by position what has a place
-                    bound = signature.bind(*args, **kwargs)  # 2 µs
-                    given, names = bound.args, bound.kwargs
-                each = partial(fn, **names) if names else fn
-            result: R
-            if key is None:  # a keyword would cost each call a fifth of the whole
-                result = await run(each, *given)
-            else:
-                result = await run(each, *given, key=key(*args, **kwargs))
-            return result
-
+        called: AsyncFunction[P, R] = self._around(fn, key)
         return called
 
     decorator = decorate(around, name=type(self).__name__)
     return decorator if fn is None else decorator(fn)
+
+
+def call_maker(
+    fn: Callable[..., Awaitable[Any]],
+    parts: tuple[object, ...],
+    key: Callable[..., Hashable] | None,
+    keyed: object,
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Call]:
+    """
+    Return what makes a `Call` of a decorated function from its arguments.
+
+    Args:
+        fn: The function.
+        parts: What it is called through.
+        key: Returns the key of a call, from its arguments.
+        keyed: The part that needs one, or None.
+    """
+    answers = any(getattr(part, "kind", "") == "fallback" for part in parts)
+    signature = inspect.signature(fn, follow_wrapped=False) if answers else None
+
+    def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        each, given, names = fn, args, kwargs
+        if kwargs:
+            if signature is not None:  # a fallback has by position what has a place
+                bound = signature.bind(*args, **kwargs)  # 2 µs
+                given, names = bound.args, bound.kwargs
+            each = partial(fn, **names) if names else fn
+        found = None if key is None else key(*args, **kwargs)
+        if found is None and keyed is not None:
+            raise keyless_error(each, keyed)
+        return Call(each, given, key=found)
+
+    return make
 
 
 class StandalonePart(Part):
@@ -308,5 +322,18 @@ class StandalonePart(Part):
         call = Call(fn, args) if key is None else Call(fn, args, key=key)
         result: T = await self.wrap(call_function)(call)
         return result
+
+    def _around(
+        self, fn: Callable[..., Awaitable[Any]], key: Callable[..., Hashable] | None
+    ) -> AsyncFunction[..., Any]:
+        """Return ``fn`` as it is when it is decorated."""
+        keyed = self if getattr(self, "needs_key", False) else None
+        make = call_maker(fn, (self,), key, keyed)
+        through = self.wrap(call_function)
+
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            return await through(make(args, kwargs))
+
+        return called
 
     __call__ = decorate_through

@@ -5,26 +5,33 @@ Promise: the parts act in the order in which they are given, outermost first, an
 work are refused when the pipeline is made. A cancellation is not an outcome: no part counts,
 retries or hedges it, and whatever was taken for the call is given back. A part is an object with
 ``wrap``, and nothing else is required.
-Cost: one coroutine for each part, made of closures when the pipeline is made; no tasks (a hedge
+Cost: one coroutine for each part, made of closures when the pipeline is made; none for retries,
+fallbacks and a rate limiter inside of them, until a call fails: see `Direct`. No tasks (a hedge
 starts some), nothing to close.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks
-from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.callables import unawaitable_error
+from mtaio._internal.cancellation import raise_failure, without_cancellation
+from mtaio._internal.decorators import AsyncFunction
 from mtaio._internal.rates import Rate
-from mtaio.resilience._adapters import adapter_of
+from mtaio.resilience._adapters import RatePart, RetryPart, adapter_of
+from mtaio.resilience._fallback import Fallback
 from mtaio.resilience._order import check_order
 from mtaio.resilience._part import (
     Call,
     Next,
     Part,
     call_function,
+    call_maker,
     decorate_through,
     keyless_error,
     uncallable_error,
@@ -104,6 +111,7 @@ class Pipeline:
         "__weakref__",
         "_calls",
         "_cancelled",
+        "_direct",
         "_failed",
         "_given",
         "_keyed",
@@ -140,6 +148,7 @@ class Pipeline:
         for part in reversed(self._parts):
             through = part.wrap(through)
         self._through = through
+        self._direct = _direct_way(self._parts)
         self._calls = 0
         self._succeeded = 0
         self._failed = 0
@@ -147,7 +156,8 @@ class Pipeline:
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        in_flight = self._calls - self._succeeded - self._failed - self._cancelled
+        calls, *ended = self._counts()
+        in_flight = calls - sum(ended)
         return f"<Pipeline{name} of {len(self._parts)} parts: {in_flight} calls in flight>"
 
     def __str__(self) -> str:
@@ -192,19 +202,102 @@ class Pipeline:
             raise uncallable_error(fn)
         if key is None and self._keyed is not None:
             raise keyless_error(fn, self._keyed)
+        # Two ways, as in `_around` and `_called_directly`: another coroutine would cost each call
+        # more than all that is done here.
+        result: T
+        direct = self._direct
+        if direct is not None:
+            direct.begun += 1
+            try:
+                if direct.acquire is not None:
+                    await direct.acquire()
+                awaitable: Any = fn(*args)
+                made: object = awaitable
+                if type(made) is not CoroutineType and not isawaitable(made):
+                    raise unawaitable_error(fn, made, "run")  # noqa: TRY301 - it ends an attempt
+                result = await awaitable
+            except BaseException as error:  # noqa: BLE001 - it goes through the parts
+                ended = [error]
+            else:
+                direct.ended += 1
+                return result
+            direct.begun -= 1
+            made = awaitable = None  # a future holds its error, and that this frame
+            result = await self._call(direct.after(ended), Call(fn, args, key=key))
+            return result
         self._calls += 1
         try:
             # A keyword would cost each call a fifth of the whole.
             call = Call(fn, args) if key is None else Call(fn, args, key=key)
-            result: T = await self._through(call)
-        except Exception:
-            self._failed += 1
-            raise
+            result = await self._through(call)
         except BaseException as error:
-            if without_cancellation(error) is None:
-                self._cancelled += 1
+            self._count(error)
+            raise
+        self._succeeded += 1
+        return result
+
+    def _count(self, error: BaseException) -> None:
+        """Count a call that has ended with ``error``."""
+        if without_cancellation(error) is None:
+            self._cancelled += 1
+        else:
+            self._failed += 1
+
+    def _around(
+        self, fn: Callable[..., Awaitable[Any]], key: Callable[..., Hashable] | None
+    ) -> AsyncFunction[..., Any]:
+        """Return ``fn`` as it is when it is decorated."""
+        make = call_maker(fn, self._parts, key, self._keyed)
+        if self._direct is not None and key is None:
+            return self._called_directly(fn, make, self._direct)
+        through = self._through
+
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            call = make(args, kwargs)
+            # What `_call` does, without the coroutine.
+            self._calls += 1
+            try:
+                result = await through(call)
+            except BaseException as error:
+                self._count(error)
+                raise
+            self._succeeded += 1
+            return result
+
+        return called
+
+    def _called_directly(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        make: Callable[[tuple[Any, ...], dict[str, Any]], Call],
+        direct: Direct,
+    ) -> AsyncFunction[..., Any]:
+        """Return ``fn`` as it is when it is decorated, and parts leave alone what succeeds."""
+        acquire = direct.acquire
+
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            direct.begun += 1
+            try:
+                if acquire is not None:
+                    await acquire()
+                result = await fn(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - it goes through the parts
+                ended = [error]
             else:
-                self._failed += 1
+                direct.ended += 1
+                return result
+            direct.begun -= 1
+            return await self._call(direct.after(ended), make(args, kwargs))
+
+        return called
+
+    async def _call(self, through: Next, call: Call) -> Any:
+        """Let a call go through the parts, and count it."""
+        self._calls += 1
+        try:
+            result = await through(call)
+        except BaseException as error:
+            self._count(error)
             raise
         self._succeeded += 1
         return result
@@ -225,15 +318,88 @@ class Pipeline:
                     number += 1
                     name = f"{kind}_{number}"
                 parts[name] = read()
-        ended = self._succeeded, self._failed, self._cancelled
+        calls, succeeded, failed, cancelled = self._counts()
         return PipelineStatistics(
-            calls=self._calls,
-            succeeded=ended[0],
-            failed=ended[1],
-            cancelled=ended[2],
-            in_flight=max(0, self._calls - sum(ended)),
+            calls=calls,
+            succeeded=succeeded,
+            failed=failed,
+            cancelled=cancelled,
+            in_flight=max(0, calls - succeeded - failed - cancelled),
             parts=parts,
         )
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        """Return how many calls have begun, succeeded, failed and been cancelled."""
+        direct, succeeded = self._direct, self._succeeded
+        ended = self._failed, self._cancelled
+        if direct is None:
+            return self._calls, succeeded, *ended
+        return self._calls + direct.begun, succeeded + direct.ended, *ended
+
+
+class Direct:
+    """
+    The short way through parts that leave a call alone which succeeds at once.
+
+    A retry and a fallback do nothing until a call has failed, and a rate limiter inside of them
+    only asks. So the first attempt need not go through them: the limiter is asked, and the function
+    called. If that fails, the call goes through the parts in the same step, as any other does,
+    except that its first attempt has ended already, with that error. No part can tell the
+    difference, and what a part does is written once, in the part.
+
+    A retry with a budget counts every call, and a breaker looks before each: these have no such
+    way.
+
+    Args:
+        outer: The parts that leave a call alone which succeeds, outermost first.
+        limiter: What is asked before each attempt, or None.
+    """
+
+    # Invariant: a call on this way is in `begun`, and in `ended` too when it has succeeded; if it
+    # fails it leaves the way, and is in neither.
+    __slots__ = ("_outer", "_then", "acquire", "begun", "ended")
+
+    def __init__(self, outer: Sequence[Part], limiter: RatePart | None) -> None:
+        self._outer = outer
+        self._then: Next = call_function if limiter is None else limiter.wrap(call_function)
+        self.acquire: Callable[[], Awaitable[object]] | None
+        self.acquire = None if limiter is None else limiter.inner.acquire
+        self.begun: int = 0
+        self.ended: int = 0
+        for part in outer:
+            if isinstance(part, RetryPart):
+                part.direct = self
+
+    def after(self, ended: list[BaseException]) -> Next:
+        """Return the long way for a call whose first attempt has ended with the error in a list."""
+        then = self._then
+
+        async def attempt(call: Call) -> Any:
+            if not ended:
+                return await then(call)
+            try:
+                raise ended.pop()  # noqa: TRY301 - not from a variable, which would hold this frame
+            except BaseException as error:
+                raise_failure(error, call.fn)
+                raise
+
+        through: Next = attempt
+        for part in reversed(self._outer):
+            through = part.wrap(through)
+        return through
+
+
+def _direct_way(parts: Sequence[Part]) -> Direct | None:
+    """Return the short way through these parts, or None if there is none."""
+    *outer, last = parts
+    limiter = last if isinstance(last, RatePart) else None
+    if limiter is None:
+        outer.append(last)
+    for part in outer:
+        is_quiet = part.is_quiet if isinstance(part, RetryPart) else isinstance(part, Fallback)
+        if not is_quiet:
+            return None
+    return Direct(outer, limiter)
 
 
 def _as_part(given: object) -> Part:

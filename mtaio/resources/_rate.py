@@ -621,14 +621,14 @@ class RateLimiter:
 
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
-        tally = self._tally
-        if isinstance(error, RateLimitError):
+        tally, kind = self._tally, type(error)
+        if kind is RateLimitError:
             tally.rejected += 1
-        elif isinstance(error, LimitTimeoutError):
+        elif kind is LimitTimeoutError:
             tally.timed_out += 1
         else:
             tally.cancelled += 1
-            if isinstance(error, GeneratorExit):
+            if kind is GeneratorExit:
                 self._forget_finished()  # closed with its loop: there may be no task left to wake
         self._leave(waiter, tokens)
 
@@ -702,7 +702,7 @@ class RateLimiter:
         queue = self._queue
         if queue is None or waiter not in (waiters := queue.waiters):
             return  # its loop was found to be over, and it was forgotten
-        queue.leave(waiter)
+        del waiters[waiter]  # nothing was handed over that would have to be passed on
         self._tally.waiting -= 1
         self._queued = self._queued - tokens if waiters else 0
         if waiter is self._first:

@@ -4,7 +4,7 @@ How long work may take: one policy, applied to blocks, calls and functions.
 Promise: the body runs in the caller's task, no task is spawned, only the cancellation that this
 limit itself sent is swallowed, and a result already obtained is never discarded. An error leaves a
 block only if the block's own deadline interrupted it.
-Cost: less than ``anyio.fail_after``: one cancel scope, no generator around it, one small object.
+Cost: four fifths of ``anyio.fail_after``: a cancel scope, no generator around it, a small object.
 
 Why the limit is also kept outside the cancel scope: see `mtaio._internal.deadlines`.
 """
@@ -19,10 +19,9 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar, TypeVarTuple, final,
 
 import anyio
 
-from mtaio._internal import checks
+from mtaio._internal import backend, checks, clock, loops
 from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.clock import now
 from mtaio._internal.deadlines import Deadline, current, remaining
 from mtaio._internal.decorators import (
     AsyncFunction,
@@ -47,11 +46,12 @@ Ts = TypeVarTuple("Ts")
 class _Policy:
     """What the scopes of one `TimeoutManager` share."""
 
-    __slots__ = ("default_timeout", "entered", "name", "timed_out")
+    __slots__ = ("default_timeout", "entered", "name", "scopes", "timed_out")
 
     def __init__(self, default: float | None, name: str | None) -> None:
         self.default_timeout: float | None = default
         self.name: str | None = name
+        self.scopes: backend.Scopes | None = None
         self.entered: int = 0
         self.timed_out: int = 0
 
@@ -59,8 +59,6 @@ class _Policy:
         """Return how long to allow when ``timeout`` was asked for."""
         if timeout is UNSET:
             return self.default_timeout
-        if type(timeout) is float and timeout >= 0:  # the usual case, a tenth of a block's cost
-            return timeout
         return checks.timeout("timeout", timeout)
 
 
@@ -150,7 +148,10 @@ class TimeoutManager:
             ValueError: ``timeout`` is negative or NaN.
             TypeError: ``timeout`` is not a number.
         """
-        return TimeoutScope(self._policy, self._policy.seconds(timeout))
+        policy = self._policy
+        if type(timeout) is not float or not timeout >= 0:  # a call less in the usual case
+            timeout = policy.seconds(timeout)
+        return TimeoutScope(policy, timeout)
 
     def shielded(self, *, grace: float = 5.0) -> TimeoutScope:
         """
@@ -328,7 +329,7 @@ class TimeoutScope:
         if self._scope is None or self._cancelled:
             return False
         # Clocks may differ by a tick: a deadline that the event loop has fired has expired.
-        return now() >= self._limit.moment or self._scope.cancel_called
+        return clock.now() >= self._limit.moment or self._scope.cancel_called
 
     @property
     def cancelled(self) -> bool:
@@ -379,7 +380,7 @@ class TimeoutScope:
         else:
             self._timeout = timeout
             seconds = math.inf if timeout is None else timeout
-            self._limit.moment = now() + seconds
+            self._limit.moment = clock.now() + seconds
             self._scope.deadline = anyio.current_time() + seconds
             return
         msg = f"cannot reschedule {self!r}: {state}. Look at `expired` and `cancelled` first."
@@ -388,10 +389,14 @@ class TimeoutScope:
     def __enter__(self) -> Self:
         if self._scope is not None:
             raise entered_before_error(self, "Ask its manager for a new one: with timeouts(...).")
-        timeout = self._timeout
-        moment = now()
+        policy, timeout = self._policy, self._timeout
+        moment = clock.reader()()
+        seconds = math.inf if timeout is None else timeout
+        scopes = policy.scopes
         try:
-            scope = anyio.move_on_after(timeout, self._shield)
+            if scopes is None or not scopes.is_here():
+                scopes = policy.scopes = loops.scopes()
+            scope = scopes.new(deadline=scopes.time() + seconds, shield=self._shield)
             scope.__enter__()
         except (anyio.NoEventLoopError, TypeError) as error:
             # TypeError is what anyio makes of a callback of asyncio's loop, where no task runs.
@@ -401,12 +406,11 @@ class TimeoutScope:
             )
             raise RuntimeError(msg) from error
         # What deadlines.enter and leave do, without the calls: this is what a block costs.
-        limit = Deadline(math.inf if timeout is None else moment + timeout, current.get())
-        limit.alone = self._shield
+        limit = Deadline(moment + seconds, current.get())
         current.set(limit)
         self._limit = limit
         self._scope = scope
-        self._policy.entered += 1
+        policy.entered += 1
         return self
 
     async def __aenter__(self) -> Self:
@@ -424,7 +428,7 @@ class TimeoutScope:
             raise RuntimeError(msg)
         limit = self._limit
         self._expired = not self._cancelled and (
-            now() >= limit.moment or (exc_type is not None and scope.cancel_called)
+            clock.read() >= limit.moment or (exc_type is not None and scope.cancel_called)
         )
         limit.moment = math.inf
         current.set(limit.outer)
@@ -470,6 +474,7 @@ class _ShieldedScope(TimeoutScope):  # type: ignore[misc] # final for users
 
     def __enter__(self) -> Self:
         super().__enter__()
+        self._limit.alone = True
         # asyncio's own Task.cancel() leaves no cancelled scope behind: all there is to see of it
         # is the exception for which the clean-up is done.
         error = sys.exception()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,11 +20,12 @@ from mtaio.resilience import (
     Pipeline,
     Timeout,
 )
+from mtaio.resources import RateLimiter
 from mtaio.testing import assert_quiescent, check_limiter
 from tests.explored.searches import Task, explored, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from mtaio.testing import Simulation, Victim
 
@@ -178,6 +180,39 @@ async def test_failing_caller_is_cancelled(victim: Victim, sim: Simulation) -> N
     assert now.parts["retry"].retried <= 1
     assert now.parts["retry"].retried + budget.statistics().available <= 1
     assert now.cancelled == int(victim.cancelled)
+
+
+@explored
+async def test_short_way(victim: Victim, sim: Simulation) -> None:
+    """A call whose first attempt goes past the retry is counted once, cancelled wherever."""
+    api = Pipeline(Retry(2, wait_initial=1, jitter=0), RateLimiter(1))
+    fails = iter([True, False, False, False])
+    ends: dict[str, str] = {}
+
+    def holds() -> bool:
+        now = api.statistics()
+        ended = now.succeeded + now.failed + now.cancelled
+        return now.in_flight == now.calls - ended and now.parts["retry"].calls == now.calls
+
+    async def work() -> str:
+        await checkpoint()
+        if next(fails):
+            raise ConnectionError
+        return "done"
+
+    async def call(name: str, fn: Callable[[], Awaitable[str]]) -> None:
+        ends[name] = await fn()
+
+    sim.always(holds)
+    await together(
+        victim=lambda: victim(call, "victim", api(work)),
+        other=lambda: call("other", partial(api.run, work)),
+    )
+    assert_quiescent(api)
+    assert ends["other"] == ends.get("victim", "done") == "done"
+    now = api.statistics()
+    assert (now.calls, now.failed, now.cancelled) == (2, 0, int(victim.cancelled))
+    assert now.parts["retry"].retried <= 1
 
 
 @explored

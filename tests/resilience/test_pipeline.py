@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -450,6 +453,164 @@ def test_second_of_a_kind_has_a_number() -> None:
     own = Marked("own", [])  # which has no statistics
     api = Pipeline(Fallback(answer, on=OSError), own, Fallback(answer, on=LookupError))
     assert list(api.statistics().parts) == ["fallback", "fallback_2"]
+
+
+# ---- the short way -------------------------------------------------------------------------------
+
+HELD = Retry(3, on=ConnectionError, wait_initial=1, wait_exp_base=1, jitter=0)
+
+
+class Interrupt(BaseException):
+    """An error that is no failure of the service."""
+
+
+class Scripted:
+    """
+    A function whose attempts end as it is told, each after half a second; the last way repeats.
+
+    Args:
+        *ends: An error, or a result, for each attempt.
+    """
+
+    def __init__(self, *ends: object) -> None:
+        self._ends = list(ends)
+
+    async def __call__(self, number: int = 0) -> object:
+        """End as the next attempt is to end."""
+        await anyio.sleep(0.5)
+        end = self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
+        if isinstance(end, BaseException):
+            raise copy.copy(end)  # with no note of an earlier call
+        return end, number
+
+
+def stacks() -> dict[str, tuple[Any, ...]]:
+    """Return parts that leave a call alone which succeeds, new each time."""
+    last = Fallback(lambda error, number=0: (str(error), number), on=LookupError)
+    return {
+        "a retry": (HELD,),
+        "a fallback": (last,),
+        "a limiter": (RateLimiter(1, burst=2),),
+        "a retry and a limiter": (HELD, RateLimiter(1, burst=2)),
+        "all": (last, HELD, RateLimiter(1, burst=2)),
+    }
+
+
+async def seen(
+    parts: tuple[Any, ...], how: str, ends: tuple[object, ...]
+) -> list[tuple[object, float, dict[str, Any], str]]:
+    """Return what can be seen of a few calls through some parts."""
+    api = Pipeline(*parts)
+    fn = Scripted(*ends)
+    found: list[tuple[object, float, dict[str, Any], str]] = []
+    for number in range(3):
+        end: object
+        try:
+            with anyio.move_on_after(1.75) as scope:
+                if how == "run":
+                    end = await api.run(fn, number)
+                elif how == "decorated":
+                    end = await api(fn.__call__)(number)
+                else:
+                    end = await api(fn.__call__)(number=number)
+            if scope.cancelled_caught:
+                end = "cancelled"
+        except (Exception, Interrupt) as error:  # noqa: BLE001 - whatever it is
+            context = error.__context__
+            end = type(error), str(error), [*getattr(error, "__notes__", ())], context
+        figures = asdict(api.statistics())
+        figures["parts"].get("rate_limiter", {}).pop("next_grant_seconds", None)
+        found.append((end, anyio.current_time(), figures, repr(api).split(": ")[1]))
+    return found
+
+
+ENDS: tuple[tuple[object, ...], ...] = (
+    (7,),
+    (ConnectionError("one"), 7),
+    (ConnectionError("always"),),
+    (LookupError("not here"),),
+    (7, Interrupt("now"), 8),
+    (ConnectionError("one"), LookupError("two"), 7),
+)
+
+
+@pytest.mark.parametrize("how", ["run", "decorated", "by name"])
+@pytest.mark.parametrize("which", list(stacks()))
+async def test_no_part_can_tell_the_short_way(how: str, which: str) -> None:
+    """What comes out, when, and what is counted are as if each call went through each part."""
+    for ends in ENDS:
+        begun = anyio.current_time()
+        short = await seen(stacks()[which], how, ends)
+        later = anyio.current_time() - begun
+        # A part of one's own sees each call, so that all of them go the long way.
+        long = await seen((Marked("own", []), *stacks()[which]), how, ends)
+        assert [(end, figures, text) for end, _, figures, text in short] == [
+            (end, figures, text) for end, _, figures, text in long
+        ]
+        moments = [moment + later for _, moment, *_ in short]
+        assert moments == pytest.approx([moment for _, moment, *_ in long])
+
+
+async def test_calls_on_the_short_way_are_in_flight() -> None:
+    """They are counted from when they begin."""
+    api = Pipeline(QUICK, RateLimiter(1))
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(api(anyio.sleep), 0.5)
+        await checkpoint()
+        await checkpoint()
+        assert (api.statistics().calls, api.statistics().in_flight) == (2, 2)
+        assert api.statistics().parts["retry"].calls == 2
+        assert repr(api).endswith(" 2 calls in flight>")
+    assert (api.statistics().succeeded, api.statistics().in_flight) == (2, 0)
+
+
+@pytest.mark.parametrize("how", ["run", "decorated"])
+async def test_error_of_the_short_way_is_freed_at_once(how: str) -> None:
+    """Nothing that the call leaves behind holds its error."""
+    refs: list[weakref.ref[BaseException]] = []
+
+    class LostError(ConnectionError):
+        pass  # to which there may be weak references
+
+    async def work() -> None:
+        error = LostError()
+        refs.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    api = Pipeline(Retry(2, wait_initial=0))
+    call = api(work) if how == "decorated" else partial(api.run, work)
+    gc.disable()
+    try:
+        with contextlib.suppress(ConnectionError):
+            await call()
+        await checkpoint()
+        assert [each() for each in refs] == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_sync_function_is_refused_on_the_short_way() -> None:
+    """The error names it, and counts as that of the call."""
+    api = Pipeline(Retry(1))
+    with pytest.raises(TypeError, match=r"returned 1, which cannot be awaited"):
+        await api.run(cast("Any", lambda: 1))
+    assert api.statistics().failed == 1
+
+
+async def test_key_is_asked_for_on_the_short_way() -> None:
+    """A function that finds the key is called for each call, though no part needs one."""
+    keys: list[int] = []
+
+    @Pipeline(QUICK)(key=keys.append)
+    async def work(number: int) -> int:
+        return number
+
+    assert await work(3) == 3
+    assert keys == [3]
 
 
 @pytest.mark.parametrize(

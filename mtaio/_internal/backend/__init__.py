@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from anyio.lowlevel import current_token
 
 from mtaio._internal.backend._here import (
+    Scopes,
     in_event_loop,
     is_cancelled_natively,
     is_guest_of_asyncio,
@@ -29,9 +30,9 @@ from mtaio._internal.backend._here import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
-
 __all__ = [
     "Backend",
+    "Scopes",
     "Waiter",
     "in_event_loop",
     "is_asyncio",
@@ -124,6 +125,10 @@ class Backend(Protocol):
 
     def new_waiter(self, loop: Any) -> Waiter:
         """Return a waiter for the loop, which is running here."""
+        ...
+
+    def scopes(self, loop: Any) -> Scopes:
+        """Return how cancel scopes are made in the loop, which is running here."""
         ...
 
 

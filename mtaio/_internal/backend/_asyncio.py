@@ -11,7 +11,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from mtaio._internal.backend._here import is_guest_of_asyncio
+import anyio
+
+from mtaio._internal.backend._here import Scopes, is_guest_of_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -141,3 +143,12 @@ class Waiter:
 
 
 new_waiter: Final = Waiter
+
+
+def scopes(loop: asyncio.AbstractEventLoop) -> Scopes:
+    """Return AnyIO's own class, which it does not name: asyncio has no cancel scopes."""
+
+    def is_here() -> bool:
+        return running_loop() is loop
+
+    return Scopes(type(anyio.CancelScope()), loop.time, is_here)

@@ -11,12 +11,15 @@ anywhere yet.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anyio import CancelScope
+
 __all__ = [
+    "Scopes",
     "in_event_loop",
     "is_cancelled_natively",
     "is_guest_of_asyncio",
@@ -26,6 +29,21 @@ __all__ = [
 ]
 
 _modules: Final[dict[str, Any]] = sys.modules
+
+
+class Scopes(NamedTuple):
+    """
+    How cancel scopes are made in an event loop.
+
+    To have AnyIO find that out for each scope costs as much as half a scope.
+    """
+
+    new: Callable[..., CancelScope]
+    """Makes one, from ``deadline`` and ``shield`` by keyword. To AnyIO it is as one of its own."""
+    time: Callable[[], float]
+    """Tells the loop's time, which deadlines are of."""
+    is_here: Callable[[], bool]
+    """Returns whether they can be made here. For hot paths."""
 
 
 def in_event_loop() -> bool:

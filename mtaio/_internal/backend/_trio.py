@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from mtaio._internal.backend._here import is_in_asyncio
+from mtaio._internal.backend._here import Scopes, is_in_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -108,6 +108,12 @@ def end_sigint(_handler: object) -> None:
 def new_waiter(_loop: trio.lowlevel.TrioToken) -> Waiter:
     """Return a waiter, which belongs to the task that waits."""
     return Waiter()
+
+
+def scopes(_loop: trio.lowlevel.TrioToken) -> Scopes:
+    """Return trio's own class, which AnyIO wraps; it does for every run."""
+    new: Any = trio.CancelScope
+    return Scopes(new, trio.current_time, _in_trio_task)
 
 
 class Waiter:
