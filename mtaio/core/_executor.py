@@ -59,6 +59,7 @@ from mtaio.core._compose import (
     read_options,
     settle,
 )
+from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -1340,15 +1341,28 @@ class TaskExecutor:
                 f"is not given. Pass via=pool, or leave it out."
             )
             raise ValueError(msg)
+        rate, retry = as_limiter(options.rate), as_policy(options.retry)
         call, watched = compose(
             work,
             timing=timing,
-            rate=as_limiter(options.rate),
-            retry=as_policy(options.retry),
+            rate=rate,
+            retry=retry,
             threads=self._threads,
             counters=self._counters,
             taken=subject is not None,
         )
+        crew = None
+        if rate is None and retry is None and not is_async(work):
+            # An item holds its thread to its end, so more workers would only wait for threads.
+            at_once = self._threads.narrowed(at_once)
+            needs_loop = options.on_progress is not None or sink.buffer is not None
+            if (
+                not needs_loop
+                and timing.timeout is None
+                and self._threads.is_own
+                and is_at_hand(iterables)
+            ):
+                crew = Crew(fn, self._threads)
         return Pool(
             call,
             open_source(iterables, options.read_ahead),
@@ -1361,6 +1375,7 @@ class TaskExecutor:
             options=options,
             timing=watched,
             total=total,
+            crew=crew,
         )
 
     def _pool_of_calls(

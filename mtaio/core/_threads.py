@@ -68,6 +68,17 @@ class WorkerLimiter:
             checks.count(name, limit, way_out=way_out)
         self._slots = Slots(sys.maxsize if limit is None else limit, owner, lasting=True)
 
+    def narrowed(self, limit: int | None) -> int | None:
+        """Return how many workers are of use to items that each need one: at most the limit."""
+        if self._limiter is not None or self._slots.limit == sys.maxsize:
+            return limit
+        return self._slots.limit if limit is None else min(limit, self._slots.limit)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is not the user's capacity limiter."""
+        return self._limiter is None
+
     async def enter(self) -> Slot:
         """Wait for a slot, and return it occupied."""
         self._loop = loops.current_loop()
@@ -241,14 +252,10 @@ async def run_in_thread(
             if not inspect.isawaitable(result):
                 return result
             if not on_purpose:
-                _warn_of_awaitable(call)
+                warn_of_awaitable(call)
             return await result
-    except RuntimeError as error:
-        if isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP):
-            note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
-        raise
     except BaseException as error:
-        raise_failure(error, call)
+        explain(error, call)
         raise
     finally:
         thread.leave()
@@ -256,7 +263,20 @@ async def run_in_thread(
             CURRENT.reset(token)
 
 
-def _warn_of_awaitable(call: partial[Any]) -> None:
+def explain(error: BaseException, call: partial[Any]) -> None:
+    """
+    Say what ``error`` means, which came of ``call`` in a thread; the caller then raises it.
+
+    Where code wanted an event loop, a note says why there was none. `raise_failure` does the rest.
+    """
+    if isinstance(error, RuntimeError) and (
+        isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP)
+    ):
+        note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
+    raise_failure(error, call)
+
+
+def warn_of_awaitable(call: partial[Any]) -> None:
     """Warn at the line where the function is defined: the stack here is the event loop's."""
     code = getattr(unwrap(call), "__code__", None)
     message = f"{name_of(call)} {_MAKE_IT_ASYNC}"
