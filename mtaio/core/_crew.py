@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -37,7 +37,7 @@ from mtaio.core._slots import CURRENT, NO_ITEM, Parent, live
 from mtaio.core._threads import ThreadCall, explain, warn_of_awaitable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
     from mtaio.core._pool import Pool, Worker
@@ -222,6 +222,7 @@ class _Row:
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy
         present: tuple[int, Any] | None = None
+        following: Any
         while True:
             # What is let go of here may run code of the user's, so no last reference is dropped
             # under the lock: `present` keeps the item before until it is left.
@@ -233,7 +234,7 @@ class _Row:
                     self._present = None
                 if crew.must_return(pool, slot, thread):
                     return None
-                following = next(cast("Iterator[Any]", source), _NONE)
+                following = next(source, _NONE)
                 if following is _NONE:
                     crew.all_taken = True
                     return None

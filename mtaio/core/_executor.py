@@ -40,7 +40,7 @@ import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.block import Blocks
-from mtaio._internal.callables import close_unstarted, is_async, name_of
+from mtaio._internal.callables import close_unstarted, is_async, is_plain_def, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.rates import Rate
@@ -383,7 +383,8 @@ class TaskExecutor:
         Raises:
             TimeoutError: It took longer than ``timeout``.
         """
-        check_fn(fn)
+        if not is_plain_def(fn):
+            check_fn(fn)
         timing = self._timing(timeout)
         call = partial(fn, *args)
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
