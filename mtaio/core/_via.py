@@ -27,6 +27,7 @@ import anyio
 
 from mtaio._internal import backend, checks, clock, loops
 from mtaio._internal.callables import is_async
+from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.notes import note
 from mtaio._internal.statistics import GAUGE, LIMIT
 from mtaio.core._errors import RemoteTraceback, shorten
@@ -247,7 +248,7 @@ class _PoolCalls:
         if self._loop is None:  # all calls are made in one loop
             self._loop = loop = loops.current_loop()
             self._new_waiter = backend.of(loop).new_waiter
-        slot = await self._limiter.enter()
+        slot = self._limiter.enter_nowait() or await self._limiter.enter()
         chunk = self._open
         if chunk is None:
             chunk = self._open = _Chunk(self._size)
@@ -260,6 +261,8 @@ class _PoolCalls:
                     with anyio.move_on_after(_LINGER_SECONDS):
                         await chunk.wait(0)
                     self._send(chunk)
+                if chunk.ended:  # the pool took none of it
+                    await checkpoint()
                 while not chunk.ended:
                     await chunk.wait(place)
         finally:
