@@ -261,6 +261,16 @@ async def test_awaitable_results_are_awaited_apart() -> None:
     assert anyio.current_time() == 1.5
 
 
+async def test_cancelled_while_it_awaits_what_a_thread_returned() -> None:
+    """The item is cancelled like any other, and none is begun after it."""
+    executor = TaskExecutor(threads=1)
+    with pytest.warns(RuntimeWarning, match=r".*is a plain function"), anyio.move_on_after(1):
+        await executor.map(lambda x: anyio.sleep(x), [5, 5])  # noqa: PLW0108 - a plain one
+    assert anyio.current_time() == 1
+    assert executor.statistics().cancelled == executor.statistics().started == 1
+    assert_quiescent(executor)
+
+
 @pytest.mark.parametrize("ends", ["returns", "raises", "makes a coroutine"])
 def test_natively_cancelled_worker_leaves_its_thread(ends: str) -> None:
     """The item counts as cancelled; its thread keeps its place, and takes no other."""
