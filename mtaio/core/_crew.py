@@ -222,6 +222,7 @@ class _Row:
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy
         present: tuple[int, Any] | None = None
+        begun: tuple[int, Any]
         following: Any
         while True:
             # What is let go of here may run code of the user's, so no last reference is dropped
@@ -242,10 +243,10 @@ class _Row:
                 pool.started = index + 1
                 if results is not None:
                     results.append(None)
-                self._present = following = (index, following)
+                self._present = begun = (index, following)
                 pool.count_running()
-            present, following = following, None
-            item = present[1]
+            present, following = begun, None
+            item: Any = begun[1]
             place = Item(thread.around, inside)
             run = new_context().run
             run(CURRENT.set, (place, 0))
