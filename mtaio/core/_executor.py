@@ -40,7 +40,7 @@ import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.block import Blocks
-from mtaio._internal.callables import close_unstarted, is_async, name_of
+from mtaio._internal.callables import close_unstarted, is_async, is_plain_def, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.rates import Rate
@@ -59,6 +59,7 @@ from mtaio.core._compose import (
     read_options,
     settle,
 )
+from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -382,7 +383,8 @@ class TaskExecutor:
         Raises:
             TimeoutError: It took longer than ``timeout``.
         """
-        check_fn(fn)
+        if not is_plain_def(fn):
+            check_fn(fn)
         timing = self._timing(timeout)
         call = partial(fn, *args)
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
@@ -1340,15 +1342,28 @@ class TaskExecutor:
                 f"is not given. Pass via=pool, or leave it out."
             )
             raise ValueError(msg)
+        rate, retry = as_limiter(options.rate), as_policy(options.retry)
         call, watched = compose(
             work,
             timing=timing,
-            rate=as_limiter(options.rate),
-            retry=as_policy(options.retry),
+            rate=rate,
+            retry=retry,
             threads=self._threads,
             counters=self._counters,
             taken=subject is not None,
         )
+        crew = None
+        if rate is None and retry is None and not is_async(work):
+            # An item holds its thread to its end, so more workers would only wait for threads.
+            at_once = self._threads.narrowed(at_once)
+            needs_loop = options.on_progress is not None or sink.buffer is not None
+            if (
+                not needs_loop
+                and timing.timeout is None
+                and self._threads.is_own
+                and is_at_hand(iterables)
+            ):
+                crew = Crew(fn, self._threads)
         return Pool(
             call,
             open_source(iterables, options.read_ahead),
@@ -1361,6 +1376,7 @@ class TaskExecutor:
             options=options,
             timing=watched,
             total=total,
+            crew=crew,
         )
 
     def _pool_of_calls(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anyio import TaskInfo
     from anyio.abc import TaskGroup
 
+    from mtaio.core._crew import Crew
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
     from mtaio.core._timeouts import Timing, Watch
@@ -86,6 +87,8 @@ class Pool:
     - at most one worker at a time is being started: when an item suspends and no worker is idle,
       so items that never suspend need only one, and a slow source no more than it keeps busy;
     - workers that wait for the source or the buffer are counted in ``_idle``;
+    - with a ``crew``, threads take the items, and workers only what those leave to them;
+    - ``queued`` workers wait for a slot;
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken;
@@ -108,6 +111,7 @@ class Pool:
     timing: Timing | None = None
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
+    crew: Crew | None = None
 
     started: int = field(default=0, init=False)
     succeeded: int = field(default=0, init=False)
@@ -118,6 +122,7 @@ class Pool:
     watch: Watch | None = field(default=None, init=False)
     stopping: bool = field(default=False, init=False)
     attentive: bool = field(default=True, init=False)
+    queued: int = field(default=0, init=False)
     _around: Link | None = field(default=None, init=False)
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
@@ -195,6 +200,8 @@ class Pool:
         self._start_worker()
         if self.watch is not None:
             await self.watch.run()
+        elif self.crew is not None:
+            await self.crew.attend()
 
     async def _begin_what_is_left(self) -> None:
         """
@@ -239,10 +246,22 @@ class Pool:
             self.counters.note_peak()
         if self.watch is not None:
             self.watch.item_suspended()
+        may_grow = self.grow()
+        self.attentive = may_grow or shared or self.peak < self._live
+
+    def grow(self) -> bool:
+        """Start a worker if one is needed; return whether there may be more of them."""
         may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
         if may_grow and not (self._starting or self._idle or self.stopping):
             self._start_worker()
-        self.attentive = may_grow or shared or self.peak < self._live
+        return may_grow
+
+    def count_running(self) -> None:
+        """Note how many run, now that a thread has taken an item (in there, under the lock)."""
+        running = self.started - self.ended
+        if running > self.peak or self.counters.is_shared():
+            self.peak = max(self.peak, running)
+            self.counters.note_peak()
 
     def report(self, progress: Progress) -> None:
         """Report the progress, unless that has failed before."""
@@ -276,7 +295,10 @@ class Pool:
             with watched as worker.watched:
                 # Here and not in a function of its own: what items yield passes through each.
                 if not self.stopping:
-                    await take_items(self, worker)
+                    if self.crew is None:
+                        await take_items(self, worker)
+                    else:
+                        await self.crew.work(self, worker)
             if worker.spent and not self.stopping:
                 self._start_worker()
         except BaseException as error:
@@ -289,8 +311,10 @@ class Pool:
             self._live -= 1
             if isinstance(self.source, Feed):
                 self.source.look()
-            if not self._live and self.watch is not None:
-                self.watch.end()
+            if not self._live:
+                for each in (self.watch, self.crew):
+                    if each is not None:
+                        each.end()
 
     async def admit(self, worker: Worker) -> None:
         """
@@ -306,7 +330,11 @@ class Pool:
                 await buffer.wait_for_space()
                 self._idle -= 1
             if self.slots is not None:
-                worker.slot = await self.slots.acquire(self._around)
+                self.queued += 1
+                try:
+                    worker.slot = await self.slots.acquire(self._around)
+                finally:
+                    self.queued -= 1
             if self._has_space():  # it may have gone while we queued
                 return
 

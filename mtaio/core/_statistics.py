@@ -7,8 +7,9 @@ progress keep their own counts, which are added up on request, so an item pays f
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
@@ -86,6 +87,7 @@ class Counters:
     - an item is counted in ``pools`` until its call ends, then here, never in both;
     - an item ends with one addition to one counter, so that between any two steps of the event
       loop's thread the figures fit together; ``version`` is odd where they do not;
+    - threads that take items of a call themselves count them under ``lock``;
     - while several calls have items in progress, each of them is ``attentive``: none knows from
       its own figures alone whether more run than ever before.
     """
@@ -94,6 +96,7 @@ class Counters:
         "alone",
         "cancelled",
         "failed",
+        "lock",
         "peak",
         "pools",
         "retried",
@@ -114,6 +117,7 @@ class Counters:
         self.alone: int = 0
         self.pools: set[Pool] = set()
         self.version: int = 0
+        self.lock: Final = threading.RLock()  # the garbage collector may run anything inside it
 
     def totals(self) -> Totals:
         """Add up all items so far."""
@@ -127,10 +131,11 @@ class Counters:
 
     def note_peak(self) -> None:
         """Note how many run now, if that is more than ever before."""
-        running = self.alone
-        for pool in self.pools:
-            running += pool.started - pool.ended
-        self.peak = max(self.peak, running)
+        with self.lock:
+            running = self.alone
+            for pool in [*self.pools]:  # in one step: threads ask too
+                running += pool.started - pool.ended
+            self.peak = max(self.peak, running)
 
     def item_starts(self) -> None:
         """Count an item that is a call of its own."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio import NoEventLoopError, to_thread
 
-from mtaio._internal import checks, loops
+from mtaio._internal import backend, checks, loops
 from mtaio._internal.callables import close_unstarted, name_of, unwrap
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
@@ -30,7 +30,7 @@ from mtaio._internal.notes import note
 from mtaio.core._slots import CURRENT, Slots, here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from functools import partial
 
     from mtaio.core._slots import Slot
@@ -68,25 +68,52 @@ class WorkerLimiter:
             checks.count(name, limit, way_out=way_out)
         self._slots = Slots(sys.maxsize if limit is None else limit, owner, lasting=True)
 
+    def narrowed(self, limit: int | None) -> int | None:
+        """Return how many workers are of use to items that each need one: at most the limit."""
+        if self._limiter is not None or self._slots.limit == sys.maxsize:
+            return limit
+        return self._slots.limit if limit is None else min(limit, self._slots.limit)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is not the user's capacity limiter."""
+        return self._limiter is None
+
     async def enter(self) -> Slot:
         """Wait for a slot, and return it occupied."""
-        self._loop = loops.current_loop()
-        self._release_late()
-        self.waiting += 1
-        try:
-            slot = await self._slots.acquire(here())
+        slot = self.enter_nowait()
+        if slot is None:
+            self.waiting += 1
             try:
-                if self._limiter is not None:
-                    await checkpoint_if_cancelled()  # AnyIO's, in there, may turn for ever
-                    await self._limiter.acquire_on_behalf_of(slot)
-            except BaseException:
-                self._slots.release(slot)
-                raise
-        finally:
-            self.waiting -= 1
+                slot = await self._slots.acquire(here())
+                try:
+                    if self._limiter is not None:
+                        await checkpoint_if_cancelled()  # AnyIO's, in there, may turn for ever
+                        await self._limiter.acquire_on_behalf_of(slot)
+                except BaseException:
+                    self._slots.release(slot)
+                    raise
+            finally:
+                self.waiting -= 1
+            self._occupy(slot)
+        return slot
+
+    def enter_nowait(self) -> Slot | None:
+        """Return a slot occupied, if one is free and nobody else is to be asked."""
+        self._loop = backend.known_loop() or loops.look()
+        if self._late:
+            self._release_late()
+        if self._limiter is not None:
+            return None
+        slot = self._slots.acquire_nowait(here())
+        if slot is not None:
+            slot.task = anyio.get_current_task()
+            self._occupy(slot)
+        return slot
+
+    def _occupy(self, slot: Slot) -> None:
         slot.item = 0
         self._count(1)
-        return slot
 
     def leave(self, slot: Slot) -> None:
         """Give a slot to the next waiter (in the event loop)."""
@@ -145,6 +172,9 @@ class _State(Enum):
     ABANDONED = auto()
 
 
+_NEW, _RUNNING, _ENDED, _ABANDONED = _State
+
+
 class ThreadCall:
     """
     A call in a worker thread, which holds a slot.
@@ -152,6 +182,8 @@ class ThreadCall:
     Invariant: the later of two, the caller's leaving and the thread's end, gives the slot back,
     once; a call that was abandoned before its thread got to it is never made.
     """
+
+    __slots__ = ("_call", "_limiter", "_lock", "_result", "_slot", "_state")
 
     def __init__(self, limiter: WorkerLimiter, slot: Slot, call: Callable[[], Any]) -> None:
         self._limiter = limiter
@@ -168,31 +200,34 @@ class ThreadCall:
 
     def work(self) -> None:
         """Make the call (in the thread). The result is kept: trio refuses to return a coroutine."""
-        if self._become(_State.RUNNING) is not _State.NEW:
-            return
+        with self._lock:
+            if self._state is not _NEW:
+                return
+            self._state = _RUNNING
+        CURRENT.set((self._slot, 0))  # in the thread's own context
         try:
             self._result = self._call()
         finally:
-            if self._become(_State.ENDED) is _State.ABANDONED:
+            with self._lock:
+                before, self._state = self._state, _ENDED
+            if before is _ABANDONED:
                 close_unstarted(self._result)
                 self._limiter.leave_late(self._slot)
 
     def has_started(self) -> bool:
         """Return whether the thread runs or has run."""
-        return self._state is not _State.NEW
+        return self._state is not _NEW
 
     def leave(self) -> None:
         """Abandon the thread if it still runs (in the event loop)."""
-        before = self._become(_State.ABANDONED)
-        if before is _State.ENDED:
+        before = self._state
+        if before is not _ENDED:  # which it remains
+            with self._lock:
+                before, self._state = self._state, _ABANDONED
+        if before is _ENDED and self._result is not None:
             close_unstarted(self._result)  # it came as its caller was being cancelled
-        if before is not _State.RUNNING:
+        if before is not _RUNNING:
             self._limiter.leave(self._slot)
-
-    def _become(self, state: _State) -> _State:
-        with self._lock:
-            before, self._state = self._state, state
-        return before
 
 
 _MAKE_IT_ASYNC: Final = (
@@ -228,35 +263,51 @@ async def run_in_thread(
     been called in the event loop, at a hundredth of the cost; a warning says so, once for each
     function.
     """
-    slot = await limiter.enter()
+    slot = limiter.enter_nowait() or await limiter.enter()
     if begins is not None:
         begins()
     thread = ThreadCall(limiter, slot, call)
-    token = CURRENT.set((slot, 0))
     try:
         with timing.limit():
             result = await thread.make(
                 abandon_on_cancel=abandon_on_cancel or timing.timeout is not None
             )
-            if not inspect.isawaitable(result):
+            if result is None or not inspect.isawaitable(result):
                 return result
             if not on_purpose:
-                _warn_of_awaitable(call)
-            return await result
-    except RuntimeError as error:
-        if isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP):
-            note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
-        raise
+                warn_of_awaitable(call)
+            return await _await_inside(slot, result)
     except BaseException as error:
-        raise_failure(error, call)
+        explain(error, call)
         raise
     finally:
         thread.leave()
+
+
+async def _await_inside(slot: Slot, result: Awaitable[Any]) -> Any:
+    """Await what a call returned, as a part of the call."""
+    token = CURRENT.set((slot, 0))
+    try:
+        return await result
+    finally:
         with suppress(ValueError):  # the garbage collector closes it in any context
             CURRENT.reset(token)
 
 
-def _warn_of_awaitable(call: partial[Any]) -> None:
+def explain(error: BaseException, call: partial[Any]) -> None:
+    """
+    Say what ``error`` means, which came of ``call`` in a thread; the caller then raises it.
+
+    Where code wanted an event loop, a note says why there was none. `raise_failure` does the rest.
+    """
+    if isinstance(error, RuntimeError) and (
+        isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP)
+    ):
+        note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
+    raise_failure(error, call)
+
+
+def warn_of_awaitable(call: partial[Any]) -> None:
     """Warn at the line where the function is defined: the stack here is the event loop's."""
     code = getattr(unwrap(call), "__code__", None)
     message = f"{name_of(call)} {_MAKE_IT_ASYNC}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import backend, checks, clock, loops
 from mtaio._internal.callables import is_async
+from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.notes import note
 from mtaio._internal.statistics import GAUGE, LIMIT
 from mtaio.core._errors import RemoteTraceback, shorten
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
+    from mtaio._internal.backend import Waiter
     from mtaio.core._slots import Slot
     from mtaio.core._timeouts import Timing
 
@@ -214,7 +217,11 @@ class _PoolCalls:
     """
     Calls of one function in a pool, several of them sent as one if ``chunksize`` says so.
 
-    Invariant: ``_open`` is the chunk that has not been sent and has space, if there is one.
+    Invariants:
+    - ``_open`` is the chunk that has not been sent and has space, if there is one;
+    - the pool's threads append to ``_arrived`` what has ended, and then have the event loop look,
+      unless ``_called`` says that it is going to: it clears that before it looks. So several that
+      end before it runs wake it once.
     """
 
     def __init__(
@@ -227,6 +234,10 @@ class _PoolCalls:
         self._timing = timing
         self._size = chunksize
         self._open: _Chunk | None = None
+        self._loop: object = None
+        self._new_waiter: Callable[[object], Waiter]
+        self._arrived: deque[_Chunk] = deque()
+        self._called = False
 
     async def call(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -234,36 +245,55 @@ class _PoolCalls:
 
         The timeout begins when the pool's limit lets it in.
         """
-        slot = await self._limiter.enter()
+        if self._loop is None:  # all calls are made in one loop
+            self._loop = loop = loops.current_loop()
+            self._new_waiter = backend.of(loop).new_waiter
+        slot = self._limiter.enter_nowait() or await self._limiter.enter()
         chunk = self._open
         if chunk is None:
             chunk = self._open = _Chunk(self._size)
-        place = chunk.add((args, kwargs))
+        place = chunk.add((args, kwargs), self._new_waiter(self._loop))
         try:
             with self._timing.limit():
                 if chunk.is_full():
                     self._send(chunk)
                 elif place == 0:
                     with anyio.move_on_after(_LINGER_SECONDS):
-                        await chunk.sent.wait()
+                        await chunk.wait(0)
                     self._send(chunk)
-                await chunk.ended.wait()
+                if chunk.ended:  # the pool took none of it
+                    await checkpoint()
+                while not chunk.ended:
+                    await chunk.wait(place)
         finally:
             chunk.leave(place)
             self._release(slot, chunk)
-            if place == 0 and not chunk.sent.is_set():
+            if place == 0 and not chunk.sent:
                 # The others rely on it; but first let those leave that are cancelled with it.
-                loops.call_in(chunk.loop, partial(self._send, chunk))
+                loops.call_in(self._loop, partial(self._send, chunk))
         return chunk.result(place)
 
     def _send(self, chunk: _Chunk) -> None:
         """Send a chunk, if that has not been done: till then it is the open one."""
-        if chunk.sent.is_set():
+        if chunk.sent:
             return
         self._open = None
-        chunk.send(self._pool, self._fn)
+        chunk.send(self._pool, self._fn, self._arrive)
         if chunk.future is not None:
             self._backlog.add(chunk.future)
+
+    def _arrive(self, chunk: _Chunk) -> None:
+        """Have the event loop look at a chunk that has ended (in a thread of the pool's)."""
+        self._arrived.append(chunk)
+        if not self._called:
+            self._called = True
+            loops.call_in(self._loop, self._take_in)
+
+    def _take_in(self) -> None:
+        """Let those go on whose calls have ended (in the event loop)."""
+        self._called = False
+        while self._arrived:
+            self._arrived.popleft().finish()
 
     def _release(self, slot: Slot, chunk: _Chunk) -> None:
         """Give a slot back now, or when its call has ended; cancel what nobody waits for."""
@@ -318,28 +348,40 @@ class _Chunk:
 
     Invariants:
     - until it is sent, ``_calls`` has them by their places, without those that have left;
-    - as long as one of ``_present`` is there it is waited for; without any, nothing is sent;
+    - as long as one of ``_present`` is there, a place with its waiter, it is waited for; without
+      any, nothing is sent;
     - ``future`` is there while the pool has it: the future holds this object, and its result;
     - while the pool has it and it is waited for, a virtual clock is held.
     """
 
+    __slots__ = (
+        "_added",
+        "_calls",
+        "_holding",
+        "_outcomes",
+        "_present",
+        "_size",
+        "ended",
+        "future",
+        "sent",
+    )
+
     def __init__(self, size: int) -> None:
-        self.sent: Final = anyio.Event()
-        self.ended: Final = anyio.Event()
+        self.sent: bool = False
+        self.ended: bool = False
         self.future: Future[Any] | None = None
         self._size = size
-        self.loop: Final = loops.current_loop()
         self._added = 0
-        self._present: set[int] = set()
+        self._present: dict[int, Waiter] = {}
         self._calls: dict[int, _Call] = {}
         self._outcomes: dict[int, Any] = {}
         self._holding: AbstractContextManager[object] | None = None
 
-    def add(self, call: _Call) -> int:
+    def add(self, call: _Call, waiter: Waiter) -> int:
         """Add a call, and return its place."""
         place = self._added
         self._added += 1
-        self._present.add(place)
+        self._present[place] = waiter
         self._calls[place] = call
         return place
 
@@ -347,9 +389,15 @@ class _Chunk:
         """Return whether no more may be added."""
         return self._added >= self._size
 
-    def send(self, pool: Executor, fn: Callable[..., Any]) -> None:
-        """Hand the calls to the pool, once."""
-        self.sent.set()
+    async def wait(self, place: int) -> None:
+        """Wait until it is sent, or has ended."""
+        await self._present[place]
+
+    def send(
+        self, pool: Executor, fn: Callable[..., Any], arrive: Callable[[_Chunk], object]
+    ) -> None:
+        """Hand the calls to the pool, once; ``arrive`` is called when they have ended."""
+        self.sent = True
         calls, self._calls = self._calls, {}
         if not calls:
             return
@@ -359,7 +407,7 @@ class _Chunk:
                 future = pool.submit(fn, *args, **kwargs)
             else:
                 future = pool.submit(call_all, fn, calls)
-            future.add_done_callback(lambda _: loops.call_in(self.loop, self._finish))
+            future.add_done_callback(lambda _: arrive(self))
         except Exception as error:  # noqa: BLE001 - each call raises it: the pool is shut down, or broken
             self._end(self._failed(error))
         else:
@@ -370,7 +418,7 @@ class _Chunk:
     def leave(self, place: int) -> None:
         """Note that a call is not waited for any more."""
         self._calls.pop(place, None)
-        self._present.discard(place)
+        self._present.pop(place, None)
         if not self._present:
             self._release_clock()
 
@@ -388,7 +436,7 @@ class _Chunk:
         finally:
             del outcome  # the error holds this frame: else they keep each other alive
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Take what the pool has made of it (in the event loop)."""
         future, self.future = cast("Future[Any]", self.future), None
         try:
@@ -415,7 +463,9 @@ class _Chunk:
     def _end(self, outcomes: dict[int, Any]) -> None:
         self._outcomes = outcomes
         self._release_clock()
-        self.ended.set()
+        self.ended = True
+        for waiter in self._present.values():
+            waiter.wake()
 
     def _release_clock(self) -> None:
         holding, self._holding = self._holding, None
