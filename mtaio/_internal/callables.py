@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from types import CoroutineType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -103,5 +103,5 @@ def call_method(fn: object) -> Any:
 
 def close_unstarted(call: object) -> None:
     """Close ``call`` if it is a coroutine that has not started."""
-    if isinstance(call, CoroutineType) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+    if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
         call.close()

@@ -209,7 +209,7 @@ def coroutine_maker(
     def make(call: Any) -> Coroutine[Any, Any, Any]:
         if timing.timeout is None:
             if type(call) is CoroutineType:
-                return call
+                return cast("Coroutine[Any, Any, Any]", call)
             if is_async_def(call):
                 coroutine: Coroutine[Any, Any, Any] = call()
                 return coroutine

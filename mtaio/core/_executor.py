@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from types import CoroutineType, TracebackType
+from types import FunctionType, TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -38,9 +38,9 @@ from typing import (
 
 import anyio
 
-from mtaio._internal import checks, loops
+from mtaio._internal import backend, checks, loops
 from mtaio._internal.block import Blocks
-from mtaio._internal.callables import close_unstarted, is_async, name_of
+from mtaio._internal.callables import close_unstarted, is_async, is_async_def, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.rates import Rate
@@ -1045,15 +1045,21 @@ class TaskExecutor:
         Raises:
             RuntimeError: The executor is not entered, or draining.
         """
-        block = await self._open_block("submit")
+        block = self._blocks.current
+        if block is None or not block.is_current() or block.refusal("submit"):
+            block = await self._open_block("submit")
         check_fn(fn)
         self._calls += 1
-        place = await block.join(yields=self._calls % FAST_CALLS == 0)
-        try:
-            await block.check_open("submit", joined=True)  # things may have changed during the wait
-        except BaseException:
-            place.slots.release(place)
-            raise
+        place: Slot | None = None
+        yields = self._calls % FAST_CALLS == 0
+        if yields or block.is_limited:
+            place = await block.join(yields=yields)
+            if block.refusal("submit", joined=True):  # things may have changed during the wait
+                try:
+                    await block.check_open("submit", joined=True)
+                finally:
+                    if place is not None:
+                        place.slots.release(place)
         return self._submitted(block, fn, args, kwargs, place)
 
     @overload
@@ -1080,7 +1086,8 @@ class TaskExecutor:
         block = self._blocks.current
         if in_cancelled_task() and (block is None or block.refusal("submit_nowait")):
             # It cannot raise the cancellation, which comes at the next checkpoint.
-            task = Task(name_of(fn), loops.current_loop())
+            loop = loops.current_loop()
+            task = Task(name_of(fn), loop, backend.of(loop))
             task.abandon()
             return TaskHandle(task)
         block = self._blocks.entered(self, "submit_nowait()")
@@ -1248,11 +1255,15 @@ class TaskExecutor:
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        place: Slot,
+        place: Slot | None,
     ) -> TaskHandle[Any]:
         """Start one call of ``fn``, with the executor's timeout, as a task in a place it joined."""
-        attempt = one_attempt(fn, self._default_timing, self._threads)
-        return TaskHandle(block.submit(partial(attempt, *args, **kwargs), fn, place))
+        attempt: Callable[..., Awaitable[Any]] = fn
+        if self._default_timing.timeout is not None or not is_async_def(fn):
+            attempt = one_attempt(fn, self._default_timing, self._threads)
+        if args or kwargs:
+            attempt = partial(attempt, *args, **kwargs)
+        return TaskHandle(block.submit(attempt, fn, place))
 
     def _bind(
         self,
@@ -1429,5 +1440,5 @@ def _forget(_index: int, _value: Any) -> None:
 def _close(calls: tuple[CallLike[Any], ...]) -> None:
     """Close the coroutines among ``calls`` that never started."""
     for call in calls:
-        if isinstance(call, CoroutineType):  # most are functions
+        if not isinstance(call, FunctionType):  # most are
             close_unstarted(call)

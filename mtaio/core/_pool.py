@@ -24,7 +24,7 @@ from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_ca
 from mtaio._internal.clock import now
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
-from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
+from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, TaskIds, here, running_task
 from mtaio.core._source import Feed, Reader
 from mtaio.core._timeouts import Watched
 from mtaio.exceptions import StrayCancellationError
@@ -32,7 +32,6 @@ from mtaio.exceptions import StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
 
-    from anyio import TaskInfo
     from anyio.abc import TaskGroup
 
     from mtaio.core._statistics import Counters
@@ -84,7 +83,7 @@ class Worker(Reader):
 
     watched: Watched | None = None
     spent: bool = False
-    task: TaskInfo | None = None
+    task: TaskIds | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -172,8 +171,7 @@ class Pool:
                 async with anyio.create_task_group() as self._group:
                     await self._run(self._group)
             finally:
-                if isinstance(self.source, Feed):
-                    await self._begin_what_is_left(self.source)
+                await self._begin_what_is_left()
             if not self.stopping:
                 if self._group.cancel_scope.cancel_called:
                     escaped.append(silent_end())
@@ -213,28 +211,32 @@ class Pool:
             and (limit is None or calls <= limit)
             and (slots is None or calls <= slots.limit - slots.in_use)
         ):
+            parent = None
+            if slots is not None:
+                slots.attach()
+                parent = slots.queue.task_id()
             for _ in range(calls):
-                group.create_task(self._work_once(), name=_WORKER)
+                group.create_task(self._work_once(parent), name=_WORKER)
             return
         self._start_worker()
         if self.watch is not None:
             await self.watch.run()
 
-    async def _begin_what_is_left(self, source: Feed) -> None:
+    async def _begin_what_is_left(self) -> None:
         """
         Call the function with what was read and is not begun, now that the call ends.
 
         Each is cancelled at its first checkpoint, so that it can give its item back.
         """
-        if not source.has_items():
+        if not isinstance(self.source, Feed) or not self.source.has_items():
             return
         self._all_taken = True
         worker = Worker()
         if self.slots is not None:  # beyond the limit: what is cancelled does not queue
             worker.slot = self.slots.force()
-            worker.slot.task, worker.slot.around = anyio.get_current_task(), self._around
+            worker.slot.task, worker.slot.around = running_task(), self._around
         errors: list[BaseException] = []
-        while source.has_items():
+        while self.source.has_items():
             try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
@@ -283,44 +285,39 @@ class Pool:
 
     # ---- workers ----
 
-    async def _work_once(self) -> None:
+    async def _work_once(self, parent: int | None) -> None:
         """
         Take one call and make it in this task: `_work` and `take_items` for a single item.
 
         The task has a context of its own, which is then the item's, and the loop drives it. So
-        nothing has to be done here by hand.
+        nothing has to be done here by hand. ``parent`` is the id of the task that started it.
         """
         slot: Slot | None = None
         try:
             if self.slots is not None:
-                slot = await self.slots.acquire(self._around)
+                slot = await self.slots.acquire(self._around, parent)
             if self.stopping:
                 return
             # Not each its own call: trio starts tasks in any order, and calls start in the given.
-            for item in self.source:
-                index = self.started
-                self.started = index + 1
-                results = self.sink.results
-                if results is not None:
-                    results.append(None)
-                if slot is not None:
-                    slot.item = index
-                    CURRENT.set((slot, index))
-                running = self.started - self.succeeded - self.failed - self.cancelled
-                self.peak = max(self.peak, running)
-                self.counters.note_peak_of(running)
-                try:
-                    result = await self.fn(item)
-                except BaseException as error:
-                    if self.item_raised(Worker(), index, item, error):
-                        raise
-                    return
-                if results is not None:
-                    results[index] = result
-                else:
-                    self.sink.put(index, result)
+            item = next(self.source)
+            index = self.started
+            self.started = index + 1
+            if self.sink.results is not None:
+                self.sink.results.append(None)
+            if slot is not None:
+                slot.item = index
+                CURRENT.set((slot, index))
+            running = self.started - self.succeeded - self.failed - self.cancelled
+            self.peak = max(self.peak, running)
+            self.counters.note_peak_of(running)
+            try:
+                result = await self.fn(item)
+            except BaseException as error:
+                if self.item_raised(Worker(), index, item, error):
+                    raise
+            else:
+                self.sink.put(index, result)
                 self.succeeded += 1
-                return
         except BaseException:
             self._cut_short = True
             raise
@@ -335,7 +332,7 @@ class Pool:
         group.create_task(self._work(), name=_WORKER)
 
     async def _work(self) -> None:
-        worker = Worker(task=None if self.slots is None else anyio.get_current_task())
+        worker = Worker(task=None if self.slots is None else running_task())
         try:
             try:
                 await self.admit(worker)
@@ -457,6 +454,7 @@ class Pool:
         self.failed += 1
         rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
+            self.stop()  # before another worker begins a call
             return True
         if self.options.errors == "return":
             if self.subject is not None:
