@@ -537,13 +537,11 @@ class TaskHandle(Generic[T_co, S_co]):
         """
         if self._task.status is TaskStatus.SUCCEEDED:
             return cast("T_co", self._task.result)
-        error = self.exception
+        error = cast("BaseException", self.exception)  # which raises if there is neither
         try:
-            if error is not None:
-                raise error.with_traceback(self._task.traceback)  # else it grows with every call
+            raise error.with_traceback(self._task.traceback)  # else it grows with every call
         finally:
             del error  # it holds this frame
-        return cast("T_co", self._task.result)
 
     async def wait(self) -> None:
         """
