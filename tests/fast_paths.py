@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+import mtaio
 from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -20,6 +22,7 @@ from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
     Step = Callable[[], Awaitable[object]]
 
@@ -31,6 +34,7 @@ pipeline = Pipeline(retry)
 limited_pipeline = Pipeline(retry, limiter)
 cache: TTLCache[int] = TTLCache(300)
 emitter = EventEmitter()
+executor = TaskExecutor()
 
 
 async def nothing() -> int:
@@ -76,6 +80,11 @@ async def mapped(items: int) -> None:
         await executor.map(same, range(items))
 
 
+async def submitted() -> None:
+    """Submit a task, and wait for it."""
+    await (await executor.submit(nothing))
+
+
 async def same(item: int) -> int:
     """Return what it was called with."""
     return item
@@ -97,16 +106,25 @@ PATHS: dict[str, Step] = {
     "200 items": lambda: mapped(200),
 }
 
+STARTING: dict[str, Step] = {
+    "two at once": lambda: executor.gather(nothing, nothing),
+    "a race of two": lambda: executor.race(nothing, nothing),
+    "a task": submitted,
+}
+"""Paths that start tasks: only our own functions count, as loops and AnyIO have many and differ."""
 
-async def entered(step: Step) -> int:
+OURS = str(Path(mtaio.__file__).parent)
+
+
+async def entered(step: Step, *, within: str = "") -> int:
     """Return how many functions a step enters, itself included: the least of a few."""
     counts: list[int] = []
     for _ in range(5):
         count = 0
 
-        def see(_frame: object, event: str, _: Any) -> None:
+        def see(frame: FrameType, event: str, _: Any) -> None:
             nonlocal count
-            count += event == "call"
+            count += event == "call" and frame.f_code.co_filename.startswith(within)
 
         sys.setprofile(see)
         try:
@@ -119,7 +137,11 @@ async def entered(step: Step) -> int:
 
 async def main() -> None:
     """Print the count for each path."""
-    print(json.dumps({path: await entered(step) for path, step in PATHS.items()}))  # noqa: T201
+    counts = {path: await entered(step) for path, step in PATHS.items()}
+    async with executor:
+        for path, step in STARTING.items():
+            counts[path] = await entered(step, within=OURS)
+    print(json.dumps(counts))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -24,8 +24,15 @@ PATHS = {
     "a pipeline": 3,
     "a function of a pipeline": 3,
     "a function of a part": 8,
+    "two at once": 28,
+    "a race of two": 27,
+    "a task": 42,
 }
-"""The most functions that each enters, with the user's own and the lambda of the measurement."""
+"""
+The most functions that each enters, with the user's own and the lambda of the measurement.
+
+The last three start tasks, and only functions of mtaio count there.
+"""
 
 AN_ITEM = 3
 """The most functions that ``map`` enters for an item more, the user's own included."""

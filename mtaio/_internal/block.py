@@ -164,15 +164,18 @@ class OwnedBlock:
 
     Attributes:
         loop: The event loop, as `loops.current_loop` returned it.
+        half: Its backend.
+        task: The id of the task that entered, which is the parent of those in the group.
     """
 
-    __slots__ = ("_group", "_owner", "_process", "_running_loop", "_task", "loop")
+    __slots__ = ("_group", "_owner", "_process", "_running_loop", "half", "loop", "task")
 
     def __init__(self, owner: object) -> None:
         self.loop: object = loops.current_loop()
-        self._running_loop = backend.of(self.loop).running_loop
+        self.half: backend.Backend = backend.of(self.loop)
+        self._running_loop = self.half.running_loop
         self._owner = owner
-        self._task = anyio.get_current_task().id
+        self.task: int = anyio.get_current_task().id
         self._process = os.getpid()
         self._group: TaskGroup
 
@@ -186,7 +189,7 @@ class OwnedBlock:
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if the running task is not the one that entered."""
-        if anyio.get_current_task().id != self._task:
+        if anyio.get_current_task().id != self.task:
             raise another_task_error(self._owner)
 
     # ---- its task group ----
@@ -202,6 +205,12 @@ class OwnedBlock:
         """Start a task in the group."""
         start_soon: Callable[..., anyio.TaskHandle[Any]] = self._group.start_soon
         return start_soon(fn, *args, name=name)
+
+    def start_coroutine(
+        self, coroutine: Coroutine[Any, Any, Any], name: str
+    ) -> anyio.TaskHandle[Any]:
+        """Start a task in the group that runs ``coroutine``. Closed if the group takes none."""
+        return self._group.create_task(coroutine, name=name)
 
     async def start_ready(self, fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         """Start a task in the group and wait until it calls ``task_status.started()``."""

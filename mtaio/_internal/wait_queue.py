@@ -62,19 +62,21 @@ class WaitQueue(Generic[T]):
     Attributes:
         waiters: The payload of each task that waits, oldest first. For hot paths, to see whether
             there are any without a call; not to be changed.
+        task_id: Returns the id of the running task, once a loop is attached.
         time: The clock of the loop that is attached, for measuring waits. `clock.now` finds it out
             anew in each task, which costs as much as the rest of a wait.
     """
 
     # Invariant: all in waiters wait in _loop, or are being cancelled there; _running_loop() returns
     # _loop if that runs here.
-    __slots__ = ("_loop", "_new", "_running_loop", "time", "waiters")
+    __slots__ = ("_loop", "_new", "_running_loop", "task_id", "time", "waiters")
 
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
         self._running_loop: Callable[[], object] = object  # never the same, until one is attached
         self._new: Callable[[object], Waiter]
+        self.task_id: Callable[[], int]
         self.time: clock.Tells
 
     def __len__(self) -> int:
@@ -106,6 +108,7 @@ class WaitQueue(Generic[T]):
             self.waiters.clear()
         half = backend.of(loop)
         self._loop, self._running_loop, self._new = loop, half.running_loop, half.new_waiter
+        self.task_id = half.task_id
         self.time = clock.here()
         return forgets
 

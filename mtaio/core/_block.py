@@ -8,7 +8,6 @@ looked at is raised by the block. Where no place is free, submitting waits, in o
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +26,7 @@ from mtaio.exceptions import LimitError, MTAIOError, StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from mtaio._internal.backend import Backend
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task
@@ -47,14 +47,18 @@ class Block:
         slots: Where the slots of submitted tasks come from; None if there is no limit.
         max_pending: How many submitted tasks may wait for a slot beyond that limit; None for all.
         counters: Where the items are counted.
+
+    Attributes:
+        loop, half, task: As those of `OwnedBlock`.
     """
 
     # Invariants:
     # - tasks are the submitted tasks that have not ended, in the order of submission;
     # - services are those that have not ended;
     # - _joining counts the calls of submit that were let in and have not started their task yet;
-    # - _places are for unfinished submitted tasks; an item that waits for a task that waits for a
-    #   place would wait for ever, so that task is let in beyond the limit;
+    # - _places are for unfinished submitted tasks, None if there may be any number; an item that
+    #   waits for a task that waits for a place would wait for ever, so that task is let in beyond
+    #   the limit;
     # - a task that failed is in _failed or counted in _failed_beyond until its end is looked at;
     # - no task is started once _leaving: the task group is being left.
 
@@ -67,22 +71,22 @@ class Block:
         self._owner = owner
         self._slots = slots
         self._counters = counters
-        self._places = Slots(
-            sys.maxsize if slots is None or max_pending is None else slots.limit + max_pending,
-            owner,
-            exempt=None if slots is None else lambda link: slots.enclosing(link) is not None,
-        )
+        self._places: Slots | None = None
+        if slots is not None and max_pending is not None:
+            self._places = Slots(
+                slots.limit + max_pending,
+                owner,
+                exempt=lambda link: slots.enclosing(link) is not None,
+            )
+        self.loop: object = self._block.loop
+        self.half: Backend = self._block.half
+        self.task: int = self._block.task
         self._joining = 0
         self._draining = 0
         self._cancelling = 0
         self._leaving = False
         self._failed: OrderedDict[Task, None] = OrderedDict()
         self._failed_beyond = 0
-
-    @property
-    def loop(self) -> object:
-        """The event loop in which it was entered."""
-        return self._block.loop
 
     def is_over(self) -> bool:
         """Return whether it can no longer be left: its loop has finished, or this is a fork."""
@@ -206,9 +210,14 @@ class Block:
         """Return whether the running code is part of a submitted task."""
         return any(each in self.tasks for each in parents_of(here()))
 
-    async def join(self, *, yields: bool) -> Slot:
+    @property
+    def is_limited(self) -> bool:
+        """Whether a call of `submit` may have to wait for a place."""
+        return self._places is not None
+
+    async def join(self, *, yields: bool) -> Slot | None:
         """
-        Wait for a place among the unfinished tasks, for `submit`.
+        Wait for a place among the unfinished tasks, for `submit`; None if they are not limited.
 
         An item that submits to its own executor when all places are taken may have one unfinished
         task beyond them; for another it waits for that one, lending it its slot.
@@ -217,20 +226,26 @@ class Block:
         try:
             if yields:
                 await checkpoint()
+            places = self._places
+            if places is None or self._slots is None:
+                return None
             link = here()
-            item = None if self._slots is None else self._slots.enclosing(link)
+            item = self._slots.enclosing(link)
             if item is None:
-                return await self._places.acquire(link)
-            while (place := self._places.acquire_nowait(None)) is None:
-                if item.child is None or item.child.ended.is_set():
-                    return self._places.force()
+                place = places.acquire_nowait(link)
+                return place or await places.wait_for(places.enqueue(link))
+            while (place := places.acquire_nowait(None)) is None:
+                if item.child is None or item.child.ended:
+                    return places.force()
                 await item.child.wait()
             return place
         finally:
             self._joining -= 1
 
-    def join_nowait(self, name: str | None) -> Slot:
-        """Return a free place, or raise ``LimitError``."""
+    def join_nowait(self, name: str | None) -> Slot | None:
+        """Return a free place, None if they are not limited, or raise ``LimitError``."""
+        if self._places is None:
+            return None
         place = self._places.acquire_nowait(None)
         if place is None:
             msg = (
@@ -240,19 +255,21 @@ class Block:
             raise LimitError(msg, name=name)
         return place
 
-    def submit(self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot) -> Submitted:
+    def submit(
+        self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot | None
+    ) -> Submitted:
         """Start ``call`` as a task, in a place that was joined."""
         task = Submitted(name_of(subject), self, self._slots, place)
         self.tasks[task] = None
         try:
-            task.queue_up()
             if self._slots is not None:
+                task.queue_up()
                 item = self._slots.enclosing(here())
                 if item is not None:
                     item.child = task
             # Kept, to be closed if a native cancellation comes before its first step.
             task.coroutine = coroutine = task.run(self._counters, call, subject)
-            task.cancellable = self._block.start(lambda: coroutine, name=task.name)
+            task.cancellable = self._block.start_coroutine(coroutine, task.name)
         except BaseException:
             task.leave()
             raise

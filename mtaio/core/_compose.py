@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from itertools import chain, count, repeat
-from typing import TYPE_CHECKING, Any, Final, cast
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import anyio
 
@@ -21,6 +22,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import (
     call_method,
     is_async,
+    is_async_def,
     is_async_generator,
     is_generator,
     unwrap,
@@ -29,23 +31,25 @@ from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.rates import Rate
 from mtaio._internal.signature import check_takes
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.core._types import Options
+from mtaio.core._types import Options, Policy
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
-    from mtaio.core._types import EachOptions, Policy
+    from mtaio.core._types import EachOptions
 
 __all__ = [
     "as_limiter",
     "as_policy",
     "check_call",
+    "check_errors",
     "check_fn",
     "check_progress",
     "check_shared",
     "compose",
+    "coroutine_maker",
     "in_loop",
     "one_attempt",
     "read_options",
@@ -60,6 +64,8 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 
 def check_fn(fn: object) -> None:
     """Refuse what cannot be called, and generator functions, which have no single result."""
+    if is_async_def(fn):
+        return
     if is_async_generator(fn) or is_generator(fn):
         a = "an async" if is_async_generator(fn) else "a"
         msg = (
@@ -76,7 +82,7 @@ def check_fn(fn: object) -> None:
 
 def check_call(number: int, call: object) -> None:
     """Refuse what can be neither awaited nor called without arguments."""
-    if inspect.isawaitable(call):
+    if type(call) is CoroutineType or is_async_def(call) or inspect.isawaitable(call):
         return
     if not callable(call):
         msg = (
@@ -86,6 +92,19 @@ def check_call(number: int, call: object) -> None:
         )
         raise TypeError(msg)
     check_fn(call)
+
+
+_POLICIES: Final = frozenset(get_args(Policy))
+
+
+def check_errors(policy: str) -> None:
+    """Refuse an ``errors`` that is none of the policies."""
+    if policy not in _POLICIES:
+        msg = (
+            f'errors={policy!r} is unknown. Pass "raise" (stop at the first), "collect" (run all, '
+            f'then raise them together) or "return" (put them among the results).'
+        )
+        raise ValueError(msg)
 
 
 def check_progress(callback: object) -> None:
@@ -174,6 +193,29 @@ def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
         return await fn(*args, **kwargs)
 
     return call
+
+
+def coroutine_maker(
+    timing: Timing, threads: WorkerLimiter
+) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+    """Return what makes a coroutine of one of the calls that `check_call` lets pass."""
+    settled = one_attempt(settle, timing, threads)
+
+    async def attempt(call: Any) -> Any:
+        if inspect.isawaitable(call):
+            return await settled(call)
+        return await one_attempt(call, timing, threads)()
+
+    def make(call: Any) -> Coroutine[Any, Any, Any]:
+        if timing.timeout is None:
+            if type(call) is CoroutineType:
+                return cast("Coroutine[Any, Any, Any]", call)
+            if is_async_def(call):
+                coroutine: Coroutine[Any, Any, Any] = call()
+                return coroutine
+        return attempt(call)
+
+    return make
 
 
 def compose(

@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -38,9 +38,15 @@ from typing import (
 
 import anyio
 
-from mtaio._internal import checks, loops
+from mtaio._internal import backend, checks, loops
 from mtaio._internal.block import Blocks
-from mtaio._internal.callables import close_unstarted, is_async, is_plain_def, name_of
+from mtaio._internal.callables import (
+    close_unstarted,
+    is_async,
+    is_async_def,
+    is_plain_def,
+    name_of,
+)
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.rates import Rate
@@ -50,10 +56,12 @@ from mtaio.core._compose import (
     as_limiter,
     as_policy,
     check_call,
+    check_errors,
     check_fn,
     check_progress,
     check_shared,
     compose,
+    coroutine_maker,
     in_loop,
     one_attempt,
     read_options,
@@ -105,7 +113,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_POLICIES: Final = frozenset(get_args(Policy))
 _UNLIMITED_WINDOW: Final = 100
 _READINGS: Final = 100
 """How often another thread tries to read consistent figures."""
@@ -233,6 +240,7 @@ class TaskExecutor:
                 way_out="Pass how many submitted tasks may wait for a slot, or None for no limit.",
             )
         self._max_pending = max_pending
+        self._make_coroutine = coroutine_maker(self._default_timing, self._threads)
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
         self._snapshot = self._read()
@@ -1045,15 +1053,21 @@ class TaskExecutor:
         Raises:
             RuntimeError: The executor is not entered, or draining.
         """
-        block = await self._open_block("submit")
+        block = self._blocks.current
+        if block is None or not block.is_current() or block.refusal("submit"):
+            block = await self._open_block("submit")
         check_fn(fn)
         self._calls += 1
-        place = await block.join(yields=self._calls % FAST_CALLS == 0)
-        try:
-            await block.check_open("submit", joined=True)  # things may have changed during the wait
-        except BaseException:
-            place.slots.release(place)
-            raise
+        place: Slot | None = None
+        yields = self._calls % FAST_CALLS == 0
+        if yields or block.is_limited:
+            place = await block.join(yields=yields)
+            if block.refusal("submit", joined=True):  # things may have changed during the wait
+                try:
+                    await block.check_open("submit", joined=True)
+                finally:
+                    if place is not None:
+                        place.slots.release(place)
         return self._submitted(block, fn, args, kwargs, place)
 
     @overload
@@ -1080,7 +1094,8 @@ class TaskExecutor:
         block = self._blocks.current
         if in_cancelled_task() and (block is None or block.refusal("submit_nowait")):
             # It cannot raise the cancellation, which comes at the next checkpoint.
-            task = Task(name_of(fn), loops.current_loop())
+            loop = loops.current_loop()
+            task = Task(name_of(fn), loop, backend.of(loop))
             task.abandon()
             return TaskHandle(task)
         block = self._blocks.entered(self, "submit_nowait()")
@@ -1248,11 +1263,15 @@ class TaskExecutor:
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        place: Slot,
+        place: Slot | None,
     ) -> TaskHandle[Any]:
         """Start one call of ``fn``, with the executor's timeout, as a task in a place it joined."""
-        attempt = one_attempt(fn, self._default_timing, self._threads)
-        return TaskHandle(block.submit(partial(attempt, *args, **kwargs), fn, place))
+        attempt: Callable[..., Awaitable[Any]] = fn
+        if self._default_timing.timeout is not None or not is_async_def(fn):
+            attempt = one_attempt(fn, self._default_timing, self._threads)
+        if args or kwargs:
+            attempt = partial(attempt, *args, **kwargs)
+        return TaskHandle(block.submit(attempt, fn, place))
 
     def _bind(
         self,
@@ -1316,13 +1335,7 @@ class TaskExecutor:
         subject: object = UNSET,
     ) -> Pool:
         check_fn(fn)
-        if options.errors not in _POLICIES:
-            msg = (
-                f'errors={options.errors!r} is unknown. Pass "raise" (stop at the first), '
-                f'"collect" (run all, then raise them together) or "return" (put them among the '
-                f"results)."
-            )
-            raise ValueError(msg)
+        check_errors(options.errors)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
@@ -1384,17 +1397,31 @@ class TaskExecutor:
     ) -> Pool:
         for number, call in enumerate(calls):
             check_call(number, call)
-        # With its own limit, not the pool's watch: that counts the wait for a thread as well.
-        settled = one_attempt(settle, self._default_timing, self._threads)
-
-        async def make(call: Any) -> Any:
-            if inspect.isawaitable(call):
-                return await settled(call)
-            return await one_attempt(call, self._default_timing, self._threads)()
-
+        make = self._make_coroutine
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
-        pool = self._pool(make, (iter(calls),), sink, options, subject=None)
+        source = iter(calls)
+        if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
+            check_errors(options.errors)
+            pool = Pool(
+                make,
+                source,
+                sink=sink,
+                subject=None,
+                many=False,
+                limit=self._narrowed(options.limit),
+                slots=self._slots,
+                counters=self._counters,
+                options=options,
+            )
+        else:
+
+            async def made(call: Any) -> Any:
+                return await make(call)
+
+            # With its own limit, not the pool's watch: that counts the wait for a thread as well.
+            pool = self._pool(made, (source,), sink, options, subject=None)
         pool.limit_inside = options.limit
+        pool.calls = len(calls)
         return pool
 
     async def _open_block(self, method: str) -> Block:
@@ -1417,8 +1444,15 @@ def _with_args(
 
 
 def _options_of_calls(limit: int | None, rate: float | Rate | None, errors: Policy) -> Options:
-    # Each call has the executor's timeout already.
+    if limit is None and rate is None and errors in _PLAIN:
+        return _PLAIN[errors]
     return Options(limit=limit, rate=rate, errors=errors, timeout=None)
+
+
+_PLAIN: Final[dict[str, Options]] = {
+    errors: Options(errors=errors, timeout=None) for errors in get_args(Policy)
+}
+"""Most calls have these options. Without a timeout: each call has the executor's already."""
 
 
 def _forget(_index: int, _value: Any) -> None:
@@ -1428,4 +1462,5 @@ def _forget(_index: int, _value: Any) -> None:
 def _close(calls: tuple[CallLike[Any], ...]) -> None:
     """Close the coroutines among ``calls`` that never started."""
     for call in calls:
-        close_unstarted(call)
+        if not isinstance(call, FunctionType):  # most are
+            close_unstarted(call)

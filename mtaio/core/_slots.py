@@ -73,7 +73,19 @@ if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
     from mtaio.core._tasks import Task
 
-__all__ = ["CURRENT", "NO_ITEM", "Awaited", "Link", "Request", "Slot", "Slots", "here", "live"]
+__all__ = [
+    "CURRENT",
+    "NO_ITEM",
+    "Awaited",
+    "Link",
+    "Request",
+    "Slot",
+    "Slots",
+    "TaskIds",
+    "here",
+    "live",
+    "running_task",
+]
 
 NO_ITEM: Final = -1
 
@@ -95,7 +107,7 @@ class Parent:
     def __init__(self) -> None:
         self.item: int = NO_ITEM
         self.around: Link | None = None
-        self.task: anyio.TaskInfo | None = None
+        self.task: TaskIds | None = None
         self.requests: OrderedDict[Request, None] = OrderedDict()
 
     def parents(self) -> list[Link]:
@@ -103,6 +115,9 @@ class Parent:
         self.around = live(self.around)
         return [] if self.around is None else [self.around]
 
+
+TaskIds = tuple[int, int | None]
+"""The ids of a task and of its parent, as AnyIO has them."""
 
 Link = tuple[Parent, int]
 """A parent and the number of the item that runs in it."""
@@ -132,7 +147,7 @@ def here() -> Link | None:
     link = live(CURRENT.get())
     if link is not None:
         try:
-            task = anyio.get_current_task()
+            task = running_task()
         except RuntimeError:  # a callback of the event loop, which nothing can wait for
             return None
         while link is not None and _is_sibling(task, link[0].task):
@@ -140,10 +155,16 @@ def here() -> Link | None:
     return link
 
 
-def _is_sibling(task: anyio.TaskInfo, other: anyio.TaskInfo | None) -> bool:
-    if other is None or task.id == other.id:
+def running_task() -> TaskIds:
+    """Return what is asked of the running task here."""
+    task = anyio.get_current_task()
+    return task.id, task.parent_id
+
+
+def _is_sibling(task: TaskIds, other: TaskIds | None) -> bool:
+    if other is None or task[0] == other[0]:
         return False
-    return task.parent_id is not None and task.parent_id == other.parent_id
+    return task[1] is not None and task[1] == other[1]
 
 
 def parents_of(link: Link | None) -> list[Parent]:
@@ -261,6 +282,18 @@ class Slots:
 
     # ---- asking ----
 
+    def attach(self) -> None:
+        """Make ready for the running event loop; `RuntimeError` if another one uses the slots."""
+        if self._loop is not None and self.queue.runs_here():
+            return
+        loop = loops.current_loop()
+        if self._loop is not None and (self.in_use or self.queue.waiters):
+            if not loops.is_over(self._loop):
+                raise loops.two_loops_error(self._owner)
+            self.write_off()
+        self.queue.attach(self._owner)
+        self._loop = loop
+
     def acquire_nowait(self, around: Link | None) -> Slot | None:
         """
         Return a slot, lent by an item around, or free; None if there is neither.
@@ -268,7 +301,7 @@ class Slots:
         Raises:
             RuntimeError: Another event loop, which has not finished, has slots in use.
         """
-        self._attach()
+        self.attach()
         slot = None
         if around is not None:
             around = live(around)
@@ -287,7 +320,7 @@ class Slots:
         self.in_use += 1
         return Slot(self, None)
 
-    async def acquire(self, around: Link | None) -> Slot:
+    async def acquire(self, around: Link | None, parent: int | None = None) -> Slot:
         """
         Wait in the queue for a slot.
 
@@ -295,6 +328,8 @@ class Slots:
 
         Args:
             around: What `here` returned when the call began.
+            parent: The id of the task in whose group the calling task is, if that is known: it
+                takes a microsecond to ask.
 
         Returns:
             The slot, for items that run in the calling task.
@@ -302,7 +337,7 @@ class Slots:
         slot = self.acquire_nowait(around)
         if slot is None:
             slot = await self.wait_for(self.enqueue(around))
-        slot.task = anyio.get_current_task()
+        slot.task = running_task() if parent is None else (self.queue.task_id(), parent)
         return slot
 
     def enqueue(self, around: Link | None) -> Request:
@@ -365,7 +400,8 @@ class Slots:
             self._lend_to_next(lender)
             return
         self.in_use -= 1
-        self._settle()
+        if self._owing:
+            self._settle()
         requests = self.queue.waiters
         while requests and self.in_use < self.limit:  # more than once if the first is cancelled
             self._hand_over(next(iter(requests.values())), None)
@@ -426,18 +462,9 @@ class Slots:
 
     def enclosing(self, link: Link | None) -> Slot | None:
         """Return the slot of the innermost item of this pool that contains ``link``, if any."""
+        if link is None:
+            return None
         return next((each for each in parents_of(link) if self._owns(each)), None)
-
-    def _attach(self) -> None:
-        if self._loop is not None and self.queue.runs_here():
-            return
-        loop = loops.current_loop()
-        if self._loop is not None and (self.in_use or self.queue.waiters):
-            if not loops.is_over(self._loop):
-                raise loops.two_loops_error(self._owner)
-            self.write_off()
-        self.queue.attach(self._owner)
-        self._loop = loop
 
     def _may_lend(self, parent: Parent) -> bool:
         return isinstance(parent, Awaited) or self._owns(parent)

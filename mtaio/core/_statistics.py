@@ -137,16 +137,27 @@ class Counters:
                 running += pool.started - pool.ended
             self.peak = max(self.peak, running)
 
+    def note_peak_of(self, running: int) -> None:
+        """Note how many run now, of which ``running`` are items of the call that begins one."""
+        if self.alone or len(self.pools) > 1:
+            self.note_peak()
+        elif running > self.peak:
+            self.peak = running
+
     def item_starts(self) -> None:
         """Count an item that is a call of its own."""
         self.started += 1
         self.alone += 1
-        self.note_peak()
-        self._alert()
+        if self.pools:
+            self.note_peak()
+            self._alert()
+        elif self.alone > self.peak:
+            self.peak = self.alone
 
     def call_starts(self, pool: Pool) -> None:
         """Count the items of ``pool`` from now on."""
-        self._alert()
+        if self.pools:
+            self._alert()
         self.pools.add(pool)
 
     def is_shared(self) -> bool:

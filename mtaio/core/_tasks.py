@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
 
 import anyio
 
-from mtaio._internal import clock, loops
+from mtaio._internal import clock
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.cancellation import raise_failure, without_cancellation
+from mtaio._internal.cancellation import is_cancelled, raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.notes import note
 from mtaio._internal.typevars import TypeVar
-from mtaio.core._slots import CURRENT, Awaited, here
+from mtaio.core._slots import CURRENT, Awaited, here, running_task
 from mtaio.exceptions import TaskCancelledError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Readiness
 
+    from mtaio._internal.backend import Backend, Waiter
     from mtaio.core._block import Block
-    from mtaio.core._slots import Request, Slot, Slots
+    from mtaio.core._slots import Request, Slot, Slots, TaskIds
     from mtaio.core._statistics import Counters
     from mtaio.resilience import Retry
 
@@ -116,13 +117,17 @@ class Task(Awaited):
     Args:
         name: Of its function.
         loop: The event loop in which it runs.
+        half: The backend of that loop.
 
     Invariants:
     - ``ended`` is set last, after the status and the result or error;
+    - ``_waiters`` are those of the tasks that wait for that, and have not been woken;
     - ``on_seen`` is there until its end has been looked at.
     """
 
     __slots__ = (
+        "_half",
+        "_waiters",
         "cancellable",
         "ended",
         "error",
@@ -135,12 +140,14 @@ class Task(Awaited):
         "traceback",
     )
 
-    def __init__(self, name: str, loop: object) -> None:
+    def __init__(self, name: str, loop: object, half: Backend) -> None:
         super().__init__()
+        self._half = half
+        self._waiters: dict[Waiter, None] = {}
         self.name: str = name
         self.loop: object = loop
         self.status: TaskStatus = TaskStatus.PENDING
-        self.ended: anyio.Event = anyio.Event()
+        self.ended: bool = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.traceback: TracebackType | None = None
@@ -151,14 +158,14 @@ class Task(Awaited):
     def __repr__(self) -> str:
         return f"<TaskHandle {self.name!r} {self.status}>"  # what the user knows
 
-    def enter(self) -> None:
-        """Note that it is the running task, and in that one's context that it is this."""
-        self.task: anyio.TaskInfo | None = anyio.get_current_task()
+    def enter(self, task: TaskIds) -> None:
+        """Note that it is ``task``, which runs, and in that one's context that it is this."""
+        self.task = task
         CURRENT.set((self, 0))  # it does not run inside the item that started it
 
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
-        if self.cancellable is not None and not self.ended.is_set():
+        if self.cancellable is not None and not self.ended:
             self._check_loop("cancel")
             self.cancellable.cancel()
 
@@ -170,14 +177,23 @@ class Task(Awaited):
 
     async def wait(self) -> None:
         """Wait until it has ended; until then it runs inside the item that waits."""
-        if self.ended.is_set():
+        if self.ended:
             return
         self._check_loop("wait for")
-        if self.contains(here()):
-            msg = f"{self!r} waits for itself. Only another task can wait for it."
-            raise RuntimeError(msg)
-        with self.awaited():
-            await self.ended.wait()
+        link = here()
+        if link is not None:
+            if self.contains(link):
+                msg = f"{self!r} waits for itself. Only another task can wait for it."
+                raise RuntimeError(msg)
+            self.add_wait(link)
+        waiter = self._half.new_waiter(self.loop)
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+            if link is not None:
+                self.end_wait(link)
 
     def succeed(self, result: Any) -> None:
         """Note what it returned, and wake its waiters."""
@@ -199,7 +215,7 @@ class Task(Awaited):
         self._end(TaskStatus.CANCELLED)
 
     def _check_loop(self, verb: str) -> None:
-        if not loops.is_current(self.loop):
+        if self._half.running_loop() is not self.loop:
             msg = (
                 f"cannot {verb} {self!r} here: it runs in another event loop. Do it there, for "
                 f"example with anyio.from_thread.run()."
@@ -209,7 +225,10 @@ class Task(Awaited):
     def _end(self, status: TaskStatus) -> None:
         self.status = status
         self.end()
-        self.ended.set()
+        self.ended = True
+        while self._waiters:
+            waiter, _ = self._waiters.popitem()
+            waiter.wake()
 
 
 class Submitted(Task):
@@ -220,18 +239,18 @@ class Submitted(Task):
         name: Of its function.
         block: The block in which it lives.
         slots: Where its slot comes from; None if there is no limit.
-        place: Its place among the unfinished tasks.
+        place: Its place among the unfinished tasks; None if those are not limited.
 
     Invariant: with a limit it has a slot, or waits in the queue, from `queue_up` to its end.
     """
 
     __slots__ = ("_block", "_place", "_request", "_slot", "_slots", "coroutine")
 
-    def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot) -> None:
-        super().__init__(name, block.loop)
+    def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot | None) -> None:
+        super().__init__(name, block.loop, block.half)
         self._block = block
         self._slots = slots
-        self._place: Slot | None = place
+        self._place = place
         self._slot: Slot | None = None
         self._request: Request | None = None
         self.coroutine: Coroutine[Any, Any, None] | None = None
@@ -247,10 +266,14 @@ class Submitted(Task):
         self, counters: Counters, call: Callable[[], Awaitable[Any]], subject: object
     ) -> None:
         """Wait for the slot, then make ``call`` as an item in it; never raise an ``Exception``."""
-        self.enter()
+        self.enter((self._half.task_id(), self._block.task))
         try:
             try:
-                await self._wait_for_slot()
+                if self._slots is not None and self._request is not None:
+                    request, self._request = self._request, None
+                    self._slot = await self._slots.wait_for(request)
+                elif is_cancelled():
+                    await checkpoint_if_cancelled()
             except BaseException as error:
                 raise_failure(error, subject, own_task=True)
                 raise
@@ -271,13 +294,6 @@ class Submitted(Task):
             self.succeed(result)
         finally:
             del self  # the frames of an error lead here, and this object keeps the error
-
-    async def _wait_for_slot(self) -> None:
-        if self._slots is None or self._request is None:
-            await checkpoint_if_cancelled()
-        else:
-            request, self._request = self._request, None
-            self._slot = await self._slots.wait_for(request)
 
     def leave(self) -> None:
         """Give back all that it holds; doing so again changes nothing."""
@@ -317,7 +333,7 @@ class Service(Task):
         fn: Callable[..., Coroutine[Any, Any, Any]],
         restart: Retry | None,
     ) -> None:
-        super().__init__(name, block.loop)
+        super().__init__(name, block.loop, block.half)
         self._block = block
         self._fn = fn
         self._restart = restart
@@ -337,7 +353,7 @@ class Service(Task):
 
     async def run(self, *, task_status: Readiness[Any]) -> None:
         """Run it, restarts included (in the executor's task group)."""
-        self.enter()
+        self.enter(running_task())
         self._report = task_status
         with self._scope:
             self.status = TaskStatus.RUNNING
@@ -466,7 +482,7 @@ class TaskHandle(Generic[T_co, S_co]):
     @property
     def done(self) -> bool:
         """Whether the task has ended, no matter how."""
-        return self._task.ended.is_set()
+        return self._task.ended
 
     @property
     def start_value(self) -> S_co:
@@ -519,13 +535,13 @@ class TaskHandle(Generic[T_co, S_co]):
             RuntimeError: It has not ended yet.
             TaskCancelledError: It was cancelled.
         """
-        error = self.exception
+        if self._task.status is TaskStatus.SUCCEEDED:
+            return cast("T_co", self._task.result)
+        error = cast("BaseException", self.exception)  # which raises if there is neither
         try:
-            if error is not None:
-                raise error.with_traceback(self._task.traceback)  # else it grows with every call
+            raise error.with_traceback(self._task.traceback)  # else it grows with every call
         finally:
             del error  # it holds this frame
-        return cast("T_co", self._task.result)
 
     async def wait(self) -> None:
         """
@@ -541,7 +557,8 @@ class TaskHandle(Generic[T_co, S_co]):
         await self._task.wait()
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        yield from self._task.wait().__await__()
+        if not self._task.ended:
+            yield from self._task.wait().__await__()
         return self.result()
 
     def _look(self) -> None:

@@ -27,7 +27,7 @@ from mtaio._internal.callables import close_unstarted, name_of, unwrap
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.notes import note
-from mtaio.core._slots import CURRENT, Slots, here
+from mtaio.core._slots import CURRENT, Slots, here, running_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -107,7 +107,7 @@ class WorkerLimiter:
             return None
         slot = self._slots.acquire_nowait(here())
         if slot is not None:
-            slot.task = anyio.get_current_task()
+            slot.task = running_task()
             self._occupy(slot)
         return slot
 

@@ -85,6 +85,14 @@ class Backend(Protocol):
         """
         ...
 
+    def task_id(self) -> int:
+        """
+        Return the id of the running task, as AnyIO's ``TaskInfo`` has it.
+
+        A sixth of the time that ``anyio.get_current_task()`` takes, which finds out more.
+        """
+        ...
+
     def is_over(self, loop: Any) -> bool:
         """Return whether the loop can never run again. From any thread."""
         ...

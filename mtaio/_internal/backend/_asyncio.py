@@ -33,6 +33,11 @@ def running_loop() -> object:
     return _running()
 
 
+def task_id() -> int:
+    """Return what AnyIO takes for the id of a task."""
+    return id(asyncio.current_task())
+
+
 def is_over(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether the loop was closed: one that merely stopped may be run again."""
     return loop.is_closed()

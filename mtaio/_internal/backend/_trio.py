@@ -34,6 +34,11 @@ _in_trio_task: Final = trio.lowlevel.in_trio_task
 _current_token: Final = trio.lowlevel.current_trio_token
 
 
+def task_id() -> int:
+    """Return what AnyIO takes for the id of a task."""
+    return id(trio.lowlevel.current_task())
+
+
 def is_over(loop: trio.lowlevel.TrioToken) -> bool:
     """Return whether the run has ended, which trio says only to those who try."""
     try:

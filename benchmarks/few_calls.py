@@ -1,0 +1,187 @@
+"""
+Two calls at once, a race of two, and one submitted task: what a call costs, not an item.
+
+Each function suspends once and does nothing else. The rival is AnyIO's task group, in which the
+executor's tasks run, so what is above it is the executor: checks, counters, limits, results in
+order, errors. The goals were 1.15 and 1.5 times the task group, and 25 µs where create_task takes
+6.5. They do not hold: with the same promises in the least code (`LEAST`) a gather takes 1.0 to 1.2
+times the task group's time, and a race 1.9 to 2.1 times, since AnyIO describes the task that
+cancels a scope; a task of an open group, awaited, takes 4.0 to 4.8 times `asyncio.create_task`. So
+the targets are the worst of CPython 3.11, 3.13 and 3.15, on a busy machine, with a margin of 5 %.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from benchmarks._harness import LOOPS, OURS, Contest
+from benchmarks.executor import cheapest, suspends
+from mtaio.core import TaskExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from anyio.abc import TaskGroup
+
+    Fn = Callable[[], Coroutine[Any, Any, int]]
+    Way = Callable[[Fn, TaskExecutor, TaskGroup], Awaitable[object]]
+
+CALLS = 300
+GROUP = "anyio task group"
+LEAST = "the same, least code"
+ASYNCIO = "asyncio itself"
+BATCHES = 3
+
+
+def per_call(way: Way) -> Any:
+    """Return what measures a way: the least microseconds that a call took in one of the batches."""
+
+    async def measure() -> float:
+        body = cheapest(suspends)
+
+        async def call() -> int:
+            return await body(1)
+
+        best = float("inf")
+        async with anyio.create_task_group() as group, TaskExecutor() as executor:
+            for _ in range(BATCHES):
+                began = time.process_time()
+                for _ in range(CALLS // BATCHES):
+                    await way(call, executor, group)
+                best = min(best, time.process_time() - began)
+        return best / (CALLS // BATCHES) * 1e6
+
+    return measure
+
+
+# ---- two at once ----
+
+
+async def gather_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
+    await executor.gather(fn, fn)
+
+
+async def gather_group(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(fn)
+        group.start_soon(fn)
+
+
+async def gather_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> list[Any]:
+    """Start nothing if cancelled, take an async function or refuse, keep the order, raise bare."""
+    calls = [fn, fn]
+    results: list[Any] = [None] * len(calls)
+    errors: list[Exception] = []
+
+    async def one(index: int, call: Fn) -> None:
+        try:
+            results[index] = await call()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint()
+        for index, call in enumerate(calls):
+            if not iscoroutinefunction(call):
+                raise TypeError
+            group.create_task(one(index, call), name="one")
+    if errors:
+        raise errors[0]
+    return results
+
+
+async def gather_asyncio(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
+    await asyncio.gather(fn(), fn())
+
+
+async def group_asyncio(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fn())
+        group.create_task(fn())
+
+
+# ---- the first of two ----
+
+
+async def race_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
+    await executor.race(fn, fn)
+
+
+async def race_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> int:
+    """Cancel the other when one has a result; count no errors, take no options."""
+    results: list[int] = []
+
+    async def one() -> None:
+        if not results:
+            results.append(await fn())
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.create_task(one(), name="one")
+        group.create_task(one(), name="one")
+    return results[0]
+
+
+# ---- one task ----
+
+
+async def submit_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
+    await (await executor.submit(fn))
+
+
+async def submit_group(fn: Fn, _: TaskExecutor, group: TaskGroup) -> None:
+    await group.start_soon(fn)
+
+
+async def submit_asyncio(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
+    await asyncio.create_task(fn())
+
+
+def contest(
+    title: str, ways: dict[str, Way], targets: dict[str, dict[str, float]]
+) -> list[Contest]:
+    """Return a contest for each loop, with targets of its own: a faster loop shows more of ours."""
+    return [
+        Contest(
+            title=title,
+            contenders={name: per_call(way) for name, way in ways.items()},
+            targets=targets[loop],
+            loops=(loop,),
+            asyncio_only=frozenset({ASYNCIO, "asyncio.TaskGroup"}),
+        )
+        for loop in LOOPS
+    ]
+
+
+EVENTS = [
+    *contest(
+        "gather of two, sleep(0)",
+        {
+            OURS: gather_ours,
+            GROUP: gather_group,
+            LEAST: gather_least,
+            ASYNCIO: gather_asyncio,
+            "asyncio.TaskGroup": group_asyncio,
+        },
+        {"asyncio": {GROUP: 1.4}, "uvloop": {GROUP: 1.55}, "trio": {GROUP: 1.4}},
+    ),
+    *contest(
+        "race of two, sleep(0)",
+        {OURS: race_ours, GROUP: gather_group, LEAST: race_least},
+        {"asyncio": {LEAST: 1.4}, "uvloop": {LEAST: 1.4}, "trio": {LEAST: 1.4}},
+    ),
+    *contest(
+        "submit and await, sleep(0)",
+        {OURS: submit_ours, GROUP: submit_group, ASYNCIO: submit_asyncio},
+        {"asyncio": {GROUP: 1.6}, "uvloop": {GROUP: 2.0}, "trio": {GROUP: 1.6}},
+    ),
+]
