@@ -17,12 +17,22 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks import _docs
-from benchmarks._harness import LOOPS, Contest, Row, hold, take
+from benchmarks._harness import ABSENT, LOOPS, Contest, Row, hold, take
 
 MARKS = {True: "ok", False: "MISSED", None: ""}
 
 
 DOCS = "docs"
+
+
+def summed_up(rows: list[Row]) -> int:
+    """Print how many targets were reached, and who was left out; return how many were missed."""
+    missed = sum(row.ok is False for row in rows)
+    held = sum(row.ok is True for row in rows)
+    print(f"\n{held} targets reached, {missed} missed")
+    if ABSENT:
+        print(f"Left out, as not installed: {', '.join(sorted(ABSENT))}")
+    return missed
 
 
 def main() -> int:
@@ -58,9 +68,7 @@ def main() -> int:
                     print(
                         f"  {row.loop:8} {row.title:58} {row.text:28} {MARKS[row.ok]}", flush=True
                     )
-    missed = sum(row.ok is False for row in rows)
-    held = sum(row.ok is True for row in rows)
-    print(f"\n{held} targets reached, {missed} missed")
+    missed = summed_up(rows)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return 1 if options.check and missed else 0

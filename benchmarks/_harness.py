@@ -3,11 +3,15 @@ Contests: ours beside rivals, in one run, as ratios.
 
 Machines are noisy and differ, so no figure stands alone: contenders take turns, round after round,
 and what counts is the median over the rounds of ours divided by the rival's in the same round.
+
+A rival that is not installed, as not every Python has a wheel of each, is imported with `maybe`;
+its contenders are left out, and `ABSENT` has its name.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import statistics
 import subprocess
 import sys
@@ -27,6 +31,33 @@ LOOPS: dict[str, dict[str, Any]] = {
 }
 
 OURS = "mtaio"
+
+ABSENT: set[str] = set()
+"""The modules that a contender needed and that are not installed."""
+
+
+class AbsentError(ImportError):
+    """A contender needs a module that is not installed."""
+
+
+class Absent:
+    """A stand-in for a module that is not installed: whoever uses it finds that out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        ABSENT.add(self._name)
+        msg = f"{self._name} is not installed"
+        raise AbsentError(msg, name=self._name)
+
+
+def maybe(name: str) -> Any:
+    """Return a module; if it is not installed, a stand-in which leaves out whoever uses it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return Absent(name)
 
 
 def expect(held: bool, promise: str) -> None:  # noqa: FBT001 - reads as a statement
@@ -92,7 +123,11 @@ def run_on(loop: str, measure: Callable[[], Awaitable[float] | float]) -> float:
 
 
 def turns(contest: Contest, loop: str, rounds: int) -> dict[str, list[float]]:
-    """Let the contenders take turns; return the times of each, round by round."""
+    """
+    Let the contenders take turns; return the times of each, round by round.
+
+    One that is not installed is left out: it raises in its first turn.
+    """
     taking_part = {
         name: measure
         for name, measure in contest.contenders.items()
@@ -103,7 +138,11 @@ def turns(contest: Contest, loop: str, rounds: int) -> dict[str, list[float]]:
     for number in range(rounds):
         shift = number % len(order)
         for name in order[shift:] + order[:shift]:
-            times[name].append(run_on(loop, taking_part[name]))
+            try:
+                times[name].append(run_on(loop, taking_part[name]))
+            except AbsentError:
+                del times[name]
+                order.remove(name)
     return times
 
 
@@ -146,9 +185,12 @@ def run_alone(loop: str, measure: Callable[[], Awaitable[float] | float]) -> flo
 
 
 def take(figure: Figure, loop: str, rounds: int) -> list[Row]:
-    """Take a figure several times; the median has to lie within its bounds."""
+    """Take a figure several times; the median has to lie within its bounds. Or leave it out."""
     run = run_alone if figure.isolated else run_on
-    value = statistics.median(run(loop, figure.measure) for _ in range(rounds))
+    try:
+        value = statistics.median([run(loop, figure.measure) for _ in range(rounds)])
+    except AbsentError:
+        return []
     bounds = []
     if figure.least != float("-inf"):
         bounds.append(f"at least {figure.least:g}")

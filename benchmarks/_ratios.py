@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import cachebox
 import cachetools
-import theine
 
+from benchmarks._harness import maybe
 from benchmarks._traces import CAPACITY, TRACES
 from mtaio.cache import TTLCache
 from mtaio.types import EvictionPolicy
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHES", "ratio"]
 
+cachebox, theine = maybe("cachebox"), maybe("theine")
+
 
 def ours(policy: EvictionPolicy) -> Make:
     def make(capacity: int) -> Any:
@@ -30,11 +31,11 @@ def ours(policy: EvictionPolicy) -> Make:
     return make
 
 
-def mapping(kind: Callable[[int], Any]) -> Make:
-    """Return a way to make a cache that is a mapping."""
+def mapping(library: Any, kind: str) -> Make:
+    """Return a way to make a library's cache of this class, which is a mapping."""
 
     def make(capacity: int) -> Any:
-        made = kind(capacity)
+        made = getattr(library, kind)(capacity)
         return made.get, made.__setitem__
 
     return make
@@ -52,10 +53,10 @@ CACHES: dict[str, Make] = {
     "mtaio lru": ours("lru"),
     "mtaio lfu": ours("lfu"),
     "mtaio fifo": ours("fifo"),
-    "cachetools LRU": mapping(cachetools.LRUCache),
-    "cachetools LFU": mapping(cachetools.LFUCache),
-    "cachebox LRU": mapping(cachebox.LRUCache),
-    "cachebox LFU": mapping(cachebox.LFUCache),
+    "cachetools LRU": mapping(cachetools, "LRUCache"),
+    "cachetools LFU": mapping(cachetools, "LFUCache"),
+    "cachebox LRU": mapping(cachebox, "LRUCache"),
+    "cachebox LFU": mapping(cachebox, "LFUCache"),
     "theine": w_tinylfu,
 }
 

@@ -28,16 +28,16 @@ import anyio
 import anyio.functools
 import anyio.lowlevel
 import async_lru
-import cachebox
 import cachetools
 import psutil
-import theine
 
-from benchmarks._harness import OURS, Contest, Figure
+from benchmarks._harness import OURS, Contest, Figure, maybe
 from mtaio.cache import TTLCache, cached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+cachebox, theine = maybe("cachebox"), maybe("theine")
 
 CALLS = 200_000
 SIZE = 10_000

@@ -15,7 +15,7 @@ import trio
 import trio.lowlevel
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest, Figure
+from benchmarks._harness import OURS, Contest, Figure, maybe
 from mtaio.core import TaskExecutor
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def thread_asyncio() -> float:
 
 
 async def thread_aiomisc() -> float:
-    import aiomisc  # noqa: PLC0415 - it takes longer to import than all others
+    aiomisc = maybe("aiomisc")  # here, as it takes longer to import than all others
 
     # As its entrypoint does.
     asyncio.get_running_loop().set_default_executor(aiomisc.ThreadPoolExecutor())

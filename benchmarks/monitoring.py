@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from aiodebug import hang_inspection, monitor_loop_lag
-from aiomonitor import start_monitor
-from opentelemetry.instrumentation.system_metrics import SystemMetricsInstrumentor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from benchmarks._harness import OURS, Contest, Figure
+from benchmarks._harness import OURS, Contest, Figure, maybe
 from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -32,6 +27,14 @@ from mtaio.resources import (
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+aiomonitor, hang_inspection = maybe("aiomonitor"), maybe("aiodebug.hang_inspection")
+monitor_loop_lag = maybe("aiodebug.monitor_loop_lag")
+otel_sdk, otel_export = (
+    maybe("opentelemetry.sdk.metrics"),
+    maybe("opentelemetry.sdk.metrics.export"),
+)
+otel_instrumentation = maybe("opentelemetry.instrumentation.system_metrics")
 
 SAMPLES = 500
 IDLE = 4.0
@@ -85,9 +88,9 @@ async def sample_ours() -> float:
 
 async def sample_otel() -> float:
     """Have its collector read once for each of ours."""
-    reader = InMemoryMetricReader()
-    instrumentor = SystemMetricsInstrumentor(config=ALIKE)
-    instrumentor.instrument(meter_provider=MeterProvider([reader]))
+    reader = otel_export.InMemoryMetricReader()
+    instrumentor = otel_instrumentation.SystemMetricsInstrumentor(config=ALIKE)
+    instrumentor.instrument(meter_provider=otel_sdk.MeterProvider([reader]))
     try:
         reader.get_metrics_data()
         started = time.thread_time()
@@ -128,7 +131,7 @@ async def idle_nothing() -> float:
 
 async def idle_aiomonitor() -> float:
     """Have its three servers wait for somebody who wants to look."""
-    with start_monitor(asyncio.get_running_loop(), port=0, webui_port=0, console_port=0):
+    with aiomonitor.start_monitor(asyncio.get_running_loop(), port=0, webui_port=0, console_port=0):
         return await idle()
 
 
@@ -138,7 +141,7 @@ class _Nowhere:
 
 
 @contextmanager
-def aiodebug(folder: str) -> Generator[None]:
+def inspected(folder: str) -> Generator[None]:
     """Look for hanging loops, and measure their lag, ten times a second each, as ours does."""
     dumper, task = hang_inspection.start(folder, 0.1)
     monitor_loop_lag.enable(_Nowhere(), 0.1)
@@ -150,7 +153,7 @@ def aiodebug(folder: str) -> Generator[None]:
 
 
 async def idle_aiodebug() -> float:
-    with tempfile.TemporaryDirectory() as folder, aiodebug(folder):
+    with tempfile.TemporaryDirectory() as folder, inspected(folder):
         return await idle()
 
 

@@ -15,7 +15,7 @@ import anyio
 import trio.testing
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import OURS, Contest, expect
+from benchmarks._harness import OURS, Contest, expect, maybe
 from mtaio.testing import explore, run
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def sleeps_ours(backend: str) -> float:
 
 
 def sleeps_looptime() -> float:
-    import looptime  # noqa: PLC0415 - its pytest plugin would be in the way elsewhere
-
+    looptime = maybe("looptime")  # here, as its pytest plugin would be in the way elsewhere
     options = {"loop_factory": lambda: looptime.new_event_loop(start=0)}
     return per_sleep(
         lambda: anyio.run(sleeps, LOOPTIMES_SLEEPS, backend_options=options), LOOPTIMES_SLEEPS
