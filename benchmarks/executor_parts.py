@@ -3,7 +3,9 @@ What an item of the executor costs beyond a raw pool, part by part.
 
 Each contender is a raw pool of workers with one more thing that `map` has: the item driven by hand,
 so that a worker sees whether it suspended; a context of its own; the link by which a nested call
-finds its slot. What is left to ours is the counters, the checkpoints and the error policy.
+finds its slot. The least that `map` promises, without that link, is a contender too: two counters,
+a way to stop, errors and cancellations given to the item, a task group that cancels, a checkpoint
+now and then. What is left to ours are its options, each of which it asks for at every item.
 """
 
 from __future__ import annotations
@@ -13,8 +15,12 @@ import types
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
+import anyio
+from anyio.lowlevel import checkpoint
+
 from benchmarks._harness import OURS, Contest
-from benchmarks.executor import LIMIT, Body, ours, per_item, raw_pool, suspends
+from benchmarks.executor import LIMIT, Body, ours, ours_with_slots, per_item, raw_pool, suspends
+from mtaio._internal.checkpoints import FAST_ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -77,12 +83,74 @@ def pool_with(advance: Advance) -> Any:
     return way
 
 
+class Tally:
+    """What the least pool keeps."""
+
+    __slots__ = ("failed", "started", "stopping", "succeeded")
+
+    def __init__(self) -> None:
+        self.started = self.succeeded = self.failed = 0
+        self.stopping = False
+
+
+@types.coroutine
+def least_worker(body: Body, source: Iterable[int], results: list[int], tally: Tally) -> Any:
+    result = [0]
+    driver: Any = drive(result)
+    next(driver)
+    send = driver.send
+    unyielding = 0
+    for x in source:
+        place = tally.started
+        tally.started = place + 1
+        results.append(0)
+        context = copy_context()
+        try:
+            waits_for = context.run(send, body(x))
+            while waits_for is not RETURNED:
+                unyielding = -1
+                try:
+                    answer = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - the item decides
+                    waits_for = context.run(driver.throw, error)
+                else:
+                    waits_for = context.run(send, answer)
+        except BaseException:
+            tally.failed += 1
+            tally.stopping = True
+            raise
+        results[place] = result[0]
+        tally.succeeded += 1
+        if tally.stopping:
+            return
+        unyielding += 1
+        if unyielding >= FAST_ITEMS:
+            unyielding = 0
+            yield from checkpoint().__await__()
+
+
+async def least(body: Body, items: Iterable[int]) -> Any:
+    source = iter(items)
+    results: list[int] = []
+    tally = Tally()
+
+    async def work() -> None:
+        await least_worker(body, source, results, tally)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(LIMIT):
+            group.start_soon(work)
+    return results
+
+
 PARTS = {
     OURS: ours,
+    "mtaio, max_workers": ours_with_slots,
     "raw pool": raw_pool,
     "raw pool, driven by hand": pool_with(by_hand),
     "and a context each": pool_with(in_context),
     "and a link to the slot": pool_with(linked),
+    "the least that map promises, no link": least,
 }
 
 EVENTS = [

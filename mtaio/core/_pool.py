@@ -570,7 +570,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     fn, many, source, progress = pool.fn, pool.many, pool.source, pool.options.on_progress
     put, _, results, buffer = pool.sink
     queue = None if pool.slots is None else pool.slots.queue.waiters
-    link, new_context = CURRENT.set, copy_context
+    link, new_context, returned = CURRENT.set, copy_context, RETURNED
+    plain: type[object] | None = None  # the type of an answer that is known to be no error
     watched = worker.watched
     result: list[Any] = [None]
     driver = _new_driver(result)
@@ -588,30 +589,33 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             if slot is not None:
                 slot.item = index
                 link((slot, index))
-            run = new_context().run
+            context = new_context()
             if watched is not None:
                 watched.limit.moment = now() + watched.timeout
             try:
                 # 3. Start it.
-                waits_for = run(send, fn(*item) if many else fn(item))
-                if waits_for is not RETURNED:
+                waits_for = context.run(send, fn(*item) if many else fn(item))
+                if waits_for is not returned:
                     # 4. It suspends: what it waits for is the event loop's to answer.
                     unyielding = -1
                     if pool.attentive:
                         pool.item_suspended()
-                    while waits_for is not RETURNED:
+                    while waits_for is not returned:
                         try:
                             answer = yield waits_for
                         except GeneratorExit:
                             pool.stopping = True  # the event loop is gone: nothing drives us
-                            run(driver.close)
+                            context.run(driver.close)
                             raise
                         except BaseException as error:  # noqa: BLE001 - the item decides
                             thrown = error
                         else:
-                            if answer is not None and hasattr(answer, "error"):
-                                unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
-                            waits_for = run(send, answer)
+                            if answer is not None and type(answer) is not plain:
+                                if hasattr(answer, "error"):
+                                    unyielding = FAST_ITEMS  # as below: trio sends them wrapped
+                                else:
+                                    plain = cast("type[object]", type(answer))
+                            waits_for = context.run(send, answer)
                             continue
                         # It may be a cancellation that the item is about to swallow: see to it
                         # that a checkpoint comes before the next item.
@@ -619,7 +623,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                         try:
                             # Out of the handler, so that errors of the item's own do not get
                             # this one as their context.
-                            waits_for = run(driver.throw, thrown)
+                            waits_for = context.run(driver.throw, thrown)
                         finally:
                             del thrown  # its traceback holds this frame: a cycle
             except BaseException as error:

@@ -398,21 +398,26 @@ class RateLimiter:
             TypeError: ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
+        # Bucket.due and take, without the calls, as in `acquire`.
         bucket = self._bucket
-        if (
-            self._first is None
-            and (tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most))
-            and (tells := clock.reader()) is bucket.timed_by
-        ):
-            moment, full_at = tells(), bucket.full_at
-            if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
-                full_at = moment
-            full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
+        span = bucket.interval
+        if tokens is not _ONE:
+            if type(tokens) not in _PLAIN or not 0 < tokens <= bucket.most:
+                bucket.check(tokens)
+            span *= tokens
+        if self._first is None and (tells := clock.reader()) is bucket.timed_by:
+            moment = tells()
+            full_at = bucket.full_at
+            if full_at <= moment:
+                bucket.full_at = moment + span
+                self._left -= 1
+                return
+            full_at += span
             if full_at <= moment + bucket.reach:
                 bucket.full_at = full_at
                 self._left -= 1
                 return
-        bucket.check(tokens)
+        bucket.check(tokens)  # a window has more to ask, and no fast path
         self._forget_finished()
         moment = clock.catch_up(bucket)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
