@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import cachebox
 import cachetools
-import theine
 
-from benchmarks._traces import CAPACITY, TRACES
+from benchmarks._traces import CAPACITY, LOOPS, TRACES
 from mtaio.cache import TTLCache
 from mtaio.types import EvictionPolicy
+
+if find_spec("theine") is not None:  # there is none for the newest Pythons
+    import theine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,13 +59,14 @@ CACHES: dict[str, Make] = {
     "cachetools LFU": mapping(cachetools.LFUCache),
     "cachebox LRU": mapping(cachebox.LRUCache),
     "cachebox LFU": mapping(cachebox.LFUCache),
-    "theine": w_tinylfu,
 }
+if find_spec("theine") is not None:
+    CACHES["theine"] = w_tinylfu
 
 
 @cache
 def keys_of(trace: str) -> list[int]:
-    return next(each for each in TRACES if each.name == trace).keys()
+    return next(each for each in TRACES + LOOPS if each.name == trace).keys()
 
 
 @cache
