@@ -13,9 +13,6 @@ from benchmarks._traces import CAPACITY, LOOPS, TRACES
 from mtaio.cache import TTLCache
 from mtaio.types import EvictionPolicy
 
-if find_spec("theine") is not None:  # there is none for the newest Pythons
-    import theine
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,9 +42,15 @@ def mapping(kind: Callable[[int], Any]) -> Make:
 
 def w_tinylfu(capacity: int) -> Any:
     """Make a cache of theine, which learns of reads and writes by the batch."""
-    made = theine.Cache[int, int](capacity, nolock=True)
+    import theine  # noqa: PLC0415 - there is none for the newest Pythons
+
+    made: Any = theine.Cache(capacity, nolock=True)
     get = made.get
-    return (lambda key: get(key)[0]), made.set
+
+    def look_up(key: int) -> object:
+        return get(key)[0]
+
+    return look_up, made.set
 
 
 CACHES: dict[str, Make] = {
