@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cachebox
 import cachetools
@@ -44,7 +44,7 @@ def w_tinylfu(capacity: int) -> Any:
     """Make a cache of theine, which learns of reads and writes by the batch."""
     import theine  # noqa: PLC0415 - there is none for the newest Pythons
 
-    made: Any = theine.Cache(capacity, nolock=True)
+    made: Any = cast("Any", theine).Cache(capacity, nolock=True)
     get = made.get
 
     def look_up(key: int) -> object:
