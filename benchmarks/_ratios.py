@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import cachetools
 
 from benchmarks._harness import maybe
-from benchmarks._traces import CAPACITY, TRACES
+from benchmarks._traces import CAPACITY, LOOPS, TRACES
 from mtaio.cache import TTLCache
 from mtaio.types import EvictionPolicy
 
@@ -43,9 +44,13 @@ def mapping(library: Any, kind: str) -> Make:
 
 def w_tinylfu(capacity: int) -> Any:
     """Make a cache of theine, which learns of reads and writes by the batch."""
-    made = theine.Cache[int, int](capacity, nolock=True)
+    made: Any = theine.Cache(capacity, nolock=True)
     get = made.get
-    return (lambda key: get(key)[0]), made.set
+
+    def look_up(key: int) -> object:
+        return get(key)[0]
+
+    return look_up, made.set
 
 
 CACHES: dict[str, Make] = {
@@ -57,13 +62,14 @@ CACHES: dict[str, Make] = {
     "cachetools LFU": mapping(cachetools, "LFUCache"),
     "cachebox LRU": mapping(cachebox, "LRUCache"),
     "cachebox LFU": mapping(cachebox, "LFUCache"),
-    "theine": w_tinylfu,
 }
+if find_spec("theine") is not None:
+    CACHES["theine"] = w_tinylfu
 
 
 @cache
 def keys_of(trace: str) -> list[int]:
-    return next(each for each in TRACES if each.name == trace).keys()
+    return next(each for each in TRACES + LOOPS if each.name == trace).keys()
 
 
 @cache

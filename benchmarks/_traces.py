@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CAPACITY", "REQUESTS", "TRACES", "Trace"]
+__all__ = ["CAPACITY", "LOOPS", "REQUESTS", "TRACES", "Trace"]
 
 CAPACITY = 1_000
 """How many entries each cache may hold."""
@@ -34,6 +34,8 @@ class Trace:
     ja: str
     """The same in Japanese, for the docs."""
     make: Callable[[Random], list[int]]
+    capacity: int = CAPACITY
+    """How many entries there is room for."""
 
     def keys(self) -> list[int]:
         """Return what is asked for, in order: the same each time."""
@@ -67,9 +69,9 @@ def with_scan_twice(random: Random) -> list[int]:
     return made
 
 
-def loop(times: float) -> Callable[[Random], list[int]]:
+def loop(times: float, capacity: int = CAPACITY) -> Callable[[Random], list[int]]:
     """Return a way to go round and round in more keys than there is room for."""
-    around = int(CAPACITY * times)
+    around = int(capacity * times)
     return lambda _random: [number % around for number in range(REQUESTS)]
 
 
@@ -106,6 +108,16 @@ def window(width: float) -> Callable[[Random], list[int]]:
     return lambda random: [number // 5 - random.randrange(span) for number in range(REQUESTS)]
 
 
+def hot_spot(random: Random) -> list[int]:
+    """Return requests, four fifths of them around a key that moves on by one each 20 requests."""
+    return [
+        10 * KEYS + number // 20 + int(random.gauss(0, CAPACITY / 4))
+        if random.random() < 0.8  # noqa: PLR2004 - as it says
+        else random.randrange(KEYS)
+        for number in range(REQUESTS)
+    ]
+
+
 def recent(random: Random) -> list[int]:
     """Return requests, nine tenths of which repeat a late one, the later the more."""
     made: list[int] = []
@@ -130,12 +142,25 @@ TRACES = (
         with_scan_twice,
     ),
     Trace("loop, 1.2 x capacity", "ループ、容量の1.2倍", loop(1.2)),
+    Trace("loop, 1.5 x capacity", "ループ、容量の1.5倍", loop(1.5)),
     Trace("loop, 2 x capacity, and Zipf 1.0", "ループ、容量の2倍、半分はZipf 1.0", loop_and_zipf),
     Trace("Zipf 1.0, popular keys change at times", "Zipf 1.0、人気のキーが時々変わる", phases),
     Trace("Zipf 1.0, always drifting", "Zipf 1.0、少しずつ移り変わる", drifting),
     Trace("working sets of 0.9 x capacity", "ワーキングセット、容量の0.9倍", working_sets),
     Trace("sliding window, 0.9 x capacity", "スライディングウィンドウ、容量の0.9倍", window(0.9)),
     Trace("sliding window, 2 x capacity", "スライディングウィンドウ、容量の2倍", window(2)),
+    Trace("a hot spot that moves", "移動するホットスポット", hot_spot),
     Trace("recently used comes again", "最近使ったキーがまた来る", recent),
     Trace("all keys alike", "すべてのキーが同じ頻度", uniform),
 )
+
+LOOPS = tuple(
+    Trace(
+        f"loop, 1.5 x capacity of {capacity:,}",
+        f"ループ、容量{capacity:,}件の1.5倍",
+        loop(1.5, capacity),
+        capacity,
+    )
+    for capacity in (100, 10_000)
+)
+"""The same loop in other sizes; not for the docs."""

@@ -43,8 +43,8 @@ class Entry(Hit):
     # - key never changes, so a reader needs the table alone to know whose value it is;
     # - a writer sets value before fresh, a reader takes fresh before value: it may so see a newer
     #   value than the moment it looked at, but never one that had expired;
-    # - prev and next are its neighbours in a queue of the policy, and queue is that queue's
-    #   sentinel, if the policy has several;
+    # - prev and next are its neighbours in a queue of the policy; queue is for a policy that has
+    #   several: the sentinel of that one, or what else tells them apart;
     # - before and after are its neighbours in a bucket of what expires; after is None while it is
     #   in none.
     __slots__ = ("after", "before", "expires", "key", "next", "prev", "queue")
@@ -55,7 +55,7 @@ class Entry(Hit):
         """When it is no longer kept."""
         prev: Entry
         next: Entry
-        queue: Entry
+        queue: Any
         before: Entry
         after: Entry | None
 

@@ -93,62 +93,106 @@ class PlainLFU:
 
 
 class PlainS3FIFO:
-    """Two lists, a table of scores, and a table of what was evicted from the first list."""
+    """Two lists, tables of scores and turns, and a table of what was evicted from the first."""
 
     def __init__(self) -> None:
-        self.small: list[int] = []
+        self.small: list[int | None] = [None]  # None is the mark
         self.main: list[int] = []
         self.scores: dict[int, int] = {}
         self.left: dict[int, int] = {}
-        self.ghost: dict[int, int] = {}
+        self.seen: dict[int, int] = {}
+        self.ghost: dict[int, tuple[int, int]] = {}
         self.slots = 1
+        self.share = 1.0
+        self.turn = self.due = self.moved = self.early = 0
+
+    @property
+    def newcomers(self) -> list[int]:
+        """The keys in small."""
+        return [key for key in self.small if key is not None]
 
     def insert(self, key: int) -> None:
-        trace = hash(key)
         self.scores[key] = 0
-        if self.ghost.get(trace % self.slots) == trace:
-            del self.ghost[trace % self.slots]
+        if self.earns_main(hash(key)):
             self.main.append(key)
+            self.seen[key] = self.turn
         else:
             self.small.append(key)
 
+    def earns_main(self, trace: int) -> bool:
+        known, left = self.ghost.get(trace % self.slots, (None, 0))
+        if known != trace:
+            return False
+        del self.ghost[trace % self.slots]
+        if len(self.newcomers) > self.share or not self.main:
+            return True
+        if self.scores[self.main[0]]:
+            self.to_main(self.main.pop(0))
+        oldest = self.main[0]
+        # In the array a turn is known modulo the slots.
+        earned = not self.scores[oldest] and self.seen[oldest] < self.turn - self.since(left)
+        self.early += earned
+        return earned
+
+    def since(self, turn: int) -> int:
+        return (self.turn - turn) % self.slots
+
+    def to_main(self, key: int) -> None:
+        self.main.append(key)
+        self.scores[key] = 0
+        self.seen[key] = self.turn
+
     def remove(self, key: int) -> None:
         self.left[key] = self.scores.pop(key)
-        (self.small if key in self.small else self.main).remove(key)
+        if key in self.main:
+            self.main.remove(key)
+        else:
+            self.small.remove(key)
 
     def hit(self, key: int) -> None:
         self.scores[key] = min(3, self.scores[key] + 1)
 
     def evict(self) -> int:
-        held = len(self.small) + len(self.main)
+        held = len(self.newcomers) + len(self.main)
         chances = 16
         while True:
-            if len(self.small) * 10 >= held or not self.main:
-                key = self.small[0]
+            if self.small[0] is None:
+                self.end_turn(held)
+            newcomers = self.newcomers
+            if len(newcomers) >= self.share or not self.main:
+                key = newcomers[0]
                 if self.scores[key] < 2 or not chances:
                     return self.from_small(key, held)
-                self.small.pop(0)
-                self.scores[key] = 0
+                self.small.remove(key)
+                self.moved += 1
             else:
                 key = self.main[0]
-                if self.scores[key] == 0 or (not chances and not self.small):
+                if self.scores[key] == 0 or (not chances and not newcomers):
                     self.remove(key)
                     return key
                 if not chances:
-                    return self.from_small(self.small[0], held)
+                    return self.from_small(newcomers[0], held)
                 self.main.pop(0)
-                self.scores[key] -= 1
-            self.main.append(key)
+            self.to_main(key)
             chances -= 1
+
+    def end_turn(self, held: int) -> None:
+        self.share += self.moved + 2 * self.early - (self.due - self.moved) / 2
+        self.share = max(self.share, held // 20, 1)
+        self.share = min(self.share, max(held * 9 // 10, 1))
+        self.turn += 1
+        self.due = len(self.newcomers)
+        self.moved = self.early = 0
+        self.small.append(self.small.pop(0))
 
     def from_small(self, key: int, held: int) -> int:
         self.remove(key)
-        if self.slots < held:
-            while self.slots < held:
+        if self.slots < 2 * held:
+            before = [(trace, self.turn - self.since(left)) for trace, left in self.ghost.values()]
+            while self.slots < 2 * held:
                 self.slots *= 2
-            traces = [trace for _, trace in sorted(self.ghost.items())]
-            self.ghost = {trace % self.slots: trace for trace in traces}
-        self.ghost[hash(key) % self.slots] = hash(key)
+            self.ghost = {trace % self.slots: (trace, left) for trace, left in before}
+        self.ghost[hash(key) % self.slots] = hash(key), self.turn
         return key
 
     def restore(self, key: int) -> None:

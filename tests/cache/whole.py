@@ -32,11 +32,12 @@ def queued(policy: Any, held: Iterable[Entry]) -> list[Entry]:
     """Return the entries of a policy; of one that is not known here, those linked with any held."""
     if isinstance(policy, S3FIFO):
         small, main = [*around(policy._small)], [*around(policy._main)]
+        small.remove(policy._mark)
         assert (len(small), len(main)) == (policy._in_small, policy._in_main)
         assert all(entry.queue is policy._small for entry in small)
-        assert all(entry.queue is policy._main for entry in main)
+        assert all(entry.queue <= policy._turn for entry in main)
         total = len(small) + len(main)
-        share = len(small) * 10 >= total and policy._mask >= total - 1
+        share = len(small) >= policy._share and policy._mask >= 2 * total - 1
         assert share or not policy._settled
         return small + main
     if isinstance(policy, LFU):
