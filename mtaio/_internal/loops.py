@@ -10,18 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anyio import NoEventLoopError
-from anyio.lowlevel import current_token
 
 from mtaio._internal import backend, clock
+from mtaio._internal.backend import current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
-
-
-def current_loop() -> object:
-    """Return the native token of the running loop, one and the same object for one loop."""
-    return current_token().native_token
 
 
 def look() -> object:
