@@ -7,16 +7,19 @@ either backend; two loops at once are an error that says what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import NoEventLoopError
 
 from mtaio._internal import backend, clock
-from mtaio._internal.backend import current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
+
+
+current_loop: Final = backend.current_loop
+"""Return the native token of the running loop, one and the same object for one loop."""
 
 
 def look() -> object:

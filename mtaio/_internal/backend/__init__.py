@@ -97,6 +97,10 @@ class Backend(Protocol):
         """Return how many tasks there are in the loop, which is running here."""
         ...
 
+    def may_be_eager(self, loop: Any) -> bool:
+        """Return whether a task of the loop may run before the call that starts it returns."""
+        ...
+
     def call_in(self, loop: Any, fn: Callable[[], object]) -> None:
         """Have ``fn`` called in the loop's thread; ``RuntimeError`` if the loop is over."""
         ...
@@ -146,7 +150,7 @@ def new_waiter() -> Waiter:
 
 
 def current_loop() -> object:
-    """Return the loop that runs here; ``NoEventLoopError`` if none does."""
+    """Return the loop whose task runs here; ``NoEventLoopError`` if none does."""
     return _current_token().native_token
 
 
