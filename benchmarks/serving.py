@@ -54,13 +54,13 @@ class Served:
             asked, open_ = CLIENTS, CLIENTS
             while open_:
                 for key, _ in selector.select():
-                    client: Any = key.fileobj
-                    piece = client.recv(4096)
+                    ready: Any = key.fileobj
+                    piece = ready.recv(4096)
                     expect(bool(piece), "kept its connections")
                     if not piece.endswith(ANSWER_ENDS):
                         continue  # the headers come alone
                     if asked < requests:
-                        client.sendall(REQUEST)
+                        ready.sendall(REQUEST)
                         asked += 1
                     else:
                         open_ -= 1
@@ -125,7 +125,9 @@ def a_second(name: str, loop: str) -> float:
 
 
 def contest(title: str, measure: Any, loop: str, **more: Any) -> Contest:
-    contenders = {name: partial(measure, name, loop) for name in (OURS, "hypercorn")}
+    contenders: dict[str, Any] = {
+        name: partial(measure, name, loop) for name in (OURS, "hypercorn")
+    }
     return Contest(title=title, contenders=contenders, loops=(loop,), **more)
 
 
