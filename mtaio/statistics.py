@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
-    from mtaio._internal.statistics import TimeoutStatistics
+    from mtaio._internal.timeout_statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
@@ -92,7 +92,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
-            "mtaio._internal.statistics": ("TimeoutStatistics",),
+            "mtaio._internal.timeout_statistics": ("TimeoutStatistics",),
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),

@@ -7,10 +7,9 @@ either backend; two loops at once are an error that says what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import NoEventLoopError
-from anyio.lowlevel import current_token
 
 from mtaio._internal import backend, clock
 
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
 
-def current_loop() -> object:
-    """Return the native token of the running loop, one and the same object for one loop."""
-    return current_token().native_token
+current_loop: Final = backend.current_loop
+"""Return the native token of the running loop, one and the same object for one loop."""
 
 
 def look() -> object:

@@ -16,7 +16,7 @@ away), and names that end in ``_seconds`` for durations. What shows an argument 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import lru_cache
 from inspect import isdatadescriptor
 from types import MappingProxyType
@@ -34,7 +34,6 @@ __all__ = [
     "LIMIT",
     "PARTS",
     "SECONDS",
-    "TimeoutStatistics",
     "snapshot",
 ]
 
@@ -63,18 +62,6 @@ SECONDS: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "seconds"
 
 CORES: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "cores"})
 """A number of processors."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutStatistics:
-    """What a timeout has done so far: a `TimeoutManager`, or a `Timeout` of a pipeline."""
-
-    default_timeout: float | None = field(metadata=LIMIT | SECONDS)
-    """Seconds allowed where none are given; None for no limit."""
-    entered: int = field(metadata=COUNTER)
-    """Blocks entered, including calls run and shielded clean-ups."""
-    timed_out: int = field(metadata=COUNTER)
-    """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
 
 def snapshot(cls: Callable[..., S], *parts: object, **given: object) -> S:

@@ -12,15 +12,16 @@ holds up everything else, the end of the response included, until there is room 
 from __future__ import annotations
 
 from errno import ECONNRESET
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.steps import begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 
@@ -81,7 +82,7 @@ class Request:
         self._closing = closing
         self._whole = whole
         self._cancel_scope = anyio.CancelScope()
-        self._shield = anyio.CancelScope()
+        self._shield: anyio.CancelScope | None = None
         self._started = False
         self._finished = False
         self._unread = _has_body(scope)
@@ -99,7 +100,8 @@ class Request:
 
     def abandon(self) -> None:
         """Cancel what it sends, too: nothing more can be sent on its connection."""
-        self._shield.cancel()
+        if self._shield is not None:
+            self._shield.cancel()
 
     async def run(self, asgi: ASGIApp, on_error: Callable[[Exception], object]) -> None:
         """
@@ -167,11 +169,30 @@ class Request:
                 await anyio.sleep(_NOTICE)
                 self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
                 raise self._gone
+        message = self._noted(kind, message)
+        taking = self._finished and self._unread
+        sending = self._send_and_take(message) if taking else self._send(message)
+        if not (self._whole or taking):
+            # On asyncio it suspends only if the client does not keep up. What waits for that may
+            # have to be cancelled, and pays for a scope; what does not suspend cannot be.
+            rest = begin(cast("Coroutine[Any, Any, None]", sending))
+            if rest is None:
+                return
+            sending = rest
+        self.sending = True
+        try:
+            with anyio.CancelScope(shield=self._whole) as self._shield:
+                await sending
+        finally:
+            self.sending = False
+
+    def _noted(self, kind: str, message: Message) -> Message:
+        """Note how far the response is, and return what is to be sent of it."""
         if kind == "http.response.start":
             self._started = True
             if self._closing() and self._is_http_1():
                 kept = [each for each in message.get("headers", ()) if each[0].lower() != _CLOSE[0]]
-                message = {**message, "headers": [*kept, _CLOSE]}
+                return {**message, "headers": [*kept, _CLOSE]}
         elif kind == "http.response.body":
             self._finished = not message.get("more_body", False)
         elif kind in {"websocket.accept", "websocket.http.response.start"}:
@@ -179,15 +200,7 @@ class Request:
         elif kind in {"websocket.close", "websocket.http.response.body"}:
             self._started = True
             self._finished = not message.get("more_body", False)
-        self.sending = True
-        try:
-            with anyio.CancelScope(shield=self._whole) as self._shield:
-                if self._finished and self._unread:
-                    await self._send_and_take(message)
-                else:
-                    await self._send(message)
-        finally:
-            self.sending = False
+        return message
 
     async def _give_up(self) -> None:
         """Take in the body, if the response was broken off and cannot be ended."""

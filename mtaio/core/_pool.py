@@ -17,10 +17,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
-from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint_if_cancelled
 from mtaio._internal.clock import now
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end

@@ -17,7 +17,7 @@ from mtaio._internal.block import OwnedBlock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio.events._dispatch import resumed
+from mtaio._internal.steps import resumed
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from __future__ import annotations
 from contextvars import copy_context
 from inspect import isasyncgen, isawaitable, isgenerator
 from operator import itemgetter
-from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import anyio
@@ -27,17 +26,18 @@ from mtaio._internal.callables import close_unstarted, name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.signature import check_takes
+from mtaio._internal.steps import begin
 from mtaio.events._registry import IGNORED, check_handler
 from mtaio.events._stream import Blocked
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from mtaio.events._event import Event
     from mtaio.events._registry import Listener, Tier, Topic
 
-__all__ = ["Dispatch", "ErrorPolicy", "Policy", "resumed"]
+__all__ = ["Dispatch", "ErrorPolicy", "Policy"]
 
 ErrorPolicy = Literal["raise", "continue", "log"]
 """What an emit does when a handler fails: the option ``errors`` of `EventEmitter`."""
@@ -202,7 +202,7 @@ class Dispatch:
         try:
             async with anyio.create_task_group() as group:
                 start: Callable[..., anyio.TaskHandle[Any]] = group.start_soon
-                first = _start(self._walk(listeners))
+                first = begin(self._walk(listeners))
                 if first is not None:
                     label = f"handlers of {self._event.name!r}"
                     for part in _parts(listeners):
@@ -352,44 +352,3 @@ def _parts(listeners: Iterator[Listener]) -> Iterator[Iterator[Listener]]:
             part = []
     if part:
         yield iter(part)
-
-
-# ---- coroutines driven by hand -------------------------------------------------------------------
-
-
-def _start(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run ``work`` until it suspends; return its rest, to be awaited at once, None if it ended."""
-    try:
-        yielded = work.send(None)
-    except StopIteration:
-        return None
-    return resumed(work.send, work.throw, yielded)
-
-
-@coroutine
-def resumed(
-    send: Callable[[Any], Any], throw: Callable[[Any], Any], yielded: Any
-) -> Generator[Any, Any, None]:
-    """
-    Go on with a coroutine that has suspended, in the caller's task.
-
-    Args:
-        send: Resumes it with a value.
-        throw: Resumes it with an error.
-        yielded: What it has yielded to the event loop.
-    """
-    step = send
-    while True:
-        # "yield from" would send None first, and what the event loop sends may be more than that.
-        try:
-            value = yield yielded
-        except BaseException as error:  # noqa: BLE001 - thrown into the coroutine
-            step, value = throw, error
-        else:
-            step = send
-        try:
-            yielded = step(value)
-        except StopIteration:
-            return
-        finally:
-            del value  # it may hold an error, which holds this frame

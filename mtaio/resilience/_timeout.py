@@ -18,7 +18,8 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.deadlines import Alarm, Deadline, current
-from mtaio._internal.statistics import TimeoutStatistics, snapshot
+from mtaio._internal.statistics import snapshot
+from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._part import Call, Next, StandalonePart
 

@@ -24,7 +24,8 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 from mtaio._internal.limiting import limit_in, run_in
 from mtaio._internal.rates import Rate
-from mtaio._internal.statistics import COUNTER, GAUGE, TimeoutStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
 from mtaio.resources._timeout import TimeoutManager

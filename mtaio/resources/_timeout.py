@@ -32,7 +32,8 @@ from mtaio._internal.decorators import (
     decorate,
 )
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import TimeoutStatistics, snapshot
+from mtaio._internal.statistics import snapshot
+from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 __all__ = ["TimeoutManager", "TimeoutScope"]

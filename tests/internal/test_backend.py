@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
+from mtaio._internal import backend
 from mtaio._internal.backend import new_waiter
 from mtaio.testing import settle
 
@@ -45,3 +48,15 @@ async def test_waiter_that_is_cancelled_may_be_woken() -> None:
         await settle()
         waiter.wake()
     assert scopes[0].cancelled_caught or anyio.current_time() == 1
+
+
+async def test_tasks_may_be_eager_where_the_loop_has_a_factory() -> None:
+    """A loop of asyncio's says so as soon as it has a factory of tasks; trio has none."""
+    loop: Any = backend.current_loop()
+    may_be_eager = backend.of(loop).may_be_eager
+    assert not may_be_eager(loop)
+    if backend.is_asyncio(loop):
+        loop.set_task_factory(lambda *_, **__: None)
+        factory = may_be_eager(loop)
+        loop.set_task_factory(None)
+        assert factory

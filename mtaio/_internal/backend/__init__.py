@@ -16,8 +16,6 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from anyio.lowlevel import current_token
-
 from mtaio._internal.backend._here import (
     Scopes,
     in_event_loop,
@@ -30,10 +28,14 @@ from mtaio._internal.backend._here import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
+
+    from anyio.lowlevel import EventLoopToken
+
 __all__ = [
     "Backend",
     "Scopes",
     "Waiter",
+    "current_loop",
     "in_event_loop",
     "is_asyncio",
     "is_cancelled_natively",
@@ -105,6 +107,10 @@ class Backend(Protocol):
         """Return how many tasks there are in the loop, which is running here."""
         ...
 
+    def may_be_eager(self, loop: Any) -> bool:
+        """Return whether a task of the loop may run before the call that starts it returns."""
+        ...
+
     def call_in(self, loop: Any, fn: Callable[[], object]) -> None:
         """Have ``fn`` called in the loop's thread; ``RuntimeError`` if the loop is over."""
         ...
@@ -153,8 +159,25 @@ def of(loop: object) -> Backend:
 
 def new_waiter() -> Waiter:
     """Return a waiter for the running event loop."""
-    loop = current_token().native_token
+    loop = _current_token().native_token
     return of(loop).new_waiter(loop)
+
+
+def current_loop() -> object:
+    """Return the loop whose task runs here; ``NoEventLoopError`` if none does."""
+    return _current_token().native_token
+
+
+def _first_token() -> EventLoopToken:
+    """Return AnyIO's token, and have that answer from here on."""
+    global _current_token  # noqa: PLW0603 - AnyIO's module is dear, and loaded in every event loop
+    from anyio.lowlevel import current_token  # noqa: PLC0415 - likewise
+
+    _current_token = current_token
+    return current_token()
+
+
+_current_token: Callable[[], EventLoopToken] = _first_token
 
 
 def is_asyncio(loop: object) -> bool:

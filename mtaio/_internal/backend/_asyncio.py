@@ -53,6 +53,11 @@ def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
     return len(asyncio.all_tasks(loop))
 
 
+def may_be_eager(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether it has a factory of its own: ``asyncio.eager_task_factory`` is one."""
+    return loop.get_task_factory() is not None
+
+
 def call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
     """Schedule ``fn`` from any thread."""
     loop.call_soon_threadsafe(fn)

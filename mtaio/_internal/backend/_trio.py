@@ -63,6 +63,11 @@ def count_tasks(_loop: trio.lowlevel.TrioToken) -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
+def may_be_eager(_loop: trio.lowlevel.TrioToken) -> bool:
+    """Return False: a task runs when its turn comes."""
+    return False
+
+
 def call_in(loop: trio.lowlevel.TrioToken, fn: Callable[[], object]) -> None:
     """Schedule ``fn`` from any thread."""
     loop.run_sync_soon(fn)

@@ -1,0 +1,141 @@
+"""
+Serving: what ``mtaio run`` adds to a request, beside hypercorn alone with the same configuration.
+
+Each server is a process, and has eight clients in this one, which send a minimal request as soon as
+they have the answer to the last, on connections that they keep. Neither writes an access log.
+
+Held is the processor time that a server spends for a request, not the requests a second: the
+clients and other programs share the processors, and decide about the latter. Where the server is
+what limits them, one is the inverse of the other, and 0.95 of hypercorn's requests are 1.05 of its
+time. The targets are that with a margin of 5 %.
+"""
+
+from __future__ import annotations
+
+import atexit
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks._harness import LOOPS, OURS, Contest, expect
+
+CLIENTS: Final = 8
+REQUESTS: Final = 4_000
+REQUEST: Final = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+ANSWER_ENDS: Final = b"ok"
+MOST: Final = 1.05 / 0.95
+
+
+class Served:
+    """A server in a process of its own, and the connections to it."""
+
+    def __init__(self, command: list[str], path: str) -> None:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - own code
+        atexit.register(process.wait)
+        atexit.register(process.terminate)
+        self.process = psutil.Process(process.pid)
+        self.clients = [connected(path) for _ in range(CLIENTS)]
+        self.ask(REQUESTS // 4)
+
+    def ask(self, requests: int) -> None:
+        """Send so many requests, one at a time on each connection."""
+        with selectors.DefaultSelector() as selector:
+            for client in self.clients:
+                selector.register(client, selectors.EVENT_READ)
+                client.sendall(REQUEST)
+            asked, open_ = CLIENTS, CLIENTS
+            while open_:
+                for key, _ in selector.select():
+                    ready: Any = key.fileobj
+                    piece = ready.recv(4096)
+                    expect(bool(piece), "kept its connections")
+                    if not piece.endswith(ANSWER_ENDS):
+                        continue  # the headers come alone
+                    if asked < requests:
+                        ready.sendall(REQUEST)
+                        asked += 1
+                    else:
+                        open_ -= 1
+
+    def spent(self) -> float:
+        """Return the seconds of processor time that the server has taken."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+def connected(path: str) -> socket.socket:
+    """Return a connection to a server that may still be starting."""
+    for _ in range(500):
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(path)
+        except OSError:
+            client.close()
+            time.sleep(0.02)
+        else:
+            return client
+    msg = f"nobody listens at {path}"
+    raise TimeoutError(msg)
+
+
+@cache
+def folder() -> str:
+    """Return the folder of the sockets."""
+    made = tempfile.TemporaryDirectory()
+    atexit.register(made.cleanup)
+    return made.name
+
+
+@cache
+def served(name: str, loop: str) -> Served:
+    """Return the server, which goes on until this process ends."""
+    path = str(Path(folder()) / f"{name}-{loop}")
+    bind = f"unix:{path}"
+    if name == OURS:
+        options = ["--backend", loop, "--bind", bind]
+        return Served(
+            [sys.executable, "-m", "mtaio", "run", "benchmarks._served:application()", *options],
+            path,
+        )
+    return Served([sys.executable, "-m", "benchmarks._served", loop, bind], path)
+
+
+def processor(name: str, loop: str) -> float:
+    """Return the microseconds of processor time that a server takes for a request."""
+    server = served(name, loop)
+    before = server.spent()
+    server.ask(REQUESTS)
+    return (server.spent() - before) / REQUESTS * 1e6
+
+
+def a_second(name: str, loop: str) -> float:
+    """Return the requests a second."""
+    server = served(name, loop)
+    began = time.perf_counter()
+    server.ask(REQUESTS)
+    return REQUESTS / (time.perf_counter() - began)
+
+
+def contest(title: str, measure: Any, loop: str, **more: Any) -> Contest:
+    contenders: dict[str, Any] = {
+        name: partial(measure, name, loop) for name in (OURS, "hypercorn")
+    }
+    return Contest(title=title, contenders=contenders, loops=(loop,), **more)
+
+
+EVENTS = [
+    event
+    for loop in LOOPS
+    for event in (
+        contest("a request: processor time", processor, loop, targets={"hypercorn": MOST}),
+        contest("requests a second", a_second, loop, unit="/s"),
+    )
+]
