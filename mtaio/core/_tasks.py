@@ -160,7 +160,7 @@ class Task(Awaited):
 
     def enter(self, task: TaskIds) -> None:
         """Note that it is ``task``, which runs, and in that one's context that it is this."""
-        self.task = task
+        self.task: TaskIds | None = task
         CURRENT.set((self, 0))  # it does not run inside the item that started it
 
     def cancel(self) -> None:
