@@ -111,15 +111,18 @@ def test_one_more_copies_none(kind: Callable[[], Any]) -> None:
         many = kind()
         for number in range(MANY):
             many.add(number)
+        allocated: list[int] = []
         tracemalloc.start()
         try:
-            before = tracemalloc.get_traced_memory()[0]
-            many.add(MANY)
-            many.remove(MANY)
-            peak = tracemalloc.get_traced_memory()[1]
+            for number in range(MANY, MANY + 3):  # another thread may allocate during one of them
+                tracemalloc.reset_peak()
+                before = tracemalloc.get_traced_memory()[0]
+                many.add(number)
+                many.remove(number)
+                allocated.append(tracemalloc.get_traced_memory()[1] - before)
         finally:
             tracemalloc.stop()
-        assert peak - before < LEAST
+        assert min(allocated) < LEAST
 
     run(main, backend="asyncio")
 
