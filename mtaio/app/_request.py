@@ -47,12 +47,14 @@ class Request:
         closing: Returns whether the connection is to end with this response.
         whole: Whether to shield what is being sent from cancellation. On trio hypercorn does so
             with most of it, and raises later where it was cancelled before that.
+        bare: Whether the server's ``send`` enters no cancel scope of AnyIO's; not with ``whole``.
 
     Attributes:
         sending: Whether it waits for the client to take what was sent.
     """
 
     __slots__ = (
+        "_bare",
         "_cancel_scope",
         "_closing",
         "_finished",
@@ -75,12 +77,14 @@ class Request:
         *,
         closing: Callable[[], bool],
         whole: bool,
+        bare: bool,
     ) -> None:
         self.scope: Final = scope
         self._receive = receive
         self._send = send
         self._closing = closing
         self._whole = whole
+        self._bare = bare
         self._cancel_scope = anyio.CancelScope()
         self._shield: anyio.CancelScope | None = None
         self._started = False
@@ -172,9 +176,9 @@ class Request:
         message = self._noted(kind, message)
         taking = self._finished and self._unread
         sending = self._send_and_take(message) if taking else self._send(message)
-        if not (self._whole or taking):
-            # On asyncio it suspends only if the client does not keep up. What waits for that may
-            # have to be cancelled, and pays for a scope; what does not suspend cannot be.
+        if self._bare and not taking:
+            # It suspends only if the client does not keep up. What waits for that may have to be
+            # cancelled, and pays for a scope; what does not suspend cannot be.
             rest = begin(cast("Coroutine[Any, Any, None]", sending))
             if rest is None:
                 return

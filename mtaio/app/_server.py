@@ -231,7 +231,12 @@ class Server:
         if state is not None:
             scope["state"] = dict(state)
         request = Request(
-            scope, receive, send, closing=run.closing.is_set, whole=run.backend == "trio"
+            scope,
+            receive,
+            send,
+            closing=run.closing.is_set,
+            whole=run.backend == "trio",
+            bare=run.bare,
         )
         counts = self._counts
         counts.requests += 1
@@ -282,6 +287,8 @@ class _Run:
     Attributes:
         listening: The socket.
         backend: ``"asyncio"`` or ``"trio"``.
+        bare: Whether no cancel scope of AnyIO's is entered where hypercorn sends. On asyncio it has
+            none, but a logger of the user's, which it awaits at the end of a response, may.
         may_be_eager: Returns whether a request may be begun before hypercorn is ready for it.
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
@@ -300,6 +307,7 @@ class _Run:
         "_serve",
         "_up",
         "backend",
+        "bare",
         "cancelling",
         "closing",
         "in_flight",
@@ -311,6 +319,8 @@ class _Run:
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
+        kind: type[object] = config.logger_class
+        self.bare: Final = self.backend == "asyncio" and kind.__module__.startswith("hypercorn.")
         self.may_be_eager: Final = partial(backend_of(loop).may_be_eager, loop)
         # Before it listens: importing takes a while, in which clients would connect and wait.
         self._serve: Final = _serving(self.backend)

@@ -331,7 +331,9 @@ class Registry:
 
     def _remove_dead(self) -> None:
         while self._dead:
-            self.remove(self._dead.popleft())
+            listener = self._dead.popleft()
+            if listener.active:  # it may have been removed since its object went
+                self.remove(listener)
 
     def _outdate(self, pattern: str) -> None:
         if is_pattern(pattern):

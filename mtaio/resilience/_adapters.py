@@ -7,7 +7,7 @@ statistics: it may be used elsewhere too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -185,7 +185,7 @@ class RetryPart(_Adapter):
     def __init__(self, inner: Retry) -> None:
         super().__init__(inner)
         self.direct: Direct | None = None
-        """Where those of its calls are counted that did not come through here."""
+        """Where the calls are counted whose first attempt did not come through here."""
         self._calls = 0
         self._retried = 0
         self._failed = 0
@@ -198,11 +198,13 @@ class RetryPart(_Adapter):
                 options.append(f"{each.name}={_shown(value)}")
         return f"Retry({', '.join(options)})"
 
-    def wrap(self, then: Next) -> Next:
+    def wrap(self, then: Next, ended: Sequence[object] = ()) -> Next:
+        """Wrap ``then``. As long as there is something in ``ended``, `Direct` has counted calls."""
         policy_run, count = self.inner.run, self._count
 
         async def run(call: Call) -> Any:
-            self._calls += 1
+            if not ended:
+                self._calls += 1
             try:
                 return await policy_run(then, call, on_retry=count)
             except Exception:

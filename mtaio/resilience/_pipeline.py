@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, final
@@ -221,9 +222,8 @@ class Pipeline:
             else:
                 direct.ended += 1
                 return result
-            direct.begun -= 1
             made = awaitable = None  # a future holds its error, and that this frame
-            result = await self._call(direct.after(ended), Call(fn, args, key=key))
+            result = await self._go_on(direct.after(ended), partial(Call, fn, args, key=key))
             return result
         self._calls += 1
         try:
@@ -254,7 +254,6 @@ class Pipeline:
 
         async def called(*args: Any, **kwargs: Any) -> Any:
             call = make(args, kwargs)
-            # What `_call` does, without the coroutine.
             self._calls += 1
             try:
                 result = await through(call)
@@ -286,16 +285,14 @@ class Pipeline:
             else:
                 direct.ended += 1
                 return result
-            direct.begun -= 1
-            return await self._call(direct.after(ended), make(args, kwargs))
+            return await self._go_on(direct.after(ended), partial(make, args, kwargs))
 
         return called
 
-    async def _call(self, through: Next, call: Call) -> Any:
-        """Let a call go through the parts, and count it."""
-        self._calls += 1
+    async def _go_on(self, through: Next, make: Callable[[], Call]) -> Any:
+        """Let a call that has begun go through the parts, and count how it ends."""
         try:
-            result = await through(call)
+            result = await through(make())  # its arguments may turn out to be wrong
         except BaseException as error:
             self._count(error)
             raise
@@ -355,8 +352,8 @@ class Direct:
         limiter: What is asked before each attempt, or None.
     """
 
-    # Invariant: a call on this way is in `begun`, and in `ended` too when it has succeeded; if it
-    # fails it leaves the way, and is in neither.
+    # Invariant: every call is in `begun`, for good, since counts that fell would look like those of
+    # a new process; one that has succeeded at once is in `ended` too.
     __slots__ = ("_outer", "_then", "acquire", "begun", "ended")
 
     def __init__(self, outer: Sequence[Part], limiter: RatePart | None) -> None:
@@ -377,15 +374,19 @@ class Direct:
         async def attempt(call: Call) -> Any:
             if not ended:
                 return await then(call)
+            context = ended[0].__context__
             try:
                 raise ended.pop()  # noqa: TRY301 - not from a variable, which would hold this frame
             except BaseException as error:
+                error.__context__ = context  # in place of what a caller is handling
                 raise_failure(error, call.fn)
                 raise
 
         through: Next = attempt
         for part in reversed(self._outer):
-            through = part.wrap(through)
+            through = (
+                part.wrap(through, ended) if isinstance(part, RetryPart) else part.wrap(through)
+            )
         return through
 
 

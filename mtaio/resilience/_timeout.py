@@ -48,7 +48,8 @@ class _Loop:
     def __init__(self) -> None:
         self.alarm = Alarm()
         self.waiting = self.alarm.waiting
-        self.scope, _, self.is_here = loops.scopes()
+        self.scope = loops.scopes().new
+        self.is_here = self.alarm.is_here  # a scope of trio's serves in any run, an alarm in one
 
 
 @final

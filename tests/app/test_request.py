@@ -51,7 +51,9 @@ class Side:
 
     def request(self, scope: Any, *, whole: bool = False) -> Request:
         """Return a request."""
-        return Request(scope, self.receive, self.send, closing=lambda: False, whole=whole)
+        return Request(
+            scope, self.receive, self.send, closing=lambda: False, whole=whole, bare=not whole
+        )
 
 
 async def answer(_: Any, __: Any, send: Any) -> None:

@@ -413,6 +413,29 @@ async def test_weak_cached_method_lives_as_long_as_its_object() -> None:
     assert emitter.listener_count() == 0
 
 
+async def test_weak_handler_that_goes_while_it_is_removed() -> None:
+    """It is removed once, and its name can be used again."""
+    emitter = EventEmitter()
+    held: list[Any] = []
+
+    class Fleeting:
+        def __call__(self, event: Event[Any]) -> None: ...
+
+        def __eq__(self, other: object) -> bool:
+            if other is print:
+                held.clear()
+            return other is print
+
+        __hash__ = None  # type: ignore[assignment]
+
+    held.append(Fleeting())
+    emitter.on("a", held[0], weak=True)
+    assert emitter.off("a", print)
+    assert emitter.listener_count() == 0
+    emitter.on("a", print)
+    assert emitter.listener_count() == 1
+
+
 async def test_weak_handler_can_be_removed() -> None:
     """It is found by off() as long as it lives."""
     emitter, receiver = EventEmitter(), Receiver([])

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from anyio import to_thread
 from hypercorn.config import Config
+from hypercorn.logging import Logger
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -544,6 +545,28 @@ async def test_other_binds(tmp_path: Path) -> None:
             port = inherited.getsockname()[1]
             assert address == (bind if bind[0] == "u" else f"127.0.0.1:{port}")
     assert not path.exists()
+
+
+async def test_logger_that_waits() -> None:
+    """A logger may be slow, with a timeout of its own, while it is told of a response."""
+    seen: list[object] = []
+
+    class Slow(Logger):
+        async def access(self, *_: object) -> None:
+            with anyio.fail_after(20):
+                await anyio.sleep(0.01)
+            seen.append("response")
+
+    config = Config()
+    config.logger_class = Slow
+    app = App()
+    async with serving(app, config=config) as server, await connect(server) as stream:
+        await stream.send(GET % b"/hello")
+        assert (await read(stream, b"hello")).endswith(b"hello")
+        server.close()
+    assert "response" in seen  # on trio hypercorn says so twice
+    assert app.ends == ["returned"]
+    assert server.statistics().failed == 0
 
 
 async def test_closed_at_once() -> None:

@@ -7,6 +7,8 @@ import copy
 import gc
 import inspect
 import pickle
+import sys
+import warnings
 import weakref
 from dataclasses import asdict
 from functools import partial
@@ -591,6 +593,71 @@ async def test_error_of_the_short_way_is_freed_at_once(how: str) -> None:
         assert [each() for each in refs] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("how", ["run", "decorated"])
+async def test_error_of_the_short_way_keeps_its_context(how: str) -> None:
+    """It shows what was being handled when it came, also if the caller handles something."""
+
+    async def work() -> int:
+        try:
+            return int("x")
+        except ValueError:
+            return await fail()
+
+    api = Pipeline(Retry(1))
+    call = api(work) if how == "decorated" else partial(api.run, work)
+
+    async def call_later() -> None:
+        try:
+            await fail()
+        except ConnectionError:
+            await call()
+
+    with pytest.raises(ConnectionError) as caught:
+        await call_later()
+    kinds: list[type[BaseException]] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        kinds.append(type(error))
+        error = error.__context__
+    assert kinds == [ConnectionError, ValueError, ConnectionError]
+
+
+@pytest.mark.parametrize("how", ["run", "decorated"])
+async def test_counts_never_fall_on_the_way(how: str) -> None:
+    """Whenever another thread reads them: what falls looks like the counter of a new process."""
+    fn = Failing(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OrderWarning)
+        api = Pipeline(Retry(2, wait_initial=0), Retry(2, wait_initial=0, on=LookupError))
+    call = api(fn.__call__) if how == "decorated" else partial(api.run, fn)
+    seen: list[tuple[int, int, int]] = []
+
+    def look(*_: object) -> None:
+        figures = asdict(api.statistics())
+        parts = figures["parts"]
+        seen.append((figures["calls"], parts["retry"]["calls"], parts["retry_2"]["calls"]))
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        with contextlib.suppress(ConnectionError):
+            await call()
+        await call()
+    finally:
+        sys.setprofile(before)
+    for counts in zip(*seen, strict=True):
+        assert [*counts] == sorted(counts)
+    assert seen[-1] == (2, 2, 3)
+
+
+async def test_wrong_arguments_end_a_call_on_the_short_way() -> None:
+    """Found out when they are put in their places for a fallback, they leave nothing in flight."""
+    api = Pipeline(Fallback(lambda *_: 7))
+    with pytest.raises(TypeError, match=r"unexpected keyword argument"):
+        await api(answer)(number=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    assert (api.statistics().failed, api.statistics().in_flight) == (1, 0)
 
 
 async def test_sync_function_is_refused_on_the_short_way() -> None:

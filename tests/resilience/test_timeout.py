@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ from mtaio import exceptions
 from mtaio.core import Retry
 from mtaio.resilience import Pipeline, Timeout
 from mtaio.resources import TimeoutManager
+from mtaio.testing import run
 from tests.resilience.parts import Failing, answer, fail
 
 
@@ -160,3 +162,19 @@ def test_printed() -> None:
     assert repr(Timeout(5, total=True, name="x")) == "<Timeout 'x' of 5 s in all>"
     assert repr(Timeout(1)) == "<Timeout of 1 s>"
     assert (Timeout(1).seconds, Timeout(1).total, Timeout(1).name) == (1, False, None)
+
+
+@pytest.mark.parametrize("backends", [*product(("asyncio", "trio"), repeat=2)], ids="-".join)
+def test_in_one_loop_after_another(backends: tuple[str, str]) -> None:
+    """The timer that a loop took with it, and that never rang, is not waited for in the next."""
+    api = Pipeline(Timeout(1))
+
+    async def late() -> float:
+        await api.run(answer)
+        with pytest.raises(TimeoutError):
+            await api.run(anyio.sleep, 2)
+        await api.run(answer)  # a timer is left
+        return anyio.current_time()
+
+    for backend in backends:
+        assert run(late, backend=backend) == 1
