@@ -231,7 +231,12 @@ class Server:
         if state is not None:
             scope["state"] = dict(state)
         request = Request(
-            scope, receive, send, closing=run.closing.is_set, whole=run.backend == "trio"
+            scope,
+            receive,
+            send,
+            closing=run.closing.is_set,
+            whole=run.backend == "trio",
+            new_scope=run.new_scope,
         )
         counts = self._counts
         counts.requests += 1
@@ -283,6 +288,7 @@ class _Run:
         listening: The socket.
         backend: ``"asyncio"`` or ``"trio"``.
         may_be_eager: Returns whether a request may be begun before hypercorn is ready for it.
+        new_scope: Makes a cancel scope of this loop.
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
@@ -306,12 +312,14 @@ class _Run:
         "latest",
         "listening",
         "may_be_eager",
+        "new_scope",
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
         self.may_be_eager: Final = partial(backend_of(loop).may_be_eager, loop)
+        self.new_scope: Final = backend_of(loop).scopes(loop).new
         # Before it listens: importing takes a while, in which clients would connect and wait.
         self._serve: Final = _serving(self.backend)
         owner = None
@@ -464,7 +472,7 @@ def _serving(backend: str) -> Any:
     library: Any = import_module(f"hypercorn.{backend}")
     run: Any = import_module(f"hypercorn.{backend}.run")
     events = import_module("hypercorn.events")
-    connections = _connections(run.TCPServer, events.Updated, events.Closed)
+    connections = _connections(run.TCPServer, events.RawData, events.Updated, events.Closed)
     worker_serve = _with_names(run.worker_serve, TCPServer=connections)
     return _with_names(library.serve, worker_serve=worker_serve)
 
@@ -476,7 +484,11 @@ def _with_names(fn: Any, **names: Any) -> Any:
     return copied
 
 
-def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
+async def _nothing() -> None:
+    """Send nothing."""
+
+
+def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
     """
     Return a subclass of hypercorn's class of connections, which differs in this.
 
@@ -492,6 +504,8 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
       accepted.
     - One that was closed is not read any further. Hypercorn waits for ever there if a request came
       in behind its last answer.
+    - Nothing is sent where there is nothing to send. Hypercorn sends no bytes after the last ones
+      of a response whose length is known, with a lock, and on trio a cancel scope and two turns.
     """
 
     # How a connection ends, step by step:
@@ -527,13 +541,21 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
             finally:
                 self.over.set()
 
-        async def protocol_send(self, event: Any) -> None:
-            if isinstance(event, updated):  # at once: what follows takes turns of the event loop
+        def protocol_send(self, event: Any) -> Any:
+            # Of each request. Bytes go to hypercorn without a frame of ours in between. Its events
+            # are ABCs: asking isinstance() takes ten times as long, and nobody derives from them.
+            if type(event) is not raw:
+                return self.protocol_note(event)
+            return tcp_server.protocol_send(self, event) if event.data else _nothing()
+
+        async def protocol_note(self, event: Any) -> None:
+            kind = type(event)
+            if kind is updated:  # at once: what follows takes turns of the event loop
                 self.at_work = not (event.idle or self.leaving)
             await tcp_server.protocol_send(self, event)
-            if isinstance(event, closed):
+            if kind is closed:
                 self.reading.cancel()
-            elif isinstance(event, updated) and not event.idle:
+            elif kind is updated and not event.idle:
                 if self.leaving:
                     raise _LeavingError
                 self.first_call = -math.inf
