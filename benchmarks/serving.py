@@ -7,8 +7,8 @@ else ``mtaio run`` does goes on: the monitor samples, and the health endpoint li
 
 Held is the processor time that a server spends for a request, not the requests a second: the
 clients and other programs share the processors, and decide about the latter. Where the server is
-what limits them, one is the inverse of the other: 0.95 of its requests are 1.053 of its time.
-The targets are 1.053 of hypercorn's time with a margin of 5 %.
+what limits them, one is the inverse of the other: 0.95 of hypercorn's requests are 1.053 of its
+time. The targets are that with a margin of 5 %.
 """
 
 from __future__ import annotations
