@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import mtaio
+from mtaio.app._request import Request
 from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -35,6 +36,7 @@ limited_pipeline = Pipeline(retry, limiter)
 cache: TTLCache[int] = TTLCache(300)
 emitter = EventEmitter()
 executor = TaskExecutor()
+GET: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "GET", "headers": []}
 
 
 async def nothing() -> int:
@@ -85,6 +87,22 @@ async def submitted() -> None:
     await (await executor.submit(nothing))
 
 
+async def answered() -> None:
+    """Answer a request, whose client keeps up."""
+    request = Request(GET, nothing, send, closing=bool, whole=False)
+    await request.run(app, print)
+
+
+async def app(_: object, __: object, send: Any) -> None:
+    """Answer as an application does."""
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def send(_: object) -> None:
+    """Send it."""
+
+
 async def same(item: int) -> int:
     """Return what it was called with."""
     return item
@@ -110,8 +128,9 @@ STARTING: dict[str, Step] = {
     "two at once": lambda: executor.gather(nothing, nothing),
     "a race of two": lambda: executor.race(nothing, nothing),
     "a task": submitted,
+    "a request": answered,
 }
-"""Paths that start tasks: only our own functions count, as loops and AnyIO have many and differ."""
+"""Paths that start tasks or enter scopes: only our own functions count, as loops and AnyIO have many and differ."""
 
 OURS = str(Path(mtaio.__file__).parent)
 

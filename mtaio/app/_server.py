@@ -237,6 +237,7 @@ class Server:
             closing=run.closing.is_set,
             whole=run.backend == "trio",
             bare=run.bare,
+            new_scope=run.new_scope,
         )
         counts = self._counts
         counts.requests += 1
@@ -290,6 +291,7 @@ class _Run:
         bare: Whether no cancel scope of AnyIO's is entered where hypercorn sends. On asyncio it has
             none, but a logger of the user's, which it awaits at the end of a response, may.
         may_be_eager: Returns whether a request may be begun before hypercorn is ready for it.
+        new_scope: Makes a cancel scope of this loop.
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
@@ -314,6 +316,7 @@ class _Run:
         "latest",
         "listening",
         "may_be_eager",
+        "new_scope",
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
@@ -322,6 +325,7 @@ class _Run:
         kind: type[object] = config.logger_class
         self.bare: Final = self.backend == "asyncio" and kind.__module__.startswith("hypercorn.")
         self.may_be_eager: Final = partial(backend_of(loop).may_be_eager, loop)
+        self.new_scope: Final = backend_of(loop).scopes(loop).new
         # Before it listens: importing takes a while, in which clients would connect and wait.
         self._serve: Final = _serving(self.backend)
         owner = None
@@ -474,7 +478,7 @@ def _serving(backend: str) -> Any:
     library: Any = import_module(f"hypercorn.{backend}")
     run: Any = import_module(f"hypercorn.{backend}.run")
     events = import_module("hypercorn.events")
-    connections = _connections(run.TCPServer, events.Updated, events.Closed)
+    connections = _connections(run.TCPServer, events.RawData, events.Updated, events.Closed)
     worker_serve = _with_names(run.worker_serve, TCPServer=connections)
     return _with_names(library.serve, worker_serve=worker_serve)
 
@@ -486,7 +490,11 @@ def _with_names(fn: Any, **names: Any) -> Any:
     return copied
 
 
-def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
+async def _nothing() -> None:
+    """Send nothing."""
+
+
+def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
     """
     Return a subclass of hypercorn's class of connections, which differs in this.
 
@@ -502,6 +510,8 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
       accepted.
     - One that was closed is not read any further. Hypercorn waits for ever there if a request came
       in behind its last answer.
+    - Nothing is sent where there is nothing to send. Hypercorn sends no bytes after the last ones
+      of a response whose length is known, with a lock, and on trio a cancel scope and two turns.
     """
 
     # How a connection ends, step by step:
@@ -509,13 +519,15 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
     # 1. hypercorn reads in _read_data and closes in _initiate_server_close, in two tasks. Its own
     #    word for "a request has begun" is the event Updated(idle=False), sent by protocol_send.
     # 2. The client closes: _read_data returns at the end of what it sends. The protocol is told,
-    #    and the timer of idle connections stopped, which hypercorn leaves running.
-    # 3. The server closes: _initiate_server_close waits until the connection is old enough, lets
-    #    what has come in meanwhile be read, and looks at at_work once more. Between that look and
-    #    leaving there is no checkpoint, so a request that begins is either before it, and the
-    #    connection stays, or after it, and protocol_send raises in the task that reads.
-    # 4. Either way Closed is sent in the end, which ends the reading, and run() notes that it is
-    #    over, for those who wait in step 3.
+    #    and the task of step 3 cancelled, which hypercorn leaves running.
+    # 3. The server closes, or the connection was idle for too long: _idle_timeout waits for that,
+    #    in one task for as long as the connection is there. A request only notes that it has begun
+    #    or ended; when the time since the last is over, the task looks at what was noted.
+    # 4. _initiate_server_close waits until the connection is old enough, lets what has come in
+    #    meanwhile be read, and looks at at_work once more. Between that look and leaving there is
+    #    no checkpoint, so a request that begins is either before it, and the connection stays, or
+    #    after it, and protocol_send raises in the task that reads.
+    # 5. Either way Closed is sent in the end, or the socket closed, which ends the reading.
     class Connection(tcp_server):  # type: ignore[misc] # hypercorn has one for each backend
         at_work = False  # a request has begun, and its answer has not ended
         leaving = False  # it is being closed as idle: no request may begin any more
@@ -523,7 +535,8 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
         def __init__(self, *args: Any) -> None:
             tcp_server.__init__(self, *args)
             self.reading = anyio.CancelScope()
-            self.over = anyio.Event()
+            self.rested = anyio.Event()  # set by the next answer that ends
+            self.idle_since = clock.now()
             # Until then it is not closed as idle, unless a request comes before.
             self.first_call = anyio.current_time() + _LAST_CALL
 
@@ -534,19 +547,30 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
                 if not isinstance(unwrapped(error), _LeavingError):
                     logger = logging.getLogger("hypercorn.error")
                     logger.warning("A connection was ended by an error.", exc_info=True)
-            finally:
-                self.over.set()
 
-        async def protocol_send(self, event: Any) -> None:
-            if isinstance(event, updated):  # at once: what follows takes turns of the event loop
-                self.at_work = not (event.idle or self.leaving)
-            await tcp_server.protocol_send(self, event)
-            if isinstance(event, closed):
-                self.reading.cancel()
-            elif isinstance(event, updated) and not event.idle:
-                if self.leaving:
-                    raise _LeavingError
+        def protocol_send(self, event: Any) -> Any:
+            # Of each request. Bytes go to hypercorn without a frame of ours in between. Its events
+            # are ABCs: asking isinstance() takes ten times as long, and nobody derives from them.
+            kind = type(event)
+            if kind is raw:
+                return tcp_server.protocol_send(self, event) if event.data else _nothing()
+            if kind is not updated:
+                return self.protocol_end(event)
+            # Without hypercorn, which would end a task and start another for each request.
+            self.at_work = not (event.idle or self.leaving)
+            if event.idle:
+                self.idle_since = clock.now()
+                self.rested.set()
+            elif self.leaving:
+                raise _LeavingError
+            else:
                 self.first_call = -math.inf
+            return _nothing()
+
+        async def protocol_end(self, event: Any) -> None:
+            await tcp_server.protocol_send(self, event)
+            if type(event) is closed:
+                self.reading.cancel()
 
         async def _read_data(self) -> None:
             with self.reading:
@@ -555,14 +579,26 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
             await self.protocol.handle(closed())
             await self.idle_task.stop()
 
+        async def _idle_timeout(self) -> None:
+            while not self.leaving:
+                if self.at_work:
+                    self.rested = anyio.Event()
+                    await self.rested.wait()
+                since = self.idle_since
+                end = clock.loop_deadline(since + self.config.keep_alive_timeout)
+                with anyio.CancelScope(deadline=end):
+                    await self.context.terminated.wait()
+                if not self.at_work and self.idle_since == since:
+                    await self._initiate_server_close()
+
         async def _initiate_server_close(self) -> None:
-            with anyio.CancelScope(deadline=self.first_call):
-                await self.over.wait()
+            await anyio.sleep_until(self.first_call)
             # What the client sent before it was closed is read in these turns.
             for _ in range(_TURNS):
                 await checkpoint()
             if not self.at_work:
                 self.leaving = True
-                await tcp_server._initiate_server_close(self)  # noqa: SLF001 - its subclass
+                with anyio.CancelScope(shield=True):
+                    await tcp_server._initiate_server_close(self)  # noqa: SLF001 - its subclass
 
     return Connection

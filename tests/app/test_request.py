@@ -62,6 +62,35 @@ async def answer(_: Any, __: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"a", "more_body": False})
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_scopes_are_for_what_waits(whole: bool) -> None:  # noqa: FBT001 - a parameter
+    """What is sent without waiting enters no cancel scope, unless it has to be shielded."""
+    made: list[dict[str, bool]] = []
+    keeps_up = anyio.Event()
+
+    def new_scope(**options: bool) -> anyio.CancelScope:
+        made.append(options)
+        return anyio.CancelScope(**options)
+
+    async def send(message: Any) -> None:
+        if message.get("body") == b"slow":
+            await keeps_up.wait()
+
+    async def asgi(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"slow", "more_body": True})
+        await send({"type": "http.response.body", "body": b"fast", "more_body": False})
+
+    request = Request(
+        GET, Side().receive, send, closing=lambda: False, whole=whole, new_scope=new_scope
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(request.run, asgi, never)
+        await anyio.sleep(1)
+        keeps_up.set()
+    assert made == [{}, *([{"shield": True}] * 3 if whole else [{"shield": False}])]
+
+
 @pytest.mark.parametrize("scope", [POST, {**POST, "http_version": "2", "headers": []}])
 async def test_body_is_taken(scope: Any) -> None:
     """The rest of a body is taken in while the end of the response is sent."""

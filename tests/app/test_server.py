@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from hypercorn.config import Config
-from hypercorn.events import Closed, Updated
+from hypercorn.events import Closed, RawData, Updated
 
 from mtaio.app import _server
 from mtaio.app._listening import Bind, Listening
@@ -325,9 +325,12 @@ def test_disconnect_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 class Hypercorns:
     """What hypercorn's class of connections does, as far as it matters here."""
 
+    keep_alive_timeout = 5
+
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.protocol = self.idle_task = self
+        self.protocol = self.idle_task = self.config = self.context = self
+        self.terminated = anyio.Event()
 
     async def run(self) -> None:
         """Close the connection as idle, and then read a request on it."""
@@ -353,37 +356,98 @@ class Hypercorns:
         self.done.append("stopped")
 
 
+def connected(base: type[Hypercorns] = Hypercorns) -> Any:
+    """Return a connection."""
+    return _connections(base, RawData, Updated, Closed)()
+
+
 async def test_idle_or_at_work(caplog: pytest.LogCaptureFixture) -> None:
     """A connection is closed as idle, or a request on it is begun, but never both."""
-    connection = _connections(Hypercorns, Updated, Closed)()
+    connection = connected()
     await connection.run()
-    assert connection.done == ["closed as idle", "Updated(idle=False)"]
+    assert connection.done == ["closed as idle"]
     assert caplog.messages == []
-    other = _connections(Hypercorns, Updated, Closed)()
+    other = connected()
     await other.protocol_send(Updated(idle=False))
     await other._initiate_server_close()
-    assert other.done == ["Updated(idle=False)"]
+    assert other.done == []
     await other.protocol_send(Updated(idle=True))
     await other._initiate_server_close()
-    assert other.done[-1] == "closed as idle"
+    assert other.done == ["closed as idle"]
 
 
 async def test_first_call() -> None:
     """A connection on which nothing was asked yet is not closed as idle before its client can."""
     began = anyio.current_time()
-    connection = _connections(Hypercorns, Updated, Closed)()
+    connection = connected()
     async with anyio.create_task_group() as group:
         group.start_soon(connection._initiate_server_close)
         await anyio.sleep(0.09)
         await connection.protocol_send(Updated(idle=False))
-    assert connection.done == ["Updated(idle=False)"]
+    assert connection.done == []
     await connection.protocol_send(Updated(idle=True))
     await connection._initiate_server_close()
-    assert connection.done[-1] == "closed as idle"
-    other = _connections(Hypercorns, Updated, Closed)()
+    assert connection.done == ["closed as idle"]
+    other = connected()
     await other._initiate_server_close()
     assert other.done == ["closed as idle"]
     assert anyio.current_time() == pytest.approx(began + 0.2)
+
+
+async def test_idle_for_too_long() -> None:
+    """A connection is closed when the time to keep it is over, counted from its last answer."""
+    began = anyio.current_time()
+    connection = connected()
+    async with anyio.create_task_group() as group:
+        group.start_soon(connection._idle_timeout)
+        for moment, idle in ((2, False), (3, True), (7.5, False), (20, True)):
+            await anyio.sleep_until(began + moment)
+            await connection.protocol_send(Updated(idle=idle))
+        await anyio.sleep_until(began + 24.9)
+        assert connection.done == []
+    assert connection.done == ["closed as idle"]
+    assert anyio.current_time() == pytest.approx(began + 25)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_idle_when_the_server_closes(at_work: bool) -> None:  # noqa: FBT001 - a parameter
+    """Once the server closes, a connection is closed with its answer, or at once if it has none."""
+    began = anyio.current_time()
+    connection = connected()
+    async with anyio.create_task_group() as group:
+        group.start_soon(connection._idle_timeout)
+        await anyio.sleep(1)
+        await connection.protocol_send(Updated(idle=not at_work))
+        connection.terminated.set()
+        await anyio.sleep(1)
+        assert connection.done == ([] if at_work else ["closed as idle"])
+        await anyio.sleep(28)
+        await connection.protocol_send(Updated(idle=True))
+    assert connection.done == ["closed as idle"]
+    assert anyio.current_time() == pytest.approx(began + 30)
+
+
+async def test_request_as_the_time_is_over() -> None:
+    """A request that comes in as an idle connection is looked at keeps it."""
+    began = anyio.current_time()
+    connection = connected()
+    async with anyio.create_task_group() as group:
+        connection.first_call = began + 6  # it is old enough a second after its time is over
+        group.start_soon(connection._idle_timeout)
+        await anyio.sleep_until(began + 5.5)
+        await connection.protocol_send(Updated(idle=False))
+        await anyio.sleep_until(began + 7)
+        await connection.protocol_send(Updated(idle=True))
+    assert connection.done == ["closed as idle"]
+    assert anyio.current_time() == pytest.approx(began + 12)
+
+
+async def test_no_bytes_are_not_sent() -> None:
+    """Hypercorn sends bytes, and is not asked to send none."""
+    connection = connected()
+    await connection.protocol_send(RawData(b"a"))
+    await connection.protocol_send(RawData(b""))
+    assert connection.done == [repr(RawData(b"a"))]
 
 
 async def test_closed_is_not_read() -> None:
@@ -397,6 +461,6 @@ async def test_closed_is_not_read() -> None:
             await self.protocol_send(Closed())
             await anyio.sleep_forever()
 
-    connection = _connections(Reading, Updated, Closed)()
+    connection = connected(Reading)
     await connection.run()
     assert connection.done == ["Closed()", "handled Closed()", "stopped"]

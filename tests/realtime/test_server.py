@@ -737,6 +737,22 @@ async def test_closed_with_a_request_in_line() -> None:
     assert app.begun == ["/wait"]
 
 
+async def test_idle_for_too_long() -> None:
+    """A connection ends when it was idle for the keep-alive time, and not while it is at work."""
+    config = Config()
+    config.keep_alive_timeout = 0.5
+    app = App()
+    async with serving(app, config=config) as server, await connect(server) as stream:
+        await stream.send(GET % b"/wait")
+        await app.wait_begun(1)
+        await anyio.sleep(0.7)
+        app.go_on.set()
+        assert (await read(stream, b"hello")).endswith(b"hello")
+        with pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+        server.close()
+
+
 def open_files() -> int:
     """Return how many descriptors this process has."""
     return sum(1 for _ in Path("/dev/fd").iterdir())
