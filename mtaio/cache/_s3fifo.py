@@ -98,10 +98,11 @@ class S3FIFO:
     def insert(self, entry: Entry) -> None:
         """Add a new entry: into main if it left small too early, else into small."""
         mask = self._mask
-        trace = hash(entry.key)
-        if 0 <= self._ghost[trace & mask] ^ trace <= mask:
-            self._come_back(entry, trace)
-            return
+        if mask:  # something has been evicted
+            trace = hash(entry.key)
+            if 0 <= self._ghost[trace & mask] ^ trace <= mask:
+                self._come_back(entry, trace)
+                return
         self._settled = False
         self._in_small += 1
         small = self._small

@@ -508,7 +508,7 @@ class TTLCache(Generic[T]):
                     self._loads.forget(key)
                 tells = clock.reader()
                 moment = tells() if tells is store.timed_by else store.now()
-                _gone = store.put(key, value, self._default_ttl, moment)
+                _gone = store.put(key, value, self._default_ttl, moment, 1, NO_TAGS)
             except TypeError as error:
                 raise unhashable(key, error) from error
             finally:
