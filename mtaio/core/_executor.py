@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from operator import call as call_it
 from types import FunctionType, TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -1395,9 +1396,13 @@ class TaskExecutor:
     def _pool_of_calls(
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
-        for number, call in enumerate(calls):
-            check_call(number, call)
         make = self._make_coroutine
+        if all(map(is_async_def, calls)):  # nothing to check
+            if self._default_timing.timeout is None:
+                make = call_it
+        else:
+            for number, call in enumerate(calls):
+                check_call(number, call)
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
