@@ -117,17 +117,31 @@ async def race_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
 
 
 async def race_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> int:
-    """Cancel the other when one has a result; count no errors, take no options."""
+    """As `gather_least`; cancel the other when one has a result, raise if none has."""
     results: list[int] = []
+    errors: list[Exception] = []
 
-    async def one() -> None:
-        if not results:
-            results.append(await fn())
+    async def one(call: Fn) -> None:
+        if results:
+            return
+        try:
+            result = await call()
+        except Exception as error:  # noqa: BLE001 - raised below if there is no result
+            errors.append(error)
+        else:
+            results.append(result)
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        group.create_task(one(), name="one")
-        group.create_task(one(), name="one")
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint()
+        for call in (fn, fn):
+            if not iscoroutinefunction(call):
+                raise TypeError
+            group.create_task(one(call), name="one")
+    if not results:
+        msg = "no winner"
+        raise ExceptionGroup(msg, errors)
     return results[0]
 
 
@@ -140,6 +154,25 @@ async def submit_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
 
 async def submit_group(fn: Fn, _: TaskExecutor, group: TaskGroup) -> None:
     await group.start_soon(fn)
+
+
+async def submit_least(fn: Fn, _: TaskExecutor, group: TaskGroup) -> int:
+    """Take an async function or refuse, start nothing if cancelled, keep the error for the waiter."""
+    if not iscoroutinefunction(fn):
+        raise TypeError
+
+    async def one() -> tuple[Any, Exception | None]:
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint()
+        try:
+            return await fn(), None
+        except Exception as error:  # noqa: BLE001 - raised where the task is awaited
+            return None, error
+
+    result, error = await group.create_task(one(), name=fn.__qualname__)
+    if error is not None:
+        raise error
+    return result
 
 
 async def submit_asyncio(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:

@@ -168,12 +168,8 @@ class Pool:
             if several did; an error of the source or of the progress callback likewise.
         """
         self._around = here()
-        if (
-            self.limit_inside is not UNSET
-            and self.slots is not None
-            and self.slots.enclosing(self._around) is not None
-        ):
-            self.slots, self.limit = None, self.limit_inside
+        if self._around is not None:
+            self._join(self._around)
         escaped: list[BaseException] = []
         self.counters.call_starts(self)
         try:
@@ -184,13 +180,14 @@ class Pool:
             finally:
                 if isinstance(self.source, Feed):
                     await self._begin_what_is_left(self.source)
-            if not self.stopping:
-                if self._group.cancel_scope.cancel_called:
-                    escaped.append(silent_end())
-                elif self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short):
-                    # The cancellation came to them and not to this task, which asyncio had just
-                    # woken up for something else. It is due now: half the work is not done.
-                    await checkpoint_if_cancelled()
+            if self._group.cancel_scope.cancel_called and not self.stopping:
+                escaped.append(silent_end())
+            elif not self.stopping and (
+                self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short)
+            ):
+                # The cancellation came to them and not to this task, which asyncio had just woken
+                # up for something else. It is due now: half the work is not done.
+                await checkpoint_if_cancelled()
         except BaseExceptionGroup as group:
             escaped.extend(loud(each, GeneratorExit, "the source") for each in group.exceptions)
         except BaseException:
@@ -199,14 +196,21 @@ class Pool:
                 raise
         finally:
             self._group = None
-            if self.started and not self.counters.peak:  # by items that never suspend
-                self.counters.peak = 1
             self.counters.absorb(self)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
+
+    def _join(self, around: Link) -> None:
+        """Take no slots if the calls belong together, and are made inside an item."""
+        if (
+            self.limit_inside is not UNSET
+            and self.slots is not None
+            and self.slots.enclosing(around) is not None
+        ):
+            self.slots, self.limit = None, self.limit_inside
 
     def _start_calls(self, group: TaskGroup) -> bool:
         """Start a task for each of a few calls, if all may run now; return whether that is so."""
@@ -340,8 +344,7 @@ class Pool:
                 slot.item = index
                 CURRENT.set((slot, index))
             running = self.started - self.succeeded - self.failed - self.cancelled
-            if running > self.peak:
-                self.peak = running
+            self.peak = max(self.peak, running)
             self.counters.note_peak_of(running)
             try:
                 result = await self.fn(item)
@@ -482,7 +485,7 @@ class Pool:
         fired = watched is not None and watched.fired
         left = error if watched is None else watched.item_failed(error)
         rest = None if left is None else without_cancellation(left)
-        if rest is None and not is_cancelled():
+        if rest is None and not (self.stopping or is_cancelled()):
             subject = item if self.subject is None else self.subject
             worker.spent = left is not None  # the cancellation came from none of our scopes
             if watched is not None and fired:
