@@ -61,6 +61,23 @@ def per_call(way: Way) -> Any:
     return measure
 
 
+class Counts:
+    """How many calls began and how they ended, in the least code."""
+
+    __slots__ = ("cancelled", "failed", "peak", "started", "succeeded")
+
+    def __init__(self) -> None:
+        self.started = self.succeeded = self.failed = self.cancelled = self.peak = 0
+
+    def begin(self) -> None:
+        self.started += 1
+        running = self.started - self.succeeded - self.failed - self.cancelled
+        self.peak = max(self.peak, running)
+
+
+counts = Counts()
+
+
 # ---- two at once ----
 
 
@@ -75,17 +92,24 @@ async def gather_group(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
 
 
 async def gather_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> list[Any]:
-    """Start nothing if cancelled, take an async function or refuse, keep the order, raise bare."""
+    """Start nothing if cancelled, refuse what is not async, keep the order, count, raise bare."""
     calls = [fn, fn]
     results: list[Any] = [None] * len(calls)
     errors: list[Exception] = []
 
     async def one(index: int, call: Fn) -> None:
+        counts.begin()
         try:
             results[index] = await call()
         except Exception as error:  # noqa: BLE001 - raised below
+            counts.failed += 1
             errors.append(error)
             group.cancel_scope.cancel()
+        except BaseException:
+            counts.cancelled += 1
+            raise
+        else:
+            counts.succeeded += 1
 
     async with anyio.create_task_group() as group:
         if anyio.current_effective_deadline() == -math.inf:
@@ -124,11 +148,17 @@ async def race_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> int:
     async def one(call: Fn) -> None:
         if results:
             return
+        counts.begin()
         try:
             result = await call()
         except Exception as error:  # noqa: BLE001 - raised below if there is no result
+            counts.failed += 1
             errors.append(error)
+        except BaseException:
+            counts.cancelled += 1
+            raise
         else:
+            counts.succeeded += 1
             results.append(result)
             group.cancel_scope.cancel()
 
@@ -157,17 +187,25 @@ async def submit_group(fn: Fn, _: TaskExecutor, group: TaskGroup) -> None:
 
 
 async def submit_least(fn: Fn, _: TaskExecutor, group: TaskGroup) -> int:
-    """Take an async function or refuse, start nothing if cancelled, keep the error for the waiter."""
+    """Start nothing if cancelled, refuse what is not async, count, keep the error for `await`."""
     if not iscoroutinefunction(fn):
         raise TypeError
 
-    async def one() -> tuple[Any, Exception | None]:
+    async def one() -> tuple[int, Exception | None]:
         if anyio.current_effective_deadline() == -math.inf:
             await checkpoint()
+        counts.begin()
         try:
-            return await fn(), None
+            result = await fn()
         except Exception as error:  # noqa: BLE001 - raised where the task is awaited
-            return None, error
+            counts.failed += 1
+            return 0, error
+        except BaseException:
+            counts.cancelled += 1
+            raise
+        else:
+            counts.succeeded += 1
+            return result, None
 
     result, error = await group.create_task(one(), name=fn.__qualname__)
     if error is not None:
@@ -214,7 +252,7 @@ EVENTS = [
     ),
     *contest(
         "submit and await, sleep(0)",
-        {OURS: submit_ours, GROUP: submit_group, ASYNCIO: submit_asyncio},
+        {OURS: submit_ours, GROUP: submit_group, LEAST: submit_least, ASYNCIO: submit_asyncio},
         {"asyncio": {GROUP: 1.6}, "uvloop": {GROUP: 2.0}, "trio": {GROUP: 1.6}},
     ),
 ]

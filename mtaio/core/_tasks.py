@@ -298,8 +298,11 @@ class Submitted(Task):
     def leave(self) -> None:
         """Give back all that it holds; doing so again changes nothing."""
         self._block.tasks.pop(self, None)
+        self.coroutine = None
+        if self._slots is None:  # it held nothing
+            return
         request, held = self._request, (self._slot, self._place)
-        self._request = self._slot = self._place = self.coroutine = None
+        self._request = self._slot = self._place = None
         if request is not None:
             request.slots.give_up(request)
         for slot in held:
