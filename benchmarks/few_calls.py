@@ -61,6 +61,23 @@ def per_call(way: Way) -> Any:
     return measure
 
 
+class Counts:
+    """How many calls began and how they ended, in the least code."""
+
+    __slots__ = ("cancelled", "failed", "peak", "started", "succeeded")
+
+    def __init__(self) -> None:
+        self.started = self.succeeded = self.failed = self.cancelled = self.peak = 0
+
+    def begin(self) -> None:
+        self.started += 1
+        running = self.started - self.succeeded - self.failed - self.cancelled
+        self.peak = max(self.peak, running)
+
+
+counts = Counts()
+
+
 # ---- two at once ----
 
 
@@ -75,17 +92,24 @@ async def gather_group(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
 
 
 async def gather_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> list[Any]:
-    """Start nothing if cancelled, take an async function or refuse, keep the order, raise bare."""
+    """Start nothing if cancelled, refuse what is not async, keep the order, count, raise bare."""
     calls = [fn, fn]
     results: list[Any] = [None] * len(calls)
     errors: list[Exception] = []
 
     async def one(index: int, call: Fn) -> None:
+        counts.begin()
         try:
             results[index] = await call()
         except Exception as error:  # noqa: BLE001 - raised below
+            counts.failed += 1
             errors.append(error)
             group.cancel_scope.cancel()
+        except BaseException:
+            counts.cancelled += 1
+            raise
+        else:
+            counts.succeeded += 1
 
     async with anyio.create_task_group() as group:
         if anyio.current_effective_deadline() == -math.inf:
@@ -117,17 +141,37 @@ async def race_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
 
 
 async def race_least(fn: Fn, _: TaskExecutor, __: TaskGroup) -> int:
-    """Cancel the other when one has a result; count no errors, take no options."""
+    """As `gather_least`; cancel the other when one has a result, raise if none has."""
     results: list[int] = []
+    errors: list[Exception] = []
 
-    async def one() -> None:
-        if not results:
-            results.append(await fn())
+    async def one(call: Fn) -> None:
+        if results:
+            return
+        counts.begin()
+        try:
+            result = await call()
+        except Exception as error:  # noqa: BLE001 - raised below if there is no result
+            counts.failed += 1
+            errors.append(error)
+        except BaseException:
+            counts.cancelled += 1
+            raise
+        else:
+            counts.succeeded += 1
+            results.append(result)
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        group.create_task(one(), name="one")
-        group.create_task(one(), name="one")
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint()
+        for call in (fn, fn):
+            if not iscoroutinefunction(call):
+                raise TypeError
+            group.create_task(one(call), name="one")
+    if not results:
+        msg = "no winner"
+        raise ExceptionGroup(msg, errors)
     return results[0]
 
 
@@ -140,6 +184,33 @@ async def submit_ours(fn: Fn, executor: TaskExecutor, _: TaskGroup) -> None:
 
 async def submit_group(fn: Fn, _: TaskExecutor, group: TaskGroup) -> None:
     await group.start_soon(fn)
+
+
+async def submit_least(fn: Fn, _: TaskExecutor, group: TaskGroup) -> int:
+    """Start nothing if cancelled, refuse what is not async, count, keep the error for `await`."""
+    if not iscoroutinefunction(fn):
+        raise TypeError
+
+    async def one() -> tuple[int, Exception | None]:
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint()
+        counts.begin()
+        try:
+            result = await fn()
+        except Exception as error:  # noqa: BLE001 - raised where the task is awaited
+            counts.failed += 1
+            return 0, error
+        except BaseException:
+            counts.cancelled += 1
+            raise
+        else:
+            counts.succeeded += 1
+            return result, None
+
+    result, error = await group.create_task(one(), name=fn.__qualname__)
+    if error is not None:
+        raise error
+    return result
 
 
 async def submit_asyncio(fn: Fn, _: TaskExecutor, __: TaskGroup) -> None:
@@ -181,7 +252,7 @@ EVENTS = [
     ),
     *contest(
         "submit and await, sleep(0)",
-        {OURS: submit_ours, GROUP: submit_group, ASYNCIO: submit_asyncio},
+        {OURS: submit_ours, GROUP: submit_group, LEAST: submit_least, ASYNCIO: submit_asyncio},
         {"asyncio": {GROUP: 1.6}, "uvloop": {GROUP: 2.0}, "trio": {GROUP: 1.6}},
     ),
 ]

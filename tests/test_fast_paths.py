@@ -24,9 +24,9 @@ PATHS = {
     "a pipeline": 3,
     "a function of a pipeline": 3,
     "a function of a part": 8,
-    "two at once": 28,
-    "a race of two": 27,
-    "a task": 42,
+    "two at once": 22,
+    "a race of two": 23,
+    "a task": 35,
     "a request": 12,
 }
 """

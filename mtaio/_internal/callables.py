@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,8 @@ def is_generator(fn: object) -> bool:
 
 def name_of(fn: object) -> str:
     """Return a name of ``fn`` for messages."""
-    fn = unwrap(fn)
+    while isinstance(fn, partial):
+        fn = cast("object", fn.func)
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 

@@ -161,7 +161,7 @@ def is_cancellation(error: BaseException) -> bool:
 
 def without_cancellation(error: BaseException) -> BaseException | None:
     """Return ``error`` without the backend's cancellation in it; None if it was nothing else."""
-    if isinstance(error, Exception | GeneratorExit):
+    if isinstance(error, (Exception, GeneratorExit)):
         return error  # neither backend's cancellation is an Exception, so none can be in it
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):

@@ -49,7 +49,8 @@ class Block:
         counters: Where the items are counted.
 
     Attributes:
-        loop, half, task: As those of `OwnedBlock`.
+        loop, half, task, is_current: As those of `OwnedBlock`.
+        is_limited: Whether a call of `submit` may have to wait for a place.
     """
 
     # Invariants:
@@ -78,6 +79,8 @@ class Block:
                 owner,
                 exempt=lambda link: slots.enclosing(link) is not None,
             )
+        self.is_limited: bool = self._places is not None
+        self.is_current: Callable[[], bool] = self._block.is_current
         self.loop: object = self._block.loop
         self.half: Backend = self._block.half
         self.task: int = self._block.task
@@ -91,10 +94,6 @@ class Block:
     def is_over(self) -> bool:
         """Return whether it can no longer be left: its loop has finished, or this is a fork."""
         return self._block.is_over()
-
-    def is_current(self) -> bool:
-        """Return whether its event loop is running here."""
-        return self._block.is_current()
 
     # ---- entering and leaving ----
 
@@ -209,11 +208,6 @@ class Block:
     def contains_caller(self) -> bool:
         """Return whether the running code is part of a submitted task."""
         return any(each in self.tasks for each in parents_of(here()))
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether a call of `submit` may have to wait for a place."""
-        return self._places is not None
 
     async def join(self, *, yields: bool) -> Slot | None:
         """

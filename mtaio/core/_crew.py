@@ -218,7 +218,7 @@ class _Row:
         """Take items until the event loop is needed (in the thread); return one that is left."""
         pool, crew, slot, thread = self._pool, self._crew, self._slot, self._thread
         fn, many, lock, source = crew.fn, pool.many, pool.counters.lock, pool.source
-        put, _, results, _ = pool.sink
+        put, results = pool.sink.put, pool.sink.results
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy
         present: tuple[int, Any] | None = None

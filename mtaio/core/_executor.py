@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from operator import call as call_it
 from types import FunctionType, TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -941,7 +942,7 @@ class TaskExecutor:
 
         def finish(_index: int, value: Any) -> None:
             winners.append(value)
-            pool.stop()
+            pool.stop()  # noqa: F821 - deleted when all calls have ended
 
         def drop_out(index: int, call: Any, error: Exception) -> None:
             annotate(error, None, index, call, many=False)
@@ -950,7 +951,10 @@ class TaskExecutor:
         try:
             options = _options_of_calls(limit, rate, "return")
             pool = self._pool_of_calls(calls, Sink(finish, drop_out), options)
-            await pool.run()
+            try:
+                await pool.run()
+            finally:
+                del pool  # its sink refers to it: else only the garbage collector ends that
         finally:
             _close(calls)
         if not winners:
@@ -1056,7 +1060,7 @@ class TaskExecutor:
         block = self._blocks.current
         if block is None or not block.is_current() or block.refusal("submit"):
             block = await self._open_block("submit")
-        check_fn(fn)
+        call = self._attempt(fn, args, kwargs)
         self._calls += 1
         place: Slot | None = None
         yields = self._calls % FAST_CALLS == 0
@@ -1068,7 +1072,7 @@ class TaskExecutor:
                 finally:
                     if place is not None:
                         place.slots.release(place)
-        return self._submitted(block, fn, args, kwargs, place)
+        return TaskHandle(block.submit(call, fn, place))
 
     @overload
     def submit_nowait(
@@ -1102,9 +1106,9 @@ class TaskExecutor:
         refusal = block.refusal("submit_nowait")
         if refusal is not None:
             raise refusal
-        check_fn(fn)
+        call = self._attempt(fn, args, kwargs)
         place = block.join_nowait(self._name)
-        return self._submitted(block, fn, args, kwargs, place)
+        return TaskHandle(block.submit(call, fn, place))
 
     @overload
     async def start(
@@ -1257,21 +1261,17 @@ class TaskExecutor:
             return self._default_timing
         return Timing(checks.timeout("timeout", timeout), self._counters, self._name)
 
-    def _submitted(
-        self,
-        block: Block,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        place: Slot | None,
-    ) -> TaskHandle[Any]:
-        """Start one call of ``fn``, with the executor's timeout, as a task in a place it joined."""
+    def _attempt(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Awaitable[Any]]:
+        """Return what calls ``fn`` once, with the executor's timeout; refuse what cannot be."""
         attempt: Callable[..., Awaitable[Any]] = fn
-        if self._default_timing.timeout is not None or not is_async_def(fn):
+        plain = not is_async_def(fn)
+        if plain:
+            check_fn(fn)
+        if plain or self._default_timing.timeout is not None:
             attempt = one_attempt(fn, self._default_timing, self._threads)
-        if args or kwargs:
-            attempt = partial(attempt, *args, **kwargs)
-        return TaskHandle(block.submit(attempt, fn, place))
+        return partial(attempt, *args, **kwargs) if args or kwargs else attempt
 
     def _bind(
         self,
@@ -1395,9 +1395,13 @@ class TaskExecutor:
     def _pool_of_calls(
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
-        for number, call in enumerate(calls):
-            check_call(number, call)
         make = self._make_coroutine
+        if all(map(is_async_def, calls)):  # nothing to check
+            if self._default_timing.timeout is None:
+                make = cast("Callable[[Any], Coroutine[Any, Any, Any]]", call_it)
+        else:
+            for number, call in enumerate(calls):
+                check_call(number, call)
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time

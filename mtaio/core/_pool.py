@@ -9,12 +9,11 @@ and why a worker drives coroutines by hand: docs/en/design/executor.md.
 
 from __future__ import annotations
 
-import math
 import types
 from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -55,7 +54,8 @@ _WORKER: Final = "mtaio.core._pool.Pool._work"
 """The name of a worker's task. AnyIO takes a while to find one out."""
 
 
-class Sink(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Sink:
     """
     Where the results of one call go.
 
@@ -72,6 +72,10 @@ class Sink(NamedTuple):
     put_error: Callable[[int, Any, Exception], object] | None = None
     results: list[Any] | None = None
     buffer: Buffer | None = None
+
+
+def _no_failures() -> list[ItemError]:
+    return []
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +136,7 @@ class Pool:
     failed: int = field(default=0, init=False)
     cancelled: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
-    failures: list[ItemError] = field(default_factory=list[ItemError], init=False)
+    failures: list[ItemError] = field(default_factory=_no_failures, init=False)
     watch: Watch | None = field(default=None, init=False)
     stopping: bool = field(default=False, init=False)
     attentive: bool = field(default=True, init=False)
@@ -164,27 +168,26 @@ class Pool:
             if several did; an error of the source or of the progress callback likewise.
         """
         self._around = here()
-        if (
-            self.limit_inside is not UNSET
-            and self.slots is not None
-            and self.slots.enclosing(self._around) is not None
-        ):
-            self.slots, self.limit = None, self.limit_inside
+        if self._around is not None:
+            self._join(self._around)
         escaped: list[BaseException] = []
         self.counters.call_starts(self)
         try:
             try:
                 async with anyio.create_task_group() as self._group:
-                    await self._run(self._group)
+                    if not self._start_calls(self._group):
+                        await self._run(self._group)
             finally:
-                await self._begin_what_is_left()
-            if not self.stopping:
-                if self._group.cancel_scope.cancel_called:
-                    escaped.append(silent_end())
-                elif self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short):
-                    # The cancellation came to them and not to this task, which asyncio had just
-                    # woken up for something else. It is due now: half the work is not done.
-                    await checkpoint_if_cancelled()
+                if isinstance(self.source, Feed):
+                    await self._begin_what_is_left(self.source)
+            if self._group.cancel_scope.cancel_called and not self.stopping:
+                escaped.append(silent_end())
+            elif not self.stopping and (
+                self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short)
+            ):
+                # The cancellation came to them and not to this task, which asyncio had just woken
+                # up for something else. It is due now: half the work is not done.
+                await checkpoint_if_cancelled()
         except BaseExceptionGroup as group:
             escaped.extend(loud(each, GeneratorExit, "the source") for each in group.exceptions)
         except BaseException:
@@ -193,14 +196,40 @@ class Pool:
                 raise
         finally:
             self._group = None
-            if self.started:  # items that never suspend are not noticed while they run
-                self.counters.peak = max(self.counters.peak, 1)
             self.counters.absorb(self)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
+
+    def _join(self, around: Link) -> None:
+        """Take no slots if the calls belong together, and are made inside an item."""
+        if (
+            self.limit_inside is not UNSET
+            and self.slots is not None
+            and self.slots.enclosing(around) is not None
+        ):
+            self.slots, self.limit = None, self.limit_inside
+
+    def _start_calls(self, group: TaskGroup) -> bool:
+        """Start a task for each of a few calls, if all may run now; return whether that is so."""
+        calls, limit, slots = self.calls, self.limit, self.slots
+        if (
+            not 0 < calls <= FEW
+            or (limit is not None and calls > limit)
+            or (slots is not None and calls > slots.limit - slots.in_use)
+            or self.stopping
+            or is_cancelled()
+        ):
+            return False
+        parent = None
+        if slots is not None:
+            slots.attach()
+            parent = slots.queue.task_id()
+        for _ in range(calls):
+            group.create_task(self._work_once(parent), name=_WORKER)
+        return True
 
     async def _run(self, group: TaskGroup) -> None:
         if isinstance(self.source, Feed):
@@ -209,34 +238,21 @@ class Pool:
             self.source.start(group, self)
         if self.stopping:  # a stream that was left before this task ran for the first time
             return
-        if anyio.current_effective_deadline() == -math.inf:
+        if is_cancelled():
             await checkpoint_if_cancelled()
-        calls, limit, slots = self.calls, self.limit, self.slots
-        if (
-            0 < calls <= FEW
-            and (limit is None or calls <= limit)
-            and (slots is None or calls <= slots.limit - slots.in_use)
-        ):
-            parent = None
-            if slots is not None:
-                slots.attach()
-                parent = slots.queue.task_id()
-            for _ in range(calls):
-                group.create_task(self._work_once(parent), name=_WORKER)
-            return
         self._start_worker()
         if self.watch is not None:
             await self.watch.run()
         elif self.crew is not None:
             await self.crew.attend()
 
-    async def _begin_what_is_left(self) -> None:
+    async def _begin_what_is_left(self, source: Feed) -> None:
         """
         Call the function with what was read and is not begun, now that the call ends.
 
         Each is cancelled at its first checkpoint, so that it can give its item back.
         """
-        if not isinstance(self.source, Feed) or not self.source.has_items():
+        if not source.has_items():
             return
         self._all_taken = True
         worker = Worker()
@@ -244,7 +260,7 @@ class Pool:
             worker.slot = self.slots.force()
             worker.slot.task, worker.slot.around = running_task(), self._around
         errors: list[BaseException] = []
-        while self.source.has_items():
+        while source.has_items():
             try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
@@ -469,7 +485,7 @@ class Pool:
         fired = watched is not None and watched.fired
         left = error if watched is None else watched.item_failed(error)
         rest = None if left is None else without_cancellation(left)
-        if rest is None and not is_cancelled():
+        if rest is None and not (self.stopping or is_cancelled()):
             subject = item if self.subject is None else self.subject
             worker.spent = left is not None  # the cancellation came from none of our scopes
             if watched is not None and fired:
@@ -569,7 +585,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     """
     # Locals, as each of them is used for every item.
     fn, many, source, progress = pool.fn, pool.many, pool.source, pool.options.on_progress
-    put, _, results, buffer = pool.sink
+    sink = pool.sink
+    put, results, buffer = sink.put, sink.results, sink.buffer
     queue = None if pool.slots is None else pool.slots.queue.waiters
     link, new_context, returned = CURRENT.set, copy_context, RETURNED
     plain: type[object] | None = None  # the type of an answer that is known to be no error

@@ -144,8 +144,8 @@ def here() -> Link | None:
     been started in a task group outside: then the item does not wait for it. The latter shows: the
     task is a sibling of the one in which the item runs.
     """
-    link = live(CURRENT.get())
-    if link is not None:
+    link = CURRENT.get()
+    if link is not None and (link := live(link)) is not None:
         try:
             task = running_task()
         except RuntimeError:  # a callback of the event loop, which nothing can wait for

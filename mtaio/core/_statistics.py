@@ -172,6 +172,8 @@ class Counters:
         """Take over the figures of a call that ended."""
         self.version += 1
         self.pools.discard(pool)
+        if pool.started and not self.peak:  # items that never suspend are not noticed
+            self.peak = 1
         self.started += pool.started
         self.succeeded += pool.succeeded
         self.failed += pool.failed

@@ -166,7 +166,8 @@ class Task(Awaited):
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
         if self.cancellable is not None and not self.ended:
-            self._check_loop("cancel")
+            if self._half.running_loop() is not self.loop:
+                raise self._other_loop_error("cancel")
             self.cancellable.cancel()
 
     def seen(self) -> None:
@@ -179,7 +180,8 @@ class Task(Awaited):
         """Wait until it has ended; until then it runs inside the item that waits."""
         if self.ended:
             return
-        self._check_loop("wait for")
+        if self._half.running_loop() is not self.loop:
+            raise self._other_loop_error("wait for")
         link = here()
         if link is not None:
             if self.contains(link):
@@ -214,13 +216,11 @@ class Task(Awaited):
         """Note that it was cancelled, and wake its waiters."""
         self._end(TaskStatus.CANCELLED)
 
-    def _check_loop(self, verb: str) -> None:
-        if self._half.running_loop() is not self.loop:
-            msg = (
-                f"cannot {verb} {self!r} here: it runs in another event loop. Do it there, for "
-                f"example with anyio.from_thread.run()."
-            )
-            raise RuntimeError(msg)
+    def _other_loop_error(self, verb: str) -> RuntimeError:
+        return RuntimeError(
+            f"cannot {verb} {self!r} here: it runs in another event loop. Do it there, for "
+            f"example with anyio.from_thread.run()."
+        )
 
     def _end(self, status: TaskStatus) -> None:
         self.status = status
@@ -298,8 +298,11 @@ class Submitted(Task):
     def leave(self) -> None:
         """Give back all that it holds; doing so again changes nothing."""
         self._block.tasks.pop(self, None)
+        self.coroutine = None
+        if self._slots is None:  # it held nothing
+            return
         request, held = self._request, (self._slot, self._place)
-        self._request = self._slot = self._place = self.coroutine = None
+        self._request = self._slot = self._place = None
         if request is not None:
             request.slots.give_up(request)
         for slot in held:

@@ -82,7 +82,13 @@ async def test_scopes_are_for_what_waits(whole: bool) -> None:  # noqa: FBT001 -
         await send({"type": "http.response.body", "body": b"fast", "more_body": False})
 
     request = Request(
-        GET, Side().receive, send, closing=lambda: False, whole=whole, new_scope=new_scope
+        GET,
+        Side().receive,
+        send,
+        closing=lambda: False,
+        whole=whole,
+        bare=not whole,
+        new_scope=new_scope,
     )
     async with anyio.create_task_group() as group:
         group.start_soon(request.run, asgi, never)
