@@ -9,6 +9,7 @@ and why a worker drives coroutines by hand: docs/en/design/executor.md.
 
 from __future__ import annotations
 
+import math
 import types
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -238,7 +239,7 @@ class Pool:
             self.source.start(group, self)
         if self.stopping:  # a stream that was left before this task ran for the first time
             return
-        if is_cancelled():
+        if anyio.current_effective_deadline() == -math.inf:
             await checkpoint_if_cancelled()
         self._start_worker()
         if self.watch is not None:
