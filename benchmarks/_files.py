@@ -202,12 +202,13 @@ async def pipeline(count: Counter) -> None:
 
 def stopping(count: Counter) -> None:
     settings = Settings(drain_delay=0, shutdown_timeout=10)
-    monitor = ResourceMonitor(blocked_after=math.inf)  # a slow machine would be a stall
+    # On a slow machine neither a stall nor another sample falls into what is counted.
+    monitor = ResourceMonitor(interval=1000, blocked_after=math.inf)
     app = Application(settings, monitor=monitor, logging=False, probes=False)
 
     def stop() -> None:
         sys.setprofile(None)
-        while app.state != "running":
+        while app.state != "running" or monitor.latest is None:
             time.sleep(0.01)
         time.sleep(0.1)  # until all of it waits
         count.on = True
