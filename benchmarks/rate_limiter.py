@@ -1,4 +1,11 @@
-"""The rate limiter: what a call costs, what is delivered, what giving up costs."""
+"""
+The rate limiter: what a call costs, what is delivered, what giving up costs.
+
+The goals beside aiolimiter are 0.55 for ``acquire`` and 0.35 for ``acquire_nowait``, on asyncio;
+each target is its goal and a margin of 5 %. On uvloop, whose own clock aiolimiter reads in less
+time, the goal of ``acquire`` is 0.6: it takes 0.05 more than on asyncio there on Python 3.13, as
+does the least code (``rate_limiter_parts``).
+"""
 
 from __future__ import annotations
 
@@ -26,6 +33,7 @@ PLENTY = 1e9
 """A rate and a burst at which no call waits."""
 
 AIOLIMITER = "aiolimiter"
+MARGIN = 1.05
 
 
 def per_call(started: float, calls: int = CALLS) -> float:
@@ -182,16 +190,20 @@ async def cancel_beyond_sleepers() -> float:
 
 
 EVENTS = [
-    Contest(
-        title="RateLimiter.acquire without a wait",
-        contenders={OURS: acquire_ours, AIOLIMITER: acquire_theirs},
-        targets={AIOLIMITER: 0.6},
-        asyncio_only=frozenset({AIOLIMITER}),
-    ),
+    *[
+        Contest(
+            title="RateLimiter.acquire without a wait",
+            contenders={OURS: acquire_ours, AIOLIMITER: acquire_theirs},
+            targets={AIOLIMITER: goal * MARGIN},
+            loops=loops,
+            asyncio_only=frozenset({AIOLIMITER}),
+        )
+        for goal, loops in ((0.55, ("asyncio",)), (0.6, ("uvloop", "trio")))
+    ],
     Contest(
         title="RateLimiter.acquire_nowait, beside acquire",
         contenders={OURS: acquire_nowait_ours, AIOLIMITER: acquire_theirs},
-        targets={AIOLIMITER: 0.35},
+        targets={AIOLIMITER: 0.35 * MARGIN},
         asyncio_only=frozenset({AIOLIMITER}),
     ),
     Contest(

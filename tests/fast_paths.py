@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import mtaio
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.app._request import Request
 from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
@@ -68,6 +69,12 @@ async def guarded() -> None:
 @emitter.on("event")
 def handle(_: object) -> None:
     """Handle an event."""
+
+
+async def turn() -> None:
+    """Take as many tokens as there are calls from one that yields to the next."""
+    for _ in range(FAST_CALLS):
+        await limiter.acquire()
 
 
 async def block() -> None:
@@ -134,9 +141,10 @@ STARTING: dict[str, Step] = {
     "a race of two": lambda: executor.race(nothing, nothing),
     "a task": submitted,
     "a request": answered,
+    "64 tokens": turn,
 }
 """
-Paths that start tasks or enter scopes.
+Paths that start tasks, yield or enter scopes.
 
 Only our own functions count, as loops and AnyIO have many and differ.
 """

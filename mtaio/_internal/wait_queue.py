@@ -60,6 +60,8 @@ class WaitQueue(Generic[T]):
     A FIFO queue of waiting tasks, with a payload for each: what it asks for.
 
     Attributes:
+        place: A waiter of the loop that is attached, for a task that keeps its place in the queue
+            while it does something else, as long as there is one such task at most.
         waiters: The payload of each task that waits, oldest first. For hot paths, to see whether
             there are any without a call; not to be changed.
         task_id: Returns the id of the running task, once a loop is attached.
@@ -69,13 +71,14 @@ class WaitQueue(Generic[T]):
 
     # Invariant: all in waiters wait in _loop, or are being cancelled there; _running_loop() returns
     # _loop if that runs here.
-    __slots__ = ("_loop", "_new", "_running_loop", "task_id", "time", "waiters")
+    __slots__ = ("_loop", "_new", "_running_loop", "place", "task_id", "time", "waiters")
 
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, T] = OrderedDict()
         self._loop: object = None
         self._running_loop: Callable[[], object] = object  # never the same, until one is attached
         self._new: Callable[[object], Waiter]
+        self.place: Waiter
         self.task_id: Callable[[], int]
         self.time: clock.Tells
 
@@ -108,6 +111,7 @@ class WaitQueue(Generic[T]):
             self.waiters.clear()
         half = backend.of(loop)
         self._loop, self._running_loop, self._new = loop, half.running_loop, half.new_waiter
+        self.place = self._new(loop)
         self.task_id = half.task_id
         self.time = clock.here()
         return forgets

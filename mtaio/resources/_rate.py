@@ -381,7 +381,16 @@ class RateLimiter:
                 raise
             await self._serve(waiter, tokens, asked, clock.catch_up(self._bucket), None)
             return
-        rest = self._request(tokens, timeout)
+        queue = self._queue
+        quick = (
+            left <= 0
+            and timeout is None
+            and tokens is _ONE
+            and self._first is None
+            and queue is not None
+            and queue.runs_here()
+        )
+        rest = self._yield_first() if quick else self._request(tokens, timeout)
         if rest is not None:
             await rest
 
@@ -595,6 +604,54 @@ class RateLimiter:
                 raise
             moment = clock.catch_up(self._bucket)
         await self._serve(waiter, tokens, asked, moment, timeout)
+
+    async def _yield_first(self) -> None:
+        """
+        Yield, and take one token: `_wait` and `_serve` where nobody waits.
+
+        One call in `FAST_CALLS` is this one, and with the place in the queue taken through those
+        two it adds a sixth to what all of them cost. So what they call is written out here:
+
+        1. Join the queue, which is empty. Its own place is free: it is used here alone, and from
+           here to where this task leaves the queue there is somebody in it.
+        2. Yield. Those who ask meanwhile find `_first`, and come after it.
+        3. If nobody came, the token is there, and this task is not late: take it, leave the queue,
+           which is empty again, and count. Otherwise `_serve` does what is to be done: there is a
+           token to wait for, or somebody to wake, or the loop is late.
+        """
+        # 1.
+        bucket, queue, tally = self._bucket, self._queue, self._tally
+        assert queue is not None  # noqa: S101 - acquire() has looked
+        tells = clock.reader()
+        asked = tells() if tells is bucket.timed_by else clock.catch_up(bucket)
+        self._first = place = queue.place
+        queue.waiters[place] = self._queued = _ONE
+        tally.waiting += 1
+        # 2.
+        try:
+            await checkpoint()
+        except BaseException as error:
+            self._give_up(place, _ONE, error)
+            raise
+        # 3.
+        bucket = self._bucket
+        tells = clock.reader()
+        moment = tells() if tells is bucket.timed_by else clock.catch_up(bucket)
+        if len(queue.waiters) == 1 and asked <= moment <= asked + self._slack:
+            full_at = bucket.full_at
+            if full_at <= moment or full_at + bucket.interval <= moment + bucket.reach:
+                bucket.full_at = max(full_at, asked) + bucket.interval
+                queue.waiters.clear()
+                self._first = None
+                self._queued = 0
+                self._granted_at_0 += FAST_CALLS - self._left
+                self._left = FAST_CALLS - 1
+                waited = moment - asked
+                tally.waiting -= 1
+                tally.wait_seconds += waited
+                tally.max_wait_seconds = max(tally.max_wait_seconds, waited)
+                return
+        await self._serve(place, _ONE, asked, moment, None)
 
     async def _serve(
         self, waiter: Waiter, tokens: float, asked: float, moment: float, timeout: float | None

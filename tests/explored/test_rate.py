@@ -410,6 +410,28 @@ async def test_the_call_that_must_yield(victim: Victim, sim: Simulation) -> None
 
 
 @explored
+async def test_the_calls_that_must_yield_later(victim: Victim, sim: Simulation) -> None:
+    """Such a call for one token, once the queue was used: first come, first served, no less."""
+    watched = Watched(sim, 1, 2 * FAST_CALLS + 1)
+    for number in range(2 * FAST_CALLS - 1):
+        with assert_checkpoints() if number == FAST_CALLS - 1 else assert_no_checkpoints():
+            await watched.work(f"before {number}")
+
+    async def changes() -> None:
+        watched.change(rate=0)
+        await checkpoint()
+        watched.change(rate=1)
+
+    await together(
+        a=lambda: victim(watched.work, "victim"),
+        b=lambda: watched.work("b"),
+        changes=changes,
+        c=lambda: watched.work("c"),
+    )
+    watched.ends("b", "c")
+
+
+@explored
 async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     """A limited function starts no more often than it may, and not at all when cancelled before."""
     limiter = RateLimiter(2, burst=1, slack=0)

@@ -448,6 +448,18 @@ async def test_one_call_in_64_yields_whatever_the_keys() -> None:
     assert 4 <= sum(suspended) <= 8
 
 
+async def test_call_that_yields_counts_as_waiting_while_it_does() -> None:
+    """And no longer: of all keys together."""
+    limiter = KeyedRateLimiter(1, burst=1000)
+    waiting: list[int] = []
+    for _ in range(10 * FAST_CALLS):
+        await struck(
+            limiter.acquire("key"), 1, lambda: waiting.append(limiter.statistics().waiting)
+        )
+    assert max(waiting) == 1
+    assert limiter.statistics().waiting == 0
+
+
 async def test_refused_calls_yield() -> None:
     """A loop over refusals is fair: by one key, by many, or because there is no room."""
     limiter = KeyedRateLimiter(1, max_keys=FAST_CALLS)

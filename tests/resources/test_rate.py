@@ -20,9 +20,9 @@ from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources import RateLimiter
-from mtaio.testing import settle
+from mtaio.testing import run, settle
 from tests.clocks import by_hand
-from tests.injection import struck, suspensions
+from tests.injection import cancelled_at, struck, suspensions
 from tests.resources.moments import cancel_everywhere, modes
 from tests.resources.timers import live_timers, pending_calls
 
@@ -439,6 +439,168 @@ async def test_nowait_gets_what_delays_no_task() -> None:
 
     assert await struck(limiter.acquire(), 1, meanwhile) == 1
     assert limiter.statistics().acquired == FAST_CALLS + 1
+
+
+# --- The call that yields ---------------------------------------------------------------------
+
+
+async def before_the_yield(*, slack: float = 0.02) -> RateLimiter:
+    """Return a limiter that a task of this loop has used, whose next call yields."""
+    limiter = RateLimiter(1, burst=3 * FAST_CALLS, slack=slack)
+    for _ in range(FAST_CALLS):
+        await limiter.acquire()
+    for _ in range(FAST_CALLS - 1):
+        assert await suspensions(limiter.acquire()) == 0
+    return limiter
+
+
+LEFT = FAST_CALLS + 1
+"""What is left then of the tokens."""
+
+# One token takes a path of its own, on which nothing is called, unless it is not written as an int.
+each_way = pytest.mark.parametrize("one", [1, 1.0])
+
+
+@each_way
+async def test_yielding_call_takes_a_token(one: float) -> None:
+    """It holds its place while others run, takes one token after that, and is counted once."""
+    limiter = await before_the_yield()
+
+    def meanwhile() -> None:
+        now = limiter.statistics()
+        assert (now.waiting, now.tokens, now.acquired) == (1, LEFT, 2 * FAST_CALLS - 1)
+
+    assert await struck(limiter.acquire(one), 1, meanwhile) == 1
+    now = limiter.statistics()
+    assert (now.waiting, now.tokens, now.acquired) == (0, LEFT - 1, 2 * FAST_CALLS)
+    assert (now.cancelled, now.wait_seconds, now.max_wait_seconds) == (0, 0, 0)
+    assert [await suspensions(limiter.acquire()) for _ in range(FAST_CALLS)] == [0] * 63 + [1]
+    with pytest.raises(RateLimitError) as caught:
+        limiter.acquire_nowait()
+    assert caught.value.retry_after == 1  # the queue asks for nothing
+
+
+@each_way
+async def test_yielding_call_is_first(one: float) -> None:
+    """Those who ask while it lets them run come after it, in their order."""
+    limiter = await before_the_yield()
+    async with anyio.create_task_group() as group:
+        answered: list[int] = []
+
+        async def ask(number: int) -> None:
+            await limiter.acquire(one)
+            answered.append(number)
+
+        for number in range(5):
+            group.start_soon(ask, number)
+    assert sorted(answered) == [0, 1, 2, 3, 4]
+    now = limiter.statistics()
+    assert (now.waiting, now.tokens, now.acquired) == (0, LEFT - 5, 2 * FAST_CALLS + 4)
+
+
+@each_way
+async def test_yielding_call_cancelled(one: float) -> None:
+    """Cancelled there, it has taken nothing, and the next call is the one that yields."""
+    limiter = await before_the_yield()
+    assert await cancelled_at(limiter.acquire(one), 1)
+    now = limiter.statistics()
+    assert (now.waiting, now.tokens, now.acquired) == (0, LEFT, 2 * FAST_CALLS - 1)
+    assert now.cancelled == 1
+    assert await suspensions(limiter.acquire(one)) == 1
+    assert await suspensions(limiter.acquire(one)) == 0
+
+
+@each_way
+async def test_nowait_while_a_call_yields(one: float) -> None:
+    """What is taken from behind it is counted like any other, and it still gets its own."""
+    limiter = await before_the_yield()
+
+    def meanwhile() -> None:
+        limiter.acquire_nowait(LEFT - 1)
+        assert not limiter.try_acquire()
+
+    assert await struck(limiter.acquire(one), 1, meanwhile) == 1
+    now = limiter.statistics()
+    assert (now.tokens, now.acquired, now.rejected) == (0, 2 * FAST_CALLS + 1, 1)
+
+
+@each_way
+@pytest.mark.parametrize("rate", [0, 8, math.inf])
+async def test_new_rate_while_a_call_yields(one: float, rate: float) -> None:
+    """It takes its token from the bucket that there is then: also from one that is paused."""
+    limiter = await before_the_yield()
+    assert await struck(limiter.acquire(one), 1, lambda: limiter.reconfigure(rate=rate)) == 1
+    now = limiter.statistics()
+    assert now.tokens == (LEFT - 1 if rate < math.inf else math.inf)
+    assert now.acquired == 2 * FAST_CALLS
+
+
+@each_way
+async def test_reset_while_a_call_yields(one: float) -> None:
+    """It takes its token from the full bucket."""
+    limiter = await before_the_yield()
+    assert await struck(limiter.acquire(one), 1, limiter.reset) == 1
+    assert limiter.statistics().tokens == 3 * FAST_CALLS - 1
+
+
+@each_way
+@pytest.mark.parametrize(("late", "tokens"), [(0.25, LEFT - 1 + 0.25), (2, LEFT - 1 + 2)])
+async def test_late_yielding_call(one: float, late: float, tokens: float) -> None:
+    """However long the others keep it, it waits that long, takes one token and loses none."""
+    with late_loop() as block:
+        limiter = await before_the_yield(slack=0.5)
+        assert await struck(limiter.acquire(one), 1, lambda: block(late)) == 1
+        now = limiter.statistics()
+    assert (now.tokens, now.acquired) == (tokens, 2 * FAST_CALLS)
+    assert (now.wait_seconds, now.max_wait_seconds) == (late, late)
+
+
+@each_way
+async def test_late_yielding_call_of_a_full_bucket(one: float) -> None:
+    """It counts as served when it asked, but no earlier than the slack allows."""
+    with late_loop() as block:
+        limiter = await before_the_yield(slack=0.5)
+        limiter.reset()
+        assert await struck(limiter.acquire(one), 1, lambda: block(0.25)) == 1
+        assert limiter.statistics().tokens == 3 * FAST_CALLS - 0.75
+        for _ in range(FAST_CALLS - 1):
+            limiter.acquire_nowait()
+        limiter.reset()
+        assert await struck(limiter.acquire(one), 1, lambda: block(0.75)) == 1
+        assert limiter.statistics().tokens == 3 * FAST_CALLS - 0.5
+
+
+def test_yielding_call_of_each_loop(backend: str) -> None:
+    """A limiter at module level has a place for it in the queue of one loop after another."""
+    limiter = RateLimiter(1, burst=1000)
+    waiting: list[int] = []
+
+    async def use() -> None:
+        for _ in range(2 * FAST_CALLS):
+            await struck(limiter.acquire(), 1, lambda: waiting.append(limiter.statistics().waiting))
+
+    for _ in range(3):
+        run(use, backend=backend)
+    assert waiting == [1] * 6
+    assert limiter.statistics().acquired == 6 * FAST_CALLS
+
+
+async def test_yielding_call_after_some_that_did_not() -> None:
+    """More calls than 64 may pass without one that yields, if they never do; all are counted."""
+    limiter = await before_the_yield()
+    for _ in range(3):
+        limiter.acquire_nowait()
+    assert await suspensions(limiter.acquire()) == 1
+    assert limiter.statistics().acquired == 2 * FAST_CALLS + 3
+
+
+@pytest.mark.parametrize("left", [1, 0])
+async def test_yielding_call_waits_if_its_token_is_not_there(left: int) -> None:
+    """With a token it takes it after the yield, without one it waits for it like any other."""
+    limiter = await before_the_yield()
+    limiter.acquire_nowait(LEFT - left)
+    await limiter.acquire()
+    assert anyio.current_time() == 1 - left
 
 
 # --- Fairness ---------------------------------------------------------------------------------
