@@ -89,7 +89,7 @@ async def submitted() -> None:
 
 async def answered() -> None:
     """Answer a request, whose client keeps up."""
-    request = Request(GET, nothing, send, closing=bool, whole=False)
+    request = Request(GET, received, send, closing=bool, whole=False)
     await request.run(app, print)
 
 
@@ -97,6 +97,11 @@ async def app(_: object, __: object, send: Any) -> None:
     """Answer as an application does."""
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def received() -> dict[str, Any]:
+    """Receive the end of a request."""
+    return {"type": "http.request"}
 
 
 async def send(_: object) -> None:
@@ -130,7 +135,10 @@ STARTING: dict[str, Step] = {
     "a task": submitted,
     "a request": answered,
 }
-"""Paths that start tasks or enter scopes: only our own functions count, as loops and AnyIO have many and differ."""
+"""
+Paths that start tasks or enter scopes: only our own functions count, as loops and AnyIO have many
+and differ.
+"""
 
 OURS = str(Path(mtaio.__file__).parent)
 
