@@ -96,7 +96,7 @@ async def submitted() -> None:
 
 async def answered() -> None:
     """Answer a request, whose client keeps up."""
-    request = Request(GET, receive, send, closing=bool, whole=False, bare=True)
+    request = Request(GET, received, send, closing=bool, whole=False, bare=True)
     await request.run(app, print)
 
 
@@ -106,9 +106,9 @@ async def app(_: object, __: object, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def receive() -> dict[str, Any]:
-    """Receive nothing that matters."""
-    return {}
+async def received() -> dict[str, Any]:
+    """Receive the end of a request."""
+    return {"type": "http.request"}
 
 
 async def send(_: object) -> None:
