@@ -18,10 +18,18 @@ How a row goes:
    has borrowed it; the call stops; the source has no more; or an item did not just return. That
    item (`Left`) is taken to its end by the worker, which deals with errors and awaitable results.
 4. The worker begins the next row, or ends.
+
+How a crew grows: the thread that begins has the event loop send for the next, and so on. If
+functions are so short that others took many items while a thread came, it would only be in the
+way: all of them want the interpreter's lock, and so does the event loop, which would get it once in
+as many turns as there are threads (5 ms each). So it stands by, the only one that does: it looks
+from time to time, and begins when the functions take longer, or block for good.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 import types
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -32,12 +40,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio._internal import loops
 from mtaio._internal.callables import close_unstarted
 from mtaio.core._slots import CURRENT, NO_ITEM, Parent, live
 from mtaio.core._threads import ThreadCall, explain, warn_of_awaitable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
     from contextvars import Context
 
     from mtaio.core._pool import Pool, Worker
@@ -47,6 +56,17 @@ if TYPE_CHECKING:
 __all__ = ["Crew", "is_at_hand"]
 
 _AT_HAND: Final = frozenset({list, tuple, range})
+
+_SHORTEST: Final = 30e-6
+"""Seconds: functions that take less on average are left to the threads that there are."""
+
+_BLINK: Final = 50e-6
+"""Seconds that a thread lets pass before it looks for the first time: others may wait for it."""
+
+_FIRST_LOOK: Final = 0.001
+"""Seconds after which a thread that stands by looks again; then the double, and so on."""
+
+_LAST_LOOK: Final = 0.008
 
 
 def is_at_hand(iterables: tuple[object, ...]) -> bool:
@@ -80,6 +100,12 @@ class Left:
     result: Any = None
     error: BaseException | None = None
 
+    def end(self) -> None:
+        """Note that it has ended, or that nobody takes it to its end."""
+        self.place.item = NO_ITEM
+        close_unstarted(self.result)
+        self.error = None
+
 
 class Crew:
     """
@@ -92,27 +118,45 @@ class Crew:
     Invariants:
     - ``_waiting`` counts the workers of this call that wait for a thread: they are no reason for
       its own threads to come back;
-    - after ``stopped`` no thread takes an item; ``all_taken`` says that there is none.
+    - ``active`` counts the workers whose threads have begun to take items, to the end of what those
+      leave to them; it changes under ``Counters.lock``;
+    - after ``stopped`` no thread takes an item; ``all_taken`` says that there is none; ``over`` is
+      set then, for the thread that stands by.
     """
 
     def __init__(self, fn: Callable[..., Any], threads: WorkerLimiter) -> None:
         self.fn: Final = fn
         self.stopped: bool = False
         self.all_taken: bool = False
+        self.active: int = 0
+        self.over: Final = threading.Event()
+        self.one_at_a_time: Final = _has_lock()
         self._threads = threads
         self._waiting = 0
-        self._ended = anyio.Event()
+        self._ended = False
+        self._called = anyio.Event()
 
     def end(self) -> None:
         """Let `attend` return: the last worker has gone."""
-        self._ended.set()
+        self._ended = True
+        self._called.set()
 
-    async def attend(self) -> None:
-        """Wait until `end`; cancelled, see to it that the threads come back."""
+    def call(self) -> None:
+        """Have `attend` look whether another thread is needed (in the event loop)."""
+        self._called.set()
+
+    async def attend(self, pool: Pool) -> None:
+        """Send for threads until `end`; cancelled, see to it that they come back."""
         try:
-            await self._ended.wait()
+            while not self._ended:
+                await self._called.wait()
+                self._called = anyio.Event()
+                # The last that was sent for has begun.
+                if self.active >= pool.live and not self.all_taken and _may_have_more(pool.source):
+                    pool.grow()
         finally:
             self.stopped = True
+            self.over.set()
 
     async def work(self, pool: Pool, worker: Worker) -> None:
         """Take items in a thread, one row after another, until the source has none."""
@@ -123,14 +167,13 @@ class Crew:
             finally:
                 self._waiting -= 1
             row = _Row(self, pool, worker.slot, slot)
-            thread = ThreadCall(self._threads, slot, row.take_items)
+            thread = ThreadCall(self._threads, slot, row.work)
             if worker.slot is not None:
                 worker.slot.item = 0
             left: Left | None = None
             try:
-                if length_hint(pool.source, 1):
-                    pool.grow()
-                left = await thread.make()
+                await thread.make()
+                left = row.take_over()
                 if left is not None:
                     await self._settle(pool, worker, left)
             except BaseException as error:
@@ -139,8 +182,10 @@ class Crew:
                     raise
             finally:
                 if left is not None:
-                    left.place.item = NO_ITEM
-                    close_unstarted(left.result)
+                    left.end()
+                if pool.stopping:
+                    self.over.set()
+                row.end()
                 thread.leave()
             if worker.slot is not None and pool.must_queue(worker, worker.slot):
                 await pool.admit(worker)
@@ -202,8 +247,10 @@ class _Row:
     """
     The items that one thread takes one after another.
 
-    Invariant: ``_present`` is the item that the thread is at, until its end is counted, or it is
-    left to the event loop, or taken over by `give_up`.
+    Invariants:
+    - ``_present`` is the item that the thread is at, until its end is counted or somebody takes it
+      over; the thread may have come to its end without it, then ``_left`` says how;
+    - after `give_up` the thread takes no item, and leaves none.
     """
 
     def __init__(self, crew: Crew, pool: Pool, slot: Slot | None, thread: Slot) -> None:
@@ -212,10 +259,54 @@ class _Row:
         self._slot = slot
         self._thread = thread
         self._present: tuple[int, Any] | None = None
+        self._left: Left | None = None
         self._given_up = False
+        self._active = False
+        self._loop = loops.current_loop()
+        self._started = pool.started
 
-    def take_items(self) -> Left | None:
-        """Take items until the event loop is needed (in the thread); return one that is left."""
+    def work(self) -> None:
+        """Take items if that helps the others (in the thread)."""
+        pool, crew = self._pool, self._crew
+        if not self._is_of_use():
+            return
+        if pool.may_grow() and crew.active >= pool.live:
+            loops.call_in(self._loop, crew.call)
+        self._take_items()
+
+    def end(self) -> None:
+        """Count it no more as active (in the event loop)."""
+        with self._pool.counters.lock:
+            self._crew.active -= self._active
+            self._active = False
+
+    def _is_of_use(self) -> bool:
+        """
+        Stand by as long as the active threads are quick; then count as one of them.
+
+        Returns:
+            False if there is nothing more to do. If another call waits for the thread or the slot,
+            an active one comes back, and this takes its place.
+        """
+        pool, crew, seconds, most = self._pool, self._crew, _FIRST_LOOK, 1.0
+        if crew.active and crew.one_at_a_time:
+            crew.over.wait(_BLINK)
+        while True:
+            with pool.counters.lock:
+                if self._given_up or crew.all_taken or pool.stopping or crew.stopped:
+                    return False
+                taken = pool.started - self._started
+                if not (crew.active and crew.one_at_a_time) or taken <= most * crew.active:
+                    crew.active += 1
+                    self._active = True
+                    return True
+                self._started = pool.started
+            most = seconds / _SHORTEST
+            crew.over.wait(seconds)
+            seconds = min(2 * seconds, _LAST_LOOK)
+
+    def _take_items(self) -> None:
+        """Take items until the event loop is needed."""
         pool, crew, slot, thread = self._pool, self._crew, self._slot, self._thread
         fn, many, lock, source = crew.fn, pool.many, pool.counters.lock, pool.source
         put, results = pool.sink.put, pool.sink.results
@@ -229,16 +320,18 @@ class _Row:
             # under the lock: `present` keeps the item before until it is left.
             with lock:
                 if self._given_up:
-                    return None
+                    return
                 if present is not None:
                     pool.succeeded += 1
                     self._present = None
-                if crew.must_return(pool, slot, thread):
-                    return None
+                    # Not before the first: calls that want the same slot would only swap it.
+                    if crew.must_return(pool, slot, thread):
+                        return
                 following = next(source, _NONE)
                 if following is _NONE:
                     crew.all_taken = True
-                    return None
+                    crew.over.set()
+                    return
                 index = pool.started
                 pool.started = index + 1
                 if results is not None:
@@ -253,32 +346,53 @@ class _Row:
             try:
                 result = run(fn, *item) if many else run(fn, item)
             except BaseException as error:  # noqa: BLE001 - for the worker to deal with
-                return self._leave(Left(index, item, place, error=error))
+                self._leave(Left(index, item, place, error=error))
+                return
             if isawaitable(result):
-                return self._leave(Left(index, item, place, result))
+                self._leave(Left(index, item, place, result))
+                return
             place.item = NO_ITEM
             put(index, result)
             del result, item  # else they would live as long as the next item runs
 
-    def _leave(self, left: Left) -> Left | None:
+    def _leave(self, left: Left) -> None:
         """Leave an item to the worker, if that is still there."""
         with self._pool.counters.lock:
-            self._present = None
             if not self._given_up:
-                return left
-        left.place.item = NO_ITEM
-        close_unstarted(left.result)
-        return None
+                self._left = left
+                return
+        left.end()
+
+    def take_over(self) -> Left | None:
+        """Return the item that was left, if any; from now on it is the caller's."""
+        left, self._left, self._present = self._left, None, None
+        return left
 
     def give_up(self) -> tuple[int, Any] | None:
         """Have nobody wait for the thread any more; return the item that it is at, if any."""
         with self._pool.counters.lock:
             self._given_up = True
-            present, self._present = self._present, None
+            present, left = self._present, self.take_over()
+        if left is not None:
+            left.end()
         return present
 
 
 _NONE: Final = object()
+
+
+def _has_lock() -> bool:
+    """Return whether only one thread at a time runs Python code, as in all but special builds."""
+    enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return enabled()
+
+
+def _may_have_more(source: Iterator[Any]) -> bool:
+    """Return False if it is known that the source is exhausted."""
+    try:
+        return length_hint(source, 1) > 0
+    except OverflowError:  # a range longer than any list
+        return True
 
 
 @types.coroutine

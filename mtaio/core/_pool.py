@@ -148,7 +148,7 @@ class Pool:
     _cut_short: bool = field(default=False, init=False)
     _progress_failed: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
-    _live: int = field(default=0, init=False)
+    live: int = field(default=0, init=False)
     _group: TaskGroup | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -245,7 +245,7 @@ class Pool:
         if self.watch is not None:
             await self.watch.run()
         elif self.crew is not None:
-            await self.crew.attend()
+            await self.crew.attend(self)
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """
@@ -291,14 +291,18 @@ class Pool:
         if self.watch is not None:
             self.watch.item_suspended()
         may_grow = self.grow()
-        self.attentive = may_grow or shared or self.peak < self._live
+        self.attentive = may_grow or shared or self.peak < self.live
 
     def grow(self) -> bool:
         """Start a worker if one is needed; return whether there may be more of them."""
-        may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
+        may_grow = self.may_grow()
         if may_grow and not (self._starting or self._idle or self.stopping):
             self._start_worker()
         return may_grow
+
+    def may_grow(self) -> bool:
+        """Return whether the limit and the source leave work to another worker. From any thread."""
+        return not self._all_taken and (self.limit is None or self.live < self.limit)
 
     def count_running(self) -> None:
         """Note how many run, now that a thread has taken an item (in there, under the lock)."""
@@ -364,7 +368,7 @@ class Pool:
 
     def _start_worker(self) -> None:
         self._starting = True
-        self._live += 1
+        self.live += 1
         group = cast("TaskGroup", self._group)  # items run only while there is one
         group.create_task(self._work(), name=_WORKER)
 
@@ -393,10 +397,10 @@ class Pool:
             raise
         finally:
             self.give_slot_back(worker)
-            self._live -= 1
+            self.live -= 1
             if isinstance(self.source, Feed):
                 self.source.look()
-            if not self._live:
+            if not self.live:
                 for each in (self.watch, self.crew):
                     if each is not None:
                         each.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ import pytest
 from anyio import from_thread, to_thread
 
 from mtaio.core import TaskExecutor
+from mtaio.core._threads import ThreadCall
+from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import assert_quiescent, run, settle
 
 if TYPE_CHECKING:
@@ -206,6 +209,17 @@ async def test_slot_comes_back_for_another_call() -> None:
     assert order == [0, 1, "other", 2, 3]
 
 
+@pytest.mark.parametrize("limit", ["max_workers", "threads"])
+async def test_calls_that_take_turns(limit: str) -> None:
+    """A thread takes an item whoever waits: else two calls would hand the slot to and fro."""
+    executor = TaskExecutor(1) if limit == "max_workers" else TaskExecutor(threads=1)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(executor.for_each, double, range(5))
+    assert executor.statistics().succeeded == 15
+    assert_quiescent(executor)
+
+
 async def test_items_lend_slot_and_thread_to_what_they_call() -> None:
     """Nested calls wait neither for the slot nor for the thread of the item that makes them."""
     executor = TaskExecutor(1, threads=1)
@@ -276,8 +290,6 @@ def test_natively_cancelled_worker_leaves_its_thread(ends: str) -> None:
     """The item counts as cancelled; its thread keeps its place, and takes no other."""
 
     async def main() -> None:
-        import asyncio  # noqa: PLC0415 - the subject
-
         executor, release = TaskExecutor(threads=1), threading.Event()
         entered, called = anyio.Event(), list[int]()
         workers: list[asyncio.Task[Any]] = []
@@ -309,4 +321,117 @@ def test_natively_cancelled_worker_leaves_its_thread(ends: str) -> None:
         assert called == [0]
         assert executor.statistics().threads_in_use == 0
 
+    run(main, backend="asyncio")
+
+
+async def test_endless_range() -> None:
+    """A range may be longer than any list; no item after the first error is begun."""
+    called: list[int] = []
+
+    def fail(x: int) -> None:
+        called.append(x)
+        raise LookupError(x)
+
+    with pytest.raises(LookupError):
+        await TaskExecutor(threads=1).for_each(fail, range(10**30))
+    with pytest.raises(LookupError):
+        await TaskExecutor(threads=2).for_each(fail, range(10**30), limit=1)
+    assert called == [0, 0]
+
+
+async def test_short_functions_have_few_threads_take_them(hops: list[object]) -> None:
+    """
+    More would only wait for the interpreter's lock, and so would the event loop.
+
+    One is enough. On a busy machine a thread may look blocked to another that comes.
+    """
+    executor, threads = TaskExecutor(), set[int]()
+
+    def work(_: int) -> None:
+        threads.add(threading.get_ident())
+
+    await executor.for_each(work, range(20_000))
+    assert len(hops) <= 10  # of 40; one stands by
+    assert len(threads) <= 9
+
+
+async def test_functions_that_block_after_short_ones() -> None:
+    """The thread that stands by sees to it, and so do those after it."""
+    wait = threading.Barrier(3).wait
+
+    def work(x: int) -> None:
+        if x >= 20_000:
+            wait(PATIENCE)
+
+    executor = TaskExecutor(threads=3)
+    await executor.for_each(work, range(20_006))
+    assert executor.statistics().peak == 3
+    assert_quiescent(executor)
+
+
+@pytest.mark.parametrize("ends", ["by itself", "with an error", "cancelled"])
+async def test_thread_that_stands_by_goes_with_the_others(ends: str) -> None:
+    """It need not be waited for."""
+    executor, scope = TaskExecutor(threads=2), anyio.CancelScope()
+
+    def work(x: int) -> None:
+        if x == 20_000:
+            if ends == "with an error":
+                raise LookupError(x)
+            if ends == "cancelled":
+                from_thread.run_sync(scope.cancel)
+
+    with suppress(LookupError), scope:
+        await executor.for_each(work, range(20_001 if ends == "by itself" else 10**9))
+    assert executor.statistics().in_flight == 0
+    assert_quiescent(executor)
+
+
+async def test_all_threads_at_once_where_they_do_not_share_a_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the interpreter's lock, short functions gain by each thread."""
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    executor, threads, met = TaskExecutor(threads=2), set[int](), threading.Event()
+
+    def work(x: int) -> None:
+        threads.add(threading.get_ident())
+        if len(threads) == 2:
+            met.set()
+        if x == 20_000:
+            assert met.wait(PATIENCE)
+
+    await executor.for_each(work, range(20_010))
+    assert len(threads) == 2
+
+
+@pytest.mark.parametrize("ends", ["raises", "makes a coroutine"])
+def test_natively_cancelled_worker_counts_what_its_thread_had_left(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The thread had come back with an item, and the worker was cancelled before it knew."""
+    made, cut = list[Any](), list[ThreadCall]()
+    make: Any = ThreadCall.make
+
+    async def cut_short(call: ThreadCall) -> None:
+        await make(call)
+        if not cut:
+            cut.append(call)
+            raise asyncio.CancelledError
+
+    def work(_: int) -> Any:
+        if ends == "raises":
+            raise LookupError
+        made.append(anyio.lowlevel.checkpoint())
+        return made[-1]
+
+    async def main() -> None:
+        executor = TaskExecutor(threads=1)
+        results = await executor.map(work, [1], errors="return")
+        assert [type(each) for each in results] == [StrayCancellationError]
+        assert executor.statistics().failed == 1
+        assert all(each.cr_frame is None for each in made)  # closed
+        assert_quiescent(executor)
+
+    monkeypatch.setattr(ThreadCall, "make", cut_short)
     run(main, backend="asyncio")
