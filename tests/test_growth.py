@@ -29,6 +29,11 @@ def handler() -> Callable[[object], None]:
     return lambda _: None
 
 
+def number() -> float:
+    """Be a gauge. Reading the signature of a builtin would copy the table of all modules."""
+    return 0.0
+
+
 class Handlers:
     """Handlers of one event."""
 
@@ -73,9 +78,9 @@ class Checks:
     def __init__(self) -> None:
         self.registry = HealthRegistry()
 
-    def add(self, number: int) -> None:
+    def add(self, which: int) -> None:
         """Add one."""
-        self.registry.add(str(number), int)
+        self.registry.add(str(which), number)
 
     def remove(self, number: int) -> None:
         """Remove one."""
@@ -88,9 +93,9 @@ class Gauges:
     def __init__(self) -> None:
         self.monitor = ResourceMonitor()
 
-    def add(self, number: int) -> None:
+    def add(self, which: int) -> None:
         """Add one."""
-        self.monitor.gauge(f"queue.{number}", float)
+        self.monitor.gauge(f"queue.{which}", number)
 
     def remove(self, number: int) -> None:
         """Compare it with the others, as `ResourceMonitor.unwatch` says."""

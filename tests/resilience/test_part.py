@@ -140,5 +140,6 @@ async def test_key_goes_to_the_part() -> None:
     assert await fetch("b") == "b"
     with pytest.raises(BreakerOpenError):
         await fetch("a")
-    with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 2 keys"):
-        await breaker.run(answer)
+    for keyless in (partial(breaker.run, answer), breaker(answer), Pipeline(breaker)(answer)):
+        with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 2 "):
+            await keyless()
