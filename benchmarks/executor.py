@@ -5,8 +5,8 @@ The goals of `map` are 1.45 of a raw asyncio pool, 1/6 of ``gather`` and 1/10 of
 target is its goal and a margin of 5 %.
 The pool's goal is one for asyncio and without slots. There the least code with the promises of
 `map`, which ``executor_parts`` measures, takes 1.27 to 1.32. On uvloop, where a raw pool is faster
-and what is added is not, that code takes 1.5 to 1.6, so no target is set beside it; and the slots of
-``max_workers`` add their link for nested calls, and come to 1.65 to 1.75 of the pool on asyncio.
+and what is added is not, that code takes 1.5 to 1.6, and no target is set. With ``max_workers``
+each item has a link to its slot for nested calls besides: 1.75 on asyncio.
 """
 
 from __future__ import annotations

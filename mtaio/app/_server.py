@@ -552,11 +552,11 @@ def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  
         def protocol_send(self, event: Any) -> Any:
             # Of each request. Bytes go to hypercorn without a frame of ours in between. Its events
             # are ABCs: asking isinstance() takes ten times as long, and nobody derives from them.
-            kind = type(event)
+            kind: Any = type(event)
             if kind is raw:
                 return tcp_server.protocol_send(self, event) if event.data else _nothing()
             if kind is not updated:
-                return self.protocol_end(event)
+                return self.protocol_end(event)  # it is Closed
             # Without hypercorn, which would end a task and start another for each request.
             self.at_work = not (event.idle or self.leaving)
             if event.idle:
@@ -570,8 +570,7 @@ def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  
 
         async def protocol_end(self, event: Any) -> None:
             await tcp_server.protocol_send(self, event)
-            if type(event) is closed:
-                self.reading.cancel()
+            self.reading.cancel()
 
         async def _read_data(self) -> None:
             with self.reading:
