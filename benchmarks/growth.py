@@ -542,7 +542,6 @@ KNOWN: Final = {
     ("event_handlers", "off"): "EventEmitter.off() says so",
     ("watched", "unwatch"): "ResourceMonitor.unwatch() says so",
     ("gauges", "unwatch"): "ResourceMonitor.unwatch() says so",
-    ("for_load", "cancel"): "one cancellation looks at all who wait",
 }
 """What may pass `MOST`, and whose that is."""
 
