@@ -672,7 +672,7 @@ EVENTS = [
             ANYIO_LRU: cached_anyio,
             MEMOIZE: cached_theine,
         },
-        targets={ASYNC_LRU: 0.6},
+        targets={ASYNC_LRU: 0.63},
         asyncio_only=frozenset({ASYNC_LRU, ASYNC_LRU_TTL, MEMOIZE}),
     ),
     Contest(
