@@ -298,7 +298,7 @@ def _unsettle() -> None:
 
 def _look() -> None:
     """Find out whether the running loop keeps monotonic time; if not, ask the loop each time."""
-    loop, source = _of_running_loop()
+    loop, source = backend.running_clock()
     if source is not REAL:
         follow(_read_of_loop)
     elif loop is not None:
@@ -312,7 +312,7 @@ def _read_of_loop() -> float:
 
 def _of_loop() -> Callable[[], float]:
     """Return the clock of the running loop; where none runs, of the loop behind this thread."""
-    loop, source = _of_running_loop()
+    loop, source = backend.running_clock()
     known = _kept.get()
     if loop is None:
         return known or REAL
@@ -326,9 +326,3 @@ def _of_loop() -> Callable[[], float]:
             _unsettle()
     _kept.set(clock)
     return clock or REAL
-
-
-def _of_running_loop() -> tuple[object, Callable[[], float]]:
-    """Return the running loop, or what stands for it, and what tells its time."""
-    loop, source = backend.running_clock()
-    return loop, source or REAL

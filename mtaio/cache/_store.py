@@ -328,21 +328,11 @@ class Store:
         entry.fresh = fresh
         entry.expires = expires
         entry.score = self._score
-        membership = self._tags.membership(tags) if tags else NO_MEMBERSHIP
         if len(entries) < self._max_size:
-            self._policy.insert(entry)
-            try:
-                entries[key] = entry
-            except BaseException:
-                self._policy.remove(entry)
-                raise
-            if expires != math.inf:
-                self.expiry.add(entry)
-            else:
-                entry.after = None
-            if membership:
-                self._tags.put(entry, membership)
+            entry.after = None
+            self._insert(entry, tags)
             return gone
+        membership = self._tags.membership(tags) if tags else NO_MEMBERSHIP
         old = self._policy.replace(entry)
         try:
             del entries[old.key]

@@ -11,6 +11,7 @@ anywhere yet.
 from __future__ import annotations
 
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -68,21 +69,21 @@ def is_cancelled_natively() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def running_clock() -> tuple[object, Callable[[], float] | None]:
+def running_clock() -> tuple[object, Callable[[], float]]:
     """
     Return the loop that runs here, or what stands for it, and what tells its time.
 
-    The latter is None if the loop keeps monotonic time, and both are if no loop runs here.
+    The latter is `time.monotonic` if the loop keeps that. If no loop runs, it is so too, and the
+    former None.
     """
     loop = _asyncio_loop()
     if loop is not None:
-        return loop, None if _is_monotonic(loop) else loop.time
-    try:
-        clock = _modules["trio"].lowlevel.current_clock()
-    except (KeyError, AttributeError, RuntimeError):  # it is not there, half imported, or not here
-        return None, None
+        return loop, monotonic if _is_monotonic(loop) else loop.time
+    if not _trio_says("in_trio_run"):
+        return None, monotonic
+    clock = _modules["trio"].lowlevel.current_clock()
     kept = type(clock).__module__.startswith("trio._core.")  # SystemClock, which trio keeps private
-    return clock, None if kept else clock.current_time
+    return clock, monotonic if kept else clock.current_time
 
 
 def is_guest_of_asyncio() -> bool:
@@ -121,6 +122,8 @@ def _is_monotonic(loop: Any) -> bool:
 
 
 def _trio_says(question: str) -> bool:
-    lowlevel = getattr(_modules.get("trio"), "lowlevel", None)
-    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
+    trio = _modules.get("trio")
+    if trio is None:
+        return False
+    ask: Callable[[], bool] | None = getattr(getattr(trio, "lowlevel", None), question, None)
     return ask is not None and ask()
