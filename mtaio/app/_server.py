@@ -552,7 +552,7 @@ def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  
         def protocol_send(self, event: Any) -> Any:
             # Of each request. Bytes go to hypercorn without a frame of ours in between. Its events
             # are ABCs: asking isinstance() takes ten times as long, and nobody derives from them.
-            kind: Any = type(event)
+            kind = event.__class__
             if kind is raw:
                 return tcp_server.protocol_send(self, event) if event.data else _nothing()
             if kind is not updated:
