@@ -80,7 +80,8 @@ class Served:
 def connected(path: str) -> socket.socket:
     """Return a connection to a server that may still be starting."""
     for _ in range(500):
-        client = socket.socket(socket.AF_UNIX)
+        family: int = getattr(socket, "AF_UNIX")  # noqa: B009 - Windows has none
+        client = socket.socket(family)
         try:
             client.connect(path)
         except OSError:
