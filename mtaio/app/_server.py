@@ -228,7 +228,8 @@ class Server:
             await run.lifespan(receive, send)
             return
         if run.may_be_eager():
-            await checkpoint()  # hypercorn cannot take an answer yet
+            # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
+            await checkpoint()  # pragma: no cover
         if state is not None:
             scope["state"] = dict(state)
         request = Request(

@@ -257,7 +257,7 @@ class Block:
         self.tasks[task] = None
         try:
             if self._slots is not None:
-                task.queue_up()
+                task.queue_up(self._slots)
                 item = self._slots.enclosing(here())
                 if item is not None:
                     item.child = task

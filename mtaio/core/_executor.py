@@ -1069,9 +1069,10 @@ class TaskExecutor:
             if block.refusal("submit", joined=True):  # things may have changed during the wait
                 try:
                     await block.check_open("submit", joined=True)
-                finally:
+                except BaseException:
                     if place is not None:
                         place.slots.release(place)
+                    raise
         return TaskHandle(block.submit(call, fn, place))
 
     @overload

@@ -255,12 +255,11 @@ class Submitted(Task):
         self._request: Request | None = None
         self.coroutine: Coroutine[Any, Any, None] | None = None
 
-    def queue_up(self) -> None:
+    def queue_up(self, slots: Slots) -> None:
         """Take a free slot, or join the queue."""
-        if self._slots is not None:
-            self._slot = self._slots.acquire_nowait((self, 0))
-            if self._slot is None:
-                self._request = self._slots.enqueue((self, 0))
+        self._slot = slots.acquire_nowait((self, 0))
+        if self._slot is None:
+            self._request = slots.enqueue((self, 0))
 
     async def run(
         self, counters: Counters, call: Callable[[], Awaitable[Any]], subject: object

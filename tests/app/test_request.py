@@ -97,6 +97,13 @@ async def test_scopes_are_for_what_waits(whole: bool) -> None:  # noqa: FBT001 -
     assert made == [{}, *([{"shield": True}] * 3 if whole else [{"shield": False}])]
 
 
+async def test_abandoned_while_it_sends_nothing() -> None:
+    """There is nothing to give up, and what it sends later is refused by the server."""
+    request = Side().request(GET)
+    request.abandon()
+    assert not request.sending
+
+
 @pytest.mark.parametrize("scope", [POST, {**POST, "http_version": "2", "headers": []}])
 async def test_body_is_taken(scope: Any) -> None:
     """The rest of a body is taken in while the end of the response is sent."""

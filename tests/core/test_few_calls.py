@@ -202,3 +202,12 @@ async def test_submit_that_let_others_run_looks_again(limit: int | None) -> None
                 raise LookupError
     assert len(refused) == 1
     assert executor.statistics().submitted == 0
+
+
+async def test_each_has_the_timeout_of_the_executor() -> None:
+    """Async functions, which need no other check, are limited too."""
+    executor = TaskExecutor(timeout=1)
+    start = anyio.current_time()
+    with pytest.raises(TimeoutError, match=r"timed out after 1 s"):
+        await executor.gather(anyio.sleep_forever, checkpoint)
+    assert anyio.current_time() - start == 1
