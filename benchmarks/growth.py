@@ -52,7 +52,7 @@ __all__ = ["SIZES", "UNITS", "Row", "measure", "slope", "table"]
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 ENOUGH: Final = 20_000
 """Small sizes are repeated until so many were there, and the least of the times counts."""
-PATIENCE: Final = 60.0
+PATIENCE: Final = 12.0
 """Seconds of processor time that the steps of a unit may take."""
 OF_CHECKS: Final = 6.0
 """The same where a target is checked, and not the table made."""
