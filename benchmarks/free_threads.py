@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from benchmarks._harness import Figure
+from mtaio._internal.gil import has_gil
 from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -36,7 +37,7 @@ from mtaio.resources import ConcurrencyLimiter, RateLimiter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL = has_gil()
 
 CALLS = 40_000
 SIZE = 1000

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio._internal.gil import has_gil
 from mtaio.monitoring import ResourceMonitor, Stall
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ LOOPS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "trio": ("trio", {}),
 }
 LOOP_INTERVAL: Final = 0.1
-HAS_GIL: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL: Final = has_gil()
 NOISE: Final = 0.2
 """Seconds by which a busy machine may falsify the length of a stall."""
 STARVED: Final = 0.7

@@ -6,13 +6,17 @@ Promise: both run in the caller's task, and the event loop notices nothing.
 
 from __future__ import annotations
 
+from functools import partial
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from contextvars import Context
 
-__all__ = ["begin", "resumed"]
+__all__ = ["begin", "run_in"]
+
+T = TypeVar("T")
 
 
 def begin(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
@@ -26,13 +30,26 @@ def begin(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
         yielded = work.send(None)
     except StopIteration:
         return None
-    return resumed(work.send, work.throw, yielded)
+    return _resumed(work.send, work.throw, yielded)
+
+
+async def run_in(context: Context, work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` in a context that is not the task's, and return what it returns."""
+    run: Any = context.run
+    send, throw = partial(run, work.send), partial(run, work.throw)
+    try:
+        yielded = send(None)
+    except StopIteration as end:
+        result: T = end.value
+    else:
+        result = await _resumed(send, throw, yielded)
+    return result
 
 
 @coroutine
-def resumed(
+def _resumed(
     send: Callable[[Any], Any], throw: Callable[[Any], Any], yielded: Any
-) -> Generator[Any, Any, None]:
+) -> Generator[Any, Any, Any]:
     """
     Go on with a coroutine that has suspended, in the caller's task.
 
@@ -52,7 +69,7 @@ def resumed(
             step = send
         try:
             yielded = step(value)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value
         finally:
             del value  # it may hold an error, which holds this frame

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks, clock
+from mtaio._internal.gil import has_gil
 from mtaio.cache._config import NO_TAGS
 from mtaio.cache._entry import DetailedEntry, Entry, Failure, entry_of
 from mtaio.cache._expiry import ExpiryBuckets
@@ -36,10 +37,7 @@ FEW: Final = 4
 NEVER: Final = -math.inf
 """The ``fresh`` of a value that must not be read without the lock."""
 
-_GET_LOCKS: bool = not getattr(sys, "_is_gil_enabled", lambda: True)() and sys.version_info[:2] == (
-    3,
-    13,
-)
+_GET_LOCKS: bool = not has_gil() and sys.version_info[:2] == (3, 13)
 """Whether `dict.get` locks the dict, as in the first Python that has no GIL: see `_lookup_in`."""
 
 

@@ -28,9 +28,7 @@ from time to time, and begins when the functions take longer, or block for good.
 
 from __future__ import annotations
 
-import sys
 import threading
-import types
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -42,12 +40,13 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.gil import has_gil
+from mtaio._internal.steps import run_in
 from mtaio.core._slots import CURRENT, NO_ITEM, Parent, live
 from mtaio.core._threads import ThreadCall, explain, warn_of_awaitable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
-    from contextvars import Context
+    from collections.abc import Callable, Iterator
 
     from mtaio.core._pool import Pool, Worker
     from mtaio.core._slots import Link, Slot
@@ -130,7 +129,7 @@ class Crew:
         self.all_taken: bool = False
         self.active: int = 0
         self.over: Final = threading.Event()
-        self.one_at_a_time: Final = _has_lock()
+        self.one_at_a_time: Final = has_gil()
         self._threads = threads
         self._waiting = 0
         self._ended = False
@@ -218,7 +217,7 @@ class Crew:
         context = copy_context()
         context.run(CURRENT.set, (left.place, 0))
         try:
-            result = await _await_in(context, self._conclude(left, many=pool.many))
+            result = await run_in(context, self._conclude(left, many=pool.many))
         except BaseException as error:
             if pool.item_raised(worker, left.index, left.item, error):
                 raise
@@ -381,36 +380,9 @@ class _Row:
 _NONE: Final = object()
 
 
-def _has_lock() -> bool:
-    """Return whether only one thread at a time runs Python code, as in all but special builds."""
-    enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-    return enabled()
-
-
 def _may_have_more(source: Iterator[Any]) -> bool:
     """Return False if it is known that the source is exhausted."""
     try:
         return length_hint(source, 1) > 0
     except OverflowError:  # a range longer than any list
         return True
-
-
-@types.coroutine
-def _await_in(context: Context, call: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Await ``call`` in a context of its own, as the pool's loop over items does."""
-    answer: Any = None
-    thrown: BaseException | None = None
-    while True:
-        try:
-            if thrown is None:
-                waits_for = context.run(call.send, answer)
-            else:
-                waits_for = context.run(call.throw, thrown)
-        except StopIteration as end:
-            return end.value
-        finally:
-            thrown = None  # its traceback holds this frame: a cycle
-        try:
-            answer = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - the call decides
-            thrown = error

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from contextvars import copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal.block import OwnedBlock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.steps import resumed
+from mtaio._internal.steps import run_in
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from contextvars import Context
 
     import anyio
 
@@ -170,7 +168,7 @@ class Background:
                 self._delivering = True
                 event = self._queue.popleft()
                 # What the handlers of one event set must not affect the next.
-                await _run_in(self._context.copy(), self._deliver(event))
+                await run_in(self._context.copy(), self._deliver(event))
                 self._delivering = False
         except BaseException as error:
             failure = failure_in(error, f"delivering an event of {self._owner!r}")
@@ -180,14 +178,3 @@ class Background:
             self._block.cancel()
         finally:
             self._working = self._delivering = False
-
-
-async def _run_in(context: Context, work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` in a context that is not the task's."""
-    run: Any = context.run
-    send, throw = partial(run, work.send), partial(run, work.throw)
-    try:
-        yielded = send(None)
-    except StopIteration:
-        return
-    await resumed(send, throw, yielded)

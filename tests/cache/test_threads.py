@@ -18,6 +18,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal.gil import has_gil
 from mtaio.cache import TTLCache, cached
 from mtaio.cache._policy import POLICIES
 from mtaio.testing import assert_quiescent
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 KEYS = 60
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL = has_gil()
 ROOM = 40
 TAGS = ("a", "b", "c")
 

@@ -8,14 +8,15 @@ of it takes about a second; ``MTAIO_HAMMER=20`` in the environment makes twenty 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Final
+
+from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-HAS_GIL: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL: Final = has_gil()
 
 PATIENCE: Final = 60.0
 """Seconds after which a thread that has not ended counts as hanging."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
+from mtaio._internal.gil import has_gil
 from tests.backends import BACKENDS
 from tests.logging.storms import START, check, threads
 from tests.logging.tools import Logbook, run
@@ -86,7 +85,7 @@ start(storms("main"))
 def test_interpreters_end_after_a_storm(book: Logbook) -> None:
     """Callbacks of ``atexit`` and destructors of modules log behind the storm, and are written."""
     # Without the GIL nothing is left of the module logging when destructors of modules run.
-    last = LAST_DESTRUCTOR if getattr(sys, "_is_gil_enabled", lambda: True)() else ""
+    last = LAST_DESTRUCTOR if has_gil() else ""
     done = run(START + last + LAST_CALLBACK, book.folder, measured=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = book.all_lines()
