@@ -12,10 +12,13 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mtaio
 from benchmarks._plot import Beside, draw_ratios
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "FIGURES",
@@ -309,13 +312,20 @@ def origin(language: str, figures: Figures) -> str:
 def page_with(language: str, page: str, figures: Figures) -> str:
     """Return the page with what stands between its markers made again."""
 
+    def make(name: str) -> str:
+        return origin(language, figures) if name == "origin" else table(language, name, figures)
+
+    return remade("figures", page, make)
+
+
+def remade(kind: str, page: str, make: Callable[[str], str]) -> str:
+    """Return a page with what stands between its markers of a kind made again, from their names."""
+
     def made(found: re.Match[str]) -> str:
-        name = found["name"]
-        text = origin(language, figures) if name == "origin" else table(language, name, figures)
-        return f"{found['top']}\n\n{text}\n\n{found['end']}"
+        return f"{found['top']}\n\n{make(found['name'])}\n\n{found['end']}"
 
     marked = re.compile(
-        r"(?P<top><!-- figures: (?P<name>\w+) -->)\n.*?\n(?P<end><!-- end of figures -->)",
+        rf"(?P<top><!-- {kind}: (?P<name>\w+) -->)\n.*?\n(?P<end><!-- end of {kind} -->)",
         re.DOTALL,
     )
     return marked.sub(made, page)

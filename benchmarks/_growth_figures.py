@@ -8,10 +8,10 @@ holds the pages to the figures.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._figures import remade
 from benchmarks._plot import Beside, draw_ratios
 
 __all__ = ["FIGURES", "PAGE", "PLOT", "STEPS", "UNITS", "page_with", "plot", "read", "rewrite"]
@@ -178,15 +178,10 @@ def origin(language: str, figures: Figures) -> str:
 def page_with(language: str, page: str, figures: Figures) -> str:
     """Return the page with what stands between its markers made again."""
 
-    def made(found: re.Match[str]) -> str:
-        make = origin if found["name"] == "origin" else table
-        return f"{found['top']}\n\n{make(language, figures)}\n\n{found['end']}"
+    def make(name: str) -> str:
+        return origin(language, figures) if name == "origin" else table(language, figures)
 
-    marked = re.compile(
-        r"(?P<top><!-- growth: (?P<name>\w+) -->)\n.*?\n(?P<end><!-- end of growth -->)",
-        re.DOTALL,
-    )
-    return marked.sub(made, page)
+    return remade("growth", page, make)
 
 
 def plot(language: str, figures: Figures) -> str:
