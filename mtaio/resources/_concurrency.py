@@ -115,12 +115,15 @@ class ConcurrencyLimiter:
     # - _in_use counts the slots held, including those handed to tasks that were woken and have not
     #   resumed yet;
     # - while a task waits, _in_use >= _limit: hence a free slot means an empty queue, and no
-    #   task can overtake another;
+    #   task can overtake another; where other threads break it for a moment, whoever sees the
+    #   queue then hands the slot over;
     # - _waiters is the dict of _queue, which is only read here, to save a call;
     # - _returned counts slots in use that were given back while tasks waited, and that their
     #   loop has not handed on yet, as other threads give back too;
-    # - where a number is compared and then changed, nothing is called between: so no other thread
-    #   comes between either, as CPython changes threads only at calls and at the ends of loops;
+    # - _in_use changes by one in statements that call nothing, between which alone the GIL may
+    #   change hands: a slot is taken by counting it first, looking whether that was too many, and
+    #   if so counting it back. A look before the count would do only until coverage or a debugger
+    #   calls something at each line. Counters of what was done may miss one there;
     # - a call of acquire() that finds _acquired at _yield_at or beyond yields.
     __slots__ = (
         "__weakref__",
@@ -227,9 +230,10 @@ class ConcurrencyLimiter:
         """
         if timeout is not None:
             checks.timeout("timeout", timeout)
-        in_use = self._in_use + 1
+        in_use = self._in_use = self._in_use + 1
         acquired = self._acquired
         if in_use > self._limit or acquired >= self._yield_at:
+            self._in_use -= 1
             rest = self._acquire(timeout)
             if rest is not None:
                 await rest
@@ -237,9 +241,8 @@ class ConcurrencyLimiter:
             # The wait is written out here: a coroutine of its own would cost as much as the rest.
             asked = self._queue.time()
             waiter = self._queue.join(None)
-            if self._in_use < self._limit:
+            if self._in_use < self._limit and self._take():
                 # Another thread gave a slot back as this task joined, and saw nobody wait.
-                self._in_use += 1
                 self._queue.leave(waiter)
                 await self._yield_with_slot()
                 return
@@ -252,7 +255,6 @@ class ConcurrencyLimiter:
                 raise
             self._count_wait(self._queue.time() - asked)
             return
-        self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired = acquired + 1
@@ -264,8 +266,10 @@ class ConcurrencyLimiter:
         Raises:
             ConcurrencyLimitError: All slots are taken.
         """
-        in_use = self._in_use + 1
+        in_use = self._in_use = self._in_use + 1
         if in_use > self._limit:
+            self._in_use -= 1
+            self._look_again()
             if self._returned:
                 self._queue.call_there(self._take_back)
                 if self._in_use < self._limit:  # the loop had ended before it handed them on
@@ -274,7 +278,6 @@ class ConcurrencyLimiter:
             self._rejected += 1
             msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
-        self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired += 1
@@ -306,6 +309,8 @@ class ConcurrencyLimiter:
             raise RuntimeError(msg)
         if not self._waiters:
             self._in_use -= 1
+            if self._waiters:
+                self._look_again()
         elif self._returned or not self._queue.runs_here():
             self._returned += 1
             self._queue.call_there(self._take_back)
@@ -315,12 +320,12 @@ class ConcurrencyLimiter:
     async def __aenter__(self) -> None:
         """Take a slot as `acquire` does."""
         # acquire() once more: calling it would cost an eighth of the whole block.
-        in_use = self._in_use + 1
+        in_use = self._in_use = self._in_use + 1
         acquired = self._acquired
         if in_use > self._limit or acquired >= self._yield_at:
+            self._in_use -= 1
             await self.acquire()
             return
-        self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired = acquired + 1
@@ -332,9 +337,8 @@ class ConcurrencyLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """Give the slot back. Not a checkpoint."""
-        in_use = self._in_use
-        if in_use > self._returned and not self._waiters:
-            self._in_use = in_use - 1  # what release() does, without the call
+        if self._in_use > self._returned and not self._waiters:
+            self._in_use -= 1  # what release() does in the loop of those who wait, without the call
         else:
             self.release()
 
@@ -408,8 +412,7 @@ class ConcurrencyLimiter:
         """
         if self._returned:
             self._queue.call_there(self._take_back)
-        if self._in_use < self._limit:
-            self._in_use += 1
+        if self._in_use < self._limit and self._take():
             return self._yield_with_slot()
         self._queue.attach(self)
         if self._max_waiting is not None and len(self._waiters) >= self._max_waiting:
@@ -442,8 +445,9 @@ class ConcurrencyLimiter:
         """Wait for so many seconds at most, in the queue, which is ready for it."""
         asked = self._queue.time()
         waiter = self._queue.join(None)
-        if self._in_use < self._limit:  # as in `acquire`; with a slot, no time runs out
-            self._in_use += 1
+        if (
+            self._in_use < self._limit and self._take()
+        ):  # as in `acquire`; with a slot, no time runs out
             self._queue.leave(waiter)
             await self._yield_with_slot()
             return
@@ -471,6 +475,20 @@ class ConcurrencyLimiter:
         self._acquired += 1
         self._yield_at = self._acquired + FAST_CALLS - 1
 
+    def _take(self) -> bool:
+        """Count a slot as in use, and return whether it was free."""
+        in_use = self._in_use = self._in_use + 1
+        if in_use <= self._limit:
+            return True
+        self._in_use -= 1
+        self._look_again()
+        return False
+
+    def _look_again(self) -> None:
+        """Hand a slot that was counted back to a task that joined the queue before it was."""
+        if self._waiters and self._in_use < self._limit:
+            self._queue.call_there(self._hand_over)
+
     def _take_back(self) -> None:
         """Pass on the slots that were given back; in the event loop of the tasks that wait."""
         while self._returned:
@@ -480,8 +498,7 @@ class ConcurrencyLimiter:
 
     def _hand_over(self) -> None:
         """Hand free slots to the tasks that have waited longest."""
-        while self._waiters and self._in_use < self._limit:
-            self._in_use += 1
+        while self._waiters and self._take():
             if not self._queue.wake_next():
                 self._in_use -= 1
         self._peak = max(self._peak, self._in_use)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import partial
 
@@ -13,6 +14,12 @@ from tests.hammer.hammer import HAS_GIL, at_once, rounds, watched
 
 LOOPS = 3
 TASKS = 20
+
+TRACED = sys.gettrace() is not None or (
+    sys.version_info >= (3, 12) and sys.monitoring.get_tool(sys.monitoring.COVERAGE_ID) is not None
+)
+"""Whether coverage runs code of its own at each line, where other threads then run too: they see a
+slot that has been counted, and not yet been looked at whether it was free."""
 
 
 def test_a_limiter_in_each_loop(backend: str) -> None:
@@ -42,7 +49,8 @@ def test_a_limiter_in_each_loop(backend: str) -> None:
             limiter.limit = 3
             rate.reconfigure(rate=1e6)
             now = limiter.statistics()
-            assert 0 <= now.in_use <= now.peak <= 3
+            assert now.peak <= 3
+            assert 0 <= now.in_use <= (4 if TRACED else now.peak)
             assert 0 <= now.waiting <= TASKS
             assert rate.statistics().tokens <= 5
 
