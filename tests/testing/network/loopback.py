@@ -33,6 +33,8 @@ LIMIT: Final = 20.0
 SERVER: Final = "server"
 """The host of the servers, where they are not on the client's."""
 
+JITTER: Final = 0.01
+
 ERRNO: Final = errno.errorcode
 
 
@@ -183,14 +185,17 @@ class Stage:
     async def ready(self, what: str, sock: socket.socket) -> None:
         """Note what a socket is ready for, now that everything has arrived."""
         await self.pause()
-        found = []
-        for way, wait in (("read", anyio.wait_readable), ("write", anyio.wait_writable)):
-            for _ in range(2):  # a machine that stands still for a while spoils but one of them
-                with anyio.move_on_after(self._pause):
-                    await wait(sock)
-                    found.append(way)
-                    break
+        ways = {"read": anyio.wait_readable, "write": anyio.wait_writable}
+        found = [way for way, wait in ways.items() if await self.is_ready(sock, wait)]
         self.see(what, " ".join(found) or "nothing")
+
+    async def is_ready(self, sock: socket.socket, wait: Callable[..., Awaitable[None]]) -> bool:
+        """Return whether a wait for a socket ends."""
+        for _ in range(2):  # a machine that stands still for a while spoils but one of them
+            with anyio.move_on_after(self._pause):
+                await wait(sock)
+                return True
+        return False
 
     async def receive(self, what: str, sock: socket.socket, size: int = 65536) -> None:
         """Note what is received next: bytes, their end, or an error."""
@@ -232,11 +237,13 @@ def on_loopback(script: Script, backend: str) -> list[str]:
     return anyio.run(main, backend=backend)
 
 
-def simulated(script: Script, backend: str, *, apart: bool = False) -> list[str]:
+def simulated(
+    script: Script, backend: str, *, apart: bool = False, jitter: float = JITTER
+) -> list[str]:
     """Return what a script sees on a simulated host, or on two of them."""
 
     async def main() -> list[str]:
-        async with Network(latency=0.02, jitter=0.01, seed=7) as net:
+        async with Network(latency=0.02, jitter=jitter, seed=7) as net:
             if apart:
                 ours = net.host("main").address, net.host(SERVER).address
                 stage = Stage(*ours, server=lambda: net.host(SERVER), pause=5.0)
@@ -250,7 +257,7 @@ def simulated(script: Script, backend: str, *, apart: bool = False) -> list[str]
 
 
 def like_loopback(
-    *, apart: bool = True, alike: bool = True, only: str | None = None
+    *, apart: bool = True, alike: bool = True, only: str | None = None, jitter: float = JITTER
 ) -> Callable[[Script], Callable[[], None]]:
     """
     Make a test of a script: every network has to show it the same.
@@ -259,6 +266,7 @@ def like_loopback(
         apart: Whether it also runs with the client and the server on two simulated hosts.
         alike: Whether it has to see the same on both backends.
         only: The backend that it is for. Default: both.
+        jitter: By how many seconds what is sent may be late, between two hosts.
     """
     backends = [each for each in BACKENDS if only in (None, each)]
 
@@ -269,7 +277,7 @@ def like_loopback(
                 real[backend] = on_loopback(script, backend)
                 compare(f"{backend} on loopback", real[backend], f"{backend}, simulated", simulated(script, backend))
                 if apart:
-                    far = simulated(script, backend, apart=True)
+                    far = simulated(script, backend, apart=True, jitter=jitter)
                     compare(f"{backend} on loopback", real[backend], f"{backend}, two hosts", far)
             if alike and len(real) == len(("asyncio", "trio")):
                 compare("asyncio", real["asyncio"], "trio", real["trio"])
