@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Life", "Machine", "acting"]
 
+
 class Machine:
     """
     A machine on the network.

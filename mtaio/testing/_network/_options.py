@@ -76,7 +76,11 @@ class Settings:
         value = self._set.get((level, option))
         if value is None:
             return self._options.default(self._kind, level, option, *size)
-        return value[: size[0]] if size and size[0] else int.from_bytes(value[:4], "little", signed=True)
+        return (
+            value[: size[0]]
+            if size and size[0]
+            else int.from_bytes(value[:4], "little", signed=True)
+        )
 
     def number(self, level: int, option: int) -> int:
         """Return an option that was set, as a number; 0 if it was not."""

@@ -223,6 +223,7 @@ class Stream(Endpoint):
         elif not self._is_connected():
             raise error_of(errno.ENOTCONN)
         else:
+            self.told = True
             self.deaf = self.deaf or reading
             real(how)
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-import inspect
 import re
-import select
 import socket
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -275,7 +273,12 @@ def like_loopback(
             real: dict[str, list[str]] = {}
             for backend in backends:
                 real[backend] = on_loopback(script, backend)
-                compare(f"{backend} on loopback", real[backend], f"{backend}, simulated", simulated(script, backend))
+                compare(
+                    f"{backend} on loopback",
+                    real[backend],
+                    f"{backend}, simulated",
+                    simulated(script, backend),
+                )
                 if apart:
                     far = simulated(script, backend, apart=True, jitter=jitter)
                     compare(f"{backend} on loopback", real[backend], f"{backend}, two hosts", far)

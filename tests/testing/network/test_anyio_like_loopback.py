@@ -10,13 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import pytest
 from anyio.abc import SocketAttribute
 
 from tests.testing.network.loopback import Address, Stage, like_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from anyio.abc import SocketStream
 
@@ -46,7 +45,9 @@ def raw(stream: Any) -> socket.socket:
 class Serving:
     """A listener of AnyIO's, whose connections a handler serves, until its block is left."""
 
-    def __init__(self, stage: Stage, handler: Callable[[SocketStream], Awaitable[None]], **options: Any) -> None:
+    def __init__(
+        self, stage: Stage, handler: Callable[[SocketStream], Awaitable[None]], **options: Any
+    ) -> None:
         self.stage = stage
         self.handler = handler
         self.options = options
@@ -62,7 +63,7 @@ class Serving:
         address: Address = raw(self.listener.listeners[0]).getsockname()
         return address
 
-    async def __aexit__(self, *exc_info: Any) -> bool | None:
+    async def __aexit__(self, *exc_info: object) -> bool | None:
         self.group.cancel_scope.cancel()
         try:
             return await self.group.__aexit__(*exc_info)
@@ -108,7 +109,9 @@ async def test_connections_are_refused(stage: Stage) -> None:
     """The error says why."""
     closed = stage.bound()
     await stage.wait("connect", anyio.connect_tcp, *closed.getsockname())
-    await stage.wait("from a port", anyio.connect_tcp, *closed.getsockname(), local_host=stage.ours[0])
+    await stage.wait(
+        "from a port", anyio.connect_tcp, *closed.getsockname(), local_host=stage.ours[0]
+    )
 
 
 @like_loopback(apart=False)
@@ -122,7 +125,9 @@ async def test_names_are_tried_in_turn(stage: Stage) -> None:
     async with Serving(stage, answer) as address:
         for name in ("127.0.0.1", "localhost"):
             for delay in (0.25, 0.0):
-                async with await anyio.connect_tcp(name, address[1], happy_eyeballs_delay=delay) as stream:
+                async with await anyio.connect_tcp(
+                    name, address[1], happy_eyeballs_delay=delay
+                ) as stream:
                     await stage.wait(f"{name} {delay}", stream.receive)
 
 
@@ -171,6 +176,7 @@ async def test_a_slow_reader(stage: Stage) -> None:
 
     async def slow(stream: SocketStream) -> None:
         async with stream:
+            await stream.receive()  # on asyncio, AnyIO reads without end until the first of these
             await start.wait()
             async for data in stream:
                 received.update(data)
@@ -178,6 +184,9 @@ async def test_a_slow_reader(stage: Stage) -> None:
 
     async with Serving(stage, slow) as address, await anyio.connect_tcp(*address) as stream:
         sent = False
+        await stage.pause()
+        await stream.send(b"x")
+        await stage.pause()
 
         async def send() -> None:
             nonlocal sent
@@ -204,6 +213,7 @@ async def test_a_cancelled_sender(stage: Stage) -> None:
     async def slow(stream: SocketStream) -> None:
         received = 0
         async with stream:
+            await stream.receive()
             await done.wait()
             async for data in stream:
                 received += len(data)
@@ -212,7 +222,13 @@ async def test_a_cancelled_sender(stage: Stage) -> None:
 
     async with Serving(stage, slow) as address:
         with anyio.CancelScope() as scope:
-            async with await anyio.connect_tcp(*address) as stream, anyio.create_task_group() as group:
+            async with (
+                await anyio.connect_tcp(*address) as stream,
+                anyio.create_task_group() as group,
+            ):
+                await stage.pause()
+                await stream.send(b"x")
+                await stage.pause()
                 group.start_soon(stream.send, BIG * 6)
                 await stage.pause()
                 scope.cancel()
@@ -225,9 +241,11 @@ async def test_a_cancelled_sender(stage: Stage) -> None:
 @like_loopback(alike=False)
 async def test_closed_while_receiving(stage: Stage) -> None:
     """To close a stream in which another task receives ends that."""
+    ended = anyio.Event()
 
     async def hold(stream: SocketStream) -> None:
         async with stream:
+            await ended.wait()
             await stage.wait("server", stream.receive)
 
     async with Serving(stage, hold) as address:
@@ -236,6 +254,7 @@ async def test_closed_while_receiving(stage: Stage) -> None:
             group.start_soon(stage.wait, "receive", stream.receive)
             await stage.pause()
             await stream.aclose()
+        ended.set()
         await stage.pause()
 
 
@@ -243,7 +262,9 @@ async def test_closed_while_receiving(stage: Stage) -> None:
 async def test_listeners(stage: Stage) -> None:
     """A listener accepts what connects; its address is its own until it is closed."""
     with stage.server():
-        listener = await anyio.create_tcp_listener(local_host=stage.address, local_port=0, backlog=3)
+        listener = await anyio.create_tcp_listener(
+            local_host=stage.address, local_port=0, backlog=3
+        )
     address = raw(listener.listeners[0]).getsockname()
     clients = [await anyio.connect_tcp(*address) for _ in range(3)]
     inner = listener.listeners[0]
@@ -272,7 +293,10 @@ async def test_a_listener_on_all_addresses(stage: Stage) -> None:
     listener = await anyio.create_tcp_listener(family=socket.AF_INET, local_port=0)
     names = [raw(each).getsockname()[0] for each in listener.listeners]
     stage.see("names", names)
-    async with listener, await anyio.connect_tcp("localhost", raw(listener.listeners[0]).getsockname()[1]):
+    async with (
+        listener,
+        await anyio.connect_tcp("localhost", raw(listener.listeners[0]).getsockname()[1]),
+    ):
         async with await listener.listeners[0].accept() as stream:
             stage.see("name", raw(stream).getsockname()[0])
 
@@ -287,7 +311,9 @@ async def test_datagrams(stage: Stage) -> None:
         async with await anyio.create_udp_socket(family=socket.AF_INET) as client:
             await stage.wait("sendto", client.sendto, b"question", *address)
             data, peer = await server.receive()
-            stage.see("receive", (data, stage.host(peer[0]), peer[1] == raw(client).getsockname()[1]))
+            stage.see(
+                "receive", (data, stage.host(peer[0]), peer[1] == raw(client).getsockname()[1])
+            )
             await stage.wait("answer", server.sendto, b"answer", *peer)
             data, peer = await client.receive()
             stage.see("receive", (data, peer == address))
@@ -311,7 +337,7 @@ async def test_datagrams(stage: Stage) -> None:
 
 @in_trio()
 async def test_streams_of_trio(stage: Stage) -> None:
-    """trio's streams: open, send, receive, the end of each way."""
+    """Trio's streams: open, send, receive, the end of each way."""
     received: list[bytes] = []
 
     async def echo(stream: trio.SocketStream) -> None:
@@ -348,7 +374,9 @@ async def test_errors_of_trio(stage: Stage) -> None:
     closed = stage.bound()
     await stage.wait("refused", trio.open_tcp_stream, *closed.getsockname())
     with stage.server():
-        await stage.wait("in use", trio.open_tcp_listeners, closed.getsockname()[1], host=stage.address)
+        await stage.wait(
+            "in use", trio.open_tcp_listeners, closed.getsockname()[1], host=stage.address
+        )
         await stage.wait("not mine", trio.open_tcp_listeners, 0, host="192.0.2.1")
         listeners = await trio.open_tcp_listeners(0, host=stage.address)
     listener = listeners[0]
@@ -378,7 +406,7 @@ async def test_errors_of_trio(stage: Stage) -> None:
 
 @in_trio()
 async def test_sockets_of_trio(stage: Stage) -> None:
-    """trio's own sockets: every method that waits."""
+    """Trio's own sockets: every method that waits."""
     with stage.server():
         listener = trio.socket.socket()
     await listener.bind((stage.address, 0))
@@ -424,7 +452,7 @@ async def test_sockets_of_trio(stage: Stage) -> None:
 
 @in_trio()
 async def test_datagrams_of_trio(stage: Stage) -> None:
-    """trio's datagrams, connected and not."""
+    """Trio's datagrams, connected and not."""
     with stage.server():
         server = trio.socket.socket(type=socket.SOCK_DGRAM)
     client = trio.socket.socket(type=socket.SOCK_DGRAM)
@@ -453,9 +481,11 @@ async def test_datagrams_of_trio(stage: Stage) -> None:
 
 @in_trio(apart=False)
 async def test_names_of_trio(stage: Stage) -> None:
-    """trio tries the addresses of a name in turn."""
+    """Trio tries the addresses of a name in turn."""
     listeners = await trio.open_tcp_listeners(0, host="localhost")
-    port = next(each.socket.getsockname()[1] for each in listeners if each.socket.family == socket.AF_INET)
+    port = next(
+        each.socket.getsockname()[1] for each in listeners if each.socket.family == socket.AF_INET
+    )
     for name in ("localhost", "127.0.0.1"):
         stream = await trio.open_tcp_stream(name, port)
         stage.see(name, stream.socket.getpeername() == ("127.0.0.1", port))

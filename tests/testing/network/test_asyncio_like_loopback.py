@@ -9,15 +9,13 @@ import socket
 import struct
 import tempfile
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.testing.network.loopback import LIMIT, Address, Stage, like_loopback, told
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
 ABORT = struct.pack("ii", 1, 0)
 BIG = random.Random(8).randbytes(2_000_000)
+
 
 def digest(data: bytes) -> object:
     """Return what tells data from other data, and is short."""
@@ -63,14 +61,14 @@ async def test_streams(stage: Stage) -> None:
     """Lines go both ways, and the end of one is no end of the other."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        stage.see("server's peer", stage.host(writer.get_extra_info("peername")[0]))
-        stage.see("server's name", writer.get_extra_info("sockname") == address)
+        accepted.append(writer)
         async for line in reader:
             writer.write(line.upper())
             await writer.drain()
         writer.write(b"bye\n")
         await closed(writer)
 
+    accepted: list[asyncio.StreamWriter] = []
     server, address = await serve(stage, echo)
     reader, writer = await asyncio.open_connection(*address)
     stage.see("peer", writer.get_extra_info("peername") == address)
@@ -80,6 +78,8 @@ async def test_streams(stage: Stage) -> None:
     stage.see("no delay", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
     writer.writelines([b"one\n", b"two\n"])
     await stage.wait("line", reader.readline)
+    stage.see("server's peer", stage.host(accepted[0].get_extra_info("peername")[0]))
+    stage.see("server's name", accepted[0].get_extra_info("sockname") == address)
     await stage.wait("exactly", reader.readexactly, 4)
     writer.write(b"three\n")
     stage.see("can", writer.can_write_eof())

@@ -167,7 +167,9 @@ async def test_the_buffers_fill(stage: Stage) -> None:
         await stage.receive("the other way", sender)
         received: list[bytes] = []
 
-        async def read(receiver: socket.socket = receiver, received: list[bytes] = received) -> None:
+        async def read(
+            receiver: socket.socket = receiver, received: list[bytes] = received
+        ) -> None:
             received.append(await stage.receive_all(receiver))
 
         async with anyio.create_task_group() as group:
@@ -434,7 +436,12 @@ async def test_what_a_socket_is(stage: Stage) -> None:
     client, server = await stage.pair()
     datagrams = stage.near(socket.SOCK_DGRAM)
     listener = stage.listener()
-    for name, sock in {"client": client, "server": server, "datagrams": datagrams, "listener": listener}.items():
+    for name, sock in {
+        "client": client,
+        "server": server,
+        "datagrams": datagrams,
+        "listener": listener,
+    }.items():
         stage.see(name, (sock.family, sock.type, sock.proto, sock.gettimeout(), sock.getblocking()))
         for option in ("SO_TYPE", "SO_DOMAIN", "SO_PROTOCOL", "SO_ACCEPTCONN", "SO_ERROR"):
             stage.call(option, sock.getsockopt, socket.SOL_SOCKET, getattr(socket, option))

@@ -71,7 +71,7 @@ async def test_boundaries(stage: Stage) -> None:
         stage.call("sendto", client.sendto, data, server.getsockname())
         await stage.pause()
     for size in (100, 100, 2, 65536, 10):
-        stage.call("recv", lambda size=size: (len(server.recv(size))))
+        stage.call("recv", lambda size=size: len(server.recv(size)))
     stage.call("recv", server.recv, 100)
 
 
@@ -328,4 +328,6 @@ async def test_to_oneself(stage: Stage) -> None:
     for name in ("127.0.0.1", "localhost", "0.0.0.0", ""):  # noqa: S104
         stage.call("sendto", sock.sendto, name.encode() or b"empty", (name, port))
         await stage.readable(sock)
-        stage.see("recvfrom", sock.recvfrom(100) == (name.encode() or b"empty", ("127.0.0.1", port)))
+        stage.see(
+            "recvfrom", sock.recvfrom(100) == (name.encode() or b"empty", ("127.0.0.1", port))
+        )

@@ -239,7 +239,14 @@ async def test_names_of_this_machine(stage: Stage) -> None:
 async def test_addresses_that_are_none(stage: Stage) -> None:
     """What is no address is refused before anything is sent."""
     sock = stage.near()
-    for address in (("127.0.0.1",), "127.0.0.1", ("127.0.0.1", "80"), (1, 80), None, ("127.0.0.1", 80, 0, 0)):
+    for address in (
+        ("127.0.0.1",),
+        "127.0.0.1",
+        ("127.0.0.1", "80"),
+        (1, 80),
+        None,
+        ("127.0.0.1", 80, 0, 0),
+    ):
         stage.call(f"connect to {address!r}", sock.connect, address)
         stage.call(f"bind to {address!r}", sock.bind, address)
     for port in (-1, 65536):

@@ -44,7 +44,9 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
     with tempfile.TemporaryDirectory() as folder:
         files = ("-keyout", "key.pem", "-out", "cert.pem", "-days", "2")
-        subprocess.run([str(OPENSSL), *new, *files, *names], cwd=folder, check=True, capture_output=True)  # noqa: S603 - ours
+        subprocess.run(
+            [str(OPENSSL), *new, *files, *names], cwd=folder, check=True, capture_output=True
+        )
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(Path(folder, "cert.pem"), Path(folder, "key.pem"))
         client = ssl.create_default_context(cafile=Path(folder, "cert.pem"))
@@ -181,7 +183,7 @@ class Serving:
         address: Address = sock.getsockname()
         return address
 
-    async def __aexit__(self, *exc_info: Any) -> bool | None:
+    async def __aexit__(self, *exc_info: object) -> bool | None:
         self.group.cancel_scope.cancel()
         try:
             return await self.group.__aexit__(*exc_info)
@@ -201,7 +203,9 @@ async def test_streams_of_anyio(stage: Stage) -> None:
                     await stream.send(data)
 
     async with Serving(stage, answer, server_context) as address:
-        async with await anyio.connect_tcp(*address, ssl_context=context, tls_hostname="localhost") as stream:
+        async with await anyio.connect_tcp(
+            *address, ssl_context=context, tls_hostname="localhost"
+        ) as stream:
             stage.see("version", stream.extra(TLSAttribute.tls_version))
             await stage.wait("send", stream.send, b"hello")
             await stage.wait("receive", stream.receive)
@@ -229,7 +233,9 @@ async def test_an_end_that_is_cut_off(stage: Stage) -> None:
 
     async with Serving(stage, cut, server_context) as address:
         for how in ("end", "reset"):
-            stream = await anyio.connect_tcp(*address, ssl_context=context, tls_hostname="localhost")
+            stream = await anyio.connect_tcp(
+                *address, ssl_context=context, tls_hostname="localhost"
+            )
             await stream.send(b"go")
             await stage.wait(how, stream.receive)
             await stage.wait("send", stream.send, b"x")
@@ -256,7 +262,9 @@ async def test_streams_of_trio(stage: Stage) -> None:
             partial(trio.serve_ssl_over_tcp, answer, 0, server_context, host="127.0.0.1")
         )
         port = listeners[0].transport_listener.socket.getsockname()[1]
-        async with await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=context) as stream:
+        async with await trio.open_ssl_over_tcp_stream(
+            "localhost", port, ssl_context=context
+        ) as stream:
             await stage.wait("handshake", stream.do_handshake)
             await stage.wait("send", stream.send_all, b"hello")
             await stage.wait("receive", stream.receive_some)
