@@ -23,11 +23,14 @@ from mtaio.testing._network._names import Names
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+    from types import FrameType
 
     from anyio.abc import TaskGroup
 
@@ -92,15 +95,27 @@ class Core:
         self.sockets.replace()
         world.network = self
 
+    def bury(self, life: Life) -> None:
+        """Cancel what a program has left running in no task group, now that it has ended."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.bury(life.tasks)
+
+    def abandon(self) -> None:
+        """Have the transports closed that killed programs have left."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
         self._leave()
-        endpoints = self.sockets.endpoints()
+        for orphan in self.sockets.orphans():
+            orphan.close()
         self.sockets.restore()
-        for endpoint in endpoints:
-            endpoint.drop_wire()
+        self.sockets.drop_wires()
         self._events.clear()
         self._healing.clear()
         self.wires.close()
@@ -145,7 +160,9 @@ class Core:
         """Return the life for which this task acts."""
         return acting.get() or self.machines[MAIN].life
 
-    def spawn(self, function: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+    def spawn(
+        self, function: Callable[..., Coroutine[Any, Any, object]], *args: object, name: str
+    ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
@@ -214,6 +231,21 @@ class Core:
         life = acting.get()
         if life is not None and life.scope is not None:
             life.tasks.add(task)
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        life = context.get(acting)
+        return life is not None and life.over
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
+        endpoint = awaited(frames, self.sockets.find)
+        if endpoint is None:
+            return None
+        if endpoint.peer is None:
+            return f"at the socket {endpoint.label()}"
+        peer = f"{self.names.name_of(endpoint.peer[0])}:{endpoint.peer[1]}"
+        return f"at the socket {endpoint.label()}, whose peer is {peer}"
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""

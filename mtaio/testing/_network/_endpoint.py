@@ -46,7 +46,6 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
-        dead: Whether its program was killed, and the kernel would have closed it.
     """
 
     KIND: ClassVar[int]
@@ -62,7 +61,6 @@ class Endpoint:
         self.peer: Address | None = None
         self.wire: socket.socket | None = None
         self.open = True
-        self.dead = False
         self.error = 0
         self.options: dict[tuple[int, int], Any] = {}
 
@@ -134,7 +132,7 @@ class Endpoint:
         kind = socket.SOCK_STREAM if self.KIND == socket.SOCK_STREAM else socket.SOCK_SEQPACKET
         mine, self.wire = socket.socketpair(socket.AF_UNIX, kind)
         for each in (mine, self.wire):
-            each.setblocking(False)
+            each.settimeout(0)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         if self.fd is None:
             self.fd = mine.detach()
@@ -149,6 +147,7 @@ class Endpoint:
             self.network.wires.unwatch(self)
             self.wire.close()
             self.wire = None
+            self.network.sockets.lifted(self)
 
     def forget_port(self) -> None:
         """Let others have its port."""

@@ -76,12 +76,6 @@ class Life:
         if self.scope is not None:
             self.scope.cancel("the host was killed")
 
-    def bury(self) -> None:
-        """Cancel what its program has left running in no task group, now that it has ended."""
-        for task in self.tasks:
-            if not task.done():
-                task.cancel()
-
 
 acting: ContextVar[Life | None] = ContextVar("acting", default=None)
 """The life for which this task, or callback, acts."""

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mtaio.testing._network._datagram import HEAD, NOBODY, Datagram, unpacked
 from mtaio.testing._network._endpoint import Endpoint, error_of
@@ -77,12 +78,16 @@ class Sockets:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched.
-    __slots__ = ("_inodes", "_network", "_open", "_thread")
+    # - _laid holds the endpoints that have a wire;
+    # - _objects finds the latest of Python's objects for a descriptor.
+    __slots__ = ("_inodes", "_laid", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self._objects: dict[int, ref[socket.socket]] = {}
+        self._laid: set[Endpoint] = set()
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -95,9 +100,9 @@ class Sockets:
         endpoint = self._open.get(fd)
         return 0 if endpoint is None else endpoint.number
 
-    def get(self, sock: socket.socket) -> Endpoint | None:
-        """Return what a socket stands for, None if it is not simulated."""
-        return self._open.get(sock.fileno())
+    def find(self, fd: int) -> Endpoint | None:
+        """Return what a descriptor stands for, None if it is not simulated."""
+        return self._open.get(fd)
 
     def here(self) -> bool:
         """Return whether this is the thread of the network's event loop."""
@@ -107,6 +112,7 @@ class Sockets:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
         self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+        self._laid.add(endpoint)
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -129,7 +135,9 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open and not found[number].dead and self.is_laid_or_new(found[number])
+            if found[number].open
+            and not found[number].life.over
+            and self.is_laid_or_new(found[number])
         ]
 
     def is_laid_or_new(self, endpoint: Endpoint) -> bool:
@@ -152,6 +160,7 @@ class Sockets:
     def made(self, sock: socket.socket, fileno: int | None) -> None:
         """Note a socket that was made in the event loop's thread."""
         fd = sock.fileno()
+        self._objects[fd] = ref(sock)
         if fileno is not None:
             known = self._open.get(fd)
             if known is None:
@@ -172,6 +181,26 @@ class Sockets:
         endpoint = kind(self._network, life, fd)
         self._open[fd] = endpoint
         endpoint.host.endpoints[endpoint.number] = endpoint
+
+    def lifted(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has no wire any more."""
+        self._laid.discard(endpoint)
+
+    def drop_wires(self) -> None:
+        """Close all wires that are left."""
+        for endpoint in list(self._laid):
+            endpoint.drop_wire()
+
+    def orphans(self) -> list[socket.socket]:
+        """Return what programs have open that were killed, as a kernel would close it for them."""
+        return [
+            sock
+            for fd, endpoint in self._open.items()
+            if endpoint.life.over
+            and fd in self._objects
+            and (sock := self._objects[fd]()) is not None
+            and sock.fileno() == fd
+        ]
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
@@ -209,6 +238,7 @@ class Sockets:
                 setattr(kind, name, real)
         self._open.clear()
         self._inodes.clear()
+        self._objects.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one

@@ -78,8 +78,10 @@ class Stream(Endpoint):
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
-    # - held is what a fault keeps back, held_since since when;
+    # - held is what a fault keeps back, held_since since when there is something among it that the
+    #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
+    # - heard_all says that the program knows of the other's end;
     # - pushed is at least what its kernel keeps for it;
     # - expected counts the connections of a listener whose handshakes go on.
     KIND = socket.SOCK_STREAM
@@ -93,8 +95,9 @@ class Stream(Endpoint):
         self.flying = 0
         self.arrives = 0.0
         self.held: deque[bytes | Mark] = deque()
-        self.held_since = 0.0
+        self.held_since: float | None = None
         self.stuck: deque[bytes | Mark] = deque()
+        self.heard_all = False
         self.pushed = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
@@ -314,6 +317,12 @@ class Stream(Endpoint):
                 self._send(piece)
         if self.ending is not None:
             self._send(self.ending)
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        """Close the wire once both directions have ended."""
+        if self.ending is Mark.RST or (self.ending is not None and self.heard_all):
+            self.drop_wire()
 
     def _send(self, item: bytes | Mark) -> None:
         other, network = self.other, self.network
@@ -335,11 +344,12 @@ class Stream(Endpoint):
             fault.strike()
             network.held += 1
         if not self.held:
+            network.wait_for_heal(self, self._resend)
+        if item is not Mark.ACK and self.held_since is None:
             self.held_since = network.now()
             if fault is None or fault.kind != "hold":
                 since = self.held_since
                 network.at(since + self._patience(), self, self._give_up, since)
-            network.wait_for_heal(self, self._resend)
         self.held.append(item)
 
     def _patience(self) -> float:
@@ -350,11 +360,13 @@ class Stream(Endpoint):
     def _give_up(self, since: float) -> None:
         if self.held and self.held_since == since:
             self.held.clear()
+            self.held_since = None
             self.reset(errno.ETIMEDOUT)
 
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, deque()
+        self.held_since = None
         for item in held:
             self._send(item)
 
@@ -402,6 +414,8 @@ class Stream(Endpoint):
             if isinstance(item, Mark):
                 self.stuck.popleft()
                 self.wire.shutdown(socket.SHUT_WR)
+                self.heard_all = True
+                self._drop_if_over()
                 return True
             room = self._room(len(item))
             if not room:
@@ -517,7 +531,6 @@ class Stream(Endpoint):
         elif self.state is State.CONNECTING:
             self._settle(errno.ENETDOWN)
         self.state = State.DEAD
-        self.dead = True
 
     def _descriptor(self) -> int:
         assert self.fd is not None  # noqa: S101 - it was laid

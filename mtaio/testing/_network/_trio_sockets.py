@@ -43,9 +43,17 @@ class Resolver(trio.abc.HostnameResolver):
     def __init__(self, network: Beside) -> None:
         self._network = network
 
-    async def getaddrinfo(self, *args: Any) -> Any:
+    async def getaddrinfo(  # noqa: PLR0917 - the signature of the interface
+        self,
+        host: Any,
+        port: Any,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - ditto
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
         """Look a name up."""
-        return await self._network.look_up(*args)
+        return await self._network.look_up(host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:  # noqa: ARG002
         """Return an address as it is."""
@@ -86,17 +94,17 @@ class DatagramSocket(_socket._SocketType):  # noqa: SLF001 # pyright: ignore[rep
         """Receive a datagram."""
         return await self._call(trio.lowlevel.wait_readable, "recv", *args)
 
-    async def recv_into(self, *args: Any) -> Any:
+    async def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
         """Receive a datagram into a buffer."""
-        return await self._call(trio.lowlevel.wait_readable, "recv_into", *args)
+        return await self._call(trio.lowlevel.wait_readable, "recv_into", buffer, nbytes, flags)
 
     async def recvfrom(self, *args: Any) -> Any:
         """Receive a datagram and the address of its sender."""
         return await self._call(trio.lowlevel.wait_readable, "recvfrom", *args)
 
-    async def recvfrom_into(self, *args: Any) -> Any:
+    async def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
         """Receive a datagram into a buffer, and the address of its sender."""
-        return await self._call(trio.lowlevel.wait_readable, "recvfrom_into", *args)
+        return await self._call(trio.lowlevel.wait_readable, "recvfrom_into", buffer, nbytes, flags)
 
     async def send(self, *args: Any) -> Any:
         """Send a datagram to the peer."""
