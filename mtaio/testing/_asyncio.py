@@ -144,8 +144,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             super().call_exception_handler(context)
 
     def _is_of_the_dead(self, context: dict[str, Any]) -> bool:
-        about = context.get("task") or context.get("future")
-        if about is not None and about in self._dead:
+        gathered: Any = getattr(context.get("future"), "_children", ())
+        if any(task in self._dead for task in gathered):
             return True
         network, handle = self.world.network, context.get("handle")
         return network is not None and handle is not None and network.is_dead(handle._context)  # noqa: SLF001
@@ -293,8 +293,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Cancel tasks of a program that was killed, which nobody will ask how they ended."""
         for task in tasks:
             self._dead.add(task)
-            if not task.done():
-                task.cancel()
+            task.add_done_callback(_forget)
+            task.cancel()
 
     def abandon(self, files: list[int]) -> None:
         """Abort the transports of descriptors whose program was killed."""
@@ -401,6 +401,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             0 if network is None else sum(network.number_of(key.fd) > 0 for key in files.values())
         )
         return bool(self._children) or len(files) - simulated > self._files.own_files
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Let nobody be told that nobody asked how a task has ended."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _nothing() -> None:
