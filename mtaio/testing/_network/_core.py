@@ -20,6 +20,7 @@ from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
 from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
+from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
@@ -61,7 +62,7 @@ class Core:
         trace: What has happened.
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
-        wires, sockets: Those of the run, while it is open.
+        wires, sockets, options: Those of the run, while it is open.
         group: The task group of the programs.
     """
 
@@ -74,6 +75,7 @@ class Core:
         self.delivered = 0
         self.held = 0
         self.wires: Wires
+        self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
         self._leave: Callable[[], None]
@@ -89,6 +91,7 @@ class Core:
         """Begin: from now on the sockets of this thread are simulated, in ``world``."""
         self._world = world
         self.wires = Wires()
+        self.options = Options()
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
@@ -119,6 +122,7 @@ class Core:
         self._events.clear()
         self._healing.clear()
         self.wires.close()
+        self.options.close()
 
     # ---- what its parts need ----
 
@@ -144,7 +148,7 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}")
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self.now)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -48,9 +49,14 @@ REPLACED: Final = (
     "recv_into",
     "recvfrom",
     "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
     "send",
+    "sendall",
+    "sendmsg",
     "sendto",
     "setsockopt",
+    "shutdown",
 )
 """The methods that programs call, but for those that make and close a socket."""
 
@@ -202,6 +208,14 @@ class Sockets:
             and sock.fileno() == fd
         ]
 
+    def kind_of(self, fd: int) -> tuple[int, int, int]:
+        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        with suppress(OSError, OverflowError, TypeError):
+            known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
+            if known is not None and known.open:
+                return socket.AF_INET, known.KIND, known.PROTOCOL
+        return -1, -1, -1
+
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
         endpoint = self._open.pop(fd, None)
@@ -248,6 +262,8 @@ class Sockets:
             proto: int = -1,
             fileno: int | None = None,
         ) -> None:
+            if family == type == proto == -1 and fileno is not None and self.here():
+                family, type, proto = self.kind_of(fileno)  # noqa: A001 - the name of the real one
             _real_init(sock, family, type, proto, fileno)
             if self.here():
                 self.made(sock, fileno)
@@ -342,57 +358,151 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
     return endpoint.setsockopt(*args)
 
 
+def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
+    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+
+
+# ---- sending ----
+
+
+def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
+    """Send on a stream, as the kernel does; say why it failed, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
+
+
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
     if isinstance(endpoint, Datagram):
         return endpoint.send(data)
-    return _REAL["send"](sock, data, *flags)
+    return _write("send", endpoint, sock, data, *flags)
+
+
+def _sendall(endpoint: Any, sock: Any, data: Any, *flags: int) -> None:
+    if isinstance(endpoint, Datagram):
+        endpoint.send(data)
+    else:
+        _write("sendall", endpoint, sock, data, *flags)
 
 
 def _sendto(endpoint: Any, sock: Any, data: Any, *args: Any) -> Any:
     if isinstance(endpoint, Datagram):
-        return endpoint.send(data, args[-1])
-    return _REAL["send"](sock, data, *args[:-1])  # TCP has no use for the address
+        return endpoint.send(data, _address("sendto", args[-1]))
+    return _write("send", endpoint, sock, data, *args[:-1])  # TCP has no use for the address
 
 
-def _packet(endpoint: Datagram, sock: Any, flags: tuple[int, ...]) -> tuple[bytes, Any]:
-    _refuse_blocking(sock, "recvfrom")
-    if endpoint.error:
-        error, endpoint.error = endpoint.error, 0
+def _sendmsg(endpoint: Any, sock: Any, buffers: Any, *args: Any) -> Any:
+    if isinstance(endpoint, Datagram):
+        address = args[2] if len(args) > len(("ancillary data", "flags")) else None
+        return endpoint.send(b"".join(buffers), address)
+    return _write("sendmsg", endpoint, sock, buffers, *args[:2])
+
+
+def _address(call: str, address: Any) -> Any:
+    if address is None:
+        msg = f"{call}(): AF_INET address must be tuple, not NoneType"
+        raise TypeError(msg)
+    return address
+
+
+# ---- receiving ----
+
+
+def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> Any:
+    """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
+        if code:
+            raise error_of(code) from None
+    return nothing
+
+
+def _ended(endpoint: Stream, got: Any) -> Any:
+    """Return the end that the kernel has told, or raise what TCP tells."""
+    code = endpoint.read_failed(0)
+    if code:
+        raise error_of(code)
+    return got
+
+
+def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes, Any]:
+    """Receive a datagram and the address of its sender."""
+    _refuse_blocking(sock, name)
+    error = endpoint.take_error()
+    if error:
         raise error_of(error)
     while True:
-        packet = _REAL["recv"](sock, 65536 + HEAD.size, *flags)
+        packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
         if packet != NOBODY:
             return unpacked(packet)
+        if flags & socket.MSG_PEEK:
+            _REAL["recv"](sock, 1)
         # That nobody is there was told already, or another error was.
 
 
-def _recv(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recv(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _packet(endpoint, sock, flags)[0][:size]
-    return _REAL["recv"](sock, size, *flags)
+        return _packet("recv", endpoint, sock, flags)[0][:size] if size else b""
+    got = _read("recv", endpoint, sock, b"", size, flags)
+    return got if got or not endpoint.error or not size else _ended(endpoint, got)
 
 
-def _recvfrom(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recvfrom(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
+        data, address = _packet("recvfrom", endpoint, sock, flags)
         return data[:size], address
-    return _REAL["recv"](sock, size, *flags), None
+    return _recv(endpoint, sock, size, flags), None
 
 
-def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _recvfrom_into(endpoint, sock, buffer, nbytes, *flags)[0]
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags)
+        return _recvfrom_into(endpoint, sock, buffer, nbytes, flags)[0]
+    got = _read("recv_into", endpoint, sock, 0, buffer, nbytes, flags)
+    return got if got or not endpoint.error else _ended(endpoint, got)
 
 
-def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
-        view = memoryview(buffer).cast("B")
-        size = min(len(data), nbytes or len(view))
+        view = memoryview(buffer).cast("B")[: nbytes or None]
+        data, address = _packet("recvfrom_into", endpoint, sock, flags)
+        size = min(len(data), len(view))
         view[:size] = data[:size]
         return size, address
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags), None
+    return _recv_into(endpoint, sock, buffer, nbytes, flags), None
+
+
+def _recvmsg(endpoint: Any, sock: Any, size: int, ancillary: int = 0, flags: int = 0) -> Any:
+    if isinstance(endpoint, Datagram):
+        data, address = _packet("recvmsg", endpoint, sock, flags)
+        return data[:size], [], int(socket.MSG_TRUNC) if len(data) > size else 0, address
+    got = _read("recvmsg", endpoint, sock, (b"", [], 0, None), size, ancillary, flags)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
+
+
+def _recvmsg_into(endpoint: Any, sock: Any, buffers: Any, *args: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        views = [memoryview(each).cast("B") for each in buffers]
+        flags = args[1] if len(args) > 1 else 0
+        data, rest, flags, address = _recvmsg(endpoint, sock, sum(map(len, views)), 0, flags)
+        left = memoryview(data)
+        for view in views:
+            view[: len(left)] = left[: len(view)]
+            left = left[len(view) :]
+        return len(data), rest, flags, address
+    got = _read("recvmsg_into", endpoint, sock, (0, [], 0, None), buffers, *args)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
 
 
 _OURS: Final[dict[str, Callable[..., Any]]] = {
@@ -408,7 +518,12 @@ _OURS: Final[dict[str, Callable[..., Any]]] = {
     "recv_into": _recv_into,
     "recvfrom": _recvfrom,
     "recvfrom_into": _recvfrom_into,
+    "recvmsg": _recvmsg,
+    "recvmsg_into": _recvmsg_into,
     "send": _send,
+    "sendall": _sendall,
+    "sendmsg": _sendmsg,
     "sendto": _sendto,
     "setsockopt": _setsockopt,
+    "shutdown": _shutdown,
 }
