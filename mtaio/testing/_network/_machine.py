@@ -10,6 +10,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     import anyio
 
+    from mtaio.testing._network._disk import Disk
     from mtaio.testing._network._endpoint import Endpoint
 
 __all__ = ["Life", "Machine", "acting"]
@@ -30,9 +31,20 @@ class Machine:
         ports: The bound sockets, by kind and number.
         endpoints: All its sockets that are open, by number.
         life: What runs on it now, or did until it was killed.
+        disk: Its disk, once it was asked for.
     """
 
-    __slots__ = ("_free", "address", "endpoints", "life", "name", "ports", "read_rate", "up")
+    __slots__ = (
+        "_free",
+        "address",
+        "disk",
+        "endpoints",
+        "life",
+        "name",
+        "ports",
+        "read_rate",
+        "up",
+    )
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
@@ -42,6 +54,7 @@ class Machine:
         self.ports: dict[tuple[int, int], Endpoint] = {}
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
+        self.disk: Disk | None = None
         self._free = itertools.count(FIRST_EPHEMERAL)
 
     def free_port(self, kind: int) -> int:
@@ -56,6 +69,9 @@ class Machine:
             endpoint.die(silent=silent)
         self.endpoints.clear()
         self.ports.clear()
+        if self.disk is not None:
+            cut = self.disk.crash if silent else self.disk.detach
+            cut()
 
 
 class Life:
