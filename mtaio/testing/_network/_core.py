@@ -100,10 +100,7 @@ class Core:
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
         self._leave()
-        endpoints = self.sockets.endpoints()
         self.sockets.restore()
-        for endpoint in endpoints:
-            endpoint.drop_wire()
         self._events.clear()
         self._healing.clear()
         self.wires.close()

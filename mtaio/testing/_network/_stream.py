@@ -314,6 +314,7 @@ class Stream(Endpoint):
                 self._send(piece)
         if self.ending is not None:
             self._send(self.ending)
+            self._drop_if_over()
 
     def _send(self, item: bytes | Mark) -> None:
         other, network = self.other, self.network
@@ -493,6 +494,16 @@ class Stream(Endpoint):
                 self.other.state = State.DEAD
                 if self.other.listener is not None:
                     self.other.listener.expected -= 1
+            self.drop_wire()
+        elif not self.leaving:
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        """Drop the wire, now that the program has closed its end and all that it sent has left."""
+        if not self.open and self.ending is not None:
+            if self.stuck and self.ending is not Mark.RST:
+                self._refuse()  # it has closed with something unread
+            self.stuck.clear()
             self.drop_wire()
 
     def _drop_backlog(self) -> None:
