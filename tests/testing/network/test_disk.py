@@ -544,7 +544,8 @@ async def keep(folder: Path) -> None:
                     await stream.send(b"ok")
 
         listener = await anyio.create_tcp_listener(local_port=80)
-        await listener.serve(serve)
+        async with listener:
+            await listener.serve(serve)
 
 
 @explore(seeds=20, exhaustive=1, inject=["step"])
