@@ -107,7 +107,8 @@ class Disk:
     last ``os.fsync`` of their directory may be as before, the latest first. The seed of the network
     chooses. `sync` makes all of it last, such as files that a test has prepared.
 
-    Syncs by C code, by other processes and by ``os.sync`` are not seen.
+    Syncs by C code, by other processes, by ``os.sync`` and by an ``fsync`` that was imported from
+    `os` before the network was opened are not seen.
     """
 
     # Invariants:
