@@ -112,7 +112,7 @@ class Network:
         checks.at_least("dns", dns, 0, way_out="Pass seconds, 0 for none.")
         self._seed = seed
         self._core = Core(
-            random.Random(seed),  # noqa: S311 - to be repeated, not to be secret
+            seed,
             {
                 "latency": latency,
                 "jitter": jitter,
