@@ -9,12 +9,14 @@ happen that is due now. Only when nothing stirs does time move, to the loop's ne
 
 from __future__ import annotations
 
+import random
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
@@ -24,11 +26,13 @@ from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+    from types import FrameType
 
     from anyio.abc import TaskGroup
 
@@ -47,7 +51,7 @@ class Core:
     A network, before, while and after it is open.
 
     Args:
-        rng: Its random numbers.
+        seed: Where its random numbers begin.
         links: The options of a link that was not told otherwise.
         dns: Seconds that a lookup of a name takes.
 
@@ -63,7 +67,8 @@ class Core:
         group: The task group of the programs.
     """
 
-    def __init__(self, rng: random.Random, links: dict[str, Any], *, dns: float) -> None:
+    def __init__(self, seed: int, links: dict[str, Any], *, dns: float) -> None:
+        rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.links = Links(rng, **links)
         self.faults = Faults()
         self.names = Names(self.faults)
@@ -81,6 +86,7 @@ class Core:
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
         self._numbers = 0
         self._dns = dns
+        self._seed = seed
 
     # ---- its life ----
 
@@ -95,19 +101,34 @@ class Core:
         self.sockets.replace()
         world.network = self
 
+    def bury(self, life: Life) -> None:
+        """Cancel what a program has left running in no task group, now that it has ended."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.bury(life.tasks)
+
+    def abandon(self) -> None:
+        """Have the transports closed that killed programs have left."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
         self._leave()
-        endpoints = self.sockets.endpoints()
+        for orphan in self.sockets.orphans():
+            orphan.close()
         self.sockets.restore()
-        for endpoint in endpoints:
-            endpoint.drop_wire()
+        self.sockets.drop_wires()
         self._events.clear()
         self._healing.clear()
         self.wires.close()
         self.options.close()
+        for machine in self.machines.values():
+            if machine.disk is not None:
+                machine.disk.close()
 
     # ---- what its parts need ----
 
@@ -138,6 +159,22 @@ class Core:
             self.names.set(name, machine.address)
         return machine
 
+    def disk(self, machine: Machine) -> Disk:
+        """Return the disk of a machine, which is made when it is first asked for."""
+        if machine.disk is None:
+            if self._world is None or self._world.network is not self:
+                msg = (
+                    f"host {machine.name!r} has no disk while its network is not open. Ask for it "
+                    f"in the block of the network."
+                )
+                raise RuntimeError(msg)
+            rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
+            machine.disk = Disk(machine.name, rng, self._is_dead)
+        return machine.disk
+
+    def _is_dead(self) -> bool:
+        return self.here().over
+
     def machine_at(self, address: str) -> Machine | None:
         """Return the machine that has an address, if there is one."""
         for machine in self.machines.values():
@@ -149,7 +186,9 @@ class Core:
         """Return the life for which this task acts."""
         return acting.get() or self.machines[MAIN].life
 
-    def spawn(self, function: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+    def spawn(
+        self, function: Callable[..., Coroutine[Any, Any, object]], *args: object, name: str
+    ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
@@ -218,6 +257,21 @@ class Core:
         life = acting.get()
         if life is not None and life.scope is not None:
             life.tasks.add(task)
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        life = context.get(acting)
+        return life is not None and life.over
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
+        endpoint = awaited(frames, self.sockets.find)
+        if endpoint is None:
+            return None
+        if endpoint.peer is None:
+            return f"at the socket {endpoint.label()}"
+        peer = f"{self.names.name_of(endpoint.peer[0])}:{endpoint.peer[1]}"
+        return f"at the socket {endpoint.label()}, whose peer is {peer}"
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""

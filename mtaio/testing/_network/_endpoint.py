@@ -48,8 +48,8 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
-        inode: What its descriptor stands for in the kernel.
-        dead: Whether its program was killed, and the kernel would have closed it.
+        descriptors: All that programs have for it: one, and one for each duplicate.
+        inode: What they stand for in the kernel.
     """
 
     KIND: ClassVar[int]
@@ -62,13 +62,13 @@ class Endpoint:
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.descriptors: set[int] = set()
         self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None
         self.wire: socket.socket | None = None
         self.open = True
-        self.dead = False
         self.error = 0
         self.settings = Settings(network.options, self.KIND)
 
@@ -139,21 +139,25 @@ class Endpoint:
         kind = socket.SOCK_STREAM if self.KIND == socket.SOCK_STREAM else socket.SOCK_SEQPACKET
         mine, self.wire = socket.socketpair(socket.AF_UNIX, kind)
         for each in (mine, self.wire):
-            each.setblocking(False)
+            each.settimeout(0)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         if self.fd is None:
             self.fd = mine.detach()
         else:
-            os.dup2(mine.fileno(), self.fd, inheritable=False)
+            for each in {self.fd, *self.descriptors}:
+                os.dup2(mine.fileno(), each, inheritable=False)
             mine.close()
+        self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)
 
     def drop_wire(self) -> None:
         """Close the network's end, which the program sees as the end."""
         if self.wire is not None:
             self.network.wires.unwatch(self)
+            del self.network.wires.laid[self.number]
             self.wire.close()
             self.wire = None
+            self.network.sockets.lifted(self)
 
     def take(self) -> bool:
         """Take what the program has sent; return whether there was anything."""

@@ -14,6 +14,7 @@ import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mtaio.testing._network._datagram import HEAD, NOBODY, Datagram, unpacked
 from mtaio.testing._network._endpoint import Endpoint, error_of
@@ -83,12 +84,16 @@ class Sockets:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched.
-    __slots__ = ("_inodes", "_network", "_open", "_thread")
+    # - _laid holds the endpoints that have a wire;
+    # - _objects finds the latest of Python's objects for a descriptor.
+    __slots__ = ("_inodes", "_laid", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self._objects: dict[int, ref[socket.socket]] = {}
+        self._laid: set[Endpoint] = set()
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -101,9 +106,9 @@ class Sockets:
         endpoint = self._open.get(fd)
         return 0 if endpoint is None else endpoint.number
 
-    def get(self, sock: socket.socket) -> Endpoint | None:
-        """Return what a socket stands for, None if it is not simulated."""
-        return self._open.get(sock.fileno())
+    def find(self, fd: int) -> Endpoint | None:
+        """Return what a descriptor stands for, None if it is not simulated."""
+        return self._open.get(fd)
 
     def here(self) -> bool:
         """Return whether this is the thread of the network's event loop."""
@@ -112,9 +117,28 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
+        self._remember(endpoint, endpoint.fd)
+        self._laid.add(endpoint)
+
+    def _remember(self, endpoint: Endpoint, fd: int) -> None:
         self._inodes.pop(endpoint.inode, None)
-        endpoint.inode = os.fstat(endpoint.fd).st_ino
+        endpoint.inode = os.fstat(fd).st_ino
         self._inodes[endpoint.inode] = endpoint
+
+    def _give(self, fd: int, endpoint: Endpoint) -> None:
+        """Note that a program has a descriptor of an endpoint."""
+        self._open[fd] = endpoint
+        endpoint.descriptors.add(fd)
+
+    def _take(self, fd: int) -> Endpoint | None:
+        """Note that no program has a descriptor any more; return what it stood for."""
+        endpoint = self._open.pop(fd, None)
+        if endpoint is None:
+            return None
+        endpoint.descriptors.discard(fd)
+        if endpoint.fd == fd and endpoint.descriptors:
+            endpoint.fd = min(endpoint.descriptors)
+        return endpoint
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -129,7 +153,7 @@ class Sockets:
     def accepted(self, endpoint: Endpoint) -> None:
         """Note that a program gets a connection now."""
         assert endpoint.fd is not None  # noqa: S101 - it was laid
-        self._open[endpoint.fd] = endpoint
+        self._give(endpoint.fd, endpoint)
 
     def endpoints(self) -> list[Endpoint]:
         """Return all that programs have open, in the order in which they were made."""
@@ -137,18 +161,10 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open and not found[number].dead and self.is_laid_or_new(found[number])
+            if found[number].open
+            and not found[number].life.over
+            and self.is_laid(found[number])
         ]
-
-    def is_laid_or_new(self, endpoint: Endpoint) -> bool:
-        """Return whether a program has it open, as far as the kernel says."""
-        if endpoint.wire is None and endpoint.fd is not None:
-            try:
-                os.fstat(endpoint.fd)
-            except OSError:
-                return False
-            return True
-        return self.is_laid(endpoint)
 
     def receive(self, sock: Any, size: int) -> bytes:
         """Take bytes from a descriptor, as the kernel has them."""
@@ -160,12 +176,13 @@ class Sockets:
     def made(self, sock: socket.socket, fileno: int | None) -> None:
         """Note a socket that was made in the event loop's thread."""
         fd = sock.fileno()
+        self._objects[fd] = ref(sock)
         if fileno is not None:
             known = self._open.get(fd)
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known  # a duplicate
+                    self._give(fd, known)  # a duplicate
             return
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
@@ -174,12 +191,33 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._open.pop(fd, None)
-        if stale is not None:
+        stale = self._take(fd)
+        if stale is not None and not stale.descriptors:
             stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
-        self._open[fd] = endpoint
+        self._give(fd, endpoint)
+        self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
+
+    def lifted(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has no wire any more."""
+        self._laid.discard(endpoint)
+
+    def drop_wires(self) -> None:
+        """Close all wires that are left."""
+        for endpoint in list(self._laid):
+            endpoint.drop_wire()
+
+    def orphans(self) -> list[socket.socket]:
+        """Return what programs have open that were killed, as a kernel would close it for them."""
+        return [
+            sock
+            for fd, endpoint in self._open.items()
+            if endpoint.life.over
+            and fd in self._objects
+            and (sock := self._objects[fd]()) is not None
+            and sock.fileno() == fd
+        ]
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
         """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
@@ -191,14 +229,8 @@ class Sockets:
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
-        endpoint = self._open.pop(fd, None)
-        if endpoint is None:
-            return
-        others = [each for each, known in self._open.items() if known is endpoint]
-        if others:
-            if endpoint.fd == fd:
-                endpoint.fd = others[0]
-        else:
+        endpoint = self._take(fd)
+        if endpoint is not None and not endpoint.descriptors:
             endpoint.closed()
             self._inodes.pop(endpoint.inode, None)
 
@@ -206,7 +238,7 @@ class Sockets:
         """Note that another thread has a descriptor, which was perhaps closed behind our back."""
         endpoint = self._open.get(fd)
         if endpoint is not None and not self.is_laid(endpoint):
-            del self._open[fd]
+            self._take(fd)
 
     # ---- while the network is open ----
 
@@ -232,6 +264,7 @@ class Sockets:
                 setattr(kind, name, real)
         self._open.clear()
         self._inodes.clear()
+        self._objects.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
@@ -399,6 +432,8 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
     if sock.gettimeout() != 0:
         _refuse_blocking(sock, name)
+    if not endpoint.reads:
+        raise error_of(errno.ENOTCONN)
     try:
         return _REAL[name](sock, *args)
     except OSError as error:

@@ -81,11 +81,14 @@ class Stream(Endpoint):
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
-    # - held is what a fault keeps back, held_since since when;
+    # - held is what a fault keeps back, held_since since when there is something among it that the
+    #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
+    # - heard_all says that the program knows of the other's end;
     # - pushed is at least what its kernel keeps for it;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
+    # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
     # - has_given_name says that the program chose its port, which is kept after the end then.
@@ -102,8 +105,9 @@ class Stream(Endpoint):
         self.flying = 0
         self.arrives = 0.0
         self.held: deque[bytes | Mark] = deque()
-        self.held_since = 0.0
+        self.held_since: float | None = None
         self.stuck: deque[bytes | Mark] = deque()
+        self.heard_all = False
         self.pushed = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
@@ -111,6 +115,7 @@ class Stream(Endpoint):
         self.expected = 0
         self.limit = 0
         self.told = True
+        self.reads = False
         self.ended = False
         self.parted = False
         self.deaf = False
@@ -142,10 +147,10 @@ class Stream(Endpoint):
         """Begin to connect, and return the error number that ``connect_ex`` returns."""
         network = self.network
         ip, port = network.names.address("connect", address)
-        if self.state is not State.NEW:
-            return self._refuse_to_connect()
         if self.life.over:
             return errno.ENETDOWN
+        if self.state is not State.NEW:
+            return self._refuse_to_connect()
         if ip == ANY:
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
@@ -157,6 +162,7 @@ class Stream(Endpoint):
         self.lay()
         self._stuff()
         self.state = State.CONNECTING
+        self.reads = True
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
         else:
@@ -175,7 +181,10 @@ class Stream(Endpoint):
             return errno.EALREADY
         if self.state is State.FAILED:  # it says why, and the next one tries again
             self.state = State.NEW
+            self.reads = False
             return self.take_error() or errno.ECONNABORTED
+        if self.state is State.DEAD:
+            return errno.EINVAL
         if not self.told:
             self.told = True
             return 0
@@ -219,6 +228,9 @@ class Stream(Endpoint):
                 self._stop_listening(State.NEW)
         elif self.state is State.CONNECTING:
             self._settle(errno.ECONNRESET)
+        elif self.state is State.FAILED:
+            self.state = State.DEAD
+            raise error_of(errno.ENOTCONN)
         elif not self._is_connected():
             raise error_of(errno.ENOTCONN)
         else:
@@ -236,8 +248,6 @@ class Stream(Endpoint):
         Returns:
             The number of an error, 0 for the end.
         """
-        if code == errno.EAGAIN and self.state is State.LISTENING:
-            return errno.ENOTCONN
         if code in {0, errno.ECONNRESET}:
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
@@ -338,6 +348,7 @@ class Stream(Endpoint):
     def _accepted_at(self, listener: Stream) -> None:
         """Let the listener have this end of a connection."""
         listener.expected -= 1
+        self.listener = None
         if not listener.open or listener.state is not State.LISTENING:
             self.state = State.DEAD
             self._refuse()
@@ -345,6 +356,7 @@ class Stream(Endpoint):
         assert self.name is not None  # noqa: S101 - its peer has connected to it
         self.lay()
         self.state = State.OPEN
+        self.reads = True
         self.host.ports.share(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
@@ -415,6 +427,12 @@ class Stream(Endpoint):
         if self.ending is not None and not self.has_left:
             self.has_left = True
             self._send(self.ending)
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        """Close the wire once both directions have ended."""
+        if self.ending is Mark.RST or (self.ending is not None and self.heard_all):
+            self.drop_wire()
 
     def _send(self, item: bytes | Mark) -> None:
         other, network = self.other, self.network
@@ -436,11 +454,12 @@ class Stream(Endpoint):
             fault.strike()
             network.held += 1
         if not self.held:
+            network.wait_for_heal(self, self._resend)
+        if item is not Mark.ACK and self.held_since is None:
             self.held_since = network.now()
             if fault is None or fault.kind != "hold":
                 since = self.held_since
                 network.at(since + self._patience(), self, self._give_up, since)
-            network.wait_for_heal(self, self._resend)
         self.held.append(item)
 
     def _patience(self) -> float:
@@ -451,11 +470,13 @@ class Stream(Endpoint):
     def _give_up(self, since: float) -> None:
         if self.held and self.held_since == since:
             self.held.clear()
+            self.held_since = None
             self.reset(errno.ETIMEDOUT)
 
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, deque()
+        self.held_since = None
         for item in held:
             self._send(item)
 
@@ -478,9 +499,14 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
-        if item is Mark.FIN and other.wire is not None:
-            self.parted = other.ended = True
+        if item is Mark.FIN:
+            self.parted = True
+            other.ended = other.ended or other.wire is not None
         if item is Mark.RST:
+            other.reset(errno.ECONNRESET)
+        elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
+            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
+            other._refuse()  # noqa: SLF001 - of this class
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
             self.flying -= len(item) if isinstance(item, bytes) else 0
@@ -508,6 +534,8 @@ class Stream(Endpoint):
             if isinstance(item, Mark):
                 self.stuck.popleft()
                 self.wire.shutdown(socket.SHUT_WR)
+                self.heard_all = True
+                self._drop_if_over()
                 return True
             room = self._room(len(item))
             if not room:
@@ -573,6 +601,8 @@ class Stream(Endpoint):
         if self.wire is None or self.state is not State.OPEN:
             return
         self.error = errno.EPIPE if self.ended and error == errno.ECONNRESET else error
+        if not self.told:
+            self.state = State.FAILED  # for connect(), which tells of it
         self.stuck.clear()
         if self.network.sockets.is_laid(self):
             # A byte that the wire leaves unread makes the kernel reset the program. If there is no
@@ -612,14 +642,16 @@ class Stream(Endpoint):
 
     def _abandon(self) -> None:
         """Forget the other end of a connection that is not made after all."""
-        other, self.other = self.other, None
+        other = self.other
         if other is not None and other.listener is not None:
             other.state = State.DEAD
             other.listener.expected -= 1
+            self.other = None
 
     def _stop_listening(self, state: State) -> None:
         """Take no more connections."""
         self.state = state
+        self.reads = False
         self._drop_backlog()
         self.drop_wire()
 
@@ -646,7 +678,6 @@ class Stream(Endpoint):
         elif self.state is State.CONNECTING:
             self._settle(errno.ENETDOWN)
         self.state = State.DEAD
-        self.dead = True
 
     def _descriptor(self) -> int:
         assert self.fd is not None  # noqa: S101 - it was laid

@@ -59,9 +59,17 @@ class Resolver(trio.abc.HostnameResolver):
     def __init__(self, network: Beside) -> None:
         self._network = network
 
-    async def getaddrinfo(self, *args: Any) -> Any:
+    async def getaddrinfo(  # noqa: PLR0917 - the signature of the interface
+        self,
+        host: Any,
+        port: Any,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - ditto
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
         """Look a name up."""
-        return await self._network.look_up(*args)
+        return await self._network.look_up(host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:  # noqa: ARG002
         """Return an address as it is."""
