@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
-from mtaio.testing._network._options import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,7 +236,7 @@ class Stream(Endpoint):
             self.deaf = self.deaf or reading
             real(how)
 
-    def read_failed(self, code: Any) -> int:
+    def read_failed(self, code: int | None) -> int:
         """
         Return what a program is told that could not read.
 
@@ -253,15 +252,15 @@ class Stream(Endpoint):
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
             return 0 if self.ended else self.take_error()
-        return code
+        return code or errno.EIO
 
-    def write_failed(self, code: Any) -> int:
+    def write_failed(self, code: int | None) -> int:
         """Return what a program is told that could not write, for what the kernel has told it."""
         if code == errno.EAGAIN and self.state is State.LISTENING:
             return errno.EPIPE
         if code == errno.EPIPE:
             return self.take_error() or errno.EPIPE
-        return code
+        return code or errno.EIO
 
     @property
     def listens(self) -> bool:
@@ -308,7 +307,7 @@ class Stream(Endpoint):
             return
         twin = Stream(network, target.life, None)
         twin.name, twin.peer = peer, self.name
-        twin.settings = Settings(network.options, self.KIND, listener.settings)
+        twin.settings.inherit(listener.settings)
         twin.other, self.other = self, twin
         twin.listener = listener
         listener.expected += 1
