@@ -181,6 +181,7 @@ class Datagram(Endpoint):
 
     def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
         """Note that its host is dead."""
+        self.dead = True
         self.drop_wire()
 
 

@@ -144,8 +144,8 @@ class Endpoint:
         if self.fd is None:
             self.fd = mine.detach()
         else:
-            for each in {self.fd, *self.descriptors}:
-                os.dup2(mine.fileno(), each, inheritable=False)
+            for descriptor in {self.fd, *self.descriptors}:
+                os.dup2(mine.fileno(), descriptor, inheritable=False)
             mine.close()
         self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)

@@ -196,7 +196,8 @@ class Sockets:
             stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
         self._give(fd, endpoint)
-        self._remember(endpoint, fd)
+        if endpoint.wire is None:
+            self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
     def lifted(self, endpoint: Endpoint) -> None:
@@ -461,6 +462,8 @@ def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes
         raise error_of(error)
     while True:
         packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
+        if not packet:  # its host is dead
+            raise error_of(errno.ENETDOWN)
         if packet != NOBODY:
             return unpacked(packet)
         if flags & socket.MSG_PEEK:
