@@ -273,6 +273,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host = None
         self._outside = set()
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a transport or a callback waits until it can write to a descriptor."""
+        key = self._files.map.get(fd)
+        return key is not None and bool(key.events & selectors.EVENT_WRITE)
+
     def join(self, network: Beside) -> Callable[[], None]:  # noqa: ARG002 - an engine's
         """Do nothing: the loop asks its world."""
         return _nothing

@@ -90,6 +90,10 @@ class Engine(Protocol):
         """Note that the code under test has ended."""
         ...
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task or a transport may wait until it can write to a descriptor."""
+        ...
+
     def join(self, network: Beside) -> Callable[[], None]:
         """Let the backend use a network, and return what ends that."""
         ...

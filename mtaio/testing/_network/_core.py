@@ -60,6 +60,7 @@ class Core:
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
         wires, sockets: Those of the run, while it is open.
+        awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
     """
 
@@ -75,6 +76,7 @@ class Core:
         self.wires: Wires
         self.sockets: Sockets
         self.group: TaskGroup
+        self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
         self._world: World | None = None
         self._events = Events(self._pick)
@@ -92,6 +94,7 @@ class Core:
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        self.awaits_writing = world.engine.awaits_writing
         self.sockets.replace()
         world.network = self
 

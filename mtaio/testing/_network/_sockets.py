@@ -157,7 +157,8 @@ class Sockets:
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known  # a duplicate
+                    self._open[fd] = known
+                    known.duplicated = True
             return
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
