@@ -24,7 +24,7 @@ from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
-from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._trace import KEPT, OpenSocket
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Core:
         faults: What goes wrong.
         names: What names mean.
         machines: The hosts, by name.
-        trace: What has happened.
+        trace: What has happened: what `NetworkEvent` is made of.
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
         wires, sockets: Those of the run, while it is open.
@@ -70,7 +70,7 @@ class Core:
         self.faults = Faults()
         self.names = Names(self.faults)
         self.machines: dict[str, Machine] = {}
-        self.trace: deque[NetworkEvent] = deque(maxlen=KEPT)
+        self.trace: deque[tuple[float, str, str, str]] = deque(maxlen=KEPT)
         self.delivered = 0
         self.held = 0
         self.wires: Wires
@@ -128,7 +128,7 @@ class Core:
 
     def note(self, what: str, source: str, target: str = "") -> None:
         """Note what happens."""
-        self.trace.append(NetworkEvent(self.now(), what, source, target))
+        self.trace.append((self.now(), what, source, target))
 
     def machine(self, name: str) -> Machine:
         """Return the machine of a name, which is made when it is first asked for."""

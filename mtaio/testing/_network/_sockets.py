@@ -20,6 +20,7 @@ from mtaio.testing._network._stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from mtaio.testing._network._core import Core
 
@@ -76,13 +77,16 @@ class Sockets:
     # Invariants:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
-    #   and a descriptor that stands for something else by now is not touched.
-    __slots__ = ("_inodes", "_network", "_open", "_thread")
+    #   and a descriptor that stands for something else by now is not touched;
+    # - _datagrams says that there was a socket for datagrams, and so that what only these need is
+    #   in its place: the bytes of streams are the kernel's business.
+    __slots__ = ("_datagrams", "_inodes", "_network", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self._datagrams = False
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -171,6 +175,9 @@ class Sockets:
         if stale is not None:
             stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
+        if kind is Datagram and not self._datagrams:
+            self._datagrams = True
+            self._put(_OF_DATAGRAMS)
         self._open[fd] = endpoint
         endpoint.host.endpoints[endpoint.number] = endpoint
 
@@ -194,8 +201,12 @@ class Sockets:
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
         socket.getaddrinfo = self._getaddrinfo()
-        for name, ours in _OURS.items():
-            setattr(kind, name, self._method(name, ours))
+        self._put(_OURS.keys() - _OF_DATAGRAMS)
+
+    def _put(self, names: AbstractSet[str]) -> None:
+        kind: Any = socket.socket
+        for name in names:
+            setattr(kind, name, self._method(name, _OURS[name]))
 
     def restore(self) -> None:
         """Put the real methods back."""
@@ -204,6 +215,8 @@ class Sockets:
         kind._real_close = _real_close  # noqa: SLF001 - ditto
         socket.getaddrinfo = _real_getaddrinfo
         for name, real in _REAL.items():
+            if name in _OF_DATAGRAMS and not self._datagrams:
+                continue
             if name in _INHERITED:
                 delattr(kind, name)
             else:
@@ -258,6 +271,8 @@ class Sockets:
 
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
+
+_OF_DATAGRAMS: Final = frozenset({"recv", "recv_into", "send"})
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex"})
 
