@@ -517,7 +517,7 @@ class Steps:
         if len(candidates) == 1 or not self._started or candidates[0][0][0] < 0:
             return 0
         assert self._choices is not None  # noqa: S101 - it is for a schedule that queues ask
-        return self._choices.pick([key[1] for key, *_ in candidates])
+        return self._choices.pick(len(candidates), (key[1] for key, *_ in candidates))
 
     def pick(self, candidates: int) -> int:
         """Return which of so many things that are due together happens next."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
 from typing import Any, Final, cast, final
@@ -204,11 +204,10 @@ class Choices:
         if self._depth is not None and self._draw is not None:
             self._priorities = Priorities(self._draw, self._depth, self._horizon)
 
-    def pick(self, ages: Sequence[float]) -> int:
-        """Return which of two or more candidates, known by their ages, takes the next step."""
-        candidates = len(ages)
-        if self._priorities is not None:
-            choice = self._priorities.pick(len(self.log), ages)
+    def pick(self, candidates: int, ages: Iterable[float] | None = None) -> int:
+        """Return which of at least two candidates is next; if they are tasks, they have ages."""
+        if self._priorities is not None and ages is not None:
+            choice = self._priorities.pick(len(self.log), tuple(ages))
         elif self._draw is not None:
             choice = int(self._draw() * candidates)
         else:

@@ -76,7 +76,7 @@ def test_shrink_by_halves() -> None:
         asked.append(schedule.tape)
         choices_of(schedule).begin()
         for at in range(256):
-            choices_of(schedule).pick(range(4 if at != 200 else 3))
+            choices_of(schedule).pick(4 if at != 200 else 3)
         log = schedule.log
         return log[17][0] >= 1 and log[200][0] >= 1
 
@@ -92,7 +92,7 @@ def test_budget_of_runs() -> None:
     def fails(schedule: Schedule) -> bool:
         asked.append(schedule.tape)
         choices_of(schedule).begin()
-        log = [choices_of(schedule).pick(range(9)) for _ in range(8)]
+        log = [choices_of(schedule).pick(9) for _ in range(8)]
         return log[7] >= 1
 
     tape = dict.fromkeys(range(8), 8)
@@ -110,7 +110,7 @@ def test_failure_that_needs_no_choice() -> None:
     def fails(schedule: Schedule) -> bool:
         choices_of(schedule).begin()
         for _ in range(5):
-            choices_of(schedule).pick(range(2))
+            choices_of(schedule).pick(2)
         return True
 
     assert shrink(fails, Schedule(seed=1, fair=True)).tape == {}
@@ -123,7 +123,7 @@ def test_options_are_kept() -> None:
     def fails(schedule: Schedule) -> bool:
         seen.add((schedule.fair, schedule.eager))
         choices_of(schedule).begin()
-        choices_of(schedule).pick(range(2))
+        choices_of(schedule).pick(2)
         return True
 
     small = shrink(fails, Schedule(seed=0, fair=True, eager=True))
