@@ -506,6 +506,15 @@ class Steps:
         assert self._choices is not None  # noqa: S101 - it is for a schedule that queues ask
         return self._choices.pick(len(candidates))
 
+    def pick(self, candidates: int) -> int:
+        """Return which of so many things that are due together happens next."""
+        return self._choices.pick(candidates) if self._started and self._choices else 0
+
+    def follow(self, schedule: Schedule) -> None:
+        """Let a schedule choose from now on, where none did."""
+        self.schedule = schedule
+        self._choices = choices_of(schedule)
+
     def begin(self, task: Any, record: TaskRecord, coroutine: Any) -> None:
         """Note that a step of ``task`` begins, and let what waits for this moment strike."""
         if not self._started:

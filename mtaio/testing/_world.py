@@ -90,6 +90,34 @@ class Engine(Protocol):
         """Note that the code under test has ended."""
         ...
 
+    def join(self, network: Beside) -> Callable[[], None]:
+        """Let the backend use a network, and return what ends that."""
+        ...
+
+
+class Beside(Protocol):
+    """What happens beside the tasks: a simulated network."""
+
+    def stirs(self) -> bool:
+        """Let everything happen that takes no time; return whether anything did."""
+        ...
+
+    def next_at(self) -> float:
+        """Return when something happens next, ``inf`` if nothing will."""
+        ...
+
+    def number_of(self, fd: int) -> int:
+        """Return the place of a descriptor among the simulated ones, 0 if it is real."""
+        ...
+
+    def task_made(self, task: Any) -> None:
+        """Note a task of asyncio."""
+        ...
+
+    async def look_up(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``getaddrinfo`` says."""
+        ...
+
 
 class StepsHiddenError(RuntimeError):
     """
@@ -133,7 +161,8 @@ class World:
     #   froze says that the clock was frozen when there were too many the last time;
     # - steps are those of the loop that was made last, None while they are not watched;
     # - host is the task of the code under test and scope is around it, None while there is none;
-    # - failure is the latest on that code.
+    # - failure is the latest on that code;
+    # - network is the simulated one, while it is open.
     __slots__ = (
         "alone",
         "calls",
@@ -146,6 +175,7 @@ class World:
         "hosts",
         "jobs",
         "max_turns",
+        "network",
         "schedule",
         "scope",
         "steps",
@@ -185,6 +215,7 @@ class World:
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
         self.failure: BaseException | None = None
+        self.network: Beside | None = None
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0 while there is no event loop."""
@@ -232,6 +263,24 @@ class World:
                 steps.start_test(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
+
+    def imply_schedule(self) -> None:
+        """
+        Let a schedule choose from now on, the oldest task always, if none does.
+
+        Raises:
+            StepsHiddenError: As for `observed`.
+        """
+        if self.schedule is not None:
+            return
+        assert self.engine is not None  # noqa: S101 - a loop is running
+        self.schedule = Schedule()
+        if self.steps is None:
+            self.observed()
+        else:
+            choices_of(self.schedule).begin()
+            self.steps.follow(self.schedule)
+            self.engine.watch(self.steps)
 
     def idle(self) -> None:
         """Note that nothing is ready to run."""

@@ -1,0 +1,160 @@
+"""UDP: datagrams, which arrive whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._names import ANY, LOOPBACK
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._core import Core
+    from mtaio.testing._network._machine import Life, Machine
+
+__all__ = ["HEAD", "NOBODY", "Datagram", "unpacked"]
+
+HEAD: Final = struct.Struct("!4sH")
+"""What stands before each datagram in the kernel: the address and the port of the sender."""
+NOBODY: Final = b"!"
+"""What stands there in the place of a datagram when nobody got the one that was sent."""
+LARGEST: Final = 65_507
+"""The most bytes of a datagram."""
+
+
+class Datagram(Endpoint):
+    """A socket for datagrams."""
+
+    KIND = socket.SOCK_DGRAM
+
+    def __init__(self, network: Core, life: Life, fd: int | None) -> None:
+        super().__init__(network, life, fd)
+        self.lay()  # there may be something to wait for before it has a name
+
+    def connect(self, address: Any) -> int:
+        """Let it talk to one peer alone."""
+        ip, port = self.network.names.resolve(address[0]), int(address[1])
+        if ip == ANY:
+            ip = LOOPBACK
+        self._ensure_name(ip)
+        self.peer = ip, port
+        return 0
+
+    def _ensure_name(self, ip: str) -> None:
+        if self.name is None:
+            self.bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
+
+    def send(self, data: Any, address: Any = None) -> int:
+        """Send a datagram, and return its size."""
+        size = memoryview(data).nbytes
+        if size > LARGEST:
+            raise error_of(errno.EMSGSIZE)
+        if self.error:
+            error, self.error = self.error, 0
+            raise error_of(error)
+        if address is None:
+            if self.peer is None:
+                raise error_of(errno.EDESTADDRREQ)
+            ip, port = self.peer
+        else:
+            ip, port = self.network.names.resolve(address[0]), int(address[1])
+        network = self.network
+        if self.name is None:
+            self.bind((ANY, 0))
+        assert self.name is not None  # noqa: S101 - it has one now
+        if ip == ANY:
+            ip = LOOPBACK
+        target = self.host if ip == LOOPBACK else network.machine_at(ip)
+        if target is None:
+            raise error_of(errno.ENETUNREACH)
+        if self.life.over:
+            raise error_of(errno.ENETDOWN)
+        fault = network.faults.between(self.host.name, target.name)
+        if fault is not None:
+            fault.strike()
+            network.held += 1
+            if fault.kind != "hold":
+                return size  # it is lost
+        own = LOOPBACK if ip == LOOPBACK else self.host.address
+        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + bytes(data)
+        if network.links.loses(self.host.name, target.name):
+            network.note("lost", self.label(), f"{target.name}:{port}")
+            return size
+        if fault is not None:
+            network.wait_for_heal(self, lambda: self._depart(target, (ip, port), packet))
+        else:
+            self._depart(target, (ip, port), packet)
+        return size
+
+    def _depart(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
+        network = self.network
+        when = network.links.arrival(self.host.name, target.name, len(packet), network.now())
+        network.at(when, object(), self._arrive, target, to, packet)
+
+    def _arrive(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
+        network = self.network
+        fault = network.faults.between(self.host.name, target.name)
+        if fault is not None:
+            fault.strike()
+            network.held += 1
+            if fault.kind == "hold":
+                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
+            return
+        if not target.up:
+            return
+        where = f"{target.name}:{to[1]}"
+        receiver = target.ports.get((self.KIND, to[1]))
+        if (
+            not isinstance(receiver, Datagram)
+            or receiver.name is None
+            or receiver.name[0] not in {ANY, to[0]}
+        ):
+            network.note("unreachable", self.label(), where)
+            back = network.links.arrival(target.name, self.host.name, 0, network.now())
+            network.at(back, object(), self._unreachable, to)
+            return
+        network.delivered += 1
+        network.note(f"datagram of {len(packet) - HEAD.size} bytes", self.label(), where)
+        receiver._receive(packet)  # noqa: SLF001 - of this class
+
+    def _receive(self, packet: bytes) -> None:
+        if self.peer is not None and unpacked(packet)[1] != self.peer:
+            return  # it is connected to somebody else
+        if self.wire is not None:
+            try:
+                self.wire.send(packet)
+            except OSError:
+                self.network.note("dropped", self.label(), "its buffer is full")
+
+    def _unreachable(self, to: tuple[str, int]) -> None:
+        """Tell the program that nobody is there, if it is connected to that address."""
+        if self.open and self.peer == to and self.wire is not None:
+            self.error = errno.ECONNREFUSED
+            self.wire.send(NOBODY)  # wakes whoever reads, who is told then
+
+    def closed(self) -> None:
+        """Note that no program has it open any more."""
+        super().closed()
+        self.forget_port()
+        self.drop_wire()
+
+    def take(self) -> bool:
+        """Return False: what it sends is taken as it is sent."""
+        return False
+
+    def push(self) -> bool:
+        """Return False: what arrives is there, or is dropped."""
+        return False
+
+    def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
+        """Note that its host is dead."""
+        self.dead = True
+        self.drop_wire()
+
+
+def unpacked(packet: bytes) -> tuple[bytes, tuple[str, int]]:
+    """Return the data of a packet, and the address of its sender."""
+    ip, port = HEAD.unpack_from(packet)
+    return packet[HEAD.size :], (socket.inet_ntoa(ip), port)

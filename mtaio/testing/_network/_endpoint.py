@@ -1,0 +1,180 @@
+"""
+What a program's socket stands for: its descriptor, names, options and state.
+
+A simulated socket keeps the descriptor that the kernel gave it. One end of a pair of Unix sockets
+is laid on that with ``dup2`` as soon as there is something to wait for, so that selectors,
+transports and TLS work unchanged; the other end, the *wire*, belongs to the network.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._core import Core
+    from mtaio.testing._network._machine import Life
+
+__all__ = ["Address", "Endpoint", "error_of"]
+
+Address = tuple[str, int]
+
+NOWHERE: Final = ("0.0.0.0", 0)  # noqa: S104 - what a socket without a name says
+BUFFER: Final = 131_072
+"""What a program may send that the network has not taken yet; the kernel doubles it."""
+
+
+def error_of(code: int) -> OSError:
+    """Return the error that the kernel raises for a code."""
+    return OSError(code, os.strerror(code))
+
+
+class Endpoint:
+    """
+    A simulated socket, found by its descriptor.
+
+    Args:
+        network: Its network.
+        life: The life of the host on which it is.
+        fd: Its descriptor; None until somebody accepts it.
+
+    Attributes:
+        number: Its place among all sockets of the network; a stable order.
+        name: The address that it is bound to, if it is.
+        peer: The address of the other end, if it is connected.
+        wire: The network's end of its pair, if it has one.
+        open: Whether a program has it open.
+        dead: Whether its program was killed, and the kernel would have closed it.
+    """
+
+    KIND: ClassVar[int]
+    """``SOCK_STREAM`` or ``SOCK_DGRAM``."""
+
+    def __init__(self, network: Core, life: Life, fd: int | None) -> None:
+        self.network = network
+        self.life = life
+        self.host = life.where
+        self.fd = fd
+        self.number = network.number()
+        self.name: Address | None = None
+        self.peer: Address | None = None
+        self.wire: socket.socket | None = None
+        self.open = True
+        self.dead = False
+        self.error = 0
+        self.options: dict[tuple[int, int], Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label()}>"
+
+    def label(self) -> str:
+        """Return host and port, for the trace."""
+        return f"{self.host.name}:{self.name[1] if self.name else 0}"
+
+    # ---- what programs call, in the place of the kernel ----
+
+    def bind(self, address: Any) -> None:
+        """Give it a name, as ``bind`` does."""
+        if self.name is not None:
+            raise error_of(errno.EINVAL)
+        ip, port = self.network.names.resolve(address[0]), int(address[1])
+        if ip not in {"0.0.0.0", "127.0.0.1", self.host.address}:  # noqa: S104 - all of its own
+            raise error_of(errno.EADDRNOTAVAIL)
+        if not port:
+            port = self.host.free_port(self.KIND)
+        if (self.KIND, port) in self.host.ports:
+            raise error_of(errno.EADDRINUSE)
+        self.name = ip, port
+        self.host.ports[self.KIND, port] = self
+
+    def getsockname(self) -> Address:
+        """Return its name, of zeros while it has none."""
+        return self.name or NOWHERE
+
+    def getpeername(self) -> Address:
+        """Return the name of the other end."""
+        if self.peer is None:
+            raise error_of(errno.ENOTCONN)
+        return self.peer
+
+    def getsockopt(self, level: int, option: int, *size: int) -> Any:
+        """Return an option: what the network knows, else what was set, else 0."""
+        if level == socket.SOL_SOCKET:
+            if option == socket.SO_ERROR:
+                error, self.error = self.error, 0
+                return error
+            if option == socket.SO_TYPE:
+                return int(self.KIND)
+            if option == socket.SO_DOMAIN:
+                return int(socket.AF_INET)
+        value = self.options.get((level, option), b"\0" * size[0] if size else 0)
+        if size and isinstance(value, int):
+            return value.to_bytes(4, "little")[: size[0]]
+        return value
+
+    def setsockopt(self, level: int, option: int, value: Any, *_: int) -> None:
+        """Set an option. The refused ones would change what the network does not simulate."""
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_REUSEPORT) and value:
+            msg = (
+                "SO_REUSEPORT is not simulated: one socket has a port. Start one program on each "
+                "host instead, or leave reuse_port out in tests."
+            )
+            raise RuntimeError(msg)
+        if isinstance(value, int) and level == socket.SOL_SOCKET:
+            value = int(bool(value)) if option not in SIZES else value * 2
+        self.options[level, option] = value
+
+    # ---- what the network calls ----
+
+    def lay(self) -> None:
+        """Lay one end of a new pair onto the descriptor."""
+        # Pairs of datagram sockets hold ten packets at most; sequential ones keep packets as well.
+        kind = socket.SOCK_STREAM if self.KIND == socket.SOCK_STREAM else socket.SOCK_SEQPACKET
+        mine, self.wire = socket.socketpair(socket.AF_UNIX, kind)
+        for each in (mine, self.wire):
+            each.setblocking(False)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        if self.fd is None:
+            self.fd = mine.detach()
+        else:
+            os.dup2(mine.fileno(), self.fd, inheritable=False)
+            mine.close()
+        self.network.sockets.laid(self)
+
+    def drop_wire(self) -> None:
+        """Close the network's end, which the program sees as the end."""
+        if self.wire is not None:
+            self.network.wires.unwatch(self)
+            self.wire.close()
+            self.wire = None
+
+    def forget_port(self) -> None:
+        """Let others have its port."""
+        if self.name is not None and self.host.ports.get((self.KIND, self.name[1])) is self:
+            del self.host.ports[self.KIND, self.name[1]]
+
+    def take(self) -> bool:
+        """Take what the program has sent; return whether there was anything."""
+        raise NotImplementedError
+
+    def push(self) -> bool:
+        """Give the program what has arrived, as far as it fits; return whether anything did."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Put what was taken on its way."""
+
+    def closed(self) -> None:
+        """Note that no program has it open any more."""
+        self.open = False
+        self.host.endpoints.pop(self.number, None)
+
+    def die(self, *, silent: bool) -> None:
+        """Note that its host is dead."""
+        raise NotImplementedError
+
+
+SIZES: Final = {socket.SO_SNDBUF, socket.SO_RCVBUF}
+"""The options of a socket that are sizes, and of which the kernel says twice what was set."""

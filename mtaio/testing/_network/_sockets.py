@@ -1,0 +1,384 @@
+"""
+What stands in the place of ``socket.socket``'s methods while a network is open.
+
+The methods are replaced in place, so that the type stays the same for everybody who has got hold of
+it. In other threads than the event loop's, and for descriptors that are not simulated, they call
+the real ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from mtaio.testing._network._datagram import HEAD, NOBODY, Datagram, unpacked
+from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtaio.testing._network._core import Core
+
+__all__ = ["Sockets"]
+
+_KINDS: Final[dict[int, type[Stream | Datagram]]] = {
+    socket.SOCK_STREAM: Stream,
+    socket.SOCK_DGRAM: Datagram,
+}
+
+_real_init: Final[Any] = socket.socket.__init__
+_real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
+_real_getaddrinfo: Final = socket.getaddrinfo
+
+REPLACED: Final = (
+    "_accept",
+    "bind",
+    "connect",
+    "connect_ex",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "listen",
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "send",
+    "sendto",
+    "setsockopt",
+)
+"""The methods that programs call, but for those that make and close a socket."""
+
+_REAL: Final[dict[str, Any]] = {name: getattr(socket.socket, name) for name in REPLACED}
+
+_BLOCKING: Final = (
+    "a blocking socket would stop the event loop, and the simulated network with it. Use an async "
+    "client, or call this in a worker thread, which has the real network."
+)
+_UNIX: Final = (
+    "Unix sockets are not simulated: hosts have no files in common. Use TCP between hosts, or "
+    "connect in a worker thread, which has the real machine."
+)
+
+
+class Sockets:
+    """
+    The simulated sockets of a network, found by their descriptors.
+
+    Args:
+        network: Their network.
+    """
+
+    # Invariants:
+    # - _open has a descriptor for each socket that a program has open, duplicates included;
+    # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
+    #   and a descriptor that stands for something else by now is not touched.
+    __slots__ = ("_inodes", "_network", "_open", "_thread")
+
+    def __init__(self, network: Core) -> None:
+        self._network = network
+        self._open: dict[int, Endpoint] = {}
+        self._inodes: dict[int, Endpoint] = {}
+        self._thread = threading.get_ident()
+
+    # ---- which sockets there are ----
+
+    def __contains__(self, fd: int) -> bool:
+        return fd in self._open
+
+    def number(self, fd: int) -> int:
+        """Return the place of a descriptor among all sockets; 0 if it is not simulated."""
+        endpoint = self._open.get(fd)
+        return 0 if endpoint is None else endpoint.number
+
+    def get(self, sock: socket.socket) -> Endpoint | None:
+        """Return what a socket stands for, None if it is not simulated."""
+        return self._open.get(sock.fileno())
+
+    def here(self) -> bool:
+        """Return whether this is the thread of the network's event loop."""
+        return threading.get_ident() == self._thread
+
+    def laid(self, endpoint: Endpoint) -> None:
+        """Note that the descriptor of an endpoint stands for something else now."""
+        assert endpoint.fd is not None  # noqa: S101 - it has one now
+        self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+
+    def is_laid(self, endpoint: Endpoint) -> bool:
+        """Return whether its descriptor still is its own; it may be closed behind our back."""
+        if not endpoint.open or endpoint.fd is None:
+            return False
+        try:
+            inode = os.fstat(endpoint.fd).st_ino
+        except OSError:
+            return False
+        return self._inodes.get(inode) is endpoint
+
+    def accepted(self, endpoint: Endpoint) -> None:
+        """Note that a program gets a connection now."""
+        assert endpoint.fd is not None  # noqa: S101 - it was laid
+        self._open[endpoint.fd] = endpoint
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return all that programs have open, in the order in which they were made."""
+        found = {endpoint.number: endpoint for endpoint in self._open.values()}
+        return [
+            found[number]
+            for number in sorted(found)
+            if found[number].open and not found[number].dead and self.is_laid_or_new(found[number])
+        ]
+
+    def is_laid_or_new(self, endpoint: Endpoint) -> bool:
+        """Return whether a program has it open, as far as the kernel says."""
+        if endpoint.wire is None and endpoint.fd is not None:
+            try:
+                os.fstat(endpoint.fd)
+            except OSError:
+                return False
+            return True
+        return self.is_laid(endpoint)
+
+    def receive(self, sock: Any, size: int) -> bytes:
+        """Take bytes from a descriptor, as the kernel has them."""
+        data: bytes = _REAL["recv"](sock, size)
+        return data
+
+    # ---- what programs call ----
+
+    def made(self, sock: socket.socket, fileno: int | None) -> None:
+        """Note a socket that was made in the event loop's thread."""
+        fd = sock.fileno()
+        if fileno is not None:
+            known = self._open.get(fd)
+            if known is None:
+                known = self._inodes.get(os.fstat(fd).st_ino)
+                if known is not None and known.open:
+                    self._open[fd] = known  # a duplicate
+            return
+        kind = _KINDS.get(sock.type)
+        if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+            return
+        if sock.family == socket.AF_INET6:
+            _real_close(sock)
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        life = self._network.here()
+        stale = self._open.pop(fd, None)
+        if stale is not None:
+            stale.closed()  # without a word, as the garbage collector does
+        endpoint = kind(self._network, life, fd)
+        self._open[fd] = endpoint
+        endpoint.host.endpoints[endpoint.number] = endpoint
+
+    def closing(self, fd: int) -> None:
+        """Note that a program closes a descriptor."""
+        endpoint = self._open.pop(fd, None)
+        if endpoint is None:
+            return
+        others = [each for each, known in self._open.items() if known is endpoint]
+        if others:
+            if endpoint.fd == fd:
+                endpoint.fd = others[0]
+        else:
+            endpoint.closed()
+
+    # ---- while the network is open ----
+
+    def replace(self) -> None:
+        """Put our methods in the place of the real ones."""
+        kind: Any = socket.socket
+        kind.__init__ = self._init()
+        kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
+        socket.getaddrinfo = self._getaddrinfo()
+        for name, ours in _OURS.items():
+            setattr(kind, name, self._method(name, ours))
+
+    def restore(self) -> None:
+        """Put the real methods back."""
+        kind: Any = socket.socket
+        kind.__init__ = _real_init
+        kind._real_close = _real_close  # noqa: SLF001 - ditto
+        socket.getaddrinfo = _real_getaddrinfo
+        for name, real in _REAL.items():
+            if name in _INHERITED:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, real)
+        self._open.clear()
+        self._inodes.clear()
+
+    def _init(self) -> Callable[..., None]:
+        def __init__(  # noqa: N807 - the signature of the real one
+            sock: Any,
+            family: int = -1,
+            type: int = -1,  # noqa: A002 - ditto
+            proto: int = -1,
+            fileno: int | None = None,
+        ) -> None:
+            _real_init(sock, family, type, proto, fileno)
+            if self.here():
+                self.made(sock, fileno)
+
+        return __init__
+
+    def _close(self) -> Callable[..., None]:
+        def _real_close_(sock: Any, *args: Any) -> None:
+            self.closing(sock.fileno())
+            _real_close(sock, *args)
+
+        return _real_close_
+
+    def _getaddrinfo(self) -> Callable[..., Any]:
+        def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+            if self.here():
+                return self._network.names.look_up(*args, **kwargs)
+            return _real_getaddrinfo(*args, **kwargs)
+
+        return getaddrinfo
+
+    def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
+        real, found = _REAL[name], self._open
+
+        def method(sock: Any, *args: Any) -> Any:
+            endpoint = found.get(sock.fileno())
+            if endpoint is None:
+                if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
+                    msg = f"{name}({args[0]!r}) on a simulated network: {_UNIX}"
+                    raise RuntimeError(msg)
+                return real(sock, *args)
+            return ours(endpoint, sock, *args)
+
+        method.__name__ = name
+        return method
+
+
+_INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
+"""The methods that Python's class has from the one in C."""
+
+_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex"})
+
+
+# ---- each method, for a simulated socket ---------------------------------------------------------
+
+
+def _refuse_blocking(sock: Any, name: str) -> None:
+    if sock.gettimeout() != 0:
+        msg = f"{name}() of a socket with timeout {sock.gettimeout()!r}: {_BLOCKING}"
+        raise RuntimeError(msg)
+
+
+def _connect_ex(endpoint: Any, sock: Any, address: Any) -> int:
+    if endpoint.KIND == socket.SOCK_STREAM:
+        _refuse_blocking(sock, "connect")
+    code: int = endpoint.connect(address)
+    return code
+
+
+def _connect(endpoint: Any, sock: Any, address: Any) -> None:
+    code = _connect_ex(endpoint, sock, address)
+    if code:
+        raise error_of(code)
+
+
+def _accept(endpoint: Any, sock: Any) -> Any:
+    _refuse_blocking(sock, "accept")
+    return endpoint.accept(sock)
+
+
+def _bind(endpoint: Any, _: Any, address: Any) -> None:
+    endpoint.bind(address)
+
+
+def _listen(endpoint: Any, _: Any, *backlog: int) -> None:
+    endpoint.listen(*backlog)
+
+
+def _getsockname(endpoint: Any, _: Any) -> Any:
+    return endpoint.getsockname()
+
+
+def _getpeername(endpoint: Any, _: Any) -> Any:
+    return endpoint.getpeername()
+
+
+def _getsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
+    return endpoint.getsockopt(*args)
+
+
+def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
+    return endpoint.setsockopt(*args)
+
+
+def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        return endpoint.send(data)
+    return _REAL["send"](sock, data, *flags)
+
+
+def _sendto(endpoint: Any, sock: Any, data: Any, *args: Any) -> Any:
+    if isinstance(endpoint, Datagram):
+        return endpoint.send(data, args[-1])
+    return _REAL["send"](sock, data, *args[:-1])  # TCP has no use for the address
+
+
+def _packet(endpoint: Datagram, sock: Any, flags: tuple[int, ...]) -> tuple[bytes, Any]:
+    _refuse_blocking(sock, "recvfrom")
+    if endpoint.error:
+        error, endpoint.error = endpoint.error, 0
+        raise error_of(error)
+    while True:
+        packet = _REAL["recv"](sock, 65536 + HEAD.size, *flags)
+        if packet != NOBODY:
+            return unpacked(packet)
+        # That nobody is there was told already, or another error was.
+
+
+def _recv(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        return _packet(endpoint, sock, flags)[0][:size]
+    return _REAL["recv"](sock, size, *flags)
+
+
+def _recvfrom(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        data, address = _packet(endpoint, sock, flags)
+        return data[:size], address
+    return _REAL["recv"](sock, size, *flags), None
+
+
+def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        return _recvfrom_into(endpoint, sock, buffer, nbytes, *flags)[0]
+    return _REAL["recv_into"](sock, buffer, nbytes, *flags)
+
+
+def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        data, address = _packet(endpoint, sock, flags)
+        view = memoryview(buffer).cast("B")
+        size = min(len(data), nbytes or len(view))
+        view[:size] = data[:size]
+        return size, address
+    return _REAL["recv_into"](sock, buffer, nbytes, *flags), None
+
+
+_OURS: Final[dict[str, Callable[..., Any]]] = {
+    "_accept": _accept,
+    "bind": _bind,
+    "connect": _connect,
+    "connect_ex": _connect_ex,
+    "getpeername": _getpeername,
+    "getsockname": _getsockname,
+    "getsockopt": _getsockopt,
+    "listen": _listen,
+    "recv": _recv,
+    "recv_into": _recv_into,
+    "recvfrom": _recvfrom,
+    "recvfrom_into": _recvfrom_into,
+    "send": _send,
+    "sendto": _sendto,
+    "setsockopt": _setsockopt,
+}

@@ -1,0 +1,524 @@
+"""
+TCP, as a program sees it: connections, bytes in order, the end of them, and resets.
+
+What is simulated, and with which times, is in a table of docs/en/design/network.md. In short: what
+programs write in one moment leaves as one, arrives after the latency of the link, and waits at the
+receiver while that does not read; a partition keeps it from arriving until it is healed, or until
+the sender's kernel gives up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections import deque
+from contextlib import suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
+
+from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._names import ANY, LOOPBACK
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._core import Core
+    from mtaio.testing._network._faults import Fault
+    from mtaio.testing._network._machine import Life, Machine
+
+__all__ = ["Stream"]
+
+WINDOW: Final = 262_144
+"""How many bytes may be between a program that writes and the kernel of the one that reads."""
+UNREAD: Final = 65_536
+"""How many bytes the reader's kernel keeps for it."""
+TICK: Final = 0.1
+"""How often a host with a `read_rate` reads, in seconds."""
+
+SYN_RETRIES: Final = 6
+"""Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
+GIVES_UP_AFTER: Final = 924.6
+"""Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
+NO_LINGER: Final = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which closing resets the connection."""
+
+
+class State(Enum):
+    """The states of TCP that a program can tell apart."""
+
+    NEW = auto()
+    CONNECTING = auto()
+    FAILED = auto()
+    LISTENING = auto()
+    OPEN = auto()
+    DEAD = auto()
+
+
+class Mark(Enum):
+    """What travels beside bytes."""
+
+    ACK = auto()
+    FIN = auto()
+    RST = auto()
+
+
+class Stream(Endpoint):
+    """
+    One end of a connection, or a listener.
+
+    Attributes:
+        other: The other end, once there is one.
+        state: Its state.
+    """
+
+    # Invariants:
+    # - leaving is what was taken from the program in this moment; ending what comes after it;
+    # - flying counts the bytes taken from this program that are not in the other's kernel yet,
+    #   those in leaving and held among them; at WINDOW no more are taken;
+    # - arrives is when the last thing sent arrives: nothing overtakes it;
+    # - held is what a fault keeps back, held_since since when;
+    # - stuck is what has arrived for this program and is not in its kernel yet;
+    # - pushed is at least what its kernel keeps for it;
+    # - expected counts the connections of a listener whose handshakes go on.
+    KIND = socket.SOCK_STREAM
+
+    def __init__(self, network: Core, life: Life, fd: int | None) -> None:
+        super().__init__(network, life, fd)
+        self.other: Stream | None = None
+        self.state = State.NEW
+        self.leaving = bytearray()
+        self.ending: Mark | None = None
+        self.flying = 0
+        self.arrives = 0.0
+        self.held: deque[bytes | Mark] = deque()
+        self.held_since = 0.0
+        self.stuck: deque[bytes | Mark] = deque()
+        self.pushed = 0
+        self.reads_at = 0.0
+        self.listener: Stream | None = None
+        self.backlog: deque[Stream] = deque()
+        self.expected = 0
+        self.limit = 0
+
+    # ---- what programs call ----
+
+    def listen(self, backlog: int = 128) -> None:
+        """Let others connect; so many wait to be accepted, and one more."""
+        self.limit = max(backlog, 0)
+        if self.state is State.LISTENING:
+            return
+        if self.state is not State.NEW:
+            raise error_of(errno.EINVAL)
+        if self.name is None:
+            self.bind((ANY, 0))
+        self.state = State.LISTENING
+        self.lay()
+
+    def connect(self, address: Any) -> int:
+        """Begin to connect, and return the error number that ``connect_ex`` returns."""
+        if self.state is not State.NEW:
+            return {
+                State.OPEN: errno.EISCONN,
+                State.CONNECTING: errno.EALREADY,
+                State.LISTENING: errno.EISCONN,
+            }.get(self.state, errno.ECONNABORTED)
+        if self.life.over:
+            return errno.ENETDOWN
+        network = self.network
+        ip, port = network.names.resolve(address[0]), int(address[1])
+        if ip == ANY:
+            ip = LOOPBACK
+        target = self.host if ip == LOOPBACK else network.machine_at(ip)
+        if self.name is None:
+            self.bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
+        elif self.name[0] == ANY:
+            self.name = LOOPBACK if ip == LOOPBACK else self.host.address, self.name[1]
+        self.peer = ip, port
+        self.lay()
+        try:
+            while True:  # a socket whose buffer is full is not writable: not connected yet
+                os.write(self._descriptor(), bytes(65536))
+        except BlockingIOError:
+            self.state = State.CONNECTING
+        if target is None:
+            network.at(network.now(), self, self._settle, errno.ENETUNREACH)
+        else:
+            self._send_syn(target, 0)
+        return errno.EINPROGRESS
+
+    def accept(self, sock: Any) -> tuple[int, Any]:
+        """Return the descriptor of the connection that waits longest, and its peer's address."""
+        if self.state is not State.LISTENING:
+            raise error_of(errno.EINVAL)
+        if not self.backlog:
+            raise error_of(errno.EAGAIN)
+        stream = self.backlog.popleft()
+        if not self.backlog:
+            self.network.sockets.receive(sock, 1)  # the byte that said that there is one
+        self.network.sockets.accepted(stream)
+        return stream._descriptor(), stream.peer  # noqa: SLF001 - of this class
+
+    def getpeername(self) -> tuple[str, int]:
+        """Return the address of the other end, as long as there is a connection."""
+        if self.state is not State.OPEN or self.wire is None:
+            raise error_of(errno.ENOTCONN)
+        return super().getpeername()
+
+    def getsockopt(self, level: int, option: int, *size: int) -> Any:
+        """Return an option."""
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return int(self.state is State.LISTENING)
+        return super().getsockopt(level, option, *size)
+
+    # ---- a connection is made ----
+
+    def _send_syn(self, target: Machine, attempt: int) -> None:
+        network = self.network
+        when = network.links.arrival(self.host.name, target.name, 0, network.now())
+        network.at(when, self, self._syn, target, attempt)
+
+    def _syn(self, target: Machine, attempt: int) -> None:
+        """Let the request for a connection arrive."""
+        if not self.open or self.state is not State.CONNECTING:
+            return
+        network, peer = self.network, self.peer
+        assert peer is not None  # noqa: S101 - it is connecting
+        fault = network.faults.between(self.host.name, target.name)
+        if fault is not None:
+            fault.strike()
+            if fault.kind == "hold":
+                network.wait_for_heal(self, lambda: self._send_syn(target, attempt))
+                return
+        listener = target.ports.get((self.KIND, peer[1]))
+        if not isinstance(listener, Stream) or not listener.listens_at(peer[0]):
+            listener = None
+        full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
+        if fault is not None or full or not target.up:
+            wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
+            then = network.now() + wait
+            if attempt == SYN_RETRIES:
+                network.at(then, self, self._settle, errno.ETIMEDOUT)
+            else:
+                network.at(then, self, self._syn, target, attempt + 1)
+            return
+        back = network.links.arrival(target.name, self.host.name, 0, network.now())
+        refusing = network.faults.refusing(target.name, peer[1])
+        if refusing is not None:
+            refusing.strike()
+        if listener is None or refusing is not None:
+            network.note("refused", self.label(), f"{target.name}:{peer[1]}")
+            network.at(back, self, self._settle, errno.ECONNREFUSED)
+            return
+        twin = Stream(network, target.life, None)
+        twin.name, twin.peer = peer, self.name
+        twin.other, self.other = self, twin
+        twin.listener = listener
+        listener.expected += 1
+        network.at(back, self, self._settle, 0)
+
+    def listens_at(self, address: str) -> bool:
+        """Return whether it takes connections to an address of its host."""
+        return (
+            self.state is State.LISTENING
+            and self.name is not None
+            and self.name[0] in {ANY, address}
+        )
+
+    def _settle(self, error: int) -> None:
+        """Let the program know that it is connected, or that this has failed."""
+        if not self.open or self.state is not State.CONNECTING:
+            return
+        network, other = self.network, self.other
+        if not error and other is not None:
+            fault = network.faults.between(other.host.name, self.host.name)
+            if fault is not None:  # the answer is sent again
+                fault.strike()
+                if fault.kind == "hold":
+                    network.wait_for_heal(self, lambda: self._settle(0))
+                else:
+                    network.at(network.now() + 1, self, self._settle, 0)
+                return
+        self.error = error
+        self.state = State.FAILED if error else State.OPEN
+        wire = self.wire
+        assert wire is not None  # noqa: S101 - it was laid
+        try:
+            while wire.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            pass
+        if not error and other is not None:
+            network.note("connected", self.label(), other.label())
+            network.wires.watch(self)
+            self._send(Mark.ACK)
+
+    def _accepted_at(self, listener: Stream) -> None:
+        """Let the listener have this end of a connection."""
+        listener.expected -= 1
+        if not listener.open or listener.state is not State.LISTENING:
+            self.state = State.DEAD
+            self._refuse()
+            return
+        self.lay()
+        self.state = State.OPEN
+        listener.backlog.append(self)
+        self.host.endpoints[self.number] = self
+        self.network.wires.watch(self)
+        if len(listener.backlog) == 1 and listener.wire is not None:
+            listener.wire.send(b"+")  # readable for as long as there is one
+
+    # ---- what is sent ----
+
+    def take(self) -> bool:
+        """Take what the program has sent."""
+        wire = self.wire
+        if wire is None or self.ending is not None:
+            return False
+        before = len(self.leaving)
+        while self.flying < WINDOW:
+            try:
+                data = wire.recv(min(65536, WINDOW - self.flying))
+            except BlockingIOError:
+                break
+            except ConnectionResetError:  # it was closed with something unread
+                self._end(Mark.RST)
+                return True
+            if not data:
+                linger = self.options.get((socket.SOL_SOCKET, socket.SO_LINGER))
+                self._end(Mark.RST if linger == NO_LINGER else Mark.FIN)
+                return True
+            self.leaving += data
+            self.flying += len(data)
+        else:
+            self.network.wires.unwatch(self)
+        return len(self.leaving) > before
+
+    def _end(self, mark: Mark) -> None:
+        self.ending = mark
+        if mark is Mark.RST:
+            self.flying -= len(self.leaving)
+            self.leaving.clear()
+        self.network.wires.unwatch(self)
+
+    def leave(self) -> None:
+        """Put what was taken on its way."""
+        other = self.other
+        if other is None:
+            return
+        if self.leaving:
+            data = bytes(self.leaving)
+            self.leaving.clear()
+            for piece in self.network.links.pieces(self.host.name, other.host.name, data):
+                self._send(piece)
+        if self.ending is not None:
+            self._send(self.ending)
+
+    def _send(self, item: bytes | Mark) -> None:
+        other, network = self.other, self.network
+        if other is None or not self.host.up:
+            return
+        fault = network.faults.between(self.host.name, other.host.name)
+        if self.held or fault is not None:
+            self._hold(item, fault)
+            return
+        size = len(item) if isinstance(item, bytes) else 0
+        when = network.links.arrival(self.host.name, other.host.name, size, network.now())
+        self.arrives = max(self.arrives, when)
+        network.at(self.arrives, self, self._arrive, item)
+
+    def _hold(self, item: bytes | Mark, fault: Fault | None) -> None:
+        """Keep back what cannot arrive now; nobody's silence makes the kernel give up."""
+        network = self.network
+        if fault is not None:
+            fault.strike()
+            network.held += 1
+        if not self.held:
+            self.held_since = network.now()
+            if fault is None or fault.kind != "hold":
+                since = self.held_since
+                network.at(since + self._patience(), self, self._give_up, since)
+            network.wait_for_heal(self, self._resend)
+        self.held.append(item)
+
+    def _patience(self) -> float:
+        """Return for how long the kernel sends again what nobody acknowledges, in seconds."""
+        option = self.options.get((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        return option / 1000 if option else GIVES_UP_AFTER
+
+    def _give_up(self, since: float) -> None:
+        if self.held and self.held_since == since:
+            self.held.clear()
+            self.reset(errno.ETIMEDOUT)
+
+    def _resend(self) -> None:
+        """Send again what was held, in its order; what cannot arrive yet is held again."""
+        held, self.held = self.held, deque()
+        for item in held:
+            self._send(item)
+
+    def _arrive(self, item: bytes | Mark) -> None:
+        """Let something that was sent reach the other host."""
+        other, network = self.other, self.network
+        if other is None:
+            return
+        fault = network.faults.between(self.host.name, other.host.name)
+        if self.held or fault is not None or not other.host.up:
+            self._hold(item, fault)
+            return
+        if item is Mark.ACK:
+            assert other.listener is not None  # noqa: S101 - it came from one
+            other._accepted_at(other.listener)  # noqa: SLF001 - of this class
+            return
+        network.delivered += 1
+        network.note(
+            item.name if isinstance(item, Mark) else f"{len(item)} bytes",
+            self.label(),
+            other.label(),
+        )
+        if item is Mark.RST:
+            other.reset(errno.ECONNRESET)
+        elif other.state is State.DEAD or other.wire is None:
+            self.flying -= len(item) if isinstance(item, bytes) else 0
+            if other.state is State.DEAD or item is not Mark.FIN:
+                other._refuse()  # noqa: SLF001 - of this class
+        else:
+            other.stuck.append(item)
+            other.push()
+
+    def _refuse(self) -> None:
+        """Answer with a reset, as a host does that knows nothing of a connection."""
+        self.leaving.clear()
+        self._send(Mark.RST)
+
+    # ---- what arrives ----
+
+    def push(self) -> bool:
+        """Give the program what has arrived, as far as it fits."""
+        pushed = False
+        while self.stuck and self.wire is not None:
+            item = self.stuck[0]
+            if isinstance(item, Mark):
+                self.stuck.popleft()
+                self.wire.shutdown(socket.SHUT_WR)
+                return True
+            room = self._room(len(item))
+            if not room:
+                break
+            try:
+                sent = self.wire.send(item[:room])
+            except BlockingIOError:
+                break
+            except OSError:  # the program has closed it, and the sender is told so
+                self.stuck.clear()
+                self._refuse()
+                break
+            pushed = True
+            self.pushed += sent
+            if sent == len(item):
+                self.stuck.popleft()
+            else:
+                self.stuck[0] = item[sent:]
+            self._arrived_here(sent)
+        self.network.wires.note_stuck(self, stuck=bool(self.stuck) and self.wire is not None)
+        return pushed
+
+    def _room(self, size: int) -> int:
+        """Return how many of so many bytes the kernel may have for the program now."""
+        rate, now = self.host.read_rate, self.network.now()
+        if rate is not None:
+            if rate == 0 or now < self.reads_at:
+                return 0
+            size = min(size, max(1, int(rate * TICK)))
+            self.reads_at = now + size / rate
+            self.network.at(self.reads_at, self, self.push)
+        if self.pushed + size > UNREAD:
+            self.pushed = self._unread()
+        return min(size, UNREAD - self.pushed)
+
+    def _unread(self) -> int:
+        """Return how many bytes the kernel keeps for the program."""
+        if not self.network.sockets.is_laid(self):
+            return 0
+        count = fcntl.ioctl(self._descriptor(), termios.FIONREAD, bytes(4))
+        return int(struct.unpack("i", count)[0])
+
+    def _arrived_here(self, size: int) -> None:
+        """Let the other end send more."""
+        other = self.other
+        assert other is not None  # noqa: S101 - it has sent this
+        paused = other.flying >= WINDOW
+        other.flying -= size
+        if paused and other.wire is not None and other.ending is None:
+            self.network.wires.watch(other)
+
+    # ---- the end ----
+
+    def reset(self, error: int) -> None:
+        """Break this end off: what its kernel has stays readable, then comes the error."""
+        if self.state is State.CONNECTING:
+            self._settle(error)
+            return
+        if self.wire is None or self.state is not State.OPEN:
+            return
+        self.error = error
+        self.stuck.clear()
+        if self.network.sockets.is_laid(self):
+            # A byte that the wire leaves unread makes the kernel reset the program. If there is no
+            # room for it, the program has left some itself; if it has ended, it is not told.
+            with suppress(OSError):
+                os.write(self._descriptor(), b"!")
+        self.drop_wire()
+
+    def cut(self) -> bool:
+        """Reset both ends, as something between them does; return whether it was a connection."""
+        if self.state is not State.OPEN or self.other is None:
+            return False
+        self.reset(errno.ECONNRESET)
+        self.other.reset(errno.ECONNRESET)
+        return True
+
+    def closed(self) -> None:
+        """Note that no program has it open any more."""
+        super().closed()
+        self.forget_port()
+        if self.state is State.LISTENING:
+            self.state = State.DEAD
+            self._drop_backlog()
+            self.drop_wire()
+        elif self.state in {State.CONNECTING, State.FAILED}:
+            self.state = State.DEAD
+            if self.other is not None:
+                self.other.state = State.DEAD
+                if self.other.listener is not None:
+                    self.other.listener.expected -= 1
+            self.drop_wire()
+
+    def _drop_backlog(self) -> None:
+        """Reset the connections that nobody will accept."""
+        while self.backlog:
+            stream = self.backlog.popleft()
+            os.close(stream._descriptor())  # noqa: SLF001 - of this class
+            stream.open = False
+            stream.host.endpoints.pop(stream.number, None)
+            stream.state = State.DEAD
+            stream._refuse()  # noqa: SLF001 - ditto
+            stream.drop_wire()
+
+    def die(self, *, silent: bool) -> None:
+        """Note that its host is dead."""
+        if self.state is State.OPEN:
+            if not silent:
+                self._refuse()
+            self.reset(errno.ECONNRESET)
+        elif self.state is State.LISTENING:
+            self._drop_backlog()
+        elif self.state is State.CONNECTING:
+            self._settle(errno.ENETDOWN)
+        self.state = State.DEAD
+        self.dead = True
+
+    def _descriptor(self) -> int:
+        assert self.fd is not None  # noqa: S101 - it was laid
+        return self.fd

@@ -1,0 +1,85 @@
+"""
+The network's ends of all sockets: what programs have written is taken from the kernel here.
+
+Promise: virtual time does not move while a byte is in the kernel that the network has not taken,
+except where a window is full; what was written in one moment is taken in the order of the sockets,
+whatever the kernel says first.
+"""
+
+from __future__ import annotations
+
+import select
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._endpoint import Endpoint
+
+__all__ = ["Wires"]
+
+_number = attrgetter("number")
+
+
+class Wires:
+    """The wires to look at, and the sockets for which something could not be delivered yet."""
+
+    # Invariant: watched holds those whose programs may send now, by the descriptors of their wires.
+    __slots__ = ("_leaving", "_poll", "_stuck", "_watched")
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._watched: dict[int, Endpoint] = {}
+        self._leaving: dict[int, Endpoint] = {}
+        self._stuck: dict[int, Endpoint] = {}
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Take what its program sends."""
+        assert endpoint.wire is not None  # noqa: S101 - it was laid
+        fd = endpoint.wire.fileno()
+        if fd not in self._watched:
+            self._poll.register(fd, select.EPOLLIN)
+            self._watched[fd] = endpoint
+
+    def unwatch(self, endpoint: Endpoint) -> None:
+        """Take nothing from it any more, or for a while."""
+        if endpoint.wire is None:
+            return
+        fd = endpoint.wire.fileno()
+        if self._watched.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def note_stuck(self, endpoint: Endpoint, *, stuck: bool) -> None:
+        """Note whether something waits until the program of an endpoint reads."""
+        if stuck:
+            self._stuck[endpoint.number] = endpoint
+        else:
+            self._stuck.pop(endpoint.number, None)
+
+    def take(self) -> bool:
+        """Take what programs have sent, and give them what fits; return whether anything moved."""
+        moved = False
+        if self._watched:
+            ready = [self._watched[fd] for fd, _ in self._poll.poll(0)]
+            if len(ready) > 1:
+                ready.sort(key=_number)
+            for endpoint in ready:
+                if endpoint.take():
+                    moved = True
+                self._leaving[endpoint.number] = endpoint
+        for endpoint in sorted(self._stuck.values(), key=_number) if self._stuck else ():
+            if endpoint.push():
+                moved = True
+        return moved
+
+    def leave(self) -> None:
+        """Put on its way what programs have sent in this moment, which is over."""
+        leaving, self._leaving = self._leaving, {}
+        for number in sorted(leaving):
+            leaving[number].leave()
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        self._watched.clear()
+        self._stuck.clear()
+        self._leaving.clear()
+        self._poll.close()
