@@ -363,7 +363,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
         files, network = self._files.map, self.world.network
-        simulated = 0 if network is None else sum(map(bool, map(network.number_of, files)))
+        simulated = 0 if network is None else sum(network.number_of(fd) > 0 for fd in files)
         return bool(self._children) or len(files) - simulated > self._files.own_files
 
 

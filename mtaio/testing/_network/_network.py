@@ -23,6 +23,7 @@ from mtaio.testing._network._faults import Fault, FaultMissedError
 from mtaio.testing._network._host import Host
 from mtaio.testing._network._links import checked
 from mtaio.testing._network._trace import NetworkEvent, NetworkStatistics, OpenSocket
+from mtaio.testing._simulation import settle
 from mtaio.testing._world import world_here
 
 __all__ = ["HostLike", "Network"]
@@ -396,20 +397,31 @@ class Network:
         traceback: TracebackType | None,
     ) -> bool | None:
         core = self._core
+        for host, machine in core.machines.items():
+            if host != MAIN:
+                machine.life.end()
+        core.group.cancel_scope.cancel("the network is over")
         try:
-            for host, machine in core.machines.items():
-                if host != MAIN:
-                    machine.life.end()
-            core.group.cancel_scope.cancel("the network is over")
-            return await core.group.__aexit__(exc_type, exc, traceback)
+            swallowed = await core.group.__aexit__(exc_type, exc, traceback)
+            if exc is None:
+                with anyio.CancelScope(shield=True):
+                    await settle()  # transports of asyncio close their sockets a little later
+        except BaseExceptionGroup as group:
+            errors = [error for error in group.exceptions if error is not exc]
+            if not errors:
+                return False  # the block's own error, as it is
+            if len(errors) == len(group.exceptions) == 1:
+                raise errors[0] from None  # of a host's program, which has cancelled the block
+            raise
         finally:
             self._left = core.open_sockets()
             self._state = "over"
             core.close()
             state: Any = self._random
             random.setstate(state)
-            if exc is None:
-                self._refuse_missed()
+        if exc is None:
+            self._refuse_missed()
+        return swallowed
 
     def _refuse_missed(self) -> None:
         missed = list(self._core.faults.missed())

@@ -68,7 +68,7 @@ class Factory(trio.abc.SocketFactory):
         return DatagramSocket(made)
 
 
-class DatagramSocket(_socket._SocketType):  # type: ignore[misc] # noqa: SLF001 # pyright: ignore
+class DatagramSocket(_socket._SocketType):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     """A trio socket for datagrams that calls what ``socket.socket`` has now."""
 
     async def _call(self, wait: Any, name: str, *args: Any) -> Any:
