@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
+from socket import AF_INET
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -35,6 +36,7 @@ class Node:
     voted: str | None = None
     leads: bool = False
     seen: set[tuple[int, str]] = field(default_factory=set)
+    _stands: int = -1
     _votes: set[str] = field(default_factory=set)
     _socket: Any = None
 
@@ -43,9 +45,7 @@ class Node:
         self.leads = False
         if self.forgets:
             self.term, self.voted = 0, None
-        async with await anyio.create_udp_socket(
-            local_host="0.0.0.0", local_port=PORT
-        ) as self._socket:  # noqa: S104 - simulated
+        async with await anyio.create_udp_socket(family=AF_INET, local_port=PORT) as self._socket:
             while True:
                 patience = HEARTBEAT if self.leads else random.uniform(*PATIENCE)  # noqa: S311 - no secret
                 with anyio.move_on_after(patience) as silence:
@@ -57,19 +57,20 @@ class Node:
                 else:
                     self.term += 1
                     self.voted = self.name
-                    self._votes = {self.name}
+                    self._stands, self._votes = self.term, {self.name}
                     await self._tell(self.others, "candidate")
 
     async def _hear(self, kind: str, term: int, sender: str) -> None:
         if term > self.term:
             self.term, self.voted, self.leads = term, None, False
         if term < self.term:
+            await self._tell([sender], "newer")  # whoever sent it steps down
             return
         if kind == "candidate":
             if self.voted in (None, sender) or (self.votes_twice and not self.leads):
                 self.voted = sender
                 await self._tell([sender], "vote")
-        elif kind == "vote" and self.voted == self.name:
+        elif kind == "vote" and term == self._stands:
             self._votes.add(sender)
             if not self.leads and 2 * len(self._votes) > len(self.others) + 1:
                 self.leads = True
@@ -82,10 +83,12 @@ class Node:
             await self._socket.sendto(data, name, PORT)
 
 
-def cluster(size: int, **defects: bool) -> list[Node]:
+def cluster(size: int, *, votes_twice: bool = False, forgets: bool = False) -> list[Node]:
     """Return so many members that know each other."""
     names = [f"n{number}" for number in range(size)]
-    return [Node(name, [each for each in names if each != name], **defects) for name in names]
+    return [
+        Node(name, [each for each in names if each != name], votes_twice, forgets) for name in names
+    ]
 
 
 def one_leader_a_term(nodes: Sequence[Node]) -> bool:

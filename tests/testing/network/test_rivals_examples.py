@@ -13,6 +13,7 @@ import random
 import sys
 from functools import partial
 from itertools import pairwise
+from socket import AF_INET
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -247,7 +248,7 @@ async def test_datagrams_are_lost() -> None:
     received: list[bytes] = []
 
     async def listen() -> None:
-        async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=9) as socket:  # noqa: S104 - simulated
+        async with await anyio.create_udp_socket(family=AF_INET, local_port=9) as socket:
             async for data, _ in socket:
                 received.append(data)
 
@@ -255,7 +256,7 @@ async def test_datagrams_are_lost() -> None:
         net.link("main", "peer", loss=0.2)
         net.host("peer").start(listen)
         await settle()
-        async with await anyio.create_udp_socket() as socket:
+        async with await anyio.create_udp_socket(family=AF_INET) as socket:
             for number in range(1000):
                 await socket.sendto(b"%d" % number, "peer", 9)
                 await anyio.sleep(0.001)
@@ -266,7 +267,7 @@ async def test_datagrams_are_lost() -> None:
 
 
 async def test_crash_without_a_word_and_return() -> None:
-    """A host that is gone answers nothing: a connect takes 127 seconds to give up. It comes back."""
+    """A host without power answers nothing: connecting fails after 127 seconds. It comes back."""
     lives: list[float] = []
 
     async def serve() -> None:
@@ -283,7 +284,7 @@ async def test_crash_without_a_word_and_return() -> None:
         await settle()
         host.kill(silent=True)
         assert not host.up
-        with pytest.raises(OSError, match=r""):
+        with pytest.raises(OSError, match=r"."):
             await anyio.connect_tcp("node2", 80)
         assert anyio.current_time() == 127
         host.restart()
@@ -318,31 +319,24 @@ async def test_to_thread_takes_no_time() -> None:
 async def test_backpressure() -> None:
     """A sender waits while its peer does not read, and goes on when it does."""
     size = 8 << 20
-    received = 0
-    reads = anyio.Event()
+    sent = anyio.Event()
 
     async def serve() -> None:
-        async def read_late(stream: SocketStream) -> None:
-            nonlocal received
-            await reads.wait()
+        async def send(stream: SocketStream) -> None:
             async with stream:
-                async for data in stream:
-                    received += len(data)
+                await stream.send(bytes(size))
+                sent.set()
 
-        await (await anyio.create_tcp_listener(local_port=80)).serve(read_late)
+        await (await anyio.create_tcp_listener(local_port=80)).serve(send)
 
     async with Network(latency=0.01) as net:
-        net.host("slow").start(serve)
+        net.host("server").start(serve)
         await settle()
-        async with await anyio.connect_tcp("slow", 80) as stream:
-            with anyio.move_on_after(60) as scope:
-                await stream.send(bytes(size))
-            assert scope.cancelled_caught  # for ever
-        async with await anyio.connect_tcp("slow", 80) as stream:
-            reads.set()
-            await stream.send(bytes(size))
-        await anyio.sleep(1)
-    assert received > size
+        async with await anyio.connect_tcp("server", 80) as stream:
+            await anyio.sleep(60)
+            assert not sent.is_set()
+            assert sum([len(data) async for data in stream]) == size
+        assert sent.is_set()
 
 
 # ---- seedloop ------------------------------------------------------------------------------------
@@ -353,7 +347,7 @@ async def retried(seed: int, *, remember: bool) -> list[bytes]:
     applied: list[bytes] = []
 
     async def serve() -> None:
-        async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=1) as socket:  # noqa: S104 - simulated
+        async with await anyio.create_udp_socket(family=AF_INET, local_port=1) as socket:
             async for request, (host, port) in socket:
                 if not (remember and request in applied):
                     applied.append(request)
@@ -414,10 +408,9 @@ def test_split_brain(backend: str) -> None:
         assert led
         return False
 
-    found = [split(seed, votes_twice=True) for seed in range(40)]
-    assert True in found
-    assert split(found.index(True), votes_twice=True)
-    assert not any(split(seed, votes_twice=False) for seed in range(40))
+    seed = next(seed for seed in range(100) if split(seed, votes_twice=True))
+    assert split(seed, votes_twice=True)
+    assert not any(split(seed, votes_twice=False) for seed in range(seed + 1))
 
 
 # ---- simloom -------------------------------------------------------------------------------------
@@ -450,7 +443,7 @@ def test_counter_is_not_atomic(backend: str) -> None:
 async def until(predicate: Callable[[], bool], timeout: float) -> None:
     """Wait until something is so, looking every tenth of a second."""
     with anyio.fail_after(timeout):
-        while not predicate():
+        while not predicate():  # noqa: ASYNC110 - nobody could set an event
             await anyio.sleep(0.1)
 
 
@@ -503,8 +496,8 @@ def test_vote_that_is_forgotten(backend: str) -> None:
             return True
         return False
 
-    assert any(split(seed, forgets=True) for seed in range(20))
-    assert not any(split(seed, forgets=False) for seed in range(20))
+    seed = next(seed for seed in range(100) if split(seed, forgets=True))
+    assert not any(split(seed, forgets=False) for seed in range(seed + 1))
 
 
 def test_critical_section_is_proved(backend: str) -> None:
@@ -599,12 +592,16 @@ def test_stale_read(backend: str) -> None:
 
 async def wait_for_as_it_was(awaitable: Awaitable[None], timeout: float) -> None:
     """Do what `asyncio.wait_for` did before Python 3.12: a cancellation is lost in one moment."""
-    waiter = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
     task = asyncio.ensure_future(awaitable)
-    task.add_done_callback(lambda _: waiter.done() or waiter.set_result(None))
-    handle = asyncio.get_running_loop().call_later(
-        timeout, lambda: waiter.done() or waiter.set_result(None)
-    )
+    task.add_done_callback(wake)
+    handle = loop.call_later(timeout, wake)
     try:
         try:
             await waiter
@@ -627,6 +624,8 @@ def test_wait_for_swallows_a_cancellation(kind: str) -> None:
 
     @explore(backends=["asyncio"])
     async def cancelled_or_not() -> None:
+        went_on = False
+
         async def inner() -> None:
             await asyncio.sleep(0.01)
 
@@ -637,7 +636,6 @@ def test_wait_for_swallows_a_cancellation(kind: str) -> None:
             await asyncio.sleep(0)
             went_on = True
 
-        went_on = False
         task = asyncio.create_task(outer())
         await asyncio.sleep(0.01)
         cancelled = task.cancel()

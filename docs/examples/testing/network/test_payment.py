@@ -32,7 +32,7 @@ class Bank:
             await anyio.sleep(0.01)  # asks the card's issuer
             number = len(self.ledger) + 1
             self.ledger.setdefault(idempotency_key or f"payment {number}", amount)
-            await anyio.sleep(0.01)  # tells the accounts
+            await anyio.sleep(0.03)  # tells the accounts
             return number
 
         hypercorn = import_module(f"hypercorn.{current_async_library()}")
