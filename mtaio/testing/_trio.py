@@ -238,7 +238,9 @@ class TrioEngine(trio.abc.Instrument):
 
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is, trio's own tasks aside."""
-        return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
+        network = self.world.network
+        tasks = ((task.name, task.coro) for task in _family(_main_tasks()))
+        return task_stacks(tasks, None if network is None else network.waits)
 
     def current_task(self) -> object:
         """Return the task that is running."""
@@ -273,6 +275,12 @@ class TrioEngine(trio.abc.Instrument):
     def end_test(self) -> None:
         """Forget the task."""
         self._host = None
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Do nothing: all tasks of trio are in nurseries."""
+
+    def abandon(self, files: list[int]) -> None:
+        """Do nothing: the tasks that waited for them were cancelled."""
 
     def join(self, network: Beside) -> Callable[[], None]:
         """Let trio's sockets and lookups of names be on a network."""

@@ -20,14 +20,18 @@ from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
 from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
+from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+    from types import FrameType
 
     from anyio.abc import TaskGroup
 
@@ -58,7 +62,7 @@ class Core:
         trace: What has happened.
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
-        wires, sockets: Those of the run, while it is open.
+        wires, sockets, options: Those of the run, while it is open.
         group: The task group of the programs.
     """
 
@@ -71,6 +75,7 @@ class Core:
         self.delivered = 0
         self.held = 0
         self.wires: Wires
+        self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
         self._leave: Callable[[], None]
@@ -86,24 +91,38 @@ class Core:
         """Begin: from now on the sockets of this thread are simulated, in ``world``."""
         self._world = world
         self.wires = Wires()
+        self.options = Options()
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
         self.sockets.replace()
         world.network = self
 
+    def bury(self, life: Life) -> None:
+        """Cancel what a program has left running in no task group, now that it has ended."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.bury(life.tasks)
+
+    def abandon(self) -> None:
+        """Have the transports closed that killed programs have left."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
         self._leave()
-        endpoints = self.sockets.endpoints()
+        for orphan in self.sockets.orphans():
+            orphan.close()
         self.sockets.restore()
-        for endpoint in endpoints:
-            endpoint.drop_wire()
+        self.sockets.drop_wires()
         self._events.clear()
         self._healing.clear()
         self.wires.close()
+        self.options.close()
 
     # ---- what its parts need ----
 
@@ -129,7 +148,7 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}")
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self.now)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
@@ -145,7 +164,9 @@ class Core:
         """Return the life for which this task acts."""
         return acting.get() or self.machines[MAIN].life
 
-    def spawn(self, function: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+    def spawn(
+        self, function: Callable[..., Coroutine[Any, Any, object]], *args: object, name: str
+    ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
@@ -214,6 +235,21 @@ class Core:
         life = acting.get()
         if life is not None and life.scope is not None:
             life.tasks.add(task)
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        life = context.get(acting)
+        return life is not None and life.over
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
+        endpoint = awaited(frames, self.sockets.find)
+        if endpoint is None:
+            return None
+        if endpoint.peer is None:
+            return f"at the socket {endpoint.label()}"
+        peer = f"{self.names.name_of(endpoint.peer[0])}:{endpoint.peer[1]}"
+        return f"at the socket {endpoint.label()}, whose peer is {peer}"
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""

@@ -25,17 +25,24 @@ LARGEST: Final = 65_507
 
 
 class Datagram(Endpoint):
-    """A socket for datagrams."""
+    """
+    A socket for datagrams.
+
+    Attributes:
+        mute: Whether the program has shut down sending.
+    """
 
     KIND = socket.SOCK_DGRAM
+    PROTOCOL = socket.IPPROTO_UDP
 
     def __init__(self, network: Core, life: Life, fd: int | None) -> None:
         super().__init__(network, life, fd)
+        self.mute = False
         self.lay()  # there may be something to wait for before it has a name
 
     def connect(self, address: Any) -> int:
         """Let it talk to one peer alone."""
-        ip, port = self.network.names.resolve(address[0]), int(address[1])
+        ip, port = self.network.names.address("connect", address)
         if ip == ANY:
             ip = LOOPBACK
         self._ensure_name(ip)
@@ -49,17 +56,21 @@ class Datagram(Endpoint):
     def send(self, data: Any, address: Any = None) -> int:
         """Send a datagram, and return its size."""
         size = memoryview(data).nbytes
+        if self.mute:
+            raise error_of(errno.EPIPE)
         if size > LARGEST:
             raise error_of(errno.EMSGSIZE)
-        if self.error:
-            error, self.error = self.error, 0
+        error = self.take_error()
+        if error:
             raise error_of(error)
         if address is None:
             if self.peer is None:
                 raise error_of(errno.EDESTADDRREQ)
             ip, port = self.peer
         else:
-            ip, port = self.network.names.resolve(address[0]), int(address[1])
+            ip, port = self.network.names.address("sendto", address)
+            if not port:
+                raise error_of(errno.EINVAL)
         network = self.network
         if self.name is None:
             self.bind((ANY, 0))
@@ -105,12 +116,8 @@ class Datagram(Endpoint):
         if not target.up:
             return
         where = f"{target.name}:{to[1]}"
-        receiver = target.ports.get((self.KIND, to[1]))
-        if (
-            not isinstance(receiver, Datagram)
-            or receiver.name is None
-            or receiver.name[0] not in {ANY, to[0]}
-        ):
+        receiver = target.ports.at(self.KIND, to)
+        if not isinstance(receiver, Datagram):
             network.note("unreachable", self.label(), where)
             back = network.links.arrival(target.name, self.host.name, 0, network.now())
             network.at(back, object(), self._unreachable, to)
@@ -134,10 +141,32 @@ class Datagram(Endpoint):
             self.error = errno.ECONNREFUSED
             self.wire.send(NOBODY)  # wakes whoever reads, who is told then
 
+    def getpeername(self) -> tuple[str, int]:
+        """Return the address of its peer; a peer without a port is none."""
+        if self.peer is None or not self.peer[1]:
+            raise error_of(errno.ENOTCONN)
+        return self.peer
+
+    def listen(self, *_: int) -> None:
+        """Refuse to listen."""
+        raise error_of(errno.EOPNOTSUPP)
+
+    def accept(self, _: Any) -> tuple[int, Any]:
+        """Refuse to accept."""
+        raise error_of(errno.EOPNOTSUPP)
+
+    def shutdown(self, how: int, _: Any) -> None:
+        """End sending; what arrives is received all the same, as Linux does."""
+        if self.peer is None:
+            raise error_of(errno.ENOTCONN)
+        if how not in {socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR}:
+            raise error_of(errno.EINVAL)
+        self.mute = self.mute or how != socket.SHUT_RD
+
     def closed(self) -> None:
         """Note that no program has it open any more."""
         super().closed()
-        self.forget_port()
+        self.host.ports.give_up(self)
         self.drop_wire()
 
     def take(self) -> bool:
@@ -150,7 +179,6 @@ class Datagram(Endpoint):
 
     def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
         """Note that its host is dead."""
-        self.dead = True
         self.drop_wire()
 
 

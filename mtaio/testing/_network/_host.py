@@ -144,7 +144,7 @@ class Host:
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
-            self._network.spawn(_live, life, main, args, name=f"host {self.name}")
+            self._network.spawn(_live, self._network, life, main, args, name=f"host {self.name}")
 
     def kill(self, *, silent: bool = False) -> None:
         """
@@ -177,7 +177,9 @@ class Host:
         self.start(main, *args)
 
 
-async def _live(life: Life, main: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+async def _live(
+    network: Core, life: Life, main: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+) -> None:
     """Run the program of a host for as long as it lives."""
     assert life.scope is not None  # noqa: S101 - it was started
     life.tasks.clear()  # of this one, which ends by itself
@@ -191,4 +193,4 @@ async def _live(life: Life, main: Callable[..., Awaitable[object]], args: tuple[
                 # What it met when it was killed: a dead program tells nobody.
     finally:
         if life.over:
-            life.bury()
+            network.bury(life)

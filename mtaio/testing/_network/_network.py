@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias, final
 
@@ -264,7 +265,7 @@ class Network:
             Fault(
                 "refuse",
                 f"refusal of {where}",
-                lambda at, number: at == name and port in {None, number},
+                partial(_is_refused, name, port),
                 required=required,
             )
         )
@@ -308,7 +309,7 @@ class Network:
             Fault(
                 "fail_dns",
                 f"failure of the name {failing!r}",
-                lambda asked: failing in {EVERYBODY, asked},
+                partial(_is_meant, failing),
                 required=required,
             )
         )
@@ -403,6 +404,7 @@ class Network:
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
+            core.abandon()
             if exc is None:
                 with anyio.CancelScope(shield=True):
                     await settle()  # transports of asyncio close their sockets a little later
@@ -476,6 +478,14 @@ class Network:
         if isinstance(host, Host):
             return host.name
         return host if host == EVERYBODY else self.host(host).name
+
+
+def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
+    return at == host and port in {None, number}
+
+
+def _is_meant(name: str, asked: str) -> bool:
+    return name in {EVERYBODY, asked}
 
 
 def _said(hosts: HostLike | Iterable[HostLike]) -> str:

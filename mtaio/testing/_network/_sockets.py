@@ -12,7 +12,9 @@ import errno
 import os
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mtaio.testing._network._datagram import HEAD, NOBODY, Datagram, unpacked
 from mtaio.testing._network._endpoint import Endpoint, error_of
@@ -47,9 +49,14 @@ REPLACED: Final = (
     "recv_into",
     "recvfrom",
     "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
     "send",
+    "sendall",
+    "sendmsg",
     "sendto",
     "setsockopt",
+    "shutdown",
 )
 """The methods that programs call, but for those that make and close a socket."""
 
@@ -77,12 +84,16 @@ class Sockets:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched.
-    __slots__ = ("_inodes", "_network", "_open", "_thread")
+    # - _laid holds the endpoints that have a wire;
+    # - _objects finds the latest of Python's objects for a descriptor.
+    __slots__ = ("_inodes", "_laid", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self._objects: dict[int, ref[socket.socket]] = {}
+        self._laid: set[Endpoint] = set()
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -95,9 +106,9 @@ class Sockets:
         endpoint = self._open.get(fd)
         return 0 if endpoint is None else endpoint.number
 
-    def get(self, sock: socket.socket) -> Endpoint | None:
-        """Return what a socket stands for, None if it is not simulated."""
-        return self._open.get(sock.fileno())
+    def find(self, fd: int) -> Endpoint | None:
+        """Return what a descriptor stands for, None if it is not simulated."""
+        return self._open.get(fd)
 
     def here(self) -> bool:
         """Return whether this is the thread of the network's event loop."""
@@ -107,6 +118,7 @@ class Sockets:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
         self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+        self._laid.add(endpoint)
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -129,7 +141,9 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open and not found[number].dead and self.is_laid_or_new(found[number])
+            if found[number].open
+            and not found[number].life.over
+            and self.is_laid_or_new(found[number])
         ]
 
     def is_laid_or_new(self, endpoint: Endpoint) -> bool:
@@ -152,6 +166,7 @@ class Sockets:
     def made(self, sock: socket.socket, fileno: int | None) -> None:
         """Note a socket that was made in the event loop's thread."""
         fd = sock.fileno()
+        self._objects[fd] = ref(sock)
         if fileno is not None:
             known = self._open.get(fd)
             if known is None:
@@ -172,6 +187,34 @@ class Sockets:
         endpoint = kind(self._network, life, fd)
         self._open[fd] = endpoint
         endpoint.host.endpoints[endpoint.number] = endpoint
+
+    def lifted(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has no wire any more."""
+        self._laid.discard(endpoint)
+
+    def drop_wires(self) -> None:
+        """Close all wires that are left."""
+        for endpoint in list(self._laid):
+            endpoint.drop_wire()
+
+    def orphans(self) -> list[socket.socket]:
+        """Return what programs have open that were killed, as a kernel would close it for them."""
+        return [
+            sock
+            for fd, endpoint in self._open.items()
+            if endpoint.life.over
+            and fd in self._objects
+            and (sock := self._objects[fd]()) is not None
+            and sock.fileno() == fd
+        ]
+
+    def kind_of(self, fd: int) -> tuple[int, int, int]:
+        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        with suppress(OSError, OverflowError, TypeError):
+            known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
+            if known is not None and known.open:
+                return socket.AF_INET, known.KIND, known.PROTOCOL
+        return -1, -1, -1
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
@@ -209,6 +252,7 @@ class Sockets:
                 setattr(kind, name, real)
         self._open.clear()
         self._inodes.clear()
+        self._objects.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
@@ -218,6 +262,8 @@ class Sockets:
             proto: int = -1,
             fileno: int | None = None,
         ) -> None:
+            if family == type == proto == -1 and fileno is not None and self.here():
+                family, type, proto = self.kind_of(fileno)  # noqa: A001 - the name of the real one
             _real_init(sock, family, type, proto, fileno)
             if self.here():
                 self.made(sock, fileno)
@@ -312,57 +358,151 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
     return endpoint.setsockopt(*args)
 
 
+def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
+    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+
+
+# ---- sending ----
+
+
+def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
+    """Send on a stream, as the kernel does; say why it failed, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
+
+
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
     if isinstance(endpoint, Datagram):
         return endpoint.send(data)
-    return _REAL["send"](sock, data, *flags)
+    return _write("send", endpoint, sock, data, *flags)
+
+
+def _sendall(endpoint: Any, sock: Any, data: Any, *flags: int) -> None:
+    if isinstance(endpoint, Datagram):
+        endpoint.send(data)
+    else:
+        _write("sendall", endpoint, sock, data, *flags)
 
 
 def _sendto(endpoint: Any, sock: Any, data: Any, *args: Any) -> Any:
     if isinstance(endpoint, Datagram):
-        return endpoint.send(data, args[-1])
-    return _REAL["send"](sock, data, *args[:-1])  # TCP has no use for the address
+        return endpoint.send(data, _address("sendto", args[-1]))
+    return _write("send", endpoint, sock, data, *args[:-1])  # TCP has no use for the address
 
 
-def _packet(endpoint: Datagram, sock: Any, flags: tuple[int, ...]) -> tuple[bytes, Any]:
-    _refuse_blocking(sock, "recvfrom")
-    if endpoint.error:
-        error, endpoint.error = endpoint.error, 0
+def _sendmsg(endpoint: Any, sock: Any, buffers: Any, *args: Any) -> Any:
+    if isinstance(endpoint, Datagram):
+        address = args[2] if len(args) > len(("ancillary data", "flags")) else None
+        return endpoint.send(b"".join(buffers), address)
+    return _write("sendmsg", endpoint, sock, buffers, *args[:2])
+
+
+def _address(call: str, address: Any) -> Any:
+    if address is None:
+        msg = f"{call}(): AF_INET address must be tuple, not NoneType"
+        raise TypeError(msg)
+    return address
+
+
+# ---- receiving ----
+
+
+def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> Any:
+    """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
+        if code:
+            raise error_of(code) from None
+    return nothing
+
+
+def _ended(endpoint: Stream, got: Any) -> Any:
+    """Return the end that the kernel has told, or raise what TCP tells."""
+    code = endpoint.read_failed(0)
+    if code:
+        raise error_of(code)
+    return got
+
+
+def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes, Any]:
+    """Receive a datagram and the address of its sender."""
+    _refuse_blocking(sock, name)
+    error = endpoint.take_error()
+    if error:
         raise error_of(error)
     while True:
-        packet = _REAL["recv"](sock, 65536 + HEAD.size, *flags)
+        packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
         if packet != NOBODY:
             return unpacked(packet)
+        if flags & socket.MSG_PEEK:
+            _REAL["recv"](sock, 1)
         # That nobody is there was told already, or another error was.
 
 
-def _recv(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recv(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _packet(endpoint, sock, flags)[0][:size]
-    return _REAL["recv"](sock, size, *flags)
+        return _packet("recv", endpoint, sock, flags)[0][:size] if size else b""
+    got = _read("recv", endpoint, sock, b"", size, flags)
+    return got if got or not endpoint.error or not size else _ended(endpoint, got)
 
 
-def _recvfrom(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recvfrom(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
+        data, address = _packet("recvfrom", endpoint, sock, flags)
         return data[:size], address
-    return _REAL["recv"](sock, size, *flags), None
+    return _recv(endpoint, sock, size, flags), None
 
 
-def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _recvfrom_into(endpoint, sock, buffer, nbytes, *flags)[0]
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags)
+        return _recvfrom_into(endpoint, sock, buffer, nbytes, flags)[0]
+    got = _read("recv_into", endpoint, sock, 0, buffer, nbytes, flags)
+    return got if got or not endpoint.error else _ended(endpoint, got)
 
 
-def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
-        view = memoryview(buffer).cast("B")
-        size = min(len(data), nbytes or len(view))
+        view = memoryview(buffer).cast("B")[: nbytes or None]
+        data, address = _packet("recvfrom_into", endpoint, sock, flags)
+        size = min(len(data), len(view))
         view[:size] = data[:size]
         return size, address
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags), None
+    return _recv_into(endpoint, sock, buffer, nbytes, flags), None
+
+
+def _recvmsg(endpoint: Any, sock: Any, size: int, ancillary: int = 0, flags: int = 0) -> Any:
+    if isinstance(endpoint, Datagram):
+        data, address = _packet("recvmsg", endpoint, sock, flags)
+        return data[:size], [], int(socket.MSG_TRUNC) if len(data) > size else 0, address
+    got = _read("recvmsg", endpoint, sock, (b"", [], 0, None), size, ancillary, flags)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
+
+
+def _recvmsg_into(endpoint: Any, sock: Any, buffers: Any, *args: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        views = [memoryview(each).cast("B") for each in buffers]
+        flags = args[1] if len(args) > 1 else 0
+        data, rest, flags, address = _recvmsg(endpoint, sock, sum(map(len, views)), 0, flags)
+        left = memoryview(data)
+        for view in views:
+            view[: len(left)] = left[: len(view)]
+            left = left[len(view) :]
+        return len(data), rest, flags, address
+    got = _read("recvmsg_into", endpoint, sock, (0, [], 0, None), buffers, *args)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
 
 
 _OURS: Final[dict[str, Callable[..., Any]]] = {
@@ -378,7 +518,12 @@ _OURS: Final[dict[str, Callable[..., Any]]] = {
     "recv_into": _recv_into,
     "recvfrom": _recvfrom,
     "recvfrom_into": _recvfrom_into,
+    "recvmsg": _recvmsg,
+    "recvmsg_into": _recvmsg_into,
     "send": _send,
+    "sendall": _sendall,
+    "sendmsg": _sendmsg,
     "sendto": _sendto,
     "setsockopt": _setsockopt,
+    "shutdown": _shutdown,
 }

@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
+from mtaio.testing._network._options import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mtaio.testing._network._core import Core
     from mtaio.testing._network._faults import Fault
     from mtaio.testing._network._machine import Life, Machine
@@ -74,15 +77,23 @@ class Stream(Endpoint):
     """
 
     # Invariants:
-    # - leaving is what was taken from the program in this moment; ending what comes after it;
+    # - leaving is what was taken from the program in this moment; ending what comes after it, and
+    #   has_left says that this is on its way;
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
-    # - held is what a fault keeps back, held_since since when;
+    # - held is what a fault keeps back, held_since since when there is something among it that the
+    #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
+    # - heard_all says that the program knows of the other's end;
     # - pushed is at least what its kernel keeps for it;
-    # - expected counts the connections of a listener whose handshakes go on.
+    # - expected counts the connections of a listener whose handshakes go on;
+    # - told says that connect() has said that there is a connection;
+    # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
+    # - deaf says that the program has shut down reading;
+    # - has_given_name says that the program chose its port, which is kept after the end then.
     KIND = socket.SOCK_STREAM
+    PROTOCOL = socket.IPPROTO_TCP
 
     def __init__(self, network: Core, life: Life, fd: int | None) -> None:
         super().__init__(network, life, fd)
@@ -90,17 +101,24 @@ class Stream(Endpoint):
         self.state = State.NEW
         self.leaving = bytearray()
         self.ending: Mark | None = None
+        self.has_left = False
         self.flying = 0
         self.arrives = 0.0
         self.held: deque[bytes | Mark] = deque()
-        self.held_since = 0.0
+        self.held_since: float | None = None
         self.stuck: deque[bytes | Mark] = deque()
+        self.heard_all = False
         self.pushed = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
         self.backlog: deque[Stream] = deque()
         self.expected = 0
         self.limit = 0
+        self.told = True
+        self.ended = False
+        self.parted = False
+        self.deaf = False
+        self.has_given_name = False
 
     # ---- what programs call ----
 
@@ -113,40 +131,59 @@ class Stream(Endpoint):
             raise error_of(errno.EINVAL)
         if self.name is None:
             self.bind((ANY, 0))
+        if not self.host.ports.may_listen(self):
+            raise error_of(errno.EADDRINUSE)
         self.state = State.LISTENING
         self.lay()
+        self._stuff()
+
+    def bind(self, address: Any) -> None:
+        """Give it a name, as ``bind`` does."""
+        super().bind(address)
+        self.has_given_name = True
 
     def connect(self, address: Any) -> int:
         """Begin to connect, and return the error number that ``connect_ex`` returns."""
+        network = self.network
+        ip, port = network.names.address("connect", address)
         if self.state is not State.NEW:
-            return {
-                State.OPEN: errno.EISCONN,
-                State.CONNECTING: errno.EALREADY,
-                State.LISTENING: errno.EISCONN,
-            }.get(self.state, errno.ECONNABORTED)
+            return self._refuse_to_connect()
         if self.life.over:
             return errno.ENETDOWN
-        network = self.network
-        ip, port = network.names.resolve(address[0]), int(address[1])
         if ip == ANY:
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
         if self.name is None:
-            self.bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
+            super().bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
         elif self.name[0] == ANY:
             self.name = LOOPBACK if ip == LOOPBACK else self.host.address, self.name[1]
         self.peer = ip, port
         self.lay()
-        try:
-            while True:  # a socket whose buffer is full is not writable: not connected yet
-                os.write(self._descriptor(), bytes(65536))
-        except BlockingIOError:
-            self.state = State.CONNECTING
+        self._stuff()
+        self.state = State.CONNECTING
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
         else:
             self._send_syn(target, 0)
         return errno.EINPROGRESS
+
+    def _stuff(self) -> None:
+        """Fill the buffer of the program's end, so that it is not writable."""
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self._descriptor(), bytes(65536))
+
+    def _refuse_to_connect(self) -> int:
+        """Return what a connect() says after another one."""
+        if self.state is State.CONNECTING:
+            return errno.EALREADY
+        if self.state is State.FAILED:  # it says why, and the next one tries again
+            self.state = State.NEW
+            return self.take_error() or errno.ECONNABORTED
+        if not self.told:
+            self.told = True
+            return 0
+        return errno.EISCONN
 
     def accept(self, sock: Any) -> tuple[int, Any]:
         """Return the descriptor of the connection that waits longest, and its peer's address."""
@@ -162,15 +199,67 @@ class Stream(Endpoint):
 
     def getpeername(self) -> tuple[str, int]:
         """Return the address of the other end, as long as there is a connection."""
-        if self.state is not State.OPEN or self.wire is None:
+        if not self._is_connected():
             raise error_of(errno.ENOTCONN)
         return super().getpeername()
+
+    def _is_connected(self) -> bool:
+        is_over = self.ended and self.parted
+        return self.state is State.OPEN and self.wire is not None and not is_over
 
     def getsockopt(self, level: int, option: int, *size: int) -> Any:
         """Return an option."""
         if (level, option) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return int(self.state is State.LISTENING)
         return super().getsockopt(level, option, *size)
+
+    def shutdown(self, how: int, real: Callable[[int], object]) -> None:
+        """End one way or both; ``real`` is what ends it in the kernel."""
+        reading = how in {socket.SHUT_RD, socket.SHUT_RDWR}
+        if how not in {socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR}:
+            raise error_of(errno.EINVAL)
+        if self.state is State.LISTENING:
+            if reading:
+                self._stop_listening(State.NEW)
+        elif self.state is State.CONNECTING:
+            self._settle(errno.ECONNRESET)
+        elif not self._is_connected():
+            raise error_of(errno.ENOTCONN)
+        else:
+            self.told = True
+            self.deaf = self.deaf or reading
+            real(how)
+
+    def read_failed(self, code: Any) -> int:
+        """
+        Return what a program is told that could not read.
+
+        Args:
+            code: The number of the error that the kernel has told it; 0 for the end.
+
+        Returns:
+            The number of an error, 0 for the end.
+        """
+        if code == errno.EAGAIN and self.state is State.LISTENING:
+            return errno.ENOTCONN
+        if code in {0, errno.ECONNRESET}:
+            # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
+            # end of what is to be read is told by nothing else than writing.
+            return 0 if self.ended else self.take_error()
+        return code
+
+    def write_failed(self, code: Any) -> int:
+        """Return what a program is told that could not write, for what the kernel has told it."""
+        if code == errno.EAGAIN and self.state is State.LISTENING:
+            return errno.EPIPE
+        if code == errno.EPIPE:
+            return self.take_error() or errno.EPIPE
+        return code
+
+    @property
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
+        return self.state is State.LISTENING
 
     # ---- a connection is made ----
 
@@ -191,9 +280,8 @@ class Stream(Endpoint):
             if fault.kind == "hold":
                 network.wait_for_heal(self, lambda: self._send_syn(target, attempt))
                 return
-        listener = target.ports.get((self.KIND, peer[1]))
-        if not isinstance(listener, Stream) or not listener.listens_at(peer[0]):
-            listener = None
+        listener = target.ports.at(self.KIND, peer)
+        assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
         full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
         if fault is not None or full or not target.up:
             wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
@@ -213,18 +301,11 @@ class Stream(Endpoint):
             return
         twin = Stream(network, target.life, None)
         twin.name, twin.peer = peer, self.name
+        twin.settings = Settings(network.options, self.KIND, listener.settings)
         twin.other, self.other = self, twin
         twin.listener = listener
         listener.expected += 1
         network.at(back, self, self._settle, 0)
-
-    def listens_at(self, address: str) -> bool:
-        """Return whether it takes connections to an address of its host."""
-        return (
-            self.state is State.LISTENING
-            and self.name is not None
-            and self.name[0] in {ANY, address}
-        )
 
     def _settle(self, error: int) -> None:
         """Let the program know that it is connected, or that this has failed."""
@@ -249,7 +330,11 @@ class Stream(Endpoint):
                 pass
         except BlockingIOError:
             pass
-        if not error and other is not None:
+        if error:
+            self._abandon()
+            self.drop_wire()
+        elif other is not None:
+            self.told = False
             network.note("connected", self.label(), other.label())
             network.wires.watch(self)
             self._send(Mark.ACK)
@@ -261,8 +346,11 @@ class Stream(Endpoint):
             self.state = State.DEAD
             self._refuse()
             return
+        assert self.name is not None  # noqa: S101 - its peer has connected to it
         self.lay()
         self.state = State.OPEN
+        self.host.ports.share(self, self.name)
+        self.has_given_name = True
         listener.backlog.append(self)
         self.host.endpoints[self.number] = self
         self.network.wires.watch(self)
@@ -286,8 +374,7 @@ class Stream(Endpoint):
                 self._end(Mark.RST)
                 return True
             if not data:
-                linger = self.options.get((socket.SOL_SOCKET, socket.SO_LINGER))
-                self._end(Mark.RST if linger == NO_LINGER else Mark.FIN)
+                self._end(Mark.RST if self._leaves_with_reset() else Mark.FIN)
                 return True
             self.leaving += data
             self.flying += len(data)
@@ -301,6 +388,23 @@ class Stream(Endpoint):
             self.flying -= len(self.leaving)
             self.leaving.clear()
         self.network.wires.unwatch(self)
+        if not self.network.sockets.is_laid(self):
+            self._let_go()
+
+    def _leaves_with_reset(self) -> bool:
+        """Return whether this end, at its end, is one that the other learns of by a reset."""
+        if self.network.sockets.is_laid(self):
+            return False  # the program has shut down writing, but it has it still
+        return bool(self.stuck) or self._has_no_linger()
+
+    def _has_no_linger(self) -> bool:
+        return self.settings.raw(socket.SOL_SOCKET, socket.SO_LINGER) == NO_LINGER
+
+    def _let_go(self) -> None:
+        """Forget what is of no use any more when no program has it open and all is taken."""
+        self.drop_wire()
+        is_first = not self.ended and self.ending is Mark.FIN
+        self.host.ports.give_up(self, wait=is_first and self.has_given_name)
 
     def leave(self) -> None:
         """Put what was taken on its way."""
@@ -312,8 +416,15 @@ class Stream(Endpoint):
             self.leaving.clear()
             for piece in self.network.links.pieces(self.host.name, other.host.name, data):
                 self._send(piece)
-        if self.ending is not None:
+        if self.ending is not None and not self.has_left:
+            self.has_left = True
             self._send(self.ending)
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        """Close the wire once both directions have ended."""
+        if self.ending is Mark.RST or (self.ending is not None and self.heard_all):
+            self.drop_wire()
 
     def _send(self, item: bytes | Mark) -> None:
         other, network = self.other, self.network
@@ -335,26 +446,29 @@ class Stream(Endpoint):
             fault.strike()
             network.held += 1
         if not self.held:
+            network.wait_for_heal(self, self._resend)
+        if item is not Mark.ACK and self.held_since is None:
             self.held_since = network.now()
             if fault is None or fault.kind != "hold":
                 since = self.held_since
                 network.at(since + self._patience(), self, self._give_up, since)
-            network.wait_for_heal(self, self._resend)
         self.held.append(item)
 
     def _patience(self) -> float:
         """Return for how long the kernel sends again what nobody acknowledges, in seconds."""
-        option = self.options.get((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        option = self.settings.number(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         return option / 1000 if option else GIVES_UP_AFTER
 
     def _give_up(self, since: float) -> None:
         if self.held and self.held_since == since:
             self.held.clear()
+            self.held_since = None
             self.reset(errno.ETIMEDOUT)
 
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, deque()
+        self.held_since = None
         for item in held:
             self._send(item)
 
@@ -377,6 +491,8 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
+        if item is Mark.FIN and other.wire is not None:
+            self.parted = other.ended = True
         if item is Mark.RST:
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
@@ -389,7 +505,10 @@ class Stream(Endpoint):
 
     def _refuse(self) -> None:
         """Answer with a reset, as a host does that knows nothing of a connection."""
+        if not self.open:
+            self.host.ports.give_up(self)
         self.leaving.clear()
+        self.has_left = True
         self._send(Mark.RST)
 
     # ---- what arrives ----
@@ -402,6 +521,8 @@ class Stream(Endpoint):
             if isinstance(item, Mark):
                 self.stuck.popleft()
                 self.wire.shutdown(socket.SHUT_WR)
+                self.heard_all = True
+                self._drop_if_over()
                 return True
             room = self._room(len(item))
             if not room:
@@ -410,10 +531,14 @@ class Stream(Endpoint):
                 sent = self.wire.send(item[:room])
             except BlockingIOError:
                 break
-            except OSError:  # the program has closed it, and the sender is told so
-                self.stuck.clear()
-                self._refuse()
-                break
+            except OSError:
+                if self.deaf and self.network.sockets.is_laid(self):
+                    sent = len(item)  # the program does not want it, and has not closed it
+                else:  # it has, and the sender is told so
+                    self.stuck.clear()
+                    self._end(Mark.RST)
+                    self._refuse()
+                    break
             pushed = True
             self.pushed += sent
             if sent == len(item):
@@ -462,7 +587,7 @@ class Stream(Endpoint):
             return
         if self.wire is None or self.state is not State.OPEN:
             return
-        self.error = error
+        self.error = errno.EPIPE if self.ended and error == errno.ECONNRESET else error
         self.stuck.clear()
         if self.network.sockets.is_laid(self):
             # A byte that the wire leaves unread makes the kernel reset the program. If there is no
@@ -481,19 +606,37 @@ class Stream(Endpoint):
 
     def closed(self) -> None:
         """Note that no program has it open any more."""
+        is_unread = self.state is State.OPEN and bool(self.stuck or self._unread())
         super().closed()
-        self.forget_port()
+        if self.state is State.OPEN:
+            if self.ending is Mark.FIN:  # which was sent when the program has shut down writing
+                if is_unread or self._has_no_linger():
+                    self._end(Mark.RST)
+                    self._refuse()
+                self._let_go()
+            elif self.wire is None:  # it was reset
+                self.host.ports.give_up(self)
+            return  # otherwise the wire says how it has ended
+        self.host.ports.give_up(self)
         if self.state is State.LISTENING:
-            self.state = State.DEAD
-            self._drop_backlog()
-            self.drop_wire()
+            self._stop_listening(State.DEAD)
         elif self.state in {State.CONNECTING, State.FAILED}:
             self.state = State.DEAD
-            if self.other is not None:
-                self.other.state = State.DEAD
-                if self.other.listener is not None:
-                    self.other.listener.expected -= 1
+            self._abandon()
             self.drop_wire()
+
+    def _abandon(self) -> None:
+        """Forget the other end of a connection that is not made after all."""
+        other, self.other = self.other, None
+        if other is not None and other.listener is not None:
+            other.state = State.DEAD
+            other.listener.expected -= 1
+
+    def _stop_listening(self, state: State) -> None:
+        """Take no more connections."""
+        self.state = state
+        self._drop_backlog()
+        self.drop_wire()
 
     def _drop_backlog(self) -> None:
         """Reset the connections that nobody will accept."""
@@ -501,6 +644,7 @@ class Stream(Endpoint):
             stream = self.backlog.popleft()
             os.close(stream._descriptor())  # noqa: SLF001 - of this class
             stream.open = False
+            stream.host.ports.give_up(stream)
             stream.host.endpoints.pop(stream.number, None)
             stream.state = State.DEAD
             stream._refuse()  # noqa: SLF001 - ditto
@@ -517,7 +661,6 @@ class Stream(Endpoint):
         elif self.state is State.CONNECTING:
             self._settle(errno.ENETDOWN)
         self.state = State.DEAD
-        self.dead = True
 
     def _descriptor(self) -> int:
         assert self.fd is not None  # noqa: S101 - it was laid
