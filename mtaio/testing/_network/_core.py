@@ -9,12 +9,14 @@ happen that is due now. Only when nothing stirs does time move, to the loop's ne
 
 from __future__ import annotations
 
+import random
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
@@ -28,7 +30,6 @@ from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Coroutine
     from contextvars import Context
     from types import FrameType
@@ -50,7 +51,7 @@ class Core:
     A network, before, while and after it is open.
 
     Args:
-        rng: Its random numbers.
+        seed: Where its random numbers begin.
         links: The options of a link that was not told otherwise.
         dns: Seconds that a lookup of a name takes.
 
@@ -66,7 +67,8 @@ class Core:
         group: The task group of the programs.
     """
 
-    def __init__(self, rng: random.Random, links: dict[str, Any], *, dns: float) -> None:
+    def __init__(self, seed: int, links: dict[str, Any], *, dns: float) -> None:
+        rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.links = Links(rng, **links)
         self.faults = Faults()
         self.names = Names(self.faults)
@@ -84,6 +86,7 @@ class Core:
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
         self._numbers = 0
         self._dns = dns
+        self._seed = seed
 
     # ---- its life ----
 
@@ -123,6 +126,9 @@ class Core:
         self._healing.clear()
         self.wires.close()
         self.options.close()
+        for machine in self.machines.values():
+            if machine.disk is not None:
+                machine.disk.close()
 
     # ---- what its parts need ----
 
@@ -152,6 +158,22 @@ class Core:
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
+
+    def disk(self, machine: Machine) -> Disk:
+        """Return the disk of a machine, which is made when it is first asked for."""
+        if machine.disk is None:
+            if self._world is None or self._world.network is not self:
+                msg = (
+                    f"host {machine.name!r} has no disk while its network is not open. Ask for it "
+                    f"in the block of the network."
+                )
+                raise RuntimeError(msg)
+            rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
+            machine.disk = Disk(machine.name, rng, self._is_dead)
+        return machine.disk
+
+    def _is_dead(self) -> bool:
+        return self.here().over
 
     def machine_at(self, address: str) -> Machine | None:
         """Return the machine that has an address, if there is one."""

@@ -142,12 +142,14 @@ class Endpoint:
         else:
             os.dup2(mine.fileno(), self.fd, inheritable=False)
             mine.close()
+        self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)
 
     def drop_wire(self) -> None:
         """Close the network's end, which the program sees as the end."""
         if self.wire is not None:
             self.network.wires.unwatch(self)
+            del self.network.wires.laid[self.number]
             self.wire.close()
             self.wire = None
             self.network.sockets.lifted(self)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from mtaio.testing._network._disk import Disk
     from mtaio.testing._network._endpoint import Endpoint
 
 __all__ = ["Life", "Machine", "acting"]
@@ -35,9 +36,19 @@ class Machine:
         ports: Which of its sockets have which ports.
         endpoints: All its sockets that are open, by number.
         life: What runs on it now, or did until it was killed.
+        disk: Its disk, once it was asked for.
     """
 
-    __slots__ = ("address", "endpoints", "life", "name", "ports", "read_rate", "up")
+    __slots__ = (
+        "address",
+        "disk",
+        "endpoints",
+        "life",
+        "name",
+        "ports",
+        "read_rate",
+        "up",
+    )
 
     def __init__(self, name: str, address: str, now: Callable[[], float]) -> None:
         self.name = name
@@ -47,6 +58,7 @@ class Machine:
         self.ports = Ports(now)
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
+        self.disk: Disk | None = None
 
     def kill(self, *, silent: bool) -> None:
         """End what runs on it, and all its sockets; silently, without a word to their peers."""
@@ -56,6 +68,9 @@ class Machine:
             endpoint.die(silent=silent)
         self.endpoints.clear()
         self.ports.clear()
+        if self.disk is not None:
+            cut = self.disk.crash if silent else self.disk.detach
+            cut()
 
 
 class Life:

@@ -78,7 +78,7 @@ class Network:
 
 
         async def name_server() -> None:
-            async with await anyio.create_udp_socket(local_port=53) as socket:
+            async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=53) as socket:
                 async for packet, (host, port) in socket:
                     await socket.sendto(packet.upper(), host, port)
 
@@ -112,7 +112,7 @@ class Network:
         checks.at_least("dns", dns, 0, way_out="Pass seconds, 0 for none.")
         self._seed = seed
         self._core = Core(
-            random.Random(seed),  # noqa: S311 - to be repeated, not to be secret
+            seed,
             {
                 "latency": latency,
                 "jitter": jitter,

@@ -65,7 +65,7 @@ class Settings:
     def __init__(self, options: Options, kind: int, of: Settings | None = None) -> None:
         self._options = options
         self._kind = kind
-        self._set: dict[tuple[int, int], bytes] = {} if of is None else dict(of._set)
+        self._set: dict[tuple[int, int], bytes] = {} if of is None else dict(of._set)  # noqa: SLF001 - of this class
 
     def set(self, level: int, option: int, *value: Any) -> None:
         """Set an option, or raise what the kernel raises."""

@@ -445,6 +445,8 @@ def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes
         raise error_of(error)
     while True:
         packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
+        if not packet:  # its host is dead
+            raise error_of(errno.ENETDOWN)
         if packet != NOBODY:
             return unpacked(packet)
         if flags & socket.MSG_PEEK:

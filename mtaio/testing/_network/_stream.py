@@ -598,7 +598,7 @@ class Stream(Endpoint):
 
     def cut(self) -> bool:
         """Reset both ends, as something between them does; return whether it was a connection."""
-        if self.state is not State.OPEN or self.other is None:
+        if self.state is not State.OPEN or self.wire is None or self.other is None:
             return False
         self.reset(errno.ECONNRESET)
         self.other.reset(errno.ECONNRESET)

@@ -24,9 +24,11 @@ class Wires:
     """The wires to look at, and the sockets for which something could not be delivered yet."""
 
     # Invariant: watched holds those whose programs may send now, by the descriptors of their wires.
-    __slots__ = ("_leaving", "_poll", "_stuck", "_watched")
+    __slots__ = ("_leaving", "_poll", "_stuck", "_watched", "laid")
 
     def __init__(self) -> None:
+        self.laid: dict[int, Endpoint] = {}
+        """All endpoints that have a wire, by their numbers."""
         self._poll = select.epoll()
         self._watched: dict[int, Endpoint] = {}
         self._leaving: dict[int, Endpoint] = {}
@@ -78,7 +80,9 @@ class Wires:
             leaving[number].leave()
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Close all wires."""
+        for endpoint in list(self.laid.values()):
+            endpoint.drop_wire()
         self._watched.clear()
         self._stuck.clear()
         self._leaving.clear()
