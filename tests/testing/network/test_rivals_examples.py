@@ -295,6 +295,45 @@ async def test_crash_without_a_word_and_return() -> None:
     assert lives == [0, 127]
 
 
+async def test_disk_outlives_a_crash() -> None:
+    """A host that dies and comes back finds what it wrote down before."""
+    found: list[str] = []
+
+    async def count() -> None:
+        path = host.disk.path / "count"
+        found.append(path.read_text() if path.exists() else "0")
+        path.write_text(str(int(found[-1]) + 1))
+        await anyio.sleep_forever()
+
+    async with Network() as net:
+        host = net.host("node2")
+        host.start(count)
+        for _ in range(2):
+            await settle()
+            host.kill()
+            host.restart()
+        await settle()
+    assert found == ["0", "1", "2"]
+
+
+def test_power_cut_tears_a_file(backend: str) -> None:
+    """What was appended and not synced is kept, lost, or kept in part; what was synced is kept."""
+
+    async def log(seed: int) -> str:
+        async with Network(seed=seed) as net:
+            host = net.host("node2")
+            path = host.disk.path / "log"
+            path.write_text("synced,")
+            host.disk.sync()
+            with path.open("a") as file:
+                file.write("not")
+            host.kill(silent=True)
+            return path.read_text()
+
+    found = {run(log, seed, backend=backend) for seed in range(40)}
+    assert found == {"synced,", "synced,n", "synced,no", "synced,not"}
+
+
 def test_unseeded_random_repeats(backend: str) -> None:
     """What the code under test draws is drawn from the network's seed, and differs by the seed."""
 
