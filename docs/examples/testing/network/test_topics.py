@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from mtaio.testing import FaultMissedError, Network, Victim, assert_quiescent, explore, run, settle
+from mtaio.testing import FaultMissedError, Network, Victim, assert_quiescent, explore, settle
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anyio.abc import SocketStream
 
 pytestmark = pytest.mark.anyio
@@ -177,38 +173,6 @@ async def test_half_open_connection(net: Network) -> None:
 
 
 # --8<-- [end:half]
-# --8<-- [start:disk]
-def replace(path: Path, text: str, *, sync: bool) -> None:
-    """Replace a file by another, so that readers see the old text or the new."""
-    draft = path.with_suffix(".new")
-    with draft.open("w") as file:
-        file.write(text)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    draft.rename(path)
-
-
-async def after_power_cut(seed: int, *, sync: bool) -> str:
-    """Return what is in a file that was being replaced when the power was cut."""
-    async with Network(seed=seed) as net:
-        host = net.host("a")
-        path = host.disk.path / "settings"
-        path.write_text("old")
-        host.disk.sync()
-        replace(path, "new", sync=sync)
-        host.kill(silent=True)
-        return path.read_text()
-
-
-def test_power_cut() -> None:
-    """If the draft is synced before it is renamed, the file is the old or the new one."""
-    assert {run(partial(after_power_cut, seed, sync=True)) for seed in range(50)} == {"old", "new"}
-    found = {run(partial(after_power_cut, seed, sync=False)) for seed in range(99)}
-    assert found == {"old", "new", "ne", "n", ""}
-
-
-# --8<-- [end:disk]
 # --8<-- [start:open]
 async def test_nothing_is_left_open() -> None:
     """The network knows which sockets are open, on which host, and to whom."""
