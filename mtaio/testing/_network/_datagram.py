@@ -56,27 +56,42 @@ class Datagram(Endpoint):
     def send(self, data: Any, address: Any = None) -> int:
         """Send a datagram, and return its size."""
         size = memoryview(data).nbytes
-        if self.mute:
-            raise error_of(errno.EPIPE)
-        if size > LARGEST:
-            raise error_of(errno.EMSGSIZE)
+        ip, port = self._to(address)
         error = self.take_error()
+        if self.mute:
+            error = errno.EPIPE
+        elif size > LARGEST:
+            error = errno.EMSGSIZE
+        elif self.life.over:
+            error = errno.ENETDOWN
         if error:
             raise error_of(error)
-        to = self._meant(address)
         network = self.network
-        if self.name is None:
-            self.bind((ANY, 0))
-        target = self.host if to[0] == LOOPBACK else network.machine_at(to[0])
+        target = self.host if ip == LOOPBACK else network.machine_at(ip)
         if target is None:
             raise error_of(errno.ENETUNREACH)
-        if self.life.over:
-            raise error_of(errno.ENETDOWN)
-        self._send(target, to, bytes(data))
+        if self.name is None:
+            self.bind((ANY, 0))
+        assert self.name is not None  # noqa: S101 - it has one now
+        fault = network.faults.between(self.host.name, target.name)
+        if fault is not None:
+            fault.strike()
+            network.held += 1
+            if fault.kind != "hold":
+                return size  # it is lost
+        own = LOOPBACK if ip == LOOPBACK else self.host.address
+        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + bytes(data)
+        if network.links.loses(self.host.name, target.name):
+            network.note("lost", self.label(), f"{target.name}:{port}")
+            return size
+        if fault is not None:
+            network.wait_for_heal(self, lambda: self._depart(target, (ip, port), packet))
+        else:
+            self._depart(target, (ip, port), packet)
         return size
 
-    def _meant(self, address: Any) -> Address:
-        """Return the address to which a datagram is sent: the one given, or that of the peer."""
+    def _to(self, address: Any) -> Address:
+        """Return where to send, for what a program says, which is None for its peer."""
         if address is None:
             if self.peer is None:
                 raise error_of(errno.EDESTADDRREQ)
@@ -84,31 +99,14 @@ class Datagram(Endpoint):
         ip, port = self.network.names.address("sendto", address)
         if not port:
             raise error_of(errno.EINVAL)
-        return (LOOPBACK if ip == ANY else ip), port
+        return LOOPBACK if ip == ANY else ip, port
 
-    def _send(self, target: Machine, to: Address, data: bytes) -> None:
-        """Put a datagram on its way, or lose it."""
-        assert self.name is not None  # noqa: S101 - it is bound
-        network = self.network
-        own = LOOPBACK if to[0] == LOOPBACK else self.host.address
-        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + data
-        fault = network.faults.between(self.host.name, target.name)
-        if fault is not None:
-            fault.strike()
-            network.held += 1
-            if fault.kind == "hold":
-                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
-        elif network.links.loses(self.host.name, target.name):
-            network.note("lost", self.label(), f"{target.name}:{to[1]}")
-        else:
-            self._depart(target, to, packet)
-
-    def _depart(self, target: Machine, to: Address, packet: bytes) -> None:
+    def _depart(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
         network = self.network
         when = network.links.arrival(self.host.name, target.name, len(packet), network.now())
         network.at(when, object(), self._arrive, target, to, packet)
 
-    def _arrive(self, target: Machine, to: Address, packet: bytes) -> None:
+    def _arrive(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
         network = self.network
         fault = network.faults.between(self.host.name, target.name)
         if fault is not None:
@@ -139,7 +137,7 @@ class Datagram(Endpoint):
             except OSError:
                 self.network.note("dropped", self.label(), "its buffer is full")
 
-    def _unreachable(self, to: Address) -> None:
+    def _unreachable(self, to: tuple[str, int]) -> None:
         """Tell the program that nobody is there, if it is connected to that address."""
         if self.open and self.peer == to and self.wire is not None:
             self.error = errno.ECONNREFUSED
@@ -183,6 +181,7 @@ class Datagram(Endpoint):
 
     def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
         """Note that its host is dead."""
+        self.dead = True
         self.drop_wire()
 
 

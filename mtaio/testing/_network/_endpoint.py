@@ -48,6 +48,7 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
+        inode: What its descriptor stands for in the kernel.
     """
 
     KIND: ClassVar[int]
@@ -60,6 +61,7 @@ class Endpoint:
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None

@@ -117,7 +117,9 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
-        self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+        self._inodes.pop(endpoint.inode, None)
+        endpoint.inode = os.fstat(endpoint.fd).st_ino
+        self._inodes[endpoint.inode] = endpoint
         self._laid.add(endpoint)
 
     def is_laid(self, endpoint: Endpoint) -> bool:
@@ -227,6 +229,13 @@ class Sockets:
                 endpoint.fd = others[0]
         else:
             endpoint.closed()
+            self._inodes.pop(endpoint.inode, None)
+
+    def leave_alone(self, fd: int) -> None:
+        """Note that another thread has a descriptor, which was perhaps closed behind our back."""
+        endpoint = self._open.get(fd)
+        if endpoint is not None and not self.is_laid(endpoint):
+            del self._open[fd]
 
     # ---- while the network is open ----
 
@@ -267,6 +276,8 @@ class Sockets:
             _real_init(sock, family, type, proto, fileno)
             if self.here():
                 self.made(sock, fileno)
+            else:
+                self.leave_alone(sock.fileno())
 
         return __init__
 
@@ -292,7 +303,7 @@ class Sockets:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
-                    msg = f"{name}({args[0]!r}) on a simulated network: {_UNIX}"
+                    msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
                 return real(sock, *args)
             return ours(endpoint, sock, *args)
@@ -304,7 +315,7 @@ class Sockets:
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
 
-_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex"})
+_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
 
 # ---- each method, for a simulated socket ---------------------------------------------------------

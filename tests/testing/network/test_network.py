@@ -6,6 +6,7 @@ import errno
 import random
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,9 +32,10 @@ async def echo(port: int = 80) -> None:
     """Send back what comes, in capitals."""
 
     async def answer(stream: SocketStream) -> None:
-        async with stream:
-            async for data in stream:
-                await stream.send(data.upper())
+        with suppress(anyio.BrokenResourceError):
+            async with stream:
+                async for data in stream:
+                    await stream.send(data.upper())
 
     async with await anyio.create_tcp_listener(local_port=port) as listener:
         await listener.serve(answer)
