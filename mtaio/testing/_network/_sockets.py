@@ -295,14 +295,14 @@ class Sockets:
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open
 
-        def method(sock: Any, *args: Any) -> Any:
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
                     msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
-                return real(sock, *args)
-            return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            return ours(endpoint, sock, *args, **kwargs)
 
         method.__name__ = name
         return method
@@ -310,18 +310,20 @@ class Sockets:
     def _hot_method(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        failed = _write_failed if name == "send" else _read_failed
+        failed = Stream.write_failed if name == "send" else Stream.read_failed
 
-        def method(sock: Any, *args: Any) -> Any:
-            endpoint = found.get(sock.fileno())
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
+            endpoint: Any = found.get(sock.fileno())
             if endpoint is None:
-                return real(sock, *args)
-            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
-                return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            if endpoint.KIND != _STREAM or not endpoint.reads or sock.gettimeout() != 0:
+                return ours(endpoint, sock, *args, **kwargs)
             try:
-                got = real(sock, *args)
+                got = real(sock, *args, **kwargs)
             except OSError as error:
-                code = failed(endpoint, error)
+                code = failed(endpoint, error.errno)
+                if code == error.errno:
+                    raise  # not from a function: its frame would keep the error, and the socket
                 if code:
                     raise error_of(code) from None
                 got = b"" if name == "recv" else 0
@@ -408,15 +410,10 @@ def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        raise error_of(_write_failed(endpoint, error)) from None
-
-
-def _write_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, or raise that of the kernel."""
-    code: int = endpoint.write_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
 
 
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
@@ -464,18 +461,12 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        code = _read_failed(endpoint, error)
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
         if code:
             raise error_of(code) from None
     return nothing
-
-
-def _read_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, 0 for the end, or raise the kernel's."""
-    code: int = endpoint.read_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
 
 
 def _ended(endpoint: Any, got: Any) -> Any:
