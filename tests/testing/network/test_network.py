@@ -167,13 +167,29 @@ def test_data_that_nobody_acknowledges(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_steps_name_their_host(backend: str) -> None:
+    """A trace of steps says on which host each was taken, a failure of a search too."""
+
+    async def main() -> set[str | None]:
+        async with Network() as net:
+            net.host("stock").start(echo)
+            await settle()
+            async with await anyio.connect_tcp("stock", 80) as stream:
+                assert await ask(stream) == b"X"
+            return {step.host for step in current_simulation().trace if "answer" in step.task} | {
+                step.host for step in current_simulation().trace if "main" in step.task
+            }
+
+    assert run(main, backend=backend) == {"stock", "main"}
+
+
 def test_a_hold_loses_nothing(backend: str) -> None:
     """Connections, bytes and datagrams arrive after it, and no kernel gives up meanwhile."""
 
     async def serve() -> None:
         async with await anyio.create_udp_socket(
             local_host="0.0.0.0",
-            local_port=53,  # noqa: S104
+            local_port=53,
         ) as server:
             async for packet, (host, port) in server:
                 await server.sendto(packet.upper(), host, port)
