@@ -200,6 +200,12 @@ class Core:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
+    def watch_silence(self) -> None:
+        """Let the keep-alive of connections run out that are cut off now."""
+        for endpoint in list(self.sockets.endpoints()):
+            if isinstance(endpoint, Stream):
+                endpoint.probe()
+
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
         self._healing.append((key, again))

@@ -36,6 +36,8 @@ __all__ = ["Stream"]
 
 WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
+AT_ONCE: Final = 65_536
+"""How many bytes are taken from the kernel at once."""
 UNREAD: Final = 65_536
 """How many bytes the reader's kernel keeps for it."""
 TICK: Final = 0.1
@@ -45,6 +47,8 @@ SYN_RETRIES: Final = 6
 """Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
 GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
+KEEP_ALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+"""When a silent connection is looked at, how often after that, and how many times in vain."""
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing resets the connection."""
 
@@ -373,7 +377,7 @@ class Stream(Endpoint):
         before = len(self.leaving)
         while self.flying < WINDOW:
             try:
-                data = wire.recv(min(65536, WINDOW - self.flying))
+                data = wire.recv(min(AT_ONCE, WINDOW - self.flying))
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it was closed with something unread
@@ -384,9 +388,7 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
-            if (
-                len(data) < 65536
-            ):  # that was all; whether it was the end as well, the next look tells
+            if len(data) < AT_ONCE:  # that was all; the next look tells whether it was the end
                 break
         else:
             self.network.wires.unwatch(self)
@@ -477,6 +479,28 @@ class Stream(Endpoint):
         if self.held and self.held_since == since:
             self.held.clear()
             self.held_since = None
+            self.reset(errno.ETIMEDOUT)
+
+    def probe(self) -> None:
+        """Let SO_KEEPALIVE run out, if it is set and the other end cannot be heard."""
+        if self._hears() or not self.settings.number(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return
+        idle, interval, count = (
+            self.settings.number(socket.IPPROTO_TCP, option) for option in KEEP_ALIVE
+        )
+        network = self.network
+        network.at(network.now() + idle + interval * count, self, self._fall_silent)
+
+    def _hears(self) -> bool:
+        """Return whether it would hear from the other end, if that sent something."""
+        other, cut = self.other, self.network.faults.between
+        if self.state is not State.OPEN or other is None:
+            return True
+        fault = cut(self.host.name, other.host.name) or cut(other.host.name, self.host.name)
+        return other.host.up and (fault is None or fault.kind == "hold")
+
+    def _fall_silent(self) -> None:
+        if not self._hears():
             self.reset(errno.ETIMEDOUT)
 
     def _resend(self) -> None:
