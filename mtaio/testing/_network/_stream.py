@@ -98,6 +98,7 @@ class Stream(Endpoint):
     # - pushed is at least what its kernel keeps for it;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
+    # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
     # - has_given_name says that the program chose its port, which is kept after the end then.
@@ -125,6 +126,7 @@ class Stream(Endpoint):
         self.expected = 0
         self.limit = 0
         self.told = True
+        self.reads = False
         self.ended = False
         self.parted = False
         self.deaf = False
@@ -156,10 +158,10 @@ class Stream(Endpoint):
         """Begin to connect, and return the error number that ``connect_ex`` returns."""
         network = self.network
         ip, port = network.names.address("connect", address)
-        if self.state is not State.NEW:
-            return self._refuse_to_connect()
         if self.life.over:
             return errno.ENETDOWN
+        if self.state is not State.NEW:
+            return self._refuse_to_connect()
         if ip == ANY:
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
@@ -171,6 +173,7 @@ class Stream(Endpoint):
         self.lay()
         self._stuff()
         self.state = State.CONNECTING
+        self.reads = True
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
         else:
@@ -189,7 +192,10 @@ class Stream(Endpoint):
             return errno.EALREADY
         if self.state is State.FAILED:  # it says why, and the next one tries again
             self.state = State.NEW
+            self.reads = False
             return self.take_error() or errno.ECONNABORTED
+        if self.state is State.DEAD:
+            return errno.EINVAL
         if not self.told:
             self.told = True
             return 0
@@ -233,6 +239,9 @@ class Stream(Endpoint):
                 self._stop_listening(State.NEW)
         elif self.state is State.CONNECTING:
             self._settle(errno.ECONNRESET)
+        elif self.state is State.FAILED:
+            self.state = State.DEAD
+            raise error_of(errno.ENOTCONN)
         elif not self._is_connected():
             raise error_of(errno.ENOTCONN)
         else:
@@ -250,8 +259,6 @@ class Stream(Endpoint):
         Returns:
             The number of an error, 0 for the end.
         """
-        if code == errno.EAGAIN and self.state is State.LISTENING:
-            return errno.ENOTCONN
         if code in {0, errno.ECONNRESET}:
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
@@ -352,6 +359,7 @@ class Stream(Endpoint):
     def _accepted_at(self, listener: Stream) -> None:
         """Let the listener have this end of a connection."""
         listener.expected -= 1
+        self.listener = None
         if not listener.open or listener.state is not State.LISTENING:
             self.state = State.DEAD
             self._refuse()
@@ -359,6 +367,7 @@ class Stream(Endpoint):
         assert self.name is not None  # noqa: S101 - its peer has connected to it
         self.lay()
         self.state = State.OPEN
+        self.reads = True
         self.host.ports.share(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
@@ -529,9 +538,14 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
-        if item is Mark.FIN and other.wire is not None:
-            self.parted = other.ended = True
+        if item is Mark.FIN:
+            self.parted = True
+            other.ended = other.ended or other.wire is not None
         if item is Mark.RST:
+            other.reset(errno.ECONNRESET)
+        elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
+            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
+            other._refuse()  # noqa: SLF001 - of this class
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
             self.flying -= len(item) if isinstance(item, bytes) else 0
@@ -626,6 +640,8 @@ class Stream(Endpoint):
         if self.wire is None or self.state is not State.OPEN:
             return
         self.error = errno.EPIPE if self.ended and error == errno.ECONNRESET else error
+        if not self.told:
+            self.state = State.FAILED  # for connect(), which tells of it
         self.stuck.clear()
         if self.network.sockets.is_laid(self):
             # A byte that the wire leaves unread makes the kernel reset the program. If there is no
@@ -665,14 +681,16 @@ class Stream(Endpoint):
 
     def _abandon(self) -> None:
         """Forget the other end of a connection that is not made after all."""
-        other, self.other = self.other, None
+        other = self.other
         if other is not None and other.listener is not None:
             other.state = State.DEAD
             other.listener.expected -= 1
+            self.other = None
 
     def _stop_listening(self, state: State) -> None:
         """Take no more connections."""
         self.state = state
+        self.reads = False
         self._drop_backlog()
         self.drop_wire()
 
