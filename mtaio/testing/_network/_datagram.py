@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._endpoint import Address, Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
 if TYPE_CHECKING:
@@ -56,32 +56,23 @@ class Datagram(Endpoint):
     def send(self, data: Any, address: Any = None) -> int:
         """Send a datagram, and return its size."""
         size = memoryview(data).nbytes
-        if self.mute:
-            raise error_of(errno.EPIPE)
-        if size > LARGEST:
-            raise error_of(errno.EMSGSIZE)
+        ip, port = self._to(address)
         error = self.take_error()
+        if self.mute:
+            error = errno.EPIPE
+        elif size > LARGEST:
+            error = errno.EMSGSIZE
+        elif self.life.over:
+            error = errno.ENETDOWN
         if error:
             raise error_of(error)
-        if address is None:
-            if self.peer is None:
-                raise error_of(errno.EDESTADDRREQ)
-            ip, port = self.peer
-        else:
-            ip, port = self.network.names.address("sendto", address)
-            if not port:
-                raise error_of(errno.EINVAL)
         network = self.network
-        if self.name is None:
-            self.bind((ANY, 0))
-        assert self.name is not None  # noqa: S101 - it has one now
-        if ip == ANY:
-            ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
         if target is None:
             raise error_of(errno.ENETUNREACH)
-        if self.life.over:
-            raise error_of(errno.ENETDOWN)
+        if self.name is None:
+            self.bind((ANY, 0))
+        assert self.name is not None  # noqa: S101 - it has one now
         fault = network.faults.between(self.host.name, target.name)
         if fault is not None:
             fault.strike()
@@ -98,6 +89,17 @@ class Datagram(Endpoint):
         else:
             self._depart(target, (ip, port), packet)
         return size
+
+    def _to(self, address: Any) -> Address:
+        """Return where to send, for what a program says, which is None for its peer."""
+        if address is None:
+            if self.peer is None:
+                raise error_of(errno.EDESTADDRREQ)
+            return self.peer
+        ip, port = self.network.names.address("sendto", address)
+        if not port:
+            raise error_of(errno.EINVAL)
+        return LOOPBACK if ip == ANY else ip, port
 
     def _depart(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
         network = self.network
@@ -179,6 +181,7 @@ class Datagram(Endpoint):
 
     def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
         """Note that its host is dead."""
+        self.dead = True
         self.drop_wire()
 
 

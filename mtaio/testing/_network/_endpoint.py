@@ -52,6 +52,7 @@ class Endpoint:
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
         duplicated: Whether a program has, or had, several descriptors of it.
+        inode: What its descriptor stands for in the kernel.
     """
 
     KIND: ClassVar[int]
@@ -64,6 +65,7 @@ class Endpoint:
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None

@@ -14,6 +14,7 @@ __all__ = ["ANY", "LOOPBACK", "Names"]
 
 ANY: Final = "0.0.0.0"  # noqa: S104 - in the simulation, as in the kernel: all addresses of a host
 LOOPBACK: Final = "127.0.0.1"
+LAST_PORT: Final = 65_535
 
 _WELL_KNOWN: Final = {
     "": ANY,
@@ -90,7 +91,7 @@ class Names:
             msg = f"str, bytes or bytearray expected, not {type(host).__name__}"
             raise TypeError(msg)
         ip = self.resolve(host if isinstance(host, str) else bytes(host))
-        if not 0 <= port <= 0xFFFF:
+        if not 0 <= port <= LAST_PORT:
             msg = f"{call}(): port must be 0-65535."
             raise OverflowError(msg)
         return ip, port

@@ -25,8 +25,8 @@ class Options:
     __slots__ = ("_fresh", "_tried")
 
     def __init__(self) -> None:
-        self._fresh = {kind: socket.SocketType(socket.AF_INET, kind) for kind in _KINDS}
-        self._tried = {kind: socket.SocketType(socket.AF_INET, kind) for kind in _KINDS}
+        self._fresh: dict[int, socket.SocketType] = _one_of_each()
+        self._tried: dict[int, socket.SocketType] = _one_of_each()
 
     def default(self, kind: int, *args: Any) -> Any:
         """Return what ``getsockopt`` says of a socket for which nothing was set."""
@@ -50,6 +50,10 @@ class Options:
             each.close()
 
 
+def _one_of_each() -> dict[int, socket.SocketType]:
+    return {kind: socket.SocketType(socket.AF_INET, kind) for kind in _KINDS}
+
+
 class Settings:
     """
     The options of one socket.
@@ -57,15 +61,18 @@ class Settings:
     Args:
         options: Those that there are.
         kind: The kind of the socket.
-        of: Those of another, which this one inherits.
     """
 
     __slots__ = ("_kind", "_options", "_set")
 
-    def __init__(self, options: Options, kind: int, of: Settings | None = None) -> None:
+    def __init__(self, options: Options, kind: int) -> None:
         self._options = options
         self._kind = kind
-        self._set: dict[tuple[int, int], bytes] = {} if of is None else dict(of._set)
+        self._set: dict[tuple[int, int], bytes] = {}
+
+    def inherit(self, other: Settings) -> None:
+        """Take what was set on the socket that has accepted this one."""
+        self._set.update(other._set)
 
     def set(self, level: int, option: int, *value: Any) -> None:
         """Set an option, or raise what the kernel raises."""

@@ -116,7 +116,9 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
-        self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+        self._inodes.pop(endpoint.inode, None)
+        endpoint.inode = os.fstat(endpoint.fd).st_ino
+        self._inodes[endpoint.inode] = endpoint
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -217,6 +219,13 @@ class Sockets:
                 endpoint.fd = others[0]
         else:
             endpoint.closed()
+            self._inodes.pop(endpoint.inode, None)
+
+    def leave_alone(self, fd: int) -> None:
+        """Note that another thread has a descriptor, which was perhaps closed behind our back."""
+        endpoint = self._open.get(fd)
+        if endpoint is not None and not self.is_laid(endpoint):
+            del self._open[fd]
 
     # ---- while the network is open ----
 
@@ -259,6 +268,8 @@ class Sockets:
             _real_init(sock, family, type, proto, fileno)
             if self.here():
                 self.made(sock, fileno)
+            else:
+                self.leave_alone(sock.fileno())
 
         return __init__
 
@@ -284,7 +295,7 @@ class Sockets:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
-                    msg = f"{name}({args[0]!r}) on a simulated network: {_UNIX}"
+                    msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
                 return real(sock, *args)
             return ours(endpoint, sock, *args)
@@ -325,7 +336,7 @@ _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(sock
 _HOT: Final = ("recv", "recv_into", "send")
 """The methods that are called for each message."""
 
-_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex"})
+_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
 
 # ---- each method, for a simulated socket ---------------------------------------------------------
@@ -477,6 +488,8 @@ def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes
         raise error_of(error)
     while True:
         packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
+        if not packet:  # its host is dead
+            raise error_of(errno.ENETDOWN)
         if packet != NOBODY:
             return unpacked(packet)
         if flags & socket.MSG_PEEK:

@@ -15,14 +15,15 @@ import os
 import socket
 import struct
 import termios
+from bisect import insort
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
-from mtaio.testing._network._options import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,9 @@ GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing resets the connection."""
+
+
+_number: Final = itemgetter(0)
 
 
 class State(Enum):
@@ -82,6 +86,7 @@ class Stream(Endpoint):
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
+    # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
     #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
@@ -104,7 +109,8 @@ class Stream(Endpoint):
         self.has_left = False
         self.flying = 0
         self.arrives = 0.0
-        self.held: deque[bytes | Mark] = deque()
+        self.sent = 0
+        self.held: list[tuple[int, bytes | Mark]] = []
         self.held_since: float | None = None
         self.stuck: deque[bytes | Mark] = deque()
         self.heard_all = False
@@ -230,7 +236,7 @@ class Stream(Endpoint):
             self.deaf = self.deaf or reading
             real(how)
 
-    def read_failed(self, code: Any) -> int:
+    def read_failed(self, code: int | None) -> int:
         """
         Return what a program is told that could not read.
 
@@ -246,15 +252,15 @@ class Stream(Endpoint):
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
             return 0 if self.ended else self.take_error()
-        return code
+        return code or errno.EIO
 
-    def write_failed(self, code: Any) -> int:
+    def write_failed(self, code: int | None) -> int:
         """Return what a program is told that could not write, for what the kernel has told it."""
         if code == errno.EAGAIN and self.state is State.LISTENING:
             return errno.EPIPE
         if code == errno.EPIPE:
             return self.take_error() or errno.EPIPE
-        return code
+        return code or errno.EIO
 
     @property
     def listens(self) -> bool:
@@ -301,7 +307,7 @@ class Stream(Endpoint):
             return
         twin = Stream(network, target.life, None)
         twin.name, twin.peer = peer, self.name
-        twin.settings = Settings(network.options, self.KIND, listener.settings)
+        twin.settings.inherit(listener.settings)
         twin.other, self.other = self, twin
         twin.listener = listener
         listener.expected += 1
@@ -429,19 +435,23 @@ class Stream(Endpoint):
             self.drop_wire()
 
     def _send(self, item: bytes | Mark) -> None:
+        self.sent += 1
+        self._depart(self.sent, item)
+
+    def _depart(self, number: int, item: bytes | Mark) -> None:
         other, network = self.other, self.network
         if other is None or not self.host.up:
             return
         fault = network.faults.between(self.host.name, other.host.name)
         if self.held or fault is not None:
-            self._hold(item, fault)
+            self._hold(number, item, fault)
             return
         size = len(item) if isinstance(item, bytes) else 0
         when = network.links.arrival(self.host.name, other.host.name, size, network.now())
         self.arrives = max(self.arrives, when)
-        network.at(self.arrives, self, self._arrive, item)
+        network.at(self.arrives, self, self._arrive, number, item)
 
-    def _hold(self, item: bytes | Mark, fault: Fault | None) -> None:
+    def _hold(self, number: int, item: bytes | Mark, fault: Fault | None) -> None:
         """Keep back what cannot arrive now; nobody's silence makes the kernel give up."""
         network = self.network
         if fault is not None:
@@ -454,7 +464,7 @@ class Stream(Endpoint):
             if fault is None or fault.kind != "hold":
                 since = self.held_since
                 network.at(since + self._patience(), self, self._give_up, since)
-        self.held.append(item)
+        insort(self.held, (number, item), key=_number)  # it may have been on its way before others
 
     def _patience(self) -> float:
         """Return for how long the kernel sends again what nobody acknowledges, in seconds."""
@@ -469,19 +479,19 @@ class Stream(Endpoint):
 
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
-        held, self.held = self.held, deque()
+        held, self.held = self.held, []
         self.held_since = None
-        for item in held:
-            self._send(item)
+        for number, item in held:
+            self._depart(number, item)
 
-    def _arrive(self, item: bytes | Mark) -> None:
+    def _arrive(self, number: int, item: bytes | Mark) -> None:
         """Let something that was sent reach the other host."""
         other, network = self.other, self.network
         if other is None:
             return
         fault = network.faults.between(self.host.name, other.host.name)
         if self.held or fault is not None or not other.host.up:
-            self._hold(item, fault)
+            self._hold(number, item, fault)
             return
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one
@@ -600,7 +610,7 @@ class Stream(Endpoint):
 
     def cut(self) -> bool:
         """Reset both ends, as something between them does; return whether it was a connection."""
-        if self.state is not State.OPEN or self.other is None:
+        if self.state is not State.OPEN or self.wire is None or self.other is None:
             return False
         self.reset(errno.ECONNRESET)
         self.other.reset(errno.ECONNRESET)

@@ -10,18 +10,24 @@ import difflib
 import errno
 import re
 import socket
-from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from contextlib import ExitStack, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSListener
 
 from mtaio.testing import Network, run
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from contextlib import AbstractContextManager
+
+    from anyio import TypedAttributeProvider
+    from anyio.abc import Listener
 
 Address: TypeAlias = tuple[str, int]
 
@@ -69,7 +75,7 @@ class Stage:
         self._pause = pause
         self._sockets = ExitStack()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -117,7 +123,7 @@ class Stage:
     def keep(self, sock: socket.socket) -> socket.socket:
         """Have a socket closed at the end, and not block."""
         self._sockets.callback(sock.close)
-        sock.setblocking(False)
+        sock.settimeout(0)
         return sock
 
     def near(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -219,6 +225,28 @@ class Stage:
                 return b"".join(parts)
 
 
+@asynccontextmanager
+async def serving(
+    stage: Stage, handler: Callable[[Any], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Address]:
+    """Serve connections with AnyIO while the block runs, which gets the address."""
+    with stage.server():
+        inner = await anyio.create_tcp_listener(local_host=stage.address, local_port=0)
+    listener: Listener[Any] = inner if tls is None else TLSListener(inner, tls)
+    address: Address = raw_socket(inner.listeners[0]).getsockname()
+    async with listener, anyio.create_task_group() as group:
+        with stage.server():
+            group.start_soon(listener.serve, handler)
+        yield address
+        group.cancel_scope.cancel()
+
+
+def raw_socket(stream: TypedAttributeProvider) -> socket.socket:
+    """Return the socket of one of AnyIO's streams or listeners."""
+    sock: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
+    return sock
+
+
 # ---- the networks ------------------------------------------------------------------------------
 
 Script: TypeAlias = "Callable[[Stage], Coroutine[Any, Any, None]]"
@@ -287,7 +315,6 @@ def like_loopback(
 
         test.__name__ = test.__qualname__ = script.__name__
         test.__doc__, test.__module__ = script.__doc__, script.__module__
-        test.script, test.backends, test.apart = script, backends, apart
         return test if backends else pytest.mark.skip(reason=f"{only} is not installed")(test)
 
     return decorate

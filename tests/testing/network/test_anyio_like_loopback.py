@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import socket
 import struct
 from functools import partial
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import SocketAttribute
 
-from tests.testing.network.loopback import Address, Stage, like_loopback
+from tests.testing.network.loopback import Stage, like_loopback, raw_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from anyio.abc import SocketStream
 
 try:
@@ -26,7 +23,7 @@ except ImportError:
     trio = None  # type: ignore[assignment]
 
 ABORT = struct.pack("ii", 1, 0)
-BIG = random.Random(9).randbytes(2_000_000)
+BIG = hashlib.shake_128().digest(2_000_000)
 
 in_trio = partial(like_loopback, only="trio")
 
@@ -34,41 +31,6 @@ in_trio = partial(like_loopback, only="trio")
 def abort(sock: Any) -> None:
     """Have the next close reset the connection."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-
-
-def raw(stream: Any) -> socket.socket:
-    """Return the socket of one of AnyIO's streams or listeners."""
-    sock: socket.socket = stream.extra(SocketAttribute.raw_socket)
-    return sock
-
-
-class Serving:
-    """A listener of AnyIO's, whose connections a handler serves, until its block is left."""
-
-    def __init__(
-        self, stage: Stage, handler: Callable[[SocketStream], Awaitable[None]], **options: Any
-    ) -> None:
-        self.stage = stage
-        self.handler = handler
-        self.options = options
-
-    async def __aenter__(self) -> Address:
-        with self.stage.server():
-            self.listener = await anyio.create_tcp_listener(
-                local_host=self.stage.address, local_port=0, **self.options
-            )
-            self.group = anyio.create_task_group()
-            await self.group.__aenter__()
-            self.group.start_soon(self.listener.serve, self.handler)
-        address: Address = raw(self.listener.listeners[0]).getsockname()
-        return address
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        self.group.cancel_scope.cancel()
-        try:
-            return await self.group.__aexit__(*exc_info)
-        finally:
-            await self.listener.aclose()
 
 
 # ---- AnyIO ---------------------------------------------------------------------------------------
@@ -84,14 +46,14 @@ async def test_streams(stage: Stage) -> None:
                 await stream.send(data.upper())
             await stream.send(b"bye")
 
-    async with Serving(stage, echo) as address:
+    async with serving(stage, echo) as address:
         stream = await anyio.connect_tcp(*address)
         extra = stream.extra_attributes
         stage.see("remote", extra[SocketAttribute.remote_address]() == address)
         stage.see("remote port", extra[SocketAttribute.remote_port]() == address[1])
         stage.see("local", stage.host(extra[SocketAttribute.local_address]()[0]))
         stage.see("family", extra[SocketAttribute.family]())
-        stage.see("no delay", raw(stream).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        stage.see("no delay", raw_socket(stream).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         async with stream:
             await stage.wait("send", stream.send, b"hello")
             await stage.wait("receive", stream.receive)
@@ -122,7 +84,7 @@ async def test_names_are_tried_in_turn(stage: Stage) -> None:
         async with stream:
             await stream.send(b"answer")
 
-    async with Serving(stage, answer) as address:
+    async with serving(stage, answer) as address:
         for name in ("127.0.0.1", "localhost"):
             for delay in (0.25, 0.0):
                 async with await anyio.connect_tcp(
@@ -138,9 +100,9 @@ async def test_reset_streams(stage: Stage) -> None:
     async def reset(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
-            abort(raw(stream))
+            abort(raw_socket(stream))
 
-    async with Serving(stage, reset) as address:
+    async with serving(stage, reset) as address:
         for what in ("receive", "send"):
             async with await anyio.connect_tcp(*address) as stream:
                 await stream.send(b"go")
@@ -160,7 +122,7 @@ async def test_write_to_a_closed_stream(stage: Stage) -> None:
     async def close(stream: SocketStream) -> None:
         await stream.aclose()
 
-    async with Serving(stage, close) as address, await anyio.connect_tcp(*address) as stream:
+    async with serving(stage, close) as address, await anyio.connect_tcp(*address) as stream:
         await stage.wait("receive", stream.receive)
         for _ in range(3):
             await stage.wait("send", stream.send, b"x")
@@ -182,7 +144,7 @@ async def test_a_slow_reader(stage: Stage) -> None:
                 received.update(data)
         done.set()
 
-    async with Serving(stage, slow) as address, await anyio.connect_tcp(*address) as stream:
+    async with serving(stage, slow) as address, await anyio.connect_tcp(*address) as stream:
         sent = False
         await stage.pause()
         await stream.send(b"x")
@@ -220,7 +182,7 @@ async def test_a_cancelled_sender(stage: Stage) -> None:
         stage.see("a part", 0 < received < len(BIG) * 6)
         read.set()
 
-    async with Serving(stage, slow) as address:
+    async with serving(stage, slow) as address:
         with anyio.CancelScope() as scope:
             async with (
                 await anyio.connect_tcp(*address) as stream,
@@ -248,7 +210,7 @@ async def test_closed_while_receiving(stage: Stage) -> None:
             await ended.wait()
             await stage.wait("server", stream.receive)
 
-    async with Serving(stage, hold) as address:
+    async with serving(stage, hold) as address:
         stream = await anyio.connect_tcp(*address)
         async with anyio.create_task_group() as group:
             group.start_soon(stage.wait, "receive", stream.receive)
@@ -265,13 +227,15 @@ async def test_listeners(stage: Stage) -> None:
         listener = await anyio.create_tcp_listener(
             local_host=stage.address, local_port=0, backlog=3
         )
-    address = raw(listener.listeners[0]).getsockname()
+    address = raw_socket(listener.listeners[0]).getsockname()
     clients = [await anyio.connect_tcp(*address) for _ in range(3)]
-    inner = listener.listeners[0]
+    inner: Any = listener.listeners[0]
     for client in clients:
         accepted = await inner.accept()
         async with accepted:
-            stage.see("peer", raw(accepted).getpeername() == raw(client).getsockname())
+            stage.see(
+                "peer", raw_socket(accepted).getpeername() == raw_socket(client).getsockname()
+            )
             await client.send(b"hello")
             await stage.wait("receive", accepted.receive)
         await client.aclose()
@@ -283,7 +247,7 @@ async def test_listeners(stage: Stage) -> None:
     await stage.wait("connect", anyio.connect_tcp, *address)
     with stage.server():
         again = await anyio.create_tcp_listener(local_host=stage.address, local_port=address[1])
-    stage.see("again", raw(again.listeners[0]).getsockname() == address)
+    stage.see("again", raw_socket(again.listeners[0]).getsockname() == address)
     await again.aclose()
 
 
@@ -291,14 +255,15 @@ async def test_listeners(stage: Stage) -> None:
 async def test_a_listener_on_all_addresses(stage: Stage) -> None:
     """A listener without an address has all of them."""
     listener = await anyio.create_tcp_listener(family=socket.AF_INET, local_port=0)
-    names = [raw(each).getsockname()[0] for each in listener.listeners]
+    names = [raw_socket(each).getsockname()[0] for each in listener.listeners]
     stage.see("names", names)
+    inner: Any = listener.listeners[0]
     async with (
         listener,
-        await anyio.connect_tcp("localhost", raw(listener.listeners[0]).getsockname()[1]),
+        await anyio.connect_tcp("localhost", raw_socket(inner).getsockname()[1]),
+        await inner.accept() as stream,
     ):
-        async with await listener.listeners[0].accept() as stream:
-            stage.see("name", raw(stream).getsockname()[0])
+        stage.see("name", raw_socket(stream).getsockname()[0])
 
 
 @like_loopback(alike=False)
@@ -306,13 +271,14 @@ async def test_datagrams(stage: Stage) -> None:
     """AnyIO's datagrams, connected and not."""
     with stage.server():
         server = await anyio.create_udp_socket(local_host=stage.address)
-    address = raw(server).getsockname()
+    address = raw_socket(server).getsockname()
     async with server:
         async with await anyio.create_udp_socket(family=socket.AF_INET) as client:
             await stage.wait("sendto", client.sendto, b"question", *address)
             data, peer = await server.receive()
             stage.see(
-                "receive", (data, stage.host(peer[0]), peer[1] == raw(client).getsockname()[1])
+                "receive",
+                (data, stage.host(peer[0]), peer[1] == raw_socket(client).getsockname()[1]),
             )
             await stage.wait("answer", server.sendto, b"answer", *peer)
             data, peer = await client.receive()
@@ -320,7 +286,7 @@ async def test_datagrams(stage: Stage) -> None:
         async with await anyio.create_connected_udp_socket(*address) as connected:
             await stage.wait("send", connected.send, b"question")
             data, peer = await server.receive()
-            stage.see("receive", (data, peer == raw(connected).getsockname()))
+            stage.see("receive", (data, peer == raw_socket(connected).getsockname()))
             await server.sendto(b"answer", *peer)
             await stage.wait("receive", connected.receive)
             await server.aclose()
@@ -463,6 +429,7 @@ async def test_datagrams_of_trio(stage: Stage) -> None:
     stage.see("recvfrom", (data, stage.host(peer[0]), peer[1] == client.getsockname()[1]))
     stage.see("sendto", await server.sendto(b"answer", 0, peer))
     buffer = bytearray(10)
+    whence: Any
     size, whence = await client.recvfrom_into(buffer)
     stage.see("recvfrom_into", (size, buffer, whence == address))
     stage.see("sendmsg", await client.sendmsg([b"in ", b"parts"], [], 0, address))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import socket
 import struct
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 from tests.testing.network.loopback import LIMIT, Address, Stage, like_loopback, told
 
 ABORT = struct.pack("ii", 1, 0)
-BIG = random.Random(8).randbytes(2_000_000)
+BIG = hashlib.shake_128().digest(2_000_000)
 
 
 def digest(data: bytes) -> object:
@@ -212,7 +211,6 @@ async def test_a_slow_reader(stage: Stage) -> None:
 
     server, address = await serve(stage, slow, limit=1000)
     _, writer = await asyncio.open_connection(*address)
-    sock = writer.get_extra_info("socket")
     writer.write(BIG * 6)
     draining = asyncio.ensure_future(writer.drain())
     await stage.pause()
@@ -272,25 +270,31 @@ class Listener(asyncio.Protocol):
         self.data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note it."""
         self.transport = transport
         self.made.set()
         sock = self.transport.get_extra_info("socket")
         self.events.append((sock.family, sock.type, sock.proto))
 
     def data_received(self, data: bytes) -> None:
+        """Keep the data."""
         self.data += data
 
     def eof_received(self) -> bool:
+        """Note the end; say whether to stay open."""
         self.events.append(("end", digest(self.data)))
         return self.keep_open
 
     def pause_writing(self) -> None:
+        """Note it."""
         self.events.append("pause")
 
     def resume_writing(self) -> None:
+        """Note it."""
         self.events.append("resume")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Note why."""
         self.events.append(("lost", told(exc) if exc else None))
         self.lost.set()
 
@@ -420,7 +424,7 @@ async def test_servers(stage: Stage) -> None:
     loop = asyncio.get_running_loop()
     with stage.server():
         server = await loop.create_server(
-            lambda: Listener(), stage.address, 0, start_serving=False, backlog=5
+            Listener, stage.address, 0, start_serving=False, backlog=5
         )
     address = server.sockets[0].getsockname()
     stage.see("serving", server.is_serving())
@@ -538,18 +542,22 @@ class Datagrams(asyncio.DatagramProtocol):
         self.peers: list[Address] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note it."""
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
+        """Note it, and answer."""
         self.events.append(data)
         self.peers.append(addr)
         if self.echo:
             self.transport.sendto(data.upper(), addr)
 
     def error_received(self, exc: Exception) -> None:
+        """Note it."""
         self.events.append(told(exc))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Note why."""
         self.events.append(("lost", told(exc) if exc else None))
 
 

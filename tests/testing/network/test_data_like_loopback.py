@@ -6,7 +6,6 @@ import array
 import fcntl
 import hashlib
 import os
-import random
 import re
 import socket
 import struct
@@ -20,7 +19,7 @@ from tests.testing.network.loopback import Stage, like_loopback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BIG = random.Random(7).randbytes(3_000_000)
+BIG = hashlib.shake_128().digest(3_000_000)
 """More than the buffers of a connection hold, if they are not made larger."""
 
 
@@ -324,7 +323,7 @@ async def test_a_duplicate_is_shut_down(stage: Stage) -> None:
 
 @like_loopback()
 async def test_detached(stage: Stage) -> None:
-    """A descriptor that was taken out of a socket is the connection, and can be put into another."""
+    """A descriptor that was taken out of a socket is the connection, and fits into another."""
     client, server = await stage.pair()
     name = client.getsockname()
     fd = client.detach()
@@ -417,7 +416,8 @@ async def test_options(stage: Stage) -> None:
             stage.call(name, sock.getsockopt, level, option)
             stage.call("set", sock.setsockopt, level, option, 1)
             stage.call("get", sock.getsockopt, level, option)
-            stage.call("set to 5", sock.setsockopt, level, option, True)
+            stage.call("set to 5", sock.setsockopt, level, option, 5)
+            stage.call("get", sock.getsockopt, level, option)
             stage.call("clear", sock.setsockopt, level, option, 0)
             stage.call("get", sock.getsockopt, level, option)
         for name, (level, option) in SECONDS.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import shutil
 import socket
 import ssl
@@ -17,10 +16,9 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute
-from anyio.streams.tls import TLSAttribute, TLSListener, TLSStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
-from tests.testing.network.loopback import Address, Stage, like_loopback
+from tests.testing.network.loopback import Stage, like_loopback, raw_socket, serving
 
 try:
     import trio
@@ -31,7 +29,7 @@ OPENSSL = shutil.which("openssl")
 
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
 
-BIG = random.Random(10).randbytes(1_000_000)
+BIG = hashlib.shake_128().digest(1_000_000)
 
 in_asyncio = partial(like_loopback, only="asyncio", apart=False)
 in_trio = partial(like_loopback, only="trio", apart=False)
@@ -44,9 +42,8 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
     with tempfile.TemporaryDirectory() as folder:
         files = ("-keyout", "key.pem", "-out", "cert.pem", "-days", "2")
-        subprocess.run(
-            [str(OPENSSL), *new, *files, *names], cwd=folder, check=True, capture_output=True
-        )
+        command = [str(OPENSSL), *new, *files, *names]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603 - ours
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(Path(folder, "cert.pem"), Path(folder, "key.pem"))
         client = ssl.create_default_context(cafile=Path(folder, "cert.pem"))
@@ -164,33 +161,6 @@ async def test_reset(stage: Stage) -> None:
 # ---- AnyIO ---------------------------------------------------------------------------------------
 
 
-class Serving:
-    """A listener with TLS, whose connections a handler serves, until its block is left."""
-
-    def __init__(self, stage: Stage, handler: Any, context: ssl.SSLContext) -> None:
-        self.stage = stage
-        self.handler = handler
-        self.context = context
-
-    async def __aenter__(self) -> Address:
-        with self.stage.server():
-            inner = await anyio.create_tcp_listener(local_host=self.stage.address, local_port=0)
-            self.listener = TLSListener(inner, self.context)
-            self.group = anyio.create_task_group()
-            await self.group.__aenter__()
-            self.group.start_soon(self.listener.serve, self.handler)
-        sock = inner.listeners[0].extra(SocketAttribute.raw_socket)
-        address: Address = sock.getsockname()
-        return address
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        self.group.cancel_scope.cancel()
-        try:
-            return await self.group.__aexit__(*exc_info)
-        finally:
-            await self.listener.aclose()
-
-
 @like_loopback()
 async def test_streams_of_anyio(stage: Stage) -> None:
     """A handshake, bytes both ways, an end that is not cut off."""
@@ -202,11 +172,11 @@ async def test_streams_of_anyio(stage: Stage) -> None:
                 async for data in stream:
                     await stream.send(data)
 
-    async with Serving(stage, answer, server_context) as address:
+    async with serving(stage, answer, server_context) as address:
         async with await anyio.connect_tcp(
             *address, ssl_context=context, tls_hostname="localhost"
         ) as stream:
-            stage.see("version", stream.extra(TLSAttribute.tls_version))
+            stage.see("version", stream.extra_attributes[TLSAttribute.tls_version]())
             await stage.wait("send", stream.send, b"hello")
             await stage.wait("receive", stream.receive)
             received = b""
@@ -226,12 +196,11 @@ async def test_an_end_that_is_cut_off(stage: Stage) -> None:
 
     async def cut(stream: TLSStream) -> None:
         await stream.receive()
-        raw = stream.extra(SocketAttribute.raw_socket)
         if how == "reset":
-            reset(raw)
+            reset(raw_socket(stream))
         await stream.transport_stream.aclose()
 
-    async with Serving(stage, cut, server_context) as address:
+    async with serving(stage, cut, server_context) as address:
         for how in ("end", "reset"):
             stream = await anyio.connect_tcp(
                 *address, ssl_context=context, tls_hostname="localhost"
