@@ -173,7 +173,7 @@ class Datagram(Endpoint):
         self.host.ports.give_up(self)
         self.drop_wire()
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:  # noqa: ARG002 - of every endpoint
         """Return False: what it sends is taken as it is sent."""
         return False
 

@@ -308,24 +308,27 @@ class Sockets:
     def _hot_method(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        failed = _write_failed if name == "send" else _read_failed
+        reads = name != "send"
+        nothing = b"" if name == "recv" else 0
 
         def method(sock: Any, *args: Any) -> Any:
-            endpoint = found.get(sock.fileno())
+            endpoint: Any = found.get(sock.fileno())
             if endpoint is None:
                 return real(sock, *args)
             if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
                 return ours(endpoint, sock, *args)
             try:
                 got = real(sock, *args)
-            except OSError as error:
-                code = failed(endpoint, error)
+            except OSError as error:  # raised again here, so that it makes no circle with a frame
+                failed = endpoint.read_failed if reads else endpoint.write_failed
+                code = failed(error.errno)
+                if code == error.errno:
+                    raise
                 if code:
                     raise error_of(code) from None
-                got = b"" if name == "recv" else 0
-            else:
-                if not got and endpoint.error and name != "send" and args[0]:
-                    return _ended(endpoint, got)
+                return nothing
+            if not got and reads and endpoint.error and args[0]:
+                return _ended(endpoint, got)
             return got
 
         method.__name__ = name
@@ -406,15 +409,10 @@ def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        raise error_of(_write_failed(endpoint, error)) from None
-
-
-def _write_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, or raise that of the kernel."""
-    code: int = endpoint.write_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
 
 
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
@@ -462,21 +460,15 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        code = _read_failed(endpoint, error)
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
         if code:
             raise error_of(code) from None
     return nothing
 
 
-def _read_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, 0 for the end, or raise the kernel's."""
-    code: int = endpoint.read_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
-
-
-def _ended(endpoint: Any, got: Any) -> Any:
+def _ended(endpoint: Stream, got: Any) -> Any:
     """Return the end that the kernel has told, or raise what TCP tells."""
     code = endpoint.read_failed(0)
     if code:

@@ -36,8 +36,8 @@ __all__ = ["Stream"]
 
 WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
-AT_ONCE: Final = 65_536
-"""How many bytes are taken from the kernel at once."""
+READ: Final = 65_536
+"""How many bytes are taken from a program at once."""
 UNREAD: Final = 65_536
 """How many bytes the reader's kernel keeps for it."""
 TICK: Final = 0.1
@@ -378,15 +378,16 @@ class Stream(Endpoint):
 
     # ---- what is sent ----
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:
         """Take what the program has sent."""
         wire = self.wire
         if wire is None or self.ending is not None:
             return False
         before = len(self.leaving)
         while self.flying < WINDOW:
+            size = min(READ, WINDOW - self.flying)
             try:
-                data = wire.recv(min(AT_ONCE, WINDOW - self.flying))
+                data = wire.recv(size)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it was closed with something unread
@@ -397,8 +398,8 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
-            if len(data) < AT_ONCE:  # that was all; the next look tells whether it was the end
-                break
+            if not ending and len(data) < size:
+                break  # that was all
         else:
             self.network.wires.unwatch(self)
         return len(self.leaving) > before
