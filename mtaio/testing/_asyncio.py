@@ -289,6 +289,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host = None
         self._outside = set()
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a transport or a callback waits until it can write to a descriptor."""
+        key = self._files.map.get(fd)
+        return key is not None and bool(key.events & selectors.EVENT_WRITE)
+
     def bury(self, tasks: Iterable[Any]) -> None:
         """Cancel tasks of a program that was killed, which nobody will ask how they ended."""
         for task in tasks:

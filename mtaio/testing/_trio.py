@@ -276,6 +276,11 @@ class TrioEngine(trio.abc.Instrument):
         """Forget the task."""
         self._host = None
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task waits until it can write to a descriptor."""
+        waiters: Any = _awaited_files().get(fd)
+        return waiters is not None and getattr(waiters, "write_task", waiters) is not None
+
     def bury(self, tasks: Iterable[Any]) -> None:
         """Do nothing: all tasks of trio are in nurseries."""
 
@@ -342,8 +347,8 @@ def _awaits_real_io(world: World) -> bool:
     return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES
 
 
-def _awaited_files() -> Iterable[int]:
-    """Return the descriptors for which tasks wait; on Linux, where there are simulated ones."""
+def _awaited_files() -> dict[int, object]:
+    """Return who waits for which descriptor; on Linux, where there are simulated ones."""
     runner = getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
     awaited: dict[int, object] = getattr(getattr(runner, IO_MANAGER, None), REGISTERED, {})
     return awaited

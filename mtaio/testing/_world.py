@@ -92,6 +92,10 @@ class Engine(Protocol):
         """Note that the code under test has ended."""
         ...
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task or a transport may wait until it can write to a descriptor."""
+        ...
+
     def bury(self, tasks: Iterable[Any]) -> None:
         """Cancel tasks of a program that was killed, which are in no task group."""
         ...

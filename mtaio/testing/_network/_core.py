@@ -25,7 +25,7 @@ from mtaio.testing._network._names import Names
 from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
-from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._trace import KEPT, OpenSocket
 from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
@@ -60,10 +60,11 @@ class Core:
         faults: What goes wrong.
         names: What names mean.
         machines: The hosts, by name.
-        trace: What has happened.
+        trace: What has happened: what `NetworkEvent` is made of.
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
         wires, sockets, options: Those of the run, while it is open.
+        awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
     """
 
@@ -73,13 +74,14 @@ class Core:
         self.faults = Faults()
         self.names = Names(self.faults)
         self.machines: dict[str, Machine] = {}
-        self.trace: deque[NetworkEvent] = deque(maxlen=KEPT)
+        self.trace: deque[tuple[float, str, str, str]] = deque(maxlen=KEPT)
         self.delivered = 0
         self.held = 0
         self.wires: Wires
         self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
         self._world: World | None = None
         self._events = Events(self._pick)
@@ -98,6 +100,7 @@ class Core:
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        self.awaits_writing = world.engine.awaits_writing
         self.sockets.replace()
         world.network = self
 
@@ -121,7 +124,6 @@ class Core:
         for orphan in self.sockets.orphans():
             orphan.close()
         self.sockets.restore()
-        self.sockets.drop_wires()
         self._events.clear()
         self._healing.clear()
         self.wires.close()
@@ -147,7 +149,7 @@ class Core:
 
     def note(self, what: str, source: str, target: str = "") -> None:
         """Note what happens."""
-        self.trace.append(NetworkEvent(self.now(), what, source, target))
+        self.trace.append((self.now(), what, source, target))
 
     def machine(self, name: str) -> Machine:
         """Return the machine of a name, which is made when it is first asked for."""

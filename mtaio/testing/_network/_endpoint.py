@@ -11,11 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from _socket import socketpair  # plain ones, without what is replaced and what that costs
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mtaio.testing._network._options import Settings
 
 if TYPE_CHECKING:
+    import _socket
+
     from mtaio.testing._network._core import Core
     from mtaio.testing._network._machine import Life
 
@@ -49,6 +52,7 @@ class Endpoint:
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
         inode: What its descriptor stands for in the kernel.
+        duplicated: Whether a program has, or had, several descriptors of it.
     """
 
     KIND: ClassVar[int]
@@ -65,8 +69,9 @@ class Endpoint:
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None
-        self.wire: socket.socket | None = None
+        self.wire: _socket.socket | None = None
         self.open = True
+        self.duplicated = False
         self.error = 0
         self.settings = Settings(network.options, self.KIND)
 
@@ -135,7 +140,7 @@ class Endpoint:
         """Lay one end of a new pair onto the descriptor."""
         # Pairs of datagram sockets hold ten packets at most; sequential ones keep packets as well.
         kind = socket.SOCK_STREAM if self.KIND == socket.SOCK_STREAM else socket.SOCK_SEQPACKET
-        mine, self.wire = socket.socketpair(socket.AF_UNIX, kind)
+        mine, self.wire = socketpair(socket.AF_UNIX, kind)
         for each in (mine, self.wire):
             each.settimeout(0)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
@@ -154,7 +159,10 @@ class Endpoint:
             del self.network.wires.laid[self.number]
             self.wire.close()
             self.wire = None
-            self.network.sockets.lifted(self)
+
+    def awaits_writing(self) -> bool:
+        """Return whether its program may wait until there is room for what it sends."""
+        return self.duplicated or (self.fd is not None and self.network.awaits_writing(self.fd))
 
     def take(self) -> bool:
         """Take what the program has sent; return whether there was anything."""

@@ -353,7 +353,7 @@ class Network:
 
         It is equal between two runs that did the same, on all versions of Python.
         """
-        return tuple(self._core.trace)
+        return tuple(NetworkEvent(*event) for event in self._core.trace)
 
     def statistics(self) -> NetworkStatistics:
         """Return the state and the counts so far. Not a checkpoint."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sockets"]
 
+_STREAM: Final = socket.SOCK_STREAM
 _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
     socket.SOCK_STREAM: Stream,
     socket.SOCK_DGRAM: Datagram,
@@ -83,17 +84,15 @@ class Sockets:
     # Invariants:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
-    #   and a descriptor that stands for something else by now is not touched.
-    # - _laid holds the endpoints that have a wire;
+    #   and a descriptor that stands for something else by now is not touched;
     # - _objects finds the latest of Python's objects for a descriptor.
-    __slots__ = ("_inodes", "_laid", "_network", "_objects", "_open", "_thread")
+    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
         self._objects: dict[int, ref[socket.socket]] = {}
-        self._laid: set[Endpoint] = set()
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -120,7 +119,6 @@ class Sockets:
         self._inodes.pop(endpoint.inode, None)
         endpoint.inode = os.fstat(endpoint.fd).st_ino
         self._inodes[endpoint.inode] = endpoint
-        self._laid.add(endpoint)
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -174,7 +172,8 @@ class Sockets:
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known  # a duplicate
+                    self._open[fd] = known
+                    known.duplicated = True
             return
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
@@ -189,15 +188,6 @@ class Sockets:
         endpoint = kind(self._network, life, fd)
         self._open[fd] = endpoint
         endpoint.host.endpoints[endpoint.number] = endpoint
-
-    def lifted(self, endpoint: Endpoint) -> None:
-        """Note that an endpoint has no wire any more."""
-        self._laid.discard(endpoint)
-
-    def drop_wires(self) -> None:
-        """Close all wires that are left."""
-        for endpoint in list(self._laid):
-            endpoint.drop_wire()
 
     def orphans(self) -> list[socket.socket]:
         """Return what programs have open that were killed, as a kernel would close it for them."""
@@ -247,6 +237,8 @@ class Sockets:
         socket.getaddrinfo = self._getaddrinfo()
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
+        for name in _HOT:
+            setattr(kind, name, self._hot_method(name))
 
     def restore(self) -> None:
         """Put the real methods back."""
@@ -311,9 +303,38 @@ class Sockets:
         method.__name__ = name
         return method
 
+    def _hot_method(self, name: str) -> Callable[..., Any]:
+        """Return a method that asks the kernel at once, where it is for a stream to answer."""
+        real, ours, found = _REAL[name], _OURS[name], self._open
+        failed = _write_failed if name == "send" else _read_failed
+
+        def method(sock: Any, *args: Any) -> Any:
+            endpoint = found.get(sock.fileno())
+            if endpoint is None:
+                return real(sock, *args)
+            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
+                return ours(endpoint, sock, *args)
+            try:
+                got = real(sock, *args)
+            except OSError as error:
+                code = failed(endpoint, error)
+                if code:
+                    raise error_of(code) from None
+                got = b"" if name == "recv" else 0
+            else:
+                if not got and endpoint.error and name != "send" and args[0]:
+                    return _ended(endpoint, got)
+            return got
+
+        method.__name__ = name
+        return method
+
 
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
+
+_HOT: Final = ("recv", "recv_into", "send")
+"""The methods that are called for each message."""
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
@@ -383,10 +404,15 @@ def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        code = endpoint.write_failed(error.errno)
-        if code == error.errno:
-            raise
-        raise error_of(code) from None
+        raise error_of(_write_failed(endpoint, error)) from None
+
+
+def _write_failed(endpoint: Any, error: OSError) -> int:
+    """Return the number of the error that TCP tells, or raise that of the kernel."""
+    code: int = endpoint.write_failed(error.errno)
+    if code == error.errno:
+        raise error
+    return code
 
 
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
@@ -432,15 +458,21 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        code = endpoint.read_failed(error.errno)
-        if code == error.errno:
-            raise
+        code = _read_failed(endpoint, error)
         if code:
             raise error_of(code) from None
     return nothing
 
 
-def _ended(endpoint: Stream, got: Any) -> Any:
+def _read_failed(endpoint: Any, error: OSError) -> int:
+    """Return the number of the error that TCP tells, 0 for the end, or raise the kernel's."""
+    code: int = endpoint.read_failed(error.errno)
+    if code == error.errno:
+        raise error
+    return code
+
+
+def _ended(endpoint: Any, got: Any) -> Any:
     """Return the end that the kernel has told, or raise what TCP tells."""
     code = endpoint.read_failed(0)
     if code:

@@ -384,6 +384,10 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
+            if (
+                len(data) < 65536
+            ):  # that was all; whether it was the end as well, the next look tells
+                break
         else:
             self.network.wires.unwatch(self)
         return len(self.leaving) > before

@@ -58,14 +58,20 @@ class Wires:
             self._stuck.pop(endpoint.number, None)
 
     def take(self) -> bool:
-        """Take what programs have sent, and give them what fits; return whether anything moved."""
+        """
+        Take what programs have sent, and give them what fits.
+
+        Returns:
+            Whether a program can go on in this moment, because it got something, or waited until
+            it could send more.
+        """
         moved = False
         if self._watched:
             ready = [self._watched[fd] for fd, _ in self._poll.poll(0)]
             if len(ready) > 1:
                 ready.sort(key=_number)
             for endpoint in ready:
-                if endpoint.take():
+                if endpoint.take() and endpoint.awaits_writing():
                     moved = True
                 self._leaving[endpoint.number] = endpoint
         for endpoint in sorted(self._stuck.values(), key=_number) if self._stuck else ():
