@@ -175,6 +175,9 @@ class Sockets:
                     self._open[fd] = known
                     known.duplicated = True
             return
+        stale = self._open.pop(fd, None)
+        if stale is not None:
+            stale.closed()  # without a word, as the garbage collector does
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
             return
@@ -182,9 +185,6 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._open.pop(fd, None)
-        if stale is not None:
-            stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
         self._open[fd] = endpoint
         endpoint.host.endpoints[endpoint.number] = endpoint
