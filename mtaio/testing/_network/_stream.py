@@ -22,6 +22,7 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from mtaio.testing._network import _filter
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
@@ -101,7 +102,8 @@ class Stream(Endpoint):
     # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
-    # - has_given_name says that the program chose its port, which is kept after the end then.
+    # - has_given_name says that the program chose its port, which is kept after the end then;
+    # - filter is the program that chooses which requests to connect a listener sees.
     KIND = socket.SOCK_STREAM
     PROTOCOL = socket.IPPROTO_TCP
 
@@ -131,6 +133,7 @@ class Stream(Endpoint):
         self.parted = False
         self.deaf = False
         self.has_given_name = False
+        self.filter: bytes | None = None
 
     # ---- what programs call ----
 
@@ -229,6 +232,14 @@ class Stream(Endpoint):
             return int(self.state is State.LISTENING)
         return super().getsockopt(level, option, *size)
 
+    def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
+        """Set an option."""
+        if level != socket.SOL_SOCKET or option not in {_filter.ATTACH, _filter.DETACH}:
+            super().setsockopt(level, option, value, *size)
+            return
+        self.network.options.check(self.KIND, level, option, value, *size)
+        self.filter = _filter.attached(value) if option == _filter.ATTACH else None
+
     def shutdown(self, how: int, real: Callable[[int], object]) -> None:
         """End one way or both; ``real`` is what ends it in the kernel."""
         reading = how in {socket.SHUT_RD, socket.SHUT_RDWR}
@@ -299,8 +310,8 @@ class Stream(Endpoint):
                 return
         listener = target.ports.at(self.KIND, peer)
         assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
-        full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
-        if fault is not None or full or not target.up:
+        unseen = listener is not None and not listener._sees(self)  # noqa: SLF001 - of this class
+        if fault is not None or unseen or not target.up:
             wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
             then = network.now() + wait
             if attempt == SYN_RETRIES:
@@ -323,6 +334,13 @@ class Stream(Endpoint):
         twin.listener = listener
         listener.expected += 1
         network.at(back, self, self._settle, 0)
+
+    def _sees(self, client: Stream) -> bool:
+        """Return whether a request to connect reaches this listener, as far as it is concerned."""
+        if len(self.backlog) + self.expected > self.limit:
+            return False
+        assert client.name is not None and client.peer is not None  # noqa: S101, PT018 - it connects
+        return self.filter is None or _filter.lets_in(self.filter, client.name[1], client.peer[1])
 
     def _settle(self, error: int) -> None:
         """Let the program know that it is connected, or that this has failed."""
