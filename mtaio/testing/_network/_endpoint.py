@@ -167,8 +167,16 @@ class Endpoint:
         """Return whether its program may wait until there is room for what it sends."""
         return self.duplicated or (self.fd is not None and self.network.awaits_writing(self.fd))
 
-    def take(self) -> bool:
-        """Take what the program has sent; return whether there was anything."""
+    def take(self, *, ending: bool) -> bool:
+        """
+        Take what the program has sent.
+
+        Args:
+            ending: Whether it has closed, or will send no more.
+
+        Returns:
+            Whether there was anything.
+        """
         raise NotImplementedError
 
     def push(self) -> bool:

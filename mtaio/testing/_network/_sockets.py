@@ -159,9 +159,7 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open
-            and not found[number].life.over
-            and self.is_laid(found[number])
+            if found[number].open and not found[number].life.over and self.is_laid(found[number])
         ]
 
     def receive(self, sock: Any, size: int) -> bytes:
@@ -183,6 +181,9 @@ class Sockets:
                     self._give(fd, known)
                     known.duplicated = True
             return
+        stale = self._take(fd)
+        if stale is not None and not stale.descriptors:
+            stale.closed()  # without a word, as the garbage collector does
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
             return
@@ -190,9 +191,6 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._take(fd)
-        if stale is not None and not stale.descriptors:
-            stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
         self._give(fd, endpoint)
         if endpoint.wire is None:
@@ -310,7 +308,8 @@ class Sockets:
     def _hot_method(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        failed = Stream.write_failed if name == "send" else Stream.read_failed
+        reads = name != "send"
+        nothing = b"" if name == "recv" else 0
 
         def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint: Any = found.get(sock.fileno())
@@ -320,16 +319,16 @@ class Sockets:
                 return ours(endpoint, sock, *args, **kwargs)
             try:
                 got = real(sock, *args, **kwargs)
-            except OSError as error:
-                code = failed(endpoint, error.errno)
+            except OSError as error:  # raised again here, so that it makes no circle with a frame
+                failed = endpoint.read_failed if reads else endpoint.write_failed
+                code = failed(error.errno)
                 if code == error.errno:
-                    raise  # not from a function: its frame would keep the error, and the socket
+                    raise
                 if code:
                     raise error_of(code) from None
-                got = b"" if name == "recv" else 0
-            else:
-                if not got and endpoint.error and name != "send" and args[0]:
-                    return _ended(endpoint, got)
+                return nothing
+            if not got and reads and endpoint.error and args[0]:
+                return _ended(endpoint, got)
             return got
 
         method.__name__ = name
@@ -469,7 +468,7 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     return nothing
 
 
-def _ended(endpoint: Any, got: Any) -> Any:
+def _ended(endpoint: Stream, got: Any) -> Any:
     """Return the end that the kernel has told, or raise what TCP tells."""
     code = endpoint.read_failed(0)
     if code:

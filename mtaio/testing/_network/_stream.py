@@ -22,6 +22,7 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from mtaio.testing._network import _filter
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
@@ -36,6 +37,8 @@ __all__ = ["Stream"]
 
 WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
+READ: Final = 65_536
+"""How many bytes are taken from a program at once."""
 UNREAD: Final = 65_536
 """How many bytes the reader's kernel keeps for it."""
 TICK: Final = 0.1
@@ -45,6 +48,8 @@ SYN_RETRIES: Final = 6
 """Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
 GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
+KEEP_ALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+"""When a silent connection is looked at, how often after that, and how many times in vain."""
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing resets the connection."""
 
@@ -97,7 +102,8 @@ class Stream(Endpoint):
     # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
-    # - has_given_name says that the program chose its port, which is kept after the end then.
+    # - has_given_name says that the program chose its port, which is kept after the end then;
+    # - filter is the program that chooses which requests to connect a listener sees.
     KIND = socket.SOCK_STREAM
     PROTOCOL = socket.IPPROTO_TCP
 
@@ -127,6 +133,7 @@ class Stream(Endpoint):
         self.parted = False
         self.deaf = False
         self.has_given_name = False
+        self.filter: bytes | None = None
 
     # ---- what programs call ----
 
@@ -225,6 +232,14 @@ class Stream(Endpoint):
             return int(self.state is State.LISTENING)
         return super().getsockopt(level, option, *size)
 
+    def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
+        """Set an option."""
+        if level != socket.SOL_SOCKET or option not in {_filter.ATTACH, _filter.DETACH}:
+            super().setsockopt(level, option, value, *size)
+            return
+        self.network.options.check(self.KIND, level, option, value, *size)
+        self.filter = _filter.attached(value) if option == _filter.ATTACH else None
+
     def shutdown(self, how: int, real: Callable[[int], object]) -> None:
         """End one way or both; ``real`` is what ends it in the kernel."""
         reading = how in {socket.SHUT_RD, socket.SHUT_RDWR}
@@ -295,8 +310,8 @@ class Stream(Endpoint):
                 return
         listener = target.ports.at(self.KIND, peer)
         assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
-        full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
-        if fault is not None or full or not target.up:
+        unseen = listener is not None and not listener._sees(self)  # noqa: SLF001 - of this class
+        if fault is not None or unseen or not target.up:
             wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
             then = network.now() + wait
             if attempt == SYN_RETRIES:
@@ -319,6 +334,13 @@ class Stream(Endpoint):
         twin.listener = listener
         listener.expected += 1
         network.at(back, self, self._settle, 0)
+
+    def _sees(self, client: Stream) -> bool:
+        """Return whether a request to connect reaches this listener, as far as it is concerned."""
+        if len(self.backlog) + self.expected > self.limit:
+            return False
+        assert client.name is not None and client.peer is not None  # noqa: S101, PT018 - it connects
+        return self.filter is None or _filter.lets_in(self.filter, client.name[1], client.peer[1])
 
     def _settle(self, error: int) -> None:
         """Let the program know that it is connected, or that this has failed."""
@@ -374,15 +396,16 @@ class Stream(Endpoint):
 
     # ---- what is sent ----
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:
         """Take what the program has sent."""
         wire = self.wire
         if wire is None or self.ending is not None:
             return False
         before = len(self.leaving)
         while self.flying < WINDOW:
+            size = min(READ, WINDOW - self.flying)
             try:
-                data = wire.recv(min(65536, WINDOW - self.flying))
+                data = wire.recv(size)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it was closed with something unread
@@ -393,10 +416,8 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
-            if (
-                len(data) < 65536
-            ):  # that was all; whether it was the end as well, the next look tells
-                break
+            if not ending and len(data) < size:
+                break  # that was all
         else:
             self.network.wires.unwatch(self)
         return len(self.leaving) > before
@@ -486,6 +507,28 @@ class Stream(Endpoint):
         if self.held and self.held_since == since:
             self.held.clear()
             self.held_since = None
+            self.reset(errno.ETIMEDOUT)
+
+    def probe(self) -> None:
+        """Let SO_KEEPALIVE run out, if it is set and the other end cannot be heard."""
+        if self._hears() or not self.settings.number(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return
+        idle, interval, count = (
+            self.settings.number(socket.IPPROTO_TCP, option) for option in KEEP_ALIVE
+        )
+        network = self.network
+        network.at(network.now() + idle + interval * count, self, self._fall_silent)
+
+    def _hears(self) -> bool:
+        """Return whether it would hear from the other end, if that sent something."""
+        other, cut = self.other, self.network.faults.between
+        if self.state is not State.OPEN or other is None:
+            return True
+        fault = cut(self.host.name, other.host.name) or cut(other.host.name, self.host.name)
+        return other.host.up and (fault is None or fault.kind == "hold")
+
+    def _fall_silent(self) -> None:
+        if not self._hears():
             self.reset(errno.ETIMEDOUT)
 
     def _resend(self) -> None:
@@ -579,7 +622,7 @@ class Stream(Endpoint):
         """Tell the sender that the program has closed this end, for what the kernel says of it."""
         self.stuck.clear()
         if code != errno.ECONNRESET:  # it had read everything: its last words and the end go first
-            self.take()
+            self.take(ending=True)
             self.leave()
         if self.ending is not Mark.FIN:
             self._end(Mark.RST)
