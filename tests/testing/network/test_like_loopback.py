@@ -13,15 +13,15 @@ What is modelled differently on purpose, and in no script therefore:
 - What is written in one moment is one segment. There is no algorithm of Nagle and no delayed
   acknowledgement, nor an option that changes these; TCP_DEFER_ACCEPT and TCP_CORK have no effect.
 - A socket that is bound and connects to itself is refused; Linux connects it to itself.
-- What arrives after shutdown(SHUT_RD) is dropped; Linux lets it be read. A shutdown() of what is not
-  connected is ENOTCONN and nothing else; Linux has recv() return the end after that.
+- What arrives after shutdown(SHUT_RD) is dropped; Linux lets it be read. A shutdown() of what is
+  not connected is ENOTCONN and nothing else; Linux has recv() return the end after that.
 - How much fits into the buffers: 64 KiB wait for a reader and 256 KiB on the way to it, whatever
   SO_SNDBUF and SO_RCVBUF say, which are read back as the kernel says.
-- TCP_INFO, SIOCOUTQ and other views into the kernel are those of a socket that was never connected.
-- Urgent data, multicast, broadcast, SO_REUSEPORT and Unix sockets are not simulated. IPv6 is as on a
-  machine that has none.
-- What reads and writes descriptors without `socket.socket` (os.read, os.write, an ssl.SSLSocket) sees
-  a Unix socket: a reset is told once to readers, and is EPIPE to writers.
+- TCP_INFO, SIOCOUTQ and other views into the kernel are those of a socket that never connected.
+- Urgent data, multicast, broadcast, SO_REUSEPORT and Unix sockets are not simulated. IPv6 is as on
+  a machine that has none.
+- What uses descriptors without `socket.socket` (os.read, os.write, an ssl.SSLSocket) sees a Unix
+  socket: a reset is told once to readers, and is EPIPE to writers.
 - An address in TIME_WAIT is free after 60 s of virtual time; clients that did not choose their port
   leave it at once.
 """
