@@ -51,8 +51,9 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
+        descriptors: All that programs have for it: one, and one for each duplicate.
+        inode: What they stand for in the kernel.
         duplicated: Whether a program has, or had, several descriptors of it.
-        inode: What its descriptor stands for in the kernel.
     """
 
     KIND: ClassVar[int]
@@ -65,6 +66,7 @@ class Endpoint:
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.descriptors: set[int] = set()
         self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
@@ -147,7 +149,8 @@ class Endpoint:
         if self.fd is None:
             self.fd = mine.detach()
         else:
-            os.dup2(mine.fileno(), self.fd, inheritable=False)
+            for descriptor in {self.fd, *self.descriptors}:
+                os.dup2(mine.fileno(), descriptor, inheritable=False)
             mine.close()
         self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)

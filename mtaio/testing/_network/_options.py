@@ -40,9 +40,12 @@ class Options:
             OSError: It does not take that.
             TypeError: It is no value.
         """
-        tried = self._tried[kind]
-        tried.setsockopt(level, option, *value)
-        return tried.getsockopt(level, option, LONGEST)
+        self.check(kind, level, option, *value)
+        return self._tried[kind].getsockopt(level, option, LONGEST)
+
+    def check(self, kind: int, level: int, option: int, *value: Any) -> None:
+        """Raise what the kernel raises when an option is set that cannot be read back."""
+        self._tried[kind].setsockopt(level, option, *value)
 
     def close(self) -> None:
         """Give the sockets back."""

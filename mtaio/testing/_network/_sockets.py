@@ -116,9 +116,27 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
+        self._remember(endpoint, endpoint.fd)
+
+    def _remember(self, endpoint: Endpoint, fd: int) -> None:
         self._inodes.pop(endpoint.inode, None)
-        endpoint.inode = os.fstat(endpoint.fd).st_ino
+        endpoint.inode = os.fstat(fd).st_ino
         self._inodes[endpoint.inode] = endpoint
+
+    def _give(self, fd: int, endpoint: Endpoint) -> None:
+        """Note that a program has a descriptor of an endpoint."""
+        self._open[fd] = endpoint
+        endpoint.descriptors.add(fd)
+
+    def _take(self, fd: int) -> Endpoint | None:
+        """Note that no program has a descriptor any more; return what it stood for."""
+        endpoint = self._open.pop(fd, None)
+        if endpoint is None:
+            return None
+        endpoint.descriptors.discard(fd)
+        if endpoint.fd == fd and endpoint.descriptors:
+            endpoint.fd = min(endpoint.descriptors)
+        return endpoint
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -133,7 +151,7 @@ class Sockets:
     def accepted(self, endpoint: Endpoint) -> None:
         """Note that a program gets a connection now."""
         assert endpoint.fd is not None  # noqa: S101 - it was laid
-        self._open[endpoint.fd] = endpoint
+        self._give(endpoint.fd, endpoint)
 
     def endpoints(self) -> list[Endpoint]:
         """Return all that programs have open, in the order in which they were made."""
@@ -141,20 +159,8 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open
-            and not found[number].life.over
-            and self.is_laid_or_new(found[number])
+            if found[number].open and not found[number].life.over and self.is_laid(found[number])
         ]
-
-    def is_laid_or_new(self, endpoint: Endpoint) -> bool:
-        """Return whether a program has it open, as far as the kernel says."""
-        if endpoint.wire is None and endpoint.fd is not None:
-            try:
-                os.fstat(endpoint.fd)
-            except OSError:
-                return False
-            return True
-        return self.is_laid(endpoint)
 
     def receive(self, sock: Any, size: int) -> bytes:
         """Take bytes from a descriptor, as the kernel has them."""
@@ -172,9 +178,12 @@ class Sockets:
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known
+                    self._give(fd, known)
                     known.duplicated = True
             return
+        stale = self._take(fd)
+        if stale is not None and not stale.descriptors:
+            stale.closed()  # without a word, as the garbage collector does
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
             return
@@ -182,11 +191,10 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._open.pop(fd, None)
-        if stale is not None:
-            stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
-        self._open[fd] = endpoint
+        self._give(fd, endpoint)
+        if endpoint.wire is None:
+            self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
     def orphans(self) -> list[socket.socket]:
@@ -210,14 +218,8 @@ class Sockets:
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
-        endpoint = self._open.pop(fd, None)
-        if endpoint is None:
-            return
-        others = [each for each, known in self._open.items() if known is endpoint]
-        if others:
-            if endpoint.fd == fd:
-                endpoint.fd = others[0]
-        else:
+        endpoint = self._take(fd)
+        if endpoint is not None and not endpoint.descriptors:
             endpoint.closed()
             self._inodes.pop(endpoint.inode, None)
 
@@ -225,7 +227,7 @@ class Sockets:
         """Note that another thread has a descriptor, which was perhaps closed behind our back."""
         endpoint = self._open.get(fd)
         if endpoint is not None and not self.is_laid(endpoint):
-            del self._open[fd]
+            self._take(fd)
 
     # ---- while the network is open ----
 
@@ -453,6 +455,8 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
     if sock.gettimeout() != 0:
         _refuse_blocking(sock, name)
+    if not endpoint.reads:
+        raise error_of(errno.ENOTCONN)
     try:
         return _REAL[name](sock, *args)
     except OSError as error:

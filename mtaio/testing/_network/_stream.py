@@ -22,6 +22,7 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from mtaio.testing._network import _filter
 from mtaio.testing._network._endpoint import Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
@@ -47,6 +48,8 @@ SYN_RETRIES: Final = 6
 """Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
 GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
+KEEP_ALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+"""When a silent connection is looked at, how often after that, and how many times in vain."""
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing resets the connection."""
 
@@ -96,9 +99,11 @@ class Stream(Endpoint):
     # - pushed is at least what its kernel keeps for it;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
+    # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
-    # - has_given_name says that the program chose its port, which is kept after the end then.
+    # - has_given_name says that the program chose its port, which is kept after the end then;
+    # - filter is the program that chooses which requests to connect a listener sees.
     KIND = socket.SOCK_STREAM
     PROTOCOL = socket.IPPROTO_TCP
 
@@ -123,10 +128,12 @@ class Stream(Endpoint):
         self.expected = 0
         self.limit = 0
         self.told = True
+        self.reads = False
         self.ended = False
         self.parted = False
         self.deaf = False
         self.has_given_name = False
+        self.filter: bytes | None = None
 
     # ---- what programs call ----
 
@@ -154,10 +161,10 @@ class Stream(Endpoint):
         """Begin to connect, and return the error number that ``connect_ex`` returns."""
         network = self.network
         ip, port = network.names.address("connect", address)
-        if self.state is not State.NEW:
-            return self._refuse_to_connect()
         if self.life.over:
             return errno.ENETDOWN
+        if self.state is not State.NEW:
+            return self._refuse_to_connect()
         if ip == ANY:
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
@@ -169,6 +176,7 @@ class Stream(Endpoint):
         self.lay()
         self._stuff()
         self.state = State.CONNECTING
+        self.reads = True
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
         else:
@@ -187,7 +195,10 @@ class Stream(Endpoint):
             return errno.EALREADY
         if self.state is State.FAILED:  # it says why, and the next one tries again
             self.state = State.NEW
+            self.reads = False
             return self.take_error() or errno.ECONNABORTED
+        if self.state is State.DEAD:
+            return errno.EINVAL
         if not self.told:
             self.told = True
             return 0
@@ -221,6 +232,14 @@ class Stream(Endpoint):
             return int(self.state is State.LISTENING)
         return super().getsockopt(level, option, *size)
 
+    def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
+        """Set an option."""
+        if level != socket.SOL_SOCKET or option not in {_filter.ATTACH, _filter.DETACH}:
+            super().setsockopt(level, option, value, *size)
+            return
+        self.network.options.check(self.KIND, level, option, value, *size)
+        self.filter = _filter.attached(value) if option == _filter.ATTACH else None
+
     def shutdown(self, how: int, real: Callable[[int], object]) -> None:
         """End one way or both; ``real`` is what ends it in the kernel."""
         reading = how in {socket.SHUT_RD, socket.SHUT_RDWR}
@@ -231,6 +250,9 @@ class Stream(Endpoint):
                 self._stop_listening(State.NEW)
         elif self.state is State.CONNECTING:
             self._settle(errno.ECONNRESET)
+        elif self.state is State.FAILED:
+            self.state = State.DEAD
+            raise error_of(errno.ENOTCONN)
         elif not self._is_connected():
             raise error_of(errno.ENOTCONN)
         else:
@@ -248,8 +270,6 @@ class Stream(Endpoint):
         Returns:
             The number of an error, 0 for the end.
         """
-        if code == errno.EAGAIN and self.state is State.LISTENING:
-            return errno.ENOTCONN
         if code in {0, errno.ECONNRESET}:
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
@@ -290,8 +310,8 @@ class Stream(Endpoint):
                 return
         listener = target.ports.at(self.KIND, peer)
         assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
-        full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
-        if fault is not None or full or not target.up:
+        unseen = listener is not None and not listener._sees(self)  # noqa: SLF001 - of this class
+        if fault is not None or unseen or not target.up:
             wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
             then = network.now() + wait
             if attempt == SYN_RETRIES:
@@ -314,6 +334,13 @@ class Stream(Endpoint):
         twin.listener = listener
         listener.expected += 1
         network.at(back, self, self._settle, 0)
+
+    def _sees(self, client: Stream) -> bool:
+        """Return whether a request to connect reaches this listener, as far as it is concerned."""
+        if len(self.backlog) + self.expected > self.limit:
+            return False
+        assert client.name is not None and client.peer is not None  # noqa: S101, PT018 - it connects
+        return self.filter is None or _filter.lets_in(self.filter, client.name[1], client.peer[1])
 
     def _settle(self, error: int) -> None:
         """Let the program know that it is connected, or that this has failed."""
@@ -350,6 +377,7 @@ class Stream(Endpoint):
     def _accepted_at(self, listener: Stream) -> None:
         """Let the listener have this end of a connection."""
         listener.expected -= 1
+        self.listener = None
         if not listener.open or listener.state is not State.LISTENING:
             self.state = State.DEAD
             self._refuse()
@@ -357,6 +385,7 @@ class Stream(Endpoint):
         assert self.name is not None  # noqa: S101 - its peer has connected to it
         self.lay()
         self.state = State.OPEN
+        self.reads = True
         self.host.ports.share(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
@@ -480,6 +509,28 @@ class Stream(Endpoint):
             self.held_since = None
             self.reset(errno.ETIMEDOUT)
 
+    def probe(self) -> None:
+        """Let SO_KEEPALIVE run out, if it is set and the other end cannot be heard."""
+        if self._hears() or not self.settings.number(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return
+        idle, interval, count = (
+            self.settings.number(socket.IPPROTO_TCP, option) for option in KEEP_ALIVE
+        )
+        network = self.network
+        network.at(network.now() + idle + interval * count, self, self._fall_silent)
+
+    def _hears(self) -> bool:
+        """Return whether it would hear from the other end, if that sent something."""
+        other, cut = self.other, self.network.faults.between
+        if self.state is not State.OPEN or other is None:
+            return True
+        fault = cut(self.host.name, other.host.name) or cut(other.host.name, self.host.name)
+        return other.host.up and (fault is None or fault.kind == "hold")
+
+    def _fall_silent(self) -> None:
+        if not self._hears():
+            self.reset(errno.ETIMEDOUT)
+
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, []
@@ -506,9 +557,14 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
-        if item is Mark.FIN and other.wire is not None:
-            self.parted = other.ended = True
+        if item is Mark.FIN:
+            self.parted = True
+            other.ended = other.ended or other.wire is not None
         if item is Mark.RST:
+            other.reset(errno.ECONNRESET)
+        elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
+            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
+            other._refuse()  # noqa: SLF001 - of this class
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
             self.flying -= len(item) if isinstance(item, bytes) else 0
@@ -603,6 +659,8 @@ class Stream(Endpoint):
         if self.wire is None or self.state is not State.OPEN:
             return
         self.error = errno.EPIPE if self.ended and error == errno.ECONNRESET else error
+        if not self.told:
+            self.state = State.FAILED  # for connect(), which tells of it
         self.stuck.clear()
         if self.network.sockets.is_laid(self):
             # A byte that the wire leaves unread makes the kernel reset the program. If there is no
@@ -642,14 +700,16 @@ class Stream(Endpoint):
 
     def _abandon(self) -> None:
         """Forget the other end of a connection that is not made after all."""
-        other, self.other = self.other, None
+        other = self.other
         if other is not None and other.listener is not None:
             other.state = State.DEAD
             other.listener.expected -= 1
+            self.other = None
 
     def _stop_listening(self, state: State) -> None:
         """Take no more connections."""
         self.state = state
+        self.reads = False
         self._drop_backlog()
         self.drop_wire()
 
