@@ -28,13 +28,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
+from weakref import WeakSet
 
 from mtaio._internal.clock import Clock
 from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
 from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
     from contextvars import Context
 
@@ -83,6 +84,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host: asyncio.Task[Any] | None = None
         self._outside: set[asyncio.Task[Any]] = set()
         self._forced = False
+        self._dead: WeakSet[Any] = WeakSet()
         self._left: deque[asyncio.Handle] = deque()
         self._children: list[asyncio.SubprocessTransport] = []
         self._files = JumpingSelector()
@@ -135,6 +137,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self.world.network is not None:
             return await self.world.network.look_up(*args, **kwargs)
         return await super().getaddrinfo(*args, **kwargs)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report what nobody has caught, unless it comes of a program that was killed."""
+        if not self._is_of_the_dead(context):
+            super().call_exception_handler(context)
+
+    def _is_of_the_dead(self, context: dict[str, Any]) -> bool:
+        gathered: Any = getattr(context.get("future"), "_children", ())
+        if any(task in self._dead for task in gathered):
+            return True
+        network, handle = self.world.network, context.get("handle")
+        return network is not None and handle is not None and network.is_dead(handle._context)  # noqa: SLF001
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
@@ -236,7 +250,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is."""
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
-        return task_stacks(sorted(tasks, key=itemgetter(0)))
+        network = self.world.network
+        waits = None if network is None else network.waits
+        return task_stacks(sorted(tasks, key=itemgetter(0)), waits)
 
     def current_task(self) -> object:
         """Return the task that is running."""
@@ -272,6 +288,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._host.uncancel()
         self._host = None
         self._outside = set()
+
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a transport or a callback waits until it can write to a descriptor."""
+        key = self._files.map.get(fd)
+        return key is not None and bool(key.events & selectors.EVENT_WRITE)
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Cancel tasks of a program that was killed, which nobody will ask how they ended."""
+        for task in tasks:
+            self._dead.add(task)
+            task.add_done_callback(_forget)
+            task.cancel()
+
+    def abandon(self, files: list[int]) -> None:
+        """Abort the transports of descriptors whose program was killed."""
+        for fd in files:
+            key = self._files.map.get(fd)
+            for handle in () if key is None else key.data:
+                transport = getattr(getattr(handle, CALLBACK, None), "__self__", None)
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
+            if key is not None and fd in self._files.map:
+                self._files.unregister(fd)
 
     def join(self, network: Beside) -> Callable[[], None]:  # noqa: ARG002 - an engine's
         """Do nothing: the loop asks its world."""
@@ -363,8 +402,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
         files, network = self._files.map, self.world.network
-        simulated = 0 if network is None else sum(network.number_of(fd) > 0 for fd in files)
+        simulated = (
+            0 if network is None else sum(network.number_of(key.fd) > 0 for key in files.values())
+        )
         return bool(self._children) or len(files) - simulated > self._files.own_files
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Let nobody be told that nobody asked how a task has ended."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _nothing() -> None:

@@ -152,13 +152,15 @@ class Livelock(_Stuck):
     __module__ = "mtaio.testing"  # as users import it
 
 
-def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
+def task_stacks(
+    tasks: Iterable[tuple[str, Any]], waits: Callable[[list[FrameType]], str | None] | None = None
+) -> tuple[Stack, ...]:
     """
     Return the stack of every task, given as its name and its coroutine.
 
     The frames that lead to the test's own code and on from it are left out, and so are tasks in
     which there is nothing else, such as the helpers of a test runner, unless there is no other
-    task.
+    task. What ``waits`` says of a task's frames, innermost first, ends its stack.
     """
     own: list[Stack] = []
     others: list[Stack] = []
@@ -167,6 +169,9 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
         theirs = [i for i, frame in enumerate(frames) if not MACHINERY[frame[0]]]
         shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
         lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
+        said = None if waits is None else waits(list(_frames(coroutine))[::-1])
+        if said is not None:
+            lines += (said,)
         stack = Stack(kind="task", name=name, frames=lines)
         (own if theirs else others).append(stack)
     return tuple(own or others)
@@ -185,10 +190,14 @@ def thread_stack(ident: int, name: str) -> Stack:
 
 def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
     """Follow a suspended coroutine to the await where it waits, outermost first."""
+    yield from map(_location, _frames(awaited))
+
+
+def _frames(awaited: Any) -> Iterator[FrameType]:
     while awaited is not None:
         frame, awaited = _next_await(awaited)
         if frame is not None:
-            yield _location(frame)
+            yield frame
 
 
 class Window:

@@ -238,7 +238,9 @@ class TrioEngine(trio.abc.Instrument):
 
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is, trio's own tasks aside."""
-        return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
+        network = self.world.network
+        tasks = ((task.name, task.coro) for task in _family(_main_tasks()))
+        return task_stacks(tasks, None if network is None else network.waits)
 
     def current_task(self) -> object:
         """Return the task that is running."""
@@ -273,6 +275,17 @@ class TrioEngine(trio.abc.Instrument):
     def end_test(self) -> None:
         """Forget the task."""
         self._host = None
+
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task waits until it can write to a descriptor."""
+        waiters: Any = awaited_files().get(fd)
+        return waiters is not None and getattr(waiters, "write_task", waiters) is not None
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Do nothing: all tasks of trio are in nurseries."""
+
+    def abandon(self, files: list[int]) -> None:
+        """Do nothing: the tasks that waited for them were cancelled."""
 
     def join(self, network: Beside) -> Callable[[], None]:
         """Let trio's sockets and lookups of names be on a network."""
@@ -328,14 +341,14 @@ def _awaits_real_io(world: World) -> bool:
     """Return whether a task waits for a file descriptor, a handle or a process that is real."""
     network = world.network
     if network is not None:
-        return sum(not network.number_of(fd) for fd in _awaited_files()) > _OWN_FILES
+        return sum(not network.number_of(fd) for fd in awaited_files()) > _OWN_FILES
     statistics = trio.lowlevel.current_statistics().io_statistics
     kinds = ("", "_read", "_write", "_overlapped")  # each platform has some of them
     return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES
 
 
-def _awaited_files() -> Iterable[int]:
-    """Return the descriptors for which tasks wait; on Linux, where there are simulated ones."""
+def awaited_files() -> dict[int, object]:
+    """Return who waits for which descriptor; on Linux, where there are simulated ones."""
     runner = getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
     awaited: dict[int, object] = getattr(getattr(runner, IO_MANAGER, None), REGISTERED, {})
     return awaited

@@ -25,8 +25,10 @@ from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
     from contextlib import AbstractContextManager
+    from contextvars import Context
+    from types import FrameType
 
     from mtaio.testing._diagnostics import Stack
     from mtaio.testing._threads import WorkerCall
@@ -90,6 +92,18 @@ class Engine(Protocol):
         """Note that the code under test has ended."""
         ...
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task or a transport may wait until it can write to a descriptor."""
+        ...
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Cancel tasks of a program that was killed, which are in no task group."""
+        ...
+
+    def abandon(self, files: list[int]) -> None:
+        """Let go of descriptors whose program was killed."""
+        ...
+
     def join(self, network: Beside) -> Callable[[], None]:
         """Let the backend use a network, and return what ends that."""
         ...
@@ -116,6 +130,14 @@ class Beside(Protocol):
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says."""
+        ...
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        ...
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
         ...
 
 

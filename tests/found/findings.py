@@ -7,10 +7,13 @@ The defects of other libraries in docs/examples/found, each of one version, whic
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import re
 import sys
 import tomllib
-from contextlib import redirect_stdout
+import warnings
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,17 +23,15 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HOME: Final = ROOT / "docs" / "examples" / "found"
 PAGES: Final = [ROOT / "docs" / language / "guides" / "found.md" for language in ("en", "ja")]
 
-PINNED: Final = dict(
-    line.split("==")
-    for line in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"][
-        "found"
-    ]
-    if isinstance(line, str)  # and no other group
+GROUPS: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+
+PINNED: Final[dict[str, str]] = dict(
+    re.findall(r"^([\w-]+)(?:\[.*\])?==(\S+)", "\n".join(map(str, GROUPS["found"])), re.MULTILINE)
 )
 """The version of each library in which the defects are; another may have mended them."""
 
@@ -46,6 +47,10 @@ class Finding:
     """The Python that has mended it, if it is Python's."""
     trio: bool | None = None
     """Whether the search finds it on trio as well; None if the library needs asyncio."""
+    plain: str = "asyncio"
+    """The backend on which the program without mtaio runs, and on which the guide's run is."""
+    always: bool = False
+    """Whether the first run shows it: what the network does is enough."""
 
     def __str__(self) -> str:
         return self.name
@@ -91,12 +96,12 @@ class Finding:
             text + "\n",
         )
 
-    def fails(self, backend: str = "asyncio", **told: Any) -> Exception | None:
+    def fails(self, backend: str | None = None, **told: Any) -> Exception | None:
         """Search on a backend, and return the failure; None if there is none."""
         own = self.search.backends
-        self.search.backends = (backend,)
+        self.search.backends = (backend or self.plain,)
         try:
-            with self.search.told(**told):
+            with self.search.told(**told), litter():
                 self.explored()
         except Exception as error:  # noqa: BLE001 - is the result
             return error
@@ -120,22 +125,45 @@ class Finding:
         """Run the program without mtaio, in real time, and return what it prints."""
         plain = f"{self.name}_plain"
         module = load(HOME / f"{plain}.py", f"docs.examples.found.{plain}")
-        with redirect_stdout(StringIO()) as printed:
-            asyncio.run(module.main())
+        with redirect_stdout(StringIO()) as printed, litter():
+            if self.plain == "trio":
+                importlib.import_module("trio").run(module.main)
+            else:
+                asyncio.run(module.main())
         return printed.getvalue()
 
 
+@contextmanager
+def litter() -> Iterator[None]:
+    """Collect no garbage meanwhile, and none of what libraries leave open is worth a warning."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        gc.enable()
+
+
 FINDINGS: Final = (
+    Finding("aiohttp_cleanup", "aiohttp", always=True),
     Finding("aiohttp_limit", "aiohttp"),
     Finding("aiohttp_waiter", "aiohttp"),
     Finding("aiojobs_slot", "aiojobs"),
     Finding("aiorwlock_readers", "aiorwlock"),
     Finding("anyio_condition", "anyio", trio=False),
     Finding("anyio_stream", "anyio", trio=False),
+    Finding("anyio_tls", "anyio", trio=False, always=True),
     Finding("async_lru_retry", "async-lru"),
     Finding("asyncio_condition", fixed=(3, 13)),
     Finding("cashews_shared", "cashews"),
+    Finding("httpcore_handshake", "httpcore", trio=True),
     Finding("httpcore_pool", "httpcore", trio=True),
+    Finding("hypercorn_reader", "hypercorn", trio=False, always=True),
+    Finding("trio_websocket_timeout", "trio-websocket", plain="trio", always=True),
+    Finding("websockets_close", "websockets", always=True),
 )
 
 

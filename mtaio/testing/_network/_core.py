@@ -9,25 +9,31 @@ happen that is due now. Only when nothing stirs does time move, to the loop's ne
 
 from __future__ import annotations
 
+import random
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import anyio
 
+from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
 from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
+from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
 from mtaio.testing._network._stream import Stream
-from mtaio.testing._network._trace import KEPT, NetworkEvent, OpenSocket
+from mtaio.testing._network._trace import KEPT, OpenSocket
+from mtaio.testing._network._waits import awaited
 from mtaio.testing._network._wires import Wires
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+    from types import FrameType
 
     from anyio.abc import TaskGroup
 
@@ -46,7 +52,7 @@ class Core:
     A network, before, while and after it is open.
 
     Args:
-        rng: Its random numbers.
+        seed: Where its random numbers begin.
         links: The options of a link that was not told otherwise.
         dns: Seconds that a lookup of a name takes.
 
@@ -55,30 +61,36 @@ class Core:
         faults: What goes wrong.
         names: What names mean.
         machines: The hosts, by name.
-        trace: What has happened.
+        trace: What has happened: what `NetworkEvent` is made of.
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
-        wires, sockets: Those of the run, while it is open.
+        wires, sockets, options: Those of the run, while it is open.
+        awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
     """
 
-    def __init__(self, rng: random.Random, links: dict[str, Any], *, dns: float) -> None:
+    def __init__(self, seed: int, links: dict[str, Any], *, dns: float) -> None:
+        rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.links = Links(rng, **links)
         self.faults = Faults()
         self.names = Names(self.faults)
         self.machines: dict[str, Machine] = {}
-        self.trace: deque[NetworkEvent] = deque(maxlen=KEPT)
+        self.trace: deque[tuple[float, str, str, str]] = deque(maxlen=KEPT)
         self.delivered = 0
         self.held = 0
         self.wires: Wires
+        self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
         self._world: World | None = None
         self._events = Events(self._pick)
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
         self._numbers = 0
+        self._lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
         self._dns = dns
+        self._seed = seed
 
     # ---- its life ----
 
@@ -86,24 +98,45 @@ class Core:
         """Begin: from now on the sockets of this thread are simulated, in ``world``."""
         self._world = world
         self.wires = Wires()
+        self.options = Options()
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        if world.steps is not None:
+            world.steps.host_of = self._host_of
+        self.awaits_writing = world.engine.awaits_writing
         self.sockets.replace()
         world.network = self
+
+    def bury(self, life: Life) -> None:
+        """Cancel what a program has left running in no task group, now that it has ended."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.bury(life.tasks)
+
+    def abandon(self) -> None:
+        """Have the transports closed that killed programs have left."""
+        assert self._world is not None  # noqa: S101 - it was opened
+        assert self._world.engine is not None  # noqa: S101 - ditto
+        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
+        if self._world.steps is not None:
+            self._world.steps.host_of = None
         self._leave()
-        endpoints = self.sockets.endpoints()
+        for orphan in self.sockets.orphans():
+            orphan.close()
         self.sockets.restore()
-        for endpoint in endpoints:
-            endpoint.drop_wire()
         self._events.clear()
         self._healing.clear()
         self.wires.close()
+        self.options.close()
+        for machine in self.machines.values():
+            if machine.disk is not None:
+                machine.disk.close()
 
     # ---- what its parts need ----
 
@@ -122,17 +155,33 @@ class Core:
 
     def note(self, what: str, source: str, target: str = "") -> None:
         """Note what happens."""
-        self.trace.append(NetworkEvent(self.now(), what, source, target))
+        self.trace.append((self.now(), what, source, target))
 
     def machine(self, name: str) -> Machine:
         """Return the machine of a name, which is made when it is first asked for."""
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}")
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self.now)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
+
+    def disk(self, machine: Machine) -> Disk:
+        """Return the disk of a machine, which is made when it is first asked for."""
+        if machine.disk is None:
+            if self._world is None or self._world.network is not self:
+                msg = (
+                    f"host {machine.name!r} has no disk while its network is not open. Ask for it "
+                    f"in the block of the network."
+                )
+                raise RuntimeError(msg)
+            rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
+            machine.disk = Disk(machine.name, rng, self._is_dead)
+        return machine.disk
+
+    def _is_dead(self) -> bool:
+        return self.here().over
 
     def machine_at(self, address: str) -> Machine | None:
         """Return the machine that has an address, if there is one."""
@@ -145,9 +194,17 @@ class Core:
         """Return the life for which this task acts."""
         return acting.get() or self.machines[MAIN].life
 
-    def spawn(self, function: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+    def spawn(
+        self, function: Callable[..., Coroutine[Any, Any, object]], *args: object, name: str
+    ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
+
+    def watch_silence(self) -> None:
+        """Let the keep-alive of connections run out that are cut off now."""
+        for endpoint in list(self.sockets.endpoints()):
+            if isinstance(endpoint, Stream):
+                endpoint.probe()
 
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
@@ -212,8 +269,32 @@ class Core:
     def task_made(self, task: Any) -> None:
         """Note a task of asyncio, which may be in no task group: it ends with its host."""
         life = acting.get()
-        if life is not None and life.scope is not None:
-            life.tasks.add(task)
+        if life is not None:
+            self._lives[task] = life
+            if life.scope is not None:
+                life.tasks.add(task)
+
+    def _host_of(self, task: Any) -> str:
+        """Return the name of the host for which a task acts."""
+        get_context = getattr(task, "get_context", None)  # of asyncio, since Python 3.12
+        context: Context | None = get_context() if get_context else getattr(task, "context", None)
+        life = self._lives.get(task) if context is None else context.get(acting)
+        return MAIN if life is None else life.where.name
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        life = context.get(acting)
+        return life is not None and life.over
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
+        endpoint = awaited(frames, self.sockets.find)
+        if endpoint is None:
+            return None
+        if endpoint.peer is None:
+            return f"at the socket {endpoint.label()}"
+        peer = f"{self.names.name_of(endpoint.peer[0])}:{endpoint.peer[1]}"
+        return f"at the socket {endpoint.label()}, whose peer is {peer}"
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""

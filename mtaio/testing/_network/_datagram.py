@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._endpoint import Address, Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
 if TYPE_CHECKING:
@@ -25,17 +25,24 @@ LARGEST: Final = 65_507
 
 
 class Datagram(Endpoint):
-    """A socket for datagrams."""
+    """
+    A socket for datagrams.
+
+    Attributes:
+        mute: Whether the program has shut down sending.
+    """
 
     KIND = socket.SOCK_DGRAM
+    PROTOCOL = socket.IPPROTO_UDP
 
     def __init__(self, network: Core, life: Life, fd: int | None) -> None:
         super().__init__(network, life, fd)
+        self.mute = False
         self.lay()  # there may be something to wait for before it has a name
 
     def connect(self, address: Any) -> int:
         """Let it talk to one peer alone."""
-        ip, port = self.network.names.resolve(address[0]), int(address[1])
+        ip, port = self.network.names.address("connect", address)
         if ip == ANY:
             ip = LOOPBACK
         self._ensure_name(ip)
@@ -49,44 +56,52 @@ class Datagram(Endpoint):
     def send(self, data: Any, address: Any = None) -> int:
         """Send a datagram, and return its size."""
         size = memoryview(data).nbytes
-        if size > LARGEST:
-            raise error_of(errno.EMSGSIZE)
-        if self.error:
-            error, self.error = self.error, 0
+        ip, port = self._to(address)
+        error = self.take_error()
+        if self.mute:
+            error = errno.EPIPE
+        elif size > LARGEST:
+            error = errno.EMSGSIZE
+        elif self.life.over:
+            error = errno.ENETDOWN
+        if error:
             raise error_of(error)
-        if address is None:
-            if self.peer is None:
-                raise error_of(errno.EDESTADDRREQ)
-            ip, port = self.peer
-        else:
-            ip, port = self.network.names.resolve(address[0]), int(address[1])
         network = self.network
-        if self.name is None:
-            self.bind((ANY, 0))
-        assert self.name is not None  # noqa: S101 - it has one now
-        if ip == ANY:
-            ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
         if target is None:
             raise error_of(errno.ENETUNREACH)
-        if self.life.over:
-            raise error_of(errno.ENETDOWN)
+        if self.name is None:
+            self.bind((ANY, 0))
+        self._send(target, (ip, port), bytes(data))
+        return size
+
+    def _send(self, target: Machine, to: Address, data: bytes) -> None:
+        """Put a datagram on its way, or lose it."""
+        assert self.name is not None  # noqa: S101 - it is bound
+        network = self.network
+        own = LOOPBACK if to[0] == LOOPBACK else self.host.address
+        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + data
         fault = network.faults.between(self.host.name, target.name)
         if fault is not None:
             fault.strike()
             network.held += 1
-            if fault.kind != "hold":
-                return size  # it is lost
-        own = LOOPBACK if ip == LOOPBACK else self.host.address
-        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + bytes(data)
-        if network.links.loses(self.host.name, target.name):
-            network.note("lost", self.label(), f"{target.name}:{port}")
-            return size
-        if fault is not None:
-            network.wait_for_heal(self, lambda: self._depart(target, (ip, port), packet))
+            if fault.kind == "hold":
+                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
+        elif network.links.loses(self.host.name, target.name):
+            network.note("lost", self.label(), f"{target.name}:{to[1]}")
         else:
-            self._depart(target, (ip, port), packet)
-        return size
+            self._depart(target, to, packet)
+
+    def _to(self, address: Any) -> Address:
+        """Return where to send, for what a program says, which is None for its peer."""
+        if address is None:
+            if self.peer is None:
+                raise error_of(errno.EDESTADDRREQ)
+            return self.peer
+        ip, port = self.network.names.address("sendto", address)
+        if not port:
+            raise error_of(errno.EINVAL)
+        return LOOPBACK if ip == ANY else ip, port
 
     def _depart(self, target: Machine, to: tuple[str, int], packet: bytes) -> None:
         network = self.network
@@ -105,12 +120,8 @@ class Datagram(Endpoint):
         if not target.up:
             return
         where = f"{target.name}:{to[1]}"
-        receiver = target.ports.get((self.KIND, to[1]))
-        if (
-            not isinstance(receiver, Datagram)
-            or receiver.name is None
-            or receiver.name[0] not in {ANY, to[0]}
-        ):
+        receiver = target.ports.at(self.KIND, to)
+        if not isinstance(receiver, Datagram):
             network.note("unreachable", self.label(), where)
             back = network.links.arrival(target.name, self.host.name, 0, network.now())
             network.at(back, object(), self._unreachable, to)
@@ -134,13 +145,35 @@ class Datagram(Endpoint):
             self.error = errno.ECONNREFUSED
             self.wire.send(NOBODY)  # wakes whoever reads, who is told then
 
+    def getpeername(self) -> tuple[str, int]:
+        """Return the address of its peer; a peer without a port is none."""
+        if self.peer is None or not self.peer[1]:
+            raise error_of(errno.ENOTCONN)
+        return self.peer
+
+    def listen(self, *_: int) -> None:
+        """Refuse to listen."""
+        raise error_of(errno.EOPNOTSUPP)
+
+    def accept(self, _: Any) -> tuple[int, Any]:
+        """Refuse to accept."""
+        raise error_of(errno.EOPNOTSUPP)
+
+    def shutdown(self, how: int, _: Any) -> None:
+        """End sending; what arrives is received all the same, as Linux does."""
+        if self.peer is None:
+            raise error_of(errno.ENOTCONN)
+        if how not in {socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR}:
+            raise error_of(errno.EINVAL)
+        self.mute = self.mute or how != socket.SHUT_RD
+
     def closed(self) -> None:
         """Note that no program has it open any more."""
         super().closed()
-        self.forget_port()
+        self.host.ports.give_up(self)
         self.drop_wire()
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:  # noqa: ARG002 - of every endpoint
         """Return False: what it sends is taken as it is sent."""
         return False
 

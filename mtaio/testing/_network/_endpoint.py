@@ -11,9 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from _socket import socketpair  # plain ones, without what is replaced and what that costs
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from mtaio.testing._network._options import Settings
+
 if TYPE_CHECKING:
+    import _socket
+
     from mtaio.testing._network._core import Core
     from mtaio.testing._network._machine import Life
 
@@ -46,25 +51,31 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
-        dead: Whether its program was killed, and the kernel would have closed it.
+        descriptors: All that programs have for it: one, and one for each duplicate.
+        inode: What they stand for in the kernel.
+        duplicated: Whether a program has, or had, several descriptors of it.
     """
 
     KIND: ClassVar[int]
     """``SOCK_STREAM`` or ``SOCK_DGRAM``."""
+    PROTOCOL: ClassVar[int]
+    """``IPPROTO_TCP`` or ``IPPROTO_UDP``."""
 
     def __init__(self, network: Core, life: Life, fd: int | None) -> None:
         self.network = network
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.descriptors: set[int] = set()
+        self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None
-        self.wire: socket.socket | None = None
+        self.wire: _socket.socket | None = None
         self.open = True
-        self.dead = False
+        self.duplicated = False
         self.error = 0
-        self.options: dict[tuple[int, int], Any] = {}
+        self.settings = Settings(network.options, self.KIND)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label()}>"
@@ -77,17 +88,12 @@ class Endpoint:
 
     def bind(self, address: Any) -> None:
         """Give it a name, as ``bind`` does."""
+        ip, port = self.network.names.address("bind", address)
         if self.name is not None:
             raise error_of(errno.EINVAL)
-        ip, port = self.network.names.resolve(address[0]), int(address[1])
         if ip not in {"0.0.0.0", "127.0.0.1", self.host.address}:  # noqa: S104 - all of its own
             raise error_of(errno.EADDRNOTAVAIL)
-        if not port:
-            port = self.host.free_port(self.KIND)
-        if (self.KIND, port) in self.host.ports:
-            raise error_of(errno.EADDRINUSE)
-        self.name = ip, port
-        self.host.ports[self.KIND, port] = self
+        self.host.ports.take(self, (ip, port or self.host.ports.free(self.KIND)))
 
     def getsockname(self) -> Address:
         """Return its name, of zeros while it has none."""
@@ -100,21 +106,17 @@ class Endpoint:
         return self.peer
 
     def getsockopt(self, level: int, option: int, *size: int) -> Any:
-        """Return an option: what the network knows, else what was set, else 0."""
-        if level == socket.SOL_SOCKET:
-            if option == socket.SO_ERROR:
-                error, self.error = self.error, 0
-                return error
-            if option == socket.SO_TYPE:
-                return int(self.KIND)
-            if option == socket.SO_DOMAIN:
-                return int(socket.AF_INET)
-        value = self.options.get((level, option), b"\0" * size[0] if size else 0)
-        if size and isinstance(value, int):
-            return value.to_bytes(4, "little")[: size[0]]
-        return value
+        """Return an option: what was set, else its default."""
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR):
+            return self.take_error()
+        return self.settings.get(level, option, *size)
 
-    def setsockopt(self, level: int, option: int, value: Any, *_: int) -> None:
+    def take_error(self) -> int:
+        """Return the error that was not told yet, and forget it: one program learns of it once."""
+        error, self.error = self.error, 0
+        return error
+
+    def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
         """Set an option. The refused ones would change what the network does not simulate."""
         if (level, option) == (socket.SOL_SOCKET, socket.SO_REUSEPORT) and value:
             msg = (
@@ -122,9 +124,17 @@ class Endpoint:
                 "host instead, or leave reuse_port out in tests."
             )
             raise RuntimeError(msg)
-        if isinstance(value, int) and level == socket.SOL_SOCKET:
-            value = int(bool(value)) if option not in SIZES else value * 2
-        self.options[level, option] = value
+        self.settings.set(level, option, value, *size)
+
+    @property
+    def reuses(self) -> bool:
+        """Whether it has SO_REUSEADDR."""
+        return bool(self.settings.number(socket.SOL_SOCKET, socket.SO_REUSEADDR))
+
+    @property
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
+        return False
 
     # ---- what the network calls ----
 
@@ -132,31 +142,41 @@ class Endpoint:
         """Lay one end of a new pair onto the descriptor."""
         # Pairs of datagram sockets hold ten packets at most; sequential ones keep packets as well.
         kind = socket.SOCK_STREAM if self.KIND == socket.SOCK_STREAM else socket.SOCK_SEQPACKET
-        mine, self.wire = socket.socketpair(socket.AF_UNIX, kind)
+        mine, self.wire = socketpair(socket.AF_UNIX, kind)
         for each in (mine, self.wire):
-            each.setblocking(False)
+            each.settimeout(0)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         if self.fd is None:
             self.fd = mine.detach()
         else:
-            os.dup2(mine.fileno(), self.fd, inheritable=False)
+            for descriptor in {self.fd, *self.descriptors}:
+                os.dup2(mine.fileno(), descriptor, inheritable=False)
             mine.close()
+        self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)
 
     def drop_wire(self) -> None:
         """Close the network's end, which the program sees as the end."""
         if self.wire is not None:
             self.network.wires.unwatch(self)
+            del self.network.wires.laid[self.number]
             self.wire.close()
             self.wire = None
 
-    def forget_port(self) -> None:
-        """Let others have its port."""
-        if self.name is not None and self.host.ports.get((self.KIND, self.name[1])) is self:
-            del self.host.ports[self.KIND, self.name[1]]
+    def awaits_writing(self) -> bool:
+        """Return whether its program may wait until there is room for what it sends."""
+        return self.duplicated or (self.fd is not None and self.network.awaits_writing(self.fd))
 
-    def take(self) -> bool:
-        """Take what the program has sent; return whether there was anything."""
+    def take(self, *, ending: bool) -> bool:
+        """
+        Take what the program has sent.
+
+        Args:
+            ending: Whether it has closed, or will send no more.
+
+        Returns:
+            Whether there was anything.
+        """
         raise NotImplementedError
 
     def push(self) -> bool:
@@ -174,7 +194,3 @@ class Endpoint:
     def die(self, *, silent: bool) -> None:
         """Note that its host is dead."""
         raise NotImplementedError
-
-
-SIZES: Final = {socket.SO_SNDBUF, socket.SO_RCVBUF}
-"""The options of a socket that are sizes, and of which the kernel says twice what was set."""

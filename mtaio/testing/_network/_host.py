@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 import anyio
 
 from mtaio._internal import checks
+from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._machine import Life, Machine, acting
 
 if TYPE_CHECKING:
@@ -115,6 +116,18 @@ class Host:
         for endpoint in list(self._machine.endpoints.values()):
             endpoint.push()
 
+    @property
+    def disk(self) -> Disk:
+        """
+        Its disk: a directory for its programs, which loses what was not synced if power is cut.
+
+        It is made when it is first asked for, and is removed with the network.
+
+        Raises:
+            RuntimeError: The network is not open.
+        """
+        return self._network.disk(self._machine)
+
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
@@ -144,7 +157,7 @@ class Host:
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
-            self._network.spawn(_live, life, main, args, name=f"host {self.name}")
+            self._network.spawn(_live, self._network, life, main, args, name=f"host {self.name}")
 
     def kill(self, *, silent: bool = False) -> None:
         """
@@ -156,10 +169,16 @@ class Host:
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
                 and nobody gets an answer until it is started again. Connections that were open stay
-                half-open: a peer learns of it when it sends something after that.
+                half-open: a peer learns of it when it sends something after that. The `disk` goes
+                back to what was synced, more or less, and keeps all that was written if not silent.
+
+        Raises:
+            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
         """
         self._network.note("cut power" if silent else "kill", self.name)
         self._machine.kill(silent=silent)
+        if silent:
+            self._network.watch_silence()
 
     def restart(self) -> None:
         """
@@ -177,18 +196,19 @@ class Host:
         self.start(main, *args)
 
 
-async def _live(life: Life, main: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+async def _live(
+    network: Core, life: Life, main: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+) -> None:
     """Run the program of a host for as long as it lives."""
     assert life.scope is not None  # noqa: S101 - it was started
     life.tasks.clear()  # of this one, which ends by itself
     try:
         with life.scope:
-            try:
-                await main(*args)
-            except Exception:
-                if not life.over:
-                    raise
-                # What it met when it was killed: a dead program tells nobody.
+            await main(*args)
+    except Exception:
+        if not life.over:
+            raise
+        # What it met when it was killed: a dead program tells nobody.
     finally:
         if life.over:
-            life.bury()
+            network.bury(life)

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-import itertools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from mtaio.testing._network._ports import Ports
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import anyio
 
+    from mtaio.testing._network._disk import Disk
     from mtaio.testing._network._endpoint import Endpoint
 
 __all__ = ["Life", "Machine", "acting"]
-
-FIRST_EPHEMERAL = 32768
-"""The first of the ports for sockets that ask for any, as on Linux."""
 
 
 class Machine:
     """
     A machine on the network.
 
+    Args:
+        name: Its name, by which others reach it.
+        address: Its address.
+        now: Returns the virtual time in seconds.
+
     Attributes:
         name: Its name, by which others reach it.
         address: Its address.
         up: Whether it answers at all.
         read_rate: How many bytes a second its programs read; None for no limit.
-        ports: The bound sockets, by kind and number.
+        ports: Which of its sockets have which ports.
         endpoints: All its sockets that are open, by number.
         life: What runs on it now, or did until it was killed.
+        disk: Its disk, once it was asked for.
     """
 
-    __slots__ = ("_free", "address", "endpoints", "life", "name", "ports", "read_rate", "up")
+    __slots__ = (
+        "address",
+        "disk",
+        "endpoints",
+        "life",
+        "name",
+        "ports",
+        "read_rate",
+        "up",
+    )
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, now: Callable[[], float]) -> None:
         self.name = name
         self.address = address
         self.up = True
         self.read_rate: float | None = None
-        self.ports: dict[tuple[int, int], Endpoint] = {}
+        self.ports = Ports(now)
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
-        self._free = itertools.count(FIRST_EPHEMERAL)
-
-    def free_port(self, kind: int) -> int:
-        """Return the number of a port that no socket has."""
-        return next(port for port in self._free if (kind, port) not in self.ports)
+        self.disk: Disk | None = None
 
     def kill(self, *, silent: bool) -> None:
         """End what runs on it, and all its sockets; silently, without a word to their peers."""
@@ -56,6 +68,9 @@ class Machine:
             endpoint.die(silent=silent)
         self.endpoints.clear()
         self.ports.clear()
+        if self.disk is not None:
+            cut = self.disk.crash if silent else self.disk.detach
+            cut()
 
 
 class Life:
@@ -75,12 +90,6 @@ class Life:
         self.over = True
         if self.scope is not None:
             self.scope.cancel("the host was killed")
-
-    def bury(self) -> None:
-        """Cancel what its program has left running in no task group, now that it has ended."""
-        for task in self.tasks:
-            if not task.done():
-                task.cancel()
 
 
 acting: ContextVar[Life | None] = ContextVar("acting", default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import operator
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ __all__ = ["ANY", "LOOPBACK", "Names"]
 
 ANY: Final = "0.0.0.0"  # noqa: S104 - in the simulation, as in the kernel: all addresses of a host
 LOOPBACK: Final = "127.0.0.1"
+LAST_PORT: Final = 65_535
 
 _WELL_KNOWN: Final = {
     "": ANY,
@@ -68,6 +70,31 @@ class Names:
                 socket.EAI_ADDRFAMILY, "Address family for hostname not supported"
             )
         return str(address)
+
+    def address(self, call: str, address: Any) -> tuple[str, int]:
+        """
+        Return what a program has passed as an address, with its name resolved.
+
+        Raises:
+            TypeError: It is none; with the words of `socket.socket`, as is the next.
+            OverflowError: There is no such port.
+            socket.gaierror: The name has no address.
+        """
+        if not isinstance(address, tuple):
+            kind = type(address).__name__
+            msg = f"{call}(): AF_INET address must be tuple, not {kind}"
+            raise TypeError(msg)
+        if len(address) != len(("host", "port")):
+            raise TypeError("AF_INET address must be a pair (host, port)")
+        host, port = address[0], operator.index(address[1])
+        if not isinstance(host, (str, bytes, bytearray)):
+            msg = f"str, bytes or bytearray expected, not {type(host).__name__}"
+            raise TypeError(msg)
+        ip = self.resolve(host if isinstance(host, str) else bytes(host))
+        if not 0 <= port <= LAST_PORT:
+            msg = f"{call}(): port must be 0-65535."
+            raise OverflowError(msg)
+        return ip, port
 
     def _look_up(self, name: str) -> str:
         fault = self._faults.failing(name)

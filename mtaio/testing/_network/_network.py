@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias, final
 
@@ -77,7 +78,7 @@ class Network:
 
 
         async def name_server() -> None:
-            async with await anyio.create_udp_socket(local_port=53) as socket:
+            async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=53) as socket:
                 async for packet, (host, port) in socket:
                     await socket.sendto(packet.upper(), host, port)
 
@@ -111,7 +112,7 @@ class Network:
         checks.at_least("dns", dns, 0, way_out="Pass seconds, 0 for none.")
         self._seed = seed
         self._core = Core(
-            random.Random(seed),  # noqa: S311 - to be repeated, not to be secret
+            seed,
             {
                 "latency": latency,
                 "jitter": jitter,
@@ -264,7 +265,7 @@ class Network:
             Fault(
                 "refuse",
                 f"refusal of {where}",
-                lambda at, number: at == name and port in {None, number},
+                partial(_is_refused, name, port),
                 required=required,
             )
         )
@@ -308,7 +309,7 @@ class Network:
             Fault(
                 "fail_dns",
                 f"failure of the name {failing!r}",
-                lambda asked: failing in {EVERYBODY, asked},
+                partial(_is_meant, failing),
                 required=required,
             )
         )
@@ -352,7 +353,7 @@ class Network:
 
         It is equal between two runs that did the same, on all versions of Python.
         """
-        return tuple(self._core.trace)
+        return tuple(NetworkEvent(*event) for event in self._core.trace)
 
     def statistics(self) -> NetworkStatistics:
         """Return the state and the counts so far. Not a checkpoint."""
@@ -399,10 +400,11 @@ class Network:
         core = self._core
         for host, machine in core.machines.items():
             if host != MAIN:
-                machine.life.end()
+                machine.kill(silent=False)
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
+            core.abandon()
             if exc is None:
                 with anyio.CancelScope(shield=True):
                     await settle()  # transports of asyncio close their sockets a little later
@@ -445,7 +447,9 @@ class Network:
         way = "from {} to {}" if oneway else "between {} and {}"
         what = f"{kind} {way.format(_said(a), _said(b))}"
         pairs = self._pairs(a, b, oneway=oneway)
-        return self._start(Fault(kind, what, pairs, required=required))
+        fault = self._start(Fault(kind, what, pairs, required=required))
+        self._core.watch_silence()
+        return fault
 
     def _pairs(
         self,
@@ -476,6 +480,14 @@ class Network:
         if isinstance(host, Host):
             return host.name
         return host if host == EVERYBODY else self.host(host).name
+
+
+def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
+    return at == host and port in {None, number}
+
+
+def _is_meant(name: str, asked: str) -> bool:
+    return name in {EVERYBODY, asked}
 
 
 def _said(hosts: HostLike | Iterable[HostLike]) -> str:

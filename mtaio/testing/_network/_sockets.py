@@ -12,7 +12,9 @@ import errno
 import os
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mtaio.testing._network._datagram import HEAD, NOBODY, Datagram, unpacked
 from mtaio.testing._network._endpoint import Endpoint, error_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sockets"]
 
+_STREAM: Final = socket.SOCK_STREAM
 _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
     socket.SOCK_STREAM: Stream,
     socket.SOCK_DGRAM: Datagram,
@@ -47,9 +50,14 @@ REPLACED: Final = (
     "recv_into",
     "recvfrom",
     "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
     "send",
+    "sendall",
+    "sendmsg",
     "sendto",
     "setsockopt",
+    "shutdown",
 )
 """The methods that programs call, but for those that make and close a socket."""
 
@@ -76,13 +84,15 @@ class Sockets:
     # Invariants:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
-    #   and a descriptor that stands for something else by now is not touched.
-    __slots__ = ("_inodes", "_network", "_open", "_thread")
+    #   and a descriptor that stands for something else by now is not touched;
+    # - _objects finds the latest of Python's objects for a descriptor.
+    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self._objects: dict[int, ref[socket.socket]] = {}
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -95,9 +105,9 @@ class Sockets:
         endpoint = self._open.get(fd)
         return 0 if endpoint is None else endpoint.number
 
-    def get(self, sock: socket.socket) -> Endpoint | None:
-        """Return what a socket stands for, None if it is not simulated."""
-        return self._open.get(sock.fileno())
+    def find(self, fd: int) -> Endpoint | None:
+        """Return what a descriptor stands for, None if it is not simulated."""
+        return self._open.get(fd)
 
     def here(self) -> bool:
         """Return whether this is the thread of the network's event loop."""
@@ -106,7 +116,27 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
-        self._inodes[os.fstat(endpoint.fd).st_ino] = endpoint
+        self._remember(endpoint, endpoint.fd)
+
+    def _remember(self, endpoint: Endpoint, fd: int) -> None:
+        self._inodes.pop(endpoint.inode, None)
+        endpoint.inode = os.fstat(fd).st_ino
+        self._inodes[endpoint.inode] = endpoint
+
+    def _give(self, fd: int, endpoint: Endpoint) -> None:
+        """Note that a program has a descriptor of an endpoint."""
+        self._open[fd] = endpoint
+        endpoint.descriptors.add(fd)
+
+    def _take(self, fd: int) -> Endpoint | None:
+        """Note that no program has a descriptor any more; return what it stood for."""
+        endpoint = self._open.pop(fd, None)
+        if endpoint is None:
+            return None
+        endpoint.descriptors.discard(fd)
+        if endpoint.fd == fd and endpoint.descriptors:
+            endpoint.fd = min(endpoint.descriptors)
+        return endpoint
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -121,7 +151,7 @@ class Sockets:
     def accepted(self, endpoint: Endpoint) -> None:
         """Note that a program gets a connection now."""
         assert endpoint.fd is not None  # noqa: S101 - it was laid
-        self._open[endpoint.fd] = endpoint
+        self._give(endpoint.fd, endpoint)
 
     def endpoints(self) -> list[Endpoint]:
         """Return all that programs have open, in the order in which they were made."""
@@ -129,18 +159,8 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open and not found[number].dead and self.is_laid_or_new(found[number])
+            if found[number].open and not found[number].life.over and self.is_laid(found[number])
         ]
-
-    def is_laid_or_new(self, endpoint: Endpoint) -> bool:
-        """Return whether a program has it open, as far as the kernel says."""
-        if endpoint.wire is None and endpoint.fd is not None:
-            try:
-                os.fstat(endpoint.fd)
-            except OSError:
-                return False
-            return True
-        return self.is_laid(endpoint)
 
     def receive(self, sock: Any, size: int) -> bytes:
         """Take bytes from a descriptor, as the kernel has them."""
@@ -152,13 +172,18 @@ class Sockets:
     def made(self, sock: socket.socket, fileno: int | None) -> None:
         """Note a socket that was made in the event loop's thread."""
         fd = sock.fileno()
+        self._objects[fd] = ref(sock)
         if fileno is not None:
             known = self._open.get(fd)
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known  # a duplicate
+                    self._give(fd, known)
+                    known.duplicated = True
             return
+        stale = self._take(fd)
+        if stale is not None and not stale.descriptors:
+            stale.closed()  # without a word, as the garbage collector does
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
             return
@@ -166,24 +191,43 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._open.pop(fd, None)
-        if stale is not None:
-            stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
-        self._open[fd] = endpoint
+        self._give(fd, endpoint)
+        if endpoint.wire is None:
+            self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
+
+    def orphans(self) -> list[socket.socket]:
+        """Return what programs have open that were killed, as a kernel would close it for them."""
+        return [
+            sock
+            for fd, endpoint in self._open.items()
+            if endpoint.life.over
+            and fd in self._objects
+            and (sock := self._objects[fd]()) is not None
+            and sock.fileno() == fd
+        ]
+
+    def kind_of(self, fd: int) -> tuple[int, int, int]:
+        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        with suppress(OSError, OverflowError, TypeError):
+            known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
+            if known is not None and known.open:
+                return socket.AF_INET, known.KIND, known.PROTOCOL
+        return -1, -1, -1
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
-        endpoint = self._open.pop(fd, None)
-        if endpoint is None:
-            return
-        others = [each for each, known in self._open.items() if known is endpoint]
-        if others:
-            if endpoint.fd == fd:
-                endpoint.fd = others[0]
-        else:
+        endpoint = self._take(fd)
+        if endpoint is not None and not endpoint.descriptors:
             endpoint.closed()
+            self._inodes.pop(endpoint.inode, None)
+
+    def leave_alone(self, fd: int) -> None:
+        """Note that another thread has a descriptor, which was perhaps closed behind our back."""
+        endpoint = self._open.get(fd)
+        if endpoint is not None and not self.is_laid(endpoint):
+            self._take(fd)
 
     # ---- while the network is open ----
 
@@ -195,6 +239,8 @@ class Sockets:
         socket.getaddrinfo = self._getaddrinfo()
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
+        for name in _HOT:
+            setattr(kind, name, self._hot_method(name))
 
     def restore(self) -> None:
         """Put the real methods back."""
@@ -209,6 +255,7 @@ class Sockets:
                 setattr(kind, name, real)
         self._open.clear()
         self._inodes.clear()
+        self._objects.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
@@ -218,9 +265,13 @@ class Sockets:
             proto: int = -1,
             fileno: int | None = None,
         ) -> None:
+            if family == type == proto == -1 and fileno is not None and self.here():
+                family, type, proto = self.kind_of(fileno)  # noqa: A001 - the name of the real one
             _real_init(sock, family, type, proto, fileno)
             if self.here():
                 self.made(sock, fileno)
+            else:
+                self.leave_alone(sock.fileno())
 
         return __init__
 
@@ -246,10 +297,39 @@ class Sockets:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
-                    msg = f"{name}({args[0]!r}) on a simulated network: {_UNIX}"
+                    msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
                 return real(sock, *args)
             return ours(endpoint, sock, *args)
+
+        method.__name__ = name
+        return method
+
+    def _hot_method(self, name: str) -> Callable[..., Any]:
+        """Return a method that asks the kernel at once, where it is for a stream to answer."""
+        real, ours, found = _REAL[name], _OURS[name], self._open
+        reads = name != "send"
+        nothing = b"" if name == "recv" else 0
+
+        def method(sock: Any, *args: Any) -> Any:
+            endpoint: Any = found.get(sock.fileno())
+            if endpoint is None:
+                return real(sock, *args)
+            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
+                return ours(endpoint, sock, *args)
+            try:
+                got = real(sock, *args)
+            except OSError as error:  # raised again here, so that it makes no circle with a frame
+                failed = endpoint.read_failed if reads else endpoint.write_failed
+                code = failed(error.errno)
+                if code == error.errno:
+                    raise
+                if code:
+                    raise error_of(code) from None
+                return nothing
+            if not got and reads and endpoint.error and args[0]:
+                return _ended(endpoint, got)
+            return got
 
         method.__name__ = name
         return method
@@ -258,7 +338,10 @@ class Sockets:
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
 
-_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex"})
+_HOT: Final = ("recv", "recv_into", "send")
+"""The methods that are called for each message."""
+
+_UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
 
 # ---- each method, for a simulated socket ---------------------------------------------------------
@@ -312,57 +395,155 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
     return endpoint.setsockopt(*args)
 
 
+def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
+    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+
+
+# ---- sending ----
+
+
+def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
+    """Send on a stream, as the kernel does; say why it failed, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
+
+
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
     if isinstance(endpoint, Datagram):
         return endpoint.send(data)
-    return _REAL["send"](sock, data, *flags)
+    return _write("send", endpoint, sock, data, *flags)
+
+
+def _sendall(endpoint: Any, sock: Any, data: Any, *flags: int) -> None:
+    if isinstance(endpoint, Datagram):
+        endpoint.send(data)
+    else:
+        _write("sendall", endpoint, sock, data, *flags)
 
 
 def _sendto(endpoint: Any, sock: Any, data: Any, *args: Any) -> Any:
     if isinstance(endpoint, Datagram):
-        return endpoint.send(data, args[-1])
-    return _REAL["send"](sock, data, *args[:-1])  # TCP has no use for the address
+        return endpoint.send(data, _address("sendto", args[-1]))
+    return _write("send", endpoint, sock, data, *args[:-1])  # TCP has no use for the address
 
 
-def _packet(endpoint: Datagram, sock: Any, flags: tuple[int, ...]) -> tuple[bytes, Any]:
-    _refuse_blocking(sock, "recvfrom")
-    if endpoint.error:
-        error, endpoint.error = endpoint.error, 0
+def _sendmsg(endpoint: Any, sock: Any, buffers: Any, *args: Any) -> Any:
+    if isinstance(endpoint, Datagram):
+        address = args[2] if len(args) > len(("ancillary data", "flags")) else None
+        return endpoint.send(b"".join(buffers), address)
+    return _write("sendmsg", endpoint, sock, buffers, *args[:2])
+
+
+def _address(call: str, address: Any) -> Any:
+    if address is None:
+        msg = f"{call}(): AF_INET address must be tuple, not NoneType"
+        raise TypeError(msg)
+    return address
+
+
+# ---- receiving ----
+
+
+def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> Any:
+    """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
+    if sock.gettimeout() != 0:
+        _refuse_blocking(sock, name)
+    if not endpoint.reads:
+        raise error_of(errno.ENOTCONN)
+    try:
+        return _REAL[name](sock, *args)
+    except OSError as error:
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
+        if code:
+            raise error_of(code) from None
+    return nothing
+
+
+def _ended(endpoint: Stream, got: Any) -> Any:
+    """Return the end that the kernel has told, or raise what TCP tells."""
+    code = endpoint.read_failed(0)
+    if code:
+        raise error_of(code)
+    return got
+
+
+def _packet(name: str, endpoint: Datagram, sock: Any, flags: int) -> tuple[bytes, Any]:
+    """Receive a datagram and the address of its sender."""
+    _refuse_blocking(sock, name)
+    error = endpoint.take_error()
+    if error:
         raise error_of(error)
     while True:
-        packet = _REAL["recv"](sock, 65536 + HEAD.size, *flags)
+        packet = _REAL["recv"](sock, 65536 + HEAD.size, flags)
+        if not packet:  # its host is dead
+            raise error_of(errno.ENETDOWN)
         if packet != NOBODY:
             return unpacked(packet)
+        if flags & socket.MSG_PEEK:
+            _REAL["recv"](sock, 1)
         # That nobody is there was told already, or another error was.
 
 
-def _recv(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recv(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _packet(endpoint, sock, flags)[0][:size]
-    return _REAL["recv"](sock, size, *flags)
+        return _packet("recv", endpoint, sock, flags)[0][:size] if size else b""
+    got = _read("recv", endpoint, sock, b"", size, flags)
+    return got if got or not endpoint.error or not size else _ended(endpoint, got)
 
 
-def _recvfrom(endpoint: Any, sock: Any, size: int, *flags: int) -> Any:
+def _recvfrom(endpoint: Any, sock: Any, size: int, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
+        data, address = _packet("recvfrom", endpoint, sock, flags)
         return data[:size], address
-    return _REAL["recv"](sock, size, *flags), None
+    return _recv(endpoint, sock, size, flags), None
 
 
-def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recv_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        return _recvfrom_into(endpoint, sock, buffer, nbytes, *flags)[0]
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags)
+        return _recvfrom_into(endpoint, sock, buffer, nbytes, flags)[0]
+    got = _read("recv_into", endpoint, sock, 0, buffer, nbytes, flags)
+    return got if got or not endpoint.error else _ended(endpoint, got)
 
 
-def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, *flags: int) -> Any:
+def _recvfrom_into(endpoint: Any, sock: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
     if isinstance(endpoint, Datagram):
-        data, address = _packet(endpoint, sock, flags)
-        view = memoryview(buffer).cast("B")
-        size = min(len(data), nbytes or len(view))
+        view = memoryview(buffer).cast("B")[: nbytes or None]
+        data, address = _packet("recvfrom_into", endpoint, sock, flags)
+        size = min(len(data), len(view))
         view[:size] = data[:size]
         return size, address
-    return _REAL["recv_into"](sock, buffer, nbytes, *flags), None
+    return _recv_into(endpoint, sock, buffer, nbytes, flags), None
+
+
+def _recvmsg(endpoint: Any, sock: Any, size: int, ancillary: int = 0, flags: int = 0) -> Any:
+    if isinstance(endpoint, Datagram):
+        data, address = _packet("recvmsg", endpoint, sock, flags)
+        return data[:size], [], int(socket.MSG_TRUNC) if len(data) > size else 0, address
+    got = _read("recvmsg", endpoint, sock, (b"", [], 0, None), size, ancillary, flags)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
+
+
+def _recvmsg_into(endpoint: Any, sock: Any, buffers: Any, *args: int) -> Any:
+    if isinstance(endpoint, Datagram):
+        views = [memoryview(each).cast("B") for each in buffers]
+        flags = args[1] if len(args) > 1 else 0
+        data, rest, flags, address = _recvmsg(endpoint, sock, sum(map(len, views)), 0, flags)
+        left = memoryview(data)
+        for view in views:
+            view[: len(left)] = left[: len(view)]
+            left = left[len(view) :]
+        return len(data), rest, flags, address
+    got = _read("recvmsg_into", endpoint, sock, (0, [], 0, None), buffers, *args)
+    return got if got[0] or not endpoint.error else _ended(endpoint, got)
 
 
 _OURS: Final[dict[str, Callable[..., Any]]] = {
@@ -378,7 +559,12 @@ _OURS: Final[dict[str, Callable[..., Any]]] = {
     "recv_into": _recv_into,
     "recvfrom": _recvfrom,
     "recvfrom_into": _recvfrom_into,
+    "recvmsg": _recvmsg,
+    "recvmsg_into": _recvmsg_into,
     "send": _send,
+    "sendall": _sendall,
+    "sendmsg": _sendmsg,
     "sendto": _sendto,
     "setsockopt": _setsockopt,
+    "shutdown": _shutdown,
 }

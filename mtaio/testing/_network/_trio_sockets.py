@@ -1,17 +1,17 @@
 """
 What trio needs to be on a simulated network.
 
-trio asks for names in a thread, and took the C methods of ``socket.socket`` when it was imported.
-For names there is a public way in, and for streams the C methods are right; sockets for datagrams,
-whose packets carry the address of the sender, are made by a public factory.
+trio asks for names in a thread, for which there is a public way in. And it took some methods of
+``socket.socket`` when it was imported, which are the real ones: meanwhile its sockets have methods
+that call what ``socket.socket`` has now.
 
 Private hooks, which canary tests watch: ``trio._socket._SocketType`` and its ``_sock``.
 """
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trio.socket
@@ -25,14 +25,30 @@ if TYPE_CHECKING:
 __all__ = ["join"]
 
 
+TAKEN: Final = (
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
+    "send",
+)
+"""The methods that trio took when it was imported; the others it looks up as it needs them."""
+
+
 def join(network: Beside) -> Callable[[], None]:
     """Let trio use a network, in this run; return what ends that."""
+    kind: Any = _socket._SocketType  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     resolver = trio.socket.set_custom_hostname_resolver(Resolver(network))
-    factory = trio.socket.set_custom_socket_factory(Factory())
+    before = {name: getattr(kind, name) for name in TAKEN}
+    for name in TAKEN:
+        setattr(kind, name, _method(name))
 
     def leave() -> None:
         trio.socket.set_custom_hostname_resolver(resolver)
-        trio.socket.set_custom_socket_factory(factory)
+        for name in TAKEN:
+            setattr(kind, name, before[name])
 
     return leave
 
@@ -43,66 +59,43 @@ class Resolver(trio.abc.HostnameResolver):
     def __init__(self, network: Beside) -> None:
         self._network = network
 
-    async def getaddrinfo(self, *args: Any) -> Any:
+    async def getaddrinfo(  # noqa: PLR0917 - the signature of the interface
+        self,
+        host: Any,
+        port: Any,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - ditto
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
         """Look a name up."""
-        return await self._network.look_up(*args)
+        return await self._network.look_up(host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:  # noqa: ARG002
         """Return an address as it is."""
         return str(sockaddr[0]), str(sockaddr[1])
 
 
-class Factory(trio.abc.SocketFactory):
-    """Makes sockets for datagrams whose methods are Python's."""
+def _method(name: str) -> Any:
+    """Return a method that does what trio's own does, with the method that sockets have now."""
+    wait = trio.lowlevel.wait_writable if name == "send" else trio.lowlevel.wait_readable
 
-    def socket(
-        self,
-        family: Any = socket.AF_INET,
-        type: Any = socket.SOCK_STREAM,  # noqa: A002 - the name of the interface
-        proto: int = 0,
-    ) -> Any:
-        """Make a socket."""
-        made = socket.socket(family, type, proto)
-        if made.type != socket.SOCK_DGRAM:
-            return trio.socket.from_stdlib_socket(made)
-        return DatagramSocket(made)
-
-
-class DatagramSocket(_socket._SocketType):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    """A trio socket for datagrams that calls what ``socket.socket`` has now."""
-
-    async def _call(self, wait: Any, name: str, *args: Any) -> Any:
+    async def method(self: Any, *args: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            result = getattr(self._sock, name)(*args)
+        except BlockingIOError:
+            pass
+        except BaseException:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return result
         while True:
-            try:
-                result = getattr(self._sock, name)(*args)
-            except BlockingIOError:
-                await wait(self._sock)
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return result
+            await wait(self._sock)
+            with suppress(BlockingIOError):
+                return getattr(self._sock, name)(*args)
 
-    async def recv(self, *args: Any) -> Any:
-        """Receive a datagram."""
-        return await self._call(trio.lowlevel.wait_readable, "recv", *args)
-
-    async def recv_into(self, *args: Any) -> Any:
-        """Receive a datagram into a buffer."""
-        return await self._call(trio.lowlevel.wait_readable, "recv_into", *args)
-
-    async def recvfrom(self, *args: Any) -> Any:
-        """Receive a datagram and the address of its sender."""
-        return await self._call(trio.lowlevel.wait_readable, "recvfrom", *args)
-
-    async def recvfrom_into(self, *args: Any) -> Any:
-        """Receive a datagram into a buffer, and the address of its sender."""
-        return await self._call(trio.lowlevel.wait_readable, "recvfrom_into", *args)
-
-    async def send(self, *args: Any) -> Any:
-        """Send a datagram to the peer."""
-        return await self._call(trio.lowlevel.wait_writable, "send", *args)
-
-    async def sendto(self, data: Any, *args: Any) -> Any:
-        """Send a datagram to an address."""
-        address = await self._resolve_address_nocp(args[-1], local=False)
-        return await self._call(trio.lowlevel.wait_writable, "sendto", data, *args[:-1], address)
+    method.__name__ = name
+    return method

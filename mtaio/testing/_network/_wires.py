@@ -20,13 +20,19 @@ __all__ = ["Wires"]
 _number = attrgetter("number")
 
 
+def _number_of_first(ready: tuple[Endpoint, int]) -> int:
+    return ready[0].number
+
+
 class Wires:
     """The wires to look at, and the sockets for which something could not be delivered yet."""
 
     # Invariant: watched holds those whose programs may send now, by the descriptors of their wires.
-    __slots__ = ("_leaving", "_poll", "_stuck", "_watched")
+    __slots__ = ("_leaving", "_poll", "_stuck", "_watched", "laid")
 
     def __init__(self) -> None:
+        self.laid: dict[int, Endpoint] = {}
+        """All endpoints that have a wire, by their numbers."""
         self._poll = select.epoll()
         self._watched: dict[int, Endpoint] = {}
         self._leaving: dict[int, Endpoint] = {}
@@ -37,7 +43,7 @@ class Wires:
         assert endpoint.wire is not None  # noqa: S101 - it was laid
         fd = endpoint.wire.fileno()
         if fd not in self._watched:
-            self._poll.register(fd, select.EPOLLIN)
+            self._poll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
             self._watched[fd] = endpoint
 
     def unwatch(self, endpoint: Endpoint) -> None:
@@ -56,14 +62,21 @@ class Wires:
             self._stuck.pop(endpoint.number, None)
 
     def take(self) -> bool:
-        """Take what programs have sent, and give them what fits; return whether anything moved."""
+        """
+        Take what programs have sent, and give them what fits.
+
+        Returns:
+            Whether a program can go on in this moment, because it got something, or waited until
+            it could send more.
+        """
         moved = False
         if self._watched:
-            ready = [self._watched[fd] for fd, _ in self._poll.poll(0)]
+            ready = [(self._watched[fd], mask) for fd, mask in self._poll.poll(0)]
             if len(ready) > 1:
-                ready.sort(key=_number)
-            for endpoint in ready:
-                if endpoint.take():
+                ready.sort(key=_number_of_first)
+            for endpoint, mask in ready:
+                ending = mask != select.EPOLLIN
+                if endpoint.take(ending=ending) and endpoint.awaits_writing():
                     moved = True
                 self._leaving[endpoint.number] = endpoint
         for endpoint in sorted(self._stuck.values(), key=_number) if self._stuck else ():
@@ -78,7 +91,9 @@ class Wires:
             leaving[number].leave()
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Close all wires."""
+        for endpoint in list(self.laid.values()):
+            endpoint.drop_wire()
         self._watched.clear()
         self._stuck.clear()
         self._leaving.clear()
