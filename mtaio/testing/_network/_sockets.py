@@ -326,7 +326,7 @@ class Sockets:
                 if code:
                     raise error_of(code) from None
                 return nothing
-            if not got and endpoint.error and args[0]:
+            if not got and endpoint.error and (not args or args[0]):
                 return _ended(endpoint, got)
             return got
 
