@@ -2,7 +2,7 @@
 The HTTP server of the probes on a simulated network: its limits, to the moment.
 
 The server alone is simulated, on the test's event loop. `Probes` runs it in a thread of its own,
-and threads have the real network: the last test shows that this is said.
+and sockets that threads use are not simulated: how it works together is tested in real time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from mtaio.monitoring import Probes, ResourceMonitor
 from mtaio.monitoring._endpoints import Request, Response
 from mtaio.monitoring._listener import Limits, Listener
 from mtaio.testing import Network, assert_quiescent, run, settle
@@ -134,23 +133,3 @@ def test_answer_that_is_not_taken(parted: bool, backend: str) -> None:  # noqa: 
                     assert len(theirs) == connections
 
     run(main, backend=backend)
-
-
-def test_probes_are_not_simulated(backend: str, caplog: pytest.LogCaptureFixture) -> None:
-    """They have a thread, in which simulated sockets are refused, so nobody is answered."""
-
-    async def main() -> None:
-        async with (
-            Network(latency=LATENCY) as net,
-            ResourceMonitor() as monitor,
-            Probes(monitor, bind="127.0.0.1:0") as probes,
-        ):
-            port = int(probes.address.rpartition(":")[2])
-            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-                with pytest.raises(anyio.BrokenResourceError):
-                    await stream.receive()
-        assert_quiescent(net)
-
-    run(main, backend=backend)
-    assert "are no longer answered" in caplog.text
-    assert "is simulated, and belongs to the event loop" in caplog.text
