@@ -67,6 +67,10 @@ _BLOCKING: Final = (
     "a blocking socket would stop the event loop, and the simulated network with it. Use an async "
     "client, or call this in a worker thread, which has the real network."
 )
+_OTHER_THREAD: Final = (
+    "{}() in a worker thread: this socket is simulated, and belongs to the event loop's thread. "
+    "Make sockets in the thread that uses them, where they are real."
+)
 _UNIX: Final = (
     "Unix sockets are not simulated: hosts have no files in common. Use TCP between hosts, or "
     "connect in a worker thread, which has the real machine."
@@ -301,6 +305,8 @@ class Sockets:
                     msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
                 return real(sock, *args, **kwargs)
+            if not self.here():
+                raise RuntimeError(_OTHER_THREAD.format(name))
             return ours(endpoint, sock, *args, **kwargs)
 
         method.__name__ = name
