@@ -40,7 +40,7 @@ FAREWELL = 0.5
 class Shop:
     """An application on a host of its own, and what its handlers have seen."""
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, *, start: bool = True) -> None:
         settings = Settings(drain_delay=DELAY, shutdown_timeout=TOTAL)
         self.app = Application(settings, probes=False, signals=False, logging=False)
         self.app.serve(self.web, bind="0.0.0.0:80")
@@ -49,7 +49,8 @@ class Shop:
         self.cancelled: dict[str, float] = {}
         self.closed_at: float | None = None
         self.host = net.host("shop")
-        self.host.start(self.live)
+        if start:
+            self.host.start(self.live)
 
     async def live(self) -> None:
         """Run it, as a program does."""
@@ -100,7 +101,7 @@ class Clients:
         self.how[who] = how
         self.at[who] = round(anyio.current_time(), 6)
 
-    async def ask(self, who: str, what: str = "quick", *, start: float = 0.0) -> None:
+    async def ask(self, who: str, what: str = "quick", start: float = 0.0) -> None:
         """Connect and ask once."""
         await anyio.sleep(start)
         try:

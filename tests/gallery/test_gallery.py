@@ -87,8 +87,8 @@ def test_search_finds_the_bug(bug: Bug) -> None:
     assert (type(again), str(again)) == (type(error), str(error))
     compared = [note for note in error.__notes__ if note.startswith("it passes ")]
     assert again.__notes__ == [note for note in error.__notes__ if note not in compared]
-    # Where the steps themselves do not differ, there is nothing to show.
-    assert len(compared) == (bug.name not in {"swallowed_cancel"})
+    # A cancelled victim may have taken the same steps as one that was spared, and nothing is shown.
+    assert compared or bug.search.inject
 
 
 def test_search_passes_the_twin(bug: Bug) -> None:

@@ -228,7 +228,7 @@ def test_budget(backend: str, monkeypatch: pytest.MonkeyPatch, trials: int, *, s
     """The runs for the comparison are among those that may be spent on a failure, and are few."""
     monkeypatch.setattr("mtaio.testing._search.TRIALS", trials)
     for test, options in ((in_turn("bac"), {"seeds": 0}), (give_up, {"inject": ["step"]})):
-        explored = explore(backends=[backend], **options)(test)  # type: ignore[call-overload] # two kinds
+        explored = explore(backends=[backend], **options)(test)
         assert bool(beside(failure(explored))) is shown
 
 

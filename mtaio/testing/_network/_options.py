@@ -93,8 +93,9 @@ class Settings:
         )
 
     def number(self, level: int, option: int) -> int:
-        """Return an option that was set, as a number; 0 if it was not."""
-        return int.from_bytes(self._set.get((level, option), b"")[:4], "little", signed=True)
+        """Return an option as a number."""
+        number: int = self.get(level, option)
+        return number
 
     def raw(self, level: int, option: int) -> bytes:
         """Return an option that was set, as the kernel keeps it; no bytes if it was not."""

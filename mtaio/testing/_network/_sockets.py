@@ -293,14 +293,14 @@ class Sockets:
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open
 
-        def method(sock: Any, *args: Any) -> Any:
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
                     msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
-                return real(sock, *args)
-            return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            return ours(endpoint, sock, *args, **kwargs)
 
         method.__name__ = name
         return method
@@ -311,14 +311,14 @@ class Sockets:
         reads = name != "send"
         nothing = b"" if name == "recv" else 0
 
-        def method(sock: Any, *args: Any) -> Any:
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint: Any = found.get(sock.fileno())
             if endpoint is None:
-                return real(sock, *args)
-            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
-                return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            if endpoint.KIND != _STREAM or not endpoint.reads or sock.gettimeout() != 0:
+                return ours(endpoint, sock, *args, **kwargs)
             try:
-                got = real(sock, *args)
+                got = real(sock, *args, **kwargs)
             except OSError as error:  # raised again here, so that it makes no circle with a frame
                 failed = endpoint.read_failed if reads else endpoint.write_failed
                 code = failed(error.errno)

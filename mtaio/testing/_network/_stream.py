@@ -602,13 +602,11 @@ class Stream(Endpoint):
                 sent = self.wire.send(item[:room])
             except BlockingIOError:
                 break
-            except OSError:
+            except OSError as error:
                 if self.deaf and self.network.sockets.is_laid(self):
                     sent = len(item)  # the program does not want it, and has not closed it
-                else:  # it has, and the sender is told so
-                    self.stuck.clear()
-                    self._end(Mark.RST)
-                    self._refuse()
+                else:
+                    self._hang_up(error.errno)
                     break
             pushed = True
             self.pushed += sent
@@ -619,6 +617,16 @@ class Stream(Endpoint):
             self._arrived_here(sent)
         self.network.wires.note_stuck(self, stuck=bool(self.stuck) and self.wire is not None)
         return pushed
+
+    def _hang_up(self, code: int | None) -> None:
+        """Tell the sender that the program has closed this end, for what the kernel says of it."""
+        self.stuck.clear()
+        if code != errno.ECONNRESET:  # it had read everything: its last words and the end go first
+            self.take(ending=True)
+            self.leave()
+        if self.ending is not Mark.FIN:
+            self._end(Mark.RST)
+        self._refuse()
 
     def _room(self, size: int) -> int:
         """Return how many of so many bytes the kernel may have for the program now."""
