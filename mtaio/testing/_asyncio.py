@@ -138,6 +138,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return await self.world.network.look_up(*args, **kwargs)
         return await super().getaddrinfo(*args, **kwargs)
 
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """Look an address up, on the simulated network where there is one."""
+        if self.world.network is not None:
+            return self.world.network.name_info(sockaddr, flags)
+        return await super().getnameinfo(sockaddr, flags)
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Report what nobody has caught, unless it comes of a program that was killed."""
         if not self._is_of_the_dead(context):

@@ -101,9 +101,6 @@ class Sockets:
 
     # ---- which sockets there are ----
 
-    def __contains__(self, fd: int) -> bool:
-        return fd in self._open
-
     def number(self, fd: int) -> int:
         """Return the place of a descriptor among all sockets; 0 if it is not simulated."""
         endpoint = self._open.get(fd)

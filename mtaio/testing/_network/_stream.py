@@ -719,6 +719,12 @@ class Stream(Endpoint):
         self.other.reset(errno.ECONNRESET)
         return True
 
+    def drop_wire(self) -> None:
+        """Close the network's end, which the program sees as the end."""
+        if self.wire is not None:
+            self.network.wires.unwatch(self)
+        super().drop_wire()
+
     def closed(self) -> None:
         """Note that no program has it open any more."""
         is_unread = self.state is State.OPEN and bool(self.stuck or self._unread())
