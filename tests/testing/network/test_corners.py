@@ -15,7 +15,7 @@ from anyio import wait_readable
 from anyio.abc import SocketAttribute
 
 from mtaio.testing import Deadlock, Network, NetworkEvent, OpenSocket, run, settle
-from mtaio.testing._network import _names, _network
+from mtaio.testing._network import _network
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
@@ -36,7 +36,7 @@ async def serve(port: int = 80) -> None:
 def raw(kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Return a socket that does not block."""
     made = socket.socket(socket.AF_INET, kind)
-    made.setblocking(False)
+    made.settimeout(0)
     return made
 
 
@@ -74,7 +74,7 @@ def test_names_and_services(backend: str, monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError
         return known[name]
 
-    monkeypatch.setattr(_names.socket, "getservbyname", service)
+    monkeypatch.setattr("socket.getservbyname", service)
 
     async def main() -> None:
         async with Network() as net:
@@ -151,8 +151,8 @@ def test_stuck_without_a_socket(backend: str) -> None:
             net.host("stock").start(serve)
             await settle()
             if backend == "trio":
-                stream = await trio.open_tcp_stream("stock", 80)
-                await stream.receive_some()
+                async with await trio.open_tcp_stream("stock", 80) as stream:
+                    await stream.receive_some()
             else:
                 reader, writer = await asyncio.open_connection("stock", 80)
                 await reader.read()
@@ -175,7 +175,7 @@ def test_the_answer_to_a_connect_is_cut_off(backend: str) -> None:
             net.host("stock").start(serve)
             await settle()
             for fault, end, expected in (
-                (net.partition, 5.5, 7.0),
+                (net.partition, 5.5, 6.0),
                 (net.hold, 5.5, 5.5),
             ):
                 began = anyio.current_time()
@@ -205,7 +205,7 @@ def test_an_end_that_was_killed(backend: str) -> None:
             await settle()
             with net.host("other"):
                 connecting, fresh, udp = raw(), raw(), raw(socket.SOCK_DGRAM)
-                net.hold("other", "stock")
+                net.hold("other", "stock", required=False)
                 assert connecting.connect_ex(("stock", 80)) == errno.EINPROGRESS
                 net.host("other").kill()
                 assert connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN
@@ -343,8 +343,6 @@ def test_half_open(backend: str) -> None:
                 with pytest.raises(anyio.BrokenResourceError):
                     await stream.receive()
                 assert anyio.current_time() == 100
-                timed = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
-                assert timed.fileno() > 0
 
     run(main, backend=backend)
 
