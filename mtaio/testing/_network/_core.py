@@ -112,7 +112,7 @@ class Core:
         """Cancel what a program has left running in no task group, now that it has ended."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.bury(life.tasks)
+        self._world.engine.bury(list(life.tasks))
 
     def abandon(self) -> None:
         """Have the transports closed that killed programs have left."""
@@ -272,7 +272,7 @@ class Core:
         if life is not None:
             self._lives[task] = life
             if life.scope is not None:
-                life.tasks.add(task)
+                life.tasks[task] = None
 
     def _host_of(self, task: Any) -> str:
         """Return the name of the host for which a task acts."""
