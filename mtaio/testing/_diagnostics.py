@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import groupby, zip_longest
+from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast, final
 from weakref import ref
@@ -687,33 +687,34 @@ class Parting:
 
     _: KW_ONLY
 
-    here: Step | None
-    """The step in this run; None if it was over by then."""
+    here: Step
+    """The step in this run."""
 
-    there: Step | None
+    there: Step
     """The step in the other."""
 
     def __str__(self) -> str:
-        width = _width(step for step in (self.here, self.there) if step and not step.struck)
-        lines = (
-            f"  {word:<5}  {'the test is over' if step is None else step.line(width)}"
-            for word, step in (("here", self.here), ("there", self.there))
+        width = _width(step for step in (self.here, self.there) if not step.struck)
+        return (
+            f"step {self.number} is the first that differs:\n"
+            f"  here   {self.here.line(width)}\n"
+            f"  there  {self.there.line(width)}"
         )
-        return "\n".join([f"step {self.number} is the first that differs:", *lines])
 
 
 def parting(here: Collection[_Entry], there: Collection[_Entry]) -> Parting | None:
     """
     Return where two runs part, of which this was noted.
 
-    That a victim is cancelled is no step here: what counts is what the tasks make of it.
+    That a victim is cancelled is no step here: what counts is what the tasks make of it. A run
+    ends with the end of its first task, so none is the beginning of another.
 
     Returns:
         None if they do not part, or if one of them has so many steps that its beginning is gone.
     """
     if max(len(here), len(there)) >= KEPT:
         return None
-    pairs = zip_longest(_without_strikes(here), _without_strikes(there))
+    pairs = zip(_without_strikes(here), _without_strikes(there), strict=False)
     for number, (one, other) in enumerate(pairs, 1):
         if one != other:
             return Parting(number, here=one, there=other)

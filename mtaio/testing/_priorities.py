@@ -2,8 +2,8 @@
 Choices by priority: a task is kept waiting not for one step but for as long as others can run.
 
 Promise: of n tasks and k choices, a bug that takes d conditions on who comes first is hit with a
-probability of at least 1 / (n * k ** (d - 1)), however many steps lie between them. No task waits
-for ever for one that spins: from some choice on each is made at random.
+probability of about 1 / (n * k ** (d - 1)), however many steps lie between them. No task waits for
+ever for one that spins.
 Source: Burckhardt, Kothari, Musuvathi and Nagarakatte, "A randomized scheduler with probabilistic
 guarantees of finding bugs" (2010). What it finds: docs/en/design/exploration.md.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-PATIENCE: Final = 2
-"""For how many times the horizon priorities decide."""
+PATIENCE: Final = 8
+"""For how many times the horizon priorities decide at most."""
 
 
 class Priorities:
@@ -22,7 +22,10 @@ class Priorities:
     Chooses the task of the highest priority among those that could run.
 
     Each task has a random priority from the moment at which it could run first. At ``depth - 1``
-    of the choices, the task that would run is put behind all others instead.
+    of the choices, the task that would run is put behind all others instead. Priorities decide
+    until a moment between once and `PATIENCE` times the horizon, which is drawn; from there each
+    choice is made at random. That keeps a task that spins from going on for ever, and finds what
+    takes both: one that waits for long, and then a close race.
 
     Args:
         draw: Returns random numbers from 0 to 1.
@@ -34,7 +37,7 @@ class Priorities:
 
     def __init__(self, draw: Callable[[], float], depth: int, horizon: int) -> None:
         self._draw = draw
-        self._end = PATIENCE * horizon
+        self._end = int(horizon * PATIENCE ** draw())
         self._of: dict[float, float] = {}
         # Below all that are drawn, and in an order of their own, which has nothing to do with that
         # in which the moments come.

@@ -54,8 +54,9 @@ class Schedule:
         depth: With a seed, how many conditions on who comes first the schedule may meet: the task
             of the highest priority runs, and ``depth - 1`` times the one that would run is put
             behind all others. Tasks are kept waiting for long stretches, as by a slow peer.
-        horizon: With a depth, how many choices the run is thought to have. Choices beyond twice as
-            many are made at random, so that a task that spins cannot keep the others from running.
+        horizon: With a depth, how many choices the run is thought to have. From some choice on,
+            beyond eight times as many at the latest, each is made at random, so that a task that
+            spins does not keep the others from running.
         strict: Whether a tape that does not fit the run is an error when the run is over. If not,
             choices count modulo the candidates, and those of moments that never came are ignored.
 

@@ -129,7 +129,7 @@ class Search:
                 self._try(Plan(backend, None), call)
             return
         most = self.max_turns or FARTHEST
-        for plan in self._plans(backend, max(1, min(len(plain.log), most // SPINS))):
+        for plan in self._plans(backend, max(1, min(len(plain.log), most // SHARE))):
             self._attempt(plan, call)
 
     @contextmanager
@@ -358,14 +358,14 @@ class Search:
         return parting(noted, choices_of(schedule).trace)
 
 
-DEPTHS: Final = (2, 3, 4)
+DEPTHS: Final = (1, 2, 3, 4)
 """The depths of every second schedule at random, in turn."""
 
 FARTHEST: Final = 10_000
-"""How often the event loop may turn while priorities decide, where it may turn without limit."""
+"""The turns that count for the horizon where there is no limit to them."""
 
-SPINS: Final = 10
-"""The part of the turns that are a `Livelock` for which a task's priority may let it spin."""
+SHARE: Final = 20
+"""The horizon is at most this part of the turns that are a `Livelock`: a task may spin so long."""
 
 
 def at_random(number: int, choices: int) -> Schedule:

@@ -278,7 +278,7 @@ class TrioEngine(trio.abc.Instrument):
 
     def awaits_writing(self, fd: int) -> bool:
         """Return whether a task waits until it can write to a descriptor."""
-        waiters: Any = _awaited_files().get(fd)
+        waiters: Any = awaited_files().get(fd)
         return waiters is not None and getattr(waiters, "write_task", waiters) is not None
 
     def bury(self, tasks: Iterable[Any]) -> None:
@@ -341,13 +341,13 @@ def _awaits_real_io(world: World) -> bool:
     """Return whether a task waits for a file descriptor, a handle or a process that is real."""
     network = world.network
     if network is not None:
-        return sum(not network.number_of(fd) for fd in _awaited_files()) > _OWN_FILES
+        return sum(not network.number_of(fd) for fd in awaited_files()) > _OWN_FILES
     statistics = trio.lowlevel.current_statistics().io_statistics
     kinds = ("", "_read", "_write", "_overlapped")  # each platform has some of them
     return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES
 
 
-def _awaited_files() -> dict[int, object]:
+def awaited_files() -> dict[int, object]:
     """Return who waits for which descriptor; on Linux, where there are simulated ones."""
     runner = getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
     awaited: dict[int, object] = getattr(getattr(runner, IO_MANAGER, None), REGISTERED, {})

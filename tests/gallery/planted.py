@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mtaio.testing import Schedule, Victim, injections, run
+from mtaio.testing._search import at_random
 from mtaio.testing.schedules import exhaustive
 from tests import pages
 from tests.backends import BACKENDS
@@ -84,14 +85,18 @@ def _load(source: Path) -> Bug:
 BUGS: Final = tuple(_load(source) for source in sorted(HOME.glob("*.py")))
 
 
-def plans(tool: Tool) -> Iterator[tuple[Schedule, Victim]]:
-    """Yield the runs of which a tool consists, in the order in which `explore` makes them."""
+def plans(tool: Tool, choices: int) -> Iterator[tuple[Schedule, Victim]]:
+    """
+    Yield the runs of which a tool consists, in the order in which `explore` makes them.
+
+    The plain run had that many choices.
+    """
     if tool == "exhaustive":
         for schedule in exhaustive(2):
             yield schedule, Victim()
     elif tool == "seeds":
-        for seed in range(SEEDS):
-            yield Schedule(seed=seed), Victim()
+        for number in range(SEEDS):
+            yield at_random(number, choices), Victim()
     else:
         for seeded in (False, True):
             for victim in injections(tool):
@@ -106,7 +111,9 @@ def works_on(tool: Tool, backend: str) -> bool:
 @cache
 def found_in(bug: Bug, tool: Tool, backend: str) -> int | None:
     """Return in which of its runs a tool by itself finds a bug first; None if in none of them."""
-    for number, (schedule, victim) in enumerate(plans(tool), 1):
+    plain = Schedule()
+    run(bug.once(bug.wrong, Victim()), backend=backend, schedule=plain)
+    for number, (schedule, victim) in enumerate(plans(tool, max(1, len(plain.log))), 1):
         try:
             run(bug.once(bug.wrong, victim), backend=backend, schedule=schedule)
         except Exception:  # noqa: BLE001 - whatever it is, it is found

@@ -85,7 +85,10 @@ def test_search_finds_the_bug(bug: Bug) -> None:
     assert bug.search.runs == 1
     assert again is not None
     assert (type(again), str(again)) == (type(error), str(error))
-    assert again.__notes__ == error.__notes__
+    compared = [note for note in error.__notes__ if note.startswith("it passes ")]
+    assert again.__notes__ == [note for note in error.__notes__ if note not in compared]
+    # A cancelled victim may have taken the same steps as one that was spared, and nothing is shown.
+    assert compared or bug.search.inject
 
 
 def test_search_passes_the_twin(bug: Bug) -> None:

@@ -13,6 +13,7 @@ import random
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -87,6 +88,7 @@ class Core:
         self._events = Events(self._pick)
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
         self._numbers = 0
+        self._lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
         self._dns = dns
         self._seed = seed
 
@@ -100,6 +102,8 @@ class Core:
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        if world.steps is not None:
+            world.steps.host_of = self._host_of
         self.awaits_writing = world.engine.awaits_writing
         self.sockets.replace()
         world.network = self
@@ -108,7 +112,7 @@ class Core:
         """Cancel what a program has left running in no task group, now that it has ended."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.bury(life.tasks)
+        self._world.engine.bury(list(life.tasks))
 
     def abandon(self) -> None:
         """Have the transports closed that killed programs have left."""
@@ -120,6 +124,8 @@ class Core:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
+        if self._world.steps is not None:
+            self._world.steps.host_of = None
         self._leave()
         for orphan in self.sockets.orphans():
             orphan.close()
@@ -194,6 +200,12 @@ class Core:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
+    def watch_silence(self) -> None:
+        """Let the keep-alive of connections run out that are cut off now."""
+        for endpoint in list(self.sockets.endpoints()):
+            if isinstance(endpoint, Stream):
+                endpoint.probe()
+
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
         self._healing.append((key, again))
@@ -257,8 +269,17 @@ class Core:
     def task_made(self, task: Any) -> None:
         """Note a task of asyncio, which may be in no task group: it ends with its host."""
         life = acting.get()
-        if life is not None and life.scope is not None:
-            life.tasks.add(task)
+        if life is not None:
+            self._lives[task] = life
+            if life.scope is not None:
+                life.tasks[task] = None
+
+    def _host_of(self, task: Any) -> str:
+        """Return the name of the host for which a task acts."""
+        get_context = getattr(task, "get_context", None)  # of asyncio, since Python 3.12
+        context: Context | None = get_context() if get_context else getattr(task, "context", None)
+        life = self._lives.get(task) if context is None else context.get(acting)
+        return MAIN if life is None else life.where.name
 
     def is_dead(self, context: Context) -> bool:
         """Return whether what runs in a context acts for a program that was killed."""

@@ -72,23 +72,25 @@ class Datagram(Endpoint):
             raise error_of(errno.ENETUNREACH)
         if self.name is None:
             self.bind((ANY, 0))
-        assert self.name is not None  # noqa: S101 - it has one now
+        self._send(target, (ip, port), bytes(data))
+        return size
+
+    def _send(self, target: Machine, to: Address, data: bytes) -> None:
+        """Put a datagram on its way, or lose it."""
+        assert self.name is not None  # noqa: S101 - it is bound
+        network = self.network
+        own = LOOPBACK if to[0] == LOOPBACK else self.host.address
+        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + data
         fault = network.faults.between(self.host.name, target.name)
         if fault is not None:
             fault.strike()
             network.held += 1
-            if fault.kind != "hold":
-                return size  # it is lost
-        own = LOOPBACK if ip == LOOPBACK else self.host.address
-        packet = HEAD.pack(socket.inet_aton(own), self.name[1]) + bytes(data)
-        if network.links.loses(self.host.name, target.name):
-            network.note("lost", self.label(), f"{target.name}:{port}")
-            return size
-        if fault is not None:
-            network.wait_for_heal(self, lambda: self._depart(target, (ip, port), packet))
+            if fault.kind == "hold":
+                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
+        elif network.links.loses(self.host.name, target.name):
+            network.note("lost", self.label(), f"{target.name}:{to[1]}")
         else:
-            self._depart(target, (ip, port), packet)
-        return size
+            self._depart(target, to, packet)
 
     def _to(self, address: Any) -> Address:
         """Return where to send, for what a program says, which is None for its peer."""
@@ -171,7 +173,7 @@ class Datagram(Endpoint):
         self.host.ports.give_up(self)
         self.drop_wire()
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:  # noqa: ARG002 - of every endpoint
         """Return False: what it sends is taken as it is sent."""
         return False
 

@@ -51,7 +51,8 @@ class Endpoint:
         peer: The address of the other end, if it is connected.
         wire: The network's end of its pair, if it has one.
         open: Whether a program has it open.
-        inode: What its descriptor stands for in the kernel.
+        descriptors: All that programs have for it: one, and one for each duplicate.
+        inode: What they stand for in the kernel.
         duplicated: Whether a program has, or had, several descriptors of it.
     """
 
@@ -65,6 +66,7 @@ class Endpoint:
         self.life = life
         self.host = life.where
         self.fd = fd
+        self.descriptors: set[int] = set()
         self.inode = -1
         self.number = network.number()
         self.name: Address | None = None
@@ -147,7 +149,8 @@ class Endpoint:
         if self.fd is None:
             self.fd = mine.detach()
         else:
-            os.dup2(mine.fileno(), self.fd, inheritable=False)
+            for descriptor in {self.fd, *self.descriptors}:
+                os.dup2(mine.fileno(), descriptor, inheritable=False)
             mine.close()
         self.network.wires.laid[self.number] = self
         self.network.sockets.laid(self)
@@ -164,8 +167,16 @@ class Endpoint:
         """Return whether its program may wait until there is room for what it sends."""
         return self.duplicated or (self.fd is not None and self.network.awaits_writing(self.fd))
 
-    def take(self) -> bool:
-        """Take what the program has sent; return whether there was anything."""
+    def take(self, *, ending: bool) -> bool:
+        """
+        Take what the program has sent.
+
+        Args:
+            ending: Whether it has closed, or will send no more.
+
+        Returns:
+            Whether there was anything.
+        """
         raise NotImplementedError
 
     def push(self) -> bool:

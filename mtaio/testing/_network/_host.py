@@ -177,6 +177,8 @@ class Host:
         """
         self._network.note("cut power" if silent else "kill", self.name)
         self._machine.kill(silent=silent)
+        if silent:
+            self._network.watch_silence()
 
     def restart(self) -> None:
         """
@@ -202,12 +204,11 @@ async def _live(
     life.tasks.clear()  # of this one, which ends by itself
     try:
         with life.scope:
-            try:
-                await main(*args)
-            except Exception:
-                if not life.over:
-                    raise
-                # What it met when it was killed: a dead program tells nobody.
+            await main(*args)
+    except Exception:
+        if not life.over:
+            raise
+        # What it met when it was killed: a dead program tells nobody.
     finally:
         if life.over:
             network.bury(life)

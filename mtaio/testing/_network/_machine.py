@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from mtaio.testing._network._ports import Ports
 
@@ -82,8 +82,8 @@ class Life:
         self.where = where
         self.over = False
         self.scope: anyio.CancelScope | None = None
-        self.tasks: WeakSet[Any] = WeakSet()
-        """Tasks of asyncio, which may be in no task group."""
+        self.tasks: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+        """Tasks of asyncio, which may be in no task group, in the order in which they were made."""
 
     def end(self) -> None:
         """Cancel all that runs in it."""

@@ -400,7 +400,7 @@ class Network:
         core = self._core
         for host, machine in core.machines.items():
             if host != MAIN:
-                machine.life.end()
+                machine.kill(silent=False)
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
@@ -447,7 +447,9 @@ class Network:
         way = "from {} to {}" if oneway else "between {} and {}"
         what = f"{kind} {way.format(_said(a), _said(b))}"
         pairs = self._pairs(a, b, oneway=oneway)
-        return self._start(Fault(kind, what, pairs, required=required))
+        fault = self._start(Fault(kind, what, pairs, required=required))
+        self._core.watch_silence()
+        return fault
 
     def _pairs(
         self,

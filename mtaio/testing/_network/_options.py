@@ -40,9 +40,12 @@ class Options:
             OSError: It does not take that.
             TypeError: It is no value.
         """
-        tried = self._tried[kind]
-        tried.setsockopt(level, option, *value)
-        return tried.getsockopt(level, option, LONGEST)
+        self.check(kind, level, option, *value)
+        return self._tried[kind].getsockopt(level, option, LONGEST)
+
+    def check(self, kind: int, level: int, option: int, *value: Any) -> None:
+        """Raise what the kernel raises when an option is set that cannot be read back."""
+        self._tried[kind].setsockopt(level, option, *value)
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -90,8 +93,9 @@ class Settings:
         )
 
     def number(self, level: int, option: int) -> int:
-        """Return an option that was set, as a number; 0 if it was not."""
-        return int.from_bytes(self._set.get((level, option), b"")[:4], "little", signed=True)
+        """Return an option as a number."""
+        number: int = self.get(level, option)
+        return number
 
     def raw(self, level: int, option: int) -> bytes:
         """Return an option that was set, as the kernel keeps it; no bytes if it was not."""

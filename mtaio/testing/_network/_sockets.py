@@ -67,6 +67,10 @@ _BLOCKING: Final = (
     "a blocking socket would stop the event loop, and the simulated network with it. Use an async "
     "client, or call this in a worker thread, which has the real network."
 )
+_OTHER_THREAD: Final = (
+    "{}() in a worker thread: this socket is simulated, and belongs to the event loop's thread. "
+    "Make sockets in the thread that uses them, where they are real."
+)
 _UNIX: Final = (
     "Unix sockets are not simulated: hosts have no files in common. Use TCP between hosts, or "
     "connect in a worker thread, which has the real machine."
@@ -116,9 +120,27 @@ class Sockets:
     def laid(self, endpoint: Endpoint) -> None:
         """Note that the descriptor of an endpoint stands for something else now."""
         assert endpoint.fd is not None  # noqa: S101 - it has one now
+        self._remember(endpoint, endpoint.fd)
+
+    def _remember(self, endpoint: Endpoint, fd: int) -> None:
         self._inodes.pop(endpoint.inode, None)
-        endpoint.inode = os.fstat(endpoint.fd).st_ino
+        endpoint.inode = os.fstat(fd).st_ino
         self._inodes[endpoint.inode] = endpoint
+
+    def _give(self, fd: int, endpoint: Endpoint) -> None:
+        """Note that a program has a descriptor of an endpoint."""
+        self._open[fd] = endpoint
+        endpoint.descriptors.add(fd)
+
+    def _take(self, fd: int) -> Endpoint | None:
+        """Note that no program has a descriptor any more; return what it stood for."""
+        endpoint = self._open.pop(fd, None)
+        if endpoint is None:
+            return None
+        endpoint.descriptors.discard(fd)
+        if endpoint.fd == fd and endpoint.descriptors:
+            endpoint.fd = min(endpoint.descriptors)
+        return endpoint
 
     def is_laid(self, endpoint: Endpoint) -> bool:
         """Return whether its descriptor still is its own; it may be closed behind our back."""
@@ -133,7 +155,7 @@ class Sockets:
     def accepted(self, endpoint: Endpoint) -> None:
         """Note that a program gets a connection now."""
         assert endpoint.fd is not None  # noqa: S101 - it was laid
-        self._open[endpoint.fd] = endpoint
+        self._give(endpoint.fd, endpoint)
 
     def endpoints(self) -> list[Endpoint]:
         """Return all that programs have open, in the order in which they were made."""
@@ -141,20 +163,8 @@ class Sockets:
         return [
             found[number]
             for number in sorted(found)
-            if found[number].open
-            and not found[number].life.over
-            and self.is_laid_or_new(found[number])
+            if found[number].open and not found[number].life.over and self.is_laid(found[number])
         ]
-
-    def is_laid_or_new(self, endpoint: Endpoint) -> bool:
-        """Return whether a program has it open, as far as the kernel says."""
-        if endpoint.wire is None and endpoint.fd is not None:
-            try:
-                os.fstat(endpoint.fd)
-            except OSError:
-                return False
-            return True
-        return self.is_laid(endpoint)
 
     def receive(self, sock: Any, size: int) -> bytes:
         """Take bytes from a descriptor, as the kernel has them."""
@@ -172,9 +182,12 @@ class Sockets:
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
                 if known is not None and known.open:
-                    self._open[fd] = known
+                    self._give(fd, known)
                     known.duplicated = True
             return
+        stale = self._take(fd)
+        if stale is not None and not stale.descriptors:
+            stale.closed()  # without a word, as the garbage collector does
         kind = _KINDS.get(sock.type)
         if kind is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
             return
@@ -182,11 +195,10 @@ class Sockets:
             _real_close(sock)
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         life = self._network.here()
-        stale = self._open.pop(fd, None)
-        if stale is not None:
-            stale.closed()  # without a word, as the garbage collector does
         endpoint = kind(self._network, life, fd)
-        self._open[fd] = endpoint
+        self._give(fd, endpoint)
+        if endpoint.wire is None:
+            self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
     def orphans(self) -> list[socket.socket]:
@@ -210,14 +222,8 @@ class Sockets:
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
-        endpoint = self._open.pop(fd, None)
-        if endpoint is None:
-            return
-        others = [each for each, known in self._open.items() if known is endpoint]
-        if others:
-            if endpoint.fd == fd:
-                endpoint.fd = others[0]
-        else:
+        endpoint = self._take(fd)
+        if endpoint is not None and not endpoint.descriptors:
             endpoint.closed()
             self._inodes.pop(endpoint.inode, None)
 
@@ -225,7 +231,7 @@ class Sockets:
         """Note that another thread has a descriptor, which was perhaps closed behind our back."""
         endpoint = self._open.get(fd)
         if endpoint is not None and not self.is_laid(endpoint):
-            del self._open[fd]
+            self._take(fd)
 
     # ---- while the network is open ----
 
@@ -237,8 +243,9 @@ class Sockets:
         socket.getaddrinfo = self._getaddrinfo()
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
-        for name in _HOT:
-            setattr(kind, name, self._hot_method(name))
+        for name in ("recv", "recv_into"):
+            setattr(kind, name, self._reading(name))
+        kind.send = self._sending()
 
     def restore(self) -> None:
         """Put the real methods back."""
@@ -291,50 +298,75 @@ class Sockets:
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open
 
-        def method(sock: Any, *args: Any) -> Any:
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint = found.get(sock.fileno())
             if endpoint is None:
                 if name in _UNIX_METHODS and sock.family == socket.AF_UNIX and self.here():
                     msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
-                return real(sock, *args)
-            return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            if not self.here():
+                raise RuntimeError(_OTHER_THREAD.format(name))
+            return ours(endpoint, sock, *args, **kwargs)
 
         method.__name__ = name
         return method
 
-    def _hot_method(self, name: str) -> Callable[..., Any]:
+    def _reading(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        failed = _write_failed if name == "send" else _read_failed
+        nothing = b"" if name == "recv" else 0
 
-        def method(sock: Any, *args: Any) -> Any:
-            endpoint = found.get(sock.fileno())
+        def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
+            endpoint: Any = found.get(sock.fileno())
             if endpoint is None:
-                return real(sock, *args)
-            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
-                return ours(endpoint, sock, *args)
+                return real(sock, *args, **kwargs)
+            if endpoint.KIND != _STREAM or not endpoint.reads or sock.gettimeout() != 0:
+                return ours(endpoint, sock, *args, **kwargs)
             try:
-                got = real(sock, *args)
-            except OSError as error:
-                code = failed(endpoint, error)
+                got = real(sock, *args, **kwargs)
+            except OSError as error:  # raised again here, so that it makes no circle with a frame
+                code = endpoint.read_failed(error.errno)
+                if code == error.errno:
+                    raise
                 if code:
                     raise error_of(code) from None
-                got = b"" if name == "recv" else 0
-            else:
-                if not got and endpoint.error and name != "send" and args[0]:
-                    return _ended(endpoint, got)
+                return nothing
+            if not got and endpoint.error and (not args or args[0]):
+                return _ended(endpoint, got)
             return got
 
         method.__name__ = name
         return method
 
+    def _sending(self) -> Callable[..., Any]:
+        """Return the ``send`` that does the same, and that keeps to what the kernel may have."""
+        real, found = _REAL["send"], self._open
+
+        def send(sock: Any, data: Any, *flags: int) -> Any:
+            endpoint: Any = found.get(sock.fileno())
+            if endpoint is None:
+                return real(sock, data, *flags)
+            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
+                return _send(endpoint, sock, data, *flags)
+            size = data.nbytes if isinstance(data, memoryview) else len(data)
+            try:
+                if size > endpoint.room > 0:
+                    data = memoryview(data).cast("B")[: endpoint.room]
+                sent = real(sock, data, *flags)
+            except OSError as error:
+                code = endpoint.write_failed(error.errno)
+                if code == error.errno:
+                    raise
+                raise error_of(code) from None
+            endpoint.wrote(sock, sent)
+            return sent
+
+        return send
+
 
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
-
-_HOT: Final = ("recv", "recv_into", "send")
-"""The methods that are called for each message."""
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
@@ -402,17 +434,14 @@ def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
     if sock.gettimeout() != 0:
         _refuse_blocking(sock, name)
     try:
-        return _REAL[name](sock, *args)
+        sent = _REAL[name](sock, *args)
     except OSError as error:
-        raise error_of(_write_failed(endpoint, error)) from None
-
-
-def _write_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, or raise that of the kernel."""
-    code: int = endpoint.write_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
+        code = endpoint.write_failed(error.errno)
+        if code == error.errno:
+            raise
+        raise error_of(code) from None
+    endpoint.wrote(sock, len(args[0]) if sent is None else sent)
+    return sent
 
 
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:
@@ -455,24 +484,20 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
     """Receive on a stream, as the kernel does; say why that failed, or has ended, as TCP does."""
     if sock.gettimeout() != 0:
         _refuse_blocking(sock, name)
+    if not endpoint.reads:
+        raise error_of(errno.ENOTCONN)
     try:
         return _REAL[name](sock, *args)
     except OSError as error:
-        code = _read_failed(endpoint, error)
+        code = endpoint.read_failed(error.errno)
+        if code == error.errno:
+            raise
         if code:
             raise error_of(code) from None
     return nothing
 
 
-def _read_failed(endpoint: Any, error: OSError) -> int:
-    """Return the number of the error that TCP tells, 0 for the end, or raise the kernel's."""
-    code: int = endpoint.read_failed(error.errno)
-    if code == error.errno:
-        raise error
-    return code
-
-
-def _ended(endpoint: Any, got: Any) -> Any:
+def _ended(endpoint: Stream, got: Any) -> Any:
     """Return the end that the kernel has told, or raise what TCP tells."""
     code = endpoint.read_failed(0)
     if code:

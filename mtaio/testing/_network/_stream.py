@@ -15,14 +15,17 @@ import os
 import socket
 import struct
 import termios
+from _socket import socket as plain
 from bisect import insort
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
-from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network import _filter
+from mtaio.testing._network._endpoint import BUFFER, Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
 if TYPE_CHECKING:
@@ -36,8 +39,14 @@ __all__ = ["Stream"]
 
 WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
+READ: Final = 65_536
+"""How many bytes are taken from a program at once."""
+ROOM: Final = 131_072
+"""How many bytes a program can write before any are taken. It is less than every kernel allows."""
 UNREAD: Final = 65_536
 """How many bytes the reader's kernel keeps for it."""
+PIECES: Final = 64
+"""In how many pieces at most. Each costs the kernel more than its bytes; how much, it decides."""
 TICK: Final = 0.1
 """How often a host with a `read_rate` reads, in seconds."""
 
@@ -45,6 +54,8 @@ SYN_RETRIES: Final = 6
 """Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
 GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
+KEEP_ALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+"""When a silent connection is looked at, how often after that, and how many times in vain."""
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing resets the connection."""
 
@@ -85,18 +96,22 @@ class Stream(Endpoint):
     #   has_left says that this is on its way;
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
+    # - room is what the program can still write before something is taken, and pieces how often;
+    #   at 0 it is choked: its kernel's buffer is made so small that it has to wait;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
     # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
     #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
-    # - pushed is at least what its kernel keeps for it;
+    # - pushed is at least what its kernel keeps for it, in filled pieces;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
+    # - reads says that there is, or may be, something to read, or that there was;
     # - ended says that the other's FIN has arrived here, parted that this one's has arrived there;
     # - deaf says that the program has shut down reading;
-    # - has_given_name says that the program chose its port, which is kept after the end then.
+    # - has_given_name says that the program chose its port, which is kept after the end then;
+    # - filter is the program that chooses which requests to connect a listener sees.
     KIND = socket.SOCK_STREAM
     PROTOCOL = socket.IPPROTO_TCP
 
@@ -108,6 +123,9 @@ class Stream(Endpoint):
         self.ending: Mark | None = None
         self.has_left = False
         self.flying = 0
+        self.room = ROOM
+        self.pieces = PIECES
+        self.choked: ref[Any] | None = None
         self.arrives = 0.0
         self.sent = 0
         self.held: list[tuple[int, bytes | Mark]] = []
@@ -115,16 +133,19 @@ class Stream(Endpoint):
         self.stuck: deque[bytes | Mark] = deque()
         self.heard_all = False
         self.pushed = 0
+        self.filled = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
         self.backlog: deque[Stream] = deque()
         self.expected = 0
         self.limit = 0
         self.told = True
+        self.reads = False
         self.ended = False
         self.parted = False
         self.deaf = False
         self.has_given_name = False
+        self.filter: bytes | None = None
 
     # ---- what programs call ----
 
@@ -152,10 +173,10 @@ class Stream(Endpoint):
         """Begin to connect, and return the error number that ``connect_ex`` returns."""
         network = self.network
         ip, port = network.names.address("connect", address)
-        if self.state is not State.NEW:
-            return self._refuse_to_connect()
         if self.life.over:
             return errno.ENETDOWN
+        if self.state is not State.NEW:
+            return self._refuse_to_connect()
         if ip == ANY:
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
@@ -167,6 +188,7 @@ class Stream(Endpoint):
         self.lay()
         self._stuff()
         self.state = State.CONNECTING
+        self.reads = True
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
         else:
@@ -185,7 +207,10 @@ class Stream(Endpoint):
             return errno.EALREADY
         if self.state is State.FAILED:  # it says why, and the next one tries again
             self.state = State.NEW
+            self.reads = False
             return self.take_error() or errno.ECONNABORTED
+        if self.state is State.DEAD:
+            return errno.EINVAL
         if not self.told:
             self.told = True
             return 0
@@ -219,6 +244,14 @@ class Stream(Endpoint):
             return int(self.state is State.LISTENING)
         return super().getsockopt(level, option, *size)
 
+    def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
+        """Set an option."""
+        if level != socket.SOL_SOCKET or option not in {_filter.ATTACH, _filter.DETACH}:
+            super().setsockopt(level, option, value, *size)
+            return
+        self.network.options.check(self.KIND, level, option, value, *size)
+        self.filter = _filter.attached(value) if option == _filter.ATTACH else None
+
     def shutdown(self, how: int, real: Callable[[int], object]) -> None:
         """End one way or both; ``real`` is what ends it in the kernel."""
         reading = how in {socket.SHUT_RD, socket.SHUT_RDWR}
@@ -229,6 +262,9 @@ class Stream(Endpoint):
                 self._stop_listening(State.NEW)
         elif self.state is State.CONNECTING:
             self._settle(errno.ECONNRESET)
+        elif self.state is State.FAILED:
+            self.state = State.DEAD
+            raise error_of(errno.ENOTCONN)
         elif not self._is_connected():
             raise error_of(errno.ENOTCONN)
         else:
@@ -246,8 +282,6 @@ class Stream(Endpoint):
         Returns:
             The number of an error, 0 for the end.
         """
-        if code == errno.EAGAIN and self.state is State.LISTENING:
-            return errno.ENOTCONN
         if code in {0, errno.ECONNRESET}:
             # The kernel tells of a reset each way once, TCP tells of it once; and who has had the
             # end of what is to be read is told by nothing else than writing.
@@ -288,8 +322,8 @@ class Stream(Endpoint):
                 return
         listener = target.ports.at(self.KIND, peer)
         assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
-        full = listener is not None and (len(listener.backlog) + listener.expected > listener.limit)
-        if fault is not None or full or not target.up:
+        unseen = listener is not None and not listener._sees(self)  # noqa: SLF001 - of this class
+        if fault is not None or unseen or not target.up:
             wait = 2.0**attempt  # the moment at which it is sent again; the way there is as long
             then = network.now() + wait
             if attempt == SYN_RETRIES:
@@ -312,6 +346,13 @@ class Stream(Endpoint):
         twin.listener = listener
         listener.expected += 1
         network.at(back, self, self._settle, 0)
+
+    def _sees(self, client: Stream) -> bool:
+        """Return whether a request to connect reaches this listener, as far as it is concerned."""
+        if len(self.backlog) + self.expected > self.limit:
+            return False
+        assert client.name is not None and client.peer is not None  # noqa: S101, PT018 - it connects
+        return self.filter is None or _filter.lets_in(self.filter, client.name[1], client.peer[1])
 
     def _settle(self, error: int) -> None:
         """Let the program know that it is connected, or that this has failed."""
@@ -348,6 +389,7 @@ class Stream(Endpoint):
     def _accepted_at(self, listener: Stream) -> None:
         """Let the listener have this end of a connection."""
         listener.expected -= 1
+        self.listener = None
         if not listener.open or listener.state is not State.LISTENING:
             self.state = State.DEAD
             self._refuse()
@@ -355,6 +397,7 @@ class Stream(Endpoint):
         assert self.name is not None  # noqa: S101 - its peer has connected to it
         self.lay()
         self.state = State.OPEN
+        self.reads = True
         self.host.ports.share(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
@@ -365,15 +408,18 @@ class Stream(Endpoint):
 
     # ---- what is sent ----
 
-    def take(self) -> bool:
+    def take(self, *, ending: bool) -> bool:
         """Take what the program has sent."""
         wire = self.wire
         if wire is None or self.ending is not None:
             return False
+        if self.flying >= WINDOW:
+            self.network.wires.unwatch(self)
+            return False
         before = len(self.leaving)
-        while self.flying < WINDOW:
+        while True:
             try:
-                data = wire.recv(min(65536, WINDOW - self.flying))
+                data = wire.recv(READ)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it was closed with something unread
@@ -384,13 +430,26 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
-            if (
-                len(data) < 65536
-            ):  # that was all; whether it was the end as well, the next look tells
-                break
-        else:
-            self.network.wires.unwatch(self)
+            if not ending and len(data) < READ:
+                break  # that was all
+        self.room, self.pieces = ROOM, PIECES
+        if self.choked is not None:
+            self._size_buffer(self.choked(), BUFFER)
+            self.choked = None
         return len(self.leaving) > before
+
+    def wrote(self, sock: Any, size: int) -> None:
+        """Note what the program has written; let it wait if that is all it can before a look."""
+        self.room -= size
+        self.pieces -= 1
+        if (self.room <= 0 or self.pieces <= 0) and self.choked is None:
+            self.choked = ref(sock)
+            self._size_buffer(sock, 0)
+
+    @staticmethod
+    def _size_buffer(sock: Any, size: int) -> None:
+        with suppress(OSError, TypeError):  # nobody has it any more
+            plain.setsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def _end(self, mark: Mark) -> None:
         self.ending = mark
@@ -479,6 +538,28 @@ class Stream(Endpoint):
             self.held_since = None
             self.reset(errno.ETIMEDOUT)
 
+    def probe(self) -> None:
+        """Let SO_KEEPALIVE run out, if it is set and the other end cannot be heard."""
+        if self._hears() or not self.settings.number(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return
+        idle, interval, count = (
+            self.settings.number(socket.IPPROTO_TCP, option) for option in KEEP_ALIVE
+        )
+        network = self.network
+        network.at(network.now() + idle + interval * count, self, self._fall_silent)
+
+    def _hears(self) -> bool:
+        """Return whether it would hear from the other end, if that sent something."""
+        other, cut = self.other, self.network.faults.between
+        if self.state is not State.OPEN or other is None:
+            return True
+        fault = cut(self.host.name, other.host.name) or cut(other.host.name, self.host.name)
+        return other.host.up and (fault is None or fault.kind == "hold")
+
+    def _fall_silent(self) -> None:
+        if not self._hears():
+            self.reset(errno.ETIMEDOUT)
+
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, []
@@ -505,9 +586,14 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
-        if item is Mark.FIN and other.wire is not None:
-            self.parted = other.ended = True
+        if item is Mark.FIN:
+            self.parted = True
+            other.ended = other.ended or other.wire is not None
         if item is Mark.RST:
+            other.reset(errno.ECONNRESET)
+        elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
+            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
+            other._refuse()  # noqa: SLF001 - of this class
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
             self.flying -= len(item) if isinstance(item, bytes) else 0
@@ -545,16 +631,15 @@ class Stream(Endpoint):
                 sent = self.wire.send(item[:room])
             except BlockingIOError:
                 break
-            except OSError:
+            except OSError as error:
                 if self.deaf and self.network.sockets.is_laid(self):
                     sent = len(item)  # the program does not want it, and has not closed it
-                else:  # it has, and the sender is told so
-                    self.stuck.clear()
-                    self._end(Mark.RST)
-                    self._refuse()
+                else:
+                    self._hang_up(error.errno)
                     break
             pushed = True
             self.pushed += sent
+            self.filled += 1
             if sent == len(item):
                 self.stuck.popleft()
             else:
@@ -562,6 +647,16 @@ class Stream(Endpoint):
             self._arrived_here(sent)
         self.network.wires.note_stuck(self, stuck=bool(self.stuck) and self.wire is not None)
         return pushed
+
+    def _hang_up(self, code: int | None) -> None:
+        """Tell the sender that the program has closed this end, for what the kernel says of it."""
+        self.stuck.clear()
+        if code != errno.ECONNRESET:  # it had read everything: its last words and the end go first
+            self.take(ending=True)
+            self.leave()
+        if self.ending is not Mark.FIN:
+            self._end(Mark.RST)
+        self._refuse()
 
     def _room(self, size: int) -> int:
         """Return how many of so many bytes the kernel may have for the program now."""
@@ -572,8 +667,12 @@ class Stream(Endpoint):
             size = min(size, max(1, int(rate * TICK)))
             self.reads_at = now + size / rate
             self.network.at(self.reads_at, self, self.push)
-        if self.pushed + size > UNREAD:
+        if self.pushed + size > UNREAD or self.filled >= PIECES:
             self.pushed = self._unread()
+            if not self.pushed:
+                self.filled = 0
+            elif self.filled >= PIECES:
+                return 0
         return min(size, UNREAD - self.pushed)
 
     def _unread(self) -> int:
@@ -602,6 +701,8 @@ class Stream(Endpoint):
         if self.wire is None or self.state is not State.OPEN:
             return
         self.error = errno.EPIPE if self.ended and error == errno.ECONNRESET else error
+        if not self.told:
+            self.state = State.FAILED  # for connect(), which tells of it
         self.stuck.clear()
         if self.network.sockets.is_laid(self):
             # A byte that the wire leaves unread makes the kernel reset the program. If there is no
@@ -641,14 +742,16 @@ class Stream(Endpoint):
 
     def _abandon(self) -> None:
         """Forget the other end of a connection that is not made after all."""
-        other, self.other = self.other, None
+        other = self.other
         if other is not None and other.listener is not None:
             other.state = State.DEAD
             other.listener.expected -= 1
+            self.other = None
 
     def _stop_listening(self, state: State) -> None:
         """Take no more connections."""
         self.state = state
+        self.reads = False
         self._drop_backlog()
         self.drop_wire()
 

@@ -20,6 +20,10 @@ __all__ = ["Wires"]
 _number = attrgetter("number")
 
 
+def _number_of_first(ready: tuple[Endpoint, int]) -> int:
+    return ready[0].number
+
+
 class Wires:
     """The wires to look at, and the sockets for which something could not be delivered yet."""
 
@@ -39,7 +43,7 @@ class Wires:
         assert endpoint.wire is not None  # noqa: S101 - it was laid
         fd = endpoint.wire.fileno()
         if fd not in self._watched:
-            self._poll.register(fd, select.EPOLLIN)
+            self._poll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
             self._watched[fd] = endpoint
 
     def unwatch(self, endpoint: Endpoint) -> None:
@@ -67,11 +71,12 @@ class Wires:
         """
         moved = False
         if self._watched:
-            ready = [self._watched[fd] for fd, _ in self._poll.poll(0)]
+            ready = [(self._watched[fd], mask) for fd, mask in self._poll.poll(0)]
             if len(ready) > 1:
-                ready.sort(key=_number)
-            for endpoint in ready:
-                if endpoint.take() and endpoint.awaits_writing():
+                ready.sort(key=_number_of_first)
+            for endpoint, mask in ready:
+                ending = mask != select.EPOLLIN
+                if endpoint.take(ending=ending) and endpoint.awaits_writing():
                     moved = True
                 self._leaving[endpoint.number] = endpoint
         for endpoint in sorted(self._stuck.values(), key=_number) if self._stuck else ():

@@ -163,11 +163,13 @@ class Stage:
         return self.keep(listener.accept()[0])
 
     async def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Return the two ends of a connection, the client's first."""
+        """Return the two ends of a connection, the client's first, which send without delay."""
         listener = self.listener()
         client = await self.connect(self.near(), listener)
         server = await self.accept(listener)
         listener.close()
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client, server
 
     # ---- waiting -------------------------------------------------------------------------------

@@ -431,7 +431,9 @@ async def test_servers(stage: Stage) -> None:
     await stage.wait("connect", loop.sock_connect, stage.near(), address)
     await server.start_serving()
     stage.see("serving", server.is_serving())
-    await stage.wait("connect", loop.sock_connect, stage.near(), address)
+    client = stage.near()
+    await stage.wait("connect", loop.sock_connect, client, address)
+    client.close()
     with stage.server():
         await stage.wait("in use", loop.create_server, asyncio.Protocol, *address)
     await over(server)
@@ -561,7 +563,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self.events.append(("lost", told(exc) if exc else None))
 
 
-@in_asyncio()
+@in_asyncio(jitter=0.0)
 async def test_datagram_endpoints(stage: Stage) -> None:
     """Endpoints answer each other; who is connected learns that nobody is there."""
     loop = asyncio.get_running_loop()

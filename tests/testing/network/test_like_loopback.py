@@ -2,7 +2,28 @@
 Connections: a simulated network answers what Linux answers on the loopback.
 
 Each script runs on the machine's own loopback and in the simulation, there with both ends on one
-host and on two, on asyncio and on trio: all of them have to see the same.
+host and on two, on asyncio and on trio: all of them have to see the same. The modules beside this
+one do so for bytes and options, datagrams, TLS, and for what asyncio, AnyIO and trio make of it;
+test_random_like_loopback has scripts that nobody has thought of.
+
+What is modelled differently on purpose, and in no script therefore:
+
+- There is no route to an address that no host has: ENETUNREACH at once, where a real connect waits
+  for two minutes; 127.0.0.2 and the like are no addresses of a host.
+- What is written in one moment is one segment. There is no algorithm of Nagle and no delayed
+  acknowledgement, nor an option that changes these; TCP_DEFER_ACCEPT and TCP_CORK have no effect.
+- A socket that is bound and connects to itself is refused; Linux connects it to itself.
+- What arrives after shutdown(SHUT_RD) is dropped; Linux lets it be read. A shutdown() of what is
+  not connected is ENOTCONN and nothing else; Linux has recv() return the end after that.
+- How much fits into the buffers: 64 KiB wait for a reader and 256 KiB on the way to it, whatever
+  SO_SNDBUF and SO_RCVBUF say, which are read back as the kernel says.
+- TCP_INFO, SIOCOUTQ and other views into the kernel are those of a socket that never connected.
+- Urgent data, multicast, broadcast, SO_REUSEPORT and Unix sockets are not simulated. IPv6 is as on
+  a machine that has none.
+- What uses descriptors without `socket.socket` (os.read, os.write, an ssl.SSLSocket) sees a Unix
+  socket: a reset is told once to readers, and is EPIPE to writers.
+- An address in TIME_WAIT is free after 60 s of virtual time; clients that did not choose their port
+  leave it at once.
 """
 
 from __future__ import annotations

@@ -7,11 +7,13 @@ import random
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.abc import SocketAttribute
 
 from mtaio.testing import (
     Deadlock,
@@ -167,13 +169,86 @@ def test_data_that_nobody_acknowledges(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_steps_name_their_host(backend: str) -> None:
+    """A trace of steps says on which host each was taken, a failure of a search too."""
+
+    async def main() -> set[str | None]:
+        async with Network() as net:
+            net.host("stock").start(echo)
+            await settle()
+            async with await anyio.connect_tcp("stock", 80) as stream:
+                assert await ask(stream) == b"X"
+            return {step.host for step in current_simulation().trace if "answer" in step.task} | {
+                step.host for step in current_simulation().trace if "main" in step.task
+            }
+
+    assert run(main, backend=backend) == {"stock", "main"}
+
+
+@pytest.mark.parametrize("cause", ["partition", "power cut", "healed"])
+def test_keep_alive(backend: str, cause: str) -> None:
+    """A connection that only listens gives up when its probes are not answered."""
+
+    async def main() -> None:
+        async with Network() as net:
+            net.host("stock").start(echo)
+            await settle()
+            async with await anyio.connect_tcp("stock", 80) as stream:
+                assert await ask(stream) == b"X"
+                sock = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+                if cause == "power cut":
+                    net.host("stock").kill(silent=True)
+                else:
+                    net.partition("main", "stock", required=False)
+                if cause == "healed":
+                    await anyio.sleep(20)
+                    net.heal()
+                with anyio.move_on_after(1000) as scope:
+                    with pytest.raises(anyio.BrokenResourceError):
+                        await stream.receive()
+                    assert anyio.current_time() == 45
+                assert scope.cancelled_caught is (cause == "healed")
+
+    run(main, backend=backend)
+
+
+def test_a_killed_program_that_does_not_listen(backend: str) -> None:
+    """One that is shielded while it sends ends with its sockets, and tells nobody."""
+
+    async def handle(stream: SocketStream) -> None:
+        with anyio.CancelScope(shield=True):
+            while True:
+                await stream.send(b"x" * 100_000)
+
+    async def serve() -> None:
+        async with await anyio.create_tcp_listener(local_port=80) as listener:
+            await listener.serve(handle)
+
+    async def main(*, kill: bool) -> None:
+        async with Network(latency=0.05) as net:
+            net.host("stock").start(serve)
+            await settle()
+            async with await anyio.connect_tcp("stock", 80):
+                await anyio.sleep(1)
+                if kill:
+                    net.host("stock").kill()
+                    await anyio.sleep(1)
+
+    for kill in (True, False):
+        run(partial(main, kill=kill), backend=backend)
+
+
 def test_a_hold_loses_nothing(backend: str) -> None:
     """Connections, bytes and datagrams arrive after it, and no kernel gives up meanwhile."""
 
     async def serve() -> None:
         async with await anyio.create_udp_socket(
-            local_host="0.0.0.0",
-            local_port=53,  # noqa: S104
+            local_host="0.0.0.0",  # noqa: S104
+            local_port=53,
         ) as server:
             async for packet, (host, port) in server:
                 await server.sendto(packet.upper(), host, port)
@@ -214,7 +289,8 @@ def test_datagrams_get_lost(backend: str) -> None:
             async def serve() -> None:
                 nonlocal got
                 async with await anyio.create_udp_socket(
-                    local_host="0.0.0.0", local_port=53
+                    local_host="0.0.0.0",  # noqa: S104
+                    local_port=53,
                 ) as server:
                     async for _ in server:
                         got += 1
