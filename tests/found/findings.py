@@ -133,7 +133,7 @@ class Finding:
 
     def report(self) -> str:
         """Return what may be sent to the library's tracker: the text, the program, what it prints."""
-        text = (HOME / f"{self.name}.md").read_text(encoding="utf-8")
+        text = (HOME / f"{self.name}.txt").read_text(encoding="utf-8")
         program = (HOME / f"{self.name}_plain.py").read_text(encoding="utf-8")
         output = self.shown(f"{self.name}_plain")
         return f"{text}\n```python\n{program}```\n\nIt prints:\n\n```text\n{output}```\n"
