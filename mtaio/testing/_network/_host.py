@@ -128,7 +128,7 @@ class Host:
         Raises:
             RuntimeError: The network is not open.
         """
-        return self._network.disk(self._machine)
+        return Disk(self._network.disk(self._machine))
 
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """
