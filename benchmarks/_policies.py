@@ -1,8 +1,8 @@
 """
 Searches: in which run each of them finds the planted bugs of docs/examples/breaking.
 
-``python -m benchmarks._policies`` prints the tables of docs/en/design/exploration.md, which takes
-half an hour. Each bug that needs no cancellation is looked for from twenty starts, on both
+``python -m benchmarks._policies`` prints what docs/en/design/exploration.md has in one table, which
+takes half an hour. Each bug that needs no cancellation is looked for from twenty starts, on both
 backends: as it is planted, and in longer programs, in which each piece of work (``checkpoint()``)
 takes several steps, or in which other tasks run that have nothing to do with it. A search by seeds
 ends after 200 runs, as `explore` does; that of all schedules of few delays, which is the same from

@@ -234,8 +234,10 @@ async def asyncpg_() -> AsyncIterator[Calls]:
     import asyncpg
 
     client = await asyncpg.connect(host="api", user="u", password="p", database="d")  # noqa: S106
-    yield Calls(lambda: client.execute("SELECT"))
-    client.terminate()
+    try:
+        yield Calls(lambda: client.execute("SELECT"))
+    finally:
+        client.terminate()
 
 
 @asynccontextmanager
@@ -248,8 +250,10 @@ async def asyncio_streams() -> AsyncIterator[Calls]:
         writer.write(b"word")
         await reader.readexactly(4)
 
-    yield Calls(ask, lambda: reader.readexactly(1))
-    writer.close()
+    try:
+        yield Calls(ask, lambda: reader.readexactly(1))
+    finally:
+        writer.close()
 
 
 @asynccontextmanager

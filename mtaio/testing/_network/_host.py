@@ -12,6 +12,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._machine import Life, Machine, acting
+from mtaio.testing._network._stream import Stream
 
 if TYPE_CHECKING:
     from mtaio.testing._network._core import Core
@@ -114,7 +115,8 @@ class Host:
             checks.at_least("read_rate", rate, 0, way_out="Pass bytes a second, or None.")
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
-            endpoint.push()
+            if isinstance(endpoint, Stream):
+                endpoint.push()
 
     @property
     def disk(self) -> Disk:
@@ -126,7 +128,7 @@ class Host:
         Raises:
             RuntimeError: The network is not open.
         """
-        return self._network.disk(self._machine)
+        return Disk(self._network.disk(self._machine))
 
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from mtaio.testing._network._ports import Ports
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from mtaio.testing._network._disk import Disk
     from mtaio.testing._network._endpoint import Endpoint
+    from mtaio.testing._network._storage import Storage
 
 __all__ = ["Life", "Machine", "acting"]
 
@@ -58,7 +58,7 @@ class Machine:
         self.ports = Ports(now)
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
-        self.disk: Disk | None = None
+        self.disk: Storage | None = None
 
     def kill(self, *, silent: bool) -> None:
         """End what runs on it, and all its sockets; silently, without a word to their peers."""
@@ -82,8 +82,8 @@ class Life:
         self.where = where
         self.over = False
         self.scope: anyio.CancelScope | None = None
-        self.tasks: WeakSet[Any] = WeakSet()
-        """Tasks of asyncio, which may be in no task group."""
+        self.tasks: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
+        """Tasks of asyncio, which may be in no task group, in the order in which they were made."""
 
     def end(self) -> None:
         """Cancel all that runs in it."""

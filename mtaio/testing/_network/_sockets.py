@@ -68,6 +68,10 @@ _BLOCKING: Final = (
     "a blocking socket would stop the event loop, and the simulated network with it. Use an async "
     "client, or call this in a worker thread, which has the real network."
 )
+_OTHER_THREAD: Final = (
+    "{}() in a worker thread: this socket is simulated, and belongs to the event loop's thread. "
+    "Make sockets in the thread that uses them, where they are real."
+)
 _UNIX: Final = (
     "Unix sockets are not simulated: hosts have no files in common. Use TCP between hosts, or "
     "connect in a worker thread, which has the real machine."
@@ -97,9 +101,6 @@ class Sockets:
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
-
-    def __contains__(self, fd: int) -> bool:
-        return fd in self._open
 
     def number(self, fd: int) -> int:
         """Return the place of a descriptor among all sockets; 0 if it is not simulated."""
@@ -240,8 +241,9 @@ class Sockets:
         socket.getaddrinfo = self._getaddrinfo()
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
-        for name in _HOT:
-            setattr(kind, name, self._hot_method(name))
+        for name in ("recv", "recv_into"):
+            setattr(kind, name, self._reading(name))
+        kind.send = self._sending()
 
     def restore(self) -> None:
         """Put the real methods back."""
@@ -301,15 +303,16 @@ class Sockets:
                     msg = f"{name}({', '.join(map(repr, args))}) on a simulated network: {_UNIX}"
                     raise RuntimeError(msg)
                 return real(sock, *args, **kwargs)
+            if not self.here():
+                raise RuntimeError(_OTHER_THREAD.format(name))
             return ours(endpoint, sock, *args, **kwargs)
 
         method.__name__ = name
         return method
 
-    def _hot_method(self, name: str) -> Callable[..., Any]:
+    def _reading(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        reads = name != "send"
         nothing = b"" if name == "recv" else 0
 
         def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
@@ -321,26 +324,47 @@ class Sockets:
             try:
                 got = real(sock, *args, **kwargs)
             except OSError as error:  # raised again here, so that it makes no circle with a frame
-                failed = endpoint.read_failed if reads else endpoint.write_failed
-                code = failed(error.errno)
+                code = endpoint.read_failed(error.errno)
                 if code == error.errno:
                     raise
                 if code:
                     raise error_of(code) from None
                 return nothing
-            if not got and reads and endpoint.error and args[0]:
+            if not got and endpoint.error and (not args or args[0]):
                 return _ended(endpoint, got)
             return got
 
         method.__name__ = name
         return method
 
+    def _sending(self) -> Callable[..., Any]:
+        """Return the ``send`` that does the same, and that keeps to what the kernel may have."""
+        real, found = _REAL["send"], self._open
+
+        def send(sock: Any, data: Any, *flags: int) -> Any:
+            endpoint: Any = found.get(sock.fileno())
+            if endpoint is None:
+                return real(sock, data, *flags)
+            if endpoint.KIND != _STREAM or sock.gettimeout() != 0:
+                return _send(endpoint, sock, data, *flags)
+            size = data.nbytes if isinstance(data, memoryview) else len(data)
+            try:
+                if size > endpoint.room > 0:
+                    data = memoryview(data).cast("B")[: endpoint.room]
+                sent = real(sock, data, *flags)
+            except OSError as error:
+                code = endpoint.write_failed(error.errno)
+                if code == error.errno:
+                    raise
+                raise error_of(code) from None
+            endpoint.wrote(sock, sent)
+            return sent
+
+        return send
+
 
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
-
-_HOT: Final = ("recv", "recv_into", "send")
-"""The methods that are called for each message."""
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
 
@@ -408,12 +432,14 @@ def _write(name: str, endpoint: Stream, sock: Any, *args: Any) -> Any:
     if sock.gettimeout() != 0:
         _refuse_blocking(sock, name)
     try:
-        return _REAL[name](sock, *args)
+        sent = _REAL[name](sock, *args)
     except OSError as error:
         code = endpoint.write_failed(error.errno)
         if code == error.errno:
             raise
         raise error_of(code) from None
+    endpoint.wrote(sock, len(args[0]) if sent is None else sent)
+    return sent
 
 
 def _send(endpoint: Any, sock: Any, data: Any, *flags: int) -> Any:

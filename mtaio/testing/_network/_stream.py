@@ -15,22 +15,24 @@ import os
 import socket
 import struct
 import termios
+from _socket import socket as plain
 from bisect import insort
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mtaio.testing._network import _filter
-from mtaio.testing._network._endpoint import Endpoint, error_of
+from mtaio.testing._network._endpoint import BUFFER, Endpoint, error_of
 from mtaio.testing._network._names import ANY, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.testing._network._core import Core
-    from mtaio.testing._network._faults import Fault
+    from mtaio.testing._network._faults import Cause
     from mtaio.testing._network._machine import Life, Machine
 
 __all__ = ["Stream"]
@@ -39,8 +41,12 @@ WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
 READ: Final = 65_536
 """How many bytes are taken from a program at once."""
+ROOM: Final = 131_072
+"""How many bytes a program can write before any are taken. It is less than every kernel allows."""
 UNREAD: Final = 65_536
 """How many bytes the reader's kernel keeps for it."""
+PIECES: Final = 64
+"""In how many pieces at most. Each costs the kernel more than its bytes; how much, it decides."""
 TICK: Final = 0.1
 """How often a host with a `read_rate` reads, in seconds."""
 
@@ -90,13 +96,15 @@ class Stream(Endpoint):
     #   has_left says that this is on its way;
     # - flying counts the bytes taken from this program that are not in the other's kernel yet,
     #   those in leaving and held among them; at WINDOW no more are taken;
+    # - room is what the program can still write before something is taken, and pieces how often;
+    #   at 0 it is choked: its kernel's buffer is made so small that it has to wait;
     # - arrives is when the last thing sent arrives: nothing overtakes it;
     # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
     #   other end would have to acknowledge;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
-    # - pushed is at least what its kernel keeps for it;
+    # - pushed is at least what its kernel keeps for it, in filled pieces;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
     # - reads says that there is, or may be, something to read, or that there was;
@@ -115,6 +123,9 @@ class Stream(Endpoint):
         self.ending: Mark | None = None
         self.has_left = False
         self.flying = 0
+        self.room = ROOM
+        self.pieces = PIECES
+        self.choked: ref[Any] | None = None
         self.arrives = 0.0
         self.sent = 0
         self.held: list[tuple[int, bytes | Mark]] = []
@@ -122,6 +133,7 @@ class Stream(Endpoint):
         self.stuck: deque[bytes | Mark] = deque()
         self.heard_all = False
         self.pushed = 0
+        self.filled = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
         self.backlog: deque[Stream] = deque()
@@ -401,11 +413,13 @@ class Stream(Endpoint):
         wire = self.wire
         if wire is None or self.ending is not None:
             return False
+        if self.flying >= WINDOW:
+            self.network.wires.unwatch(self)
+            return False
         before = len(self.leaving)
-        while self.flying < WINDOW:
-            size = min(READ, WINDOW - self.flying)
+        while True:
             try:
-                data = wire.recv(size)
+                data = wire.recv(READ)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it was closed with something unread
@@ -416,11 +430,26 @@ class Stream(Endpoint):
                 return True
             self.leaving += data
             self.flying += len(data)
-            if not ending and len(data) < size:
+            if not ending and len(data) < READ:
                 break  # that was all
-        else:
-            self.network.wires.unwatch(self)
+        self.room, self.pieces = ROOM, PIECES
+        if self.choked is not None:
+            self._size_buffer(self.choked(), BUFFER)
+            self.choked = None
         return len(self.leaving) > before
+
+    def wrote(self, sock: Any, size: int) -> None:
+        """Note what the program has written; let it wait if that is all it can before a look."""
+        self.room -= size
+        self.pieces -= 1
+        if (self.room <= 0 or self.pieces <= 0) and self.choked is None:
+            self.choked = ref(sock)
+            self._size_buffer(sock, 0)
+
+    @staticmethod
+    def _size_buffer(sock: Any, size: int) -> None:
+        with suppress(OSError, TypeError):  # nobody has it any more
+            plain.setsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def _end(self, mark: Mark) -> None:
         self.ending = mark
@@ -483,7 +512,7 @@ class Stream(Endpoint):
         self.arrives = max(self.arrives, when)
         network.at(self.arrives, self, self._arrive, number, item)
 
-    def _hold(self, number: int, item: bytes | Mark, fault: Fault | None) -> None:
+    def _hold(self, number: int, item: bytes | Mark, fault: Cause | None) -> None:
         """Keep back what cannot arrive now; nobody's silence makes the kernel give up."""
         network = self.network
         if fault is not None:
@@ -610,6 +639,7 @@ class Stream(Endpoint):
                     break
             pushed = True
             self.pushed += sent
+            self.filled += 1
             if sent == len(item):
                 self.stuck.popleft()
             else:
@@ -637,8 +667,12 @@ class Stream(Endpoint):
             size = min(size, max(1, int(rate * TICK)))
             self.reads_at = now + size / rate
             self.network.at(self.reads_at, self, self.push)
-        if self.pushed + size > UNREAD:
+        if self.pushed + size > UNREAD or self.filled >= PIECES:
             self.pushed = self._unread()
+            if not self.pushed:
+                self.filled = 0
+            elif self.filled >= PIECES:
+                return 0
         return min(size, UNREAD - self.pushed)
 
     def _unread(self) -> int:
@@ -684,6 +718,12 @@ class Stream(Endpoint):
         self.reset(errno.ECONNRESET)
         self.other.reset(errno.ECONNRESET)
         return True
+
+    def drop_wire(self) -> None:
+        """Close the network's end, which the program sees as the end."""
+        if self.wire is not None:
+            self.network.wires.unwatch(self)
+        super().drop_wire()
 
     def closed(self) -> None:
         """Note that no program has it open any more."""

@@ -18,7 +18,7 @@ async def test_descriptor_that_was_closed_behind_our_back() -> None:
         os.close(number)
         with socket.socket(socket.AF_UNIX) as other:
             assert other.fileno() == number
-            other.setblocking(False)
+            other.settimeout(0)
             with pytest.raises(RuntimeError, match="Unix sockets are not simulated"):
                 other.connect("/tmp/nobody")  # noqa: S108 - is not there
         assert net.open == ()

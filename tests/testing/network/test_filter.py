@@ -28,8 +28,7 @@ ADDS = ((0x04, 0, 0, 1), KEEP)
 
 def raw(listener: Listener[Any]) -> socket.socket:
     """Return the socket of a listener."""
-    found: socket.socket = listener.extra_attributes[SocketAttribute.raw_socket]()
-    return found
+    return listener.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
 
 
 def attach(listener: socket.socket, steps: tuple[tuple[int, int, int, int], ...]) -> None:
