@@ -398,7 +398,7 @@ class Stream(Endpoint):
         self.lay()
         self.state = State.OPEN
         self.reads = True
-        self.host.ports.share(self, self.name)
+        self.host.ports.accept(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
         self.host.endpoints[self.number] = self
