@@ -65,6 +65,7 @@ class Core:
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
         wires, sockets, options: Those of the run, while it is open.
+        now: Returns the virtual time in seconds.
         awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
     """
@@ -82,6 +83,7 @@ class Core:
         self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
         self._world: World | None = None
@@ -102,6 +104,7 @@ class Core:
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        self.now = world.engine.time
         if world.steps is not None:
             world.steps.host_of = self._host_of
         self.awaits_writing = world.engine.awaits_writing
@@ -140,10 +143,6 @@ class Core:
 
     # ---- what its parts need ----
 
-    def now(self) -> float:
-        """Return the virtual time in seconds."""
-        return 0.0 if self._world is None else self._world.time()
-
     def at(self, when: float, key: object, function: Callable[..., object], *args: Any) -> None:
         """Have something happen at ``when``, after what has the same key and happens before."""
         self._events.at(when, key, function, *args)
@@ -162,7 +161,7 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self.now)
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
