@@ -60,13 +60,14 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_machine", "_network", "_program")
+    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
         self._before: list[Life | None] = []
+        self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
@@ -128,7 +129,9 @@ class Host:
         Raises:
             RuntimeError: The network is not open.
         """
-        return self._network.disk(self._machine)
+        if self._disk is None:
+            self._disk = Disk(self._network.disk(self._machine))
+        return self._disk
 
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """
@@ -147,6 +150,12 @@ class Host:
             RuntimeError: The network is not open, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
+        if not self._network.is_open():
+            msg = (
+                f"{self!r} cannot start anything while its network is not open. Do it in the block "
+                f"of the network: with the fixture 'net' that is the test, and no other fixture."
+            )
+            raise RuntimeError(msg)
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
