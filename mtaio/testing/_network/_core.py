@@ -168,10 +168,14 @@ class Core:
             self.names.set(name, machine.address)
         return machine
 
+    def is_open(self) -> bool:
+        """Return whether programs may run on it."""
+        return self._world is not None and self._world.network is self
+
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:
-            if self._world is None or self._world.network is not self:
+            if not self.is_open():
                 msg = (
                     f"host {machine.name!r} has no disk while its network is not open. Ask for it "
                     f"in the block of the network."
