@@ -273,7 +273,12 @@ async def stops(
 @pytest.mark.parametrize("partition", [False, True], ids=["", "partition"])
 @pytest.mark.parametrize(
     ("server", "backend", "grace"),
-    [(hypercorn, "asyncio", 3), (hypercorn, "trio", 3), (uvicorn, "asyncio", 3.2), (aiohttp, "asyncio", 6)],
+    [
+        (hypercorn, "asyncio", 3),
+        (hypercorn, "trio", 3),
+        (uvicorn, "asyncio", 3.2),
+        (aiohttp, "asyncio", 6),
+    ],
 )
 def test_server_stops_in_time(server: Any, backend: str, grace: float, partition: bool) -> None:
     """One bad client of each kind: the server stops within its grace, unless the answers pile up."""

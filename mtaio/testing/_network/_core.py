@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
@@ -25,6 +24,7 @@ from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
 from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
+from mtaio.testing._network._storage import Storage
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, OpenSocket
 from mtaio.testing._network._waits import awaited
@@ -169,7 +169,7 @@ class Core:
             self.names.set(name, machine.address)
         return machine
 
-    def disk(self, machine: Machine) -> Disk:
+    def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:
             if self._world is None or self._world.network is not self:
@@ -179,7 +179,7 @@ class Core:
                 )
                 raise RuntimeError(msg)
             rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
-            machine.disk = Disk(machine.name, rng, self._is_dead)
+            machine.disk = Storage(machine.name, rng, self._is_dead)
         return machine.disk
 
     def _is_dead(self) -> bool:

@@ -60,13 +60,14 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_machine", "_network", "_program")
+    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
         self._before: list[Life | None] = []
+        self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
@@ -128,7 +129,9 @@ class Host:
         Raises:
             RuntimeError: The network is not open.
         """
-        return self._network.disk(self._machine)
+        if self._disk is None:
+            self._disk = Disk(self._network.disk(self._machine))
+        return self._disk
 
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -420,7 +421,7 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
 
 
 def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
-    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+    endpoint.shutdown(how, partial(_REAL["shutdown"], sock))
 
 
 # ---- sending ----

@@ -155,8 +155,10 @@ def test_stuck_without_a_socket(backend: str) -> None:
                     await stream.receive_some()
             else:
                 reader, writer = await asyncio.open_connection("stock", 80)
-                await reader.read()
-                writer.close()
+                try:
+                    await reader.read()
+                finally:
+                    writer.close()
 
     with pytest.raises(Deadlock) as stuck:
         run(plainly, backend=backend)
