@@ -1,4 +1,4 @@
-"""websockets 17.4: with ``close_timeout=0.1`` ``close()`` waits until the peer reads, or for ever."""
+"""websockets 17.4: ``close()`` with ``close_timeout=0.1`` waits until the peer reads."""
 
 import asyncio
 
