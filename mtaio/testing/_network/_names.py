@@ -84,9 +84,10 @@ class Names:
             kind = type(address).__name__
             msg = f"{call}(): AF_INET address must be tuple, not {kind}"
             raise TypeError(msg)
-        if len(address) != len(("host", "port")):
+        pair: tuple[Any, ...] = address
+        if len(pair) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")
-        host, port = address[0], operator.index(address[1])
+        host, port = pair[0], operator.index(pair[1])
         if not isinstance(host, (str, bytes, bytearray)):
             msg = f"str, bytes or bytearray expected, not {type(host).__name__}"
             raise TypeError(msg)

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -100,9 +101,6 @@ class Sockets:
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
-
-    def __contains__(self, fd: int) -> bool:
-        return fd in self._open
 
     def number(self, fd: int) -> int:
         """Return the place of a descriptor among all sockets; 0 if it is not simulated."""
@@ -423,7 +421,7 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
 
 
 def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
-    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+    endpoint.shutdown(how, partial(_REAL["shutdown"], sock))
 
 
 # ---- sending ----
