@@ -155,13 +155,13 @@ def litter() -> Iterator[None]:
     """Collect no garbage meanwhile, and none of what libraries leave open is worth a warning."""
     gc.collect()
     gc.disable()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
             gc.collect()
-        gc.enable()
+            gc.enable()
 
 
 FINDINGS: Final = (
