@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from mtaio.testing._diagnostics import Deadlock, Livelock
     from mtaio.testing._explore import explore
     from mtaio.testing._inject import Victim, injections
+    from mtaio.testing._network._disk import Disk
+    from mtaio.testing._network._faults import Fault, FaultMissedError
+    from mtaio.testing._network._host import Host
+    from mtaio.testing._network._network import Network
+    from mtaio.testing._network._trace import NetworkEvent, NetworkStatistics, OpenSocket
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._search import ExplorationWarning
     from mtaio.testing._simulation import (
@@ -41,9 +46,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ContractError",
     "Deadlock",
+    "Disk",
     "ExplorationWarning",
+    "Fault",
+    "FaultMissedError",
+    "Host",
     "InvariantError",
     "Livelock",
+    "Network",
+    "NetworkEvent",
+    "NetworkStatistics",
+    "OpenSocket",
     "Schedule",
     "Simulation",
     "Victim",
@@ -75,6 +88,15 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.testing._diagnostics": ("Deadlock", "Livelock"),
             "mtaio.testing._explore": ("explore",),
             "mtaio.testing._inject": ("Victim", "injections"),
+            "mtaio.testing._network._disk": ("Disk",),
+            "mtaio.testing._network._faults": ("Fault", "FaultMissedError"),
+            "mtaio.testing._network._host": ("Host",),
+            "mtaio.testing._network._network": ("Network",),
+            "mtaio.testing._network._trace": (
+                "NetworkEvent",
+                "NetworkStatistics",
+                "OpenSocket",
+            ),
             "mtaio.testing._schedule": ("Schedule",),
             "mtaio.testing._search": ("ExplorationWarning",),
             "mtaio.testing._simulation": (

@@ -22,6 +22,7 @@ BUSY: Final = frozenset(
         "active",
         "in_flight",
         "in_use",
+        "open",
         "pending",
         "processes_in_use",
         "processes_waiting",

@@ -34,13 +34,13 @@ from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
 from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
     from contextvars import Context
 
     from mtaio.testing._diagnostics import Stack, Steps
     from mtaio.testing._schedule import Schedule
-    from mtaio.testing._world import World
+    from mtaio.testing._world import Beside, World
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -83,6 +83,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host: asyncio.Task[Any] | None = None
         self._outside: set[asyncio.Task[Any]] = set()
         self._forced = False
+        # Not a WeakSet: who was gathered is asked for when that is garbage, and they with it.
+        self._dead: set[Any] = set()
         self._left: deque[asyncio.Handle] = deque()
         self._children: list[asyncio.SubprocessTransport] = []
         self._files = JumpingSelector()
@@ -126,7 +128,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         kind: type[Any] = asyncio.Task  # a factory makes what it likes
         if self.world.steps is not None and isinstance(task, kind):
             self.world.steps.record(task)
+        if self.world.network is not None:
+            self.world.network.task_made(task)
         return task
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        """Look a name up, on the simulated network where there is one."""
+        if self.world.network is not None:
+            return await self.world.network.look_up(*args, **kwargs)
+        return await super().getaddrinfo(*args, **kwargs)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """Look an address up, on the simulated network where there is one."""
+        if self.world.network is not None:
+            return self.world.network.name_info(sockaddr, flags)
+        return await super().getnameinfo(sockaddr, flags)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report what nobody has caught, unless it comes of a program that was killed."""
+        if not self._is_of_the_dead(context):
+            super().call_exception_handler(context)
+
+    def _is_of_the_dead(self, context: dict[str, Any]) -> bool:
+        gathered: Any = getattr(context.get("future"), "_children", ())
+        if any(task in self._dead for task in gathered):
+            return True
+        network, handle = self.world.network, context.get("handle")
+        return network is not None and handle is not None and network.is_dead(handle._context)  # noqa: SLF001
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
@@ -228,7 +256,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is."""
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
-        return task_stacks(sorted(tasks, key=itemgetter(0)))
+        network = self.world.network
+        waits = None if network is None else network.waits
+        return task_stacks(sorted(tasks, key=itemgetter(0)), waits)
 
     def current_task(self) -> object:
         """Return the task that is running."""
@@ -265,6 +295,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host = None
         self._outside = set()
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a transport or a callback waits until it can write to a descriptor."""
+        key = self._files.map.get(fd)
+        return key is not None and bool(key.events & selectors.EVENT_WRITE)
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Cancel tasks of a program that was killed, which nobody will ask how they ended."""
+        for task in tasks:
+            self._dead.add(task)
+            task.add_done_callback(_forget)
+            task.cancel()
+
+    def abandon(self, files: list[int]) -> None:
+        """Abort the transports of descriptors whose program was killed."""
+        for fd in files:
+            key = self._files.map.get(fd)
+            for handle in () if key is None else key.data:
+                transport = getattr(getattr(handle, CALLBACK, None), "__self__", None)
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
+            if key is not None and fd in self._files.map:
+                self._files.unregister(fd)
+
+    def join(self, network: Beside) -> Callable[[], None]:  # noqa: ARG002 - an engine's
+        """Do nothing: the loop asks its world."""
+        return _nothing
+
     def idle(self) -> float | None:
         """
         Decide what to do when nothing is ready and no event is pending.
@@ -273,6 +330,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             None if something is ready now, else the real seconds to wait for something real.
         """
         if self.woken():
+            return None
+        network = self.world.network
+        if network is not None and network.stirs():
+            self.spun()
             return None
         self.world.idle()
         if self._ready:  # because an invariant has broken the run off
@@ -283,12 +344,26 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return self.world.patience(real_io=self._awaits_real_io())
         elif self._exhausting:
             _wake_all(self._exhausting)
-        elif self._scheduled:
-            self._now = self._scheduled[0].when()
+        elif (moment := self._next_moment()) < math.inf:
+            self._now = moment
             self._resolve()
+            if network is not None:
+                network.stirs()
         else:
             return self.world.patience(real_io=self._awaits_real_io())
         return None
+
+    def _next_moment(self) -> float:
+        """Return when something happens next, ``inf`` if nothing will."""
+        moment = self._scheduled[0].when() if self._scheduled else math.inf
+        network = self.world.network
+        return moment if network is None else min(moment, network.next_at())
+
+    def due(self) -> bool:
+        """Return whether the loop itself has something to do now."""
+        return bool(self._ready) or (
+            bool(self._scheduled) and self._scheduled[0].when() <= self._now
+        )
 
     def woken(self) -> bool:
         """Return whether something is ready all the same, as a thread may have seen to."""
@@ -305,9 +380,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Note that something real has come, and so that the run is not spinning."""
         self.world.turns = 0
 
-    def turned(self) -> None:
-        """Note one turn too many in which something ran: see whether to give up."""
-        self._force(self.world.turned())
+    def spun(self) -> None:
+        """Count a turn in which something ran and time did not pass; give up at too many."""
+        if self.world.turns < self.world.max_turns:
+            self.world.turns += 1
+        else:
+            self._force(self.world.turned())
 
     def blocked(self, patience: float) -> None:
         """Give up after ``patience``: end the code under test, or else break off the loop."""
@@ -329,7 +407,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
-        return bool(self._children) or len(self._files.map) > self._files.own_files
+        files, network = self._files.map, self.world.network
+        simulated = (
+            0 if network is None else sum(network.number_of(key.fd) > 0 for key in files.values())
+        )
+        return bool(self._children) or len(files) - simulated > self._files.own_files
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Let nobody be told that nobody asked how a task has ended."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _wake_all(futures: list[asyncio.Future[None]]) -> None:
@@ -382,21 +474,38 @@ class JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Look for events; sleep only for as long as the loop's engine wants."""
-        world = self.loop.world
-        events = super().select(0) if len(self.map) else []  # Windows refuses to look at no file
-        if events:
+        events = self._look()
+        if not events and (timeout is None or timeout > 0):
+            return self._wait()
+        if self._is_real(events):
             self.loop.active()
-        elif timeout is None or timeout > 0:
-            events = self._wait()
-        elif world.turns < world.max_turns:
-            world.turns += 1
         else:
-            self.loop.turned()
+            self.loop.spun()
         return events
+
+    def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return the events that there are, those of simulated sockets in a stable order."""
+        events = super().select(0) if len(self.map) else []  # Windows refuses to look at no file
+        network = self.loop.world.network
+        if network is not None and len(events) > 1:
+            events.sort(key=lambda event: network.number_of(event[0].fd))
+        return events
+
+    def _is_real(self, events: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        """Return whether something outside of the simulation has happened."""
+        network = self.loop.world.network
+        if network is None:
+            return bool(events)
+        return any(not network.number_of(key.fd) for key, _ in events)
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Let time jump, or wait for something real; give up when nothing comes."""
         patience = self.loop.idle()
+        while patience is None and self.loop.world.network is not None and not self.loop.due():
+            events = self._look()  # the network has stirred
+            if events:
+                return events
+            patience = self.loop.idle()
         if patience is None or (patience and not self.loop.may_sleep()):
             return []
         if patience == math.inf:

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
@@ -152,13 +152,15 @@ class Livelock(_Stuck):
     __module__ = "mtaio.testing"  # as users import it
 
 
-def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
+def task_stacks(
+    tasks: Iterable[tuple[str, Any]], waits: Callable[[list[FrameType]], str | None] | None = None
+) -> tuple[Stack, ...]:
     """
     Return the stack of every task, given as its name and its coroutine.
 
     The frames that lead to the test's own code and on from it are left out, and so are tasks in
     which there is nothing else, such as the helpers of a test runner, unless there is no other
-    task.
+    task. What ``waits`` says of a task's frames, innermost first, ends its stack.
     """
     own: list[Stack] = []
     others: list[Stack] = []
@@ -167,6 +169,9 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
         theirs = [i for i, frame in enumerate(frames) if not MACHINERY[frame[0]]]
         shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
         lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
+        said = None if waits is None else waits(list(_frames(coroutine))[::-1])
+        if said is not None:
+            lines += (said,)
         stack = Stack(kind="task", name=name, frames=lines)
         (own if theirs else others).append(stack)
     return tuple(own or others)
@@ -185,10 +190,14 @@ def thread_stack(ident: int, name: str) -> Stack:
 
 def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
     """Follow a suspended coroutine to the await where it waits, outermost first."""
+    yield from map(_location, _frames(awaited))
+
+
+def _frames(awaited: Any) -> Iterator[FrameType]:
     while awaited is not None:
         frame, awaited = _next_await(awaited)
         if frame is not None:
-            yield _location(frame)
+            yield frame
 
 
 class Window:
@@ -320,15 +329,23 @@ class Step:
     struck: bool = False
     """Whether this is not a step: a `Victim` is cancelled, or the run is broken off."""
 
+    host: str | None = None
+    """The name of the machine that the task acts on in a simulated network; None without one."""
+
     def __str__(self) -> str:
         return self.line()
 
+    @property
+    def who(self) -> str:
+        """The name of the task, after that of its host if it has one."""
+        return self.task if self.host is None else f"{self.host}: {self.task}"
+
     def line(self, width: int = 0) -> str:
-        """Return the step as a line of text, in which a task's name takes ``width`` letters."""
+        """Return the step as a line of text, in which `who` takes ``width`` letters."""
         if self.struck:
             return f"t={self.time:<8g} ------- {self.task} -------"
         what = "ended" if self.waits_at is None else f"waits at  {self.waits_at}"
-        return f"t={self.time:<8g} {self.task:<{width}}  {what}"
+        return f"t={self.time:<8g} {self.who:<{width}}  {what}"
 
 
 def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
@@ -400,8 +417,8 @@ class TaskRecord:
         return f"{name.rpartition('.')[2]}#{self.age}"
 
 
-_Entry: TypeAlias = "tuple[float, TaskRecord | str, tuple[CodeType, int] | None]"
-"""Of a step: when, whose or which words, and where the task waits after it."""
+_Entry: TypeAlias = "tuple[float, TaskRecord | str, tuple[CodeType, int] | None, str | None]"
+"""Of a step: when, whose or which words, where the task waits after it, and on which host."""
 
 
 class Steps:
@@ -417,6 +434,9 @@ class Steps:
         fail: Called with the error that ends the run, when an invariant does not hold.
 
     Attributes:
+        host_of: Returns the name of the host that a task acts on, as a simulated network knows it;
+            None while there is no network.
+        noted: What happened, the last of it; `steps_of` makes a trace of it.
         number: How many steps of the code under test have begun.
         stepping: The coroutine of the task whose step began last; None once that was noted.
         strikes: Called before each step.
@@ -434,7 +454,8 @@ class Steps:
         "_started",
         "_task",
         "_time",
-        "_trace",
+        "host_of",
+        "noted",
         "number",
         "schedule",
         "stepping",
@@ -457,7 +478,8 @@ class Steps:
         self._invariants: list[Callable[[], BaseException | None]] = []
         self._task: Any = None
         self._record: TaskRecord | None = None
-        self._trace: deque[_Entry] = deque(maxlen=KEPT)
+        self.host_of: Callable[[Any], str | None] | None = None
+        self.noted: deque[_Entry] = deque(maxlen=KEPT)
         self._started = False
         self._seen = 1
         self._records: dict[ref[Any], TaskRecord] = {}
@@ -480,7 +502,7 @@ class Steps:
         """
         self._started = True
         self._seen = 1
-        self._trace.clear()
+        self.noted.clear()
         self.forget_invariants()
         for record in tuple(self._records.values()):  # tasks may be collected meanwhile
             record.age = 0
@@ -504,7 +526,16 @@ class Steps:
         if len(candidates) == 1 or not self._started or candidates[0][0][0] < 0:
             return 0
         assert self._choices is not None  # noqa: S101 - it is for a schedule that queues ask
-        return self._choices.pick(len(candidates))
+        return self._choices.pick(len(candidates), (key[1] for key, *_ in candidates))
+
+    def pick(self, candidates: int) -> int:
+        """Return which of so many things that are due together happens next."""
+        return self._choices.pick(candidates) if self._started and self._choices else 0
+
+    def follow(self, schedule: Schedule) -> None:
+        """Let a schedule choose from now on, where none did."""
+        self.schedule = schedule
+        self._choices = choices_of(schedule)
 
     def begin(self, task: Any, record: TaskRecord, coroutine: Any) -> None:
         """Note that a step of ``task`` begins, and let what waits for this moment strike."""
@@ -528,7 +559,9 @@ class Steps:
         assert record is not None  # noqa: S101 - a step has begun
         if record.function is not None:  # a task of asyncio may get a name after it was made
             record.name = self._task.get_name()
-        self._trace.append((self._time(), record, None if ended else place_of(coroutine)))
+        host = None if self.host_of is None else self.host_of(self._task)
+        place = None if ended else place_of(coroutine)
+        self.noted.append((self._time(), record, place, host))
         for invariant in self._invariants:
             failure = invariant()
             if failure is not None:
@@ -537,17 +570,11 @@ class Steps:
 
     def trace(self) -> tuple[Step, ...]:
         """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
-        return tuple(
-            Step(time, who, waits_at=None, struck=True)
-            if isinstance(who, str)
-            else Step(time, str(who), waits_at=place and Place.of(*place))
-            for time, who, place in self._trace
-            if isinstance(who, str) or who.age
-        )
+        return steps_of(self.noted)
 
     def note(self, what: str) -> None:
         """Note what happens now between two steps: a victim is cancelled, the run broken off."""
-        self._trace.append((self._time(), what, None))
+        self.noted.append((self._time(), what, None, None))
 
     def always(self, invariant: Callable[[], BaseException | None]) -> None:
         """Call ``invariant`` after every step; what it returns ends the run."""
@@ -558,13 +585,24 @@ class Steps:
         self._invariants.clear()
 
 
+def steps_of(noted: Iterable[_Entry]) -> tuple[Step, ...]:
+    """Return what `Steps` noted as a trace, without the steps of the event loop's own tasks."""
+    return tuple(
+        Step(time, who, waits_at=None, struck=True)
+        if isinstance(who, str)
+        else Step(time, str(who), waits_at=place and Place.of(*place), host=host)
+        for time, who, place, host in noted
+        if isinstance(who, str) or who.age
+    )
+
+
 def digest(steps: Iterable[Step]) -> str:
     """Return a fingerprint of a trace, the same wherever the program did the same."""
     text: list[str] = []
     for step in steps:
         place = step.waits_at
         where = None if place is None else (place.function, place.line)
-        text.append(f"{step.time!r} {step.task} {where} {step.struck}")
+        text.append(f"{step.time!r} {step.who} {where} {step.struck}")
     return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
 
@@ -581,7 +619,7 @@ def interleaving(steps: Sequence[Step]) -> str:
     end = next(broken, len(steps))
     runs = [(step, len([*same])) for step, same in groupby(steps[max(0, end - FOLDED) : end])]
     shown = [*_folded(runs)][-SHOWN:]
-    width = max((len(each.task) for each, _ in shown if _is_step(each)), default=0)
+    width = _width(each for each, _ in shown if _is_step(each))
     before = end
     lines: list[str] = []
     for each, times in shown:
@@ -624,12 +662,67 @@ def _repeated(runs: list[_Run], at: int) -> tuple[list[_Run], int]:
     return runs[at : at + 1], 0
 
 
+def _width(steps: Iterable[Step]) -> int:
+    """Return how many letters the longest name of those that take the steps has."""
+    return max((len(step.who) for step in steps), default=0)
+
+
 def _is_step(each: Step | list[_Run]) -> TypeGuard[Step]:
     return isinstance(each, Step) and not each.struck
 
 
 def _steps(number: int) -> str:
     return f"{number} step{'' if number == 1 else 's'}"
+
+
+# ---- how two runs differ -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The first step in which a run differs from another that began in the same way."""
+
+    number: int
+    """The number of the step, from 1."""
+
+    _: KW_ONLY
+
+    here: Step
+    """The step in this run."""
+
+    there: Step
+    """The step in the other."""
+
+    def __str__(self) -> str:
+        width = _width(step for step in (self.here, self.there) if not step.struck)
+        return (
+            f"step {self.number} is the first that differs:\n"
+            f"  here   {self.here.line(width)}\n"
+            f"  there  {self.there.line(width)}"
+        )
+
+
+def parting(here: Collection[_Entry], there: Collection[_Entry]) -> Parting | None:
+    """
+    Return where two runs part, of which this was noted.
+
+    That a victim is cancelled is no step here: what counts is what the tasks make of it. A run
+    ends with the end of its first task, so none is the beginning of another.
+
+    Returns:
+        None if they do not part, or if one of them has so many steps that its beginning is gone.
+    """
+    if max(len(here), len(there)) >= KEPT:
+        return None
+    pairs = zip(_without_strikes(here), _without_strikes(there), strict=False)
+    for number, (one, other) in enumerate(pairs, 1):
+        if one != other:
+            return Parting(number, here=one, there=other)
+    return None
+
+
+def _without_strikes(noted: Iterable[_Entry]) -> list[Step]:
+    return [step for step in steps_of(noted) if not step.struck or step.task.endswith(BROKEN)]
 
 
 # ---- the failure of a test -----------------------------------------------------------------------

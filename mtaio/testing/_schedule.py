@@ -16,15 +16,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
 
 from mtaio._internal import checks
+from mtaio.testing._priorities import Priorities
 
 _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."
 _REPLAYED = "It was recorded with another program, backend or version: search again."
+
+
+HORIZON: Final = 64
+"""How many choices a run is thought to have, unless the user says otherwise."""
 
 
 @final
@@ -34,8 +39,9 @@ class Schedule:
 
     These choices are numbered from 0, and the candidates at each from 0, the oldest (the one that
     was woken first, and of those woken together the one made first). A *tape* gives the choices
-    that differ from 0; a *seed* makes every choice at random. Pass it to `run`. It may be used for
-    one run after another; ``repr`` is what to write down.
+    that differ from 0; a *seed* makes every choice at random, or with a *depth* gives each task a
+    priority at random. Pass it to `run`. It may be used for one run after another; ``repr`` is what
+    to write down.
 
     Args:
         seed: The start of a sequence of random choices.
@@ -45,12 +51,20 @@ class Schedule:
             as one that waits for a slow network is.
         eager: Whether plain callbacks of asyncio run as soon as the step before is over, or when
             the schedule chooses. Default: eager on a tape, not with a seed.
+        depth: With a seed, how many conditions on who comes first the schedule may meet: the task
+            of the highest priority runs, and ``depth - 1`` times the one that would run is put
+            behind all others. Tasks are kept waiting for long stretches, as by a slow peer.
+        horizon: With a depth, how many choices the run is thought to have. From some choice on,
+            beyond eight times as many at the latest, each is made at random, so that a task that
+            spins does not keep the others from running.
         strict: Whether a tape that does not fit the run is an error when the run is over. If not,
             choices count modulo the candidates, and those of moments that never came are ignored.
 
     Raises:
-        TypeError: An argument has the wrong type, or there is a seed and a tape.
-        ValueError: The seed or a number on the tape is negative.
+        TypeError: An argument has the wrong type, or there is a seed and a tape, or a depth
+            without a seed.
+        ValueError: The seed or a number on the tape is negative, or ``depth`` or ``horizon`` less
+            than 1.
 
     Example:
         ```python
@@ -65,13 +79,15 @@ class Schedule:
         ```
     """
 
-    __slots__ = ("_choices", "_tape", "eager", "fair", "strict")
+    __slots__ = ("_choices", "_tape", "depth", "eager", "fair", "horizon", "strict")
 
     def __init__(
         self,
         *,
         seed: int | None = None,
         tape: Mapping[int, int] | None = None,
+        depth: int | None = None,
+        horizon: int = HORIZON,
         fair: bool = False,
         eager: bool | None = None,
         strict: bool = True,
@@ -81,8 +97,16 @@ class Schedule:
             raise TypeError(msg)
         if seed is not None:
             checks.count("seed", seed, least=0, way_out="Pass a whole number >= 0.")
+        if depth is not None:
+            checks.count("depth", depth, way_out="Pass a whole number >= 1, or None.")
+            if seed is None:
+                msg = f"depth={depth!r} is for priorities at random. Pass a seed with it."
+                raise TypeError(msg)
+        checks.count("horizon", horizon, way_out="Pass a whole number >= 1.")
+        self.depth: int | None = depth
+        self.horizon: int = horizon
         self._tape: dict[int, int] = _checked({} if tape is None else tape)
-        self._choices = Choices(seed, self._tape)
+        self._choices = Choices(seed, self._tape, depth, horizon)
         self.fair: bool = _flag("fair", fair)
         self.eager: bool = (seed is None) if eager is None else _flag("eager", eager)
         self.strict: bool = _flag("strict", strict)
@@ -90,6 +114,8 @@ class Schedule:
     def __repr__(self) -> str:
         seed = self.seed
         parts = [f"tape={self._tape!r}" if seed is None else f"seed={seed!r}"]
+        if self.depth is not None:
+            parts.append(f"depth={self.depth!r}, horizon={self.horizon!r}")
         if self.fair:
             parts.append("fair=True")
         if self.eager != (seed is None):
@@ -129,20 +155,44 @@ class Choices:
     Args:
         seed: As for `Schedule`.
         tape: As for `Schedule`.
+        depth: As for `Schedule`.
+        horizon: As for `Schedule`.
 
     Invariants:
     - ``log`` holds each choice of the latest run: which candidate, out of how many;
+    - ``trace`` holds what `mtaio.testing._diagnostics.Steps` noted of the latest run that is over;
     - `pick` never raises, since that would break the event loop; what does not fit is kept for
       `misfit`.
     """
 
-    __slots__ = ("_draw", "_misfit", "_tape", "log", "runs", "seed")
+    __slots__ = (
+        "_depth",
+        "_draw",
+        "_horizon",
+        "_misfit",
+        "_priorities",
+        "_tape",
+        "log",
+        "runs",
+        "seed",
+        "trace",
+    )
 
-    def __init__(self, seed: int | None, tape: dict[int, int]) -> None:
+    def __init__(
+        self,
+        seed: int | None,
+        tape: dict[int, int],
+        depth: int | None = None,
+        horizon: int = HORIZON,
+    ) -> None:
         self.seed: Final = seed
         self.log: list[tuple[int, int]] = []
         self.runs: int = 0
+        self.trace: Collection[Any] = ()
         self._tape = tape
+        self._depth = depth
+        self._horizon = horizon
+        self._priorities: Priorities | None = None
         self._misfit: str | None = None
         self._draw: Callable[[], float] | None = None
 
@@ -152,10 +202,14 @@ class Choices:
         self.log = []
         self._misfit = None
         self._draw = None if self.seed is None else _draws(self.seed)
+        if self._depth is not None and self._draw is not None:
+            self._priorities = Priorities(self._draw, self._depth, self._horizon)
 
-    def pick(self, candidates: int) -> int:
-        """Return the number of the candidate that takes the next step, of at least two."""
-        if self._draw is not None:
+    def pick(self, candidates: int, ages: Iterable[float] | None = None) -> int:
+        """Return which of at least two candidates is next; if they are tasks, they have ages."""
+        if self._priorities is not None and ages is not None:
+            choice = self._priorities.pick(len(self.log), tuple(ages))
+        elif self._draw is not None:
             choice = int(self._draw() * candidates)
         else:
             choice = self._tape.get(len(self.log), 0)
@@ -191,6 +245,11 @@ def played(schedule: Schedule) -> Schedule:
     """Return the choices of the latest run on a tape, for replay and for `shrink`."""
     tape = {at: choice for at, (choice, _) in enumerate(schedule.log) if choice}
     return Schedule(tape=tape, fair=schedule.fair, eager=schedule.eager)
+
+
+def retaped(schedule: Schedule, tape: Mapping[int, int]) -> Schedule:
+    """Return a schedule with another tape, which need not fit."""
+    return Schedule(tape=tape, fair=schedule.fair, eager=schedule.eager, strict=False)
 
 
 _DRAWN: Final = 32
@@ -372,7 +431,7 @@ def shrink(
     while runs < most and (trial := next(trials, None)) is not None:
         runs += 1
         tape, size = trial
-        attempt = Schedule(tape=tape, fair=best.fair, eager=best.eager, strict=False)
+        attempt = retaped(best, tape)
         if fails(attempt):
             best = played(attempt)
             trials = _simpler(best.tape, size)

@@ -2,8 +2,9 @@
 A search for a failure of one test: run after run, until one fails or the plans are used up.
 
 Promise: a failure is shrunk as far as it goes, raised unchanged, and carries the command that
-reproduces it; none is lost, even if it does not come twice. The runs are the same each time, on
-every machine. `Plan` is one of these runs, as an object and as a word for a command line.
+reproduces it and the first step in which it differs from a run that passes; none is lost, even if
+it does not come twice. The runs are the same each time, on every machine. `Plan` is one of these
+runs, as an object and as a word for a command line.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from operator import itemgetter
 from typing import Any, Final, TypeAlias, cast
 
 from mtaio._internal import callables
-from mtaio.testing._diagnostics import add_note, is_failure, kind_of
+from mtaio.testing._diagnostics import Parting, add_note, is_failure, kind_of, parting
 from mtaio.testing._inject import MODES, Mode, Victim, injections
-from mtaio.testing._schedule import Schedule, shrink
+from mtaio.testing._schedule import Schedule, choices_of, played, retaped, shrink
 from mtaio.testing._schedule import exhaustive as schedules_of
 from mtaio.testing._simulation import current_simulation, run, virtual_backend
 from mtaio.testing._threads import replaced
@@ -39,6 +41,9 @@ GIVEN: Final = ("sim", "victim")
 
 SEEDS_A_STRIKE: Final = 200
 """For so many seeds, each moment is struck under one more schedule at random."""
+
+TRIALS: Final = 500
+"""How many runs may be spent on a failure: to make it small, and to find one that passes."""
 
 
 class ExplorationWarning(UserWarning):
@@ -115,14 +120,16 @@ class Search:
     def _search(self, backend: str, call: Call) -> None:
         """Run the test under every plan on one backend."""
         __tracebackhide__ = True
+        plain = Schedule()
         try:
-            self._try(Plan(backend, Schedule()), call)
+            self._try(Plan(backend, plain), call)
         except StepsHiddenError as error:
             warnings.warn(f"{self.name} is not explored: {error}", ExplorationWarning, 4)
             with suppress(StepsHiddenError):  # it looks at steps itself: left out, as was said
                 self._try(Plan(backend, None), call)
             return
-        for plan in self._plans(backend):
+        most = self.max_turns or FARTHEST
+        for plan in self._plans(backend, max(1, min(len(plain.log), most // SHARE))):
             self._attempt(plan, call)
 
     @contextmanager
@@ -180,11 +187,12 @@ class Search:
 
     # ---- which runs ------------------------------------------------------------------------------
 
-    def _plans(self, backend: str) -> Iterator[Plan]:
+    def _plans(self, backend: str, choices: int) -> Iterator[Plan]:
+        """Yield what to run; a run has about so many choices."""
         if self.exhaustive is not None:
             yield from self._exhaustive(backend, self.exhaustive)
         for seed in range(self.seeds):
-            yield Plan(backend, Schedule(seed=seed))
+            yield Plan(backend, at_random(seed, choices))
         for mode in self.inject:
             if mode == "native" and backend != "asyncio":
                 continue
@@ -207,8 +215,8 @@ class Search:
 
     # ---- one run ---------------------------------------------------------------------------------
 
-    def _try(self, plan: Plan, call: Call) -> None:
-        """Run the test under one plan; a failure says how to see it again."""
+    def _try(self, plan: Plan, call: Call, beside: str | None = None) -> None:
+        """Run the test under one plan; a failure says what is beside it and how to see it again."""
         __tracebackhide__ = True
         self.runs += 1
         try:
@@ -221,6 +229,8 @@ class Search:
             )
         except BaseException as error:
             if is_failure(error):
+                if beside is not None:
+                    add_note(error, "it passes ", beside)
                 where = "" if self.where is None else f" {shlex.quote(self.where)}"
                 add_note(error, "to see it again: ", f"pytest --mtaio-replay {plan}{where}")
             raise
@@ -267,11 +277,11 @@ class Search:
         finally:
             failure = smaller = None  # or each would refer to itself, by way of its traceback
 
-    def _failure(self, plan: Plan, call: Call) -> BaseException | None:
+    def _failure(self, plan: Plan, call: Call, beside: str | None = None) -> BaseException | None:
         """Return with what the test fails under one plan, None if it passes."""
         __tracebackhide__ = True
         try:
-            self._try(plan, call)
+            self._try(plan, call, beside)
         except BaseException as error:
             if is_failure(error):
                 return error
@@ -280,17 +290,99 @@ class Search:
 
     def _smaller(self, plan: Plan, call: Call, kind: object) -> BaseException | None:
         """Return a failure of that kind with as few choices as it takes, if it comes again."""
+        noted: Collection[Any] = ()  # of the latest run that failed in this way
 
-        def again(schedule: Schedule) -> BaseException | None:
-            error = self._failure(plan.under(schedule), call)
-            return None if error is None or kind_of(error) != kind else error
+        def again(schedule: Schedule, beside: str | None = None) -> BaseException | None:
+            nonlocal noted
+            error = self._failure(plan.under(schedule), call, beside)
+            if error is None or kind_of(error) != kind:
+                return None
+            noted = choices_of(schedule).trace
+            return error
 
         assert plan.schedule is not None  # noqa: S101 - plans that are shrunk have one
+        before = self.runs
         try:
-            small = shrink(lambda schedule: again(schedule) is not None, plan.schedule)
+            small = shrink(
+                lambda schedule: again(schedule) is not None, plan.schedule, max_runs=TRIALS
+            )
         except ValueError:
             return None
-        return again(small)
+        left = TRIALS - (self.runs - before)
+        return again(small, self._beside(plan.under(small), small, call, noted, left))
+
+    def _beside(
+        self, plan: Plan, small: Schedule, call: Call, noted: Collection[Any], left: int
+    ) -> str | None:
+        """
+        Return how the run that failed, of which this was ``noted``, differs from one that passes.
+
+        The more the two have in common, the more their difference tells. `shrink` has left only
+        what the failure needs: without any one of its choices the test passes. The last is left
+        out, since up to there the runs are the same; if that fails in some other way, the one
+        before it. A victim that is not cancelled makes one more such run. Of these two, the one
+        that goes the same way for longer is shown.
+
+        Args:
+            plan: What failed.
+            small: Its schedule.
+            call: The test.
+            noted: The steps of the run that failed.
+            left: How many runs may be made.
+        """
+        best: tuple[int, str] = (0, "")
+        for gone in reversed(small.tape):
+            if left <= 0:
+                break
+            left -= 1
+            other = retaped(small, {at: n for at, n in small.tape.items() if at != gone})
+            parted = self._parting(plan.under(other), other, call, noted)
+            if parted is not None:
+                best = parted.number, f"under {played(other)!r}; {parted}"
+                break
+        if plan.victim is not None and left > 0:
+            other = retaped(small, small.tape)
+            spared = Plan(plan.backend, other, Victim(plan.victim.mode))
+            parted = self._parting(spared, other, call, noted)
+            if parted is not None:
+                text = f"if the victim is not cancelled; {parted}"
+                best = max(best, (parted.number, text), key=itemgetter(0))
+        return best[1] or None
+
+    def _parting(
+        self, plan: Plan, schedule: Schedule, call: Call, noted: Collection[Any]
+    ) -> Parting | None:
+        """Return where a run parts from the one of which this was ``noted``, None if it fails."""
+        if self._failure(plan, call) is not None:
+            return None
+        return parting(noted, choices_of(schedule).trace)
+
+
+DEPTHS: Final = (1, 2, 3, 4)
+"""The depths of every second schedule at random, in turn."""
+
+FARTHEST: Final = 10_000
+"""The turns that count for the horizon where there is no limit to them."""
+
+SHARE: Final = 20
+"""The horizon is at most this part of the turns that are a `Livelock`: a task may spin so long."""
+
+
+def at_random(number: int, choices: int) -> Schedule:
+    """
+    Return one of the schedules at random, the first of which is number 0.
+
+    Every second one makes each choice at random, and finds what takes many small departures. The
+    others have priorities, and find what takes a long one.
+
+    Args:
+        number: Which one; also its seed.
+        choices: How many choices a run of the program has.
+    """
+    if number % 2 == 0:
+        return Schedule(seed=number)
+    depth = DEPTHS[number // 2 % len(DEPTHS)]
+    return Schedule(seed=number, depth=depth, horizon=choices)
 
 
 def installed() -> tuple[str, ...]:
@@ -304,6 +396,7 @@ _WAY_OUT: Final = "Pass what a failure has printed, such as asyncio/tape=4:1,9:2
 
 _SEED: Final = re.compile(r"seed=([0-9]+)")
 _TAPE: Final = re.compile(r"tape=((?:[0-9]+:[0-9]+(?:,[0-9]+:[0-9]+)*)?)")
+_DEPTH: Final = re.compile(r"depth=([1-9][0-9]*):([1-9][0-9]*)")
 _STRIKE: Final = re.compile(rf"({'|'.join(MODES)})@([0-9]+)")
 _EAGER: Final = {"eager": True, "lazy": False}
 
@@ -363,30 +456,39 @@ class Plan:
         strike = _STRIKE.fullmatch(found.get("strike", ""))
         if strike is not None:
             victim = Victim(cast("Mode", strike[1]), int(strike[2]))
-        order = found.get("order")
-        if order is None:
-            if "fair" in found or "eager" in found:
+        if "order" not in found:
+            if found.keys() & {"depth", "fair", "eager"}:
                 raise _refusal(text, "it has neither a seed nor a tape")
             return cls(backend, None, victim)
-        eager = _EAGER[found["eager"]] if "eager" in found else None
-        schedule = _schedule(text, order, fair="fair" in found, eager=eager)
-        return cls(backend, schedule, victim)
+        return cls(backend, _schedule(text, found), victim)
 
 
 def _part(word: str) -> str | None:
     """Return which part of a plan a word is, None if it is none."""
     if _SEED.fullmatch(word) or _TAPE.fullmatch(word):
         return "order"
+    if _DEPTH.fullmatch(word):
+        return "depth"
     if _STRIKE.fullmatch(word):
         return "strike"
     return "eager" if word in _EAGER else "fair" if word == "fair" else None
 
 
-def _schedule(text: str, order: str, *, fair: bool, eager: bool | None) -> Schedule:
-    seed = _SEED.fullmatch(order)
+def _schedule(text: str, found: dict[str, str]) -> Schedule:
+    """Return the schedule of which these words of a plan speak."""
+    fair = "fair" in found
+    eager = _EAGER[found["eager"]] if "eager" in found else None
+    depth = _DEPTH.fullmatch(found.get("depth", ""))
+    seed = _SEED.fullmatch(found["order"])
+    if seed is not None and depth is not None:
+        return Schedule(
+            seed=int(seed[1]), depth=int(depth[1]), horizon=int(depth[2]), fair=fair, eager=eager
+        )
     if seed is not None:
         return Schedule(seed=int(seed[1]), fair=fair, eager=eager)
-    marks = re.findall(r"([0-9]+):([0-9]+)", order)
+    if depth is not None:
+        raise _refusal(text, f"{found['depth']!r} is for a seed, not for a tape")
+    marks = re.findall(r"([0-9]+):([0-9]+)", found["order"])
     tape = {int(at): int(choice) for at, choice in marks}
     if len(tape) < len(marks):
         raise _refusal(text, "its tape chooses twice at one moment")
@@ -402,6 +504,8 @@ def _words(schedule: Schedule) -> list[str]:
         words = ["tape=" + ",".join(f"{at}:{choice}" for at, choice in schedule.tape.items())]
     else:
         words = [f"seed={schedule.seed}"]
+    if schedule.depth is not None:
+        words.append(f"depth={schedule.depth}:{schedule.horizon}")
     if schedule.fair:
         words.append("fair")
     if schedule.eager != (schedule.seed is None):

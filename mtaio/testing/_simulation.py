@@ -23,7 +23,7 @@ from anyio.lowlevel import current_token
 
 from mtaio._internal import callables, checks
 from mtaio.testing._diagnostics import Place, Step, add_note, interleaving, is_failure
-from mtaio.testing._schedule import Schedule, mismatch, refuse_other
+from mtaio.testing._schedule import Schedule, choices_of, mismatch, refuse_other
 from mtaio.testing._threads import entries
 from mtaio.testing._world import (
     MAX_TURNS,
@@ -154,6 +154,8 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
                 add_note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
     finally:
+        if world.steps is not None:
+            choices_of(schedule).trace = world.steps.noted
         world.steps = None  # an end to circles: what a search has run does not pile up
     misfit = mismatch(schedule)
     if misfit is not None:

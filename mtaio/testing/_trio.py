@@ -29,11 +29,11 @@ from mtaio.testing._diagnostics import task_stacks
 from mtaio.testing._world import NAPS, Running, StepsHiddenError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mtaio.testing._diagnostics import Stack, Steps, TaskRecord
     from mtaio.testing._schedule import Schedule
-    from mtaio.testing._world import World
+    from mtaio.testing._world import Beside, World
 
 AUTOJUMP: Final = "_autojump"
 CURRENT_TIME: Final = "current_time"
@@ -45,6 +45,8 @@ CONTEXT_MODULE: Final = "trio._core._run"
 CONTEXT: Final = "GLOBAL_RUN_CONTEXT"
 RUNNER: Final = "runner"
 RUNQ: Final = "runq"
+IO_MANAGER: Final = "io_manager"
+REGISTERED: Final = "_registered"
 
 _OWN_FILES: Final = 1
 """The run loop's own wait for input: the socket with which threads and signals wake it."""
@@ -128,6 +130,10 @@ class TrioEngine(trio.abc.Instrument):
         elif self._wait is not None:
             self._sleeping = True
         self._deadline = deadline
+        network = self.world.network
+        if network is not None and network.stirs():
+            self.turned()
+            return 0.0  # look for what has come of it
         return 0.0 if deadline <= self._now else math.inf
 
     def _idle(self) -> None:
@@ -146,10 +152,16 @@ class TrioEngine(trio.abc.Instrument):
             if self._exhausting:
                 self._exhausting.unpark_all()
                 return
-            if self._deadline < math.inf:
-                self._now = self._deadline
+            network = self.world.network
+            moment = self._deadline
+            if network is not None:
+                moment = min(moment, network.next_at())
+            if moment < math.inf:
+                self._now = moment
+                if network is not None:
+                    network.stirs()
                 return
-        patience = self.world.patience(real_io=_awaits_real_io(), hidden=hidden)
+        patience = self.world.patience(real_io=_awaits_real_io(self.world), hidden=hidden)
         if patience:
             self._wait = patience
             self._slept = 0
@@ -226,7 +238,9 @@ class TrioEngine(trio.abc.Instrument):
 
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is, trio's own tasks aside."""
-        return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
+        network = self.world.network
+        tasks = ((task.name, task.coro) for task in _family(_main_tasks()))
+        return task_stacks(tasks, None if network is None else network.waits)
 
     def current_task(self) -> object:
         """Return the task that is running."""
@@ -238,7 +252,9 @@ class TrioEngine(trio.abc.Instrument):
         if runner is None:
             raise StepsHiddenError("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            runner.runq = PermutedQueue(steps, steps.schedule, self)  # in place of an empty one
+            left, runner.runq = runner.runq, PermutedQueue(steps, steps.schedule, self)
+            for task in left:
+                runner.runq.append(task)
         else:
             trio.lowlevel.add_instrument(StepWatch(steps))
         root = trio.lowlevel.current_root_task()
@@ -259,6 +275,23 @@ class TrioEngine(trio.abc.Instrument):
     def end_test(self) -> None:
         """Forget the task."""
         self._host = None
+
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task waits until it can write to a descriptor."""
+        waiters: Any = awaited_files().get(fd)
+        return waiters is not None and getattr(waiters, "write_task", waiters) is not None
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Do nothing: all tasks of trio are in nurseries."""
+
+    def abandon(self, files: list[int]) -> None:
+        """Do nothing: the tasks that waited for them were cancelled."""
+
+    def join(self, network: Beside) -> Callable[[], None]:
+        """Let trio's sockets and lookups of names be on a network."""
+        from mtaio.testing._network import _trio_sockets  # noqa: PLC0415 - where there is one
+
+        return _trio_sockets.join(network)
 
 
 def _main_tasks() -> list[trio.lowlevel.Task]:
@@ -304,11 +337,21 @@ def _unshield(task: Any) -> None:
         status = status.parent
 
 
-def _awaits_real_io() -> bool:
-    """Return whether a task waits for a file descriptor, a handle or a process."""
+def _awaits_real_io(world: World) -> bool:
+    """Return whether a task waits for a file descriptor, a handle or a process that is real."""
+    network = world.network
+    if network is not None:
+        return sum(not network.number_of(fd) for fd in awaited_files()) > _OWN_FILES
     statistics = trio.lowlevel.current_statistics().io_statistics
     kinds = ("", "_read", "_write", "_overlapped")  # each platform has some of them
     return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES
+
+
+def awaited_files() -> dict[int, object]:
+    """Return who waits for which descriptor; on Linux, where there are simulated ones."""
+    runner = getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
+    awaited: dict[int, object] = getattr(getattr(runner, IO_MANAGER, None), REGISTERED, {})
+    return awaited
 
 
 # ---- the steps of tasks --------------------------------------------------------------------------

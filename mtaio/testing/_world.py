@@ -25,8 +25,10 @@ from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
     from contextlib import AbstractContextManager
+    from contextvars import Context
+    from types import FrameType
 
     from mtaio.testing._diagnostics import Stack
     from mtaio.testing._threads import WorkerCall
@@ -90,6 +92,58 @@ class Engine(Protocol):
         """Note that the code under test has ended."""
         ...
 
+    def awaits_writing(self, fd: int) -> bool:
+        """Return whether a task or a transport may wait until it can write to a descriptor."""
+        ...
+
+    def bury(self, tasks: Iterable[Any]) -> None:
+        """Cancel tasks of a program that was killed, which are in no task group."""
+        ...
+
+    def abandon(self, files: list[int]) -> None:
+        """Let go of descriptors whose program was killed."""
+        ...
+
+    def join(self, network: Beside) -> Callable[[], None]:
+        """Let the backend use a network, and return what ends that."""
+        ...
+
+
+class Beside(Protocol):
+    """What happens beside the tasks: a simulated network."""
+
+    def stirs(self) -> bool:
+        """Let everything happen that takes no time; return whether anything did."""
+        ...
+
+    def next_at(self) -> float:
+        """Return when something happens next, ``inf`` if nothing will."""
+        ...
+
+    def number_of(self, fd: int) -> int:
+        """Return the place of a descriptor among the simulated ones, 0 if it is real."""
+        ...
+
+    def task_made(self, task: Any) -> None:
+        """Note a task of asyncio."""
+        ...
+
+    async def look_up(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``getaddrinfo`` says."""
+        ...
+
+    def name_info(self, address: Any, flags: int) -> tuple[str, str]:
+        """Return what ``getnameinfo`` says."""
+        ...
+
+    def is_dead(self, context: Context) -> bool:
+        """Return whether what runs in a context acts for a program that was killed."""
+        ...
+
+    def waits(self, frames: list[FrameType]) -> str | None:
+        """Say for which socket a task waits, whose frames these are, innermost first."""
+        ...
+
 
 class StepsHiddenError(RuntimeError):
     """
@@ -133,7 +187,8 @@ class World:
     #   froze says that the clock was frozen when there were too many the last time;
     # - steps are those of the loop that was made last, None while they are not watched;
     # - host is the task of the code under test and scope is around it, None while there is none;
-    # - failure is the latest on that code.
+    # - failure is the latest on that code;
+    # - network is the simulated one, while it is open.
     __slots__ = (
         "alone",
         "calls",
@@ -146,6 +201,7 @@ class World:
         "hosts",
         "jobs",
         "max_turns",
+        "network",
         "schedule",
         "scope",
         "steps",
@@ -185,6 +241,7 @@ class World:
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
         self.failure: BaseException | None = None
+        self.network: Beside | None = None
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0 while there is no event loop."""
@@ -232,6 +289,24 @@ class World:
                 steps.start_test(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
+
+    def imply_schedule(self) -> None:
+        """
+        Let a schedule choose from now on, the oldest task always, if none does.
+
+        Raises:
+            StepsHiddenError: As for `observed`.
+        """
+        if self.schedule is not None:
+            return
+        assert self.engine is not None  # noqa: S101 - a loop is running
+        self.schedule = Schedule()
+        if self.steps is None:
+            self.observed()
+        else:
+            choices_of(self.schedule).begin()
+            self.steps.follow(self.schedule)
+            self.engine.watch(self.steps)
 
     def idle(self) -> None:
         """Note that nothing is ready to run."""

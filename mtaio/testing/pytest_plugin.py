@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from anyio import CancelScope
 
-    from mtaio.testing import Simulation
+    from mtaio.testing import Network, Simulation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,7 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that no explored test could follow."""
+    """Say which marker there is, and refuse options that no explored test could follow."""
+    config.addinivalue_line("markers", "network(**options): the arguments of the fixture 'net'")
     for option in ("seeds", "delays", "max_runs"):
         value: int | None = getattr(config.option, f"mtaio_{option}")
         if value is not None and value < 0:
@@ -101,6 +102,21 @@ def sim(anyio_backend: object) -> Simulation:
     return simulation
 
 
+@pytest.fixture
+def net(sim: Simulation, request: pytest.FixtureRequest) -> Network:  # noqa: ARG001 - its clock
+    """
+    Return the `Network` that is open while the test runs, in whose virtual time it is.
+
+    The marker ``network`` has its arguments: ``@pytest.mark.network(latency=0.02, seed=7)``.
+    """
+    from mtaio.testing import Network  # noqa: PLC0415 - not before coverage runs
+
+    node: pytest.Item = request.node
+    marker = node.get_closest_marker("network")
+    options: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    return Network(**options)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Guard an async test against deadlocks while anyio's plugin runs it, and lead a search."""
@@ -127,7 +143,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         return (yield)
     if not iscoroutinefunction(test):
         return (yield)
-    pyfuncitem.obj = _guarded(test)
+    pyfuncitem.obj = _guarded(_on_network(test, pyfuncitem.funcargs.get("net")))
     try:
         return (yield)
     finally:
@@ -167,6 +183,21 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
     if ismethod(function):
         return MethodType(wrap(function.__func__), function.__self__)
     return wrap(function)
+
+
+def _on_network(test: Callable[..., Awaitable[Any]], net: object) -> Callable[..., Awaitable[Any]]:
+    """Open the network of the fixture ``net`` around a test that has it."""
+    if net is None or type(net).__module__ != "mtaio.testing._network._network":
+        return test
+    network: Any = net
+
+    @wraps(test)
+    async def on_network(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        async with network:
+            return await test(*args, **kwargs)
+
+    return on_network
 
 
 def _guarded(

@@ -1,16 +1,20 @@
 """
 The defects of other libraries in docs/examples/found, each of one version, which pyproject pins.
 
-``python -m tests.found.findings`` writes again what the guide shows of those that are installed.
+``python -m tests.found.findings`` writes again what the guide shows of those that are installed;
+with the name of one that a network shows, it prints the report for the library's tracker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import re
 import sys
 import tomllib
-from contextlib import redirect_stdout
+import warnings
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,19 +24,29 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HOME: Final = ROOT / "docs" / "examples" / "found"
 PAGES: Final = [ROOT / "docs" / language / "guides" / "found.md" for language in ("en", "ja")]
 
-PINNED: Final = dict(
-    line.split("==")
-    for line in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"][
-        "found"
-    ]
-    if isinstance(line, str)  # and no other group
+GROUPS: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+
+PINNED: Final[dict[str, str]] = dict(
+    re.findall(r"^([\w-]+)(?:\[.*\])?==(\S+)", "\n".join(map(str, GROUPS["found"])), re.MULTILINE)
 )
 """The version of each library in which the defects are; another may have mended them."""
+
+
+def is_here(package: str) -> bool:
+    """Whether the very version of a library is installed that is pinned."""
+    try:
+        return version(package) == PINNED[package]
+    except PackageNotFoundError:
+        return False
+
+
+HUNTED: Final = all(map(is_here, PINNED))
+"""Whether all of them are, as in the session "found"."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,10 @@ class Finding:
     """The Python that has mended it, if it is Python's."""
     trio: bool | None = None
     """Whether the search finds it on trio as well; None if the library needs asyncio."""
+    plain: str = "asyncio"
+    """The backend on which the program without mtaio runs, and on which the guide's run is."""
+    always: bool = False
+    """Whether the first run shows it: what the network does is enough."""
 
     def __str__(self) -> str:
         return self.name
@@ -55,10 +73,7 @@ class Finding:
         """Whether this is the version that has the defect."""
         if self.package is None:
             return self.fixed is None or sys.version_info < self.fixed
-        try:
-            return version(self.package) == PINNED[self.package]
-        except PackageNotFoundError:
-            return False
+        return is_here(self.package)
 
     @cached_property
     def explored(self) -> Callable[[], None]:
@@ -91,12 +106,12 @@ class Finding:
             text + "\n",
         )
 
-    def fails(self, backend: str = "asyncio", **told: Any) -> Exception | None:
+    def fails(self, backend: str | None = None, **told: Any) -> Exception | None:
         """Search on a backend, and return the failure; None if there is none."""
         own = self.search.backends
-        self.search.backends = (backend,)
+        self.search.backends = (backend or self.plain,)
         try:
-            with self.search.told(**told):
+            with self.search.told(**told), litter():
                 self.explored()
         except Exception as error:  # noqa: BLE001 - is the result
             return error
@@ -116,31 +131,65 @@ class Finding:
         self.search.inject = own
         return found
 
+    def report(self) -> str:
+        """Return what may be sent to the library's tracker: the text, the program, what it prints."""
+        text = (HOME / f"{self.name}.txt").read_text(encoding="utf-8")
+        program = (HOME / f"{self.name}_plain.py").read_text(encoding="utf-8")
+        output = self.shown(f"{self.name}_plain")
+        return f"{text}\n```python\n{program}```\n\nIt prints:\n\n```text\n{output}```\n"
+
     def prints(self) -> str:
         """Run the program without mtaio, in real time, and return what it prints."""
         plain = f"{self.name}_plain"
         module = load(HOME / f"{plain}.py", f"docs.examples.found.{plain}")
-        with redirect_stdout(StringIO()) as printed:
-            asyncio.run(module.main())
+        with redirect_stdout(StringIO()) as printed, litter():
+            if self.plain == "trio":
+                importlib.import_module("trio").run(module.main)
+            else:
+                asyncio.run(module.main())
         return printed.getvalue()
 
 
+@contextmanager
+def litter() -> Iterator[None]:
+    """Collect no garbage meanwhile, and none of what libraries leave open is worth a warning."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        gc.enable()
+
+
 FINDINGS: Final = (
+    Finding("aiohttp_cleanup", "aiohttp", always=True),
     Finding("aiohttp_limit", "aiohttp"),
     Finding("aiohttp_waiter", "aiohttp"),
     Finding("aiojobs_slot", "aiojobs"),
     Finding("aiorwlock_readers", "aiorwlock"),
     Finding("anyio_condition", "anyio", trio=False),
     Finding("anyio_stream", "anyio", trio=False),
+    Finding("anyio_tls", "anyio", trio=False, always=True),
     Finding("async_lru_retry", "async-lru"),
     Finding("asyncio_condition", fixed=(3, 13)),
     Finding("cashews_shared", "cashews"),
+    Finding("httpcore_handshake", "httpcore", trio=True),
     Finding("httpcore_pool", "httpcore", trio=True),
+    Finding("hypercorn_reader", "hypercorn", trio=False, always=True),
+    Finding("trio_websocket_timeout", "trio-websocket", plain="trio", always=True),
+    Finding("websockets_close", "websockets", always=True),
 )
 
 
 def rewrite() -> None:
     """Write again what the guide shows."""
+    if HUNTED:
+        with redirect_stdout(StringIO()) as printed:
+            load(HOME / "patience.py", "docs.examples.found.patience").main()
+        (HOME / "patience.out").write_text(printed.getvalue(), encoding="utf-8")
     for finding in FINDINGS:
         if not finding.here:
             print(f"{finding} is not here")  # noqa: T201 - a script
@@ -152,4 +201,10 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
-    rewrite()
+    asked = sys.argv[1:]
+    if asked:
+        for finding in FINDINGS:
+            if finding.name in asked:
+                print(finding.report())  # noqa: T201 - a script
+    else:
+        rewrite()

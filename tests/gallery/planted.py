@@ -15,9 +15,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mtaio.testing import Schedule, Victim, injections, run
+from mtaio.testing._search import at_random
 from mtaio.testing.schedules import exhaustive
+from tests import pages
 from tests.backends import BACKENDS
-from tests.pages import filled
 from tests.programs import ROOT, load, pytest
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOME: Final = ROOT / "docs" / "examples" / "breaking"
+HOMES: Final = (HOME, ROOT / "docs" / "examples" / "testing" / "network")
+"""The folders with bugs of which guides show what pytest prints."""
+
 PAGES: Final = [ROOT / "docs" / language / "guides" / "breaking.md" for language in ("en", "ja")]
 
 Tool: TypeAlias = Literal["exhaustive", "seeds", "checkpoint", "step", "native"]
@@ -81,14 +85,18 @@ def _load(source: Path) -> Bug:
 BUGS: Final = tuple(_load(source) for source in sorted(HOME.glob("*.py")))
 
 
-def plans(tool: Tool) -> Iterator[tuple[Schedule, Victim]]:
-    """Yield the runs of which a tool consists, in the order in which `explore` makes them."""
+def plans(tool: Tool, choices: int) -> Iterator[tuple[Schedule, Victim]]:
+    """
+    Yield the runs of which a tool consists, in the order in which `explore` makes them.
+
+    The plain run had that many choices.
+    """
     if tool == "exhaustive":
         for schedule in exhaustive(2):
             yield schedule, Victim()
     elif tool == "seeds":
-        for seed in range(SEEDS):
-            yield Schedule(seed=seed), Victim()
+        for number in range(SEEDS):
+            yield at_random(number, choices), Victim()
     else:
         for seeded in (False, True):
             for victim in injections(tool):
@@ -103,7 +111,9 @@ def works_on(tool: Tool, backend: str) -> bool:
 @cache
 def found_in(bug: Bug, tool: Tool, backend: str) -> int | None:
     """Return in which of its runs a tool by itself finds a bug first; None if in none of them."""
-    for number, (schedule, victim) in enumerate(plans(tool), 1):
+    plain = Schedule()
+    run(bug.once(bug.wrong, Victim()), backend=backend, schedule=plain)
+    for number, (schedule, victim) in enumerate(plans(tool, max(1, len(plain.log))), 1):
         try:
             run(bug.once(bug.wrong, victim), backend=backend, schedule=schedule)
         except Exception:  # noqa: BLE001 - whatever it is, it is found
@@ -146,20 +156,23 @@ def with_numbers(page: str) -> str:
 HIDDEN: Final = "All traceback entries are hidden."
 
 
-SHOWN: Final = tuple(sorted(path.stem for path in HOME.glob("*.out")))
-"""The bugs of which a guide shows what pytest prints."""
+def shown(home: Path) -> dict[str, str]:
+    """Return what the guides show as failures of the bugs in a folder, by their names."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(home.glob("*.out"))}
 
 
 @cache
-def failures() -> dict[str, str]:
+def failures(home: Path) -> dict[str, str]:
     """Return what pytest prints as the failures of these bugs, less the folder they are in."""
-    done = pytest("-k", "Wrong", *(HOME / f"{name}.py" for name in SHOWN))
+    names = list(shown(home))
+    leaks = "ignore::pytest.PytestUnraisableExceptionWarning"  # what a bug leaves open
+    done = pytest("-W", leaks, "-k", "Wrong", *(home / f"{name}.py" for name in names))
     assert done.returncode == 1, done.stdout + done.stderr
     _, *sections = re.split(r"^_{3,} .* _{3,}$", done.stdout, flags=re.MULTILINE)
-    return dict(zip(SHOWN, map(_said, sections), strict=True))
+    return {name: _said(home, said) for name, said in zip(names, sections, strict=True)}
 
 
-def _said(section: str) -> str:
+def _said(home: Path, section: str) -> str:
     """Return the error that a section of pytest's output ends with."""
     lines = section.splitlines()
     if HIDDEN in section:  # no traceback, of which pytest marks the first line alone
@@ -168,16 +181,18 @@ def _said(section: str) -> str:
     else:
         said = [line[1:].rstrip() for line in lines if line.startswith("E ")]
     text = inspect.cleandoc("\n".join(said))
-    lines = [line.replace(f"{HOME}{os.sep}", "") for line in text.splitlines() if line.strip()]
+    lines = [line.replace(f"{home}{os.sep}", "") for line in text.splitlines() if line.strip()]
     return "\n".join(lines) + "\n"
 
 
 def rewrite() -> None:
     """Write again what the guides show."""
-    for name, text in failures().items():
-        (HOME / f"{name}.out").write_text(text, encoding="utf-8")
+    for home in HOMES:
+        for name, text in failures(home).items():
+            (home / f"{name}.out").write_text(text, encoding="utf-8")
     for page in PAGES:
-        page.write_text(filled(with_numbers(page.read_text("utf-8"))), encoding="utf-8")
+        page.write_text(with_numbers(page.read_text("utf-8")), encoding="utf-8")
+    pages.rewrite()
 
 
 if __name__ == "__main__":

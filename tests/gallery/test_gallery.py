@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,13 +13,13 @@ import mtaio.testing
 from mtaio.testing import Victim
 from tests.gallery.planted import (
     BUGS,
-    HOME,
+    HOMES,
     PAGES,
     ROW,
-    SHOWN,
     Bug,
     failures,
     found_in,
+    shown,
     with_numbers,
     works_on,
 )
@@ -84,7 +85,10 @@ def test_search_finds_the_bug(bug: Bug) -> None:
     assert bug.search.runs == 1
     assert again is not None
     assert (type(again), str(again)) == (type(error), str(error))
-    assert again.__notes__ == error.__notes__
+    compared = [note for note in error.__notes__ if note.startswith("it passes ")]
+    assert again.__notes__ == [note for note in error.__notes__ if note not in compared]
+    # A cancelled victim may have taken the same steps as one that was spared, and nothing is shown.
+    assert compared or bug.search.inject
 
 
 def test_search_passes_the_twin(bug: Bug) -> None:
@@ -117,7 +121,10 @@ def test_some_tool_finds_it_alone(bug: Bug, backend: str) -> None:
     assert any(found_in(bug, tool, backend) for tool in tools)
 
 
-def test_guide_shows_what_pytest_prints() -> None:
+@pytest.mark.parametrize("home", HOMES, ids=lambda home: home.name)
+def test_guide_shows_what_pytest_prints(home: Path) -> None:
     """What the guides show as failures is what pytest prints."""
-    shown = {name: (HOME / f"{name}.out").read_text(encoding="utf-8") for name in SHOWN}
-    assert failures() == shown
+    if home.name == "network" and sys.platform != "linux":
+        pytest.skip("a simulated network needs Linux")
+    assert shown(home)
+    assert failures(home) == shown(home)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import re
+import sys
 
+import pytest
+
+from tests import programs
 from tests.backends import BACKENDS
-from tests.programs import ROOT, pytest
 
-HOME = ROOT / "docs" / "examples" / "testing"
+HOME = programs.ROOT / "docs" / "examples" / "testing"
+NETWORK = HOME / "network"
 
 
 def test_tests_of_the_guide_pass() -> None:
     """All of them pass, on each backend that is here, and none is skipped."""
     here = ["-k", "not trio"] if "trio" not in BACKENDS else []
-    done = pytest(HOME, *here)
+    if sys.platform != "linux":
+        here.append(f"--ignore={NETWORK}")
+    done = programs.pytest(HOME, *here)
     assert done.returncode == 0, done.stdout + done.stderr
     # What follows "in" is not read: from a minute on, pytest writes "75.20s (0:01:15)".
     assert re.search(r"^=+ \d+ passed(, \d+ deselected)? in ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a simulated network needs Linux")
+def test_remedy_of_the_guide_passes() -> None:
+    """The client that looks again after it has connected passes the test that found the other."""
+    done = programs.pytest(NETWORK / "reconnect.py", "-k", "Right")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 1 passed" in done.stdout

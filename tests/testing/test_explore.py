@@ -88,8 +88,9 @@ def test_failure_is_found_and_made_small(backend: str, options: Any) -> None:
     explored = explore(backends=[backend], **options)(update)
     with pytest.raises(AssertionError) as caught:
         explored()
-    told, again = caught.value.__notes__
+    told, beside, again = caught.value.__notes__
     assert told.startswith("under Schedule(tape={")
+    assert beside.startswith("it passes under Schedule(tape={")
     assert again.startswith(f"to see it again: pytest --mtaio-replay {backend}/tape=")
     plan = Plan.parse(again.rpartition(" ")[2])
     assert plan.schedule is not None
@@ -130,7 +131,7 @@ def test_failure_under_injection(backend: str, mode: Any) -> None:
 
     with pytest.raises(AssertionError) as caught:
         test()
-    again = caught.value.__notes__[1]
+    again = caught.value.__notes__[-1]
     assert again == f"to see it again: pytest --mtaio-replay {backend}/tape=/{mode}@1"
     with search_of(test).told(replay=again.rpartition(" ")[2]), pytest.raises(AssertionError):
         test()

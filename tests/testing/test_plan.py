@@ -16,6 +16,14 @@ ORDERS = st.one_of(
         seed=st.integers(0, 2**64),
         fair=st.booleans(),
         eager=st.none() | st.booleans(),
+        depth=st.none() | st.integers(1, 9),
+    ),
+    st.builds(
+        Schedule,
+        seed=st.integers(0, 2**64),
+        depth=st.integers(1, 9),
+        horizon=st.integers(1, 999),
+        fair=st.booleans(),
     ),
     st.builds(
         Schedule,
@@ -47,6 +55,10 @@ def test_text_of_a_plan_is_that_plan(plan: Plan) -> None:
         (
             Plan("asyncio", Schedule(tape={4: 1, 9: 2}, fair=True, eager=False), Victim("step", 5)),
             "asyncio/tape=4:1,9:2/fair/lazy/step@5",
+        ),
+        (
+            Plan("trio", Schedule(seed=3, depth=2, horizon=40), Victim("step", 5)),
+            "trio/seed=3/depth=2:40/step@5",
         ),
         (
             Plan("asyncio", Schedule(seed=3, eager=True), Victim("native", 1)),
@@ -82,6 +94,11 @@ def test_how_a_plan_reads(plan: Plan, text: str) -> None:
         ("asyncio/step@1/native@2", r"'step@1' and 'native@2' exclude each other"),
         ("asyncio/tape=4:1,4:2", r"its tape chooses twice at one moment"),
         ("asyncio/fair", r"it has neither a seed nor a tape"),
+        ("asyncio/seed=1/depth=2", r"'depth=2' is not part of a plan"),
+        ("asyncio/seed=1/depth=0:9", r"'depth=0:9' is not part of a plan"),
+        ("asyncio/seed=1/depth=2:9/depth=2:8", r"'depth=2:9' and 'depth=2:8' exclude each other"),
+        ("asyncio/tape=4:1/depth=2:9", r"'depth=2:9' is for a seed, not for a tape"),
+        ("asyncio/depth=2:9", r"it has neither a seed nor a tape"),
         ("trio/lazy/step@1", r"it has neither a seed nor a tape"),
     ],
 )

@@ -367,6 +367,8 @@ def test_error_that_is_raised_again_has_one_note(backend: str) -> None:
         (Schedule(seed=4), "Schedule(seed=4)"),
         (Schedule(tape={4: 1, 2: 0, 1: 3}), "Schedule(tape={1: 3, 4: 1})"),
         (Schedule(seed=4, fair=True, eager=True), "Schedule(seed=4, fair=True, eager=True)"),
+        (Schedule(seed=4, depth=2, horizon=9), "Schedule(seed=4, depth=2, horizon=9)"),
+        (Schedule(seed=4, horizon=9), "Schedule(seed=4)"),
         (Schedule(tape={4: 1}, eager=False), "Schedule(tape={4: 1}, eager=False)"),
         (Schedule(tape={4: 1}, strict=False), "Schedule(tape={4: 1}, strict=False)"),
     ],

@@ -1,0 +1,275 @@
+"""
+mtaio.testing.Network: messages and requests on the simulated network, compared with real loopback.
+
+Client and server run in one process and one event loop in both cases, and nothing waits, so what
+counts is the time of the processor, the kernel's included. httpx asks hypercorn over one
+connection. A limited link, many connections and an explored run have no rival: they have a limit.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from benchmarks._harness import OURS, Contest, Figure, expect, maybe
+from mtaio.testing import Network, explore, run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import SocketStream
+
+httpx = maybe("httpx")
+
+MESSAGES: Final = 5_000
+REQUESTS: Final = 400
+CONNECTIONS: Final = 1_000
+RUNS: Final = 200
+
+LOOPBACK: Final = "loopback"
+MESSAGE: Final = b"x" * 100
+
+MEGABYTES: Final = 100
+RATE: Final = 10_000_000
+
+
+async def echo(stream: SocketStream) -> None:
+    """Send back what comes."""
+    async with stream:
+        async for data in stream:
+            await stream.send(data)
+
+
+async def pings(host: str, port: int) -> float:
+    """Return the microseconds for each message that goes to and fro."""
+    async with await anyio.connect_tcp(host, port) as stream:
+        for number in range(MESSAGES + 100):
+            if number == 100:  # noqa: PLR2004 - the first ones warm up
+                started = time.thread_time()
+            await stream.send(MESSAGE)
+            expect(await stream.receive() == MESSAGE, "echoed the message")
+    return (time.thread_time() - started) / MESSAGES * 1e6
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with ``3``."""
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"1")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"3"})
+
+
+async def serve_http(
+    host: str, port: int, *, backend: str, stop: Callable[[], Awaitable[object]]
+) -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of callbacks of what was killed
+    hypercorn = maybe(f"hypercorn.{backend}")
+    config = maybe("hypercorn.config").Config.from_mapping(bind=f"{host}:{port}", errorlog=None)
+    await hypercorn.serve(app, config, shutdown_trigger=stop)
+
+
+async def requests(host: str, port: int) -> float:
+    """Return the microseconds for each request on one connection that is kept."""
+    async with httpx.AsyncClient() as client:
+        for number in range(REQUESTS + 20):
+            if number == 20:  # noqa: PLR2004 - the first ones warm up
+                started = time.thread_time()
+            answer = await client.get(f"http://{host}:{port}/")
+            expect(answer.text == "3", "answered")
+    return (time.thread_time() - started) / REQUESTS * 1e6
+
+
+async def message_real() -> float:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, echo)
+            taken = await pings("127.0.0.1", port)
+            group.cancel_scope.cancel()
+    return taken
+
+
+async def serve_echo() -> None:
+    async with await anyio.create_tcp_listener(local_port=80) as listener:
+        await listener.serve(echo)
+
+
+async def message_simulated() -> float:
+    async with Network() as net:
+        net.host("server").start(serve_echo)
+        await settle()
+        return await pings("server", 80)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    import socket  # noqa: PLC0415 - the one that the network does not replace
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def request_real(backend: str) -> float:
+    port = free_port()
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(serve_http, "127.0.0.1", port, backend=backend, stop=stop.wait))
+        while True:
+            try:
+                await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                break
+            except OSError:
+                await anyio.sleep(0.01)
+        taken = await requests("127.0.0.1", port)
+        stop.set()
+    return taken
+
+
+async def request_simulated(backend: str) -> float:
+    async with Network() as net:
+        net.host("server").start(
+            partial(serve_http, "0.0.0.0", 80, backend=backend, stop=anyio.sleep_forever)  # noqa: S104 - simulated
+        )
+        await settle()
+        return await requests("server", 80)
+
+
+def real(backend: str, measure: Callable[..., Awaitable[float]], *args: Any) -> float:
+    return anyio.run(measure, *args, backend=backend)
+
+
+def simulated(backend: str, measure: Callable[..., Awaitable[float]], *args: Any) -> float:
+    return run(measure, *args, backend=backend, max_turns=None)
+
+
+# ---- what has a limit, and no rival --------------------------------------------------------------
+
+
+async def connections() -> float:
+    """Return the milliseconds for each of many connections that are open at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8 * CONNECTIONS)), hard))
+    started = time.thread_time()
+    async with Network(latency=0.01) as net:
+        net.host("server").start(serve_echo)
+        await settle()
+        streams = [await anyio.connect_tcp("server", 80) for _ in range(CONNECTIONS)]
+        for stream in streams:
+            await stream.send(MESSAGE)
+        for stream in streams:
+            expect(await stream.receive() == MESSAGE, "echoed the message")
+        expect(len(net.open) == 2 * CONNECTIONS + 1, "kept all of them open")
+        for stream in streams:
+            await stream.aclose()
+    return (time.thread_time() - started) / CONNECTIONS * 1e3
+
+
+async def bulk() -> float:
+    """Return the seconds of the processor for many bytes over a link of ten megabytes a second."""
+    size = MEGABYTES * 1_000_000
+    data = b"x" * 1_000_000
+
+    async def pour(stream: SocketStream) -> None:
+        async with stream:
+            for _ in range(MEGABYTES):
+                await stream.send(data)
+
+    async def serve() -> None:
+        async with await anyio.create_tcp_listener(local_port=80) as listener:
+            await listener.serve(pour)
+
+    async with Network(latency=0.01, bandwidth=RATE) as net:
+        net.host("server").start(serve)
+        await settle()
+        async with await anyio.connect_tcp("server", 80) as stream:
+            began, started = anyio.current_time(), time.thread_time()
+            received = 0
+            while received < size:
+                received += len(await stream.receive(1 << 20))
+            taken = time.thread_time() - started
+        virtual = anyio.current_time() - began
+        expect(size / RATE - 0.5 < virtual < size / RATE + 0.5, f"taken ten seconds, not {virtual}")
+    return taken
+
+
+async def small() -> None:
+    """A client that reconnects after a partition, and a server: some fifty steps."""
+    async with Network(latency=0.02, jitter=0.01) as net:
+        net.host("server").start(serve_echo)
+        await settle()
+        for _ in range(2):
+            async with await anyio.connect_tcp("server", 80) as stream:
+                for _ in range(3):
+                    await stream.send(MESSAGE)
+                    expect(await stream.receive() == MESSAGE, "echoed the message")
+
+
+def explored(backend: str) -> float:
+    """Return the milliseconds for each run of a search."""
+    search = explore(seeds=RUNS - 1, exhaustive=None, backends=(backend,))(small)
+    started = time.thread_time()
+    search()
+    return (time.thread_time() - started) / RUNS * 1e3
+
+
+def measured(backend: str, measure: Callable[..., Awaitable[float]]) -> float:
+    gc.collect()
+    return run(measure, backend=backend, max_turns=None)
+
+
+EVENTS: list[Contest | Figure] = []
+for backend in ("asyncio", "trio"):
+    EVENTS += [
+        Contest(
+            title="a message of 100 bytes, to and fro",
+            contenders={
+                OURS: partial(simulated, backend, message_simulated),
+                LOOPBACK: partial(real, backend, message_real),
+            },
+            targets={LOOPBACK: 1.5},
+            loops=(backend,),
+        ),
+        Contest(
+            title="a request from httpx to hypercorn",
+            contenders={
+                OURS: partial(simulated, backend, request_simulated, backend),
+                LOOPBACK: partial(real, backend, request_real, backend),
+            },
+            targets={LOOPBACK: 1.5},
+            loops=(backend,),
+        ),
+        Figure(
+            title="one of 1,000 connections that are open at once",
+            measure=partial(measured, backend, connections),
+            unit="ms",
+            most=3.0,
+            loops=(backend,),
+        ),
+        Figure(
+            title="100 MB through a link of 10 MB/s",
+            measure=partial(measured, backend, bulk),
+            unit="s",
+            most=0.2,
+            loops=(backend,),
+        ),
+        Figure(
+            title="a run of a search: two connections, six messages",
+            measure=partial(explored, backend),
+            unit="ms",
+            most=30.0,
+            loops=(backend,),
+        ),
+    ]

@@ -1,0 +1,219 @@
+"""A host of a simulated network, as a test sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+
+import anyio
+
+from mtaio._internal import checks
+from mtaio.testing._network._disk import Disk
+from mtaio.testing._network._machine import Life, Machine, acting
+from mtaio.testing._network._stream import Stream
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._core import Core
+
+__all__ = ["Host"]
+
+Args = TypeVarTuple("Args")
+
+
+@final
+class Host:
+    """
+    A machine on a simulated network; get it from `Network.host`.
+
+    As a context manager it makes the block, and the tasks that are started in it, act on this host:
+    sockets made there have its address. Blocks may nest.
+
+    Example:
+        ```python
+        import anyio
+        from anyio.abc import SocketStream
+
+        from mtaio.testing import Network, run
+
+
+        async def answer(stream: SocketStream) -> None:
+            async with stream:
+                await stream.send(b"3 left")
+
+
+        async def stock() -> None:
+            listener = await anyio.create_tcp_listener(local_port=80)
+            await listener.serve(answer)
+
+
+        async def main() -> None:
+            async with Network(latency=0.02) as net:
+                net.host("stock").start(stock)
+                await anyio.sleep(1)
+                async with await anyio.connect_tcp("stock", 80) as stream:
+                    assert await stream.receive() == b"3 left"
+
+
+        run(main)
+        ```
+    """
+
+    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+
+    def __init__(self, network: Core, machine: Machine) -> None:
+        self._network = network
+        self._machine = machine
+        self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
+        self._before: list[Life | None] = []
+        self._disk: Disk | None = None
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
+
+    def __enter__(self) -> Host:
+        self._before.append(acting.get())
+        acting.set(self._machine.life)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        acting.set(self._before.pop())
+
+    @property
+    def name(self) -> str:
+        """Its name, by which others reach it."""
+        return self._machine.name
+
+    @property
+    def address(self) -> str:
+        """Its address."""
+        return self._machine.address
+
+    @property
+    def up(self) -> bool:
+        """Whether the machine answers at all; False after ``kill(silent=True)``."""
+        return self._machine.up
+
+    @property
+    def read_rate(self) -> float | None:
+        """
+        How many bytes a second the programs of this host read at most; None for no limit.
+
+        At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
+        May be changed at any time.
+        """
+        return self._machine.read_rate
+
+    @read_rate.setter
+    def read_rate(self, rate: float | None) -> None:
+        if rate is not None:
+            checks.at_least("read_rate", rate, 0, way_out="Pass bytes a second, or None.")
+        self._machine.read_rate = None if rate == math.inf else rate
+        for endpoint in list(self._machine.endpoints.values()):
+            if isinstance(endpoint, Stream):
+                endpoint.push()
+
+    @property
+    def disk(self) -> Disk:
+        """
+        Its disk: a directory for its programs, which loses what was not synced if power is cut.
+
+        It is made when it is first asked for, and is removed with the network.
+
+        Raises:
+            RuntimeError: The network is not open.
+        """
+        if self._disk is None:
+            self._disk = Disk(self._network.disk(self._machine))
+        return self._disk
+
+    def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
+        """
+        Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
+
+        Not a checkpoint: it begins to run at the next one. An exception that it raises ends the
+        block of the network, unless the host was killed. A host that was killed may be started
+        again, also with another program.
+
+        Args:
+            main: An async function: the program, as in production.
+            args: Its arguments.
+
+        Raises:
+            TypeError: ``main`` is not callable.
+            RuntimeError: The network is not open, or the host runs a program already.
+        """
+        checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
+        life = self._machine.life
+        if life.over:
+            life = self._machine.life = Life(self._machine)
+        elif life.scope is not None:
+            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
+            raise RuntimeError(msg)
+        self._network.note("start", self.name)
+        self._machine.up = True
+        self._program = main, args
+        life.scope = anyio.CancelScope()
+        self._network.heal()  # what was sent to it meanwhile is sent again, and refused
+        with self:
+            self._network.spawn(_live, self._network, life, main, args, name=f"host {self.name}")
+
+    def kill(self, *, silent: bool = False) -> None:
+        """
+        Kill what runs here, at this moment. Not a checkpoint.
+
+        The program is cancelled, and nothing of what its clean-up does reaches the network. Peers
+        are told by a reset, as by the kernel of a machine on which a process dies.
+
+        Args:
+            silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
+                and nobody gets an answer until it is started again. Connections that were open stay
+                half-open: a peer learns of it when it sends something after that. The `disk` goes
+                back to what was synced, more or less, and keeps all that was written if not silent.
+
+        Raises:
+            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
+        """
+        self._network.note("cut power" if silent else "kill", self.name)
+        self._machine.kill(silent=silent)
+        if silent:
+            self._network.watch_silence()
+
+    def restart(self) -> None:
+        """
+        Start the program again, with the same arguments; kill it first if it runs.
+
+        Raises:
+            RuntimeError: It was never started.
+        """
+        if self._program is None:
+            msg = f"{self!r} has nothing to restart. Call start() with its program first."
+            raise RuntimeError(msg)
+        if not self._machine.life.over:
+            self.kill()
+        main, args = self._program
+        self.start(main, *args)
+
+
+async def _live(
+    network: Core, life: Life, main: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+) -> None:
+    """Run the program of a host for as long as it lives."""
+    assert life.scope is not None  # noqa: S101 - it was started
+    life.tasks.clear()  # of this one, which ends by itself
+    try:
+        with life.scope:
+            await main(*args)
+    except Exception:
+        if not life.over:
+            raise
+        # What it met when it was killed: a dead program tells nobody.
+    finally:
+        if life.over:
+            network.bury(life)

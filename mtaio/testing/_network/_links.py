@@ -1,0 +1,102 @@
+"""How long what one host sends takes to another, and whether it gets there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtaio._internal import checks
+
+if TYPE_CHECKING:
+    import random
+
+__all__ = ["Link", "Links"]
+
+
+@dataclass(slots=True)
+class Link:
+    """What a link does, in one direction. The units are those of `Network`."""
+
+    latency: float
+    jitter: float
+    bandwidth: float | None
+    loss: float
+    segment: int | None
+    busy_until: float = 0.0
+    """When the last byte that was put on it so far has left."""
+
+
+def checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a link as they came, if they are right."""
+    for name in ("latency", "jitter"):
+        if name in options:
+            value = checks.at_least(name, options[name], 0, way_out="Pass seconds, 0 for none.")
+            if value == math.inf:
+                msg = f"{name}={value!r} would never arrive. partition() cuts hosts off."
+                raise ValueError(msg)
+    if options.get("bandwidth") is not None:
+        checks.positive("bandwidth", options["bandwidth"], way_out="Pass bytes a second, or None.")
+    if "loss" in options:
+        way_out = "Pass the share of datagrams that are lost, from 0 to 1."
+        if checks.at_least("loss", options["loss"], 0, way_out=way_out) > 1:
+            msg = f"loss={options['loss']!r} is more than 1. {way_out}"
+            raise ValueError(msg)
+    if options.get("segment") is not None:
+        way_out = "Pass the most bytes that arrive at once, or None."
+        checks.count("segment", options["segment"], way_out=way_out)
+    return options
+
+
+class Links:
+    """The links between all hosts, each of which is as the rest until it is told otherwise."""
+
+    __slots__ = ("_default", "_links", "_random")
+
+    def __init__(self, rng: random.Random, **options: Any) -> None:
+        self._default = checked(options)
+        self._links: dict[tuple[str, str], Link] = {}
+        self._random = rng
+
+    def of(self, source: str, target: str) -> Link:
+        """Return the link from one host to another."""
+        link = self._links.get((source, target))
+        if link is None:
+            link = self._links[source, target] = Link(**self._default)
+        return link
+
+    def change(self, source: str, target: str, options: dict[str, Any]) -> None:
+        """Change a link in one direction; what is on its way stays as it is."""
+        link = self.of(source, target)
+        for name, value in options.items():
+            setattr(link, name, value)
+
+    def arrival(self, source: str, target: str, size: int, now: float) -> float:
+        """Return when ``size`` bytes that leave now arrive, after those that left before."""
+        if source == target:
+            return now
+        link = self.of(source, target)
+        if link.bandwidth is not None and size:
+            now = link.busy_until = max(link.busy_until, now) + size / link.bandwidth
+        return now + link.latency + (self._random.random() * link.jitter if link.jitter else 0.0)
+
+    def loses(self, source: str, target: str) -> bool:
+        """Return whether a datagram is lost on the way."""
+        loss = 0.0 if source == target else self.of(source, target).loss
+        return loss > 0 and self._random.random() < loss
+
+    def pieces(self, source: str, target: str, data: bytes) -> list[bytes]:
+        """Return the segments in which ``data`` arrives."""
+        most = None if source == target else self.of(source, target).segment
+        if most is None:
+            return [data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
+        pieces: list[bytes] = []
+        while data:
+            size = self._random.randint(1, most)
+            pieces.append(data[:size])
+            data = data[size:]
+        return pieces
+
+
+SEGMENT = 65536
+"""The most bytes that travel as one, as with the kernel's segmentation offload."""

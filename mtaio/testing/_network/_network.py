@@ -1,0 +1,515 @@
+"""
+A simulated network, as a test sees it.
+
+Promise: programs run unmodified on it, with real descriptors; time never passes while something
+that was written has not been taken; the same program with the same seed and schedule does the same
+in every process; at the end nothing is left of it, and a fault that never struck has failed the
+test.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeAlias, final
+
+import anyio
+
+from mtaio._internal import checks
+from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.testing._network._core import MAIN, MOST_HOSTS, Core
+from mtaio.testing._network._faults import Cause, Fault, FaultMissedError
+from mtaio.testing._network._host import Host
+from mtaio.testing._network._links import checked
+from mtaio.testing._network._trace import NetworkEvent, NetworkStatistics, OpenSocket
+from mtaio.testing._simulation import settle
+from mtaio.testing._world import world_here
+
+__all__ = ["HostLike", "Network"]
+
+HostLike: TypeAlias = Host | str
+"""A host, or its name."""
+
+EVERYBODY = "*"
+"""In the place of hosts: all of them, those included that are made later."""
+
+
+@final
+class Network:
+    """
+    Hosts and the network between them, in virtual time, for unmodified asyncio and trio programs.
+
+    An async context manager around the code under test. While it is open, TCP and UDP sockets
+    (IPv4) that are made in the event loop's thread live on it, and the names of hosts resolve. They
+    have real file descriptors, so that TLS, transports and whatever a library does with them work
+    as they are. Other threads keep the real network. The block acts on the host ``"main"``.
+
+    It is repeatable: it implies a `Schedule` if the run has none, seeds Python's ``random`` for the
+    block, and takes its own random numbers from ``seed``. What happens at one moment on different
+    connections happens in an order that the schedule chooses.
+
+    Entering and leaving are checkpoints. On leaving it kills all hosts, waits until their programs
+    have ended, and closes what is left of their connections.
+
+    Args:
+        latency: Seconds from one host to another; none within a host.
+        jitter: Up to so many seconds more, at random. Streams keep their order.
+        bandwidth: Bytes a second from one host to another; None for no limit.
+        loss: The share of datagrams that are lost, from 0 to 1.
+        segment: The most bytes of a stream that arrive at once, cut at random; None for no such
+            limit. 1 shows who takes what one ``recv`` returns for a message.
+        dns: Seconds that an asynchronous lookup of a name takes.
+        seed: Where the random numbers begin.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of its range.
+        RuntimeError: On entering: no simulation runs in this thread, another network is open, this
+            one was open before, or the system is not Linux.
+        FaultMissedError: On leaving, if nothing else is raised: a fault never struck.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Network, run
+
+
+        async def name_server() -> None:
+            async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=53) as socket:
+                async for packet, (host, port) in socket:
+                    await socket.sendto(packet.upper(), host, port)
+
+
+        async def main() -> None:
+            async with Network(latency=0.05) as net:
+                net.host("dns").start(name_server)
+                await anyio.sleep(1)
+                async with await anyio.create_connected_udp_socket("dns", 53) as socket:
+                    await socket.send(b"hello")
+                    assert await socket.receive() == b"HELLO"
+                assert round(anyio.current_time(), 9) == 1.1
+
+
+        run(main)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        bandwidth: float | None = None,
+        loss: float = 0.0,
+        segment: int | None = None,
+        dns: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        checks.count("seed", seed, least=0, way_out="Pass a whole number >= 0.")
+        checks.at_least("dns", dns, 0, way_out="Pass seconds, 0 for none.")
+        self._seed = seed
+        self._core = Core(
+            seed,
+            {
+                "latency": latency,
+                "jitter": jitter,
+                "bandwidth": bandwidth,
+                "loss": loss,
+                "segment": segment,
+            },
+            dns=dns,
+        )
+        self._hosts: dict[str, Host] = {}
+        self._state = "not open yet"
+        self._left: tuple[OpenSocket, ...] = ()
+        self._random: object = None
+        self.host(MAIN)
+
+    def __repr__(self) -> str:
+        return f"<Network of {', '.join(self._hosts)}, {self._state}>"
+
+    # ---- hosts and links ----
+
+    def host(self, name: str) -> Host:
+        """
+        Return the host of a name, which is made when it is first mentioned. Not a checkpoint.
+
+        Raises:
+            TypeError: ``name`` is not a str.
+            ValueError: It is empty or ``"*"``, or there are too many hosts.
+        """
+        host = self._hosts.get(name)
+        if host is None:
+            checks.title("name", name)
+            if not name or name == EVERYBODY:
+                msg = f"name={name!r} is no name for a host. Pass one such as 'stock'."
+                raise ValueError(msg)
+            if len(self._hosts) >= MOST_HOSTS:
+                msg = f"there are {MOST_HOSTS} hosts already, and no address for {name!r}."
+                raise ValueError(msg)
+            host = self._hosts[name] = Host(self._core, self._core.machine(name))
+        return host
+
+    def link(
+        self,
+        a: HostLike,
+        b: HostLike,
+        *,
+        oneway: bool = False,
+        latency: float | Unset = UNSET,
+        jitter: float | Unset = UNSET,
+        bandwidth: float | Unset | None = UNSET,
+        loss: float | Unset = UNSET,
+        segment: int | Unset | None = UNSET,
+    ) -> None:
+        """
+        Change the link between two hosts. Not a checkpoint.
+
+        What is on its way stays as it is; what is sent from now on follows. What is not given stays
+        as it is.
+
+        Args:
+            a: A host, or its name.
+            b: Another.
+            oneway: Whether only the way from ``a`` to ``b`` changes.
+            latency: As for `Network`, as are the others.
+            jitter: Up to so many seconds more.
+            bandwidth: Bytes a second, or None.
+            loss: The share of datagrams that are lost.
+            segment: The most bytes that arrive at once, or None.
+
+        Raises:
+            TypeError: An option has the wrong type.
+            ValueError: One is out of its range, or ``a`` and ``b`` are the same host.
+        """
+        source, target = self._name(a), self._name(b)
+        if source == target:
+            msg = f"there is no link from {source!r} to itself. Pass two hosts."
+            raise ValueError(msg)
+        given = {
+            "latency": latency,
+            "jitter": jitter,
+            "bandwidth": bandwidth,
+            "loss": loss,
+            "segment": segment,
+        }
+        options = checked({name: value for name, value in given.items() if value is not UNSET})
+        self._core.links.change(source, target, options)
+        if not oneway:
+            self._core.links.change(target, source, options)
+
+    def name(self, name: str, host: HostLike | None) -> None:
+        """
+        Let a name mean a host from now on, besides the host's own. Not a checkpoint.
+
+        Args:
+            name: The name, such as ``"api.example.com"``.
+            host: The host, or its name; None: the name does not exist.
+        """
+        checks.title("name", name)
+        address = None if host is None else self.host(self._name(host)).address
+        self._core.names.set(name, address)
+        self._core.note(f"means {'nothing' if host is None else self._name(host)}", name)
+
+    # ---- faults ----
+
+    def partition(
+        self,
+        a: HostLike | Iterable[HostLike],
+        b: HostLike | Iterable[HostLike] = EVERYBODY,
+        *,
+        oneway: bool = False,
+        required: bool = True,
+    ) -> Fault:
+        """
+        Let nothing get from some hosts to others, until `heal`. Not a checkpoint.
+
+        What streams send is held back and arrives after `heal`, unless the sender's kernel has
+        given up, after 924.6 seconds or its TCP_USER_TIMEOUT; connections are tried again after 1,
+        2, 4 … seconds and fail after 127. Datagrams are lost.
+
+        Args:
+            a: A host, its name, several of them, or ``"*"`` for all.
+            b: The others. Default: all.
+            oneway: Whether only what ``a`` sends to ``b`` is held back.
+            required: Whether the test fails if the fault never strikes.
+
+        Returns:
+            The fault, for `heal`, and to ask how often it has struck.
+        """
+        return self._between("partition", a, b, oneway=oneway, required=required)
+
+    def hold(
+        self,
+        a: HostLike | Iterable[HostLike],
+        b: HostLike | Iterable[HostLike] = EVERYBODY,
+        *,
+        oneway: bool = False,
+        required: bool = True,
+    ) -> Fault:
+        """
+        Keep back everything between hosts, datagrams too, until `heal`. Not a checkpoint.
+
+        Unlike in a `partition` nothing is lost, nothing is tried again, and no kernel gives up.
+
+        Args:
+            a: As for `partition`.
+            b: As for `partition`.
+            oneway: As for `partition`.
+            required: As for `partition`.
+        """
+        return self._between("hold", a, b, oneway=oneway, required=required)
+
+    def refuse(self, host: HostLike, port: int | None = None, *, required: bool = True) -> Fault:
+        """
+        Have connections to a host refused, until `heal`. Not a checkpoint.
+
+        Those that there are stay.
+
+        Args:
+            host: The host, or its name.
+            port: The port; None for all.
+            required: As for `partition`.
+        """
+        name = self._name(host)
+        where = name if port is None else f"{name}:{port}"
+        return self._start(
+            Cause(
+                "refuse",
+                f"refusal of {where}",
+                partial(_is_refused, name, port),
+                required=required,
+            )
+        )
+
+    def reset(
+        self,
+        a: HostLike | Iterable[HostLike],
+        b: HostLike | Iterable[HostLike] = EVERYBODY,
+        *,
+        required: bool = True,
+    ) -> Fault:
+        """
+        Reset every connection between hosts, at both ends, as something between them may.
+
+        Not a checkpoint.
+
+        Args:
+            a: As for `partition`.
+            b: As for `partition`.
+            required: As for `partition`.
+        """
+        between = self._pairs(a, b, oneway=False)
+        cause = Cause("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
+        fault = self._core.faults.add(cause, lasting=False)
+        for _ in range(self._core.cut(between)):
+            cause.strike()
+        return fault
+
+    def fail_dns(self, name: HostLike = EVERYBODY, *, required: bool = True) -> Fault:
+        """
+        Have lookups of a name fail for now, until `heal`. Not a checkpoint.
+
+        They raise ``socket.gaierror`` with ``EAI_AGAIN``, at once.
+
+        Args:
+            name: The name, or ``"*"`` for all.
+            required: As for `partition`.
+        """
+        failing = (name.name if isinstance(name, Host) else name).lower()
+        return self._start(
+            Cause(
+                "fail_dns",
+                f"failure of the name {failing!r}",
+                partial(_is_meant, failing),
+                required=required,
+            )
+        )
+
+    def heal(self, fault: Fault | None = None) -> None:
+        """
+        End a fault, or all that last. Not a checkpoint.
+
+        What was held back is sent again now, and arrives after the latency of its link. (A real
+        kernel may wait a little before it sends again.)
+        """
+        self._core.faults.end(fault)
+        self._core.note("heal", EVERYBODY if fault is None else repr(fault))
+        self._core.heal()
+
+    # ---- what it has seen ----
+
+    @property
+    def open(self) -> tuple[OpenSocket, ...]:
+        """
+        The sockets that programs have open, the oldest first.
+
+        After the network: those that were left when all programs had ended.
+        """
+        return self._core.open_sockets() if self._state == "open" else self._left
+
+    @property
+    def delivered(self) -> int:
+        """How many segments and datagrams have arrived so far."""
+        return self._core.delivered
+
+    @property
+    def held(self) -> int:
+        """How often something was held back, or lost, by a partition or a hold so far."""
+        return self._core.held
+
+    @property
+    def trace(self) -> tuple[NetworkEvent, ...]:
+        """
+        What has happened, the last 100,000 events at most.
+
+        It is equal between two runs that did the same, on all versions of Python.
+        """
+        return tuple(NetworkEvent(*event) for event in self._core.trace)
+
+    def statistics(self) -> NetworkStatistics:
+        """Return the state and the counts so far. Not a checkpoint."""
+        return NetworkStatistics(open=self.open, delivered=self.delivered, held=self.held)
+
+    # ---- the block ----
+
+    async def __aenter__(self) -> Network:
+        world = world_here()
+        if self._state != "not open yet":
+            msg = f"{self!r} cannot be opened again. Make another one for another run."
+            raise RuntimeError(msg)
+        if sys.platform != "linux":
+            msg = (
+                f"a simulated network needs Linux, and this is {sys.platform!r}. Skip the test "
+                f"there: pytest.mark.skipif(sys.platform != 'linux', reason='...')."
+            )
+            raise RuntimeError(msg)
+        if world is None:
+            msg = (
+                "a simulated network needs virtual time, and no simulation runs in this thread. "
+                "Open it in the function given to mtaio.testing.run(), or in an async test on a "
+                "virtual_backend()."
+            )
+            raise RuntimeError(msg)
+        if world.network is not None:
+            msg = "a simulated network is open already. Give it another host instead."
+            raise RuntimeError(msg)
+        world.imply_schedule()
+        self._core.open(world)
+        self._state = "open"
+        self._random = random.getstate()
+        random.seed(self._seed)
+        self._core.group = anyio.create_task_group()
+        await self._core.group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        core = self._core
+        for host, machine in core.machines.items():
+            if host != MAIN:
+                machine.kill(silent=False)
+        core.group.cancel_scope.cancel("the network is over")
+        try:
+            swallowed = await core.group.__aexit__(exc_type, exc, traceback)
+            core.abandon()
+            if exc is None:
+                with anyio.CancelScope(shield=True):
+                    await settle()  # transports of asyncio close their sockets a little later
+        except BaseExceptionGroup as group:
+            errors = [error for error in group.exceptions if error is not exc]
+            if not errors:
+                return False  # the block's own error, as it is
+            if len(errors) == len(group.exceptions) == 1:
+                raise errors[0] from None  # of a host's program, which has cancelled the block
+            raise
+        finally:
+            self._left = core.open_sockets()
+            self._state = "over"
+            core.close()
+            state: Any = self._random
+            random.setstate(state)
+        if exc is None:
+            self._refuse_missed()
+        return swallowed
+
+    def _refuse_missed(self) -> None:
+        missed = list(self._core.faults.missed())
+        if missed:
+            msg = f"{'; '.join(missed)}. Let it strike, or pass required=False where it may miss."
+            raise FaultMissedError(msg)
+
+    def _start(self, cause: Cause) -> Fault:
+        self._core.note("begins", cause.what)
+        return self._core.faults.add(cause)
+
+    def _between(
+        self,
+        kind: Any,
+        a: HostLike | Iterable[HostLike],
+        b: HostLike | Iterable[HostLike],
+        *,
+        oneway: bool,
+        required: bool,
+    ) -> Fault:
+        way = "from {} to {}" if oneway else "between {} and {}"
+        what = f"{kind} {way.format(_said(a), _said(b))}"
+        pairs = self._pairs(a, b, oneway=oneway)
+        fault = self._start(Cause(kind, what, pairs, required=required))
+        self._core.watch_silence()
+        return fault
+
+    def _pairs(
+        self,
+        a: HostLike | Iterable[HostLike],
+        b: HostLike | Iterable[HostLike],
+        *,
+        oneway: bool,
+    ) -> Any:
+        """Return a function that says whether something between two hosts is meant."""
+        sources, targets = self._names(a), self._names(b)
+
+        def is_from_to(source: str, target: str) -> bool:
+            return (not sources or source in sources) and (not targets or target in targets)
+
+        def is_between(source: str, target: str) -> bool:
+            return is_from_to(source, target) or is_from_to(target, source)
+
+        return is_from_to if oneway else is_between
+
+    def _names(self, hosts: HostLike | Iterable[HostLike]) -> frozenset[str]:
+        """Return the names of hosts, none for all of them."""
+        if isinstance(hosts, (Host, str)):
+            hosts = () if hosts == EVERYBODY else (hosts,)
+        return frozenset(self._name(host) for host in hosts)
+
+    def _name(self, host: HostLike) -> str:
+        """Return the name of a host, which is there from now on."""
+        if isinstance(host, Host):
+            return host.name
+        return host if host == EVERYBODY else self.host(host).name
+
+
+def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
+    return at == host and port in {None, number}
+
+
+def _is_meant(name: str, asked: str) -> bool:
+    return name in {EVERYBODY, asked}
+
+
+def _said(hosts: HostLike | Iterable[HostLike]) -> str:
+    """Return hosts in words."""
+    if isinstance(hosts, Host):
+        return hosts.name
+    if isinstance(hosts, str):
+        return "all" if hosts == EVERYBODY else hosts
+    return ", ".join(map(_said, hosts)) or "nobody"
