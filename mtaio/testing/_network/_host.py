@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
+
+_entered: ContextVar[Any] = ContextVar("entered", default=None)
+"""For what a task has acted before each of the hosts that it has entered: the last one, the rest."""
 
 
 @final
@@ -60,20 +64,19 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+    __slots__ = ("_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
-        self._before: list[Life | None] = []
         self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        self._before.append(acting.get())
+        _entered.set((acting.get(), _entered.get()))
         acting.set(self._machine.life)
         return self
 
@@ -83,7 +86,11 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        acting.set(self._before.pop())
+        entered = _entered.get()
+        assert entered is not None, "a host is left where it was entered"  # noqa: S101
+        before, outer = entered
+        acting.set(before)
+        _entered.set(outer)
 
     @property
     def name(self) -> str:
@@ -105,6 +112,8 @@ class Host:
         """
         How many bytes a second the programs of this host read at most; None for no limit.
 
+        On each connection.
+
         At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
         May be changed at any time.
         """
@@ -117,6 +126,7 @@ class Host:
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
             if isinstance(endpoint, Stream):
+                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
                 endpoint.push()
 
     @property

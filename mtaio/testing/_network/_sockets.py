@@ -36,7 +36,6 @@ _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
 
 _real_init: Final[Any] = socket.socket.__init__
 _real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
-_real_getaddrinfo: Final = socket.getaddrinfo
 
 REPLACED: Final = (
     "_accept",
@@ -91,13 +90,14 @@ class Sockets:
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched;
     # - _objects finds the latest of Python's objects for a descriptor.
-    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread")
+    __slots__ = ("_getaddrinfo_before", "_inodes", "_network", "_objects", "_open", "_thread")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
         self._objects: dict[int, ref[socket.socket]] = {}
+        self._getaddrinfo_before = socket.getaddrinfo
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -176,6 +176,7 @@ class Sockets:
         fd = sock.fileno()
         self._objects[fd] = ref(sock)
         if fileno is not None:
+            self.leave_alone(fd)
             known = self._open.get(fd)
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
@@ -239,6 +240,7 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
+        self._getaddrinfo_before = socket.getaddrinfo
         socket.getaddrinfo = self._getaddrinfo()
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
@@ -252,7 +254,7 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
-        socket.getaddrinfo = _real_getaddrinfo
+        socket.getaddrinfo = self._getaddrinfo_before
         for name, real in _REAL.items():
             if name in _INHERITED:
                 delattr(kind, name)
@@ -288,10 +290,12 @@ class Sockets:
         return _real_close_
 
     def _getaddrinfo(self) -> Callable[..., Any]:
+        real = socket.getaddrinfo
+
         def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
             if self.here():
                 return self._network.names.look_up(*args, **kwargs)
-            return _real_getaddrinfo(*args, **kwargs)
+            return real(*args, **kwargs)
 
         return getaddrinfo
 
