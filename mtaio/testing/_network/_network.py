@@ -52,7 +52,7 @@ class Network:
     block, and takes its own random numbers from ``seed``. What happens at one moment on different
     connections happens in an order that the schedule chooses.
 
-    Leaving is a checkpoint. On leaving it kills all hosts, waits until their programs
+    Entering and leaving are checkpoints. On leaving it kills all hosts, waits until their programs
     have ended, and closes what is left of their connections.
 
     Args:
