@@ -23,7 +23,7 @@ __all__ = ["Host"]
 Args = TypeVarTuple("Args")
 
 _entered: ContextVar[Any] = ContextVar("entered", default=None)
-"""For what a task has acted before each of the hosts that it has entered: the last one, the rest."""
+"""For what a task has acted before it entered a host, and the same of those before that."""
 
 
 @final
