@@ -187,7 +187,10 @@ class Stream(Endpoint):
             ip = LOOPBACK
         target = self.host if ip == LOOPBACK else network.machine_at(ip)
         if self.name is None:
-            super().bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
+            try:
+                super().bind((LOOPBACK if ip == LOOPBACK else self.host.address, 0))
+            except OSError:  # all ports are taken: not what bind() says
+                return errno.EADDRNOTAVAIL
         elif self.name[0] == ANY:
             self.name = LOOPBACK if ip == LOOPBACK else self.host.address, self.name[1]
         self.peer = ip, port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -13,6 +14,7 @@ import pytest
 from anyio.abc import SocketStream
 
 from mtaio.testing import Deadlock, Network, run, settle
+from mtaio.testing._network import _ports
 from tests.backends import BACKENDS
 
 
@@ -61,7 +63,7 @@ async def test_what_was_on_its_way_waits_for_what_was_held(pause: float) -> None
         await anyio.sleep(0.95)
         assert not got
         await anyio.sleep(0.1)
-        assert got == (b"ABC" if pause else b"BC")
+        assert bytes(got) == (b"ABC" if pause else b"BC")
 
 
 async def test_other_heals_do_not_prolong_patience() -> None:
@@ -255,7 +257,7 @@ def test_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main)
     assert dict(vars(socket.socket)) == before
     assert random.getstate() == state
-    assert socket.getaddrinfo is fake
+    assert vars(socket)["getaddrinfo"] is fake
     kept[0].detach()
 
 
@@ -268,3 +270,17 @@ async def test_dots_and_lookups() -> None:
         with pytest.raises(OSError, match=r"."):
             await anyio.connect_tcp("a", 9)
         assert anyio.current_time() == 1
+
+
+async def test_all_ports_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To connect then fails with the error that Linux has for it."""
+    monkeypatch.setattr(_ports, "EPHEMERAL", range(40_000, 40_002))
+    async with Network() as net:
+        sockets = [socket.socket() for _ in range(3)]
+        for each in sockets:
+            each.setblocking(False)  # noqa: FBT003 - the socket's
+        address = net.host("a").address, 9
+        codes = [each.connect_ex(address) for each in sockets]
+        assert codes == [errno.EINPROGRESS, errno.EINPROGRESS, errno.EADDRNOTAVAIL]
+        for each in sockets:
+            each.close()
