@@ -156,12 +156,6 @@ class Host:
                 f"of the network: with the fixture 'net' that is the test, and no other fixture."
             )
             raise RuntimeError(msg)
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot run {main!r} while its network is not open. Start it in the block "
-                f"of the network."
-            )
-            raise RuntimeError(msg)
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
@@ -193,9 +187,7 @@ class Host:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
         """
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """
