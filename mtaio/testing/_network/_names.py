@@ -80,14 +80,13 @@ class Names:
             OverflowError: There is no such port.
             socket.gaierror: The name has no address.
         """
-        if not isinstance(address, tuple):
-            kind = type(address).__name__
-            msg = f"{call}(): AF_INET address must be tuple, not {kind}"
+        kind: Any = type(address)
+        if not issubclass(kind, tuple):
+            msg = f"{call}(): AF_INET address must be tuple, not {kind.__name__}"
             raise TypeError(msg)
-        pair: tuple[Any, ...] = address
-        if len(pair) != len(("host", "port")):
+        if len(address) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")
-        host, port = pair[0], operator.index(pair[1])
+        host, port = address[0], operator.index(address[1])
         if not isinstance(host, (str, bytes, bytearray)):
             msg = f"str, bytes or bytearray expected, not {type(host).__name__}"
             raise TypeError(msg)

@@ -54,7 +54,7 @@ class Options:
             each.close()
 
 
-def _one_of_each() -> dict[int, _socket.socket]:
+def _one_of_each() -> dict[int, Any]:
     return {kind: _socket.socket(socket.AF_INET, kind) for kind in _KINDS}
 
 
