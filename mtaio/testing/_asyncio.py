@@ -28,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
-from weakref import WeakSet
 
 from mtaio._internal.clock import Clock
 from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
@@ -84,7 +83,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host: asyncio.Task[Any] | None = None
         self._outside: set[asyncio.Task[Any]] = set()
         self._forced = False
-        self._dead: WeakSet[Any] = WeakSet()
+        # Not a WeakSet: who was gathered is asked for when that is garbage, and they with it.
+        self._dead: set[Any] = set()
         self._left: deque[asyncio.Handle] = deque()
         self._children: list[asyncio.SubprocessTransport] = []
         self._files = JumpingSelector()
@@ -137,6 +137,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self.world.network is not None:
             return await self.world.network.look_up(*args, **kwargs)
         return await super().getaddrinfo(*args, **kwargs)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """Look an address up, on the simulated network where there is one."""
+        if self.world.network is not None:
+            return self.world.network.name_info(sockaddr, flags)
+        return await super().getnameinfo(sockaddr, flags)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Report what nobody has caught, unless it comes of a program that was killed."""

@@ -132,6 +132,10 @@ class Beside(Protocol):
         """Return what ``getaddrinfo`` says."""
         ...
 
+    def name_info(self, address: Any, flags: int) -> tuple[str, str]:
+        """Return what ``getnameinfo`` says."""
+        ...
+
     def is_dead(self, context: Context) -> bool:
         """Return whether what runs in a context acts for a program that was killed."""
         ...

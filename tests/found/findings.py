@@ -1,7 +1,8 @@
 """
 The defects of other libraries in docs/examples/found, each of one version, which pyproject pins.
 
-``python -m tests.found.findings`` writes again what the guide shows of those that are installed.
+``python -m tests.found.findings`` writes again what the guide shows of those that are installed;
+with the name of one that a network shows, it prints the report for the library's tracker.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ PINNED: Final[dict[str, str]] = dict(
 """The version of each library in which the defects are; another may have mended them."""
 
 
+def is_here(package: str) -> bool:
+    """Whether the very version of a library is installed that is pinned."""
+    try:
+        return version(package) == PINNED[package]
+    except PackageNotFoundError:
+        return False
+
+
+HUNTED: Final = all(map(is_here, PINNED))
+"""Whether all of them are, as in the session "found"."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A defect: an explored test that finds it, and a program without mtaio that shows it."""
@@ -60,10 +73,7 @@ class Finding:
         """Whether this is the version that has the defect."""
         if self.package is None:
             return self.fixed is None or sys.version_info < self.fixed
-        try:
-            return version(self.package) == PINNED[self.package]
-        except PackageNotFoundError:
-            return False
+        return is_here(self.package)
 
     @cached_property
     def explored(self) -> Callable[[], None]:
@@ -121,6 +131,13 @@ class Finding:
         self.search.inject = own
         return found
 
+    def report(self) -> str:
+        """Return what may be sent to the library's tracker, with the program and its output."""
+        text = (HOME / f"{self.name}.txt").read_text(encoding="utf-8")
+        program = (HOME / f"{self.name}_plain.py").read_text(encoding="utf-8")
+        output = self.shown(f"{self.name}_plain")
+        return f"{text}\n```python\n{program}```\n\nIt prints:\n\n```text\n{output}```\n"
+
     def prints(self) -> str:
         """Run the program without mtaio, in real time, and return what it prints."""
         plain = f"{self.name}_plain"
@@ -138,13 +155,13 @@ def litter() -> Iterator[None]:
     """Collect no garbage meanwhile, and none of what libraries leave open is worth a warning."""
     gc.collect()
     gc.disable()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
             gc.collect()
-        gc.enable()
+            gc.enable()
 
 
 FINDINGS: Final = (
@@ -169,6 +186,10 @@ FINDINGS: Final = (
 
 def rewrite() -> None:
     """Write again what the guide shows."""
+    if HUNTED:
+        with redirect_stdout(StringIO()) as printed:
+            load(HOME / "patience.py", "docs.examples.found.patience").main()
+        (HOME / "patience.out").write_text(printed.getvalue(), encoding="utf-8")
     for finding in FINDINGS:
         if not finding.here:
             print(f"{finding} is not here")  # noqa: T201 - a script
@@ -180,4 +201,10 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
-    rewrite()
+    asked = sys.argv[1:]
+    if asked:
+        for finding in FINDINGS:
+            if finding.name in asked:
+                print(finding.report())  # noqa: T201 - a script
+    else:
+        rewrite()

@@ -30,11 +30,11 @@ async def main() -> None:
                 pass
         print("connections of the pool:", len(pool.connections))
     await asyncio.sleep(0.2)
-    print("connections that the server has, when the pool is closed:", count)
+    print("the pool is closed, and connections are open:", count > 0)
     gc.collect()
     gc.enable()
     await asyncio.sleep(0.2)
-    print("and after a garbage collection:", count)
+    print("and after a garbage collection:", count > 0)
     server.close()
 
 

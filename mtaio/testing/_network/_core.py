@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
@@ -25,6 +24,7 @@ from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._names import Names
 from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
+from mtaio.testing._network._storage import Storage
 from mtaio.testing._network._stream import Stream
 from mtaio.testing._network._trace import KEPT, OpenSocket
 from mtaio.testing._network._waits import awaited
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from mtaio.testing._diagnostics import Steps
     from mtaio.testing._world import World
 
 __all__ = ["MAIN", "Core"]
@@ -86,6 +87,7 @@ class Core:
         self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
+        self._steps: Steps
         self._world: World | None = None
         self._events = Events(self._pick)
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
@@ -105,8 +107,9 @@ class Core:
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
         self.now = world.engine.time
-        if world.steps is not None:
-            world.steps.host_of = self._host_of
+        assert world.steps is not None  # noqa: S101 - it has a schedule
+        self._steps = world.steps
+        self._steps.host_of = self._host_of
         self.awaits_writing = world.engine.awaits_writing
         self.sockets.replace()
         world.network = self
@@ -127,8 +130,7 @@ class Core:
         """End: give sockets back to the kernel, and close what is left of the connections."""
         assert self._world is not None  # noqa: S101 - it was opened
         self._world.network = None
-        if self._world.steps is not None:
-            self._world.steps.host_of = None
+        self._steps.host_of = None
         self._leave()
         for orphan in self.sockets.orphans():
             orphan.close()
@@ -166,17 +168,21 @@ class Core:
             self.names.set(name, machine.address)
         return machine
 
-    def disk(self, machine: Machine) -> Disk:
+    def is_open(self) -> bool:
+        """Return whether programs may run on it."""
+        return self._world is not None and self._world.network is self
+
+    def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:
-            if self._world is None or self._world.network is not self:
+            if not self.is_open():
                 msg = (
                     f"host {machine.name!r} has no disk while its network is not open. Ask for it "
                     f"in the block of the network."
                 )
                 raise RuntimeError(msg)
             rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
-            machine.disk = Disk(machine.name, rng, self._is_dead)
+            machine.disk = Storage(machine.name, rng, self._is_dead)
         return machine.disk
 
     def _is_dead(self) -> bool:
@@ -243,10 +249,7 @@ class Core:
         return number
 
     def _pick(self, candidates: int) -> int:
-        world = self._world
-        if world is None or world.schedule is None or world.steps is None:
-            return 0
-        return world.steps.pick(candidates)
+        return self._steps.pick(candidates)
 
     # ---- what the event loop asks ----
 
@@ -294,6 +297,11 @@ class Core:
             return f"at the socket {endpoint.label()}"
         peer = f"{self.names.name_of(endpoint.peer[0])}:{endpoint.peer[1]}"
         return f"at the socket {endpoint.label()}, whose peer is {peer}"
+
+    def name_info(self, address: Any, flags: int) -> tuple[str, str]:
+        """Return what ``getnameinfo`` says."""
+        numeric = flags & socket.NI_NUMERICHOST
+        return address[0] if numeric else self.names.name_of(address[0]), str(address[1])
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""

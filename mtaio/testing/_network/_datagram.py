@@ -173,14 +173,6 @@ class Datagram(Endpoint):
         self.host.ports.give_up(self)
         self.drop_wire()
 
-    def take(self, *, ending: bool) -> bool:  # noqa: ARG002 - of every endpoint
-        """Return False: what it sends is taken as it is sent."""
-        return False
-
-    def push(self) -> bool:
-        """Return False: what arrives is there, or is dropped."""
-        return False
-
     def die(self, *, silent: bool) -> None:  # noqa: ARG002 - of every endpoint
         """Note that its host is dead."""
         self.dead = True

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from _socket import socketpair  # plain ones, without what is replaced and what that costs
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mtaio.testing._network._options import Settings
@@ -36,7 +37,7 @@ def error_of(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-class Endpoint:
+class Endpoint(ABC):
     """
     A simulated socket, found by its descriptor.
 
@@ -78,9 +79,6 @@ class Endpoint:
         self.duplicated = False
         self.error = 0
         self.settings = Settings(network.options, self.KIND)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.label()}>"
 
     def label(self) -> str:
         """Return host and port, for the trace."""
@@ -163,7 +161,6 @@ class Endpoint:
     def drop_wire(self) -> None:
         """Close the network's end, which the program sees as the end."""
         if self.wire is not None:
-            self.network.wires.unwatch(self)
             del self.network.wires.laid[self.number]
             self.wire.close()
             self.wire = None
@@ -172,30 +169,11 @@ class Endpoint:
         """Return whether its program may wait until there is room for what it sends."""
         return self.duplicated or (self.fd is not None and self.network.awaits_writing(self.fd))
 
-    def take(self, *, ending: bool) -> bool:
-        """
-        Take what the program has sent.
-
-        Args:
-            ending: Whether it has closed, or will send no more.
-
-        Returns:
-            Whether there was anything.
-        """
-        raise NotImplementedError
-
-    def push(self) -> bool:
-        """Give the program what has arrived, as far as it fits; return whether anything did."""
-        raise NotImplementedError
-
-    def leave(self) -> None:
-        """Put what was taken on its way."""
-
     def closed(self) -> None:
         """Note that no program has it open any more."""
         self.open = False
         self.host.endpoints.pop(self.number, None)
 
+    @abstractmethod
     def die(self, *, silent: bool) -> None:
         """Note that its host is dead."""
-        raise NotImplementedError

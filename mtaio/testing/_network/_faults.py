@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Fault", "FaultMissedError", "Faults"]
+__all__ = ["Cause", "Fault", "FaultMissedError", "Faults"]
 
 Kind = Literal["partition", "hold", "refuse", "reset", "fail_dns"]
 
@@ -35,6 +35,32 @@ class FaultMissedError(AssertionError):
     """
 
     __module__ = "mtaio.testing"  # as users import it
+
+
+class Cause:
+    """What lets something go wrong."""
+
+    __slots__ = ("applies", "kind", "required", "struck", "what", "where")
+
+    def __init__(
+        self, kind: Kind, what: str, applies: Callable[..., bool], *, required: bool
+    ) -> None:
+        self.kind: Final = kind
+        self.applies: Final = applies
+        self.what: Final = what
+        self.struck = 0
+        self.required: Final = required
+        self.where: Final = _caller()
+
+    def strike(self) -> None:
+        """Count that it applies."""
+        self.struck += 1
+
+    def missed(self) -> str | None:
+        """Return what to say because it had to strike and did not; None if all is well."""
+        if self.struck or not self.required:
+            return None
+        return f"{self.what} ({self.where}) never struck: {FOUND[self.kind]}"
 
 
 @final
@@ -62,35 +88,18 @@ class Fault:
         ```
     """
 
-    __slots__ = ("_required", "_struck", "_where", "applies", "kind", "what")
+    __slots__ = ("_cause",)
 
-    def __init__(
-        self, kind: Kind, what: str, applies: Callable[..., bool], *, required: bool
-    ) -> None:
-        self.kind: Final = kind
-        self.applies: Final = applies
-        self.what: Final = what
-        self._struck = 0
-        self._required = required
-        self._where = _caller()
+    def __init__(self, cause: Cause) -> None:
+        self._cause = cause
 
     def __repr__(self) -> str:
-        return f"<Fault {self.what}, struck {self._struck} times>"
+        return f"<Fault {self._cause.what}, struck {self.struck} times>"
 
     @property
     def struck(self) -> int:
         """How often it has applied: to something sent, a connection, or a lookup."""
-        return self._struck
-
-    def strike(self) -> None:
-        """Count that it applies."""
-        self._struck += 1
-
-    def missed(self) -> str | None:
-        """Return what to say because it had to strike and did not; None if all is well."""
-        if self._struck or not self._required:
-            return None
-        return f"{self.what} ({self._where}) never struck: {FOUND[self.kind]}"
+        return self._cause.struck
 
 
 class Faults:
@@ -99,38 +108,38 @@ class Faults:
     __slots__ = ("_all", "_lasting")
 
     def __init__(self) -> None:
-        self._all: list[Fault] = []
-        self._lasting: list[Fault] = []
+        self._all: list[Cause] = []
+        self._lasting: list[Cause] = []
 
-    def add(self, fault: Fault, *, lasting: bool = True) -> Fault:
+    def add(self, fault: Cause, *, lasting: bool = True) -> Fault:
         """Note a fault; one that lasts applies until it is ended."""
         self._all.append(fault)
         if lasting:
             self._lasting.append(fault)
-        return fault
+        return Fault(fault)
 
     def end(self, fault: Fault | None) -> None:
         """End one of the faults that last, or all of them."""
         if fault is None:
             self._lasting.clear()
-        elif fault in self._lasting:
-            self._lasting.remove(fault)
+        elif fault._cause in self._lasting:  # noqa: SLF001 - of this module
+            self._lasting.remove(fault._cause)  # noqa: SLF001 - ditto
 
-    def between(self, source: str, target: str) -> Fault | None:
+    def between(self, source: str, target: str) -> Cause | None:
         """Return what keeps things from getting from one host to another, if anything does."""
         if not self._lasting or source == target:
             return None
         return self._first(("partition", "hold"), source, target)
 
-    def refusing(self, host: str, port: int) -> Fault | None:
+    def refusing(self, host: str, port: int) -> Cause | None:
         """Return what has connections to a host refused, if anything does."""
         return self._first(("refuse",), host, port)
 
-    def failing(self, name: str) -> Fault | None:
+    def failing(self, name: str) -> Cause | None:
         """Return what keeps a name from being resolved, if anything does."""
         return self._first(("fail_dns",), name)
 
-    def _first(self, kinds: tuple[Kind, ...], *about: object) -> Fault | None:
+    def _first(self, kinds: tuple[Kind, ...], *about: object) -> Cause | None:
         for fault in self._lasting:
             if fault.kind in kinds and fault.applies(*about):
                 return fault

@@ -12,6 +12,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._machine import Life, Machine, acting
+from mtaio.testing._network._stream import Stream
 
 if TYPE_CHECKING:
     from mtaio.testing._network._core import Core
@@ -59,13 +60,14 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_machine", "_network", "_program")
+    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
         self._before: list[Life | None] = []
+        self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
@@ -114,7 +116,8 @@ class Host:
             checks.at_least("read_rate", rate, 0, way_out="Pass bytes a second, or None.")
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
-            endpoint.push()
+            if isinstance(endpoint, Stream):
+                endpoint.push()
 
     @property
     def disk(self) -> Disk:
@@ -126,7 +129,9 @@ class Host:
         Raises:
             RuntimeError: The network is not open.
         """
-        return self._network.disk(self._machine)
+        if self._disk is None:
+            self._disk = Disk(self._network.disk(self._machine))
+        return self._disk
 
     def start(self, main: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """
@@ -145,6 +150,12 @@ class Host:
             RuntimeError: The network is not open, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
+        if not self._network.is_open():
+            msg = (
+                f"{self!r} cannot start anything while its network is not open. Do it in the block "
+                f"of the network: with the fixture 'net' that is the test, and no other fixture."
+            )
+            raise RuntimeError(msg)
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from mtaio.testing._network._disk import Disk
     from mtaio.testing._network._endpoint import Endpoint
+    from mtaio.testing._network._storage import Storage
 
 __all__ = ["Life", "Machine", "acting"]
 
@@ -58,7 +58,7 @@ class Machine:
         self.ports = Ports(now)
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
-        self.disk: Disk | None = None
+        self.disk: Storage | None = None
 
     def kill(self, *, silent: bool) -> None:
         """End what runs on it, and all its sockets; silently, without a word to their peers."""

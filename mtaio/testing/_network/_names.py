@@ -80,9 +80,9 @@ class Names:
             OverflowError: There is no such port.
             socket.gaierror: The name has no address.
         """
-        if not isinstance(address, tuple):
-            kind = type(address).__name__
-            msg = f"{call}(): AF_INET address must be tuple, not {kind}"
+        kind: Any = type(address)
+        if not issubclass(kind, tuple):
+            msg = f"{call}(): AF_INET address must be tuple, not {kind.__name__}"
             raise TypeError(msg)
         if len(address) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")

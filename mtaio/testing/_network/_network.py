@@ -19,8 +19,10 @@ from typing import Any, TypeAlias, final
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.testing._network._core import MAIN, MOST_HOSTS, Core
-from mtaio.testing._network._faults import Fault, FaultMissedError
+from mtaio.testing._network._faults import Cause, Fault, FaultMissedError
 from mtaio.testing._network._host import Host
 from mtaio.testing._network._links import checked
 from mtaio.testing._network._trace import NetworkEvent, NetworkStatistics, OpenSocket
@@ -153,35 +155,50 @@ class Network:
             host = self._hosts[name] = Host(self._core, self._core.machine(name))
         return host
 
-    def link(self, a: HostLike, b: HostLike, *, oneway: bool = False, **options: Any) -> None:
+    def link(
+        self,
+        a: HostLike,
+        b: HostLike,
+        *,
+        oneway: bool = False,
+        latency: float | Unset = UNSET,
+        jitter: float | Unset = UNSET,
+        bandwidth: float | Unset | None = UNSET,
+        loss: float | Unset = UNSET,
+        segment: int | Unset | None = UNSET,
+    ) -> None:
         """
         Change the link between two hosts. Not a checkpoint.
 
-        What is on its way stays as it is; what is sent from now on follows.
+        What is on its way stays as it is; what is sent from now on follows. What is not given stays
+        as it is.
 
         Args:
             a: A host, or its name.
             b: Another.
             oneway: Whether only the way from ``a`` to ``b`` changes.
-            **options: ``latency``, ``jitter``, ``bandwidth``, ``loss`` and ``segment``, as for
-                `Network`; what is not given stays as it is.
+            latency: As for `Network`, as are the others.
+            jitter: Up to so many seconds more.
+            bandwidth: Bytes a second, or None.
+            loss: The share of datagrams that are lost.
+            segment: The most bytes that arrive at once, or None.
 
         Raises:
-            TypeError: There is no such option, or one has the wrong type.
+            TypeError: An option has the wrong type.
             ValueError: One is out of its range, or ``a`` and ``b`` are the same host.
         """
-        unknown = options.keys() - {"latency", "jitter", "bandwidth", "loss", "segment"}
-        if unknown:
-            msg = (
-                f"link() has no option {min(unknown)!r}. Pass latency, jitter, bandwidth, loss or "
-                f"segment."
-            )
-            raise TypeError(msg)
         source, target = self._name(a), self._name(b)
         if source == target:
             msg = f"there is no link from {source!r} to itself. Pass two hosts."
             raise ValueError(msg)
-        checked(options)
+        given = {
+            "latency": latency,
+            "jitter": jitter,
+            "bandwidth": bandwidth,
+            "loss": loss,
+            "segment": segment,
+        }
+        options = checked({name: value for name, value in given.items() if value is not UNSET})
         self._core.links.change(source, target, options)
         if not oneway:
             self._core.links.change(target, source, options)
@@ -262,7 +279,7 @@ class Network:
         name = self._name(host)
         where = name if port is None else f"{name}:{port}"
         return self._start(
-            Fault(
+            Cause(
                 "refuse",
                 f"refusal of {where}",
                 partial(_is_refused, name, port),
@@ -288,10 +305,10 @@ class Network:
             required: As for `partition`.
         """
         between = self._pairs(a, b, oneway=False)
-        fault = Fault("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
-        self._core.faults.add(fault, lasting=False)
+        cause = Cause("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
+        fault = self._core.faults.add(cause, lasting=False)
         for _ in range(self._core.cut(between)):
-            fault.strike()
+            cause.strike()
         return fault
 
     def fail_dns(self, name: HostLike = EVERYBODY, *, required: bool = True) -> Fault:
@@ -306,7 +323,7 @@ class Network:
         """
         failing = (name.name if isinstance(name, Host) else name).lower()
         return self._start(
-            Fault(
+            Cause(
                 "fail_dns",
                 f"failure of the name {failing!r}",
                 partial(_is_meant, failing),
@@ -322,7 +339,7 @@ class Network:
         kernel may wait a little before it sends again.)
         """
         self._core.faults.end(fault)
-        self._core.note("heal", repr(fault) if fault is not None else EVERYBODY)
+        self._core.note("heal", EVERYBODY if fault is None else repr(fault))
         self._core.heal()
 
     # ---- what it has seen ----
@@ -362,6 +379,7 @@ class Network:
     # ---- the block ----
 
     async def __aenter__(self) -> Network:
+        await checkpoint()
         world = world_here()
         if self._state != "not open yet":
             msg = f"{self!r} cannot be opened again. Make another one for another run."
@@ -431,9 +449,9 @@ class Network:
             msg = f"{'; '.join(missed)}. Let it strike, or pass required=False where it may miss."
             raise FaultMissedError(msg)
 
-    def _start(self, fault: Fault) -> Fault:
-        self._core.note("begins", repr(fault.what))
-        return self._core.faults.add(fault)
+    def _start(self, cause: Cause) -> Fault:
+        self._core.note("begins", cause.what)
+        return self._core.faults.add(cause)
 
     def _between(
         self,
@@ -447,7 +465,7 @@ class Network:
         way = "from {} to {}" if oneway else "between {} and {}"
         what = f"{kind} {way.format(_said(a), _said(b))}"
         pairs = self._pairs(a, b, oneway=oneway)
-        fault = self._start(Fault(kind, what, pairs, required=required))
+        fault = self._start(Cause(kind, what, pairs, required=required))
         self._core.watch_silence()
         return fault
 

@@ -8,6 +8,7 @@ refuses, and is read back as the kernel keeps it.
 
 from __future__ import annotations
 
+import _socket  # plain ones, which are never simulated
 import socket
 from typing import Any, Final
 
@@ -25,8 +26,7 @@ class Options:
     __slots__ = ("_fresh", "_tried")
 
     def __init__(self) -> None:
-        self._fresh: dict[int, socket.SocketType] = _one_of_each()
-        self._tried: dict[int, socket.SocketType] = _one_of_each()
+        self._fresh, self._tried = _one_of_each(), _one_of_each()
 
     def default(self, kind: int, *args: Any) -> Any:
         """Return what ``getsockopt`` says of a socket for which nothing was set."""
@@ -41,7 +41,8 @@ class Options:
             TypeError: It is no value.
         """
         self.check(kind, level, option, *value)
-        return self._tried[kind].getsockopt(level, option, LONGEST)
+        kept: bytes = self._tried[kind].getsockopt(level, option, LONGEST)
+        return kept
 
     def check(self, kind: int, level: int, option: int, *value: Any) -> None:
         """Raise what the kernel raises when an option is set that cannot be read back."""
@@ -53,8 +54,8 @@ class Options:
             each.close()
 
 
-def _one_of_each() -> dict[int, socket.SocketType]:
-    return {kind: socket.SocketType(socket.AF_INET, kind) for kind in _KINDS}
+def _one_of_each() -> dict[int, Any]:
+    return {kind: _socket.socket(socket.AF_INET, kind) for kind in _KINDS}
 
 
 class Settings:

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -100,9 +101,6 @@ class Sockets:
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
-
-    def __contains__(self, fd: int) -> bool:
-        return fd in self._open
 
     def number(self, fd: int) -> int:
         """Return the place of a descriptor among all sockets; 0 if it is not simulated."""
@@ -237,6 +235,7 @@ class Sockets:
 
     def replace(self) -> None:
         """Put our methods in the place of the real ones."""
+        _replacing.add(self)
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
@@ -249,6 +248,7 @@ class Sockets:
 
     def restore(self) -> None:
         """Put the real methods back."""
+        _replacing.discard(self)
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
@@ -365,6 +365,19 @@ class Sockets:
         return send
 
 
+_replacing: Final[set[Sockets]] = set()
+"""Those that have replaced the methods: one at most."""
+
+
+def _after_fork() -> None:
+    """Give a forked child the real network: it must not stir in its parent's."""
+    for sockets in tuple(_replacing):
+        sockets.restore()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
 
@@ -423,7 +436,7 @@ def _setsockopt(endpoint: Any, _: Any, *args: Any) -> Any:
 
 
 def _shutdown(endpoint: Any, sock: Any, how: int) -> None:
-    endpoint.shutdown(how, lambda how: _REAL["shutdown"](sock, how))
+    endpoint.shutdown(how, partial(_REAL["shutdown"], sock))
 
 
 # ---- sending ----

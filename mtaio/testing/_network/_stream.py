@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.testing._network._core import Core
-    from mtaio.testing._network._faults import Fault
+    from mtaio.testing._network._faults import Cause
     from mtaio.testing._network._machine import Life, Machine
 
 __all__ = ["Stream"]
@@ -398,7 +398,7 @@ class Stream(Endpoint):
         self.lay()
         self.state = State.OPEN
         self.reads = True
-        self.host.ports.share(self, self.name)
+        self.host.ports.accept(self, self.name)
         self.has_given_name = True
         listener.backlog.append(self)
         self.host.endpoints[self.number] = self
@@ -512,7 +512,7 @@ class Stream(Endpoint):
         self.arrives = max(self.arrives, when)
         network.at(self.arrives, self, self._arrive, number, item)
 
-    def _hold(self, number: int, item: bytes | Mark, fault: Fault | None) -> None:
+    def _hold(self, number: int, item: bytes | Mark, fault: Cause | None) -> None:
         """Keep back what cannot arrive now; nobody's silence makes the kernel give up."""
         network = self.network
         if fault is not None:
@@ -718,6 +718,12 @@ class Stream(Endpoint):
         self.reset(errno.ECONNRESET)
         self.other.reset(errno.ECONNRESET)
         return True
+
+    def drop_wire(self) -> None:
+        """Close the network's end, which the program sees as the end."""
+        if self.wire is not None:
+            self.network.wires.unwatch(self)
+        super().drop_wire()
 
     def closed(self) -> None:
         """Note that no program has it open any more."""

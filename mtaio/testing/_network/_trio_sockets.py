@@ -71,9 +71,9 @@ class Resolver(trio.abc.HostnameResolver):
         """Look a name up."""
         return await self._network.look_up(host, port, family, type, proto, flags)
 
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:  # noqa: ARG002
-        """Return an address as it is."""
-        return str(sockaddr[0]), str(sockaddr[1])
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        """Look an address up."""
+        return self._network.name_info(sockaddr, flags)
 
 
 def _method(name: str) -> Any:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mtaio.testing._network._endpoint import Endpoint
+    from mtaio.testing._network._stream import Stream
 
 __all__ = ["Wires"]
 
 _number = attrgetter("number")
 
 
-def _number_of_first(ready: tuple[Endpoint, int]) -> int:
+def _number_of_first(ready: tuple[Stream, int]) -> int:
     return ready[0].number
 
 
@@ -34,32 +35,32 @@ class Wires:
         self.laid: dict[int, Endpoint] = {}
         """All endpoints that have a wire, by their numbers."""
         self._poll = select.epoll()
-        self._watched: dict[int, Endpoint] = {}
-        self._leaving: dict[int, Endpoint] = {}
-        self._stuck: dict[int, Endpoint] = {}
+        self._watched: dict[int, Stream] = {}
+        self._leaving: dict[int, Stream] = {}
+        self._stuck: dict[int, Stream] = {}
 
-    def watch(self, endpoint: Endpoint) -> None:
+    def watch(self, stream: Stream) -> None:
         """Take what its program sends."""
-        assert endpoint.wire is not None  # noqa: S101 - it was laid
-        fd = endpoint.wire.fileno()
+        assert stream.wire is not None  # noqa: S101 - it was laid
+        fd = stream.wire.fileno()
         if fd not in self._watched:
             self._poll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
-            self._watched[fd] = endpoint
+            self._watched[fd] = stream
 
-    def unwatch(self, endpoint: Endpoint) -> None:
+    def unwatch(self, stream: Stream) -> None:
         """Take nothing from it any more, or for a while."""
-        if endpoint.wire is None:
+        if stream.wire is None:
             return
-        fd = endpoint.wire.fileno()
+        fd = stream.wire.fileno()
         if self._watched.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def note_stuck(self, endpoint: Endpoint, *, stuck: bool) -> None:
+    def note_stuck(self, stream: Stream, *, stuck: bool) -> None:
         """Note whether something waits until the program of an endpoint reads."""
         if stuck:
-            self._stuck[endpoint.number] = endpoint
+            self._stuck[stream.number] = stream
         else:
-            self._stuck.pop(endpoint.number, None)
+            self._stuck.pop(stream.number, None)
 
     def take(self) -> bool:
         """
@@ -71,16 +72,18 @@ class Wires:
         """
         moved = False
         if self._watched:
-            ready = [(self._watched[fd], mask) for fd, mask in self._poll.poll(0)]
+            ready = [
+                (self._watched[fd], mask) for fd, mask in self._poll.poll(0, len(self._watched))
+            ]
             if len(ready) > 1:
                 ready.sort(key=_number_of_first)
-            for endpoint, mask in ready:
+            for stream, mask in ready:
                 ending = mask != select.EPOLLIN
-                if endpoint.take(ending=ending) and endpoint.awaits_writing():
+                if stream.take(ending=ending) and stream.awaits_writing():
                     moved = True
-                self._leaving[endpoint.number] = endpoint
-        for endpoint in sorted(self._stuck.values(), key=_number) if self._stuck else ():
-            if endpoint.push():
+                self._leaving[stream.number] = stream
+        for stream in sorted(self._stuck.values(), key=_number) if self._stuck else ():
+            if stream.push():
                 moved = True
         return moved
 

@@ -16,14 +16,14 @@ import pytest
 from anyio.abc import SocketStream
 
 from mtaio.testing import Network, Victim, explore, settle
-from mtaio.testing._network._disk import SECTOR, Disk
+from mtaio.testing._network._storage import SECTOR, Storage
 
 SEEDS = 60
 
 
-def made(seed: int, dead: Callable[[], bool] = lambda: False) -> Disk:
+def made(seed: int, dead: Callable[[], bool] = lambda: False) -> Storage:
     """Return a disk that chooses by ``seed``."""
-    return Disk("db", Random(seed), dead)  # noqa: S311 - which state survives, not a secret
+    return Storage("db", Random(seed), dead)  # noqa: S311 - which state survives, not a secret
 
 
 def fsync_directory(path: Path) -> None:
@@ -70,7 +70,7 @@ def held(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 @pytest.fixture
-def disk() -> Iterator[Disk]:
+def disk() -> Iterator[Storage]:
     """A disk that goes with the test."""
     disk = made(7)
     yield disk
@@ -257,7 +257,7 @@ def test_synced_files_move_with_their_directory() -> None:
     assert contents == {(("old/a", "x"),), (("new/a", "x"),)}
 
 
-def test_links_survive_as_links(disk: Disk) -> None:
+def test_links_survive_as_links(disk: Storage) -> None:
     """Two names of one file lead to one file afterwards; a symbolic link leads where it led."""
     write(disk.path / "a", "x")
     (disk.path / "b").hardlink_to(disk.path / "a")
@@ -322,7 +322,7 @@ def test_same_seed_loses_the_same() -> None:
     assert run(1) != run(2)
 
 
-def test_open_file_of_a_dead_program_writes_to_nowhere(disk: Disk) -> None:
+def test_open_file_of_a_dead_program_writes_to_nowhere(disk: Storage) -> None:
     """What clean-up still writes to a file that was open at the power cut is lost; so at a kill."""
     for cut in (disk.crash, disk.detach):
         write(disk.path / "a", "1")
@@ -379,7 +379,7 @@ def test_dead_program_cannot_change_the_disk() -> None:
     disk.close()
 
 
-async def test_worker_threads_sync_too(disk: Disk) -> None:
+async def test_worker_threads_sync_too(disk: Storage) -> None:
     """Files that AnyIO opens in its threads are files of the disk."""
     async with await anyio.open_file(disk.path / "a", "w") as file:
         await file.write("x")
@@ -393,7 +393,7 @@ async def test_worker_threads_sync_too(disk: Disk) -> None:
 # ---- what is not seen ----------------------------------------------------------------------------
 
 
-def test_sqlite_is_refused_at_a_power_cut(disk: Disk) -> None:
+def test_sqlite_is_refused_at_a_power_cut(disk: Storage) -> None:
     """SQLite would be accused of losing commits; its files survive the kill of a process."""
     connection = sqlite3.connect(disk.path / "db.sqlite")
     connection.execute("CREATE TABLE stock (item TEXT)")
@@ -405,14 +405,14 @@ def test_sqlite_is_refused_at_a_power_cut(disk: Disk) -> None:
     assert (disk.path / "db.sqlite").exists()
 
 
-def test_files_that_sync_each_write_are_refused(disk: Disk) -> None:
+def test_files_that_sync_each_write_are_refused(disk: Storage) -> None:
     """O_DSYNC and O_SYNC sync without a call that could be seen."""
     for flag in (os.O_DSYNC, os.O_SYNC):
         with pytest.raises(OSError, match="what O_DSYNC syncs is not seen"):
             os.open(disk.path / "a", os.O_WRONLY | os.O_CREAT | flag)
 
 
-def test_other_files_are_synced_for_real(disk: Disk, tmp_path: Path) -> None:
+def test_other_files_are_synced_for_real(disk: Storage, tmp_path: Path) -> None:
     """Files elsewhere are none of the disk's business; a wrong descriptor is still one."""
     write(tmp_path / "a", "x", sync=True)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -439,10 +439,10 @@ def test_names_that_were_imported_before_are_seen() -> None:
     program = (
         "from os import replace\n"
         "import random, sys\n"
-        "from mtaio.testing._network._disk import Disk\n"
+        "from mtaio.testing._network._storage import Storage\n"
         "states = set()\n"
         "for seed in range(40):\n"
-        "    disk = Disk('db', random.Random(seed))\n"
+        "    disk = Storage('db', random.Random(seed))\n"
         "    (disk.path / 'a').write_text('')\n"
         "    replace(disk.path / 'a', disk.path / 'b')\n"
         "    disk.crash()\n"

@@ -41,7 +41,7 @@ def test_trio_says_which_descriptors_are_waited_for() -> None:
 
     async def main() -> None:
         reading, writing = os.pipe()
-        os.set_blocking(reading, False)  # noqa: FBT003 - the only way
+        os.set_blocking(reading, False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.lowlevel.wait_readable, reading)
             await trio.testing.wait_all_tasks_blocked()

@@ -128,7 +128,7 @@ async def test_when_all_ports_are_taken(network: Network) -> None:
     ports = network._core.machine("main").ports
     everything = bound(81)
     for port in EPHEMERAL:
-        ports._taken[socket.SOCK_STREAM, port] = [*ports._taken[socket.SOCK_STREAM, 81]]
+        ports._bound[socket.SOCK_STREAM, port] = [*ports._bound[socket.SOCK_STREAM, 81]]
     with everything, pytest.raises(OSError, match="in use") as caught:
         bound(0)
     assert caught.value.errno == errno.EADDRINUSE

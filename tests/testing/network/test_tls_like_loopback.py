@@ -12,13 +12,16 @@ import subprocess
 import tempfile
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from tests.testing.network.loopback import Stage, like_loopback, raw_socket, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 try:
     import trio
@@ -156,6 +159,48 @@ async def test_reset(stage: Stage) -> None:
     await stage.wait("closed", writer.wait_closed)
     server.close()
     await server.wait_closed()
+
+
+# ---- the sockets of the module ssl ---------------------------------------------------------------
+
+
+async def until_done(
+    stage: Stage, sock: ssl.SSLSocket, call: Callable[..., Any], *args: Any
+) -> Any:
+    """Call again and again, until TLS needs nothing more from the other end."""
+    while True:
+        try:
+            return call(*args)
+        except ssl.SSLWantReadError:
+            await stage.readable(sock)
+        except ssl.SSLWantWriteError:
+            await stage.writable(sock)
+
+
+@like_loopback()
+async def test_sockets_of_ssl(stage: Stage) -> None:
+    """Sockets that do TLS themselves, below Python, do it on a simulated connection as well."""
+    server_context, context = contexts()
+    plain, server_plain = await stage.pair()
+    client = context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False)
+    server = server_context.wrap_socket(
+        server_plain, server_side=True, do_handshake_on_connect=False
+    )
+    for sock in (client, server):
+        stage.keep(sock)
+    stage.see("peer", client.getpeername() == server.getsockname())
+    stage.see("the plain one", plain.fileno())
+    stage.call("too early", client.recv, 10)
+    async with anyio.create_task_group() as group:
+        group.start_soon(until_done, stage, client, client.do_handshake)
+        await until_done(stage, server, server.do_handshake)
+    stage.see("version", client.version())
+    await stage.wait("send", until_done, stage, client, client.send, b"hello")
+    await stage.wait("recv", until_done, stage, server, server.recv, 100)
+    await stage.wait("answer", until_done, stage, server, server.send, b"answer")
+    await stage.wait("recv", until_done, stage, client, client.recv, 100)
+    server.close()
+    await stage.wait("the end", until_done, stage, client, client.recv, 100)
 
 
 # ---- AnyIO ---------------------------------------------------------------------------------------
