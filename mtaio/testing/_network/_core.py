@@ -143,6 +143,10 @@ class Core:
             if machine.disk is not None:
                 machine.disk.close()
 
+    def is_open(self) -> bool:
+        """Return whether programs are on it now."""
+        return self._world is not None and self._world.network is self
+
     # ---- what its parts need ----
 
     def at(self, when: float, key: object, function: Callable[..., object], *args: Any) -> None:
