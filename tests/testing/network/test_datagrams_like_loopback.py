@@ -11,7 +11,7 @@ from tests.testing.network.loopback import Address, Stage
 
 DATAGRAM = socket.SOCK_DGRAM
 
-like_loopback = partial(loopback.like_loopback, jitter=0.0)  # with jitter, datagrams overtake
+like_loopback = partial(loopback.like_loopback, ordered=True)
 
 
 def error_of(sock: socket.socket) -> str:
