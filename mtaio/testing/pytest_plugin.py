@@ -124,6 +124,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     test = pyfuncitem.obj
     given = getattr(test, "hypothesis", None)
     search = getattr(test if given is None else given.inner_test, "__mtaio_search__", None)
+    if (search is not None or given is not None) and _is_network(pyfuncitem.funcargs.get("net")):
+        msg = (
+            "the fixture 'net' is one network, and this test is many runs, each of which needs its "
+            "own. Write 'async with Network() as net:' in the test instead."
+        )
+        raise RuntimeError(msg)
     if search is not None:
         options = pyfuncitem.config.option
         with search.told(
@@ -185,9 +191,14 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
     return wrap(function)
 
 
+def _is_network(net: object) -> bool:
+    """Return whether a fixture called ``net`` is ours."""
+    return type(net).__module__ == "mtaio.testing._network._network"
+
+
 def _on_network(test: Callable[..., Awaitable[Any]], net: object) -> Callable[..., Awaitable[Any]]:
     """Open the network of the fixture ``net`` around a test that has it."""
-    if net is None or type(net).__module__ != "mtaio.testing._network._network":
+    if not _is_network(net):
         return test
     network: Any = net
 

@@ -150,6 +150,12 @@ class Host:
             RuntimeError: The network is not open, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
+        if not self._network.is_open():
+            msg = (
+                f"{self!r} cannot start anything while its network is not open. Do it in the block "
+                f"of the network: with the fixture 'net' that is the test, and no other fixture."
+            )
+            raise RuntimeError(msg)
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)

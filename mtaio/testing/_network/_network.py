@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, final
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.testing._network._core import MAIN, MOST_HOSTS, Core
 from mtaio.testing._network._faults import Cause, Fault, FaultMissedError
@@ -378,6 +379,7 @@ class Network:
     # ---- the block ----
 
     async def __aenter__(self) -> Network:
+        await checkpoint()
         world = world_here()
         if self._state != "not open yet":
             msg = f"{self!r} cannot be opened again. Make another one for another run."

@@ -235,6 +235,7 @@ class Sockets:
 
     def replace(self) -> None:
         """Put our methods in the place of the real ones."""
+        _replacing.add(self)
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
@@ -247,6 +248,7 @@ class Sockets:
 
     def restore(self) -> None:
         """Put the real methods back."""
+        _replacing.discard(self)
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
@@ -362,6 +364,19 @@ class Sockets:
 
         return send
 
+
+_replacing: Final[set[Sockets]] = set()
+"""Those that have replaced the methods: one at most."""
+
+
+def _after_fork() -> None:
+    """Give a forked child the real network: it must not stir in its parent's."""
+    for sockets in tuple(_replacing):
+        sockets.restore()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(socket.socket))
 """The methods that Python's class has from the one in C."""
