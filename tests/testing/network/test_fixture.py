@@ -17,7 +17,7 @@ ECHO = """
 import socket
 from contextlib import suppress
 import anyio, pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from mtaio.testing import Network, explore, settle
 
 async def echo():
@@ -37,7 +37,7 @@ async def ask():
 """
 
 
-def test_it_is_open_in_the_test(session: pytest.Pytester) -> None:  # noqa: F811 - the fixture
+def test_it_is_open_in_the_test(session: pytest.Pytester) -> None:
     """And in nothing else: what other fixtures have opened is real, and the next test's as well."""
     check(
         session,
@@ -90,7 +90,7 @@ async def test_examples(n):
     )
 
 
-def test_failures(session: pytest.Pytester) -> None:  # noqa: F811 - the fixture
+def test_failures(session: pytest.Pytester) -> None:
     """What goes wrong in the block, in a program, or because a fault missed, fails the test."""
     result = check(
         session,
@@ -124,7 +124,7 @@ async def test_next(net):
     )
 
 
-def test_refused(session: pytest.Pytester) -> None:  # noqa: F811 - the fixture
+def test_refused(session: pytest.Pytester) -> None:
     """Where it would not be open it says what to write; no test goes on with the real network."""
     result = check(
         session,
@@ -137,16 +137,20 @@ async def client(net):
 async def test_fixture(client):
     pass
 
-@settings(max_examples=5, database=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 9))
 async def test_examples(net, n):
+    pass
+
+@explore(seeds=1)
+async def test_explored(net):
     pass
 
 @pytest.mark.network(latency="much")
 async def test_marker(net):
     pass
 """,
-        failed=1,
+        failed=2,
         errors=2,
     )
     result.stdout.fnmatch_lines(
@@ -154,21 +158,6 @@ async def test_marker(net):
             "*cannot start anything while its network is not open.*",
             "*TypeError: latency='much' is a str, not a number.*",
             "*test is many runs*",
+            "*test is many runs*",
         ]
     )
-
-
-def test_refused_where_it_is_explored(
-    session: pytest.Pytester,  # noqa: F811 - the fixture
-) -> None:
-    """Each run needs a network of its own."""
-    source = """
-@explore(seeds=1)
-async def test_explored(net):
-    pass
-"""
-    session.makeconftest("")
-    session.makepyfile(ECHO + source)
-    result = session.runpytest_inprocess()
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*test is many runs*"])
