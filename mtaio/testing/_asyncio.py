@@ -494,9 +494,9 @@ class JumpingSelector(selectors.DefaultSelector):
     def _is_real(self, events: list[tuple[selectors.SelectorKey, int]]) -> bool:
         """Return whether something outside of the simulation has happened."""
         network = self.loop.world.network
-        if network is None:
+        if network is None or not events:
             return bool(events)
-        return any(not network.number_of(key.fd) for key, _ in events)
+        return not all([network.number_of(key.fd) for key, _ in events])
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Let time jump, or wait for something real; give up when nothing comes."""

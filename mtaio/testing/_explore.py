@@ -50,7 +50,9 @@ def explore(
     On every backend it runs under every schedule with at most ``exhaustive`` delays, then under
     random schedules, and then, if it has a parameter ``victim``, with that `Victim` cancelled at
     each of its moments, in the plain order and in one random order for every 200 seeds, at least
-    one. The first failure is shrunk and raised, with a note that says how to reproduce it. The
+    one. Every second random schedule makes each choice at random; the others give tasks priorities,
+    as `Schedule` does with a ``depth``. The first failure is shrunk and raised, with notes that say
+    what happened, in which step a run that passes goes another way, and how to reproduce it. The
     result is a plain function; pytest collects it as one test, and it does not need pytest.
 
     The test must create its objects itself in each run, and use no real time, threads or random

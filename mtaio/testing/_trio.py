@@ -102,6 +102,7 @@ class TrioEngine(trio.abc.Instrument):
     def _start(self) -> None:
         self._now = 0.0
         self._deadline = math.inf
+        self._files: dict[int, object] | None = None
         self._wait: float | None = None
         self._slept = 0
         self._sleeping = False
@@ -278,7 +279,9 @@ class TrioEngine(trio.abc.Instrument):
 
     def awaits_writing(self, fd: int) -> bool:
         """Return whether a task waits until it can write to a descriptor."""
-        waiters: Any = awaited_files().get(fd)
+        if self._files is None:
+            self._files = awaited_files()
+        waiters: Any = self._files.get(fd)
         return waiters is not None and getattr(waiters, "write_task", waiters) is not None
 
     def bury(self, tasks: Iterable[Any]) -> None:

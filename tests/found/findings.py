@@ -132,7 +132,7 @@ class Finding:
         return found
 
     def report(self) -> str:
-        """Return what may be sent to the library's tracker: the text, the program, what it prints."""
+        """Return what may be sent to the library's tracker, with the program and its output."""
         text = (HOME / f"{self.name}.txt").read_text(encoding="utf-8")
         program = (HOME / f"{self.name}_plain.py").read_text(encoding="utf-8")
         output = self.shown(f"{self.name}_plain")
@@ -155,13 +155,13 @@ def litter() -> Iterator[None]:
     """Collect no garbage meanwhile, and none of what libraries leave open is worth a warning."""
     gc.collect()
     gc.disable()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
             gc.collect()
-        gc.enable()
+            gc.enable()
 
 
 FINDINGS: Final = (

@@ -25,6 +25,11 @@ def test_all_are_here() -> None:
     assert programs == {str(finding) for finding in FINDINGS} | {"patience"}
 
 
+def without_passing_run(said: str) -> str:
+    """Leave out the comparison with a run that passes, which a replay does not make."""
+    return re.sub(r"(?m)^it passes .*\n(?:  (?:here|there) .*\n)*", "", said)
+
+
 @pytest.mark.parametrize("finding", HERE, ids=str)
 def test_search_finds_it(finding: Finding) -> None:
     """The search ends with the failure that the guide shows, and its replay is the same."""
@@ -34,7 +39,7 @@ def test_search_finds_it(finding: Finding) -> None:
     (plan,) = re.findall(r"--mtaio-replay (\S+)", "\n".join(error.__notes__))
     again = finding.fails(replay=plan)
     assert again is not None
-    assert finding.said(again) == finding.said(error)
+    assert finding.said(again) == without_passing_run(finding.said(error))
 
 
 @pytest.mark.parametrize("finding", HERE, ids=str)

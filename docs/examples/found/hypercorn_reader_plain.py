@@ -26,14 +26,12 @@ async def main() -> None:
     config.graceful_timeout = config.shutdown_timeout = 0.1
     shutdown = asyncio.Event()
     server = asyncio.create_task(serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi"))
-    _, client = await asyncio.open_connection("127.0.0.1", port)
-    client.transport.pause_reading()
-    client.write(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
-    await asyncio.sleep(0.2)
-    shutdown.set()
-    await asyncio.wait([server], timeout=2)
-    print("2 seconds after the request to shut down, it has ended:", server.done())
-    client.transport.abort()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
+        await asyncio.sleep(0.2)
+        shutdown.set()
+        await asyncio.wait([server], timeout=2)
+        print("2 seconds after the request to shut down, it has ended:", server.done())
     await asyncio.wait([server], timeout=2)
     print("and when the client has gone:", server.done())
 

@@ -1,18 +1,29 @@
 """How long clients wait inside a partition, with the settings that they come with."""
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import aiohttp
 import anyio
+import asyncpg
+import httpx
+import trio
+import trio_websocket
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
+from redis.asyncio import Redis
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from mtaio.testing import Network, run, settle
 
 DAY = 86_400.0
+ANY = "0.0.0.0"  # noqa: S104 - of a simulated host
 
 Call = Callable[[], Awaitable[object]]
 
@@ -131,28 +142,23 @@ async def serve_postgres() -> None:
 
 
 async def serve_websockets() -> None:
-    from websockets.asyncio.server import ServerConnection, serve
-    from websockets.exceptions import ConnectionClosed
-
     async def handle(connection: ServerConnection) -> None:
         with suppress(ConnectionClosed):
             async for word in connection:
                 await connection.send(word)
 
-    async with serve(handle, "0.0.0.0", 80):
+    async with serve(handle, ANY, 80):
         await anyio.sleep_forever()
 
 
 async def serve_trio_websocket() -> None:
-    import trio_websocket
-
     async def handle(request: trio_websocket.WebSocketRequest) -> None:
         with suppress(trio_websocket.ConnectionClosed):
             connection = await request.accept()
             while True:
                 await connection.send_message(await connection.get_message())
 
-    await trio_websocket.serve_websocket(handle, "0.0.0.0", 80, None)
+    await trio_websocket.serve_websocket(handle, ANY, 80, None)
 
 
 # Clients, as their documentation introduces them
@@ -160,8 +166,6 @@ async def serve_trio_websocket() -> None:
 
 @asynccontextmanager
 async def httpx_() -> AsyncIterator[Calls]:
-    import httpx
-
     async with httpx.AsyncClient() as client:
         await client.get("http://api/")
         yield Calls(lambda: client.get("http://api/"))
@@ -169,8 +173,6 @@ async def httpx_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def aiohttp_() -> AsyncIterator[Calls]:
-    import aiohttp
-
     async with aiohttp.ClientSession() as session:
 
         async def get() -> None:
@@ -183,8 +185,6 @@ async def aiohttp_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def aiohttp_websocket() -> AsyncIterator[Calls]:
-    import aiohttp
-
     async with aiohttp.ClientSession() as session, session.ws_connect("http://api/") as socket:
 
         async def ask() -> None:
@@ -196,8 +196,6 @@ async def aiohttp_websocket() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def websockets_() -> AsyncIterator[Calls]:
-    from websockets.asyncio.client import connect
-
     async with connect("ws://api/") as client:
 
         async def ask() -> None:
@@ -209,8 +207,6 @@ async def websockets_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def trio_websocket_() -> AsyncIterator[Calls]:
-    import trio_websocket
-
     async with trio_websocket.open_websocket_url("ws://api/") as client:
 
         async def ask() -> None:
@@ -222,8 +218,6 @@ async def trio_websocket_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def redis_() -> AsyncIterator[Calls]:
-    from redis.asyncio import Redis
-
     async with Redis(host="api") as client:
         await client.ping()
         yield Calls(client.ping)  # a subscriber has TCP's keepalive, which is not simulated
@@ -231,8 +225,6 @@ async def redis_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def asyncpg_() -> AsyncIterator[Calls]:
-    import asyncpg
-
     client = await asyncpg.connect(host="api", user="u", password="p", database="d")  # noqa: S106
     try:
         yield Calls(lambda: client.execute("SELECT"))
@@ -242,8 +234,6 @@ async def asyncpg_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def asyncio_streams() -> AsyncIterator[Calls]:
-    import asyncio
-
     reader, writer = await asyncio.open_connection("api", 7)
 
     async def ask() -> None:
@@ -269,8 +259,6 @@ async def anyio_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def trio_() -> AsyncIterator[Calls]:
-    import trio
-
     async with await trio.open_tcp_stream("api", 7) as stream:
 
         async def ask() -> None:

@@ -9,7 +9,7 @@ from mtaio.testing import Network, explore, settle
 
 
 # --8<-- [start:test]
-async def accept(stream: trio.SocketStream) -> None:
+async def accept(_: trio.SocketStream) -> None:
     """Accept a connection, say nothing for a minute, and hang up."""
     await trio.sleep(60)
 

@@ -4,7 +4,7 @@ import trio
 import trio_websocket
 
 
-async def accept(stream: trio.SocketStream) -> None:
+async def accept(_: trio.SocketStream) -> None:
     """Accept a connection, say nothing for a second, and hang up."""
     await trio.sleep(1)
 
@@ -20,7 +20,9 @@ async def main() -> None:
                 pass
         except trio_websocket.ConnectionTimeout:
             took = trio.current_time() - begin
-            print("a timeout of 0.1 seconds has taken", round(took), "second, until the server left")
+            print(
+                "a timeout of 0.1 seconds has taken", round(took), "second, until the server left"
+            )
         nursery.cancel_scope.cancel()
 
 

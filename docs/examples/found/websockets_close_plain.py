@@ -1,4 +1,4 @@
-"""websockets 17.4: with ``close_timeout=0.1`` ``close()`` waits until the peer reads, or for ever."""
+"""websockets 17.4: ``close()`` with ``close_timeout=0.1`` waits until the peer reads."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ async def flood(client: ClientConnection) -> None:
 
 
 async def main() -> None:
-    async with serve(handler, "127.0.0.1") as server:
+    async with serve(handler, "127.0.0.1", close_timeout=0.1) as server:
         port = server.sockets[0].getsockname()[1]
         client = await connect(
             f"ws://127.0.0.1:{port}/", close_timeout=0.1, ping_interval=None, compression=None

@@ -66,6 +66,7 @@ class Core:
         delivered: How many segments and datagrams have arrived.
         held: How often something was held back.
         wires, sockets, options: Those of the run, while it is open.
+        now: Returns the virtual time in seconds.
         awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
     """
@@ -83,6 +84,7 @@ class Core:
         self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
         self._steps: Steps
@@ -104,6 +106,7 @@ class Core:
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
         self._leave = world.engine.join(self)
+        self.now = world.engine.time
         assert world.steps is not None  # noqa: S101 - it has a schedule
         self._steps = world.steps
         self._steps.host_of = self._host_of
@@ -140,11 +143,11 @@ class Core:
             if machine.disk is not None:
                 machine.disk.close()
 
-    # ---- what its parts need ----
+    def is_open(self) -> bool:
+        """Return whether programs are on it now."""
+        return self._world is not None and self._world.network is self
 
-    def now(self) -> float:
-        """Return the virtual time in seconds."""
-        return 0.0 if self._world is None else self._world.time()
+    # ---- what its parts need ----
 
     def at(self, when: float, key: object, function: Callable[..., object], *args: Any) -> None:
         """Have something happen at ``when``, after what has the same key and happens before."""
@@ -164,7 +167,7 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self.now)
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine

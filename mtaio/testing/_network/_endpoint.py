@@ -72,6 +72,8 @@ class Endpoint(ABC):
         self.number = network.number()
         self.name: Address | None = None
         self.peer: Address | None = None
+        self._label = f"{self.host.name}:0"
+        self._labelled: Address | None = None
         self.wire: _socket.socket | None = None
         self.open = True
         self.duplicated = False
@@ -80,7 +82,10 @@ class Endpoint(ABC):
 
     def label(self) -> str:
         """Return host and port, for the trace."""
-        return f"{self.host.name}:{self.name[1] if self.name else 0}"
+        if self._labelled is not self.name:
+            self._labelled = self.name
+            self._label = f"{self.host.name}:{self.name[1] if self.name else 0}"
+        return self._label
 
     # ---- what programs call, in the place of the kernel ----
 

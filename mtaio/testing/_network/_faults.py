@@ -127,7 +127,9 @@ class Faults:
 
     def between(self, source: str, target: str) -> Cause | None:
         """Return what keeps things from getting from one host to another, if anything does."""
-        return self._first(("partition", "hold"), source, target) if source != target else None
+        if not self._lasting or source == target:
+            return None
+        return self._first(("partition", "hold"), source, target)
 
     def refusing(self, host: str, port: int) -> Cause | None:
         """Return what has connections to a host refused, if anything does."""

@@ -156,6 +156,12 @@ class Host:
                 f"of the network: with the fixture 'net' that is the test, and no other fixture."
             )
             raise RuntimeError(msg)
+        if not self._network.is_open():
+            msg = (
+                f"{self!r} cannot run {main!r} while its network is not open. Start it in the block "
+                f"of the network."
+            )
+            raise RuntimeError(msg)
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)

@@ -88,6 +88,8 @@ class Links:
     def pieces(self, source: str, target: str, data: bytes) -> list[bytes]:
         """Return the segments in which ``data`` arrives."""
         most = None if source == target else self.of(source, target).segment
+        if most is None and len(data) <= SEGMENT:
+            return [data]
         if most is None:
             return [data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
         pieces: list[bytes] = []

@@ -89,6 +89,8 @@ class Wires:
 
     def leave(self) -> None:
         """Put on its way what programs have sent in this moment, which is over."""
+        if not self._leaving:
+            return
         leaving, self._leaving = self._leaving, {}
         for number in sorted(leaving):
             leaving[number].leave()

@@ -3,7 +3,7 @@ What the READMEs of other simulators show, on both backends.
 
 Each test is the scenario of an example of simloop 0.2.2, seedloop 0.4.1 or simloom 0.5.0, written
 anew: those run on asyncio alone, on an event loop of their own. What has no test here, and why, is
-in the table of docs/en/design/network.md.
+at the end of docs/en/design/network.md.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from mtaio.testing import (
     settle,
 )
 from tests.testing.network.raft import Node, cluster, one_leader_a_term
+from tests.testing.network.test_tls_like_loopback import OPENSSL, contexts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -686,3 +687,95 @@ def test_wait_for_swallows_a_cancellation(kind: str) -> None:
     else:
         with pytest.raises(AssertionError):
             cancelled_or_not()
+
+
+def test_aiohttp_over_tls() -> None:
+    """A client and a server of aiohttp, over TLS, through a reset and a partition; and again."""
+    aiohttp = pytest.importorskip("aiohttp")
+    web = pytest.importorskip("aiohttp.web")
+    if OPENSSL is None:
+        pytest.skip("openssl is not installed")
+    server, client = contexts()
+
+    async def hello(_: Any) -> Any:
+        return web.Response(text="hello")
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_get("/", hello)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, port=443, ssl_context=server).start()
+        await anyio.sleep_forever()
+
+    async def ask(session: Any) -> str:
+        url, timeout = "https://web/", aiohttp.ClientTimeout(5)
+        options: Any = {"ssl": client, "server_hostname": "localhost", "timeout": timeout}
+        async with session.get(url, **options) as answer:
+            return str(await answer.text())
+
+    async def main() -> list[tuple[str, float]]:
+        async with Network(latency=0.05) as net, aiohttp.ClientSession() as session:
+            net.host("web").start(serve)
+            await settle()
+            assert await ask(session) == "hello"
+            net.reset("main", "web")
+            assert await ask(session) == "hello"
+            net.partition("main", "web")
+            with pytest.raises(TimeoutError):
+                await ask(session)
+            net.heal()
+            assert await ask(session) == "hello"
+        return [(event.what, event.time) for event in net.trace if "bytes" not in event.what]
+
+    assert run(main) == run(main)  # but for signatures, whose lengths differ
+
+
+async def serve_redis() -> None:
+    """Stand in for Redis: SET and GET, and OK for the rest."""
+    values: dict[bytes, bytes] = {}
+
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            lines = BufferedByteReceiveStream(stream)
+            while True:
+                try:
+                    count = int((await lines.receive_until(b"\r\n", 100))[1:])
+                except (anyio.EndOfStream, anyio.IncompleteRead):
+                    return
+                words: list[bytes] = []
+                for _ in range(count):
+                    size = int((await lines.receive_until(b"\r\n", 100))[1:])
+                    words.append((await lines.receive_exactly(size + 2))[:-2])
+                if words[0] == b"GET":
+                    value = values.get(words[1])
+                    found = b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+                    await stream.send(found)
+                else:
+                    if words[0] == b"SET":
+                        values[words[1]] = words[2]
+                    await stream.send(b"+OK\r\n")
+
+    await (await anyio.create_tcp_listener(local_port=6379)).serve(answer)
+
+
+def test_redis_that_restarts() -> None:
+    """redis-py against a server that is killed and comes back, without its values."""
+    asyncio_ = pytest.importorskip("redis.asyncio")
+
+    async def main() -> object:
+        async with (
+            Network(latency=0.01) as net,
+            asyncio_.Redis(host="cache", protocol=2) as client,
+        ):
+            net.host("cache").start(serve_redis)
+            await settle()
+            assert await client.set("a", "1")
+            assert await client.get("a") == b"1"
+            net.host("cache").kill()
+            net.host("cache").restart()
+            await settle()
+            assert await client.get("a") is None  # it has connected again by itself
+        return net.trace
+
+    assert run(main) == run(main)
