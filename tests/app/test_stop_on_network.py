@@ -40,7 +40,7 @@ FAREWELL = 0.5
 class Shop:
     """An application on a host of its own, and what its handlers have seen."""
 
-    def __init__(self, net: Network, *, start: bool = True) -> None:
+    def __init__(self, net: Network, *, name: str = "shop", start: bool = True) -> None:
         settings = Settings(drain_delay=DELAY, shutdown_timeout=TOTAL)
         self.app = Application(settings, probes=False, signals=False, logging=False)
         self.app.serve(self.web, bind="0.0.0.0:80")
@@ -48,7 +48,7 @@ class Shop:
         self.ended: set[str] = set()
         self.cancelled: dict[str, float] = {}
         self.closed_at: float | None = None
-        self.host = net.host("shop")
+        self.host = net.host(name)
         if start:
             self.host.start(self.live)
 
@@ -219,6 +219,32 @@ def test_fifty_clients_of_all_kinds(offset: float, backend: str) -> None:
             assert FAREWELL <= round(shop.closed_at - ends, 6) <= CANCEL
             assert [each for each in net.open if each.host == "shop"] == []
         assert_quiescent(net)
+
+    run(main, backend=backend)
+
+
+def test_another_shop_goes_on(backend: str) -> None:
+    """What is left of the connections of one is ended, and not those of a shop at the same port."""
+
+    async def main() -> None:
+        async with Network(latency=0.005) as net:
+            shop, other = Shop(net), Shop(net, name="other")
+            clients = Clients(net)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near"], each=1)
+                async with await anyio.connect_tcp("other", 80) as stream:
+                    await stream.send(b"GET /never/other HTTP/1.1\r\nhost: other\r\n\r\n")
+                    await anyio.sleep(0.1)
+                    shop.app.stop_nowait("SIGTERM")
+                    with net.host("shop"):
+                        await shop.app.wait_closed()
+                    await anyio.sleep(1)
+                    with anyio.move_on_after(1) as waiting:
+                        await stream.receive()
+                assert waiting.cancelled_caught
+                assert other.begun == {"other"}
+                group.cancel_scope.cancel()
 
     run(main, backend=backend)
 

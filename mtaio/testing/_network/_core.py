@@ -172,10 +172,6 @@ class Core:
             self.names.set(name, machine.address)
         return machine
 
-    def is_open(self) -> bool:
-        """Return whether programs may run on it."""
-        return self._world is not None and self._world.network is self
-
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:

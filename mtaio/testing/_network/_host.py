@@ -152,14 +152,8 @@ class Host:
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
         if not self._network.is_open():
             msg = (
-                f"{self!r} cannot start anything while its network is not open. Do it in the block "
-                f"of the network: with the fixture 'net' that is the test, and no other fixture."
-            )
-            raise RuntimeError(msg)
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot run {main!r} while its network is not open. Start it in the block "
-                f"of the network."
+                f"{self!r} cannot run {main!r} while its network is not open. Start it in the "
+                f"block of the network: with the fixture 'net' that is the test alone."
             )
             raise RuntimeError(msg)
         life = self._machine.life

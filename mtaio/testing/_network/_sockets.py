@@ -211,12 +211,21 @@ class Sockets:
         ]
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
-        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        """
+        Return the family, type and protocol of a simulated socket, else to ask the kernel.
+
+        Raises:
+            OSError: It is one of another host. A program that goes through all that a process has,
+                such as a server that ends what is left of its connections, has no business there.
+        """
+        known = None
         with suppress(OSError, OverflowError, TypeError):
             known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
-            if known is not None and known.open:
-                return socket.AF_INET, known.KIND, known.PROTOCOL
-        return -1, -1, -1
+        if known is None or not known.open:
+            return -1, -1, -1
+        if known.host is not self._network.here().where:
+            raise error_of(errno.EBADF)
+        return socket.AF_INET, known.KIND, known.PROTOCOL
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""

@@ -155,7 +155,7 @@ async def test_marker(net):
     )
     result.stdout.fnmatch_lines(
         [
-            "*cannot start anything while its network is not open.*",
+            "*while its network is not open.*the test alone.",
             "*TypeError: latency='much' is a str, not a number.*",
             "*test is many runs*",
             "*test is many runs*",

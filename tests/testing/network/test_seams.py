@@ -422,6 +422,30 @@ def test_subclass_of_socket(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_descriptors_of_another_host(backend: str) -> None:
+    """A program that goes through those of its process finds those of its own host alone."""
+
+    async def main() -> None:
+        async with Network() as net:
+            mine = socket.socket()
+            with net.host("a"):
+                theirs = socket.socket()
+                copy = socket.socket(fileno=os.dup(theirs.fileno()))
+                copy.close()
+            with mine, theirs:
+                for sock, is_mine in ((mine, True), (theirs, False)):
+                    descriptor = os.dup(sock.fileno())
+                    if is_mine:
+                        socket.socket(fileno=descriptor).close()
+                        continue
+                    with pytest.raises(OSError, match="Bad file descriptor"):
+                        socket.socket(fileno=descriptor)
+                    os.close(descriptor)
+        assert_quiescent(net)
+
+    run(main, backend=backend)
+
+
 def test_clock_that_is_advanced(backend: str) -> None:
     """The network is part of virtual time, also when a test moves that."""
 
