@@ -249,6 +249,42 @@ def test_another_shop_goes_on(backend: str) -> None:
     run(main, backend=backend)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_killed_at_every_moment_of_the_drain(silent: bool, backend: str) -> None:  # noqa: FBT001 - a case
+    """It is gone at once, and another takes its place while the dead one still cleans up."""
+
+    async def main(moment: float) -> None:
+        async with Network(latency=0.005) as net:
+            shops: list[Shop] = []
+
+            async def program() -> None:
+                shops.append(Shop(net, start=False))
+                await shops[-1].live()
+
+            host, clients = net.host("shop"), Clients(net)
+            host.start(program)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near"], each=2)
+                await anyio.sleep(0.1)
+                shops[0].app.stop_nowait("SIGTERM")
+                await anyio.sleep(moment)
+                host.kill(silent=silent)
+                assert [each for each in net.open if each.host == "shop"] == []
+                host.restart()
+                await clients.ask("again")
+                assert clients.how.pop("again") == "answered"
+                assert shops[1].ended == {"again"}
+                await anyio.sleep(30)
+                group.cancel_scope.cancel()
+            begun_and_lost = shops[0].begun - shops[0].ended - clients.how.keys()
+            assert silent or not begun_and_lost  # the others heard of it
+        assert_quiescent(net)
+
+    for moment in (0.0, 1.01, 3.0, 8.205, 8.6):
+        run(partial(main, moment), backend=backend)
+
+
 @pytest.mark.parametrize("heals_after", [None, 2.0])
 def test_partition_at_every_moment_of_the_drain(heals_after: float | None, backend: str) -> None:
     """
