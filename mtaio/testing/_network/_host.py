@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 
 import anyio
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
+
+
+_before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
+"""For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
 
 @final
@@ -60,20 +65,19 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+    __slots__ = ("_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
-        self._before: list[Life | None] = []
         self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        self._before.append(acting.get())
+        _before.set((*_before.get(), acting.get()))
         acting.set(self._machine.life)
         return self
 
@@ -83,7 +87,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        acting.set(self._before.pop())
+        *rest, before = _before.get()
+        _before.set(tuple(rest))
+        acting.set(before)
 
     @property
     def name(self) -> str:

@@ -446,6 +446,40 @@ def test_descriptors_of_another_host(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_blocks_of_hosts_in_several_tasks(backend: str) -> None:
+    """A block ends for the task that is in it, whatever others do with the same host meanwhile."""
+
+    async def main() -> None:
+        async with Network() as net:
+            found: list[str] = []
+
+            def look() -> None:
+                with socket.socket() as sock:
+                    sock.bind(("0.0.0.0", 80))  # noqa: S104 - of its host
+                    found.extend(each.host for each in net.open)
+
+            async def short() -> None:
+                with net.host("a"):
+                    await anyio.sleep(2)
+                look()
+
+            async def nested() -> None:
+                with net.host("b"):
+                    with net.host("a"):
+                        await anyio.sleep(3)
+                    look()
+                await anyio.sleep(1)
+                look()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(short)
+                await anyio.sleep(1)
+                group.start_soon(nested)
+            assert found == ["main", "b", "main"]
+
+    run(main, backend=backend)
+
+
 def test_clock_that_is_advanced(backend: str) -> None:
     """The network is part of virtual time, also when a test moves that."""
 
