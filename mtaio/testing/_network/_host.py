@@ -87,9 +87,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        *rest, before = _before.get()
-        _before.set(tuple(rest))
-        acting.set(before)
+        stack = _before.get()  # empty in an async generator that another task closes
+        _before.set(stack[:-1])
+        acting.set(stack[-1] if stack else None)
 
     @property
     def name(self) -> str:
