@@ -249,6 +249,7 @@ def test_another_shop_goes_on(backend: str) -> None:
     run(main, backend=backend)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("silent", [False, True])
 def test_killed_at_every_moment_of_the_drain(silent: bool, backend: str) -> None:  # noqa: FBT001 - a case
     """It is gone at once, and another takes its place while the dead one still cleans up."""
@@ -285,6 +286,7 @@ def test_killed_at_every_moment_of_the_drain(silent: bool, backend: str) -> None
         run(partial(main, moment), backend=backend)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("heals_after", [None, 2.0])
 def test_partition_at_every_moment_of_the_drain(heals_after: float | None, backend: str) -> None:
     """

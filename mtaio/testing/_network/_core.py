@@ -300,8 +300,7 @@ class Core:
 
     def name_info(self, address: Any, flags: int) -> tuple[str, str]:
         """Return what ``getnameinfo`` says."""
-        numeric = flags & socket.NI_NUMERICHOST
-        return address[0] if numeric else self.names.name_of(address[0]), str(address[1])
+        return self.names.getnameinfo(address, flags)
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""
@@ -310,4 +309,4 @@ class Core:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if self._dns and not self.names.is_numeric(host):
             await anyio.sleep(self._dns)
-        return self.names.look_up(*args, **kwargs)
+        return self.names.getaddrinfo(*args, **kwargs)

@@ -36,7 +36,14 @@ _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
 
 _real_init: Final[Any] = socket.socket.__init__
 _real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
-_real_getaddrinfo: Final = socket.getaddrinfo
+_REAL_LOOKUPS: Final[dict[str, Any]] = {
+    "getaddrinfo": socket.getaddrinfo,
+    "gethostbyname": socket.gethostbyname,
+    "gethostbyname_ex": socket.gethostbyname_ex,
+    "gethostbyaddr": socket.gethostbyaddr,
+    "getnameinfo": socket.getnameinfo,
+}
+"""The functions of the module that ask for names; `Names` has one for each."""
 
 REPLACED: Final = (
     "_accept",
@@ -248,7 +255,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
-        socket.getaddrinfo = self._getaddrinfo()
+        for name in _REAL_LOOKUPS:
+            setattr(socket, name, self._lookup(name))
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
         for name in ("recv", "recv_into"):
@@ -261,7 +269,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
-        socket.getaddrinfo = _real_getaddrinfo
+        for name, real in _REAL_LOOKUPS.items():
+            setattr(socket, name, real)
         for name, real in _REAL.items():
             if name in _INHERITED:
                 delattr(kind, name)
@@ -296,13 +305,14 @@ class Sockets:
 
         return _real_close_
 
-    def _getaddrinfo(self) -> Callable[..., Any]:
-        def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
-            if self.here():
-                return self._network.names.look_up(*args, **kwargs)
-            return _real_getaddrinfo(*args, **kwargs)
+    def _lookup(self, name: str) -> Callable[..., Any]:
+        real, ours = _REAL_LOOKUPS[name], getattr(self._network.names, name)
 
-        return getaddrinfo
+        def lookup(*args: Any, **kwargs: Any) -> Any:
+            return (ours if self.here() else real)(*args, **kwargs)
+
+        lookup.__name__ = name
+        return lookup
 
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open

@@ -93,7 +93,7 @@ def left() -> tuple[object, ...]:
 
         kinds.append(_socket._SocketType)
     methods = [dict(vars(kind)) for kind in kinds]
-    return methods, socket.getaddrinfo, random.getstate(), descriptors()
+    return methods, dict(vars(socket)), random.getstate(), descriptors()
 
 
 @pytest.fixture
@@ -476,6 +476,29 @@ def test_blocks_of_hosts_in_several_tasks(backend: str) -> None:
                 await anyio.sleep(1)
                 group.start_soon(nested)
             assert found == ["main", "b", "main"]
+
+    run(main, backend=backend)
+
+
+def test_lookups_that_block(backend: str) -> None:
+    """They know the hosts of the network and no others: nobody out there is asked."""
+
+    async def main() -> None:
+        async with Network() as net:
+            address = net.host("a").address
+            assert socket.gethostbyname("a") == socket.gethostbyname(address) == address
+            assert socket.gethostbyname_ex("a") == ("a", [], [address])
+            assert socket.gethostbyaddr(address) == ("a", [], [address])
+            assert socket.getfqdn(address) == "a"
+            assert socket.getnameinfo((address, 80), 0) == ("a", "80")
+            assert socket.getnameinfo((address, 80), socket.NI_NUMERICHOST) == (address, "80")
+            for look_up in (socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr):
+                with pytest.raises(socket.gaierror, match="Name or service not known"):
+                    look_up("example.com")
+            with pytest.raises(socket.herror, match="Unknown host"):
+                socket.gethostbyaddr("192.0.2.1")
+            real = await to_thread.run_sync(socket.gethostbyname, "localhost")
+            assert real == "127.0.0.1"
 
     run(main, backend=backend)
 
