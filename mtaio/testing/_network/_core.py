@@ -164,14 +164,13 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self._time)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
 
-    def is_open(self) -> bool:
-        """Return whether programs may run on it."""
-        return self._world is not None and self._world.network is self
+    def _time(self) -> float:
+        return self.now()  # which is another one while the network is open
 
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
@@ -308,8 +307,7 @@ class Core:
 
     def name_info(self, address: Any, flags: int) -> tuple[str, str]:
         """Return what ``getnameinfo`` says."""
-        numeric = flags & socket.NI_NUMERICHOST
-        return address[0] if numeric else self.names.name_of(address[0]), str(address[1])
+        return self.names.getnameinfo(address, flags)
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""
@@ -318,4 +316,4 @@ class Core:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if self._dns and not self.names.is_numeric(host):
             await anyio.sleep(self._dns)
-        return self.names.look_up(*args, **kwargs)
+        return self.names.getaddrinfo(*args, **kwargs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 
 import anyio
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
+
+
+_before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
+"""For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
 
 @final
@@ -60,20 +65,19 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+    __slots__ = ("_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
-        self._before: list[Life | None] = []
         self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        self._before.append(acting.get())
+        _before.set((*_before.get(), acting.get()))
         acting.set(self._machine.life)
         return self
 
@@ -83,7 +87,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        acting.set(self._before.pop())
+        stack = _before.get()  # empty in an async generator that another task closes
+        _before.set(stack[:-1])
+        acting.set(stack[-1] if stack else None)
 
     @property
     def name(self) -> str:
@@ -152,8 +158,8 @@ class Host:
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
         if not self._network.is_open():
             msg = (
-                f"{self!r} cannot start anything while its network is not open. Do it in the block "
-                f"of the network: with the fixture 'net' that is the test, and no other fixture."
+                f"{self!r} cannot run {main!r} while its network is not open. Start it in the "
+                f"block of the network: with the fixture 'net' that is the test alone."
             )
             raise RuntimeError(msg)
         life = self._machine.life

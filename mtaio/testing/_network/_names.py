@@ -124,7 +124,7 @@ class Names:
             return text in {"", "localhost"}
         return True
 
-    def look_up(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
+    def getaddrinfo(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
         self,
         host: str | bytes | None,
         port: str | bytes | int | None,
@@ -149,6 +149,28 @@ class Names:
         canonical = self.name_of(address) if flags & socket.AI_CANONNAME else ""
         where = (address, _port(port))
         return [(socket.AF_INET, kind, number, canonical, where) for kind, number in kinds]
+
+    def getnameinfo(self, sockaddr: tuple[str, int], flags: int) -> tuple[str, str]:
+        """Return what ``socket.getnameinfo`` says; ports are numbers."""
+        host, port = sockaddr[:2]
+        address = self.resolve(host)
+        return address if flags & socket.NI_NUMERICHOST else self.name_of(address), str(port)
+
+    def gethostbyname(self, host: str) -> str:
+        """Return what ``socket.gethostbyname`` says."""
+        return self.resolve(host)
+
+    def gethostbyname_ex(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyname_ex`` says."""
+        return host, [], [self.resolve(host)]
+
+    def gethostbyaddr(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyaddr`` says."""
+        address = self.resolve(host)
+        name = self.name_of(address)
+        if name == address:
+            raise socket.herror(1, "Unknown host")
+        return name, [], [address]
 
 
 def _port(port: str | bytes | int | None) -> int:

@@ -37,7 +37,14 @@ _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
 
 _real_init: Final[Any] = socket.socket.__init__
 _real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
-_real_getaddrinfo: Final = socket.getaddrinfo
+_REAL_LOOKUPS: Final[dict[str, Any]] = {
+    "getaddrinfo": socket.getaddrinfo,
+    "gethostbyname": socket.gethostbyname,
+    "gethostbyname_ex": socket.gethostbyname_ex,
+    "gethostbyaddr": socket.gethostbyaddr,
+    "getnameinfo": socket.getnameinfo,
+}
+"""The functions of the module that ask for names; `Names` has one for each."""
 
 REPLACED: Final = (
     "_accept",
@@ -210,12 +217,21 @@ class Sockets:
                 self.orphans.append(sock)
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
-        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        """
+        Return the family, type and protocol of a simulated socket, else to ask the kernel.
+
+        Raises:
+            OSError: It is one of another host. A program that goes through all that a process has,
+                such as a server that ends what is left of its connections, has no business there.
+        """
+        known = None
         with suppress(OSError, OverflowError, TypeError):
             known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
-            if known is not None and known.open:
-                return socket.AF_INET, known.KIND, known.PROTOCOL
-        return -1, -1, -1
+        if known is None or not known.open:
+            return -1, -1, -1
+        if known.host is not self._network.here().where:
+            raise error_of(errno.EBADF)
+        return socket.AF_INET, known.KIND, known.PROTOCOL
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
@@ -238,7 +254,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
-        socket.getaddrinfo = self._getaddrinfo()
+        for name in _REAL_LOOKUPS:
+            setattr(socket, name, self._lookup(name))
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
         for name in ("recv", "recv_into"):
@@ -251,7 +268,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
-        socket.getaddrinfo = _real_getaddrinfo
+        for name, real in _REAL_LOOKUPS.items():
+            setattr(socket, name, real)
         for name, real in _REAL.items():
             if name in _INHERITED:
                 delattr(kind, name)
@@ -287,13 +305,14 @@ class Sockets:
 
         return _real_close_
 
-    def _getaddrinfo(self) -> Callable[..., Any]:
-        def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
-            if self.here():
-                return self._network.names.look_up(*args, **kwargs)
-            return _real_getaddrinfo(*args, **kwargs)
+    def _lookup(self, name: str) -> Callable[..., Any]:
+        real, ours = _REAL_LOOKUPS[name], getattr(self._network.names, name)
 
-        return getaddrinfo
+        def lookup(*args: Any, **kwargs: Any) -> Any:
+            return (ours if self.here() else real)(*args, **kwargs)
+
+        lookup.__name__ = name
+        return lookup
 
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open
@@ -352,7 +371,8 @@ class Sockets:
             size = data.nbytes if isinstance(data, memoryview) else len(data)
             try:
                 if size > endpoint.room > 0:
-                    data = memoryview(data).cast("B")[: endpoint.room]
+                    whole: memoryview[int] = memoryview(data).cast("B")
+                    data = whole[: endpoint.room]
                 sent = real(sock, data, *flags)
             except OSError as error:
                 code = endpoint.write_failed(error.errno)
