@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.testing._diagnostics import Steps
+    from mtaio.testing._network._endpoint import Endpoint
     from mtaio.testing._world import World
 
 __all__ = ["MAIN", "Core"]
@@ -134,7 +136,8 @@ class Core:
         self._steps.host_of = None
         self._leave()
         for orphan in self.sockets.orphans:
-            orphan.close()
+            with suppress(OSError):  # its descriptor was closed behind our back
+                orphan.close()
         self.sockets.restore()
         self._events.clear()
         self._healing.clear()
@@ -214,9 +217,13 @@ class Core:
 
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""
-        for endpoint in list(self.sockets.endpoints()):
+        for endpoint in self._endpoints():
             if isinstance(endpoint, Stream):
                 endpoint.probe()
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Return all that programs have open; nothing before the network is open."""
+        return [] if self._world is None else self.sockets.endpoints()
 
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
@@ -244,14 +251,14 @@ class Core:
     def cut(self, between: Callable[[str, str], bool]) -> int:
         """Reset the connections between some hosts, and return how many there were."""
         number = 0
-        for endpoint in self.sockets.endpoints():
+        for endpoint in self._endpoints():
             if (
                 isinstance(endpoint, Stream)
-                and endpoint.other is not None
-                and between(endpoint.host.name, endpoint.other.host.name)
+                and (other := endpoint.other) is not None
+                and between(endpoint.host.name, other.host.name)
                 and endpoint.cut()
             ):
-                self.note("reset", endpoint.label(), endpoint.other.label())
+                self.note("reset", endpoint.label(), other.label())
                 number += 1
         return number
 
