@@ -137,9 +137,12 @@ class Host:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
 
-        Not a checkpoint: it begins to run at the next one. An exception that it raises ends the
-        block of the network, unless the host was killed. A host that was killed may be started
-        again, also with another program.
+        Not a checkpoint: it begins to run at the next one, and ``await settle()`` lets it go on
+        until it waits for something, such as its first connection. Before the network is open, as
+        in a pytest fixture, it is started when that opens.
+
+        An exception that it raises ends the block of the network, unless the host was killed. A
+        host that was killed may be started again, also with another program.
 
         Args:
             main: An async function: the program, as in production.
@@ -147,24 +150,29 @@ class Host:
 
         Raises:
             TypeError: ``main`` is not callable.
-            RuntimeError: The network is not open, or the host runs a program already.
+            RuntimeError: The network is over, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot start anything while its network is not open. Do it in the block "
-                f"of the network: with the fixture 'net' that is the test, and no other fixture."
-            )
+        if self._network.state == "over":
+            msg = f"{self!r} cannot start a program: its network is over. Make another Network."
             raise RuntimeError(msg)
+        if self._program is not None and not self._machine.life.over:
+            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
+            raise RuntimeError(msg)
+        self._program = main, args
+        if self._network.state == "open":
+            self._start()
+        elif self._start not in self._network.starts:
+            self._network.starts.append(self._start)
+
+    def _start(self) -> None:
+        assert self._program is not None  # noqa: S101 - start() was called
+        main, args = self._program
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
-        elif life.scope is not None:
-            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
-            raise RuntimeError(msg)
         self._network.note("start", self.name)
         self._machine.up = True
-        self._program = main, args
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
