@@ -92,7 +92,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Its address."""
+        """Its IPv4 address, such as ``"10.0.0.2"``."""
         return self._machine.address
 
     @property
@@ -103,7 +103,7 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        How many bytes a second the programs of this host read at most; None for no limit.
+        The most bytes a second that the programs of this host read; None for no limit.
 
         At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
         May be changed at any time.
@@ -188,8 +188,8 @@ class Host:
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
                 and nobody gets an answer until it is started again. Connections that were open stay
-                half-open: a peer learns of it when it sends something after that. The `disk` goes
-                back to what was synced, more or less, and keeps all that was written if not silent.
+                half-open: a peer learns of it when it sends something after that. What was written
+                to the `disk` and not synced may be lost; if not silent, all of it is kept.
 
         Raises:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.

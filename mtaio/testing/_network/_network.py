@@ -57,13 +57,13 @@ class Network:
 
     Args:
         latency: Seconds from one host to another; none within a host.
-        jitter: Up to so many seconds more, at random. Streams keep their order.
+        jitter: At most this many seconds are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
         segment: The most bytes of a stream that arrive at once, cut at random; None for no such
             limit. 1 shows who takes what one ``recv`` returns for a message.
         dns: Seconds that an asynchronous lookup of a name takes.
-        seed: Where the random numbers begin.
+        seed: Seeds its random numbers, and Python's ``random`` for the block.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -174,10 +174,10 @@ class Network:
 
         Args:
             a: A host, or its name.
-            b: Another.
+            b: The other host.
             oneway: Whether only the way from ``a`` to ``b`` changes.
             latency: As for `Network`, as are the others.
-            jitter: Up to so many seconds more.
+            jitter: The most seconds that are added at random.
             bandwidth: Bytes a second, or None.
             loss: The share of datagrams that are lost.
             segment: The most bytes that arrive at once, or None.
@@ -208,7 +208,7 @@ class Network:
 
     def name(self, name: str, host: HostLike | None) -> None:
         """
-        Let a name mean a host from now on, besides the host's own. Not a checkpoint.
+        Give a host another name, or move a name to another host. Not a checkpoint.
 
         Args:
             name: The name, such as ``"api.example.com"``.
@@ -230,7 +230,7 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Let nothing get from some hosts to others, until `heal`. Not a checkpoint.
+        Cut some hosts off from others until `heal`. Not a checkpoint.
 
         What streams send is held back and arrives after `heal`, unless the sender's kernel has
         given up, after 924.6 seconds or its TCP_USER_TIMEOUT; connections are tried again after 1,
@@ -274,9 +274,9 @@ class Network:
 
     def refuse(self, host: HostLike, port: int | None = None, *, required: bool = True) -> Fault:
         """
-        Have connections to a host refused, until `heal`. Not a checkpoint.
+        Refuse new connections to a host until `heal`. Not a checkpoint.
 
-        Those that there are stay.
+        Those that are open stay open.
 
         Args:
             host: The host, its name, or ``"*"`` for all.
@@ -328,7 +328,7 @@ class Network:
 
     def fail_dns(self, name: HostLike = EVERYBODY, *, required: bool = True) -> Fault:
         """
-        Have lookups of a name fail for now, until `heal`. Not a checkpoint.
+        Make lookups of a name fail until `heal`. Not a checkpoint.
 
         They raise ``socket.gaierror`` with ``EAI_AGAIN``, at once.
 
