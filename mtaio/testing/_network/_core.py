@@ -95,6 +95,8 @@ class Core:
         self._world: World | None = None
         self._events = Events(self._pick)
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
+        self._mourned: list[socket.socket] = []
+        self._abandoned: list[socket.socket] = []
         self._numbers = 0
         self._lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
         self._dns = dns
@@ -129,6 +131,24 @@ class Core:
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
         self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+
+    def mourn(self) -> None:
+        """
+        Keep the sockets that killed programs have, until they can be closed for them.
+
+        That is when all their tasks have had their last steps. Until then the garbage collector
+        would find them, and warn of a socket that nobody has closed.
+        """
+        self._mourned += self.sockets.orphans()
+
+    def _close_for_the_dead(self) -> bool:
+        """Close what killed programs have left; return whether there is more to do."""
+        for orphan in self._abandoned:
+            orphan.close()
+        self._abandoned, self._mourned = self._mourned, []
+        if self._abandoned:
+            self.abandon()  # transports of asyncio close theirs a little later
+        return bool(self._abandoned)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -255,6 +275,8 @@ class Core:
 
     def stirs(self) -> bool:
         """Let everything happen that takes no time; return whether anything did."""
+        if (self._mourned or self._abandoned) and self._close_for_the_dead():
+            return True
         if self.wires.take():
             return True  # whoever had to wait until it was taken may go on in this moment
         self.wires.leave()

@@ -196,6 +196,7 @@ class Host:
         """
         self._network.note("cut power" if silent else "kill", self.name)
         self._machine.kill(silent=silent)
+        self._network.mourn()
         if silent:
             self._network.watch_silence()
 

@@ -445,6 +445,7 @@ class Network:
         for host, machine in core.machines.items():
             if host != MAIN:
                 machine.kill(silent=False)
+        core.mourn()
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
