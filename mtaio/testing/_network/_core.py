@@ -124,7 +124,8 @@ class Core:
         """Have the transports closed that killed programs have left."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+        open_still = [fd for orphan in self.sockets.orphans if (fd := orphan.fileno()) >= 0]
+        self._world.engine.abandon(open_still)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -132,7 +133,7 @@ class Core:
         self._world.network = None
         self._steps.host_of = None
         self._leave()
-        for orphan in self.sockets.orphans():
+        for orphan in self.sockets.orphans:
             orphan.close()
         self.sockets.restore()
         self._events.clear()
@@ -204,6 +205,13 @@ class Core:
     ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
+
+    def kill(self, machine: Machine, *, silent: bool) -> None:
+        """Kill what runs on a machine, silently if it is the machine that is gone."""
+        self.sockets.orphan(machine.life)
+        machine.kill(silent=silent)
+        if silent:
+            self.watch_silence()
 
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""

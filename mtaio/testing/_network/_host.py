@@ -187,9 +187,7 @@ class Host:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
         """
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """

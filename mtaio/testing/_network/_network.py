@@ -418,7 +418,7 @@ class Network:
         core = self._core
         for host, machine in core.machines.items():
             if host != MAIN:
-                machine.kill(silent=False)
+                core.kill(machine, silent=False)
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.testing._network._core import Core
+    from mtaio.testing._network._machine import Life
 
 __all__ = ["Sockets"]
 
@@ -91,12 +92,14 @@ class Sockets:
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched;
     # - _objects finds the latest of Python's objects for a descriptor.
-    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread")
+    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread", "orphans")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self.orphans: list[socket.socket] = []
+        """Those of programs that were killed; they may close them still."""
         self._objects: dict[int, ref[socket.socket]] = {}
         self._thread = threading.get_ident()
 
@@ -199,16 +202,12 @@ class Sockets:
             self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
-    def orphans(self) -> list[socket.socket]:
-        """Return what programs have open that were killed, as a kernel would close it for them."""
-        return [
-            sock
-            for fd, endpoint in self._open.items()
-            if endpoint.life.over
-            and fd in self._objects
-            and (sock := self._objects[fd]()) is not None
-            and sock.fileno() == fd
-        ]
+    def orphan(self, life: Life) -> None:
+        """Keep what a killed program has open, until the network closes it as a kernel would."""
+        for fd, endpoint in self._open.items():
+            sock = self._objects[fd]() if endpoint.life is life and fd in self._objects else None
+            if sock is not None:
+                self.orphans.append(sock)
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
         """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
@@ -261,6 +260,7 @@ class Sockets:
         self._open.clear()
         self._inodes.clear()
         self._objects.clear()
+        self.orphans.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
