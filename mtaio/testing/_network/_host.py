@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 
 import anyio
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
+
+_before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
+"""For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
 
 @final
@@ -60,20 +64,19 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+    __slots__ = ("_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
-        self._before: list[Life | None] = []
         self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        self._before.append(acting.get())
+        _before.set((*_before.get(), acting.get()))
         acting.set(self._machine.life)
         return self
 
@@ -83,7 +86,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        acting.set(self._before.pop())
+        stack = _before.get()  # empty in an async generator that another task closes
+        _before.set(stack[:-1])
+        acting.set(stack[-1] if stack else None)
 
     @property
     def name(self) -> str:
@@ -92,7 +97,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Its address."""
+        """Its IPv4 address, such as ``"10.0.0.2"``."""
         return self._machine.address
 
     @property
@@ -103,7 +108,9 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        How many bytes a second the programs of this host read at most; None for no limit.
+        The most bytes a second that the programs of this host read; None for no limit.
+
+        On each connection.
 
         At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
         May be changed at any time.
@@ -117,6 +124,7 @@ class Host:
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
             if isinstance(endpoint, Stream):
+                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
                 endpoint.push()
 
     @property
@@ -137,9 +145,12 @@ class Host:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
 
-        Not a checkpoint: it begins to run at the next one. An exception that it raises ends the
-        block of the network, unless the host was killed. A host that was killed may be started
-        again, also with another program.
+        Not a checkpoint: it begins to run at the next one, and ``await settle()`` lets it go on
+        until it waits for something, such as its first connection. Before the network is open, as
+        in a pytest fixture, it is started when that opens.
+
+        An exception that it raises ends the block of the network, unless the host was killed. A
+        host that was killed may be started again, also with another program.
 
         Args:
             main: An async function: the program, as in production.
@@ -147,30 +158,29 @@ class Host:
 
         Raises:
             TypeError: ``main`` is not callable.
-            RuntimeError: The network is not open, or the host runs a program already.
+            RuntimeError: The network is over, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot start anything while its network is not open. Do it in the block "
-                f"of the network: with the fixture 'net' that is the test, and no other fixture."
-            )
+        if self._network.state == "over":
+            msg = f"{self!r} cannot start a program: its network is over. Make another Network."
             raise RuntimeError(msg)
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot run {main!r} while its network is not open. Start it in the block "
-                f"of the network."
-            )
+        if self._program is not None and not self._machine.life.over:
+            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
             raise RuntimeError(msg)
+        self._program = main, args
+        if self._network.state == "open":
+            self._start()
+        elif self._start not in self._network.starts:
+            self._network.starts.append(self._start)
+
+    def _start(self) -> None:
+        assert self._program is not None  # noqa: S101 - start() was called
+        main, args = self._program
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
-        elif life.scope is not None:
-            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
-            raise RuntimeError(msg)
         self._network.note("start", self.name)
         self._machine.up = True
-        self._program = main, args
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
@@ -186,16 +196,14 @@ class Host:
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
                 and nobody gets an answer until it is started again. Connections that were open stay
-                half-open: a peer learns of it when it sends something after that. The `disk` goes
-                back to what was synced, more or less, and keeps all that was written if not silent.
+                half-open: a peer learns of it when it sends something after that. What was written
+                to the `disk` and not synced may be lost; if not silent, all of it is kept.
 
         Raises:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
         """
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """
