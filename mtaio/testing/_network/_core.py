@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.testing._diagnostics import Steps
+    from mtaio.testing._network._endpoint import Endpoint
     from mtaio.testing._world import World
 
 __all__ = ["MAIN", "Core"]
@@ -124,7 +126,8 @@ class Core:
         """Have the transports closed that killed programs have left."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+        open_still = [fd for orphan in self.sockets.orphans if (fd := orphan.fileno()) >= 0]
+        self._world.engine.abandon(open_still)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -132,8 +135,9 @@ class Core:
         self._world.network = None
         self._steps.host_of = None
         self._leave()
-        for orphan in self.sockets.orphans():
-            orphan.close()
+        for orphan in self.sockets.orphans:
+            with suppress(OSError):  # its descriptor was closed behind our back
+                orphan.close()
         self.sockets.restore()
         self._events.clear()
         self._healing.clear()
@@ -142,10 +146,6 @@ class Core:
         for machine in self.machines.values():
             if machine.disk is not None:
                 machine.disk.close()
-
-    def is_open(self) -> bool:
-        """Return whether programs are on it now."""
-        return self._world is not None and self._world.network is self
 
     # ---- what its parts need ----
 
@@ -167,10 +167,13 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self._time)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
+
+    def _time(self) -> float:
+        return self.now()  # which is another one while the network is open
 
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
@@ -205,11 +208,22 @@ class Core:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
+    def kill(self, machine: Machine, *, silent: bool) -> None:
+        """Kill what runs on a machine, silently if it is the machine that is gone."""
+        self.sockets.orphan(machine.life)
+        machine.kill(silent=silent)
+        if silent:
+            self.watch_silence()
+
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""
-        for endpoint in list(self.sockets.endpoints()):
+        for endpoint in self._endpoints():
             if isinstance(endpoint, Stream):
                 endpoint.probe()
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Return all that programs have open; nothing before the network is open."""
+        return [] if self._world is None else self.sockets.endpoints()
 
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
@@ -237,14 +251,14 @@ class Core:
     def cut(self, between: Callable[[str, str], bool]) -> int:
         """Reset the connections between some hosts, and return how many there were."""
         number = 0
-        for endpoint in self.sockets.endpoints():
+        for endpoint in self._endpoints():
             if (
                 isinstance(endpoint, Stream)
-                and endpoint.other is not None
-                and between(endpoint.host.name, endpoint.other.host.name)
+                and (other := endpoint.other) is not None
+                and between(endpoint.host.name, other.host.name)
                 and endpoint.cut()
             ):
-                self.note("reset", endpoint.label(), endpoint.other.label())
+                self.note("reset", endpoint.label(), other.label())
                 number += 1
         return number
 

@@ -22,7 +22,6 @@ __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
 
-
 _before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
 """For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
@@ -111,6 +110,8 @@ class Host:
         """
         How many bytes a second the programs of this host read at most; None for no limit.
 
+        On each connection.
+
         At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
         May be changed at any time.
         """
@@ -123,6 +124,7 @@ class Host:
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
             if isinstance(endpoint, Stream):
+                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
                 endpoint.push()
 
     @property
@@ -193,9 +195,7 @@ class Host:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
         """
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """

@@ -45,10 +45,11 @@ class Names:
 
     def set(self, name: str, address: str | None) -> None:
         """Let a name mean an address from now on; None for no address."""
+        name = name.lower().removesuffix(".")
         if address is None:
-            self._addresses.pop(name.lower(), None)
+            self._addresses.pop(name, None)
         else:
-            self._addresses[name.lower()] = address
+            self._addresses[name] = address
 
     def resolve(self, name: str | bytes) -> str:
         """

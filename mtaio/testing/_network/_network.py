@@ -304,6 +304,7 @@ class Network:
             b: As for `partition`.
             required: As for `partition`.
         """
+        a, b = _listed(a), _listed(b)
         between = self._pairs(a, b, oneway=False)
         cause = Cause("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
         fault = self._core.faults.add(cause, lasting=False)
@@ -315,7 +316,7 @@ class Network:
         """
         Have lookups of a name fail for now, until `heal`. Not a checkpoint.
 
-        They raise ``socket.gaierror`` with ``EAI_AGAIN``, at once.
+        They raise ``socket.gaierror`` with ``EAI_AGAIN``, after the time that a lookup takes.
 
         Args:
             name: The name, or ``"*"`` for all.
@@ -418,7 +419,7 @@ class Network:
         core = self._core
         for host, machine in core.machines.items():
             if host != MAIN:
-                machine.kill(silent=False)
+                core.kill(machine, silent=False)
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
@@ -462,6 +463,7 @@ class Network:
         oneway: bool,
         required: bool,
     ) -> Fault:
+        a, b = _listed(a), _listed(b)
         way = "from {} to {}" if oneway else "between {} and {}"
         what = f"{kind} {way.format(_said(a), _said(b))}"
         pairs = self._pairs(a, b, oneway=oneway)
@@ -490,14 +492,20 @@ class Network:
     def _names(self, hosts: HostLike | Iterable[HostLike]) -> frozenset[str]:
         """Return the names of hosts, none for all of them."""
         if isinstance(hosts, (Host, str)):
-            hosts = () if hosts == EVERYBODY else (hosts,)
-        return frozenset(self._name(host) for host in hosts)
+            hosts = (hosts,)
+        if EVERYBODY in hosts:
+            return frozenset()
+        names = frozenset(self._name(host) for host in hosts)
+        if not names:
+            msg = "there are no hosts in this list. Pass at least one, or '*' for all."
+            raise ValueError(msg)
+        return names
 
     def _name(self, host: HostLike) -> str:
         """Return the name of a host, which is there from now on."""
         if isinstance(host, Host):
             return host.name
-        return host if host == EVERYBODY else self.host(host).name
+        return self.host(host).name
 
 
 def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
@@ -508,10 +516,15 @@ def _is_meant(name: str, asked: str) -> bool:
     return name in {EVERYBODY, asked}
 
 
+def _listed(hosts: HostLike | Iterable[HostLike]) -> HostLike | list[HostLike]:
+    """Return hosts so that they can be looked at more than once."""
+    return hosts if isinstance(hosts, (Host, str)) else list(hosts)
+
+
 def _said(hosts: HostLike | Iterable[HostLike]) -> str:
     """Return hosts in words."""
     if isinstance(hosts, Host):
         return hosts.name
     if isinstance(hosts, str):
         return "all" if hosts == EVERYBODY else hosts
-    return ", ".join(map(_said, hosts)) or "nobody"
+    return ", ".join(map(_said, hosts))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.testing._network._core import Core
+    from mtaio.testing._network._machine import Life
 
 __all__ = ["Sockets"]
 
@@ -36,13 +37,13 @@ _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
 
 _real_init: Final[Any] = socket.socket.__init__
 _real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
-_REAL_LOOKUPS: Final[dict[str, Any]] = {
-    "getaddrinfo": socket.getaddrinfo,
-    "gethostbyname": socket.gethostbyname,
-    "gethostbyname_ex": socket.gethostbyname_ex,
-    "gethostbyaddr": socket.gethostbyaddr,
-    "getnameinfo": socket.getnameinfo,
-}
+LOOKUPS: Final = (
+    "getaddrinfo",
+    "gethostbyaddr",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "getnameinfo",
+)
 """The functions of the module that ask for names; `Names` has one for each."""
 
 REPLACED: Final = (
@@ -97,14 +98,18 @@ class Sockets:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched;
+    # - _lookups has what was there before ours;
     # - _objects finds the latest of Python's objects for a descriptor.
-    __slots__ = ("_inodes", "_network", "_objects", "_open", "_thread")
+    __slots__ = ("_inodes", "_lookups", "_network", "_objects", "_open", "_thread", "orphans")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self.orphans: list[socket.socket] = []
+        """Those of programs that were killed; they may close them still."""
         self._objects: dict[int, ref[socket.socket]] = {}
+        self._lookups: dict[str, Any] = {}
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -183,6 +188,7 @@ class Sockets:
         fd = sock.fileno()
         self._objects[fd] = ref(sock)
         if fileno is not None:
+            self.leave_alone(fd)
             known = self._open.get(fd)
             if known is None:
                 known = self._inodes.get(os.fstat(fd).st_ino)
@@ -206,16 +212,12 @@ class Sockets:
             self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
-    def orphans(self) -> list[socket.socket]:
-        """Return what programs have open that were killed, as a kernel would close it for them."""
-        return [
-            sock
-            for fd, endpoint in self._open.items()
-            if endpoint.life.over
-            and fd in self._objects
-            and (sock := self._objects[fd]()) is not None
-            and sock.fileno() == fd
-        ]
+    def orphan(self, life: Life) -> None:
+        """Keep what a killed program has open, until the network closes it as a kernel would."""
+        for fd, endpoint in self._open.items():
+            sock = self._objects[fd]() if endpoint.life is life and fd in self._objects else None
+            if sock is not None:
+                self.orphans.append(sock)
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
         """
@@ -255,7 +257,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
-        for name in _REAL_LOOKUPS:
+        for name in LOOKUPS:
+            self._lookups[name] = getattr(socket, name)  # a test may have replaced it before
             setattr(socket, name, self._lookup(name))
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
@@ -269,8 +272,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
-        for name, real in _REAL_LOOKUPS.items():
-            setattr(socket, name, real)
+        for name, before in self._lookups.items():
+            setattr(socket, name, before)
         for name, real in _REAL.items():
             if name in _INHERITED:
                 delattr(kind, name)
@@ -279,6 +282,7 @@ class Sockets:
         self._open.clear()
         self._inodes.clear()
         self._objects.clear()
+        self.orphans.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
@@ -306,7 +310,7 @@ class Sockets:
         return _real_close_
 
     def _lookup(self, name: str) -> Callable[..., Any]:
-        real, ours = _REAL_LOOKUPS[name], getattr(self._network.names, name)
+        real, ours = self._lookups[name], getattr(self._network.names, name)
 
         def lookup(*args: Any, **kwargs: Any) -> Any:
             return (ours if self.here() else real)(*args, **kwargs)
@@ -371,7 +375,8 @@ class Sockets:
             size = data.nbytes if isinstance(data, memoryview) else len(data)
             try:
                 if size > endpoint.room > 0:
-                    data = memoryview(data).cast("B")[: endpoint.room]
+                    whole: memoryview[int] = memoryview(data).cast("B")
+                    data = whole[: endpoint.room]
                 sent = real(sock, data, *flags)
             except OSError as error:
                 code = endpoint.write_failed(error.errno)

@@ -575,7 +575,7 @@ def test_what_is_refused() -> None:
         net.host("a").read_rate = -1
     with pytest.raises(RuntimeError, match="nothing to restart"):
         net.host("a").restart()
-    with pytest.raises(RuntimeError, match=r"echo.* while its network is not open"):
+    with pytest.raises(RuntimeError, match="while its network is not open"):
         net.host("a").start(echo)
     with pytest.raises(TypeError, match="main"):
         net.host("a").start(None)  # type: ignore[arg-type]
