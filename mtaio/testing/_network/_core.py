@@ -13,7 +13,7 @@ import random
 import socket
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -71,6 +71,8 @@ class Core:
         now: Returns the virtual time in seconds.
         awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
+        starts: What starts programs as soon as the network is open.
+        state: Whether that is still to come, or over.
     """
 
     def __init__(self, seed: int, links: dict[str, Any], *, dns: float) -> None:
@@ -86,6 +88,8 @@ class Core:
         self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.starts: list[Callable[[], None]] = []
+        self.state: Literal["not open yet", "open", "over"] = "not open yet"
         self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
@@ -182,7 +186,7 @@ class Core:
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:
-            if not self.is_open():
+            if self.state != "open":
                 msg = (
                     f"host {machine.name!r} has no disk while its network is not open. Ask for it "
                     f"in the block of the network."

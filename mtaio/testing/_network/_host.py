@@ -97,7 +97,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Its address."""
+        """Its IPv4 address, such as ``"10.0.0.2"``."""
         return self._machine.address
 
     @property
@@ -108,7 +108,7 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        How many bytes a second the programs of this host read at most; None for no limit.
+        The most bytes a second that the programs of this host read; None for no limit.
 
         On each connection.
 
@@ -145,9 +145,12 @@ class Host:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
 
-        Not a checkpoint: it begins to run at the next one. An exception that it raises ends the
-        block of the network, unless the host was killed. A host that was killed may be started
-        again, also with another program.
+        Not a checkpoint: it begins to run at the next one, and ``await settle()`` lets it go on
+        until it waits for something, such as its first connection. Before the network is open, as
+        in a pytest fixture, it is started when that opens.
+
+        An exception that it raises ends the block of the network, unless the host was killed. A
+        host that was killed may be started again, also with another program.
 
         Args:
             main: An async function: the program, as in production.
@@ -155,24 +158,29 @@ class Host:
 
         Raises:
             TypeError: ``main`` is not callable.
-            RuntimeError: The network is not open, or the host runs a program already.
+            RuntimeError: The network is over, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot run {main!r} while its network is not open. Start it in the "
-                f"block of the network: with the fixture 'net' that is the test alone."
-            )
+        if self._network.state == "over":
+            msg = f"{self!r} cannot start a program: its network is over. Make another Network."
             raise RuntimeError(msg)
+        if self._program is not None and not self._machine.life.over:
+            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
+            raise RuntimeError(msg)
+        self._program = main, args
+        if self._network.state == "open":
+            self._start()
+        elif self._start not in self._network.starts:
+            self._network.starts.append(self._start)
+
+    def _start(self) -> None:
+        assert self._program is not None  # noqa: S101 - start() was called
+        main, args = self._program
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
-        elif life.scope is not None:
-            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
-            raise RuntimeError(msg)
         self._network.note("start", self.name)
         self._machine.up = True
-        self._program = main, args
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
@@ -188,8 +196,8 @@ class Host:
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
                 and nobody gets an answer until it is started again. Connections that were open stay
-                half-open: a peer learns of it when it sends something after that. The `disk` goes
-                back to what was synced, more or less, and keeps all that was written if not silent.
+                half-open: a peer learns of it when it sends something after that. What was written
+                to the `disk` and not synced may be lost; if not silent, all of it is kept.
 
         Raises:
             RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.

@@ -104,7 +104,12 @@ class Names:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         address = self._addresses.get(name)
         if address is None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            error.add_note(
+                f"The simulated network has no host {name!r}, but {', '.join(self._addresses)}. "
+                f"Network.host() makes one, Network.name() gives it another name."
+            )
+            raise error
         return address
 
     def name_of(self, address: str) -> str:
