@@ -619,6 +619,24 @@ def test_all_hosts_are_meant(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_the_host_of_the_test_is_not_killed(backend: str) -> None:
+    """It would be cut off for good; with a program of its own, it can be started again."""
+
+    async def main() -> None:
+        async with Network() as net:
+            here = net.host("main")
+            for silent in (False, True):
+                with pytest.raises(RuntimeError, match=r"the test itself acts on <Host main"):
+                    here.kill(silent=silent)
+            here.start(echo)
+            here.restart()
+            await settle()
+            async with await anyio.connect_tcp("localhost", 80) as stream:
+                assert await ask(stream) == b"X"
+
+    run(main, backend=backend)
+
+
 def test_started_before_the_network_is_open(backend: str) -> None:
     """A program may be started before, as in a fixture: it runs when the network opens."""
     net = Network()
