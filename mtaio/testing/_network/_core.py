@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.testing._diagnostics import Steps
+    from mtaio.testing._network._endpoint import Endpoint
     from mtaio.testing._world import World
 
 __all__ = ["MAIN", "Core"]
@@ -95,8 +97,6 @@ class Core:
         self._world: World | None = None
         self._events = Events(self._pick)
         self._healing: deque[tuple[object, Callable[[], object]]] = deque()
-        self._mourned: list[socket.socket] = []
-        self._abandoned: list[socket.socket] = []
         self._numbers = 0
         self._lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
         self._dns = dns
@@ -130,25 +130,8 @@ class Core:
         """Have the transports closed that killed programs have left."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
-
-    def mourn(self) -> None:
-        """
-        Keep the sockets that killed programs have, until they can be closed for them.
-
-        That is when all their tasks have had their last steps. Until then the garbage collector
-        would find them, and warn of a socket that nobody has closed.
-        """
-        self._mourned += self.sockets.orphans()
-
-    def _close_for_the_dead(self) -> bool:
-        """Close what killed programs have left; return whether there is more to do."""
-        for orphan in self._abandoned:
-            orphan.close()
-        self._abandoned, self._mourned = self._mourned, []
-        if self._abandoned:
-            self.abandon()  # transports of asyncio close theirs a little later
-        return bool(self._abandoned)
+        open_still = [fd for orphan in self.sockets.orphans if (fd := orphan.fileno()) >= 0]
+        self._world.engine.abandon(open_still)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -156,8 +139,9 @@ class Core:
         self._world.network = None
         self._steps.host_of = None
         self._leave()
-        for orphan in self.sockets.orphans():
-            orphan.close()
+        for orphan in self.sockets.orphans:
+            with suppress(OSError):  # its descriptor was closed behind our back
+                orphan.close()
         self.sockets.restore()
         self._events.clear()
         self._healing.clear()
@@ -187,10 +171,13 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self._time)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
+
+    def _time(self) -> float:
+        return self.now()  # which is another one while the network is open
 
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
@@ -225,11 +212,22 @@ class Core:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
 
+    def kill(self, machine: Machine, *, silent: bool) -> None:
+        """Kill what runs on a machine, silently if it is the machine that is gone."""
+        self.sockets.orphan(machine.life)
+        machine.kill(silent=silent)
+        if silent:
+            self.watch_silence()
+
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""
-        for endpoint in list(self.sockets.endpoints()):
+        for endpoint in self._endpoints():
             if isinstance(endpoint, Stream):
                 endpoint.probe()
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Return all that programs have open; nothing before the network is open."""
+        return [] if self._world is None else self.sockets.endpoints()
 
     def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
@@ -257,14 +255,14 @@ class Core:
     def cut(self, between: Callable[[str, str], bool]) -> int:
         """Reset the connections between some hosts, and return how many there were."""
         number = 0
-        for endpoint in self.sockets.endpoints():
+        for endpoint in self._endpoints():
             if (
                 isinstance(endpoint, Stream)
-                and endpoint.other is not None
-                and between(endpoint.host.name, endpoint.other.host.name)
+                and (other := endpoint.other) is not None
+                and between(endpoint.host.name, other.host.name)
                 and endpoint.cut()
             ):
-                self.note("reset", endpoint.label(), endpoint.other.label())
+                self.note("reset", endpoint.label(), other.label())
                 number += 1
         return number
 
@@ -275,8 +273,6 @@ class Core:
 
     def stirs(self) -> bool:
         """Let everything happen that takes no time; return whether anything did."""
-        if (self._mourned or self._abandoned) and self._close_for_the_dead():
-            return True
         if self.wires.take():
             return True  # whoever had to wait until it was taken may go on in this moment
         self.wires.leave()
@@ -322,8 +318,7 @@ class Core:
 
     def name_info(self, address: Any, flags: int) -> tuple[str, str]:
         """Return what ``getnameinfo`` says."""
-        numeric = flags & socket.NI_NUMERICHOST
-        return address[0] if numeric else self.names.name_of(address[0]), str(address[1])
+        return self.names.getnameinfo(address, flags)
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""
@@ -332,4 +327,4 @@ class Core:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if self._dns and not self.names.is_numeric(host):
             await anyio.sleep(self._dns)
-        return self.names.look_up(*args, **kwargs)
+        return self.names.getaddrinfo(*args, **kwargs)

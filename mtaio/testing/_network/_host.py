@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TypeVarTuple, final
+from typing import Any, Final, TypeVarTuple, final
 
 import anyio
 
@@ -18,6 +19,9 @@ from mtaio.testing._network._stream import Stream
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
+
+_before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
+"""For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
 
 @final
@@ -58,20 +62,19 @@ class Host:
         ```
     """
 
-    __slots__ = ("_before", "_disk", "_machine", "_network", "_program")
+    __slots__ = ("_disk", "_machine", "_network", "_program")
 
     def __init__(self, network: Core, machine: Machine) -> None:
         self._network = network
         self._machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
-        self._before: list[Life | None] = []
         self._disk: Disk | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        self._before.append(acting.get())
+        _before.set((*_before.get(), acting.get()))
         acting.set(self._machine.life)
         return self
 
@@ -81,7 +84,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        acting.set(self._before.pop())
+        stack = _before.get()  # empty in an async generator that another task closes
+        _before.set(stack[:-1])
+        acting.set(stack[-1] if stack else None)
 
     @property
     def name(self) -> str:
@@ -103,6 +108,8 @@ class Host:
         """
         The most bytes a second that the programs of this host read; None for no limit.
 
+        On each connection.
+
         At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
         May be changed at any time.
         """
@@ -115,6 +122,7 @@ class Host:
         self._machine.read_rate = None if rate == math.inf else rate
         for endpoint in list(self._machine.endpoints.values()):
             if isinstance(endpoint, Stream):
+                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
                 endpoint.push()
 
     @property
@@ -200,10 +208,7 @@ class Host:
             )
             raise RuntimeError(msg)
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        self._network.mourn()
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """

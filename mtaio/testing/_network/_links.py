@@ -93,10 +93,11 @@ class Links:
         if most is None:
             return [data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
         pieces: list[bytes] = []
-        while data:
+        at = 0
+        while at < len(data):
             size = self._random.randint(1, most)
-            pieces.append(data[:size])
-            data = data[size:]
+            pieces.append(data[at : at + size])
+            at += size
         return pieces
 
 

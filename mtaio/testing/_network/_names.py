@@ -45,10 +45,11 @@ class Names:
 
     def set(self, name: str, address: str | None) -> None:
         """Let a name mean an address from now on; None for no address."""
+        name = name.lower().removesuffix(".")
         if address is None:
-            self._addresses.pop(name.lower(), None)
+            self._addresses.pop(name, None)
         else:
-            self._addresses[name.lower()] = address
+            self._addresses[name] = address
 
     def resolve(self, name: str | bytes) -> str:
         """
@@ -129,7 +130,7 @@ class Names:
             return text in {"", "localhost"}
         return True
 
-    def look_up(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
+    def getaddrinfo(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
         self,
         host: str | bytes | None,
         port: str | bytes | int | None,
@@ -154,6 +155,28 @@ class Names:
         canonical = self.name_of(address) if flags & socket.AI_CANONNAME else ""
         where = (address, _port(port))
         return [(socket.AF_INET, kind, number, canonical, where) for kind, number in kinds]
+
+    def getnameinfo(self, sockaddr: tuple[str, int], flags: int) -> tuple[str, str]:
+        """Return what ``socket.getnameinfo`` says; ports are numbers."""
+        host, port = sockaddr[:2]
+        address = self.resolve(host)
+        return address if flags & socket.NI_NUMERICHOST else self.name_of(address), str(port)
+
+    def gethostbyname(self, host: str) -> str:
+        """Return what ``socket.gethostbyname`` says."""
+        return self.resolve(host)
+
+    def gethostbyname_ex(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyname_ex`` says."""
+        return host, [], [self.resolve(host)]
+
+    def gethostbyaddr(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyaddr`` says."""
+        address = self.resolve(host)
+        name = self.name_of(address)
+        if name == address:
+            raise socket.herror(1, "Unknown host")
+        return name, [], [address]
 
 
 def _port(port: str | bytes | int | None) -> int:

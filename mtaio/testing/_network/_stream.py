@@ -52,6 +52,8 @@ TICK: Final = 0.1
 
 SYN_RETRIES: Final = 6
 """Linux's tcp_syn_retries: after 1, 2, 4, 8, 16 and 32 s; it gives up 64 s after the last."""
+CONNECT_GIVES_UP_AFTER: Final = 127.0
+"""When it gives up, in seconds after the first."""
 GIVES_UP_AFTER: Final = 924.6
 """Linux's tcp_retries2: when data that nobody acknowledges makes a connection fail, in seconds."""
 KEEP_ALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
@@ -101,7 +103,8 @@ class Stream(Endpoint):
     # - arrives is when the last thing sent arrives: nothing overtakes it;
     # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
-    #   other end would have to acknowledge;
+    #   other end would have to acknowledge; is_waited_for that its kernel does not give up meanwhile;
+    # - again has the numbers of what was held and is on its way again, and of what waits for that;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
     # - pushed is at least what its kernel keeps for it, in filled pieces;
@@ -130,6 +133,9 @@ class Stream(Endpoint):
         self.sent = 0
         self.held: list[tuple[int, bytes | Mark]] = []
         self.held_since: float | None = None
+        self.is_waited_for = False
+        self.again: list[int] = []
+        self.began = 0.0
         self.stuck: deque[bytes | Mark] = deque()
         self.heard_all = False
         self.pushed = 0
@@ -188,6 +194,7 @@ class Stream(Endpoint):
         self.lay()
         self._stuff()
         self.state = State.CONNECTING
+        self.began = network.now()
         self.reads = True
         if target is None:
             network.at(network.now(), self, self._settle, errno.ENETUNREACH)
@@ -365,9 +372,12 @@ class Stream(Endpoint):
                 fault.strike()
                 if fault.kind == "hold":
                     network.wait_for_heal(self, lambda: self._settle(0))
-                else:
-                    network.at(network.now() + 1, self, self._settle, 0)
-                return
+                    return
+                gives_up = self.began + CONNECT_GIVES_UP_AFTER
+                if network.now() < gives_up:
+                    network.at(min(network.now() + 1, gives_up), self, self._settle, 0)
+                    return
+                error = errno.ETIMEDOUT
         self.error = error
         self.state = State.FAILED if error else State.OPEN
         wire = self.wire
@@ -520,11 +530,13 @@ class Stream(Endpoint):
             network.held += 1
         if not self.held:
             network.wait_for_heal(self, self._resend)
-        if item is not Mark.ACK and self.held_since is None:
-            self.held_since = network.now()
-            if fault is None or fault.kind != "hold":
-                since = self.held_since
-                network.at(since + self._patience(), self, self._give_up, since)
+        if item is not Mark.ACK:
+            is_waited_for = fault is not None and fault.kind == "hold"
+            if self.held_since is None or (self.is_waited_for and not is_waited_for):
+                self.held_since = since = network.now()
+                self.is_waited_for = is_waited_for
+                if not is_waited_for:
+                    network.at(since + self._patience(), self, self._give_up, since)
         insort(self.held, (number, item), key=_number)  # it may have been on its way before others
 
     def _patience(self) -> float:
@@ -563,9 +575,12 @@ class Stream(Endpoint):
     def _resend(self) -> None:
         """Send again what was held, in its order; what cannot arrive yet is held again."""
         held, self.held = self.held, []
-        self.held_since = None
         for number, item in held:
             self._depart(number, item)
+        if self.held:
+            return  # it is as long as before that nobody acknowledges it
+        self.held_since = None
+        self.again = sorted({*self.again, *map(_number, held)})
 
     def _arrive(self, number: int, item: bytes | Mark) -> None:
         """Let something that was sent reach the other host."""
@@ -573,8 +588,14 @@ class Stream(Endpoint):
         if other is None:
             return
         fault = network.faults.between(self.host.name, other.host.name)
+        if self.again and number in self.again:
+            self.again.remove(number)
         if self.held or fault is not None or not other.host.up:
             self._hold(number, item, fault)
+            return
+        if self.again and self.again[0] < number:  # what comes before was held, and arrives later
+            insort(self.again, number)
+            network.at(self.arrives, self, self._arrive, number, item)
             return
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one
@@ -665,8 +686,13 @@ class Stream(Endpoint):
             if rate == 0 or now < self.reads_at:
                 return 0
             size = min(size, max(1, int(rate * TICK)))
-            self.reads_at = now + size / rate
+        room = self._room_in_kernel(size)
+        if rate is not None and room:
+            self.reads_at = now + room / rate
             self.network.at(self.reads_at, self, self.push)
+        return room
+
+    def _room_in_kernel(self, size: int) -> int:
         if self.pushed + size > UNREAD or self.filled >= PIECES:
             self.pushed = self._unread()
             if not self.pushed:
@@ -715,8 +741,11 @@ class Stream(Endpoint):
         """Reset both ends, as something between them does; return whether it was a connection."""
         if self.state is not State.OPEN or self.wire is None or self.other is None:
             return False
+        other = self.other
         self.reset(errno.ECONNRESET)
-        self.other.reset(errno.ECONNRESET)
+        if other.listener is not None:  # it was not told yet that there is a connection
+            self._abandon()
+        other.reset(errno.ECONNRESET)
         return True
 
     def drop_wire(self) -> None:

@@ -24,7 +24,7 @@ async def test_descriptor_that_was_closed_behind_our_back() -> None:
             other.settimeout(0)
             with pytest.raises(RuntimeError, match="Unix sockets are not simulated"):
                 other.connect("/tmp/nobody")  # noqa: S108 - is not there
-        assert net.open == ()
+        assert not net.open
 
 
 async def test_what_a_killed_program_has_left_is_closed_for_it() -> None:
