@@ -612,16 +612,17 @@ class Stream(Endpoint):
             self.label(),
             other.label(),
         )
+        size = len(item) if isinstance(item, bytes) else 0
         if item is Mark.FIN:
             self.parted = other.wire is None  # else it is when what is ahead of it has room
         if item is Mark.RST:
             other.reset(errno.ECONNRESET)
         elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
-            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
+            self.flying -= size  # Linux wants nothing more for who has ended both ways
             other._refuse()
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
-            self.flying -= len(item) if isinstance(item, bytes) else 0
+            self.flying -= size
             if other.state is State.DEAD or item is not Mark.FIN:
                 other._refuse()
         else:
