@@ -103,7 +103,7 @@ class Stream(Endpoint):
     # - arrives is when the last thing sent arrives: nothing overtakes it;
     # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
-    #   other end would have to acknowledge; is_waited_for says that its kernel does not give up;
+    #   other end would have to acknowledge; is_waited_for that no kernel gives up, in a hold;
     # - again has the numbers of what was held and is on its way again, and of what waits for that;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
@@ -531,8 +531,9 @@ class Stream(Endpoint):
         if not self.held:
             network.wait_for_heal(self, self._resend)
         if item is not Mark.ACK:
-            is_waited_for = fault is not None and fault.kind == "hold"
-            if self.held_since is None or (self.is_waited_for and not is_waited_for):
+            is_new = self.held_since is None
+            is_waited_for = fault.kind == "hold" if fault else self.is_waited_for and not is_new
+            if is_new or self.is_waited_for != is_waited_for:
                 self.held_since = since = network.now()
                 self.is_waited_for = is_waited_for
                 if not is_waited_for:
@@ -582,20 +583,28 @@ class Stream(Endpoint):
         self.held_since = None
         self.again = sorted({*self.again, *map(_number, held)})
 
+    def _has_to_wait(self, number: int, item: bytes | Mark) -> bool:
+        """Keep back what cannot arrive yet, and return whether that is so."""
+        other, network = self.other, self.network
+        assert other is not None  # noqa: S101 - it goes there
+        if self.again and number in self.again:
+            self.again.remove(number)
+        fault = network.faults.between(self.host.name, other.host.name)
+        if self.held or fault is not None or not other.host.up:
+            self._hold(number, item, fault)
+            return True
+        if self.again and self.again[0] < number:  # what comes before was held, and arrives later
+            insort(self.again, number)
+            network.at(self.arrives, self, self._arrive, number, item)
+            return True
+        return False
+
     def _arrive(self, number: int, item: bytes | Mark) -> None:
         """Let something that was sent reach the other host."""
         other, network = self.other, self.network
         if other is None:
             return
-        fault = network.faults.between(self.host.name, other.host.name)
-        if self.again and number in self.again:
-            self.again.remove(number)
-        if self.held or fault is not None or not other.host.up:
-            self._hold(number, item, fault)
-            return
-        if self.again and self.again[0] < number:  # what comes before was held, and arrives later
-            insort(self.again, number)
-            network.at(self.arrives, self, self._arrive, number, item)
+        if self._has_to_wait(number, item):
             return
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one

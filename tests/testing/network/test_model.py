@@ -1,4 +1,4 @@
-"""Whatever happens on the way, what arrives is what was sent, in order, and in the end all."""
+"""Whatever happens on the way: all that was sent arrives in the end, in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mtaio.testing import Network, Schedule, assert_quiescent, run, settle
@@ -146,6 +146,15 @@ async def act(net: Network, steps: list[tuple[str, Any]], main: Side, peer: Side
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@example(  # what was on its way in a partition came before what the partition had held
+    steps=[
+        *[("ask", 7), ("sleep", 0.15), ("ask", 1000), ("sleep", 0.1), ("partition", "both")],
+        *[("sleep", 0.1), ("heal", 0), ("ask", 7), ("sleep", 2.0)],
+    ],
+    link={"latency": 0.3},
+    seed=0,
+    schedule=Schedule(),
 )
 @given(
     steps=st.lists(STEPS, max_size=25),
