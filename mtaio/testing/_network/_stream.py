@@ -608,8 +608,7 @@ class Stream(Endpoint):
             other.label(),
         )
         if item is Mark.FIN:
-            self.parted = True
-            other.ended = other.ended or other.wire is not None
+            self.parted = other.wire is None  # else it is when what is ahead of it has room
         if item is Mark.RST:
             other.reset(errno.ECONNRESET)
         elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
@@ -642,7 +641,9 @@ class Stream(Endpoint):
             if isinstance(item, Mark):
                 self.stuck.popleft()
                 self.wire.shutdown(socket.SHUT_WR)
-                self.heard_all = True
+                self.heard_all = self.ended = True
+                if self.other is not None:
+                    self.other.parted = True
                 self._drop_if_over()
                 return True
             room = self._room(len(item))
