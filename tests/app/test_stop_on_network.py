@@ -223,6 +223,30 @@ def test_fifty_clients_of_all_kinds(offset: float, backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_it_repeats(backend: str) -> None:
+    """Two runs are equal to the byte, with jitter, a partition and streams cut anywhere."""
+
+    async def main() -> object:
+        async with Network(latency=0.005, jitter=0.003, segment=50) as net:
+            shop, clients = Shop(net), Clients(net)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near", "far"], each=2)
+                await anyio.sleep(0.1)
+                shop.app.stop_nowait("SIGTERM")
+                await anyio.sleep(0.5)
+                net.partition("far", "shop")
+                await anyio.sleep(2)
+                net.heal()
+                with net.host("shop"):
+                    await shop.app.wait_closed()
+                group.cancel_scope.cancel()
+        assert len(net.trace) > 1000
+        return net.trace, clients.at
+
+    assert run(main, backend=backend) == run(main, backend=backend)
+
+
 def test_another_shop_goes_on(backend: str) -> None:
     """What is left of the connections of one is ended, and not those of a shop at the same port."""
 

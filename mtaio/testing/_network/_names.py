@@ -81,13 +81,13 @@ class Names:
             OverflowError: There is no such port.
             socket.gaierror: The name has no address.
         """
-        kind: Any = type(address)
-        if not issubclass(kind, tuple):
-            msg = f"{call}(): AF_INET address must be tuple, not {kind.__name__}"
+        if not isinstance(address, tuple):
+            msg = f"{call}(): AF_INET address must be tuple, not {type(address).__name__}"
             raise TypeError(msg)
         if len(address) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")
-        host, port = address[0], operator.index(address[1])
+        given: Any = address
+        host, port = given[0], operator.index(given[1])
         if not isinstance(host, (str, bytes, bytearray)):
             msg = f"str, bytes or bytearray expected, not {type(host).__name__}"
             raise TypeError(msg)
