@@ -6,17 +6,15 @@ import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
+from typing import Any, Final, TypeVarTuple, final
 
 import anyio
 
 from mtaio._internal import checks
+from mtaio.testing._network._core import MAIN, Core
 from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._stream import Stream
-
-if TYPE_CHECKING:
-    from mtaio.testing._network._core import Core
 
 __all__ = ["Host"]
 
@@ -200,8 +198,15 @@ class Host:
                 to the `disk` and not synced may be lost; if not silent, all of it is kept.
 
         Raises:
-            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
+            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed. Or
+                the host is ``"main"`` with no program, where the test itself acts; nothing is done.
         """
+        if self._program is None and self.name == MAIN:
+            msg = (
+                f"the test itself acts on {self!r}, and would be cut off for good. Start the "
+                f"client on a host of its own, and kill that."
+            )
+            raise RuntimeError(msg)
         self._network.note("cut power" if silent else "kill", self.name)
         self._network.kill(self._machine, silent=silent)
 

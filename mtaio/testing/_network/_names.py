@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import operator
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 if TYPE_CHECKING:
     from mtaio.testing._network._faults import Faults
@@ -27,6 +27,11 @@ _KINDS: Final = (
     (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
 )
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """Return whether a value is a tuple, of whatever."""
+    return isinstance(value, tuple)
 
 
 class Names:
@@ -81,9 +86,8 @@ class Names:
             OverflowError: There is no such port.
             socket.gaierror: The name has no address.
         """
-        kind: Any = type(address)
-        if not issubclass(kind, tuple):
-            msg = f"{call}(): AF_INET address must be tuple, not {kind.__name__}"
+        if not is_tuple(address):
+            msg = f"{call}(): AF_INET address must be tuple, not {type(address).__name__}"
             raise TypeError(msg)
         if len(address) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")

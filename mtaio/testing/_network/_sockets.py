@@ -375,8 +375,7 @@ class Sockets:
             size = data.nbytes if isinstance(data, memoryview) else len(data)
             try:
                 if size > endpoint.room > 0:
-                    whole: memoryview[int] = memoryview(data).cast("B")
-                    data = whole[: endpoint.room]
+                    data = _octets(data)[: endpoint.room]
                 sent = real(sock, data, *flags)
             except OSError as error:
                 code = endpoint.write_failed(error.errno)
@@ -406,6 +405,11 @@ _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(sock
 """The methods that Python's class has from the one in C."""
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
+
+
+def _octets(data: Any) -> Any:
+    """Return a view of the bytes of a buffer."""
+    return memoryview(data).cast("B")
 
 
 # ---- each method, for a simulated socket ---------------------------------------------------------

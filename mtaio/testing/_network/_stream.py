@@ -103,7 +103,7 @@ class Stream(Endpoint):
     # - arrives is when the last thing sent arrives: nothing overtakes it;
     # - sent numbers what this end has sent;
     # - held is what a fault keeps back, held_since since when there is something among it that the
-    #   other end would have to acknowledge; is_waited_for that its kernel does not give up meanwhile;
+    #   other end would have to acknowledge; is_waited_for says that its kernel does not give up;
     # - again has the numbers of what was held and is on its way again, and of what waits for that;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
@@ -600,25 +600,31 @@ class Stream(Endpoint):
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one
             other._accepted_at(other.listener)  # noqa: SLF001 - of this class
-            return
+        else:
+            self._deliver(other, item)
+
+    def _deliver(self, other: Stream, item: bytes | Mark) -> None:
+        """Let bytes, the end of them or a reset have arrived at the other end."""
+        network = self.network
         network.delivered += 1
         network.note(
             item.name if isinstance(item, Mark) else f"{len(item)} bytes",
             self.label(),
             other.label(),
         )
+        size = len(item) if isinstance(item, bytes) else 0
         if item is Mark.FIN:
             self.parted = other.wire is None  # else it is when what is ahead of it has room
         if item is Mark.RST:
             other.reset(errno.ECONNRESET)
         elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
-            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
-            other._refuse()  # noqa: SLF001 - of this class
+            self.flying -= size  # Linux wants nothing more for who has ended both ways
+            other._refuse()
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
-            self.flying -= len(item) if isinstance(item, bytes) else 0
+            self.flying -= size
             if other.state is State.DEAD or item is not Mark.FIN:
-                other._refuse()  # noqa: SLF001 - of this class
+                other._refuse()
         else:
             other.stuck.append(item)
             other.push()

@@ -1,4 +1,4 @@
-"""Whatever happens on the way: what arrives is what was sent, in order, and in the end all of it."""
+"""Whatever happens on the way, what arrives is what was sent, in order, and in the end all."""
 
 from __future__ import annotations
 
