@@ -188,6 +188,9 @@ class Network:
                 is ``"*"``.
         """
         source, target = self._name(a), self._name(b)
+        if EVERYBODY in {source, target}:
+            msg = "link() changes the link of two hosts. Pass what is for all links to Network()."
+            raise ValueError(msg)
         if source == target:
             msg = f"there is no link from {source!r} to itself. Pass two hosts."
             raise ValueError(msg)
@@ -276,7 +279,7 @@ class Network:
         Those that are open stay open.
 
         Args:
-            host: The host, or its name.
+            host: The host, its name, or ``"*"`` for all.
             port: The port; None for all.
             required: As for `partition`.
 
@@ -287,7 +290,7 @@ class Network:
         if port is not None:
             checks.count("port", port, way_out="Pass the number of a port, or None for all.")
         name = self._name(host)
-        where = name if port is None else f"{name}:{port}"
+        where = f"{_said([host])}{'' if port is None else f':{port}'}"
         return self._start(
             Cause(
                 "refuse",
@@ -314,16 +317,10 @@ class Network:
             b: As for `partition`.
             required: As for `partition`.
         """
-<<<<<<< HEAD
         some, others = _listed(a), _listed(b)
         between = self._pairs(some, others, oneway=False)
         what = f"reset of {_said(some)} and {_said(others)}"
         cause = Cause("reset", what, between, required=required)
-=======
-        a, b = _listed(a), _listed(b)
-        between = self._pairs(a, b, oneway=False)
-        cause = Cause("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
->>>>>>> fresh
         fault = self._core.faults.add(cause, lasting=False)
         for _ in range(self._core.cut(between)):
             cause.strike()
@@ -492,50 +489,43 @@ class Network:
         required: bool,
     ) -> Fault:
         way = "from {} to {}" if oneway else "between {} and {}"
-        what = f"{kind} {way.format(_said(a), _said(b))}"
-        pairs = self._pairs(a, b, oneway=oneway)
+        some, others = _listed(a), _listed(b)
+        what = f"{kind} {way.format(_said(some), _said(others))}"
+        pairs = self._pairs(some, others, oneway=oneway)
         fault = self._start(Cause(kind, what, pairs, required=required))
         self._core.watch_silence()
         return fault
 
-    def _pairs(
-        self,
-        a: HostLike | Iterable[HostLike],
-        b: HostLike | Iterable[HostLike],
-        *,
-        oneway: bool,
-    ) -> Any:
+    def _pairs(self, a: list[HostLike], b: list[HostLike], *, oneway: bool) -> Any:
         """Return a function that says whether something between two hosts is meant."""
-        sources, targets = self._names(a), self._names(b)
+        sources, targets = frozenset(map(self._name, a)), frozenset(map(self._name, b))
 
         def is_from_to(source: str, target: str) -> bool:
-            return (not sources or source in sources) and (not targets or target in targets)
+            return not sources.isdisjoint((source, EVERYBODY)) and not targets.isdisjoint(
+                (target, EVERYBODY)
+            )
 
         def is_between(source: str, target: str) -> bool:
             return is_from_to(source, target) or is_from_to(target, source)
 
         return is_from_to if oneway else is_between
 
-<<<<<<< HEAD
-=======
-    def _names(self, hosts: HostLike | Iterable[HostLike]) -> frozenset[str]:
-        """Return the names of hosts, none for all of them."""
-        if isinstance(hosts, (Host, str)):
-            hosts = (hosts,)
-        if EVERYBODY in hosts:
-            return frozenset()
-        names = frozenset(self._name(host) for host in hosts)
-        if not names:
-            msg = "there are no hosts in this list. Pass at least one, or '*' for all."
-            raise ValueError(msg)
-        return names
-
->>>>>>> fresh
     def _name(self, host: HostLike) -> str:
         """Return the name of a host, which is there from now on."""
         if isinstance(host, Host):
             return host.name
-        return self.host(host).name
+        return host if host == EVERYBODY else self.host(host).name
+
+
+def _listed(hosts: HostLike | Iterable[HostLike]) -> list[HostLike]:
+    """Return one host or several as a list."""
+    if isinstance(hosts, (Host, str)):
+        return [hosts]
+    _require("hosts", hosts, Iterable, "a host", "Pass hosts, or their names.")
+    listed = list(hosts)
+    if not listed:
+        raise ValueError("a fault between no hosts would never strike. Pass hosts, or '*' for all.")
+    return listed
 
 
 def _require(name: str, value: object, kind: Any, called: str, way_out: str) -> None:
@@ -546,30 +536,14 @@ def _require(name: str, value: object, kind: Any, called: str, way_out: str) -> 
 
 
 def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
-    return at == host and port in {None, number}
+    return host in {EVERYBODY, at} and port in {None, number}
 
 
 def _is_meant(name: str, asked: str) -> bool:
     return name in {EVERYBODY, asked}
 
 
-<<<<<<< HEAD
 def _said(hosts: list[HostLike]) -> str:
     """Return hosts in words."""
     names = [host.name if isinstance(host, Host) else host for host in hosts]
     return ", ".join("all" if name == EVERYBODY else name for name in names)
-=======
-def _listed(hosts: HostLike | Iterable[HostLike]) -> HostLike | list[HostLike]:
-    """Return hosts so that they can be looked at more than once."""
-    _require("hosts", hosts, (Host, Iterable), "a host", "Pass hosts, or their names.")
-    return hosts if isinstance(hosts, (Host, str)) else list(hosts)
-
-
-def _said(hosts: HostLike | Iterable[HostLike]) -> str:
-    """Return hosts in words."""
-    if isinstance(hosts, Host):
-        return hosts.name
-    if isinstance(hosts, str):
-        return "all" if hosts == EVERYBODY else hosts
-    return ", ".join(map(_said, hosts))
->>>>>>> fresh
