@@ -120,10 +120,6 @@ class Core:
         self.sockets.replace()
         world.network = self
 
-    def is_open(self) -> bool:
-        """Return whether programs may run on it now."""
-        return self._world is not None and self._world.network is self
-
     def bury(self, life: Life) -> None:
         """Cancel what a program has left running in no task group, now that it has ended."""
         assert self._world is not None  # noqa: S101 - it was opened

@@ -63,6 +63,16 @@ async def test_no_marker(net, listener):
     with pytest.raises(OSError):
         await anyio.connect_tcp("127.0.0.1", listener.extra(anyio.abc.SocketAttribute.local_port))
 
+@pytest.fixture
+async def stock(net):
+    net.host("a").start(echo)
+
+@pytest.mark.network(latency=0.25)
+async def test_started_before(net, stock):
+    await settle()
+    await ask()
+    assert anyio.current_time() == 1.0
+
 async def test_without():
     assert socket.socket.connect is real
 
@@ -86,7 +96,7 @@ async def test_examples(n):
         await ask()
         assert anyio.current_time() == 4 * n
 """,
-        passed=5,
+        passed=6,
     )
 
 
@@ -130,13 +140,6 @@ def test_refused(session: pytest.Pytester) -> None:
         session,
         ECHO
         + """
-@pytest.fixture
-async def client(net):
-    net.host("a").start(echo)
-
-async def test_fixture(client):
-    pass
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 9))
 async def test_examples(net, n):
@@ -151,11 +154,10 @@ async def test_marker(net):
     pass
 """,
         failed=2,
-        errors=2,
+        errors=1,
     )
     result.stdout.fnmatch_lines(
         [
-            "*while its network is not open.*the test alone.",
             "*TypeError: latency='much' is a str, not a number.*",
             "*test is many runs*",
             "*test is many runs*",
