@@ -496,7 +496,7 @@ class JumpingSelector(selectors.DefaultSelector):
         network = self.loop.world.network
         if network is None or not events:
             return bool(events)
-        return not all([network.number_of(key.fd) for key, _ in events])
+        return any(not network.number_of(key.fd) for key, _ in events)
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Let time jump, or wait for something real; give up when nothing comes."""
@@ -613,18 +613,18 @@ class PermutedQueue(list[_Entry]):
 
     def _next(self, entries: list[_Entry]) -> int:
         """Return the position of the entry that is next."""
+        # There may be thousands of entries, so Python's loops over all of them are short. A handle
+        # that was cancelled is given to the loop, which drops it.
+        plains = [entry[_PLAIN] for entry in entries]
         if self._stepped and self._eager:
-            self._due = sum([entry[_PLAIN] for entry in entries])
+            self._due = plains.count(True)
         self._stepped = False
-        candidates: list[_Entry] = []
-        plain: _Entry | None = None
-        for entry in entries:
-            if entry[_HANDLE]._cancelled:  # noqa: SLF001 - as the loop asks, which drops it
-                return len(candidates)
-            if entry[_PLAIN]:
-                plain = entry
-                break
-            candidates.append(entry)
+        first = plains.index(True) if True in plains else len(entries)
+        dropped = [entry[_HANDLE]._cancelled for entry in entries[: first + 1]]  # noqa: SLF001 - as it asks
+        if True in dropped:
+            return dropped.index(True)
+        candidates = entries[:first]
+        plain = entries[first] if first < len(entries) else None
         if self._fair:
             candidates, plain = self._of_oldest_batch(entries[0][_BATCH], candidates, plain)
         if plain is not None and (not candidates or (self._eager and self._due > 0)):
@@ -634,10 +634,7 @@ class PermutedQueue(list[_Entry]):
             if plain is not None and not self._eager:
                 candidates.append(plain)
             chosen = candidates[self._steps.choose(candidates)]
-        at = 0
-        while entries[at] is not chosen:
-            at += 1
-        return at
+        return first if chosen is plain else [*map(id, entries)].index(id(chosen))
 
     def _of_oldest_batch(
         self, oldest: int, candidates: list[_Entry], plain: _Entry | None

@@ -113,8 +113,12 @@ def net(sim: Simulation, request: pytest.FixtureRequest) -> Network:  # noqa: AR
 
     node: pytest.Item = request.node
     marker = node.get_closest_marker("network")
-    options: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
-    return Network(**options)
+    if marker is None:
+        return Network()
+    if marker.args:
+        msg = "the mark 'network' takes keywords alone, such as latency=0.02."
+        raise TypeError(msg)
+    return Network(**marker.kwargs)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

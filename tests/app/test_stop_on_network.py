@@ -40,7 +40,7 @@ FAREWELL = 0.5
 class Shop:
     """An application on a host of its own, and what its handlers have seen."""
 
-    def __init__(self, net: Network, *, start: bool = True) -> None:
+    def __init__(self, net: Network, *, name: str = "shop", start: bool = True) -> None:
         settings = Settings(drain_delay=DELAY, shutdown_timeout=TOTAL)
         self.app = Application(settings, probes=False, signals=False, logging=False)
         self.app.serve(self.web, bind="0.0.0.0:80")
@@ -48,7 +48,7 @@ class Shop:
         self.ended: set[str] = set()
         self.cancelled: dict[str, float] = {}
         self.closed_at: float | None = None
-        self.host = net.host("shop")
+        self.host = net.host(name)
         if start:
             self.host.start(self.live)
 
@@ -223,6 +223,94 @@ def test_fifty_clients_of_all_kinds(offset: float, backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_it_repeats(backend: str) -> None:
+    """Two runs are equal to the byte, with jitter, a partition and streams cut anywhere."""
+
+    async def main() -> object:
+        async with Network(latency=0.005, jitter=0.003, segment=50) as net:
+            shop, clients = Shop(net), Clients(net)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near", "far"], each=2)
+                await anyio.sleep(0.1)
+                shop.app.stop_nowait("SIGTERM")
+                await anyio.sleep(0.5)
+                net.partition("far", "shop")
+                await anyio.sleep(2)
+                net.heal()
+                with net.host("shop"):
+                    await shop.app.wait_closed()
+                group.cancel_scope.cancel()
+        assert len(net.trace) > 1000
+        return net.trace, clients.at
+
+    assert run(main, backend=backend) == run(main, backend=backend)
+
+
+def test_another_shop_goes_on(backend: str) -> None:
+    """What is left of the connections of one is ended, and not those of a shop at the same port."""
+
+    async def main() -> None:
+        async with Network(latency=0.005) as net:
+            shop, other = Shop(net), Shop(net, name="other")
+            clients = Clients(net)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near"], each=1)
+                async with await anyio.connect_tcp("other", 80) as stream:
+                    await stream.send(b"GET /never/other HTTP/1.1\r\nhost: other\r\n\r\n")
+                    await anyio.sleep(0.1)
+                    shop.app.stop_nowait("SIGTERM")
+                    with net.host("shop"):
+                        await shop.app.wait_closed()
+                    await anyio.sleep(1)
+                    with anyio.move_on_after(1) as waiting:
+                        await stream.receive()
+                assert waiting.cancelled_caught
+                assert other.begun == {"other"}
+                group.cancel_scope.cancel()
+
+    run(main, backend=backend)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("silent", [False, True])
+def test_killed_at_every_moment_of_the_drain(silent: bool, backend: str) -> None:  # noqa: FBT001 - a case
+    """It is gone at once, and another takes its place while the dead one still cleans up."""
+
+    async def main(moment: float) -> None:
+        async with Network(latency=0.005) as net:
+            shops: list[Shop] = []
+
+            async def program() -> None:
+                shops.append(Shop(net, start=False))
+                await shops[-1].live()
+
+            host, clients = net.host("shop"), Clients(net)
+            host.start(program)
+            await settle()
+            async with anyio.create_task_group() as group:
+                enter(group, clients, hosts=["near"], each=2)
+                await anyio.sleep(0.1)
+                shops[0].app.stop_nowait("SIGTERM")
+                await anyio.sleep(moment)
+                host.kill(silent=silent)
+                assert [each for each in net.open if each.host == "shop"] == []
+                host.restart()
+                await clients.ask("again")
+                assert clients.how.pop("again") == "answered"
+                assert shops[1].ended == {"again"}
+                await anyio.sleep(30)
+                group.cancel_scope.cancel()
+            begun_and_lost = shops[0].begun - shops[0].ended - clients.how.keys()
+            assert silent or not begun_and_lost  # the others heard of it
+        assert_quiescent(net)
+
+    for moment in (0.0, 1.01, 3.0, 8.205, 8.6):
+        run(partial(main, moment), backend=backend)
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("heals_after", [None, 2.0])
 def test_partition_at_every_moment_of_the_drain(heals_after: float | None, backend: str) -> None:
     """

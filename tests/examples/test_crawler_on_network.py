@@ -67,7 +67,7 @@ def test_host_that_cannot_be_reached_delays_no_other(backend: str) -> None:
         net.partition("main", "c")
         lines = await crawl("a", "b", "c")
         for host in "ab":
-            # To connect takes a round trip: at first, and as what is no text is not read to its end.
+            # To connect takes a round trip: at first, and after what is no text, which is not read.
             assert [at for at, _ in site.of(host)] == [0.15, 1.15, 2.05, 3.05, 4.05, 5.05]
             assert [path for _, path in site.of(host)] == [
                 "/robots.txt",

@@ -190,11 +190,11 @@ def test_client_is_limited(gateway: ModuleType, backend: str) -> None:
             statuses.append((await clients.ask("a", 1))[0])
 
         async with anyio.create_task_group() as group:
-            for _ in range(15):
+            for _i in range(15):
                 group.start_soon(ask)
         assert sorted(statuses) == [200] * 10 + [429] * 5
         assert (await clients.ask("a", 2))[0] == 200
         await anyio.sleep(1)
-        assert [(await clients.ask("a", 1))[0] for _ in range(5)] == [200] * 5
+        assert [(await clients.ask("a", 1))[0] for _i in range(5)] == [200] * 5
 
     simulate(gateway, backend, Site(echo), test)

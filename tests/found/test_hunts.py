@@ -7,11 +7,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import asyncpg
 import httpx
 import pytest
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, ClientTimeout
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from trio_websocket import DisconnectionTimeout, open_websocket_url
+from websockets.asyncio.client import connect
 
 from mtaio.testing import Network, Victim, explore, run, settle
 from tests.found import servers
@@ -218,3 +224,100 @@ def test_request_meets_end_of_idle_connection(
         run(again, method, pause, backend=backend) for pause in (4.89, 4.91, 4.95, 4.99, 5.01)
     ]
     assert outcomes == ["ok", outcome, outcome, outcome, "ok"]
+
+
+# Deadlines in a partition
+
+
+async def httpx_told(net: Network) -> list[float]:
+    """Return how long a request, a new connection and closing take."""
+    client = httpx.AsyncClient(timeout=1)
+    await client.get("http://api/")
+    net.partition("main", "api")
+    calls = (lambda: client.get("http://api/"), lambda: client.get("http://api/"), client.aclose)
+    return [await PATIENCE.patience(call) for call in calls]
+
+
+async def aiohttp_told(net: Network) -> list[float]:
+    """Return how long a request, a new connection and closing take."""
+    session = ClientSession(timeout=ClientTimeout(total=1))
+
+    async def get() -> None:
+        async with session.get("http://api/") as response:
+            await response.read()
+
+    await get()
+    net.partition("main", "api")
+    return [await PATIENCE.patience(call) for call in (get, get, session.close)]
+
+
+async def redis_told(net: Network) -> list[float]:
+    """Return how long a command, a new connection and closing take."""
+    client = Redis(
+        host="api", socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
+    await client.ping()
+    net.partition("main", "api")
+    return [await PATIENCE.patience(call) for call in (client.ping, client.ping, client.aclose)]
+
+
+async def asyncpg_told(net: Network) -> list[float]:
+    """Return how long a command and closing take."""
+    client = await asyncpg.connect(
+        host="api",
+        user="u",
+        password="p",  # noqa: S106 - of a server of ours
+        database="d",
+        command_timeout=1,
+    )
+    net.partition("main", "api")
+    calls = (lambda: client.execute("SELECT"), lambda: client.close(timeout=1))
+    return [await PATIENCE.patience(call) for call in calls]
+
+
+async def websockets_told(net: Network) -> list[float]:
+    """Return how long closing and a new connection take; the buffer is empty."""
+    client = await connect("ws://api/", close_timeout=1)
+    net.partition("main", "api")
+    again = connect("ws://api/", open_timeout=1)
+    return [await PATIENCE.patience(call) for call in (client.close, again.__aenter__)]
+
+
+async def trio_websocket_told(net: Network) -> list[float]:
+    """Return how long closing and connecting with TCP take."""
+    url = "ws://api/"
+    took: list[float] = []
+    with suppress(DisconnectionTimeout):
+        async with open_websocket_url(url, disconnect_timeout=1):
+            net.partition("main", "api")
+            begin = anyio.current_time()
+    took.append(anyio.current_time() - begin)
+    took.append(await PATIENCE.patience(open_websocket_url(url, connect_timeout=1).__aenter__))
+    return took
+
+
+@pytest.mark.parametrize(
+    ("told", "backend", "server", "seconds"),
+    [
+        (httpx_told, "asyncio", PATIENCE.serve_http, [1, 1, 0]),
+        (httpx_told, "trio", PATIENCE.serve_http, [1, 1, 0]),
+        (aiohttp_told, "asyncio", PATIENCE.serve_http, [1, 1, 0]),
+        (redis_told, "asyncio", PATIENCE.serve_redis, [1, 1, 0]),
+        (asyncpg_told, "asyncio", PATIENCE.serve_postgres, [1, 1]),
+        (websockets_told, "asyncio", PATIENCE.serve_websockets, [1, 1]),
+        (trio_websocket_told, "trio", PATIENCE.serve_trio_websocket, [1, 1]),
+    ],
+)
+def test_deadlines_hold_in_partition(
+    told: Any, backend: str, server: Any, seconds: list[float]
+) -> None:
+    """A client that was told to wait for a second does so, to ask, to connect and to close."""
+
+    async def main() -> list[float]:
+        async with Network(latency=0.05) as net:
+            net.host("api").start(server)
+            await settle()
+            took: list[float] = await told(net)
+        return took
+
+    assert run(main, backend=backend) == pytest.approx(seconds, abs=0.01)

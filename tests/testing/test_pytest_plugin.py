@@ -262,6 +262,39 @@ def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated network needs Linux")
+def test_network_of_fixtures(session: pytest.Pytester) -> None:
+    """A fixture may start a program before the network is open; the mark takes keywords alone."""
+    result = check(
+        session,
+        """
+        import anyio, pytest
+
+        async def serve():
+            async with await anyio.create_tcp_listener(local_port=80) as listener:
+                await listener.serve(lambda stream: stream.send(b"here"))
+
+        @pytest.fixture
+        def stock(net):
+            net.host("stock").start(serve)
+            return net.host("stock")
+
+        @pytest.mark.network(latency=0.5)
+        async def test_stock(stock):
+            async with await anyio.connect_tcp(stock.name, 80) as stream:
+                assert await stream.receive() == b"here"
+            assert anyio.current_time() == 2
+
+        @pytest.mark.network(0.5)
+        async def test_latency(net):
+            pass
+        """,
+        passed=1,
+        errors=1,
+    )
+    result.stdout.fnmatch_lines(["*TypeError: the mark 'network' takes keywords alone*"])
+
+
 def test_hung_thread_that_ends_after_all(session: pytest.Pytester) -> None:
     """A thread that was given up as hung wakes nobody, even if the loop goes on after the test."""
     session.makeconftest(CONFTEST.replace("(request.param)", "(request.param, grace=0.2)"))

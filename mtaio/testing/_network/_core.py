@@ -13,7 +13,7 @@ import random
 import socket
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -71,6 +71,8 @@ class Core:
         now: Returns the virtual time in seconds.
         awaits_writing: Says whether a program may wait until it can write to a descriptor.
         group: The task group of the programs.
+        starts: What starts programs as soon as the network is open.
+        state: Whether that is still to come, or over.
     """
 
     def __init__(self, seed: int, links: dict[str, Any], *, dns: float) -> None:
@@ -86,6 +88,8 @@ class Core:
         self.options: Options
         self.sockets: Sockets
         self.group: TaskGroup
+        self.starts: list[Callable[[], None]] = []
+        self.state: Literal["not open yet", "open", "over"] = "not open yet"
         self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
         self._leave: Callable[[], None]
@@ -126,7 +130,8 @@ class Core:
         """Have the transports closed that killed programs have left."""
         assert self._world is not None  # noqa: S101 - it was opened
         assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.abandon([orphan.fileno() for orphan in self.sockets.orphans()])
+        open_still = [fd for orphan in self.sockets.orphans if (fd := orphan.fileno()) >= 0]
+        self._world.engine.abandon(open_still)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -134,7 +139,7 @@ class Core:
         self._world.network = None
         self._steps.host_of = None
         self._leave()
-        for orphan in self.sockets.orphans():
+        for orphan in self.sockets.orphans:
             with suppress(OSError):  # its descriptor was closed behind our back
                 orphan.close()
         self.sockets.restore()
@@ -166,19 +171,18 @@ class Core:
         machine = self.machines.get(name)
         if machine is None:
             number = len(self.machines) + 1
-            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", lambda: self.now())
+            machine = Machine(name, f"10.0.{number >> 8}.{number & 0xFF}", self._time)
             self.machines[name] = machine
             self.names.set(name, machine.address)
         return machine
 
-    def is_open(self) -> bool:
-        """Return whether programs may run on it."""
-        return self._world is not None and self._world.network is self
+    def _time(self) -> float:
+        return self.now()  # which is another one while the network is open
 
     def disk(self, machine: Machine) -> Storage:
         """Return the disk of a machine, which is made when it is first asked for."""
         if machine.disk is None:
-            if not self.is_open():
+            if self.state != "open":
                 msg = (
                     f"host {machine.name!r} has no disk while its network is not open. Ask for it "
                     f"in the block of the network."
@@ -207,6 +211,13 @@ class Core:
     ) -> None:
         """Start a task that ends with the network."""
         self.group.start_soon(function, *args, name=name)
+
+    def kill(self, machine: Machine, *, silent: bool) -> None:
+        """Kill what runs on a machine, silently if it is the machine that is gone."""
+        self.sockets.orphan(machine.life)
+        machine.kill(silent=silent)
+        if silent:
+            self.watch_silence()
 
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""
@@ -307,8 +318,7 @@ class Core:
 
     def name_info(self, address: Any, flags: int) -> tuple[str, str]:
         """Return what ``getnameinfo`` says."""
-        numeric = flags & socket.NI_NUMERICHOST
-        return address[0] if numeric else self.names.name_of(address[0]), str(address[1])
+        return self.names.getnameinfo(address, flags)
 
     async def look_up(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``getaddrinfo`` says, after the time that a lookup takes."""
@@ -317,4 +327,4 @@ class Core:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if self._dns and not self.names.is_numeric(host):
             await anyio.sleep(self._dns)
-        return self.names.look_up(*args, **kwargs)
+        return self.names.getaddrinfo(*args, **kwargs)

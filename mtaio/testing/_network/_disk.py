@@ -46,5 +46,5 @@ class Disk:
         return self._storage.lost
 
     def sync(self) -> None:
-        """Make all that it holds last, such as files that a test has prepared."""
+        """Make all of it durable, such as files that a test has prepared."""
         self._storage.sync()

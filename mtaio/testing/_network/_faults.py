@@ -96,6 +96,10 @@ class Fault:
     def __repr__(self) -> str:
         return f"<Fault {self._cause.what}, struck {self.struck} times>"
 
+    def comes_of(self, cause: object) -> bool:
+        """Return whether this is the fault of a cause; for the network."""
+        return cause is self._cause
+
     @property
     def struck(self) -> int:
         """How often it has applied: to something sent, a connection, or a lookup."""
@@ -122,8 +126,8 @@ class Faults:
         """End one of the faults that last, or all of them."""
         if fault is None:
             self._lasting.clear()
-        elif fault._cause in self._lasting:  # noqa: SLF001 - of this module
-            self._lasting.remove(fault._cause)  # noqa: SLF001 - ditto
+        else:
+            self._lasting = [cause for cause in self._lasting if not fault.comes_of(cause)]
 
     def between(self, source: str, target: str) -> Cause | None:
         """Return what keeps things from getting from one host to another, if anything does."""

@@ -30,7 +30,7 @@ _JUMPS: Final[dict[int, Callable[[int, int], object]]] = {
     0x15: operator.eq,
     0x25: operator.gt,
     0x35: operator.ge,
-    0x45: operator.and_,
+    0x45: lambda loaded, bits: loaded & bits,
 }
 _ALWAYS: Final = 0x05
 _RETURN: Final = 0x06

@@ -6,24 +6,22 @@ import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+from typing import Any, Final, TypeVarTuple, final
 
 import anyio
 
 from mtaio._internal import checks
+from mtaio.testing._network._core import MAIN, Core
 from mtaio.testing._network._disk import Disk
 from mtaio.testing._network._machine import Life, Machine, acting
 from mtaio.testing._network._stream import Stream
-
-if TYPE_CHECKING:
-    from mtaio.testing._network._core import Core
 
 __all__ = ["Host"]
 
 Args = TypeVarTuple("Args")
 
-_entered: ContextVar[Any] = ContextVar("entered", default=None)
-"""For what a task has acted before it entered a host, and the same of those before that."""
+_before: Final[ContextVar[tuple[Life | None, ...]]] = ContextVar("_before", default=())
+"""For what this task acted before the blocks that it is in; tasks share the hosts, not this."""
 
 
 @final
@@ -76,7 +74,7 @@ class Host:
         return f"<Host {self.name} {self.address}{'' if self.up else ', down'}>"
 
     def __enter__(self) -> Host:
-        _entered.set((acting.get(), _entered.get()))
+        _before.set((*_before.get(), acting.get()))
         acting.set(self._machine.life)
         return self
 
@@ -86,11 +84,9 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        entered = _entered.get()
-        assert entered is not None, "a host is left where it was entered"  # noqa: S101
-        before, outer = entered
-        acting.set(before)
-        _entered.set(outer)
+        stack = _before.get()  # empty in an async generator that another task closes
+        _before.set(stack[:-1])
+        acting.set(stack[-1] if stack else None)
 
     @property
     def name(self) -> str:
@@ -99,7 +95,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Its address."""
+        """Its IPv4 address, such as ``"10.0.0.2"``."""
         return self._machine.address
 
     @property
@@ -110,7 +106,7 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        How many bytes a second the programs of this host read at most; None for no limit.
+        The most bytes a second that the programs of this host read; None for no limit.
 
         On each connection.
 
@@ -147,9 +143,12 @@ class Host:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
 
-        Not a checkpoint: it begins to run at the next one. An exception that it raises ends the
-        block of the network, unless the host was killed. A host that was killed may be started
-        again, also with another program.
+        Not a checkpoint: it begins to run at the next one, and ``await settle()`` lets it go on
+        until it waits for something, such as its first connection. Before the network is open, as
+        in a pytest fixture, it is started when that opens.
+
+        An exception that it raises ends the block of the network, unless the host was killed. A
+        host that was killed may be started again, also with another program.
 
         Args:
             main: An async function: the program, as in production.
@@ -157,24 +156,29 @@ class Host:
 
         Raises:
             TypeError: ``main`` is not callable.
-            RuntimeError: The network is not open, or the host runs a program already.
+            RuntimeError: The network is over, or the host runs a program already.
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
-        if not self._network.is_open():
-            msg = (
-                f"{self!r} cannot start anything while its network is not open. Do it in the block "
-                f"of the network: with the fixture 'net' that is the test, and no other fixture."
-            )
+        if self._network.state == "over":
+            msg = f"{self!r} cannot start a program: its network is over. Make another Network."
             raise RuntimeError(msg)
+        if self._program is not None and not self._machine.life.over:
+            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
+            raise RuntimeError(msg)
+        self._program = main, args
+        if self._network.state == "open":
+            self._start()
+        elif self._start not in self._network.starts:
+            self._network.starts.append(self._start)
+
+    def _start(self) -> None:
+        assert self._program is not None  # noqa: S101 - start() was called
+        main, args = self._program
         life = self._machine.life
         if life.over:
             life = self._machine.life = Life(self._machine)
-        elif life.scope is not None:
-            msg = f"{self!r} runs a program already. Kill it first, or start both in one function."
-            raise RuntimeError(msg)
         self._network.note("start", self.name)
         self._machine.up = True
-        self._program = main, args
         life.scope = anyio.CancelScope()
         self._network.heal()  # what was sent to it meanwhile is sent again, and refused
         with self:
@@ -190,16 +194,21 @@ class Host:
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,
                 and nobody gets an answer until it is started again. Connections that were open stay
-                half-open: a peer learns of it when it sends something after that. The `disk` goes
-                back to what was synced, more or less, and keeps all that was written if not silent.
+                half-open: a peer learns of it when it sends something after that. What was written
+                to the `disk` and not synced may be lost; if not silent, all of it is kept.
 
         Raises:
-            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed.
+            RuntimeError: Power was cut, and SQLite has written to the disk; the host is killed. Or
+                the host is ``"main"`` with no program, where the test itself acts; nothing is done.
         """
+        if self._program is None and self.name == MAIN:
+            msg = (
+                f"the test itself acts on {self!r}, and would be cut off for good. Start the "
+                f"client on a host of its own, and kill that."
+            )
+            raise RuntimeError(msg)
         self._network.note("cut power" if silent else "kill", self.name)
-        self._machine.kill(silent=silent)
-        if silent:
-            self._network.watch_silence()
+        self._network.kill(self._machine, silent=silent)
 
     def restart(self) -> None:
         """

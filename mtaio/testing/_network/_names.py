@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import operator
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 if TYPE_CHECKING:
     from mtaio.testing._network._faults import Faults
@@ -27,6 +27,11 @@ _KINDS: Final = (
     (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
 )
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """Return whether a value is a tuple, of whatever."""
+    return isinstance(value, tuple)
 
 
 class Names:
@@ -81,9 +86,8 @@ class Names:
             OverflowError: There is no such port.
             socket.gaierror: The name has no address.
         """
-        kind: Any = type(address)
-        if not issubclass(kind, tuple):
-            msg = f"{call}(): AF_INET address must be tuple, not {kind.__name__}"
+        if not is_tuple(address):
+            msg = f"{call}(): AF_INET address must be tuple, not {type(address).__name__}"
             raise TypeError(msg)
         if len(address) != len(("host", "port")):
             raise TypeError("AF_INET address must be a pair (host, port)")
@@ -104,7 +108,12 @@ class Names:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         address = self._addresses.get(name)
         if address is None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            error.add_note(
+                f"The simulated network has no host {name!r}, but {', '.join(self._addresses)}. "
+                f"Network.host() makes one, Network.name() gives it another name."
+            )
+            raise error
         return address
 
     def name_of(self, address: str) -> str:
@@ -125,7 +134,7 @@ class Names:
             return text in {"", "localhost"}
         return True
 
-    def look_up(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
+    def getaddrinfo(  # noqa: PLR0917 - the parameters of socket.getaddrinfo
         self,
         host: str | bytes | None,
         port: str | bytes | int | None,
@@ -150,6 +159,28 @@ class Names:
         canonical = self.name_of(address) if flags & socket.AI_CANONNAME else ""
         where = (address, _port(port))
         return [(socket.AF_INET, kind, number, canonical, where) for kind, number in kinds]
+
+    def getnameinfo(self, sockaddr: tuple[str, int], flags: int) -> tuple[str, str]:
+        """Return what ``socket.getnameinfo`` says; ports are numbers."""
+        host, port = sockaddr[:2]
+        address = self.resolve(host)
+        return address if flags & socket.NI_NUMERICHOST else self.name_of(address), str(port)
+
+    def gethostbyname(self, host: str) -> str:
+        """Return what ``socket.gethostbyname`` says."""
+        return self.resolve(host)
+
+    def gethostbyname_ex(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyname_ex`` says."""
+        return host, [], [self.resolve(host)]
+
+    def gethostbyaddr(self, host: str) -> tuple[str, list[str], list[str]]:
+        """Return what ``socket.gethostbyaddr`` says."""
+        address = self.resolve(host)
+        name = self.name_of(address)
+        if name == address:
+            raise socket.herror(1, "Unknown host")
+        return name, [], [address]
 
 
 def _port(port: str | bytes | int | None) -> int:

@@ -57,13 +57,13 @@ class Network:
 
     Args:
         latency: Seconds from one host to another; none within a host.
-        jitter: Up to so many seconds more, at random. Streams keep their order.
+        jitter: At most this many seconds are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
         segment: The most bytes of a stream that arrive at once, cut at random; None for no such
             limit. 1 shows who takes what one ``recv`` returns for a message.
         dns: Seconds that an asynchronous lookup of a name takes.
-        seed: Where the random numbers begin.
+        seed: Seeds its random numbers, and Python's ``random`` for the block.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -125,13 +125,12 @@ class Network:
             dns=dns,
         )
         self._hosts: dict[str, Host] = {}
-        self._state = "not open yet"
         self._left: tuple[OpenSocket, ...] = ()
         self._random: object = None
         self.host(MAIN)
 
     def __repr__(self) -> str:
-        return f"<Network of {', '.join(self._hosts)}, {self._state}>"
+        return f"<Network of {', '.join(self._hosts)}, {self._core.state}>"
 
     # ---- hosts and links ----
 
@@ -143,9 +142,9 @@ class Network:
             TypeError: ``name`` is not a str.
             ValueError: It is empty or ``"*"``, or there are too many hosts.
         """
+        _require("name", name, str, "a str", "Pass the name of a host.")
         host = self._hosts.get(name)
         if host is None:
-            checks.title("name", name)
             if not name or name == EVERYBODY:
                 msg = f"name={name!r} is no name for a host. Pass one such as 'stock'."
                 raise ValueError(msg)
@@ -175,19 +174,23 @@ class Network:
 
         Args:
             a: A host, or its name.
-            b: Another.
+            b: The other host.
             oneway: Whether only the way from ``a`` to ``b`` changes.
             latency: As for `Network`, as are the others.
-            jitter: Up to so many seconds more.
+            jitter: The most seconds that are added at random.
             bandwidth: Bytes a second, or None.
             loss: The share of datagrams that are lost.
             segment: The most bytes that arrive at once, or None.
 
         Raises:
-            TypeError: An option has the wrong type.
-            ValueError: One is out of its range, or ``a`` and ``b`` are the same host.
+            TypeError: An option, or a host, has the wrong type.
+            ValueError: One is out of its range, ``a`` and ``b`` are the same host, or one of them
+                is ``"*"``.
         """
         source, target = self._name(a), self._name(b)
+        if EVERYBODY in {source, target}:
+            msg = "link() changes the link of two hosts. Pass what is for all links to Network()."
+            raise ValueError(msg)
         if source == target:
             msg = f"there is no link from {source!r} to itself. Pass two hosts."
             raise ValueError(msg)
@@ -205,7 +208,7 @@ class Network:
 
     def name(self, name: str, host: HostLike | None) -> None:
         """
-        Let a name mean a host from now on, besides the host's own. Not a checkpoint.
+        Give a host another name, or move a name to another host. Not a checkpoint.
 
         Args:
             name: The name, such as ``"api.example.com"``.
@@ -227,7 +230,7 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Let nothing get from some hosts to others, until `heal`. Not a checkpoint.
+        Cut some hosts off from others until `heal`. Not a checkpoint.
 
         What streams send is held back and arrives after `heal`, unless the sender's kernel has
         given up, after 924.6 seconds or its TCP_USER_TIMEOUT; connections are tried again after 1,
@@ -241,6 +244,10 @@ class Network:
 
         Returns:
             The fault, for `heal`, and to ask how often it has struck.
+
+        Raises:
+            TypeError: ``a`` or ``b`` is no host.
+            ValueError: One of them is empty.
         """
         return self._between("partition", a, b, oneway=oneway, required=required)
 
@@ -267,17 +274,23 @@ class Network:
 
     def refuse(self, host: HostLike, port: int | None = None, *, required: bool = True) -> Fault:
         """
-        Have connections to a host refused, until `heal`. Not a checkpoint.
+        Refuse new connections to a host until `heal`. Not a checkpoint.
 
-        Those that there are stay.
+        Those that are open stay open.
 
         Args:
-            host: The host, or its name.
+            host: The host, its name, or ``"*"`` for all.
             port: The port; None for all.
             required: As for `partition`.
+
+        Raises:
+            TypeError: ``host`` is no host, or ``port`` is not an int.
+            ValueError: ``port`` is less than 1.
         """
+        if port is not None:
+            checks.count("port", port, way_out="Pass the number of a port, or None for all.")
         name = self._name(host)
-        where = name if port is None else f"{name}:{port}"
+        where = f"{_said([host])}{'' if port is None else f':{port}'}"
         return self._start(
             Cause(
                 "refuse",
@@ -304,9 +317,10 @@ class Network:
             b: As for `partition`.
             required: As for `partition`.
         """
-        a, b = _listed(a), _listed(b)
-        between = self._pairs(a, b, oneway=False)
-        cause = Cause("reset", f"reset of {_said(a)} and {_said(b)}", between, required=required)
+        some, others = _listed(a), _listed(b)
+        between = self._pairs(some, others, oneway=False)
+        what = f"reset of {_said(some)} and {_said(others)}"
+        cause = Cause("reset", what, between, required=required)
         fault = self._core.faults.add(cause, lasting=False)
         for _ in range(self._core.cut(between)):
             cause.strike()
@@ -314,7 +328,7 @@ class Network:
 
     def fail_dns(self, name: HostLike = EVERYBODY, *, required: bool = True) -> Fault:
         """
-        Have lookups of a name fail for now, until `heal`. Not a checkpoint.
+        Make lookups of a name fail until `heal`. Not a checkpoint.
 
         They raise ``socket.gaierror`` with ``EAI_AGAIN``, after the time that a lookup takes.
 
@@ -322,6 +336,7 @@ class Network:
             name: The name, or ``"*"`` for all.
             required: As for `partition`.
         """
+        _require("name", name, (Host, str), "a str", "Pass one name, or '*' for all.")
         failing = (name.name if isinstance(name, Host) else name).lower()
         return self._start(
             Cause(
@@ -338,7 +353,15 @@ class Network:
 
         What was held back is sent again now, and arrives after the latency of its link. (A real
         kernel may wait a little before it sends again.)
+
+        Args:
+            fault: What `partition`, `hold`, `refuse` or `fail_dns` has returned; None for all.
+
+        Raises:
+            TypeError: ``fault`` is none.
         """
+        way_out = "Pass what partition() and the like have returned, or nothing for all faults."
+        _require("fault", fault, (Fault, type(None)), "a Fault", way_out)
         self._core.faults.end(fault)
         self._core.note("heal", EVERYBODY if fault is None else repr(fault))
         self._core.heal()
@@ -352,7 +375,7 @@ class Network:
 
         After the network: those that were left when all programs had ended.
         """
-        return self._core.open_sockets() if self._state == "open" else self._left
+        return self._core.open_sockets() if self._core.state == "open" else self._left
 
     @property
     def delivered(self) -> int:
@@ -382,7 +405,7 @@ class Network:
     async def __aenter__(self) -> Network:
         await checkpoint()
         world = world_here()
-        if self._state != "not open yet":
+        if self._core.state != "not open yet":
             msg = f"{self!r} cannot be opened again. Make another one for another run."
             raise RuntimeError(msg)
         if sys.platform != "linux":
@@ -403,11 +426,13 @@ class Network:
             raise RuntimeError(msg)
         world.imply_schedule()
         self._core.open(world)
-        self._state = "open"
+        self._core.state = "open"
         self._random = random.getstate()
         random.seed(self._seed)
         self._core.group = anyio.create_task_group()
         await self._core.group.__aenter__()
+        for start in self._core.starts:
+            start()
         return self
 
     async def __aexit__(
@@ -419,7 +444,7 @@ class Network:
         core = self._core
         for host, machine in core.machines.items():
             if host != MAIN:
-                machine.kill(silent=False)
+                core.kill(machine, silent=False)
         core.group.cancel_scope.cancel("the network is over")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
@@ -436,7 +461,7 @@ class Network:
             raise
         finally:
             self._left = core.open_sockets()
-            self._state = "over"
+            self._core.state = "over"
             core.close()
             state: Any = self._random
             random.setstate(state)
@@ -463,68 +488,62 @@ class Network:
         oneway: bool,
         required: bool,
     ) -> Fault:
-        a, b = _listed(a), _listed(b)
         way = "from {} to {}" if oneway else "between {} and {}"
-        what = f"{kind} {way.format(_said(a), _said(b))}"
-        pairs = self._pairs(a, b, oneway=oneway)
+        some, others = _listed(a), _listed(b)
+        what = f"{kind} {way.format(_said(some), _said(others))}"
+        pairs = self._pairs(some, others, oneway=oneway)
         fault = self._start(Cause(kind, what, pairs, required=required))
         self._core.watch_silence()
         return fault
 
-    def _pairs(
-        self,
-        a: HostLike | Iterable[HostLike],
-        b: HostLike | Iterable[HostLike],
-        *,
-        oneway: bool,
-    ) -> Any:
+    def _pairs(self, a: list[HostLike], b: list[HostLike], *, oneway: bool) -> Any:
         """Return a function that says whether something between two hosts is meant."""
-        sources, targets = self._names(a), self._names(b)
+        sources, targets = frozenset(map(self._name, a)), frozenset(map(self._name, b))
 
         def is_from_to(source: str, target: str) -> bool:
-            return (not sources or source in sources) and (not targets or target in targets)
+            return not sources.isdisjoint((source, EVERYBODY)) and not targets.isdisjoint(
+                (target, EVERYBODY)
+            )
 
         def is_between(source: str, target: str) -> bool:
             return is_from_to(source, target) or is_from_to(target, source)
 
         return is_from_to if oneway else is_between
 
-    def _names(self, hosts: HostLike | Iterable[HostLike]) -> frozenset[str]:
-        """Return the names of hosts, none for all of them."""
-        if isinstance(hosts, (Host, str)):
-            hosts = (hosts,)
-        if EVERYBODY in hosts:
-            return frozenset()
-        names = frozenset(self._name(host) for host in hosts)
-        if not names:
-            msg = "there are no hosts in this list. Pass at least one, or '*' for all."
-            raise ValueError(msg)
-        return names
-
     def _name(self, host: HostLike) -> str:
         """Return the name of a host, which is there from now on."""
         if isinstance(host, Host):
             return host.name
-        return self.host(host).name
+        return host if host == EVERYBODY else self.host(host).name
+
+
+def _listed(hosts: HostLike | Iterable[HostLike]) -> list[HostLike]:
+    """Return one host or several as a list."""
+    if isinstance(hosts, (Host, str)):
+        return [hosts]
+    _require("hosts", hosts, Iterable, "a host", "Pass hosts, or their names.")
+    listed = list(hosts)
+    if not listed:
+        raise ValueError("a fault between no hosts would never strike. Pass hosts, or '*' for all.")
+    return listed
+
+
+def _require(name: str, value: object, kind: Any, called: str, way_out: str) -> None:
+    """Raise ``TypeError`` if ``value`` is not of a kind."""
+    if not isinstance(value, kind):
+        reason = f"{name}={value!r} is {checks.type_of(value)}, not {called}"
+        raise checks.refusal(TypeError, reason, way_out)
 
 
 def _is_refused(host: str, port: int | None, at: str, number: int) -> bool:
-    return at == host and port in {None, number}
+    return host in {EVERYBODY, at} and port in {None, number}
 
 
 def _is_meant(name: str, asked: str) -> bool:
     return name in {EVERYBODY, asked}
 
 
-def _listed(hosts: HostLike | Iterable[HostLike]) -> HostLike | list[HostLike]:
-    """Return hosts so that they can be looked at more than once."""
-    return hosts if isinstance(hosts, (Host, str)) else list(hosts)
-
-
-def _said(hosts: HostLike | Iterable[HostLike]) -> str:
+def _said(hosts: list[HostLike]) -> str:
     """Return hosts in words."""
-    if isinstance(hosts, Host):
-        return hosts.name
-    if isinstance(hosts, str):
-        return "all" if hosts == EVERYBODY else hosts
-    return ", ".join(map(_said, hosts))
+    names = [host.name if isinstance(host, Host) else host for host in hosts]
+    return ", ".join("all" if name == EVERYBODY else name for name in names)

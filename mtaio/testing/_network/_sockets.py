@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.testing._network._core import Core
+    from mtaio.testing._network._machine import Life
 
 __all__ = ["Sockets"]
 
@@ -36,6 +37,14 @@ _KINDS: Final[dict[int, type[Stream | Datagram]]] = {
 
 _real_init: Final[Any] = socket.socket.__init__
 _real_close: Final[Any] = socket.socket._real_close  # type: ignore[attr-defined] # noqa: SLF001
+LOOKUPS: Final = (
+    "getaddrinfo",
+    "gethostbyaddr",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "getnameinfo",
+)
+"""The functions of the module that ask for names; `Names` has one for each."""
 
 REPLACED: Final = (
     "_accept",
@@ -89,15 +98,18 @@ class Sockets:
     # - _open has a descriptor for each socket that a program has open, duplicates included;
     # - _inodes finds an endpoint by what its descriptor stands for, so that duplicates are known
     #   and a descriptor that stands for something else by now is not touched;
+    # - _lookups has what was there before ours;
     # - _objects finds the latest of Python's objects for a descriptor.
-    __slots__ = ("_getaddrinfo_before", "_inodes", "_network", "_objects", "_open", "_thread")
+    __slots__ = ("_inodes", "_lookups", "_network", "_objects", "_open", "_thread", "orphans")
 
     def __init__(self, network: Core) -> None:
         self._network = network
         self._open: dict[int, Endpoint] = {}
         self._inodes: dict[int, Endpoint] = {}
+        self.orphans: list[socket.socket] = []
+        """Those of programs that were killed; they may close them still."""
         self._objects: dict[int, ref[socket.socket]] = {}
-        self._getaddrinfo_before = socket.getaddrinfo
+        self._lookups: dict[str, Any] = {}
         self._thread = threading.get_ident()
 
     # ---- which sockets there are ----
@@ -200,24 +212,29 @@ class Sockets:
             self._remember(endpoint, fd)
         endpoint.host.endpoints[endpoint.number] = endpoint
 
-    def orphans(self) -> list[socket.socket]:
-        """Return what programs have open that were killed, as a kernel would close it for them."""
-        return [
-            sock
-            for fd, endpoint in self._open.items()
-            if endpoint.life.over
-            and fd in self._objects
-            and (sock := self._objects[fd]()) is not None
-            and sock.fileno() == fd
-        ]
+    def orphan(self, life: Life) -> None:
+        """Keep what a killed program has open, until the network closes it as a kernel would."""
+        for fd, endpoint in self._open.items():
+            sock = self._objects[fd]() if endpoint.life is life and fd in self._objects else None
+            if sock is not None:
+                self.orphans.append(sock)
 
     def kind_of(self, fd: int) -> tuple[int, int, int]:
-        """Return the family, type and protocol of a simulated socket, else to ask the kernel."""
+        """
+        Return the family, type and protocol of a simulated socket, else to ask the kernel.
+
+        Raises:
+            OSError: It is one of another host. A program that goes through all that a process has,
+                such as a server that ends what is left of its connections, has no business there.
+        """
+        known = None
         with suppress(OSError, OverflowError, TypeError):
             known = self._open.get(fd) or self._inodes.get(os.fstat(fd).st_ino)
-            if known is not None and known.open:
-                return socket.AF_INET, known.KIND, known.PROTOCOL
-        return -1, -1, -1
+        if known is None or not known.open:
+            return -1, -1, -1
+        if known.host is not self._network.here().where:
+            raise error_of(errno.EBADF)
+        return socket.AF_INET, known.KIND, known.PROTOCOL
 
     def closing(self, fd: int) -> None:
         """Note that a program closes a descriptor."""
@@ -240,8 +257,9 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = self._init()
         kind._real_close = self._close()  # noqa: SLF001 - socket.close() calls it
-        self._getaddrinfo_before = socket.getaddrinfo
-        socket.getaddrinfo = self._getaddrinfo()
+        for name in LOOKUPS:
+            self._lookups[name] = getattr(socket, name)  # a test may have replaced it before
+            setattr(socket, name, self._lookup(name))
         for name, ours in _OURS.items():
             setattr(kind, name, self._method(name, ours))
         for name in ("recv", "recv_into"):
@@ -254,7 +272,8 @@ class Sockets:
         kind: Any = socket.socket
         kind.__init__ = _real_init
         kind._real_close = _real_close  # noqa: SLF001 - ditto
-        socket.getaddrinfo = self._getaddrinfo_before
+        for name, before in self._lookups.items():
+            setattr(socket, name, before)
         for name, real in _REAL.items():
             if name in _INHERITED:
                 delattr(kind, name)
@@ -263,6 +282,7 @@ class Sockets:
         self._open.clear()
         self._inodes.clear()
         self._objects.clear()
+        self.orphans.clear()
 
     def _init(self) -> Callable[..., None]:
         def __init__(  # noqa: N807 - the signature of the real one
@@ -289,15 +309,14 @@ class Sockets:
 
         return _real_close_
 
-    def _getaddrinfo(self) -> Callable[..., Any]:
-        real = socket.getaddrinfo
+    def _lookup(self, name: str) -> Callable[..., Any]:
+        real, ours = self._lookups[name], getattr(self._network.names, name)
 
-        def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
-            if self.here():
-                return self._network.names.look_up(*args, **kwargs)
-            return real(*args, **kwargs)
+        def lookup(*args: Any, **kwargs: Any) -> Any:
+            return (ours if self.here() else real)(*args, **kwargs)
 
-        return getaddrinfo
+        lookup.__name__ = name
+        return lookup
 
     def _method(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
         real, found = _REAL[name], self._open
@@ -356,7 +375,7 @@ class Sockets:
             size = data.nbytes if isinstance(data, memoryview) else len(data)
             try:
                 if size > endpoint.room > 0:
-                    data = memoryview(data).cast("B")[: endpoint.room]
+                    data = _octets(data)[: endpoint.room]
                 sent = real(sock, data, *flags)
             except OSError as error:
                 code = endpoint.write_failed(error.errno)
@@ -386,6 +405,11 @@ _INHERITED: Final = frozenset(name for name in REPLACED if name not in vars(sock
 """The methods that Python's class has from the one in C."""
 
 _UNIX_METHODS: Final = frozenset({"bind", "connect", "connect_ex", "listen"})
+
+
+def _octets(data: Any) -> Any:
+    """Return a view of the bytes of a buffer."""
+    return memoryview(data).cast("B")
 
 
 # ---- each method, for a simulated socket ---------------------------------------------------------

@@ -612,26 +612,31 @@ class Stream(Endpoint):
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one
             other._accepted_at(other.listener)  # noqa: SLF001 - of this class
-            return
+        else:
+            self._deliver(other, item)
+
+    def _deliver(self, other: Stream, item: bytes | Mark) -> None:
+        """Let bytes, the end of them or a reset have arrived at the other end."""
+        network = self.network
         network.delivered += 1
         network.note(
             item.name if isinstance(item, Mark) else f"{len(item)} bytes",
             self.label(),
             other.label(),
         )
+        size = len(item) if isinstance(item, bytes) else 0
         if item is Mark.FIN:
-            self.parted = True
-            other.ended = other.ended or other.wire is not None
+            self.parted = other.wire is None  # else it is when what is ahead of it has room
         if item is Mark.RST:
             other.reset(errno.ECONNRESET)
         elif item is not Mark.FIN and other.deaf and other.ending is Mark.FIN:
-            self.flying -= len(item)  # Linux wants nothing more for who has ended both ways
-            other._refuse()  # noqa: SLF001 - of this class
+            self.flying -= size  # Linux wants nothing more for who has ended both ways
+            other._refuse()
             other.reset(errno.ECONNRESET)
         elif other.state is State.DEAD or other.wire is None:
-            self.flying -= len(item) if isinstance(item, bytes) else 0
+            self.flying -= size
             if other.state is State.DEAD or item is not Mark.FIN:
-                other._refuse()  # noqa: SLF001 - of this class
+                other._refuse()
         else:
             other.stuck.append(item)
             other.push()
@@ -654,7 +659,9 @@ class Stream(Endpoint):
             if isinstance(item, Mark):
                 self.stuck.popleft()
                 self.wire.shutdown(socket.SHUT_WR)
-                self.heard_all = True
+                self.heard_all = self.ended = True
+                if self.other is not None:
+                    self.other.parted = True
                 self._drop_if_over()
                 return True
             room = self._room(len(item))

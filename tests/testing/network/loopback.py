@@ -18,7 +18,7 @@ import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from mtaio.testing import Network, run
+from mtaio.testing import Network, Schedule, run
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ LIMIT: Final = 20.0
 
 SERVER: Final = "server"
 """The host of the servers, where they are not on the client's."""
-
-JITTER: Final = 0.01
 
 ERRNO: Final = errno.errorcode
 
@@ -258,7 +256,7 @@ def on_loopback(script: Script, backend: str) -> list[str]:
     """Return what a script sees on the machine's own loopback, in real time."""
 
     async def main() -> list[str]:
-        with Stage("127.0.0.1", server=nullcontext, pause=0.004) as stage:
+        with Stage("127.0.0.1", server=nullcontext, pause=0.003) as stage:
             await script(stage)
             return stage.seen
 
@@ -266,12 +264,26 @@ def on_loopback(script: Script, backend: str) -> list[str]:
 
 
 def simulated(
-    script: Script, backend: str, *, apart: bool = False, jitter: float = JITTER
+    script: Script,
+    backend: str,
+    *,
+    apart: bool = False,
+    ordered: bool = False,
+    schedule: Schedule | None = None,
 ) -> list[str]:
-    """Return what a script sees on a simulated host, or on two of them."""
+    """
+    Return what a script sees in a simulated network.
+
+    Args:
+        script: The script.
+        backend: The backend that runs it.
+        apart: Whether client and server are on two hosts.
+        ordered: Whether no datagram overtakes another between them.
+        schedule: Which task goes on, and what arrives, where several could.
+    """
 
     async def main() -> list[str]:
-        async with Network(latency=0.02, jitter=jitter, seed=7) as net:
+        async with Network(latency=0.02, jitter=0.0 if ordered else 0.01, seed=7) as net:
             if apart:
                 ours = net.host("main").address, net.host(SERVER).address
                 stage = Stage(*ours, server=lambda: net.host(SERVER), pause=5.0)
@@ -281,11 +293,11 @@ def simulated(
                 await script(stage)
                 return stage.seen
 
-    return run(main, backend=backend)
+    return run(main, backend=backend, schedule=schedule)
 
 
 def like_loopback(
-    *, apart: bool = True, alike: bool = True, only: str | None = None, jitter: float = JITTER
+    *, apart: bool = True, alike: bool = True, only: str | None = None, ordered: bool = False
 ) -> Callable[[Script], Callable[[], None]]:
     """
     Make a test of a script: every network has to show it the same.
@@ -294,7 +306,8 @@ def like_loopback(
         apart: Whether it also runs with the client and the server on two simulated hosts.
         alike: Whether it has to see the same on both backends.
         only: The backend that it is for. Default: both.
-        jitter: By how many seconds what is sent may be late, between two hosts.
+        ordered: Whether it needs datagrams in the order in which they were sent, as they come on
+            the loopback. In a simulation they do where nothing jitters and no schedule chooses.
     """
     backends = [each for each in BACKENDS if only in (None, each)]
 
@@ -303,15 +316,15 @@ def like_loopback(
             real: dict[str, list[str]] = {}
             for backend in backends:
                 real[backend] = on_loopback(script, backend)
-                compare(
-                    f"{backend} on loopback",
-                    real[backend],
-                    f"{backend}, simulated",
-                    simulated(script, backend),
-                )
+                others = {"simulated": simulated(script, backend)}
                 if apart:
-                    far = simulated(script, backend, apart=True, jitter=jitter)
-                    compare(f"{backend} on loopback", real[backend], f"{backend}, two hosts", far)
+                    others["two hosts"] = simulated(script, backend, apart=True, ordered=ordered)
+                if not ordered:
+                    others["in another order"] = simulated(
+                        script, backend, apart=apart, schedule=Schedule(seed=7)
+                    )
+                for name, seen in others.items():
+                    compare(f"{backend} on loopback", real[backend], f"{backend}, {name}", seen)
             if alike and len(real) == len(("asyncio", "trio")):
                 compare("asyncio", real["asyncio"], "trio", real["trio"])
 

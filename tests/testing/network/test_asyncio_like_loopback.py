@@ -563,7 +563,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self.events.append(("lost", told(exc) if exc else None))
 
 
-@in_asyncio(jitter=0.0)
+@in_asyncio(ordered=True)
 async def test_datagram_endpoints(stage: Stage) -> None:
     """Endpoints answer each other; who is connected learns that nobody is there."""
     loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from tests.testing.network.loopback import Stage, like_loopback
+from tests.testing.network.loopback import Stage, like_loopback, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,6 +202,31 @@ async def test_closed_with_full_buffers(stage: Stage) -> None:
     await stage.pause()
     received = await stage.receive_all(server)
     stage.see("all of it", received == BIG[:sent])
+
+
+@like_loopback()
+async def test_sent_to_who_has_closed_with_full_buffers(stage: Stage) -> None:
+    """What arrives for a closed sender resets the peer, and what was still to be sent is lost."""
+    client, server = await stage.pair()
+    small_buffers(client, server)
+    sent = fill(client, BIG)
+    await stage.pause()
+    sent += fill(client, BIG[sent:])
+    client.close()
+    await stage.pause()
+    stage.call("send", server.send, b"too late")
+    await stage.pause()
+    received = more = len(server.recv(65536))
+    while more:
+        await stage.readable(server)
+        more = 0
+        try:
+            received += (more := len(server.recv(65536)))
+        except OSError as error:
+            stage.see("error", told(error))
+    stage.see("a part", 0 < received < sent)
+    stage.call("recv", server.recv, 10)
+    stage.call("send", server.send, b"x")
 
 
 @like_loopback()

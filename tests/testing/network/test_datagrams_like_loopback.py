@@ -11,7 +11,7 @@ from tests.testing.network.loopback import Address, Stage
 
 DATAGRAM = socket.SOCK_DGRAM
 
-like_loopback = partial(loopback.like_loopback, jitter=0.0)  # with jitter, datagrams overtake
+like_loopback = partial(loopback.like_loopback, ordered=True)
 
 
 def error_of(sock: socket.socket) -> str:
@@ -175,7 +175,7 @@ async def test_nobody_there(stage: Stage) -> None:
     gone = stage.bound(DATAGRAM)
     address = gone.getsockname()
     gone.close()
-    for what in ("recv", "send", "SO_ERROR"):
+    for what in ("recv", "send", "SO_ERROR", "peek"):
         client = stage.near(DATAGRAM)
         stage.call("connect", client.connect, address)
         stage.call("send", client.send, b"anybody?")
@@ -186,6 +186,8 @@ async def test_nobody_there(stage: Stage) -> None:
             elif what == "send":
                 stage.call("send", client.send, b"really?")
                 await stage.pause()
+            elif what == "peek":
+                stage.call("peek", client.recv, 10, socket.MSG_PEEK)
             else:
                 stage.call("SO_ERROR", error_of, client)
         stage.call("SO_ERROR", error_of, client)
@@ -225,6 +227,7 @@ async def test_shut_down(stage: Stage) -> None:
     server, client = stage.bound(DATAGRAM), stage.near(DATAGRAM)
     stage.call("not connected", client.shutdown, socket.SHUT_RDWR)
     client.connect(server.getsockname())
+    stage.call("no such way", client.shutdown, 3)
     stage.call("for writing", client.shutdown, socket.SHUT_WR)
     stage.call("send", client.send, b"x")
     stage.call("recv", client.recv, 10)

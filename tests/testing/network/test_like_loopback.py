@@ -31,8 +31,12 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from tests.testing.network.loopback import Stage, like_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: close() resets the connection."""
@@ -673,6 +677,35 @@ async def test_shut_down_both_ways(stage: Stage) -> None:
 
 
 @like_loopback()
+async def test_sent_to_who_has_shut_down_both_ways(stage: Stage) -> None:
+    """What arrives for who wants neither to send nor to receive resets both ends."""
+    client, server = await stage.pair()
+    server.send(b"before")
+    await stage.pause()
+    client.shutdown(socket.SHUT_RDWR)
+    await stage.receive("before", client)
+    await stage.receive("the end", server)
+    stage.call("send", server.send, b"after")
+    await stage.ready("client", client)
+    stage.call("recv", client.recv, 10)
+    stage.call("peer", client.getpeername)
+    stage.call("send", server.send, b"again")
+    stage.call("recv", server.recv, 10)
+
+
+@like_loopback()
+async def test_shut_down_after_a_refusal(stage: Stage) -> None:
+    """Who was refused and is shut down cannot connect any more."""
+    closed, listener = stage.bound(), stage.listener()
+    client = stage.near()
+    await stage.wait("refused", stage.connect, client, closed)
+    stage.call("shutdown", client.shutdown, socket.SHUT_RDWR)
+    stage.call("connect", client.connect, listener.getsockname())
+    stage.call("connect", client.connect, listener.getsockname())
+    await stage.ready("listener", listener)
+
+
+@like_loopback()
 async def test_no_such_way(stage: Stage) -> None:
     """There are three ways to shut down."""
     client, _server = await stage.pair()
@@ -758,6 +791,29 @@ async def test_reset(stage: Stage) -> None:
         stage.call("recv", client.recv, 10)
         stage.call("SO_ERROR", error_of, client)
         await stage.ready("client", client)
+
+
+@like_loopback()
+async def test_each_way_to_read_is_told_of_a_reset(stage: Stage) -> None:
+    """Whichever method reads: there is the error once, and then the end."""
+    reads: dict[str, Callable[[socket.socket], object]] = {
+        "recv_into": lambda sock: sock.recv_into(bytearray(10)),
+        "some of it": lambda sock: sock.recv_into(bytearray(10), nbytes=4),
+        "recvfrom": lambda sock: sock.recvfrom(10),
+        "recvfrom_into": lambda sock: sock.recvfrom_into(bytearray(10), nbytes=4),
+        "recvmsg": lambda sock: sock.recvmsg(10),
+        "recvmsg_into": lambda sock: sock.recvmsg_into([bytearray(10)]),
+    }
+    for name, read in reads.items():
+        for has_ended in (False, True):
+            client, server = await stage.pair()
+            if has_ended:
+                client.shutdown(socket.SHUT_WR)
+                await stage.pause()
+            abort(server)
+            await stage.pause()
+            for _ in range(2):
+                stage.call(f"{name} {has_ended=}", read, client)
 
 
 @like_loopback()

@@ -8,7 +8,7 @@ import socket
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -27,6 +27,8 @@ from mtaio.testing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyio.abc import SocketStream
 
 
@@ -577,6 +579,102 @@ def test_what_is_refused() -> None:
         net.host("a").restart()
     with pytest.raises(TypeError, match="main"):
         net.host("a").start(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^link\(\) changes the link of two hosts"):
+        net.link("a", "*", latency=1)
+    calls: list[Callable[[Any], object]] = [net.host, net.partition, net.hold, net.refuse]
+    calls += [net.reset, net.fail_dns, partial(net.link, "a")]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"^(name|hosts)=7 is an int, not a (str|host). Pass "):
+            call(7)
+    with pytest.raises(TypeError, match=r"^name=\['a'\] is a list, not a str. Pass "):
+        net.refuse(["a"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^a fault between no hosts would never strike"):
+        net.partition("a", [])
+    with pytest.raises(TypeError, match=r"^port='80' is a str, not an int"):
+        net.refuse("a", "80")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^fault='a' is a str, not a Fault. Pass what partition"):
+        net.heal("a")  # type: ignore[arg-type]
+
+
+def test_all_hosts_are_meant(backend: str) -> None:
+    """A fault may name hosts by an iterator, or mean all, those included that come later."""
+
+    async def main() -> None:
+        async with Network() as net:
+            refused = net.refuse("*", port=80)
+            net.partition((name for name in ("main", "b")), ["*"], required=False)
+            assert repr(refused) == "<Fault refusal of all:80, struck 0 times>"
+            for name in ("a", "b"):
+                net.host(name).start(echo)
+            await settle()
+            with net.host("a"), pytest.raises(OSError, match=r"."):
+                await anyio.connect_tcp("localhost", 80)
+            assert refused.struck == 1
+            net.heal(refused)
+            for name, cut_off in (("a", False), ("b", True)):
+                with net.host("c"), anyio.move_on_after(1) as scope:
+                    await (await anyio.connect_tcp(name, 80)).aclose()
+                assert scope.cancelled_caught == cut_off
+
+    run(main, backend=backend)
+
+
+def test_the_host_of_the_test_is_not_killed(backend: str) -> None:
+    """It would be cut off for good; with a program of its own, it can be started again."""
+
+    async def main() -> None:
+        async with Network() as net:
+            here = net.host("main")
+            for silent in (False, True):
+                with pytest.raises(RuntimeError, match=r"the test itself acts on <Host main"):
+                    here.kill(silent=silent)
+            here.start(echo)
+            here.restart()
+            await settle()
+            async with await anyio.connect_tcp("localhost", 80) as stream:
+                assert await ask(stream) == b"X"
+
+    run(main, backend=backend)
+
+
+def test_started_before_the_network_is_open(backend: str) -> None:
+    """A program may be started before, as in a fixture: it runs when the network opens."""
+    net = Network()
+    stock = net.host("stock")
+    stock.start(echo)
+    with pytest.raises(RuntimeError, match="runs a program already"):
+        stock.start(echo)
+
+    async def main() -> None:
+        async with net:
+            await settle()
+            async with await anyio.connect_tcp("stock", 80) as stream:
+                assert await ask(stream) == b"X"
+            stock.restart()
+            await settle()
+            async with await anyio.connect_tcp("stock", 80) as stream:
+                assert await ask(stream) == b"X"
+        assert_quiescent(net)
+        assert [event.what for event in net.trace].count("start") == 2
+        with pytest.raises(RuntimeError, match=r"its network is over. Make another Network"):
+            net.host("late").start(echo)
+
+    run(main, backend=backend)
+
+
+def test_an_unknown_name_says_which_there_are(backend: str) -> None:
+    """The error is the kernel's, with a note for whoever has mistyped a name."""
+
+    async def main() -> None:
+        async with Network() as net:
+            net.host("stock")
+            with pytest.raises(socket.gaierror) as unknown:
+                await anyio.connect_tcp("stok", 80)
+            assert unknown.value.errno == socket.EAI_NONAME
+            [note] = unknown.value.__notes__
+            assert note.startswith("The simulated network has no host 'stok', but main, stock. ")
+
+    run(main, backend=backend)
 
 
 def test_a_host_runs_one_program(backend: str) -> None:

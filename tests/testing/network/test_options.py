@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -11,6 +12,9 @@ from anyio.abc import SocketStream
 
 from mtaio.testing import Network, Simulation
 from tests.testing.network.loopback import raw_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def hold(stream: SocketStream) -> None:
@@ -82,6 +86,40 @@ async def test_the_user_timeout_of_a_listener_is_inherited(sim: Simulation) -> N
             net.partition("main", "stock")
             await anyio.sleep(100)
     assert broken == [7.0]
+
+
+READS: dict[str, Callable[[socket.socket], object]] = {
+    "recv": lambda sock: sock.recv(10),
+    "recv_into": lambda sock: sock.recv_into(bytearray(10)),
+    "recvmsg": lambda sock: sock.recvmsg(10),
+    "send": lambda sock: sock.send(b"x"),
+    "sendmsg": lambda sock: sock.sendmsg([b"x"]),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_what_has_timed_out_is_told_once(read: str, *, has_ended: bool) -> None:
+    """Whoever asks first is told why the connection has failed, then there is the end."""
+    async with Network() as net:
+        net.host("stock").start(silent)
+        await anyio.sleep(1)
+        async with await anyio.connect_tcp("stock", 80) as stream:
+            sock = raw_socket(stream)
+            with sock.dup() as twin:
+                twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)
+                await anyio.sleep(1)
+                net.partition("main", "stock")
+                twin.send(b"into the void")
+                if has_ended and not read.startswith("send"):
+                    twin.shutdown(socket.SHUT_WR)
+                await anyio.sleep(10)
+                with pytest.raises(TimeoutError):
+                    READS[read](twin)
+                if read.startswith("send"):
+                    with pytest.raises(BrokenPipeError):
+                        READS[read](twin)
+                assert twin.recv(10) == b""
 
 
 async def test_no_linger_resets() -> None:

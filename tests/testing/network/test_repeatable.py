@@ -20,7 +20,11 @@ from mtaio.testing._network import _endpoint
 from tests.backends import BACKENDS
 
 DIGESTS = {"asyncio": "f5097a08a6b29cf2", "trio": "a5ffe474707380dc"}
-"""What each backend's run is to be: the beginning of a hash of its trace."""
+"""
+What each backend's run is to be: the beginning of a hash of its trace.
+
+``python -m tests.testing.network.test_repeatable trio`` prints it, with ``--trace`` all of it.
+"""
 
 
 async def echo(stream: anyio.abc.SocketStream) -> None:

@@ -22,7 +22,7 @@ async def left() -> int:
 
 async def serve() -> None:
     """Serve the app with hypercorn, as in production."""
-    hypercorn = import_module(f"hypercorn.{current_async_library()}")
+    hypercorn = import_module(f"hypercorn.{current_async_library()}")  # .asyncio or .trio
     config = Config.from_mapping(bind="0.0.0.0:80", errorlog=None)
     await hypercorn.serve(app, config, shutdown_trigger=anyio.sleep_forever)
 

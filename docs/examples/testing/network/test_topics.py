@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from mtaio.testing import FaultMissedError, Network, Victim, assert_quiescent, explore, settle
+from mtaio.testing import FaultMissedError, Host, Network, Victim, assert_quiescent, explore, settle
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
@@ -191,6 +191,26 @@ async def test_nothing_is_left_open() -> None:
 
 
 # --8<-- [end:open]
+# --8<-- [start:fixture]
+@pytest.fixture
+def stock(net: Network) -> Host:
+    """Start a server; it runs as soon as the network is open, just before the test."""
+    host = net.host("stock")
+    host.start(echo)
+    return host
+
+
+@pytest.mark.network(latency=0.02)
+async def test_stock_is_back(stock: Host) -> None:
+    """A server that is started again answers again."""
+    await settle()
+    assert await ask("stock") == b"?"
+    stock.restart()
+    await settle()
+    assert await ask("stock") == b"?"
+
+
+# --8<-- [end:fixture]
 # --8<-- [start:explored]
 @explore(seeds=20, exhaustive=1)
 async def test_cancelled_anywhere(victim: Victim) -> None:
