@@ -214,7 +214,8 @@ class Core:
 
     def kill(self, machine: Machine, *, silent: bool) -> None:
         """Kill what runs on a machine, silently if it is the machine that is gone."""
-        self.sockets.orphan(machine.life)
+        if self._world is not None:  # before it is open, there are no sockets
+            self.sockets.orphan(machine.life)
         machine.kill(silent=silent)
         if silent:
             self.watch_silence()

@@ -604,10 +604,8 @@ class Stream(Endpoint):
 
     def _arrive(self, number: int, item: bytes | Mark) -> None:
         """Let something that was sent reach the other host."""
-        other, network = self.other, self.network
-        if other is None:
-            return
-        if self._has_to_wait(number, item):
+        other = self.other
+        if other is None or self._has_to_wait(number, item):
             return
         if item is Mark.ACK:
             assert other.listener is not None  # noqa: S101 - it came from one
