@@ -573,8 +573,10 @@ class PermutedQueue(list[_Entry]):
     # - _due counts the plain callbacks that an eager schedule runs before it chooses again: those
     #   that were there when the step before was over, so that one that comes back each time, as
     #   anyio's delivery of a cancellation does, does not run for ever;
+    # - _places are those of the callbacks among them that come next, as they were when there was the
+    #   last choice, and _taken how many of these were taken since: others are added behind them;
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
-    __slots__ = ("_batch", "_due", "_eager", "_fair", "_stepped", "_steps")
+    __slots__ = ("_batch", "_due", "_eager", "_fair", "_places", "_stepped", "_steps", "_taken")
 
     def __init__(self, steps: Steps, schedule: Schedule) -> None:
         super().__init__()
@@ -583,6 +585,8 @@ class PermutedQueue(list[_Entry]):
         self._eager = schedule.eager
         self._batch = 0
         self._due = 0
+        self._places: list[int] = []
+        self._taken = 0
         self._stepped = False
 
     def append(self, handle: Any) -> None:
@@ -601,7 +605,11 @@ class PermutedQueue(list[_Entry]):
         steps = self._steps
         if steps.stepping is not None:
             steps.between()
-        at = 0 if len(self) == 1 and not self._fair else self._next(self[:])
+        if self._taken < len(self._places):
+            at = self._places[self._taken] - self._taken
+            self._taken += 1
+        else:
+            at = 0 if len(self) == 1 and not self._fair else self._next(self[:])
         _, handle, task, record, plain, _ = self.pop(at)
         if plain:
             self._due -= 1
@@ -634,7 +642,12 @@ class PermutedQueue(list[_Entry]):
             if plain is not None and not self._eager:
                 candidates.append(plain)
             chosen = candidates[self._steps.choose(candidates)]
-        return first if chosen is plain else [*map(id, entries)].index(id(chosen))
+        if chosen is not plain:
+            return [*map(id, entries)].index(id(chosen))
+        if self._eager and not self._fair and self._due > 1:
+            self._places = [at for at, each in enumerate(plains) if each][: self._due]
+            self._taken = 1
+        return first
 
     def _of_oldest_batch(
         self, oldest: int, candidates: list[_Entry], plain: _Entry | None
