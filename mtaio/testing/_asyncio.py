@@ -573,8 +573,8 @@ class PermutedQueue(list[_Entry]):
     # - _due counts the plain callbacks that an eager schedule runs before it chooses again: those
     #   that were there when the step before was over, so that one that comes back each time, as
     #   anyio's delivery of a cancellation does, does not run for ever;
-    # - _places are those of the callbacks among them that come next, as they were when there was the
-    #   last choice, and _taken how many of these were taken since: others are added behind them;
+    # - _places are those of the callbacks among them that come next, as they were at the last
+    #   choice, and _taken is how many were taken since: others are added behind them;
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
     __slots__ = ("_batch", "_due", "_eager", "_fair", "_places", "_stepped", "_steps", "_taken")
 

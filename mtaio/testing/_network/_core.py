@@ -13,7 +13,7 @@ import random
 import socket
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -21,7 +21,7 @@ import anyio
 from mtaio.testing._network._events import Events
 from mtaio.testing._network._faults import Faults
 from mtaio.testing._network._links import Links
-from mtaio.testing._network._machine import Life, Machine, acting
+from mtaio.testing._network._machine import MAIN, Life, Machine, acting
 from mtaio.testing._network._names import Names
 from mtaio.testing._network._options import Options
 from mtaio.testing._network._sockets import Sockets
@@ -42,12 +42,7 @@ if TYPE_CHECKING:
     from mtaio.testing._network._endpoint import Endpoint
     from mtaio.testing._world import World
 
-__all__ = ["MAIN", "Core"]
-
-MAIN: Final = "main"
-"""The host on which the code under test runs."""
-
-MOST_HOSTS: Final = 0xFFFE
+__all__ = ["Core"]
 
 
 class Core:
@@ -219,6 +214,13 @@ class Core:
         machine.kill(silent=silent)
         if silent:
             self.watch_silence()
+
+    def read_on(self, machine: Machine) -> None:
+        """Let programs of a machine read as fast as they may by now."""
+        for endpoint in list(machine.endpoints.values()):
+            if isinstance(endpoint, Stream):
+                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
+                endpoint.push()
 
     def watch_silence(self) -> None:
         """Let the keep-alive of connections run out that are cut off now."""

@@ -6,15 +6,16 @@ import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 
 import anyio
 
 from mtaio._internal import checks
-from mtaio.testing._network._core import MAIN, Core
 from mtaio.testing._network._disk import Disk
-from mtaio.testing._network._machine import Life, Machine, acting
-from mtaio.testing._network._stream import Stream
+from mtaio.testing._network._machine import MAIN, Life, Machine, acting
+
+if TYPE_CHECKING:
+    from mtaio.testing._network._core import Core
 
 __all__ = ["Host"]
 
@@ -120,10 +121,7 @@ class Host:
         if rate is not None:
             checks.at_least("read_rate", rate, 0, way_out="Pass bytes a second, or None.")
         self._machine.read_rate = None if rate == math.inf else rate
-        for endpoint in list(self._machine.endpoints.values()):
-            if isinstance(endpoint, Stream):
-                endpoint.reads_at = 0.0  # it need not wait for as long as it had to before
-                endpoint.push()
+        self._network.read_on(self._machine)
 
     @property
     def disk(self) -> Disk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from mtaio.testing._network._ports import Ports
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from mtaio.testing._network._endpoint import Endpoint
     from mtaio.testing._network._storage import Storage
 
-__all__ = ["Life", "Machine", "acting"]
+__all__ = ["MAIN", "MOST_HOSTS", "Life", "Machine", "acting"]
+
+MAIN: Final = "main"
+"""The host on which the code under test runs."""
+
+MOST_HOSTS: Final = 0xFFFE
 
 
 class Machine:

@@ -21,10 +21,10 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.testing._network._core import MAIN, MOST_HOSTS, Core
 from mtaio.testing._network._faults import Cause, Fault, FaultMissedError
 from mtaio.testing._network._host import Host
 from mtaio.testing._network._links import checked
+from mtaio.testing._network._machine import MAIN, MOST_HOSTS
 from mtaio.testing._network._trace import NetworkEvent, NetworkStatistics, OpenSocket
 from mtaio.testing._simulation import settle
 from mtaio.testing._world import world_here
@@ -68,8 +68,8 @@ class Network:
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument is out of its range.
-        RuntimeError: On entering: no simulation runs in this thread, another network is open, this
-            one was open before, or the system is not Linux.
+        RuntimeError: The system is not Linux. On entering: no simulation runs in this thread,
+            another network is open, or this one was open before.
         FaultMissedError: On leaving, if nothing else is raised: a fault never struck.
 
     Example:
@@ -112,6 +112,15 @@ class Network:
     ) -> None:
         checks.count("seed", seed, least=0, way_out="Pass a whole number >= 0.")
         checks.at_least("dns", dns, 0, way_out="Pass seconds, 0 for none.")
+        if sys.platform != "linux":
+            msg = (
+                f"a simulated network needs Linux, and this is {sys.platform!r}. Skip the test "
+                f"there: pytest.mark.skipif(sys.platform != 'linux', reason='...')."
+            )
+            raise RuntimeError(msg)
+        # Elsewhere there is not even what it imports.
+        from mtaio.testing._network._core import Core  # noqa: PLC0415
+
         self._seed = seed
         self._core = Core(
             seed,
@@ -407,12 +416,6 @@ class Network:
         world = world_here()
         if self._core.state != "not open yet":
             msg = f"{self!r} cannot be opened again. Make another one for another run."
-            raise RuntimeError(msg)
-        if sys.platform != "linux":
-            msg = (
-                f"a simulated network needs Linux, and this is {sys.platform!r}. Skip the test "
-                f"there: pytest.mark.skipif(sys.platform != 'linux', reason='...')."
-            )
             raise RuntimeError(msg)
         if world is None:
             msg = (

@@ -541,7 +541,7 @@ def test_where_it_cannot_be_opened(backend: str, monkeypatch: pytest.MonkeyPatch
             await net.__aenter__()
         monkeypatch.setattr("sys.platform", "darwin")
         with pytest.raises(RuntimeError, match="needs Linux, and this is 'darwin'"):
-            await Network().__aenter__()
+            Network()
         monkeypatch.undo()
 
     run(main, backend=backend)
