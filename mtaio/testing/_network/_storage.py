@@ -307,3 +307,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
             for disk in _disks:
                 if path.startswith(f"{disk.path}/"):
                     disk.changing(path, flags)
+
+
+# Python looks for this name on a hook: without it, debuggers and coverage see nothing of it.
+vars(_audit)["__cantrace__"] = True

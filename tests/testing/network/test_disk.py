@@ -612,3 +612,44 @@ async def test_clean_up_of_a_killed_program_does_not_reach_the_disk() -> None:
         await anyio.sleep(1)
         assert [error.strerror for error in errors] == ["the program was killed"]
         assert held(host.disk.path) == (("state", "running"),)
+
+
+def test_moved_directory_is_in_one_place() -> None:
+    """A directory that was moved, and whose new place alone was synced, is not there twice."""
+
+    def prepare(path: Path) -> None:
+        (path / "old" / "moved").mkdir(parents=True)
+        (path / "new").mkdir()
+        write(path / "old" / "moved" / "a", "x")
+
+    def program(path: Path) -> None:
+        (path / "old" / "moved").rename(path / "new" / "moved")
+        fsync_directory(path / "new")
+
+    found = after_power_cuts(program, prepare)
+    assert found <= {(("old/moved/a", "x"),), (("new/moved/a", "x"),)}
+    assert (("new/moved/a", "x"),) in found
+
+
+def test_what_is_no_file_is_left_alone(disk: Storage, tmp_path: Path) -> None:
+    """A pipe with a name is no part of it, and a sync of a file elsewhere changes nothing."""
+    os.mkfifo(disk.path / "pipe")
+    write(disk.path / "a", "x", sync=True)
+    write(tmp_path / "elsewhere", "x", sync=True)
+    fsync_directory(disk.path)
+    disk.crash()
+    assert held(disk.path) == (("a", "x"),)
+
+
+def test_a_file_without_a_name_is_synced_in_vain(disk: Storage) -> None:
+    """One that was removed while it is open is not there after a power cut, synced or not."""
+    with (disk.path / "a").open("w") as file:
+        file.write("x")
+        (disk.path / "a").unlink()
+        fsync_directory(disk.path)
+        write(disk.path / "b", "y", sync=True)
+        fsync_directory(disk.path)
+        file.flush()
+        os.fsync(file.fileno())
+    disk.crash()
+    assert held(disk.path) == (("b", "y"),)
