@@ -55,7 +55,6 @@ MATRIX: Final = [
     (THIS, "trioless"),
     *((python, "lowest") for python in PYTHONS[:2][-1:]),
     *((python, "whole") for python in (OLDEST, NEWEST) if python not in {THIS, COUNTED}),
-    *((python, "quick") for python in PYTHONS[2:-1] if python not in {THIS, SHARED}),
 ]
 """What the session `tests` runs on which Python; on this one, `suite` runs the whole."""
 
@@ -69,8 +68,7 @@ SHIPPED: Final = (
 )
 PARTS: Final = {
     "whole": ["--ignore=tests/realtime"],
-    "quick": [*QUICK, "-m", "not heavy"],  # what is likeliest to differ
-    "lowest": [*QUICK, "-m", "not heavy"],
+    "lowest": [*QUICK, "-m", "not heavy"],  # what is likeliest to differ
     "trioless": [*NAMES, "tests/internal", "tests/testing"],
     "wheel": [*NAMES, *(f"tests/{name}.py" for name in SHIPPED)],
 }

@@ -308,14 +308,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             task.cancel()
 
     def abandon(self, files: list[int]) -> None:
-        """Abort the transports of descriptors whose program was killed."""
+        """Wait no more for descriptors whose program was killed."""
         for fd in files:
-            key = self._files.map.get(fd)
-            for handle in () if key is None else key.data:
-                transport = getattr(getattr(handle, CALLBACK, None), "__self__", None)
-                if isinstance(transport, asyncio.WriteTransport):
-                    transport.abort()
-            if key is not None and fd in self._files.map:
+            if fd in self._files.map:
                 self._files.unregister(fd)
 
     def join(self, network: Beside) -> Callable[[], None]:  # noqa: ARG002 - an engine's

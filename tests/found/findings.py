@@ -18,6 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +65,10 @@ class Finding:
     """The backend on which the program without mtaio runs, and on which the guide's run is."""
     always: bool = False
     """Whether the first run shows it: what the network does is enough."""
+    until: tuple[int, int] | None = None
+    """The Python from which on the run goes another way than the guide shows."""
+    needs: str | None = None
+    """Another module that its programs need."""
 
     def __str__(self) -> str:
         return self.name
@@ -71,9 +76,11 @@ class Finding:
     @property
     def here(self) -> bool:
         """Whether this is the version that has the defect."""
+        if self.until is not None and sys.version_info >= self.until:
+            return False
         if self.package is None:
             return self.fixed is None or sys.version_info < self.fixed
-        return is_here(self.package)
+        return is_here(self.package) and (self.needs is None or find_spec(self.needs) is not None)
 
     @cached_property
     def explored(self) -> Callable[[], None]:
@@ -172,13 +179,13 @@ FINDINGS: Final = (
     Finding("aiorwlock_readers", "aiorwlock"),
     Finding("anyio_condition", "anyio", trio=False),
     Finding("anyio_stream", "anyio", trio=False),
-    Finding("anyio_tls", "anyio", trio=False, always=True),
+    Finding("anyio_tls", "anyio", trio=False, always=True, needs="trustme"),
     Finding("async_lru_retry", "async-lru"),
     Finding("asyncio_condition", fixed=(3, 13)),
     Finding("cashews_shared", "cashews"),
     Finding("httpcore_handshake", "httpcore", trio=True),
     Finding("httpcore_pool", "httpcore", trio=True),
-    Finding("hypercorn_reader", "hypercorn", trio=False, always=True),
+    Finding("hypercorn_reader", "hypercorn", trio=False, always=True, until=(3, 12)),
     Finding("trio_websocket_timeout", "trio-websocket", plain="trio", always=True),
     Finding("websockets_close", "websockets", always=True),
 )

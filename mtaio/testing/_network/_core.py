@@ -175,17 +175,16 @@ class Core:
         return self.now()  # which is another one while the network is open
 
     def disk(self, machine: Machine) -> Storage:
-        """Return the disk of a machine, which is made when it is first asked for."""
-        if machine.disk is None:
-            if self.state != "open":
-                msg = (
-                    f"host {machine.name!r} has no disk while its network is not open. Ask for it "
-                    f"in the block of the network."
-                )
-                raise RuntimeError(msg)
-            rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
-            machine.disk = Storage(machine.name, rng, self._is_dead)
-        return machine.disk
+        """Make the disk of a machine, for which its host asks once."""
+        if self.state != "open":
+            msg = (
+                f"host {machine.name!r} has no disk while its network is not open. Ask for it in "
+                f"the block of the network."
+            )
+            raise RuntimeError(msg)
+        rng = random.Random(f"{machine.name} {self._seed}")  # noqa: S311 - to be repeated
+        disk = machine.disk = Storage(machine.name, rng, self._is_dead)
+        return disk
 
     def _is_dead(self) -> bool:
         return self.here().over

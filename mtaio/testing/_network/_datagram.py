@@ -133,11 +133,11 @@ class Datagram(Endpoint):
     def _receive(self, packet: bytes) -> None:
         if self.peer is not None and unpacked(packet)[1] != self.peer:
             return  # it is connected to somebody else
-        if self.wire is not None:
-            try:
-                self.wire.send(packet)
-            except OSError:
-                self.network.note("dropped", self.label(), "its buffer is full")
+        assert self.wire is not None  # noqa: S101 - it has its port still
+        try:
+            self.wire.send(packet)
+        except OSError:
+            self.network.note("dropped", self.label(), "its buffer is full")
 
     def _unreachable(self, to: tuple[str, int]) -> None:
         """Tell the program that nobody is there, if it is connected to that address."""

@@ -52,5 +52,4 @@ def _descriptor(value: Any) -> Iterator[int]:
         yield value.fileno()
     elif module.startswith(("asyncio", "uvloop")) and hasattr(value, "get_extra_info"):
         inner = value.get_extra_info("socket")
-        if inner is not None:
-            yield inner.fileno()
+        yield -1 if inner is None else inner.fileno()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,9 @@ def test_stuck_without_a_socket(backend: str) -> None:
     async def plainly() -> None:
         async with Network() as net:
             net.host("stock").start(serve)
-            await anyio.Event().wait()
+            real, other = socket.socketpair()  # which it has, and does not wait for
+            with real, other:
+                await anyio.Event().wait()
 
     async def by_hand() -> None:
         async with Network() as net:
@@ -151,8 +154,9 @@ def test_stuck_without_a_socket(backend: str) -> None:
             net.host("stock").start(serve)
             await settle()
             if backend == "trio":
-                async with await trio.open_tcp_stream("stock", 80) as stream:
-                    await stream.receive_some()
+                with trio.socket.socket() as sock:
+                    await sock.connect((net.host("stock").address, 80))
+                    await sock.recv(1)
             else:
                 reader, writer = await asyncio.open_connection("stock", 80)
                 try:
@@ -371,5 +375,142 @@ def test_the_users_patience(backend: str) -> None:
                 with pytest.raises(anyio.BrokenResourceError):
                     await stream.receive()
                 assert anyio.current_time() == began + 30
+
+    run(main, backend=backend)
+
+
+def test_names_without_a_network(backend: str) -> None:
+    """Where no network is open, the system is asked."""
+
+    async def main() -> None:
+        numbers = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        assert await anyio.getnameinfo(("127.0.0.1", 80), numbers) == ("127.0.0.1", "80")
+
+    run(main, backend=backend)
+
+
+def test_transports_of_a_killed_program() -> None:
+    """What asyncio's transports and servers have open is closed for a program that was killed."""
+    made: list[asyncio.BaseTransport] = []
+
+    class Keeps(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    async def program() -> None:
+        await asyncio.get_running_loop().create_server(Keeps, port=80)
+        await asyncio.sleep(1000)
+
+    async def main() -> None:
+        async with Network() as net:
+            net.host("stock").start(program)
+            await settle()
+            async with await anyio.connect_tcp("stock", 80):
+                await settle()
+        assert made[0].is_closing()
+
+    run(main)
+
+
+def test_a_network_in_the_midst_of_other_tasks(backend: str) -> None:
+    """Tasks that are ready when it implies a schedule run on."""
+    turns = 0
+
+    async def spin() -> None:
+        nonlocal turns
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(spin)
+            await anyio.lowlevel.checkpoint()
+            for _ in range(5):
+                group.start_soon(spin)
+            await anyio.lowlevel.checkpoint()
+            async with Network():
+                pass
+        assert turns == 200
+
+    run(main, backend=backend)
+
+
+def test_started_killed_and_started_again_before_it_is_open(backend: str) -> None:
+    """The program runs once."""
+    began: list[float] = []
+
+    async def program() -> None:
+        began.append(anyio.current_time())
+
+    async def main() -> None:
+        net = Network()
+        net.host("stock").start(program)
+        net.host("stock").kill()
+        net.host("stock").start(program)
+        async with net:
+            await settle()
+            assert began == [0.0]
+            disk = net.host("db").disk
+            disk.sync()
+            assert disk.lost == ()
+
+    run(main, backend=backend)
+
+
+def test_errors_that_are_told_late(backend: str) -> None:
+    """By whoever reads after the program has ended its own side, or asks for what is not there."""
+
+    async def main() -> None:
+        async with Network() as net:
+            net.host("stock").start(serve)
+            await settle()
+            with raw() as sock, raw(socket.SOCK_DGRAM) as udp:
+                sock.connect_ex(("stock", 80))
+                await settle()
+                with pytest.raises(BlockingIOError):
+                    sock.recvfrom(1)
+                sock.shutdown(socket.SHUT_WR)
+                await settle()
+                net.reset("main", "stock")
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+                late = raw()
+                late.connect_ex(("stock", 80))
+                late.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
+                await settle()
+                net.partition("main", "stock")
+                late.send(b"x")
+                await anyio.sleep(2)
+                with late, pytest.raises(TimeoutError):
+                    late.recvfrom(1)
+                with pytest.raises(OSError) as error:  # noqa: PT011 - its number is looked at
+                    udp.getpeername()
+                assert error.value.errno == errno.ENOTCONN
+
+    run(main, backend=backend)
+
+
+def test_a_descriptor_is_closed_unseen_while_it_connects(backend: str) -> None:
+    """And the power is cut at the other end, where a connection waits to be accepted."""
+
+    async def listen() -> None:
+        with raw() as sock:
+            sock.bind(("0.0.0.0", 80))  # noqa: S104
+            sock.listen()
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        async with Network(latency=1.0) as net:
+            net.host("stock").start(listen)
+            await settle()
+            lost = raw()
+            lost.connect_ex(("stock", 80))
+            os.close(lost.detach())
+            with raw() as sock:
+                sock.connect_ex(("stock", 80))
+                await anyio.sleep(10)
+                net.host("stock").kill(silent=True)
 
     run(main, backend=backend)

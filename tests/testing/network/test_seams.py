@@ -315,6 +315,7 @@ def test_simulated_socket_in_a_thread(backend: str) -> None:
     run(main, backend=backend)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # of a busy runner
 def test_forked_child_has_the_real_network(backend: str) -> None:
     """What it opens, asks for and closes does not reach its parent's network."""
 
