@@ -528,9 +528,9 @@ def _read(name: str, endpoint: Stream, sock: Any, nothing: Any, *args: Any) -> A
         code = endpoint.read_failed(error.errno)
         if code == error.errno:
             raise
-        if code:  # pragma: no cover - the hot methods say so first
+        if code:
             raise error_of(code) from None
-    return nothing
+    return nothing  # pragma: no cover - it has read the end already
 
 
 def _ended(endpoint: Stream, got: Any) -> Any:
