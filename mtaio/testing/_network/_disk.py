@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from mtaio.testing._network._storage import Storage
@@ -29,8 +29,8 @@ class Disk:
 
     __slots__ = ("_storage",)
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Any) -> None:  # which users do not make
+        self._storage: Storage = storage
 
     def __repr__(self) -> str:
         return f"<Disk {str(self.path)!r}>"

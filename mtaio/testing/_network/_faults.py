@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,8 +90,8 @@ class Fault:
 
     __slots__ = ("_cause",)
 
-    def __init__(self, cause: Cause) -> None:
-        self._cause = cause
+    def __init__(self, cause: Any) -> None:  # which users do not make
+        self._cause: Cause = cause
 
     def __repr__(self) -> str:
         return f"<Fault {self._cause.what}, struck {self.struck} times>"

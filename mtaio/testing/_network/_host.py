@@ -65,9 +65,9 @@ class Host:
 
     __slots__ = ("_disk", "_machine", "_network", "_program")
 
-    def __init__(self, network: Core, machine: Machine) -> None:
-        self._network = network
-        self._machine = machine
+    def __init__(self, network: Any, machine: Any) -> None:  # which users do not make
+        self._network: Core = network
+        self._machine: Machine = machine
         self._program: tuple[Callable[..., Awaitable[object]], tuple[Any, ...]] | None = None
         self._disk: Disk | None = None
 
