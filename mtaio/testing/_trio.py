@@ -352,18 +352,21 @@ def _awaits_real_io(world: World) -> bool:
 
 def awaited_files() -> dict[int, object]:
     """Return who waits for which descriptor; on Linux, where there are simulated ones."""
-    runner = getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
-    awaited: dict[int, object] = getattr(getattr(runner, IO_MANAGER, None), REGISTERED, {})
+    awaited: dict[int, object] = getattr(getattr(_runner(), IO_MANAGER, None), REGISTERED, {})
     return awaited
 
 
 # ---- the steps of tasks --------------------------------------------------------------------------
 
 
+def _runner() -> Any:
+    """Return the runner of the run that is on in this thread, None if it is not to be found."""
+    return getattr(getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None), RUNNER, None)
+
+
 def running_runner() -> Any:
     """Return the runner of the run that is on in this thread, None if the hook is not there."""
-    context = getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None)
-    found = getattr(context, RUNNER, None)
+    found = _runner()
     return found if isinstance(getattr(found, RUNQ, None), deque) else None
 
 

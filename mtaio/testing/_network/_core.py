@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from mtaio.testing._diagnostics import Steps
     from mtaio.testing._network._endpoint import Endpoint
-    from mtaio.testing._world import World
+    from mtaio.testing._world import Engine, World
 
 __all__ = ["Core"]
 
@@ -87,11 +87,12 @@ class Core:
         self.state: Literal["not open yet", "open", "over"] = "not open yet"
         self.now: Callable[[], float] = float
         self.awaits_writing: Callable[[int], bool]
+        self._engine: Engine
         self._leave: Callable[[], None]
         self._steps: Steps
         self._world: World | None = None
         self._events = Events(self._pick)
-        self._healing: deque[tuple[object, Callable[[], object]]] = deque()
+        self._healing: deque[Callable[[], object]] = deque()
         self._numbers = 0
         self._lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
         self._dns = dns
@@ -106,27 +107,24 @@ class Core:
         self.options = Options()
         self.sockets = Sockets(self)
         assert world.engine is not None  # noqa: S101 - a loop is running
-        self._leave = world.engine.join(self)
-        self.now = world.engine.time
+        self._engine = world.engine
+        self._leave = self._engine.join(self)
+        self.now = self._engine.time
         assert world.steps is not None  # noqa: S101 - it has a schedule
         self._steps = world.steps
         self._steps.host_of = self._host_of
-        self.awaits_writing = world.engine.awaits_writing
+        self.awaits_writing = self._engine.awaits_writing
         self.sockets.replace()
         world.network = self
 
     def bury(self, life: Life) -> None:
         """Cancel what a program has left running in no task group, now that it has ended."""
-        assert self._world is not None  # noqa: S101 - it was opened
-        assert self._world.engine is not None  # noqa: S101 - ditto
-        self._world.engine.bury(list(life.tasks))
+        self._engine.bury(list(life.tasks))
 
     def abandon(self) -> None:
-        """Have the transports closed that killed programs have left."""
-        assert self._world is not None  # noqa: S101 - it was opened
-        assert self._world.engine is not None  # noqa: S101 - ditto
+        """Have the event loop wait no more for what killed programs have left open."""
         open_still = [fd for orphan in self.sockets.orphans if (fd := orphan.fileno()) >= 0]
-        self._world.engine.abandon(open_still)
+        self._engine.abandon(open_still)
 
     def close(self) -> None:
         """End: give sockets back to the kernel, and close what is left of the connections."""
@@ -231,14 +229,14 @@ class Core:
         """Return all that programs have open; nothing before the network is open."""
         return [] if self._world is None else self.sockets.endpoints()
 
-    def wait_for_heal(self, key: object, again: Callable[[], object]) -> None:
+    def wait_for_heal(self, again: Callable[[], object]) -> None:
         """Call ``again`` when a fault has been ended or a host started."""
-        self._healing.append((key, again))
+        self._healing.append(again)
 
     def heal(self) -> None:
         """Try again what could not get through, in its order."""
         healing, self._healing = self._healing, deque()
-        for _, again in healing:
+        for again in healing:
             again()
 
     def open_sockets(self) -> tuple[OpenSocket, ...]:

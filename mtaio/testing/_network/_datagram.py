@@ -86,7 +86,7 @@ class Datagram(Endpoint):
             fault.strike()
             network.held += 1
             if fault.kind == "hold":
-                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
+                network.wait_for_heal(lambda: self._depart(target, to, packet))
         elif network.links.loses(self.host.name, target.name):
             network.note("lost", self.label(), f"{target.name}:{to[1]}")
         else:
@@ -115,7 +115,7 @@ class Datagram(Endpoint):
             fault.strike()
             network.held += 1
             if fault.kind == "hold":
-                network.wait_for_heal(self, lambda: self._depart(target, to, packet))
+                network.wait_for_heal(lambda: self._depart(target, to, packet))
             return
         if not target.up:
             return

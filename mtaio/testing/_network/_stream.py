@@ -328,7 +328,7 @@ class Stream(Endpoint):
         if fault is not None:
             fault.strike()
             if fault.kind == "hold":
-                network.wait_for_heal(self, lambda: self._send_syn(target, attempt))
+                network.wait_for_heal(lambda: self._send_syn(target, attempt))
                 return
         listener = target.ports.at(self.KIND, peer)
         assert listener is None or isinstance(listener, Stream)  # noqa: S101 - of this kind
@@ -374,7 +374,7 @@ class Stream(Endpoint):
             if fault is not None:  # the answer is sent again
                 fault.strike()
                 if fault.kind == "hold":
-                    network.wait_for_heal(self, lambda: self._settle(0))
+                    network.wait_for_heal(lambda: self._settle(0))
                     return
                 gives_up = self.began + CONNECT_GIVES_UP_AFTER
                 if network.now() < gives_up:
@@ -533,7 +533,7 @@ class Stream(Endpoint):
             fault.strike()
             network.held += 1
         if not self.held:
-            network.wait_for_heal(self, self._resend)
+            network.wait_for_heal(self._resend)
         if item is not Mark.ACK:
             is_new = self.held_since is None
             is_waited_for = fault.kind == "hold" if fault else self.is_waited_for and not is_new
