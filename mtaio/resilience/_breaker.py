@@ -29,6 +29,7 @@ from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
+from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Breaker", "BreakerChange", "BreakerState", "BreakerStatistics"]
 
@@ -468,6 +469,33 @@ class Breaker(StandalonePart):
             if not circuit.clean:
                 circuit.succeed(period)
             return result
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        """Return an async function that opens a stream by ``then``; its end is the outcome."""
+        only = self._only
+
+        async def run(call: Call) -> OpenStream:
+            circuit = only or self._circuit_of(call.key)
+            if circuit.state is not BreakerState.CLOSED and not circuit.admit():
+                await self._refuse(circuit)
+            self._calls += 1
+            period = circuit.period
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException as error:
+                self._failed_with(error, circuit, period)
+                raise
+
+            def end(error: BaseException | None) -> None:
+                if error is None:
+                    circuit.succeed(period)
+                else:
+                    self._failed_with(error, circuit, period)
+
+            opened.on_end(end)
+            return opened
 
         return run
 
