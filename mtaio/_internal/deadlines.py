@@ -28,7 +28,17 @@ import anyio
 from mtaio._internal import backend, loops
 from mtaio._internal.clock import loop_deadline, now
 
-__all__ = ["Alarm", "Alarms", "Deadline", "Overdue", "current", "enter", "leave", "logical", "remaining"]
+__all__ = [
+    "Alarm",
+    "Alarms",
+    "Deadline",
+    "Overdue",
+    "current",
+    "enter",
+    "leave",
+    "logical",
+    "remaining",
+]
 
 _TICK: Final = 1e-6
 """Seconds by which a timer may be early: two clocks need not agree to the last digit."""
@@ -174,7 +184,7 @@ class Alarm:
 
 class Alarms:
     """
-    An alarm for each number of seconds: moments that are as far away when they are added are in order.
+    An alarm for each number of seconds: moments as far away when they are added are in order.
 
     Few numbers are used over and over; when there were `_MOST`, all alarms are made afresh. Those
     that somebody has go on.

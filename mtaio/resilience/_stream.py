@@ -23,7 +23,7 @@ from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.item_limits import ItemLimits, Whole
-from mtaio._internal.sources import END, Source, scope_error
+from mtaio._internal.sources import END, Source, interrupted_error, scope_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,13 +90,13 @@ class OpenStream:
         """
         try:
             await self.end(None)
-        except Exception:
-            _log_closing(self._source)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            _log_closing(self._source, error)
 
     # ---- for this package ----
 
     async def checked(self, part: object) -> OpenStream:
-        """Return it, for a part that is about to leave a cancel scope; refuse what prevents that."""
+        """Return it, for a part that is about to leave a scope; refuse what prevents that."""
         if not self.is_scoped:
             return self
         error = scope_error(self._source.name, str(part))
@@ -146,7 +146,7 @@ class OpenStream:
             if outcome is None:
                 outcome = failure
             if body is not None and isinstance(failure, Exception):
-                _log_closing(self._source)  # what the block ended with goes first
+                _log_closing(self._source, failure)  # what the block ended with goes first
             else:
                 raise
         finally:
@@ -170,31 +170,32 @@ def _call_all(
             raise
 
 
-def _log_closing(source: Source) -> None:
+def _log_closing(source: Source, error: Exception) -> None:
     from logging import getLogger  # noqa: PLC0415 - closing seldom fails
 
-    getLogger("mtaio.resilience").exception("closing the stream of %s failed", source.name)
+    logger = getLogger("mtaio.resilience")
+    logger.error("closing the stream of %s failed", source.name, exc_info=error)
 
 
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    source = Source(name_of(fn))
+    return await _opened(lambda: fn(*call.args), call, name_of(fn))
+
+
+async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:
+    """Open what ``make`` returns; if that fails, close it again."""
+    source = Source(name)
     try:
-        first = await source.start(fn(*call.args))
+        first = await source.start(make())
     except BaseException as error:
-        await _closed_after(error, source)
-        raise_failure(error, fn)
+        try:
+            await source.close(error)
+        except Exception as failure:  # noqa: BLE001 - it is logged
+            _log_closing(source, failure)
+        raise_failure(error, call.fn)
         raise
     return OpenStream(source, first)
-
-
-async def _closed_after(error: BaseException, source: Source) -> None:
-    """Close a stream whose opening has failed; what that raises is logged."""
-    try:
-        await source.close(error)
-    except Exception:
-        _log_closing(source)
 
 
 def stream_through(part: Any, then: Next) -> Next:
@@ -210,14 +211,8 @@ def stream_through(part: Any, then: Next) -> Next:
         if isinstance(result, OpenStream):
             return result
         # A fallback has answered, or another part that makes up a result.
-        source = Source(f"{name_of(call.fn)}, answered by {part},")
-        try:
-            first = await source.start(result)
-        except BaseException as error:
-            await _closed_after(error, source)
-            raise_failure(error, call.fn)
-            raise
-        return OpenStream(source, first)
+        name = f"{part}, which answered for {name_of(call.fn)},"
+        return await _opened(lambda: result, call, name)
 
     return run
 
@@ -387,12 +382,7 @@ class CallStream(Generic[T]):
         raise StopAsyncIteration
 
     async def _interrupted(self) -> Any:
-        msg = (
-            f"the stream of {name_of(self._call.fn)} was cancelled as it waited for an item, which "
-            f"ends a generator, so that it cannot go on. Limit the time of each item with "
-            f"Timeout(between=...), or that of the whole block."
-        )
-        raise RuntimeError(msg)
+        raise interrupted_error(name_of(self._call.fn), "Timeout(between=...)")
 
     async def _unentered(self) -> Any:
         raise self._misuse("was not entered")
