@@ -92,7 +92,6 @@ class Source:
         next: Returns an awaitable of the next item; there is none before `start`.
         is_generator: Whether the iterator is an async generator, which cannot go on after an error.
         is_scoped: Whether it holds a cancel scope open.
-        is_done: Whether the iterator has ended; set by whoever iterates.
     """
 
     # Invariant: _exit is the __aexit__ of what has been entered, _closers are what closes the rest,
@@ -100,7 +99,7 @@ class Source:
     __slots__ = (
         "_closers",
         "_exit",
-        "is_done",
+        "_iterator",
         "is_generator",
         "is_scoped",
         "name",
@@ -113,9 +112,9 @@ class Source:
         self.name: str = name
         self._closers: list[Callable[[], Any]] = []
         self._exit: Callable[..., Awaitable[object]] | None = None
+        self._iterator: Any = None
         self.is_generator: bool = False
         self.is_scoped: bool = False
-        self.is_done: bool = False
 
     async def start(self, made: Any) -> Any:
         """
@@ -132,7 +131,6 @@ class Source:
             try:
                 return await self.next()
             except StopAsyncIteration:
-                self.is_done = True
                 return END
         finally:
             self.is_scoped = backend.innermost_scope() is not before
@@ -149,7 +147,7 @@ class Source:
             made = entered
         if not _is_iterable(made):
             raise _not_a_stream(self.name, made)
-        iterator: Any = aiter(made)
+        self._iterator = iterator = aiter(made)
         self.is_generator = is_generator(iterator)
         self.next = iterator.__anext__
         if self.is_generator:
@@ -166,12 +164,16 @@ class Source:
         Raises:
             BaseException: What closing raises, unless that is ``error`` again.
         """
-        if self._exit is None and (not self._closers or (self.is_done and self.is_generator)):
+        if self._exit is None and (not self._closers or self._has_ended()):
             return
         if self.is_scoped:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
+
+    def _has_ended(self) -> bool:
+        """Return whether it is a generator that has come to its end: there is nothing to close."""
+        return self.is_generator and self._iterator.ag_frame is None
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None

@@ -121,10 +121,6 @@ class OpenStream:
         """Returns an awaitable of the next item."""
         return self._source.next if self._limits is None else self._limits.next
 
-    def has_ended(self) -> None:
-        """Note that the iteration has come to its end, or failed."""
-        self._source.is_done = True
-
     @property
     def is_generator(self) -> bool:
         """Whether it cannot go on after an error or a cancellation."""
@@ -360,23 +356,20 @@ class CallStream(Generic[T]):
             return
         if isinstance(error, StopAsyncIteration):
             self._next = self._ended
-            opened.has_ended()
             return
         try:
             raise_failure(error, self._call.fn)
         except Exception as stray:
-            self._fails_with(stray, opened)
+            self._fails_with(stray)
             raise
         if without_cancellation(error) is not None:
-            self._fails_with(error, opened)
+            self._fails_with(error)
         elif opened.is_generator:
             self._next = self._interrupted
 
-    def _fails_with(self, error: BaseException, opened: OpenStream) -> None:
+    def _fails_with(self, error: BaseException) -> None:
         self._error = error
         self._next = self._ended
-        if opened.is_generator:
-            opened.has_ended()
 
     async def _ended(self) -> Any:
         raise StopAsyncIteration
