@@ -142,6 +142,12 @@ class Bucket:
             return self.most - max(0.0, self.full_at - moment) / self.interval
         return self._held if self.rate == 0 else math.inf
 
+    def idle_from(self, moment: float) -> float:
+        """Return when the bucket, left alone, is as good as new; seen from ``moment``, now."""
+        if self.rate == 0:
+            return math.inf if self.tokens(moment) < self.most else -math.inf
+        return self.full_at
+
     def due(self, tokens: float, moment: float) -> float:
         """
         Return when ``tokens`` will be there, ``moment`` or later.
