@@ -13,7 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState
+    from mtaio.resilience._breaker import Breaker, BreakerBlock, BreakerChange, BreakerState
     from mtaio.resilience._budget import Budget
     from mtaio.resilience._events import (
         FellBack,
@@ -39,6 +39,7 @@ __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
     "Breaker",
+    "BreakerBlock",
     "BreakerChange",
     "BreakerState",
     "Budget",
@@ -68,7 +69,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerState"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerBlock",
+                "BreakerChange",
+                "BreakerState",
+            ),
             "mtaio.resilience._budget": ("Budget",),
             "mtaio.resilience._events": (
                 "FellBack",
