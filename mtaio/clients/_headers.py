@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypedDict, cast, final
 
 from mtaio._internal import checks
@@ -87,9 +86,6 @@ class ServiceLimit:
     window: float | None = None
 
 
-_NOTHING: Final[Mapping[str, ServiceLimit]] = MappingProxyType({})
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimitHeaders:
@@ -126,7 +122,7 @@ class RateLimitHeaders:
     """
 
     retry_after: float | None = None
-    limits: Mapping[str, ServiceLimit] = field(default=_NOTHING, hash=False)
+    limits: Mapping[str, ServiceLimit] = field(default_factory=dict[str, ServiceLimit], hash=False)
     bucket: str | None = None
     scope: str | None = None
     is_global: bool = False
@@ -261,9 +257,7 @@ class _Reading:
         short = _short(scope)
         return RateLimitHeaders(
             retry_after=self._retry_after(),
-            limits=MappingProxyType(
-                {name: ServiceLimit(**its) for name, its in self._limits.items()}
-            ),
+            limits={name: ServiceLimit(**its) for name, its in self._limits.items()},
             bucket=_short(bucket),
             scope=short,
             is_global=headers.get("x-ratelimit-global", "").lower() == "true" or short == "global",
@@ -304,7 +298,7 @@ class _Reading:
         self._nameless(nameless, old.get("limit", number_in(headers.get("ratelimit-limit", ""))))
 
     def _nameless(self, policies: list[Member], closest: float | None) -> None:
-        """Read policies of the older forms, ``100;w=60``: the one in force, and others by window."""
+        """Read policies of the older forms, ``100;w=60``: that in force, and others by window."""
         for member in policies:
             window = bounded(member.parameters.get("w"))
             if member.value == closest or len(policies) == 1:
