@@ -20,6 +20,7 @@ from typing import (
     Any,
     Final,
     ParamSpec,
+    Protocol,
     Self,
     TypeVar,
     TypeVarTuple,
@@ -42,9 +43,11 @@ from mtaio.resources._held import Held
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
+__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally", "Watcher"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +89,13 @@ class RateLimiterStatistics:
     one token if none waits; ``inf`` while paused without the tokens for it."""
     held_seconds: float = field(metadata=GAUGE)
     """Seconds until a `RateLimiter.hold` ends; 0 if nothing is held."""
+
+
+class Watcher(Protocol):
+    """What takes from a limiter and does not wait in its queue: a quota."""
+
+    def look_again(self) -> None:
+        """Look at the limiter again: it has changed, or nobody waits for it any more."""
 
 
 class Tally:
@@ -209,6 +219,7 @@ class RateLimiter:
         "_queued",
         "_slack",
         "_tally",
+        "_watchers",
     )
 
     def __init__(
@@ -238,6 +249,7 @@ class RateLimiter:
         self._queued: float = 0
         self._first: Waiter | None = None
         self._closed = False
+        self._watchers: tuple[ReferenceType[Watcher], ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._limits()}>"
@@ -891,6 +903,13 @@ class RateLimiter:
             self._first = first = next(iter(waiters), None)
             if first is not None:
                 first.wake()
+            else:
+                self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for each in self._watchers:
+            if (watcher := each()) is not None:
+                watcher.look_again()
 
     def _look_again(self) -> None:
         """
@@ -898,6 +917,7 @@ class RateLimiter:
 
         All of them, if there is nothing to get any more.
         """
+        self._tell_watchers()
         self._forget_finished()
         queue = self._queue
         if queue is None or not queue.waiters:
