@@ -128,9 +128,7 @@ class Share:
     def due(self, tokens: float, moment: float) -> float:
         """Return when ``tokens`` will be there, after those that tasks wait for."""
         bucket = self.limiter._bucket
-        clock.catch_up(bucket)
-        if type(bucket) is Held:
-            self.limiter._end_hold(bucket, moment)
+        self.limiter._catch_up(bucket)
         return bucket.due(tokens + self.limiter._queued, moment)
 
     def due_first(self, waiter: Waiter, tokens: float, moment: float) -> float:
