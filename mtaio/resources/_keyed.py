@@ -115,10 +115,12 @@ class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
 
     def idle_from(self, moment: float) -> float:
         """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
-        bucket, held_until = self._bucket, -math.inf
+        bucket = self._bucket
+        held_until = -math.inf
         clock.catch_up(bucket)
         if isinstance(bucket, Held):
-            bucket, held_until = bucket.inner, bucket.until
+            held_until = bucket.until
+            bucket = bucket.inner
         self._forget_finished()
         if self._first is not None:
             return max(bucket.full_at, held_until, math.nextafter(moment + TICK, math.inf))

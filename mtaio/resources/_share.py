@@ -189,8 +189,14 @@ class Share:
             bucket.correct(unused, moment)
         self._see(bucket)
 
-    def reshape(self, limit: float, number: int, moment: float) -> None:
-        """Go over to another limit; what was taken under the old one stays taken."""
+    def reshape(self, limit: float, remaining: float | None, number: int, moment: float) -> None:
+        """
+        Go over to another limit; what was taken under the old one stays taken.
+
+        That may be too much: a server that always had the new limit has got tokens back sooner or
+        later than the bucket here. If it says how many are left, they are there but for those in
+        flight.
+        """
         limiter, bucket = self.limiter, self._inner()
         clock.catch_up(bucket)
         if not bucket.rate or limit == bucket.rate:
@@ -199,10 +205,13 @@ class Share:
             limiter.reconfigure(rate=max(1, int(limit)))
             return
         self._note(number, moment)
-        level = bucket.tokens(moment) - bucket.most
+        before, lacking = bucket.tokens(moment), bucket.most - bucket.tokens(moment)
         limiter.reconfigure(rate=limit, burst=max(1, bucket.burst * limit / bucket.rate))
         bucket = self._inner()
-        bucket.correct(level + bucket.most - bucket.tokens(moment), moment)
+        level = bucket.most - lacking
+        if remaining is not None:
+            level = max(level, min(before, remaining - self.in_flight))
+        bucket.correct(level - bucket.tokens(moment), moment)
         self._see(bucket)
 
     def observe(self, remaining: float, reset: float | None, number: int, moment: float) -> None:
