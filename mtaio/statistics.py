@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveStatistics
     from mtaio.resilience._breaker import BreakerStatistics
     from mtaio.resilience._hedge import HedgeStatistics
+    from mtaio.resilience._keyed import KeyedStatistics
     from mtaio.resilience._statistics import (
         BudgetStatistics,
         FallbackStatistics,
@@ -72,6 +73,7 @@ __all__ = [
     "IOStats",
     "KeyStatistics",
     "KeyedRateLimiterStatistics",
+    "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
@@ -122,6 +124,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
             "mtaio.resilience._breaker": ("BreakerStatistics",),
             "mtaio.resilience._hedge": ("HedgeStatistics",),
+            "mtaio.resilience._keyed": ("KeyedStatistics",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",
                 "FallbackStatistics",
