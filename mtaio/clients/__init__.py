@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio.clients._buckets import BucketSlot, Route, ServerBuckets
     from mtaio.clients._headers import RateLimitHeaders, ServiceLimit
+    from mtaio.clients._httpx import LimitedTransport
 
 __all__ = [
+    "BucketSlot",
+    "LimitedTransport",
     "RateLimitHeaders",
+    "Route",
+    "ServerBuckets",
     "ServiceLimit",
 ]
 
@@ -24,6 +30,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio.clients._buckets": ("BucketSlot", "Route", "ServerBuckets"),
             "mtaio.clients._headers": ("RateLimitHeaders", "ServiceLimit"),
+            "mtaio.clients._httpx": ("LimitedTransport",),
         },
     )

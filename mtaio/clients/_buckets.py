@@ -246,8 +246,8 @@ class ServerBuckets:
     """
 
     # Invariants:
-    # - a bucket is in _buckets under its key, and has as many in flight as there are BucketSlot that
-    #   are allowed in it; each of its waiters is one of _queue's, and no other bucket's;
+    # - a bucket is in _buckets under its key, and in_flight holds the slots that are
+    #   allowed in it; each of its waiters is one of _queue's, and no other bucket's;
     # - the first waiter of a bucket sleeps until the bucket may allow it, and looks again whenever
     #   it is woken; who leaves the bucket's queue as its first, or gives something back, wakes it;
     # - _known has for each path the bucket that the server named last, as far as there was room;
@@ -467,7 +467,9 @@ class ServerBuckets:
             return self._held_until
         return bucket.allows_from(moment, self._unknown)
 
-    def _observe(self, taken: BucketSlot, said: RateLimitHeaders, *, refused: bool) -> None:
+    def _observe(
+        self, taken: BucketSlot, said: RateLimitHeaders, *, refused: bool, pause: float
+    ) -> None:
         """Take over what a response says."""
         if not taken.allowed or taken.turn != self._turn:
             return
@@ -483,7 +485,7 @@ class ServerBuckets:
                         window = bucket.windows[name] = _Window()
                     window.tell(limit, taken.sent, moment)
         if refused:
-            self._refuse(bucket, said, moment)
+            self._refuse(bucket, said, moment, pause)
         elif bucket.refused:
             bucket.side_by_side += 1
         else:
@@ -492,10 +494,10 @@ class ServerBuckets:
             bucket.refused = False
         _wake_first(bucket)
 
-    def _refuse(self, bucket: _Bucket, said: RateLimitHeaders, moment: float) -> None:
+    def _refuse(self, bucket: _Bucket, said: RateLimitHeaders, moment: float, pause: float) -> None:
         """Hold what the server refused for as long as it asks."""
         self._refused += 1
-        until = moment + min(said.wait or 0.0, self._longest)
+        until = moment + min(max(said.wait or 0.0, pause), self._longest)
         if said.is_global:
             self._held_until = max(self._held_until, until)
             return
@@ -612,7 +614,11 @@ class BucketSlot:
         self.turn = -1
 
     def observe(
-        self, headers: Headers | RateLimitHeaders, *, refused: bool = False
+        self,
+        headers: Headers | RateLimitHeaders,
+        *,
+        refused: bool = False,
+        pause: float = 0.0,
     ) -> RateLimitHeaders:
         """
         Take over what the response says. Not a checkpoint.
@@ -622,18 +628,20 @@ class BucketSlot:
         Args:
             headers: The response's headers, as for `RateLimitHeaders.parse`, or what that returned.
             refused: Whether the server refused the request: 429.
+            pause: The least seconds to wait after a refusal, whatever the headers say.
 
         Returns:
             What they say.
 
         Raises:
-            TypeError: ``headers`` are none, or ``refused`` is no bool.
+            TypeError, ValueError: An argument is refused; the message names it and the way out.
         """
         checks.flag("refused", refused)
+        checks.at_least("pause", pause, 0, way_out="Pass seconds >= 0.")
         said = headers
         if not isinstance(said, RateLimitHeaders):
             said = RateLimitHeaders.parse(said)
-        self._buckets._observe(self, said, refused=refused)  # noqa: SLF001 - of this module
+        self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 - of this module
         return said
 
     async def __aenter__(self) -> BucketSlot:
