@@ -27,6 +27,7 @@ from mtaio.resources import (
 if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Next, Part
     from mtaio.resilience._pipeline import Direct
+    from mtaio.resilience._stream import OpenStream
 
 __all__ = ["RatePart", "RetryPart", "adapter_of"]
 
@@ -125,6 +126,21 @@ class _ConcurrencyPart(_Adapter):
                 return await then(call)
             finally:
                 release()
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release()
+                raise
+            opened.on_end(lambda _: release())
+            return opened
 
         return run
 
