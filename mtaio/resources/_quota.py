@@ -197,7 +197,9 @@ class Quota:
             raise TypeError(msg)
         for each in _RESERVED:
             if each in limits:
-                msg = f"a limit cannot be called {each!r}, which is an argument of part(). {way_out}"
+                msg = (
+                    f"a limit cannot be called {each!r}, which is an argument of part(). {way_out}"
+                )
                 raise TypeError(msg)
         way_out = "Pass the share of each limit that is there at first, from 0 to 1."
         if checks.at_least("start", start, 0, way_out=way_out) > 1:
@@ -759,9 +761,7 @@ class Quota:
         self._tally.waiting += 1
         return waiter
 
-    def _leave(
-        self, waiter: Waiter, costs: _Costs, *, entered: bool, over: bool = False
-    ) -> None:
+    def _leave(self, waiter: Waiter, costs: _Costs, *, entered: bool, over: bool = False) -> None:
         """Take a task out of the queues, and wake the next if it was first."""
         if entered:
             for share, cost in zip(self._shares, costs, strict=True):

@@ -53,9 +53,7 @@ class Takes(Protocol):
         """Count a grant as so much of each limit, and no longer as so much."""
         ...
 
-    def costs(
-        self, cost: Mapping[str, float], *, default: tuple[float, ...]
-    ) -> tuple[float, ...]:
+    def costs(self, cost: Mapping[str, float], *, default: tuple[float, ...]) -> tuple[float, ...]:
         """Return the cost for each limit, in their order; raise for a name that is none."""
         ...
 
@@ -171,4 +169,3 @@ class Taken:
         self._costs = after
         if after != before:
             self._quota.correct(self._grant, before, after)
-
