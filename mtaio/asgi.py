@@ -19,9 +19,9 @@ from mtaio._internal import checks
 from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 from mtaio.exceptions import LimitError, LimitTimeoutError
 
-__all__ = ["ClientLimiter", "Key", "RateLimitMiddleware", "client_host", "forwarded_host", "limit"]
+__all__ = ["RateLimitMiddleware", "client_host", "forwarded_host", "limit"]
 
-Key: TypeAlias = Callable[[MutableMapping[str, Any]], Hashable]
+ClientKey: TypeAlias = Callable[[MutableMapping[str, Any]], Hashable]
 """Returns from an ASGI scope whom a request is counted for; None for nobody."""
 
 _LONGEST_KEY: Final = 100
@@ -73,7 +73,7 @@ def client_host(scope: MutableMapping[str, Any]) -> str:
     return _network(str(client[0])) if client else "unknown"
 
 
-def forwarded_host(proxies: int) -> Key:
+def forwarded_host(proxies: int) -> ClientKey:
     """
     Return a key for an application behind proxies: the address that the outermost of them saw.
 
@@ -129,7 +129,7 @@ class _Limit:
     """
 
     def __init__(
-        self, limiter: ClientLimiter, key: Key, *, tokens: float, wait: float, name: str
+        self, limiter: ClientLimiter, key: ClientKey, *, tokens: float, wait: float, name: str
     ) -> None:
         given: Any = limiter
         for each in ("acquire", "rate", "per", "burst"):
@@ -250,7 +250,7 @@ class RateLimitMiddleware:
         app: ASGIApp,
         limiter: ClientLimiter,
         *,
-        key: Key = client_host,
+        key: ClientKey = client_host,
         tokens: float = 1,
         wait: float = 0.0,
         name: str = "default",
@@ -308,7 +308,7 @@ async def _refuse(
 def limit(
     limiter: ClientLimiter,
     *,
-    key: Key = client_host,
+    key: ClientKey = client_host,
     tokens: float = 1,
     wait: float = 0.0,
     name: str = "default",

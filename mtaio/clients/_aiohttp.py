@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from typing import Any, Final, final
+from typing import Final, final
 
 import anyio
 
-from mtaio.clients._exchange import ClientStatistics, Exchange, Options
+from mtaio.clients._buckets import ServerBuckets
+from mtaio.clients._exchange import Acquires, AcquiresKey, ClientStatistics, Exchange, Options
 from mtaio.resilience import Retry
+from mtaio.resources import Quota
 
 try:
     from aiohttp import ClientError, ClientHandlerType, ClientRequest, ClientResponse
@@ -119,8 +121,8 @@ class LimitedMiddleware:
     def __init__(
         self,
         *,
-        quota: Any = None,
-        limiter: Any = None,
+        quota: Quota | None = None,
+        limiter: Acquires | AcquiresKey | ServerBuckets | None = None,
         retry: Retry | None = None,
         key: Callable[[ClientRequest], Hashable] | None = None,
         cost: Callable[[ClientRequest], Mapping[str, float]] | None = None,

@@ -27,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import anyio
 
@@ -37,7 +37,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.clients._headers import Headers, RateLimitHeaders, ServiceLimit
+from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders, ServiceLimit
 from mtaio.exceptions import RateLimitError
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ __all__ = ["BucketSlot", "Route", "ServerBuckets", "ServerBucketsStatistics"]
 
 _TICK: Final = 1e-6
 """Seconds by which a sum of moments may be off."""
+
+
+_WEIGHED: Final = "tokens"
+"""How limits are called of which requests cost more than one: they are for a `Quota`."""
 
 
 class Route(NamedTuple):
@@ -215,7 +219,7 @@ class ServerBuckets:
 
     Of a route about which nothing is known one request at a time is sent, until a response says
     more; a server that says nothing is then not limited at all. After a refusal without figures
-    one is sent again, then two at a time, and so on.
+    one is sent again, then two at a time, and so on. Limits in tokens are for a `Quota`.
 
     Give it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`.
     May be made anywhere and used by one event loop after another.
@@ -284,7 +288,7 @@ class ServerBuckets:
         longest: float = 86_400.0,
         name: str | None = None,
     ) -> None:
-        given: object = overall
+        given: Any = overall
         if given is not None and not isinstance(given, Rate):
             msg = f"overall={overall!r} is {checks.type_of(overall)}, not a limiter of a rate"
             raise checks.refusal(TypeError, msg, "Pass RateLimiter(50, burst=50), or None.")
@@ -479,7 +483,7 @@ class ServerBuckets:
         bucket = taken.bucket
         if not (refused and (said.is_global or said.scope == "shared")):
             for name, limit in said.limits.items():
-                if limit.remaining is not None:
+                if limit.remaining is not None and not name.endswith(_WEIGHED):
                     window = bucket.windows.get(name)
                     if window is None:
                         window = bucket.windows[name] = _Window()
@@ -615,7 +619,7 @@ class BucketSlot:
 
     def observe(
         self,
-        headers: Headers | RateLimitHeaders,
+        headers: ResponseHeaders | RateLimitHeaders,
         *,
         refused: bool = False,
         pause: float = 0.0,
@@ -641,7 +645,7 @@ class BucketSlot:
         said = headers
         if not isinstance(said, RateLimitHeaders):
             said = RateLimitHeaders.parse(said)
-        self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 - of this module
+        self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return said
 
     async def __aenter__(self) -> BucketSlot:
@@ -650,7 +654,7 @@ class BucketSlot:
             msg = f"{self!r} was entered before. Call take() for each request."
             raise RuntimeError(msg)
         self._entered = True
-        await self._buckets._enter(self)  # noqa: SLF001 - of this module
+        await self._buckets._enter(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return self
 
     async def __aexit__(
@@ -660,7 +664,7 @@ class BucketSlot:
         traceback: TracebackType | None,
     ) -> None:
         """Count the request as answered. Not a checkpoint."""
-        self._buckets._give_back(self)  # noqa: SLF001 - of this module
+        self._buckets._give_back(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:
         return f"<BucketSlot of {self._buckets!r} for route={reprlib.repr(self.route)}>"

@@ -35,14 +35,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from mtaio._internal import checks, deadlines
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.clients._buckets import ServerBuckets
-from mtaio.clients._headers import Headers, RateLimitHeaders
+from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders
 from mtaio.exceptions import RateLimitError
 from mtaio.resilience import Retry
+from mtaio.resources import Quota
 
 if TYPE_CHECKING:
     from logging import Logger
 
-__all__ = ["Adapter", "ClientStatistics", "Exchange", "Options"]
+__all__ = ["Acquires", "AcquiresKey", "Adapter", "ClientStatistics", "Exchange", "Options"]
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -82,6 +83,20 @@ class ClientStatistics:
     """Refusals that callers got, because the request could not be sent again in time."""
 
 
+class Acquires(Protocol):
+    """What limits requests one way or another: a `RateLimiter`, or one of another library."""
+
+    async def acquire(self) -> object:
+        """Wait until a request may be sent."""
+
+
+class AcquiresKey(Protocol):
+    """What has a limit for each key: a `KeyedRateLimiter`, or one shared by processes."""
+
+    async def acquire(self, key: Any) -> object:
+        """Wait until a request for ``key`` may be sent."""
+
+
 class Adapter(Protocol[Q_contra, A_contra]):
     """What is special about a library of HTTP clients: its requests ``Q`` and responses ``A``."""
 
@@ -105,7 +120,7 @@ class Adapter(Protocol[Q_contra, A_contra]):
         """Return the status of a response."""
         ...
 
-    def said(self, response: A_contra) -> Headers:
+    def said(self, response: A_contra) -> ResponseHeaders:
         """Return its headers."""
         ...
 
@@ -122,8 +137,8 @@ class Adapter(Protocol[Q_contra, A_contra]):
 class Options(Generic[Q]):
     """The arguments that all clients have in common."""
 
-    quota: Any
-    limiter: Any
+    quota: Quota | None
+    limiter: Acquires | AcquiresKey | ServerBuckets | None
     retry: Retry | None
     key: Callable[[Q], Hashable] | None
     cost: Callable[[Q], Mapping[str, float]] | None
@@ -159,7 +174,7 @@ class Exchange(Generic[Q, A]):
 
     def __init__(self, adapter: Adapter[Q, A], options: Options[Q]) -> None:
         self._adapter = adapter
-        given: object = options.retry
+        given: Any = options.retry
         if given is not None and not isinstance(given, Retry):
             msg = f"retry={given!r} is {checks.type_of(given)}, not a Retry"
             way_out = "Pass Retry(3, on=...) to try again after failures, or None."
@@ -354,7 +369,7 @@ class _QuotaGate:
         self._names = quota.statistics().limits.keys() if names is None else names
 
     def block(self, key: Hashable, request: object) -> AbstractAsyncContextManager[Any]:
-        cost = {} if self._cost is None else self._cost(request)
+        cost: Mapping[str, float] = {} if self._cost is None else self._cost(request)
         block = self._quota.take(*self._which(key), **cost)
         return cast("AbstractAsyncContextManager[Any]", block)
 

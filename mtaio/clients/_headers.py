@@ -22,9 +22,9 @@ from mtaio._internal import checks
 from mtaio._internal.retry_after import moment_in, seconds_in
 from mtaio.clients._fields import MOST, Member, bounded, members_of, number_in, reset_in
 
-__all__ = ["Headers", "Observation", "RateLimitHeaders", "ServiceLimit"]
+__all__ = ["Observation", "Observer", "RateLimitHeaders", "ResponseHeaders", "ServiceLimit"]
 
-Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+ResponseHeaders: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 """Headers of a response: of httpx, aiohttp, requests, a dict, or ASGI's pairs of bytes."""
 
 DEFAULT_NAME: Final = "requests"
@@ -142,7 +142,7 @@ class RateLimitHeaders:
     is_global: bool = False
 
     @classmethod
-    def parse(cls, headers: Headers, *, longest: float = LONGEST) -> RateLimitHeaders:
+    def parse(cls, headers: ResponseHeaders, *, longest: float = LONGEST) -> RateLimitHeaders:
         """
         Read the headers of a response. Not a checkpoint; from any thread.
 
@@ -197,7 +197,9 @@ class RateLimitHeaders:
         for name, said in self.limits.items():
             if names is not None and name not in names:
                 continue
-            called = names[name] if isinstance(names, Mapping) else name
+            called: str = name
+            if isinstance(names, Mapping):
+                called = cast("Mapping[str, str]", names)[name]
             if said.remaining is not None:
                 observed["remaining"][called] = said.remaining
             if said.limit:
@@ -223,7 +225,7 @@ class RateLimitHeaders:
 _SILENT: Final = RateLimitHeaders()
 
 
-def _relevant(headers: Headers) -> dict[str, str]:
+def _relevant(headers: ResponseHeaders) -> dict[str, str]:
     """Return the headers that say something of limits, by their names in lower case."""
     found: dict[str, str] = {}
     for name, value in _pairs(headers):
@@ -250,10 +252,11 @@ def _relevant(headers: Headers) -> dict[str, str]:
 _OTHERS: Final = frozenset({"date", "retry-after", "retry-after-ms"})
 
 
-def _pairs(headers: Headers) -> Iterator[tuple[Any, Any]]:
-    items = getattr(headers, "items", None)
+def _pairs(headers: ResponseHeaders) -> Iterator[tuple[Any, Any]]:
+    items: Any = getattr(headers, "items", None)
+    pairs: Any = items() if callable(items) else headers
     try:
-        return iter(items() if callable(items) else cast("Any", headers))
+        return iter(pairs)
     except TypeError:
         msg = f"headers={headers!r} is {checks.type_of(headers)}, not headers"
         raise checks.refusal(

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Final, Self, final
 
 import anyio
 
-from mtaio.clients._exchange import ClientStatistics, Exchange, Options
+from mtaio.clients._buckets import ServerBuckets
+from mtaio.clients._exchange import Acquires, AcquiresKey, ClientStatistics, Exchange, Options
 from mtaio.resilience import Retry
+from mtaio.resources import Quota
 
 try:
     import httpx
@@ -126,8 +128,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         self,
         transport: httpx.AsyncBaseTransport | None = None,
         *,
-        quota: Any = None,
-        limiter: Any = None,
+        quota: Quota | None = None,
+        limiter: Acquires | AcquiresKey | ServerBuckets | None = None,
         retry: Retry | None = None,
         key: Callable[[httpx.Request], Hashable] | None = None,
         cost: Callable[[httpx.Request], Mapping[str, float]] | None = None,
