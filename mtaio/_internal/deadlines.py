@@ -28,7 +28,17 @@ import anyio
 from mtaio._internal import backend, loops
 from mtaio._internal.clock import loop_deadline, now
 
-__all__ = ["Alarm", "Alarms", "Deadline", "Overdue", "current", "enter", "leave", "logical", "remaining"]
+__all__ = [
+    "Alarm",
+    "Alarms",
+    "Deadline",
+    "Overdue",
+    "current",
+    "enter",
+    "leave",
+    "logical",
+    "remaining",
+]
 
 _TICK: Final = 1e-6
 """Seconds by which a timer may be early: two clocks need not agree to the last digit."""
