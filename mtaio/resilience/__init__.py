@@ -13,7 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState
+    from mtaio.resilience._breaker import Breaker, BreakerBlock, BreakerChange, BreakerState
     from mtaio.resilience._budget import Budget
     from mtaio.resilience._events import (
         FellBack,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge
+    from mtaio.resilience._keyed import Keyed
     from mtaio.resilience._order import OrderWarning
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
@@ -40,6 +41,7 @@ __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
     "Breaker",
+    "BreakerBlock",
     "BreakerChange",
     "BreakerState",
     "Budget",
@@ -50,6 +52,7 @@ __all__ = [
     "GaveUp",
     "Hedge",
     "Hedged",
+    "Keyed",
     "OpenStream",
     "OrderWarning",
     "Part",
@@ -71,7 +74,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerState"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerBlock",
+                "BreakerChange",
+                "BreakerState",
+            ),
             "mtaio.resilience._budget": ("Budget",),
             "mtaio.resilience._events": (
                 "FellBack",
@@ -87,6 +95,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             ),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge",),
+            "mtaio.resilience._keyed": ("Keyed",),
             "mtaio.resilience._order": ("OrderWarning",),
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
