@@ -95,7 +95,8 @@ class Source:
     """
 
     # Invariant: _exit is the __aexit__ of what has been entered, _closers are what closes the rest,
-    # in the order in which to call them; both are given up when closing begins.
+    # in the order in which to call them, that of a generator first; both are given up when closing
+    # begins.
     __slots__ = (
         "_closers",
         "_exit",
@@ -164,16 +165,14 @@ class Source:
         Raises:
             BaseException: What closing raises, unless that is ``error`` again.
         """
-        if self._exit is None and (not self._closers or self._has_ended()):
+        if self.is_generator and self._closers and self._iterator.ag_frame is None:
+            del self._closers[0]  # it has come to its end
+        if self._exit is None and not self._closers:
             return
         if self.is_scoped:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
-
-    def _has_ended(self) -> bool:
-        """Return whether it is a generator that has come to its end: there is nothing to close."""
-        return self.is_generator and self._iterator.ag_frame is None
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None
