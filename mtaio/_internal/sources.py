@@ -74,9 +74,9 @@ def scope_error(name: str, limited_by: object) -> RuntimeError:
     """Return the error for a stream that holds a scope open where only a part of it is limited."""
     return RuntimeError(
         f"the stream of {name} holds a cancel scope or a task group open while it hands out an "
-        f"item, so {limited_by} cannot limit its single steps: scopes have to be left in the "
-        f"reverse order. Do not yield inside of a timeout block or a task group. For a time limit "
-        f"on each item use Timeout(between=...) or timeouts.each(...)."
+        f"item, so {limited_by} cannot limit a step of it: scopes have to be left in the reverse "
+        f"order. A generator must not yield inside of a timeout block or a task group. Other "
+        f"streams can be entered first, and passed to timeouts.each(...)."
     )
 
 
@@ -173,6 +173,11 @@ class Source:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
+
+    async def close_scoped(self) -> None:
+        """Close it in a task in which it holds a scope open, found out too late."""
+        self.is_scoped = True
+        await self.close()
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None

@@ -1,4 +1,4 @@
-"""Streams through a pipeline: what is retried, what lasts until the end, what is closed and when."""
+"""Streams through a pipeline: what is retried, what lasts until the end, what is closed."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Service:
         self.closed: list[float] = []
 
     async def __call__(self, name: str = "item") -> AsyncGenerator[str]:
+        """Yield the items, or fail."""
         failure = next(self._failures)
         self.opened.append(anyio.current_time())
         try:
@@ -171,7 +172,7 @@ async def test_what_is_no_stream_is_refused() -> None:
     for owner in (api, Timeout(1)):
         with pytest.raises(TypeError, match="which cannot be called"):
             owner.stream(call)
-    with pytest.raises(TypeError, match=r"For streams use stream\(\)"):
+    with pytest.raises(TypeError, match=r"For streams use stream\(\) of"):
         await api.run(Service())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="For streams use a pipeline of it"):
         Retry(2)(Service().__call__)  # type: ignore[call-overload]
@@ -192,7 +193,7 @@ async def test_decorated() -> None:
             return run_
 
     class Client:
-        @Pipeline(Seen(), Timeout(1))(key=lambda self, name, *, times: name)
+        @Pipeline(Seen(), Timeout(1))(key=lambda _, name, **__: name)
         async def tokens(self, name: str, *, times: int) -> AsyncIterator[str]:
             """Yield a name some times."""
             for _ in range(times):
@@ -242,16 +243,14 @@ async def test_retried_until_the_first_item() -> None:
     """Failed attempts are closed first; what fails later is raised as it is, and not retried."""
     service = Service(0, 0, 1)
     api = Pipeline(Retry(3, wait_initial=1, jitter=0))
-    got = []
     async with api.stream(service) as items:
         assert service.closed == [0, 1]
         assert service.opened == [0, 1, 3]
+        assert await anext(items) == "item 0"
         with pytest.raises(ConnectionError, match=r"^1$"):
-            async for item in items:
-                got.append(item)  # noqa: PERF401
+            await anext(items)
         with pytest.raises(StopAsyncIteration):
             await anext(items)
-    assert got == ["item 0"]
     now = api.statistics()
     assert (now.calls, now.succeeded, now.failed) == (1, 0, 1)
     assert now.parts["retry"].retried == 2
@@ -306,10 +305,11 @@ async def test_slots_and_outcomes_last_until_the_block_ends(how: str) -> None:
         except (ValueError, ConnectionError):
             assert how in {"error", "fails"}
     assert len(service.closed) == 1
-    assert_quiescent(api)
     now = api.statistics()
     assert (now.failed, now.cancelled) == (how == "fails", how == "cancelled")
     assert (breaker.state is BreakerState.OPEN) == (how == "fails")
+    breaker.reset()
+    assert_quiescent(api)
     assert now.parts["breaker"].undecided == (how == "cancelled")
 
 
@@ -317,16 +317,18 @@ async def test_outcome_of_what_does_not_open() -> None:
     """As that of a call: slots are given back, failures counted, refusals not."""
     slots, adaptive = ConcurrencyLimiter(1), AdaptiveLimiter(initial=1, on=ConnectionError)
     resource = ResourceLimiter(concurrency=1, timeout=5, timeout_total=9)
-    api = Pipeline(Breaker(1, last=2, open_for=1), slots, adaptive, resource, Timeout(3))
+    api = Pipeline(
+        Breaker(1, last=2, min_calls=2, open_for=1), slots, adaptive, resource, Timeout(3)
+    )
     for _ in range(2):
         with pytest.raises(ConnectionError):
             await listed(api.stream(Service(0)))
     assert adaptive.statistics().failed == 2
-    assert_quiescent(api)
     with pytest.raises(exceptions.BreakerOpenError):
         await listed(api.stream(Service()))
     await anyio.sleep(1)
     assert await listed(api.stream(Service())) == ITEMS
+    assert_quiescent(api)
 
 
 async def test_waits_for_a_slot() -> None:
@@ -473,8 +475,8 @@ async def test_keyed_limiter_is_asked_once() -> None:
     [
         (2, 0, 0, "api: the stream timed out: no item within 1 s", 1),
         (0.5, 0.5, 0.2, "api: the stream timed out: no further item within 0.4 s", 1.1),
-        (0.5, 0.3, 4, "api: the call timed out after 5 s", 8.8),
-        (0.5, 0.3, 4.2, "api: the call timed out after 5 s", 5.0),
+        (0.5, 0.3, 2.1, "api: the call timed out after 5 s", 5),
+        (0.5, 0.3, 4.6, "api: the call timed out after 5 s", 5.1),
     ],
 )
 async def test_time_limits(
@@ -482,25 +484,20 @@ async def test_time_limits(
 ) -> None:
     """To the first item, between items without the consumer's time, and the whole."""
     timeout = Timeout(5, first=1, between=0.4, name="api")
-    service = Service(first=first, between=between)
-    error: exceptions.TimeoutError | None = None
-    ends = None
-    try:
+    service = Service(first=first, between=between, items=9)
+
+    async def consume() -> None:
         async with Pipeline(timeout).stream(service) as items:
             async for _ in items:
-                if first == 0.5 and consumer == 4.2:  # up as the consumer has the item
-                    await anyio.sleep(4.2)
-                else:
-                    await anyio.sleep(consumer)
-    except exceptions.TimeoutError as raised:
-        error, ends = raised, anyio.current_time()
-    assert str(error) == message
-    assert error is not None
-    assert error.name == "api"
-    assert ends is not None
+                await anyio.sleep(consumer)
+
+    with pytest.raises(exceptions.TimeoutError) as caught:
+        await consume()
+    assert str(caught.value) == message
+    assert caught.value.name == "api"
+    assert anyio.current_time() == pytest.approx(moment)
     assert len(service.closed) == 1
     assert timeout.statistics().timed_out == 1
-    assert moment
 
 
 async def test_several_time_limits() -> None:
@@ -533,9 +530,11 @@ async def test_source_sees_the_time_left() -> None:
             yield number
 
     async with Pipeline(Timeout(10, first=3, between=2)).stream(tokens) as items:
-        async for _ in items:
-            await anyio.sleep(4.5)
+        async for number in items:
             assert deadlines.remaining() == float("inf")
+            if number == 2:
+                break
+            await anyio.sleep(4.5)
     assert left == [3, 2, 1]
     part = Pipeline(TimeoutManager(3), TimeoutManager(None))
     with pytest.raises(exceptions.TimeoutError):
@@ -597,8 +596,6 @@ async def test_cancelled_wait_for_an_item_is_no_end() -> None:
         for _ in range(2):
             with pytest.raises(RuntimeError, match=r"cancelled as it waited.*Timeout\(between"):
                 await anext(items)
-    async with Timeout(30, between=5).stream(TaskExecutor(1).stream, _after, [1, 1]) as results:
-        assert await anext(results) == 1
 
 
 async def _after(seconds: float) -> float:
@@ -672,7 +669,7 @@ async def test_errors_of_closing(caplog: pytest.LogCaptureFixture) -> None:
 
     with pytest.raises(ConnectionError):
         await listed(Retry_(manager))
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 2
 
 
 def Retry_(fn: Any) -> CallStream[Any]:  # noqa: N802
@@ -712,7 +709,7 @@ async def test_one_task_at_a_time() -> None:
         await anext(items)
         async with anyio.create_task_group() as group:
             group.start_soon(anext, items)
-            await checkpoint()
+            await anyio.sleep(0.5)
             with pytest.raises(RuntimeError, match="already being waited for by another task"):
                 await anext(items)
 
@@ -759,6 +756,13 @@ async def test_stray_cancellation_is_a_failure() -> None:
         assert api.statistics().failed == 1
 
 
+class _Pause:
+    """Suspends a coroutine, without a scope as a sleep has it on trio."""
+
+    def __await__(self) -> Any:
+        yield
+
+
 def test_left_when_its_loop_is_over(backend: str) -> None:
     """A block that is never left gives its slot back when its coroutine is collected."""
     slots = ConcurrencyLimiter(1)
@@ -766,7 +770,7 @@ def test_left_when_its_loop_is_over(backend: str) -> None:
 
     async def body() -> None:
         async with Pipeline(slots).stream(Closing):
-            await anyio.sleep_forever()
+            await _Pause()
 
     async def main() -> None:
         coroutine = body()
