@@ -23,13 +23,21 @@ if TYPE_CHECKING:
     from mtaio.events import EventEmitter
     from mtaio.exceptions import MTAIOError
     from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
-    from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, TimeoutManager
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedConcurrencyLimiter,
+        KeyedRateLimiter,
+        RateLimiter,
+        TimeoutManager,
+        time_left,
+    )
 
 __all__ = [
     "Application",
     "Breaker",
     "ConcurrencyLimiter",
     "EventEmitter",
+    "KeyedConcurrencyLimiter",
     "KeyedRateLimiter",
     "MTAIOError",
     "Pipeline",
@@ -42,6 +50,7 @@ __all__ = [
     "TimeoutManager",
     "__version__",
     "cached",
+    "time_left",
 ]
 
 __version__ = "0.3.0"
@@ -59,9 +68,11 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience": ("Breaker", "Pipeline", "Retry", "Timeout"),
             "mtaio.resources": (
                 "ConcurrencyLimiter",
+                "KeyedConcurrencyLimiter",
                 "KeyedRateLimiter",
                 "RateLimiter",
                 "TimeoutManager",
+                "time_left",
             ),
         },
         modules=(

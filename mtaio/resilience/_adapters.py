@@ -18,6 +18,7 @@ from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -125,6 +126,29 @@ class _ConcurrencyPart(_Adapter):
                 return await then(call)
             finally:
                 release()
+
+        return run
+
+
+class _KeyedConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedConcurrencyLimiter({self.inner.limit})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            try:
+                return await then(call)
+            finally:
+                release(call.key)
 
         return run
 
@@ -240,6 +264,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
+    (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),

@@ -41,6 +41,7 @@ from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import PipelineStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -127,6 +128,7 @@ class Pipeline:
         *parts: (
             Part
             | ConcurrencyLimiter
+            | KeyedConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager

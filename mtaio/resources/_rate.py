@@ -326,9 +326,7 @@ class RateLimiter:
             self._bucket = bucket
         self._look_again()
 
-    def _reshaped(
-        self, rate: float | None, burst: float | None
-    ) -> tuple[Bucket | Window, float]:
+    def _reshaped(self, rate: float | None, burst: float | None) -> tuple[Bucket | Window, float]:
         """Return a bucket with other limits that holds the same, and the current moment."""
         self._forget_finished()
         bucket = self._bucket
@@ -595,7 +593,9 @@ class RateLimiter:
             next_grant_seconds=bucket.due(tokens, moment) - moment,
         )
 
-    def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
+    def _request(  # noqa: PLR0911 - one after another, what a request may come to
+        self, tokens: float, timeout: float | None
+    ) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
         bucket = self._bucket
         if tokens is not _ONE:
@@ -790,9 +790,7 @@ class RateLimiter:
             name=self._name,
         )
 
-    def _too_late(
-        self, tokens: float, wait: float, moment: float, due: float
-    ) -> LimitTimeoutError:
+    def _too_late(self, tokens: float, wait: float, moment: float, due: float) -> LimitTimeoutError:
         left = max(due - moment, 0.0)
         return LimitTimeoutError(
             f"{self!r} cannot grant {_amount(tokens)} within the {left:.6g} s that are left here, "
