@@ -85,6 +85,8 @@ class KeyStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `KeyedRateLimiter.hold` ends; 0 if nothing is held."""
 
 
 class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
@@ -354,6 +356,27 @@ class KeyedRateLimiter:
             for limiter in self._limiters.values():
                 limiter.reconfigure(rate=rate, burst=burst)
             self._idle.reorder(clock.catch_up(self._idle))
+
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Grant nothing to ``key`` for so long, as `RateLimiter.hold` does for one limiter.
+
+        The other keys go on. A key that is not held is added, and none is forgotten before its hold
+        ends; `reset` ends it. Not a checkpoint; from any thread.
+
+        Args:
+            key: Whose tokens.
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            TypeError: ``key`` cannot be hashed, or ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        check_key(key)
+        with self._lock:
+            limiter = self._limiters.get(key) or self._admit(key)
+            limiter.hold(seconds)
 
     def reset(self, key: Hashable = UNSET) -> None:
         """

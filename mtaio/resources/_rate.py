@@ -38,6 +38,7 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitClosedError, LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
+from mtaio.resources._held import Held
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class RateLimiterStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `RateLimiter.hold` ends; 0 if nothing is held."""
 
 
 class Tally:
@@ -225,7 +228,7 @@ class RateLimiter:
         self._start(bucket, slack, name, Tally())
 
     def _start(self, bucket: Bucket | Window, slack: float, name: str | None, tally: Tally) -> None:
-        self._bucket: Bucket | Window = bucket
+        self._bucket: Bucket | Window | Held = bucket
         self._slack = slack
         self._name = name
         self._tally = tally
@@ -321,33 +324,47 @@ class RateLimiter:
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
-        bucket = self._reshaped(rate, burst)[0]
-        if not self._closed:
-            self._bucket = bucket
-        self._look_again()
-
-    def _reshaped(self, rate: float | None, burst: float | None) -> tuple[Bucket | Window, float]:
-        """Return a bucket with other limits that holds the same, and the current moment."""
         self._forget_finished()
-        bucket = self._bucket
-        if self._queue is None or self._queue.belongs_here():
-            moment = clock.catch_up(bucket)
-        else:  # its loop, in another thread, may be taking it over to its clock at this moment
-            moment = clock.now_by(bucket.timed_by)
-        return bucket.reshaped(rate, burst, moment), moment
+        bucket, moment = self._bucket_now()
+        self._put(bucket.reshaped(rate, burst, moment))
+
+    def hold(self, seconds: float) -> None:
+        """
+        Grant nothing for so long, to nobody: for a service that has answered "429, retry later".
+
+        What is in the bucket counts as gone, since the service has just said that nothing is left,
+        and what flows in from now on is there when the hold ends; a window only pauses. Of several
+        holds the one that ends last counts. Tasks that wait keep their order, and are served when
+        it ends; whether a ``timeout`` suffices is decided with it, and one that ends before ends
+        its wait. `reset` ends the hold. Not a checkpoint; from any thread, as `reconfigure`.
+
+        Args:
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        way_out = "Pass for how many seconds nothing is to be granted."
+        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
+            msg = f"seconds={seconds!r} would hold the limiter for ever. {way_out} rate=0 pauses."
+            raise ValueError(msg)
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        until = moment + seconds
+        if isinstance(bucket, Held):
+            until = max(until, bucket.until)
+        self._put(Held(bucket.emptied(moment), until))
 
     def reset(self) -> None:
         """
         Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
-        Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
-        stay as they are. Not a checkpoint; from any thread.
+        Waiting tasks are served accordingly, in their order, and a `hold` ends. The limits, a pause
+        and the counters stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
-        bucket = self._bucket.copy()
-        if not self._closed:
-            self._bucket = bucket
-        self._look_again()
+        self._put(self._bucket.copy())
 
     def close(self) -> None:
         """
@@ -360,9 +377,9 @@ class RateLimiter:
         if self._closed:
             return
         self._closed = True
-        bucket, moment = self._reshaped(0, None)
-        bucket.take(bucket.tokens(moment), moment)
-        self._bucket = bucket
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        self._bucket = bucket.reshaped(0, None, moment).emptied(moment)
         self._look_again()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
@@ -477,6 +494,8 @@ class RateLimiter:
             raise closed_error(self, self._name)
         self._forget_finished()
         moment = clock.catch_up(bucket)
+        if type(bucket) is Held:
+            self._end_hold(bucket, moment)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -591,11 +610,30 @@ class RateLimiter:
             wait_seconds=tally.wait_seconds,
             max_wait_seconds=tally.max_wait_seconds,
             next_grant_seconds=bucket.due(tokens, moment) - moment,
+            held_seconds=bucket.seconds(moment) if isinstance(bucket, Held) else 0.0,
         )
 
-    def _request(  # noqa: PLR0911 - one after another, what a request may come to
-        self, tokens: float, timeout: float | None
-    ) -> Coroutine[Any, Any, None] | None:
+    def _bucket_now(self) -> tuple[Bucket | Window | Held, float]:
+        """Return the bucket with the time of its clock, to put another in its place."""
+        bucket = self._bucket
+        if self._queue is None or self._queue.belongs_here():
+            return bucket, clock.catch_up(bucket)
+        # Its loop, in another thread, may be taking it over to its clock at this moment.
+        return bucket, clock.now_by(bucket.timed_by)
+
+    def _put(self, bucket: Bucket | Window | Held) -> None:
+        """Put another bucket in the place of this one, unless that is closed."""
+        if not self._closed:
+            self._bucket = bucket
+        self._look_again()
+
+    def _end_hold(self, held: Held, moment: float) -> None:
+        """Put the bucket back into its place if the hold is over, for the fast paths."""
+        # Nothing is called between the look and the change, so no other thread holds it between.
+        if not held.seconds(moment) and self._bucket is held:
+            self._bucket = held.inner
+
+    def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
         bucket = self._bucket
         if tokens is not _ONE:
@@ -607,15 +645,14 @@ class RateLimiter:
         if self._first is not None:
             self._attach()
         moment = clock.catch_up(bucket)
+        if type(bucket) is Held:
+            self._end_hold(bucket, moment)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
-        if timeout is not None and wait > timeout + TICK:
-            return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
+        if wait > TICK and (error := self._too_long(tokens, wait, timeout, moment)):
+            return self._refuse(error)
         if not tokens:
             return self._grant_none()
         if wait or self._first is not None:
-            # Somebody may end a pause in time; until then the limits around the call do.
-            if TICK < wait < math.inf and (due := deadlines.logical()) < moment + wait - TICK:
-                return self._refuse(self._too_late(tokens, wait, moment, due))
             return self._wait(tokens, moment, timeout)
         if self._left <= 0:
             return self._wait(tokens, moment, timeout, there=True)
@@ -790,7 +827,16 @@ class RateLimiter:
             name=self._name,
         )
 
-    def _too_late(self, tokens: float, wait: float, moment: float, due: float) -> LimitTimeoutError:
+    def _too_long(
+        self, tokens: float, wait: float, timeout: float | None, moment: float
+    ) -> LimitTimeoutError | None:
+        """Return the error for a wait that its timeout, or a limit around the call, would end."""
+        if timeout is not None and wait > timeout + TICK:
+            return self._late(tokens, wait, timeout, moment + timeout)
+        due = deadlines.logical()
+        # A pause may be over in time, for all that is known; else the limit will end the wait.
+        if wait == math.inf or moment + wait <= due + TICK:
+            return None
         left = max(due - moment, 0.0)
         return LimitTimeoutError(
             f"{self!r} cannot grant {_amount(tokens)} within the {left:.6g} s that are left here, "
