@@ -55,7 +55,7 @@ def defaulted() -> list[Callable[[], Any]]:
     """Make functions that keep the value."""
 
     def make() -> list[Any]:
-        return [lambda number=number: double(number) for number in range(3)]  # type: ignore[misc]
+        return [lambda number=number: double(number) for number in range(3)]
 
     return make()
 
