@@ -1398,8 +1398,13 @@ class TaskExecutor:
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
         make = self._make_coroutine
-        if len(calls) > 1 and type(calls[0]) is FunctionType:
-            check_binding(calls[0], calls[1])
+        if (
+            len(calls) > 1
+            and type(first := calls[0]) is type(second := calls[1]) is FunctionType
+            and first.__code__ is second.__code__
+            and first is not second
+        ):
+            check_binding(first, second)
         if all(map(is_async_def, calls)):  # nothing to check
             if self._default_timing.timeout is None:
                 make = cast("Callable[[Any], Coroutine[Any, Any, Any]]", call_it)

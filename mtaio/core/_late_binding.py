@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import dis
 import sys
-from types import CodeType, FunctionType, SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal.callables import warn_where_defined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
+    from types import FrameType, FunctionType
 
 __all__ = ["check_binding"]
 
@@ -39,15 +39,8 @@ _judged: Final[dict[CodeType, tuple[str, ...]]] = {}
 """The variables of a loop that functions of this code see late."""
 
 
-def check_binding(first: object, second: object) -> None:
-    """Warn if two that were passed to one call were made in a loop and see the same variable."""
-    if (
-        not isinstance(first, FunctionType)
-        or not isinstance(second, FunctionType)
-        or first is second
-        or first.__code__ is not second.__code__
-    ):
-        return
+def check_binding(first: FunctionType, second: FunctionType) -> None:
+    """Warn if two functions of one code were made in a loop and see the same variable late."""
     code = first.__code__
     names = _judged.get(code)
     if names is None:

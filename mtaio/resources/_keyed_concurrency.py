@@ -84,22 +84,33 @@ class KeyConcurrencyStatistics:
     """Tasks waiting."""
 
 
+class _Waits:
+    """The waits for slots of all keys."""
+
+    __slots__ = ("max_wait_seconds", "wait_seconds")
+
+    def __init__(self) -> None:
+        self.wait_seconds: float = 0.0
+        self.max_wait_seconds: float = 0.0
+
+
 class _KeySlots(ConcurrencyLimiter):  # type: ignore[misc] # final for users
     """
     The limiter of one key.
 
     Args:
-        owner: The limiter of all keys, which counts.
+        owner: The limiter of all keys.
+        waits: Where to count.
     """
 
     # Invariant: `users` counts the tasks that have a slot, wait for one or are about to ask.
-    __slots__ = ("key", "owner", "users")
+    __slots__ = ("key", "users", "waits")
 
     key: Hashable
 
-    def __init__(self, owner: KeyedConcurrencyLimiter) -> None:
+    def __init__(self, owner: KeyedConcurrencyLimiter, waits: _Waits) -> None:
         self._start(owner.limit, owner.max_waiting, owner.name)
-        self.owner = owner
+        self.waits = waits
         self.users = 0
 
     def __repr__(self) -> str:
@@ -123,7 +134,9 @@ class _KeySlots(ConcurrencyLimiter):  # type: ignore[misc] # final for users
 
     def _count_wait(self, seconds: float) -> None:
         super()._count_wait(seconds)
-        self.owner.count_wait(seconds)
+        waits = self.waits
+        waits.wait_seconds += seconds
+        waits.max_wait_seconds = max(waits.max_wait_seconds, seconds)
 
 
 class _Slot:
@@ -228,14 +241,13 @@ class KeyedConcurrencyLimiter:
         "_limit",
         "_lock",
         "_max_keys",
-        "_max_wait_seconds",
         "_max_waiting",
         "_name",
         "_rejected",
         "_rejected_keys",
         "_spare",
         "_timed_out",
-        "_wait_seconds",
+        "_waits",
         "_yield_due",
     )
 
@@ -266,8 +278,7 @@ class KeyedConcurrencyLimiter:
         self._rejected_keys = 0
         self._timed_out = 0
         self._cancelled = 0
-        self._wait_seconds = 0.0
-        self._max_wait_seconds = 0.0
+        self._waits = _Waits()
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -497,6 +508,7 @@ class KeyedConcurrencyLimiter:
         return snapshot(
             KeyedConcurrencyStatistics,
             self,
+            self._waits,
             keys=len(states),
             in_use=sum(in_use for in_use, _ in states),
             waiting=sum(waiting for _, waiting in states),
@@ -518,11 +530,6 @@ class KeyedConcurrencyLimiter:
         slots = self._held.get(key)
         in_use, waiting = (0, 0) if slots is None else slots.state()
         return KeyConcurrencyStatistics(in_use=in_use, waiting=waiting)
-
-    def count_wait(self, seconds: float) -> None:
-        """Count a slot that was handed over after so long a wait."""
-        self._wait_seconds += seconds
-        self._max_wait_seconds = max(self._max_wait_seconds, seconds)
 
     def _enter(self, key: Hashable) -> _KeySlots:
         """
@@ -557,7 +564,7 @@ class KeyedConcurrencyLimiter:
                     f"or try again later."
                 )
                 raise ConcurrencyLimitError(msg, name=self._name)
-            slots = self._spare.pop() if self._spare else _KeySlots(self)
+            slots = self._spare.pop() if self._spare else _KeySlots(self, self._waits)
             slots.key = key
             slots.users = 1
             self._held[key] = slots
