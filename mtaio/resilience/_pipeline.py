@@ -45,6 +45,7 @@ from mtaio.resilience._statistics import PipelineStatistics
 from mtaio.resilience._stream import CallStream, OpenStream, open_call, stream_through
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -137,6 +138,7 @@ class Pipeline:
         *parts: (
             Part
             | ConcurrencyLimiter
+            | KeyedConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager
