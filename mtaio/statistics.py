@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         KeyConcurrencyStatistics,
         KeyedConcurrencyStatistics,
     )
+    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
 __all__ = [
@@ -83,6 +84,8 @@ __all__ = [
     "PipelineStatistics",
     "ProbesStatistics",
     "ProcessStats",
+    "QuotaLimitStatistics",
+    "QuotaStatistics",
     "RateLimiterStatistics",
     "RedisConcurrencyStatistics",
     "RedisRateLimiterStatistics",
@@ -138,6 +141,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyConcurrencyStatistics",
                 "KeyedConcurrencyStatistics",
             ),
+            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },
     )

@@ -13,7 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState
+    from mtaio.resilience._breaker import Breaker, BreakerBlock, BreakerChange, BreakerState
     from mtaio.resilience._budget import Budget
     from mtaio.resilience._events import (
         FellBack,
@@ -33,21 +33,25 @@ if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
+    from mtaio.resilience._stream import CallStream, OpenStream
     from mtaio.resilience._timeout import Timeout
 
 __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
     "Breaker",
+    "BreakerBlock",
     "BreakerChange",
     "BreakerState",
     "Budget",
     "Call",
+    "CallStream",
     "Fallback",
     "FellBack",
     "GaveUp",
     "Hedge",
     "Hedged",
+    "OpenStream",
     "OrderWarning",
     "Part",
     "PartEvent",
@@ -68,7 +72,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerState"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerBlock",
+                "BreakerChange",
+                "BreakerState",
+            ),
             "mtaio.resilience._budget": ("Budget",),
             "mtaio.resilience._events": (
                 "FellBack",
@@ -88,6 +97,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
+            "mtaio.resilience._stream": ("CallStream", "OpenStream"),
             "mtaio.resilience._timeout": ("Timeout",),
         },
     )

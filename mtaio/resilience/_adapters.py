@@ -20,6 +20,7 @@ from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -28,6 +29,7 @@ from mtaio.resources import (
 if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Next, Part
     from mtaio.resilience._pipeline import Direct
+    from mtaio.resilience._stream import OpenStream
 
 __all__ = ["RatePart", "RetryPart", "adapter_of"]
 
@@ -108,6 +110,27 @@ class _KeyedPart(_Adapter):
         return run
 
 
+class _QuotaPart(_Adapter):
+    """A quota as it is given, of which each call costs one of each limit."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: Quota
+
+    def __str__(self) -> str:
+        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
+
+    def wrap(self, then: Next) -> Next:
+        take = self.inner.take
+
+        async def run(call: Call) -> Any:
+            async with take():
+                return await then(call)
+
+        return run
+
+
 class _ConcurrencyPart(_Adapter):
     __slots__ = ()
 
@@ -126,6 +149,21 @@ class _ConcurrencyPart(_Adapter):
                 return await then(call)
             finally:
                 release()
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release()
+                raise
+            opened.on_end(lambda _: release())
+            return opened
 
         return run
 
@@ -265,6 +303,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
     (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
+    (Quota, _QuotaPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -273,6 +312,10 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    if isinstance(given, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
+
+        given = together(cast("Sequence[object]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)

@@ -144,7 +144,7 @@ class Bucket:
         self.full_at += seconds
 
     def tokens(self, moment: float) -> float:
-        """Return what the bucket holds at ``moment``; less than 0 is a debt, or a tick too early."""
+        """Return what it holds at ``moment``; less than 0 is a debt, or a tick too early."""
         if self.interval:
             return self.most - max(0.0, self.full_at - moment) / self.interval
         return self._held if self.rate == 0 else math.inf

@@ -20,6 +20,7 @@ from typing import (
     Any,
     Final,
     ParamSpec,
+    Protocol,
     Self,
     TypeVar,
     TypeVarTuple,
@@ -42,9 +43,11 @@ from mtaio.resources._held import Held
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
+__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally", "Watcher"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +89,13 @@ class RateLimiterStatistics:
     one token if none waits; ``inf`` while paused without the tokens for it."""
     held_seconds: float = field(metadata=GAUGE)
     """Seconds until a `RateLimiter.hold` ends; 0 if nothing is held."""
+
+
+class Watcher(Protocol):
+    """What takes from a limiter and does not wait in its queue: a quota."""
+
+    def look_again(self) -> None:
+        """Look at the limiter again: it has changed, or nobody waits for it any more."""
 
 
 class Tally:
@@ -209,6 +219,7 @@ class RateLimiter:
         "_queued",
         "_slack",
         "_tally",
+        "_watchers",
     )
 
     def __init__(
@@ -238,6 +249,7 @@ class RateLimiter:
         self._queued: float = 0
         self._first: Waiter | None = None
         self._closed = False
+        self._watchers: tuple[ReferenceType[Watcher], ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._limits()}>"
@@ -493,9 +505,7 @@ class RateLimiter:
             self._tally.rejected += 1
             raise closed_error(self, self._name)
         self._forget_finished()
-        moment = clock.catch_up(bucket)
-        if type(bucket) is Held:
-            self._end_hold(bucket, moment)
+        moment = self._catch_up(bucket)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -627,11 +637,13 @@ class RateLimiter:
             self._bucket = bucket
         self._look_again()
 
-    def _end_hold(self, held: Held, moment: float) -> None:
-        """Put the bucket back into its place if the hold is over, for the fast paths."""
-        # Nothing is called between the look and the change, so no other thread holds it between.
-        if not held.seconds(moment) and self._bucket is held:
-            self._bucket = held.inner
+    def _catch_up(self, bucket: Bucket | Window | Held) -> float:
+        """Return the time; a bucket whose hold is over is back in its place, for the fast paths."""
+        moment = clock.catch_up(bucket)
+        # Nothing is called between the last look and the change, so no other thread holds between.
+        if type(bucket) is Held and not bucket.seconds(moment) and self._bucket is bucket:
+            self._bucket = bucket.inner
+        return moment
 
     def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
@@ -644,9 +656,7 @@ class RateLimiter:
             return self._refuse(closed_error(self, self._name))
         if self._first is not None:
             self._attach()
-        moment = clock.catch_up(bucket)
-        if type(bucket) is Held:
-            self._end_hold(bucket, moment)
+        moment = self._catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
         if wait > TICK and (error := self._too_long(tokens, wait, timeout, moment)):
             return self._refuse(error)
@@ -886,6 +896,13 @@ class RateLimiter:
             self._first = first = next(iter(waiters), None)
             if first is not None:
                 first.wake()
+            else:
+                self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for each in self._watchers:
+            if (watcher := each()) is not None:
+                watcher.look_again()
 
     def _look_again(self) -> None:
         """
@@ -893,6 +910,7 @@ class RateLimiter:
 
         All of them, if there is nothing to get any more.
         """
+        self._tell_watchers()
         self._forget_finished()
         queue = self._queue
         if queue is None or not queue.waiters:

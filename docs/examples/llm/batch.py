@@ -11,7 +11,7 @@ import httpx
 from model import Model, running
 
 from mtaio import Pipeline, Quota, Retry, TaskExecutor, Timeout
-from mtaio.clients import read_headers
+from mtaio.clients import RateLimitHeaders
 
 # --8<-- [start:batch]
 quota = Quota(requests=120, tokens=40_000, per=60, name="model")
@@ -47,7 +47,7 @@ api = Pipeline(
 async def ask(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": prompt}]}
     response = await client.post("/v1/chat/completions", json=body)
-    read_headers(response.headers).observe(quota)
+    RateLimitHeaders.parse(response.headers).observe(quota)
     response.raise_for_status()
     answer: dict[str, Any] = response.json()
     return answer

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mtaio import Application, Breaker, Pipeline, Quota, Retry, Timeout
-from mtaio.clients import StreamedResponse, read_headers
+from mtaio.clients import RateLimitHeaders, StreamedResponse
 from mtaio.exceptions import LimitError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def tokens(prompt: str) -> AsyncIterator[str]:
     body = {"messages": [{"role": "user", "content": prompt}], "stream": True}
     async with client.get().stream("POST", "/v1/chat/completions", json=body) as response:
-        read_headers(response.headers).observe(quota)
+        RateLimitHeaders.parse(response.headers).observe(quota)
         response.raise_for_status()
         async for line in response.aiter_lines():
             if line.startswith("data: {"):
