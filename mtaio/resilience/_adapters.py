@@ -190,6 +190,21 @@ class _KeyedConcurrencyPart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire(call.key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(call.key)
+                raise
+            opened.on_end(lambda _: release(call.key))
+            return opened
+
+        return run
+
 
 class _ResourcePart(_Adapter):
     __slots__ = ()
