@@ -10,6 +10,7 @@ from mtaio.redis._bridge import Bridge, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._concurrency import RedisConcurrencyLimiter
+from mtaio.redis._keyed import RedisKeyedRateLimiter
 from mtaio.redis._lease import Lease
 from mtaio.redis._rate import RedisRateLimiter
 from mtaio.redis._tiered import TieredCache
@@ -20,6 +21,7 @@ __all__ = [
     "Codec",
     "Lease",
     "RedisConcurrencyLimiter",
+    "RedisKeyedRateLimiter",
     "RedisRateLimiter",
     "RedisStore",
     "TieredCache",
