@@ -13,8 +13,20 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState
+    from mtaio.resilience._breaker import Breaker, BreakerBlock, BreakerChange, BreakerState
     from mtaio.resilience._budget import Budget
+    from mtaio.resilience._events import (
+        FellBack,
+        GaveUp,
+        Hedged,
+        PartEvent,
+        Refused,
+        Retried,
+        Throttled,
+        TimedOut,
+        forward_to,
+        subscribe,
+    )
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge
     from mtaio.resilience._order import OrderWarning
@@ -27,18 +39,29 @@ __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
     "Breaker",
+    "BreakerBlock",
     "BreakerChange",
     "BreakerState",
     "Budget",
     "Call",
     "Fallback",
+    "FellBack",
+    "GaveUp",
     "Hedge",
+    "Hedged",
     "OrderWarning",
     "Part",
+    "PartEvent",
     "Pipeline",
+    "Refused",
+    "Retried",
     "Retry",
     "StandalonePart",
+    "Throttled",
+    "TimedOut",
     "Timeout",
+    "forward_to",
+    "subscribe",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -46,8 +69,25 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerState"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerBlock",
+                "BreakerChange",
+                "BreakerState",
+            ),
             "mtaio.resilience._budget": ("Budget",),
+            "mtaio.resilience._events": (
+                "FellBack",
+                "GaveUp",
+                "Hedged",
+                "PartEvent",
+                "Refused",
+                "Retried",
+                "Throttled",
+                "TimedOut",
+                "forward_to",
+                "subscribe",
+            ),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge",),
             "mtaio.resilience._order": ("OrderWarning",),
