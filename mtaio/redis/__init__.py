@@ -6,6 +6,7 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 
 from __future__ import annotations
 
+from mtaio.redis._breaker import RedisBreaker
 from mtaio.redis._bridge import Bridge, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
@@ -20,6 +21,7 @@ __all__ = [
     "Bridge",
     "Codec",
     "Lease",
+    "RedisBreaker",
     "RedisConcurrencyLimiter",
     "RedisKeyedRateLimiter",
     "RedisRateLimiter",

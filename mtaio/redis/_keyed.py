@@ -269,19 +269,8 @@ class RedisKeyedRateLimiter:
         max_keys: int = 10_000,
         name: str | None = None,
     ) -> None:
-        def new(key: str) -> _KeyLimiter:
-            return _KeyLimiter(
-                store,
-                key,
-                rate,
-                per=per,
-                burst=burst,
-                slack=slack,
-                on_failure=on_failure,
-                name=name or self._key,
-            )
-
-        self._start(new, key, on_failure, max_keys)
+        limits: dict[str, Any] = {"per": per, "burst": burst, "slack": slack}
+        self._start(_KeyLimiter, store, key, rate, limits, on_failure, max_keys, name)
 
     @classmethod
     def window(
@@ -313,27 +302,32 @@ class RedisKeyedRateLimiter:
             TypeError, ValueError: As for the class and for `RedisRateLimiter.window`.
         """
 
-        def new(key: str) -> _KeyLimiter:
-            return _KeyLimiter.window(
-                store,
-                key,
-                limit,
-                per=per,
-                slack=slack,
-                on_failure=on_failure,
-                name=name or limiter._key,
-            )
-
         limiter = cls.__new__(cls)
-        limiter._start(new, key, on_failure, max_keys)
+        limits: dict[str, Any] = {"per": per, "slack": slack}
+        make: Any = _KeyLimiter.window
+        limiter._start(make, store, key, limit, limits, on_failure, max_keys, name)
         return limiter
 
     def _start(
-        self, new: Callable[[str], _KeyLimiter], key: str, on_failure: str, max_keys: int
+        self,
+        make: Callable[..., _KeyLimiter],
+        store: Store,
+        key: str,
+        rate: float,
+        limits: dict[str, Any],
+        on_failure: Literal["raise", "allow", "local"],
+        max_keys: int,
+        name: str | None,
     ) -> None:
+        """Begin with no key; `window` comes here without `__init__`."""
+
+        def new(key: str) -> _KeyLimiter:
+            return make(store, key, rate, **limits, on_failure=on_failure, name=called)
+
+        called = key if name is None else name
         self._key = key
-        self._model = new(key)  # never used; and it refuses what is wrong
         self._new = new
+        self._model = new(key)  # never used; and it refuses what is wrong
         self._on_failure = on_failure
         way_out = "Pass how many keys may be held at the same time, at least 1."
         self._max_keys = checks.count("max_keys", max_keys, way_out=way_out)
@@ -553,7 +547,7 @@ class RedisKeyedRateLimiter:
             self._idle[limiter.own] = limiter
 
     def _admit(self, key: str) -> _KeyLimiter | None:
-        """Add a limiter for a key; None if there is no room for it."""
+        """Return a limiter for a key that has none; None if there is no room for it."""
         check_name("key", key, way_out="Pass a str that all processes share, such as a user's id.")
         if len(self._limiters) >= self._max_keys:
             oldest = next(iter(self._idle.values()), None)
@@ -563,9 +557,9 @@ class RedisKeyedRateLimiter:
                 return None
             self._count_calls(oldest)
             del self._limiters[oldest.own], self._idle[oldest.own]
-        limiter = self._limiters[key] = self._new(f"{self._key}:{key}")
-        limiter.belong(self, key, self._tally, self._down)
-        return limiter
+        admitted = self._limiters[key] = self._new(f"{self._key}:{key}")
+        admitted.belong(self, key, self._tally, self._down)
+        return admitted
 
     def _count_calls(self, limiter: _KeyLimiter) -> None:
         calls, failures = limiter.calls
@@ -575,7 +569,7 @@ class RedisKeyedRateLimiter:
     def _no_room(self, key: str) -> RateLimitError:
         self._rejected_keys += 1
         msg = (
-            f"{self!r} has no room for key={key!r:.100}: max_keys={self._max_keys!r} are in use, or "
-            f"were while the server is down. Raise max_keys, or try again later."
+            f"{self!r} has no room for key={key!r:.100}: max_keys={self._max_keys!r} are in use, "
+            f"or were while the server is down. Raise max_keys, or try again later."
         )
         return RateLimitError(msg, name=self.name)

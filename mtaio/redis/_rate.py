@@ -3,8 +3,8 @@ How often work may start across all processes: a token bucket, or a window, kept
 
 Promise: in any span of ``t`` seconds all processes together grant at most
 ``burst + rate * (t + slack) / per`` tokens, or, by a window, at most its limit in any ``per``
-seconds, by the server's clock; within a process in the order of joining. What one process reserves is bounded, so those in which enough tasks wait get about as
-much.
+seconds, by the server's clock; within a process in the order of joining. What one process reserves
+is bounded, so those in which enough tasks wait get about as much.
 Cost: while tasks wait, one task in the store's block and one call to the server for all tokens that
 fall due within half of ``slack``: the higher the rate, the fewer calls for each token.
 Why tokens are reserved by their times: docs/en/design/redis.md.
