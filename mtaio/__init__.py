@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from mtaio.events import EventEmitter
     from mtaio.exceptions import MTAIOError
     from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
-    from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, TimeoutManager
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedRateLimiter,
+        Quota,
+        RateLimiter,
+        TimeoutManager,
+    )
 
 __all__ = [
     "Application",
@@ -33,6 +39,7 @@ __all__ = [
     "KeyedRateLimiter",
     "MTAIOError",
     "Pipeline",
+    "Quota",
     "RateLimiter",
     "Retry",
     "Settings",
@@ -60,6 +67,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources": (
                 "ConcurrencyLimiter",
                 "KeyedRateLimiter",
+                "Quota",
                 "RateLimiter",
                 "TimeoutManager",
             ),

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
 __all__ = [
@@ -77,6 +78,8 @@ __all__ = [
     "PipelineStatistics",
     "ProbesStatistics",
     "ProcessStats",
+    "QuotaLimitStatistics",
+    "QuotaStatistics",
     "RateLimiterStatistics",
     "RedisConcurrencyStatistics",
     "RedisRateLimiterStatistics",
@@ -128,6 +131,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },
     )

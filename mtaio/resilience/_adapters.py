@@ -19,6 +19,7 @@ from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -103,6 +104,27 @@ class _KeyedPart(_Adapter):
         async def run(call: Call) -> Any:
             await acquire(call.key)
             return await then(call)
+
+        return run
+
+
+class _QuotaPart(_Adapter):
+    """A quota as it is given, of which each call costs one of each limit."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: Quota
+
+    def __str__(self) -> str:
+        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
+
+    def wrap(self, then: Next) -> Next:
+        take = self.inner.take
+
+        async def run(call: Call) -> Any:
+            async with take():
+                return await then(call)
 
         return run
 
@@ -240,6 +262,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
+    (Quota, _QuotaPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -248,6 +271,10 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    if isinstance(given, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
+
+        given = together(cast("Sequence[object]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)

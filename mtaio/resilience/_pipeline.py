@@ -70,7 +70,8 @@ class Pipeline:
     Args:
         *parts: What the calls go through, outermost first: parts of this package, limiters and
             timeouts of `mtaio.resources`, or objects of your own: see `Part`. A rate limiter of
-            your own needs only a ``rate`` and an async ``acquire()``.
+            your own needs only a ``rate`` and an async ``acquire()``. A list of rate limiters, or
+            of numbers for every second, is one part: a token of each is taken together.
         name: For the monitor and for printing.
 
     Raises:
@@ -132,6 +133,7 @@ class Pipeline:
             | TimeoutManager
             | Retry
             | Rate
+            | Sequence[float | Rate]
         ),
         name: str | None = None,
     ) -> None:

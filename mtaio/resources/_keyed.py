@@ -31,6 +31,7 @@ from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
+from mtaio.resources._held import Held
 from mtaio.resources._rate import RateLimiter, Tally
 
 __all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
@@ -85,6 +86,8 @@ class KeyStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `KeyedRateLimiter.hold` ends; 0 if nothing is held."""
 
 
 class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
@@ -113,13 +116,17 @@ class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
     def idle_from(self, moment: float) -> float:
         """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
         bucket = self._bucket
+        held_until = -math.inf
         clock.catch_up(bucket)
+        if isinstance(bucket, Held):
+            held_until = bucket.until
+            bucket = bucket.inner
         self._forget_finished()
         if self._first is not None:
-            return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
+            return max(bucket.full_at, held_until, math.nextafter(moment + TICK, math.inf))
         if bucket.rate == 0:
-            return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
-        return bucket.full_at
+            return math.inf if bucket.tokens(moment) < bucket.most else held_until
+        return max(bucket.full_at, held_until)
 
 
 class _Idle:
@@ -314,6 +321,27 @@ class KeyedRateLimiter:
             for limiter in self._limiters.values():
                 limiter.reconfigure(rate=rate, burst=burst)
             self._idle.reorder(clock.catch_up(self._idle))
+
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Grant nothing to ``key`` for so long, as `RateLimiter.hold` does for one limiter.
+
+        The other keys go on. A key that is not held is added, and none is forgotten before its hold
+        ends; `reset` ends it. Not a checkpoint; from any thread.
+
+        Args:
+            key: Whose tokens.
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            TypeError: ``key`` cannot be hashed, or ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        _check_hashable(key)
+        with self._lock:
+            limiter = self._limiters.get(key) or self._admit(key)
+            limiter.hold(seconds)
 
     def reset(self, key: Hashable = UNSET) -> None:
         """

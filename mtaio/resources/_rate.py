@@ -20,6 +20,7 @@ from typing import (
     Any,
     Final,
     ParamSpec,
+    Protocol,
     Self,
     TypeVar,
     TypeVarTuple,
@@ -38,12 +39,15 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
+from mtaio.resources._held import Held
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
+__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally", "Watcher"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,6 +86,15 @@ class RateLimiterStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `RateLimiter.hold` ends; 0 if nothing is held."""
+
+
+class Watcher(Protocol):
+    """What takes from a limiter and does not wait in its queue: a quota."""
+
+    def look_again(self) -> None:
+        """Look at the limiter again: it has changed, or nobody waits for it any more."""
 
 
 class Tally:
@@ -192,6 +205,7 @@ class RateLimiter:
         "_queued",
         "_slack",
         "_tally",
+        "_watchers",
     )
 
     def __init__(
@@ -211,7 +225,7 @@ class RateLimiter:
         self._start(bucket, slack, name, Tally())
 
     def _start(self, bucket: Bucket | Window, slack: float, name: str | None, tally: Tally) -> None:
-        self._bucket: Bucket | Window = bucket
+        self._bucket: Bucket | Window | Held = bucket
         self._slack = slack
         self._name = name
         self._tally = tally
@@ -220,6 +234,7 @@ class RateLimiter:
         self._queue: WaitQueue[float] | None = None
         self._queued: float = 0
         self._first: Waiter | None = None
+        self._watchers: tuple[ReferenceType[Watcher], ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._limits()}>"
@@ -307,20 +322,45 @@ class RateLimiter:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
         self._forget_finished()
-        bucket = self._bucket
-        if self._queue is None or self._queue.belongs_here():
-            moment = clock.catch_up(bucket)
-        else:  # its loop, in another thread, may be taking it over to its clock at this moment
-            moment = clock.now_by(bucket.timed_by)
+        bucket, moment = self._bucket_now()
         self._bucket = bucket.reshaped(rate, burst, moment)
+        self._look_again()
+
+    def hold(self, seconds: float) -> None:
+        """
+        Grant nothing for so long, to nobody: for a service that has answered "429, retry later".
+
+        What is in the bucket counts as gone, since the service has just said that nothing is left,
+        and what flows in from now on is there when the hold ends; a window only pauses. Of several
+        holds the one that ends last counts. Tasks that wait keep their order, and are served when
+        it ends; whether a ``timeout`` suffices is decided with it, and one that ends before ends
+        its wait. `reset` ends the hold. Not a checkpoint; from any thread, as `reconfigure`.
+
+        Args:
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        way_out = "Pass for how many seconds nothing is to be granted."
+        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
+            msg = f"seconds={seconds!r} would hold the limiter for ever. {way_out} rate=0 pauses."
+            raise ValueError(msg)
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        until = moment + seconds
+        if isinstance(bucket, Held):
+            until = max(until, bucket.until)
+        self._bucket = Held(bucket.emptied(moment), until)
         self._look_again()
 
     def reset(self) -> None:
         """
         Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
-        Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
-        stay as they are. Not a checkpoint; from any thread.
+        Waiting tasks are served accordingly, in their order, and a `hold` ends. The limits, a pause
+        and the counters stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
         self._bucket = self._bucket.copy()
@@ -429,6 +469,8 @@ class RateLimiter:
         bucket.check(tokens)  # a window has more to ask, and no fast path
         self._forget_finished()
         moment = clock.catch_up(bucket)
+        if type(bucket) is Held:
+            self._end_hold(bucket, moment)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -542,7 +584,22 @@ class RateLimiter:
             wait_seconds=tally.wait_seconds,
             max_wait_seconds=tally.max_wait_seconds,
             next_grant_seconds=bucket.due(tokens, moment) - moment,
+            held_seconds=bucket.seconds(moment) if isinstance(bucket, Held) else 0.0,
         )
+
+    def _bucket_now(self) -> tuple[Bucket | Window | Held, float]:
+        """Return the bucket with the time of its clock, to put another in its place."""
+        bucket = self._bucket
+        if self._queue is None or self._queue.belongs_here():
+            return bucket, clock.catch_up(bucket)
+        # Its loop, in another thread, may be taking it over to its clock at this moment.
+        return bucket, clock.now_by(bucket.timed_by)
+
+    def _end_hold(self, held: Held, moment: float) -> None:
+        """Put the bucket back into its place if the hold is over, for the fast paths."""
+        # Nothing is called between the look and the change, so no other thread holds it between.
+        if not held.seconds(moment) and self._bucket is held:
+            self._bucket = held.inner
 
     def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
@@ -554,6 +611,8 @@ class RateLimiter:
         if self._first is not None:
             self._attach()
         moment = clock.catch_up(bucket)
+        if type(bucket) is Held:
+            self._end_hold(bucket, moment)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
         if timeout is not None and wait > timeout + TICK:
             return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
@@ -771,9 +830,17 @@ class RateLimiter:
             self._first = first = next(iter(waiters), None)
             if first is not None:
                 first.wake()
+            else:
+                self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for each in self._watchers:
+            if (watcher := each()) is not None:
+                watcher.look_again()
 
     def _look_again(self) -> None:
         """Wake those whom new limits concern: the first, and who asks for too much now."""
+        self._tell_watchers()
         self._forget_finished()
         queue = self._queue
         if queue is None or not queue.waiters:
