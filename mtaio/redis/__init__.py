@@ -13,6 +13,7 @@ from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._concurrency import RedisConcurrencyLimiter
 from mtaio.redis._keyed import RedisKeyedRateLimiter
 from mtaio.redis._lease import Lease
+from mtaio.redis._quota import RedisQuota
 from mtaio.redis._rate import RedisRateLimiter
 from mtaio.redis._tiered import TieredCache
 
@@ -24,6 +25,7 @@ __all__ = [
     "RedisBreaker",
     "RedisConcurrencyLimiter",
     "RedisKeyedRateLimiter",
+    "RedisQuota",
     "RedisRateLimiter",
     "RedisStore",
     "TieredCache",

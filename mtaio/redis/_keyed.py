@@ -269,8 +269,9 @@ class RedisKeyedRateLimiter:
         max_keys: int = 10_000,
         name: str | None = None,
     ) -> None:
-        limits: dict[str, Any] = {"per": per, "burst": burst, "slack": slack}
-        self._start(_KeyLimiter, store, key, rate, limits, on_failure, max_keys, name)
+        options: dict[str, Any] = {"per": per, "burst": burst, "slack": slack}
+        options |= {"on_failure": on_failure, "name": name or key}
+        self._start(key, lambda own: _KeyLimiter(store, own, rate, **options), on_failure, max_keys)
 
     @classmethod
     def window(
@@ -301,30 +302,18 @@ class RedisKeyedRateLimiter:
         Raises:
             TypeError, ValueError: As for the class and for `RedisRateLimiter.window`.
         """
-
-        limiter = cls.__new__(cls)
-        limits: dict[str, Any] = {"per": per, "slack": slack}
+        options: dict[str, Any] = {"per": per, "slack": slack}
+        options |= {"on_failure": on_failure, "name": name or key}
         make: Any = _KeyLimiter.window
-        limiter._start(make, store, key, limit, limits, on_failure, max_keys, name)
+        limiter = cls.__new__(cls)
+        limiter._start(  # noqa: SLF001 - in place of __init__
+            key, lambda own: make(store, own, limit, **options), on_failure, max_keys
+        )
         return limiter
 
     def _start(
-        self,
-        make: Callable[..., _KeyLimiter],
-        store: Store,
-        key: str,
-        rate: float,
-        limits: dict[str, Any],
-        on_failure: Literal["raise", "allow", "local"],
-        max_keys: int,
-        name: str | None,
+        self, key: str, new: Callable[[str], _KeyLimiter], on_failure: str, max_keys: int
     ) -> None:
-        """Begin with no key; `window` comes here without `__init__`."""
-
-        def new(key: str) -> _KeyLimiter:
-            return make(store, key, rate, **limits, on_failure=on_failure, name=called)
-
-        called = key if name is None else name
         self._key = key
         self._new = new
         self._model = new(key)  # never used; and it refuses what is wrong
@@ -528,10 +517,11 @@ class RedisKeyedRateLimiter:
                 self._count_calls(limiter)
             self._waiting = 0
             self._begin()
-        limiter = self._limiters.get(key) or self._admit(key)
-        if limiter is None:
+        found = self._limiters.get(key) or self._admit(key)
+        if found is None:
             await checkpoint()
             raise self._no_room(key)
+        limiter = found
         limiter.users += 1
         self._idle.pop(limiter.own, None)
         self._waiting += 1
