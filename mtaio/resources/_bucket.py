@@ -144,10 +144,16 @@ class Bucket:
         self.full_at += seconds
 
     def tokens(self, moment: float) -> float:
-        """Return what the bucket holds at ``moment``; less than 0 is a debt, or a tick."""
+        """Return what it holds at ``moment``; less than 0 is a debt, or a tick too early."""
         if self.interval:
             return self.most - max(0.0, self.full_at - moment) / self.interval
         return self._held if self.rate == 0 else math.inf
+
+    def idle_from(self, moment: float) -> float:
+        """Return when the bucket, left alone, is as good as new; seen from ``moment``, now."""
+        if self.rate == 0:
+            return math.inf if self.tokens(moment) < self.most else -math.inf
+        return self.full_at
 
     def due(self, tokens: float, moment: float) -> float:
         """

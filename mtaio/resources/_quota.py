@@ -34,6 +34,7 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK
+from mtaio.resources._pace import Pace, Sums
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._rate import RateLimiter, Tally
 from mtaio.resources._share import Share
@@ -96,6 +97,9 @@ class QuotaStatistics:
     one of each if none waits; ``inf`` while a limit is paused."""
     held_seconds: float = field(metadata=GAUGE)
     """Seconds until a `Quota.hold` ends; 0 if nothing is held."""
+    pace: float = field(metadata=GAUGE)
+    """The share of its limits that the server seems to allow in truth, from its refusals: see
+    `Quota.hold`."""
     limits: Mapping[str, QuotaLimitStatistics] = field(metadata=PARTS)
     """Each limit, by its name."""
 
@@ -172,8 +176,10 @@ class Quota:
         "_name",
         "_number",
         "_ones",
+        "_pace",
         "_queue",
         "_queued",
+        "_refused",
         "_shares",
         "_tally",
         "_until",
@@ -221,6 +227,8 @@ class Quota:
         self._queue: WaitQueue[_Costs] = WaitQueue()
         self._queued: list[float] = [0.0] * len(shares)
         self._first: Waiter | None = None
+        self._refused = 0
+        self._pace = Pace(max([share.limiter.per for share in shares if share.own], default=0.0))
         self.timed_by: clock.Tells = clock.REAL
         clock.catch_up(self)
         for share in self._shares:
@@ -401,7 +409,10 @@ class Quota:
         Grant nothing for so long: for a server that has answered "429, retry later".
 
         What is there of the quota's own buckets counts as gone; limiters that were given are left
-        alone. Otherwise as `RateLimiter.hold`. Not a checkpoint; from any thread.
+        alone. If the server refuses again and again, it allows less than it says, and what it has
+        granted between two refusals is how much. Then the quota goes by that, and tries a twentieth
+        more in each period (`QuotaStatistics.pace`). Otherwise as `RateLimiter.hold`. Not a
+        checkpoint; from any thread.
 
         Args:
             seconds: How long, such as the server's ``Retry-After``; 0 or more.
@@ -417,10 +428,14 @@ class Quota:
         self._do(partial(self._hold, seconds))
 
     def _hold(self, seconds: float) -> None:
-        self._until = max(self._until, clock.catch_up(self) + seconds)
+        moment = clock.catch_up(self)
+        self._until = max(self._until, moment + seconds)
+        self._refused += 1
+        self._learn(moment)
+        self._number += 1
         for share in self._shares:
             if share.own:
-                share.limiter.hold(seconds)
+                share.hold(seconds, self._number, moment)
         self.look_again()
 
     def observe(
@@ -475,13 +490,40 @@ class Quota:
         self._number += 1
         for share in self._shares:
             left = remaining.get(share.name)
-            if share.name in limits:
-                share.reshape(limits[share.name], left, self._number, moment)
+            if share.name in limits and share.is_told(limits[share.name]):
+                share.pace(self._pace.share, self._number, moment, remaining=left)
             if left is not None:
                 share.observe(left, reset.get(share.name), self._number, moment)
             if not share.own:
                 share.look_again()
         self.look_again()
+
+    def _learn(self, moment: float) -> None:
+        """Learn from a refusal how much the server allows in truth."""
+        own = [share for share in self._shares if share.own]
+        if not own:
+            return
+        before = self._pace.share
+        self._pace.refused(
+            Sums(
+                moment=moment,
+                granted=self._acquired,
+                refused=self._refused,
+                waited=self._tally.wait_seconds,
+                used=[share.used for share in own],
+            ),
+            [share.said / share.limiter.per for share in own],
+        )
+        if self._pace.share != before:
+            self._follow_pace(moment)
+
+    def _follow_pace(self, moment: float) -> None:
+        """Let each own limit be that share of what the server says."""
+        self._number += 1
+        for number, share in enumerate(self._shares):
+            if share.own:
+                most = max([costs[number] for costs in self._queue.waiters.values()], default=0)
+                share.pace(self._pace.share, self._number, moment, most=most)
 
     def statistics(self) -> QuotaStatistics:
         """Return the state and counts so far. Not a checkpoint; from any thread."""
@@ -504,6 +546,7 @@ class Quota:
             acquired=self._acquired,
             next_grant_seconds=max(held, *waits_for),
             held_seconds=held,
+            pace=self._pace.share,
             limits={
                 share.name: QuotaLimitStatistics(
                     rate=share.limiter.rate,
@@ -597,7 +640,7 @@ class Quota:
 
     def _check(self, costs: _Costs) -> None:
         for share, cost in zip(self._shares, costs, strict=True):
-            if cost > share.most:
+            if cost > share.most and not share.has_room_for(cost):
                 msg = (
                     f"cannot take {cost!r} {share.name} of {self!r}: it never has more than "
                     f"{share.most!r} at once. Raise the limit, or ask for less in smaller parts."
@@ -620,6 +663,9 @@ class Quota:
 
     def _take(self, costs: _Costs, moment: float, asked: float) -> Grant:
         """Take what is due of each limit, in this step."""
+        if moment >= self._pace.rises_at:
+            self._pace.rise(moment)
+            self._follow_pace(moment)
         self._number += 1
         self._acquired += 1
         for share, cost in zip(self._shares, costs, strict=True):
@@ -820,6 +866,7 @@ class Quota:
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""
         self._until += seconds
+        self._pace.move(seconds)
         for share in self._shares:
             share.move(seconds)
 

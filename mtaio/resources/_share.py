@@ -49,6 +49,7 @@ class Share:
         in_flight: What blocks hold that have not been left yet.
         acquired: All tokens that were granted, by the first estimate.
         used: The same as corrected by what was used.
+        said: What the limit is by what the server says, or by what was given.
         resets_at: When the server said that its window ends; None if it did not.
     """
 
@@ -58,6 +59,7 @@ class Share:
     # - _bucket is the bucket that was seen last, and _full_at its moment then.
     __slots__ = (
         "_bucket",
+        "_depth",
         "_full_at",
         "_numbers",
         "_rooms",
@@ -67,6 +69,7 @@ class Share:
         "name",
         "own",
         "resets_at",
+        "said",
         "slack",
         "used",
     )
@@ -80,6 +83,8 @@ class Share:
         self.acquired: float = 0
         self.used: float = 0
         self.resets_at: float | None = None
+        self.said: float = limiter.rate
+        self._depth = limiter.burst / limiter.rate if 0 < limiter.rate < math.inf else 1.0
         self._numbers: list[int] = []
         self._rooms: list[float] = []
         self._see(self._inner())
@@ -128,9 +133,7 @@ class Share:
     def due(self, tokens: float, moment: float) -> float:
         """Return when ``tokens`` will be there, after those that tasks wait for."""
         bucket = self.limiter._bucket
-        clock.catch_up(bucket)
-        if type(bucket) is Held:
-            self.limiter._end_hold(bucket, moment)
+        self.limiter._catch_up(bucket)
         return bucket.due(tokens + self.limiter._queued, moment)
 
     def due_first(self, waiter: Waiter, tokens: float, moment: float) -> float:
@@ -189,30 +192,70 @@ class Share:
             bucket.correct(unused, moment)
         self._see(bucket)
 
-    def reshape(self, limit: float, remaining: float | None, number: int, moment: float) -> None:
-        """
-        Go over to another limit; what was taken under the old one stays taken.
+    def is_told(self, limit: float) -> bool:
+        """Note what the server says that the limit is; return whether it is another than before."""
+        before, self.said = self.said, limit
+        return limit != before
 
-        That may be too much: a server that always had the new limit has got tokens back sooner or
-        later than the bucket here. If it says how many are left, they are there but for those in
-        flight.
+    def has_room_for(self, cost: float) -> bool:
+        """Return whether a window that was lowered to keep the pace was made as large again."""
+        if not self.own or cost > self.said or not isinstance(self._inner(), Window):
+            return False
+        self.limiter.reconfigure(rate=math.ceil(cost))
+        return True
+
+    def pace(
+        self,
+        share: float,
+        number: int,
+        moment: float,
+        *,
+        most: float = 0,
+        remaining: float | None = None,
+    ) -> None:
+        """
+        Go over to a share of what the server says; what was taken before stays taken.
+
+        A bucket keeps the size that the server says it has: it fills more slowly. If what the
+        server says has changed, what stays taken may be too much: a server that always had the new
+        limit has got tokens back sooner or later than the bucket here. If it says how many are
+        left, they are there but for those in flight.
+
+        Args:
+            share: The share.
+            number: That of this change.
+            moment: Now.
+            most: The most that a task waits for, which a window has to have room for.
+            remaining: How many are left by what the server says.
         """
         limiter, bucket = self.limiter, self._inner()
         clock.catch_up(bucket)
-        if not bucket.rate or limit == bucket.rate:
+        if not bucket.rate:
             return  # a pause stays
         if isinstance(bucket, Window):
-            limiter.reconfigure(rate=max(1, int(limit)))
+            limiter.reconfigure(rate=max(1, int(self.said * share), math.ceil(most)))
             return
         self._note(number, moment)
-        before, lacking = bucket.tokens(moment), bucket.most - bucket.tokens(moment)
-        limiter.reconfigure(rate=limit, burst=max(1, bucket.burst * limit / bucket.rate))
+        before = bucket.tokens(moment)
+        lack = bucket.most - before
+        limiter.reconfigure(rate=self.said * share, burst=max(1, self._depth * self.said))
         bucket = self._inner()
-        level = bucket.most - lacking
+        level = bucket.most - lack
         if remaining is not None:
             level = max(level, min(before, remaining - self.in_flight))
         bucket.correct(level - bucket.tokens(moment), moment)
         self._see(bucket)
+
+    def hold(self, seconds: float, number: int, moment: float) -> None:
+        """Grant nothing for so long; the server, which says so, has counted debts in."""
+        self._note(number, moment)
+        bucket = self._inner()
+        clock.catch_up(bucket)
+        debt = -bucket.tokens(moment)
+        if debt > 0 and not isinstance(bucket, Window):
+            bucket.correct(debt, moment)
+        self.limiter.hold(seconds)
+        self._see(self._inner())
 
     def observe(self, remaining: float, reset: float | None, number: int, moment: float) -> None:
         """
@@ -234,6 +277,8 @@ class Share:
             level = max(level, min(remaining, bucket.most) - self.in_flight)
             if isinstance(bucket, Window):
                 self._replace(bucket.copy())
+        elif level < 0:  # a debt that the server does not know of is none
+            level = max(level, min(0, remaining - self.in_flight))
         level = min(level, remaining)
         bucket = self._inner()
         self._note(number, moment)

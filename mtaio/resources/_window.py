@@ -163,6 +163,10 @@ class Window:
         """Return how many tokens may be granted at ``moment``."""
         return max(0, self.most - self._within(moment)) if self.rate else 0
 
+    def idle_from(self, moment: float) -> float:  # noqa: ARG002 - a bucket needs it
+        """Return when the window, left alone, is as good as new: also while it is paused."""
+        return self._grants[0][-1] + self.per
+
     def due(self, tokens: float, moment: float) -> float:
         """
         Return when ``tokens`` may be granted, ``moment`` or later.
