@@ -229,6 +229,38 @@ class _ResourcePart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Hold the slot until the stream ends, and limit its time; its block is not entered.
+
+        That could be left only in the task and the context that entered it.
+        """
+        limiter = self.inner
+        now = limiter.statistics()
+        if now.timeout is not None:
+            then = _limited(then, now.timeout.default_timeout, limiter.name)
+        through = then
+
+        async def run(call: Call) -> OpenStream:
+            slots, rate = limiter.concurrency, limiter.rate
+            if slots is not None:
+                await slots.acquire()
+            try:
+                if rate is not None:
+                    await rate.acquire()
+                opened: OpenStream = await through(call)
+            except BaseException:
+                if slots is not None:
+                    slots.release()
+                raise
+            if slots is not None:
+                opened.on_end(lambda _: slots.release())
+            return opened
+
+        if now.timeout_total is None:
+            return run
+        return _limited(run, now.timeout_total.default_timeout, limiter.name)
+
 
 class _TimeoutPart(_Adapter):
     __slots__ = ()
@@ -251,6 +283,16 @@ class _TimeoutPart(_Adapter):
                 return await then(call)
 
         return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        return _limited(then, self.seconds, self.inner.name)
+
+
+def _limited(then: Next, seconds: float | None, name: str | None) -> Next:
+    """Return ``then`` for streams, limited as by a `Timeout`."""
+    from mtaio.resilience._timeout import Timeout  # noqa: PLC0415 - that imports what imports this
+
+    return then if seconds is None else Timeout(seconds, name=name).wrap_stream(then)
 
 
 class RetryPart(_Adapter):

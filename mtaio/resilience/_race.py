@@ -278,7 +278,7 @@ class Race:
             from logging import getLogger  # noqa: PLC0415 - few results are thrown away
 
             logger = getLogger("mtaio.resilience")
-            logger.error("%s failed for %r", name_of(discard), result, exc_info=failure)
+            logger.exception("%s failed for %r", name_of(discard), result, exc_info=failure)
 
     def _takes(self, error: BaseException) -> bool:
         """Note what a further attempt raised; return False if that is not a failure of a call."""

@@ -23,7 +23,7 @@ from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.item_limits import ItemLimits, Whole
-from mtaio._internal.sources import END, Source, scope_error
+from mtaio._internal.sources import END, Source, interrupted_error, scope_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,13 +90,13 @@ class OpenStream:
         """
         try:
             await self.end(None)
-        except Exception:
-            _log_closing(self._source)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            _log_closing(self._source, error)
 
     # ---- for this package ----
 
     async def checked(self, part: object) -> OpenStream:
-        """Return it, for a part that is about to leave a cancel scope; refuse what prevents that."""
+        """Return it, for a part that is about to leave a scope; refuse what prevents that."""
         if not self.is_scoped:
             return self
         error = scope_error(self._source.name, str(part))
@@ -121,10 +121,6 @@ class OpenStream:
         """Returns an awaitable of the next item."""
         return self._source.next if self._limits is None else self._limits.next
 
-    def has_ended(self) -> None:
-        """Note that the iteration has come to its end, or failed."""
-        self._source.is_done = True
-
     @property
     def is_generator(self) -> bool:
         """Whether it cannot go on after an error or a cancellation."""
@@ -146,7 +142,7 @@ class OpenStream:
             if outcome is None:
                 outcome = failure
             if body is not None and isinstance(failure, Exception):
-                _log_closing(self._source)  # what the block ended with goes first
+                _log_closing(self._source, failure)  # what the block ended with goes first
             else:
                 raise
         finally:
@@ -170,31 +166,32 @@ def _call_all(
             raise
 
 
-def _log_closing(source: Source) -> None:
+def _log_closing(source: Source, error: Exception) -> None:
     from logging import getLogger  # noqa: PLC0415 - closing seldom fails
 
-    getLogger("mtaio.resilience").exception("closing the stream of %s failed", source.name)
+    logger = getLogger("mtaio.resilience")
+    logger.error("closing the stream of %s failed", source.name, exc_info=error)
 
 
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    source = Source(name_of(fn))
+    return await _opened(lambda: fn(*call.args), call, name_of(fn))
+
+
+async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:
+    """Open what ``make`` returns; if that fails, close it again."""
+    source = Source(name)
     try:
-        first = await source.start(fn(*call.args))
+        first = await source.start(make())
     except BaseException as error:
-        await _closed_after(error, source)
-        raise_failure(error, fn)
+        try:
+            await source.close(error)
+        except Exception as failure:  # noqa: BLE001 - it is logged
+            _log_closing(source, failure)
+        raise_failure(error, call.fn)
         raise
     return OpenStream(source, first)
-
-
-async def _closed_after(error: BaseException, source: Source) -> None:
-    """Close a stream whose opening has failed; what that raises is logged."""
-    try:
-        await source.close(error)
-    except Exception:
-        _log_closing(source)
 
 
 def stream_through(part: Any, then: Next) -> Next:
@@ -210,14 +207,8 @@ def stream_through(part: Any, then: Next) -> Next:
         if isinstance(result, OpenStream):
             return result
         # A fallback has answered, or another part that makes up a result.
-        source = Source(f"{name_of(call.fn)}, answered by {part},")
-        try:
-            first = await source.start(result)
-        except BaseException as error:
-            await _closed_after(error, source)
-            raise_failure(error, call.fn)
-            raise
-        return OpenStream(source, first)
+        name = f"{part}, which answered for {name_of(call.fn)},"
+        return await _opened(lambda: result, call, name)
 
     return run
 
@@ -365,34 +356,26 @@ class CallStream(Generic[T]):
             return
         if isinstance(error, StopAsyncIteration):
             self._next = self._ended
-            opened.has_ended()
             return
         try:
             raise_failure(error, self._call.fn)
         except Exception as stray:
-            self._fails_with(stray, opened)
+            self._fails_with(stray)
             raise
         if without_cancellation(error) is not None:
-            self._fails_with(error, opened)
+            self._fails_with(error)
         elif opened.is_generator:
             self._next = self._interrupted
 
-    def _fails_with(self, error: BaseException, opened: OpenStream) -> None:
+    def _fails_with(self, error: BaseException) -> None:
         self._error = error
         self._next = self._ended
-        if opened.is_generator:
-            opened.has_ended()
 
     async def _ended(self) -> Any:
         raise StopAsyncIteration
 
     async def _interrupted(self) -> Any:
-        msg = (
-            f"the stream of {name_of(self._call.fn)} was cancelled as it waited for an item, which "
-            f"ends a generator, so that it cannot go on. Limit the time of each item with "
-            f"Timeout(between=...), or that of the whole block."
-        )
-        raise RuntimeError(msg)
+        raise interrupted_error(name_of(self._call.fn), "Timeout(between=...)")
 
     async def _unentered(self) -> Any:
         raise self._misuse("was not entered")
