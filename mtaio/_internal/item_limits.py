@@ -88,7 +88,7 @@ class ItemLimits(Deadline):
     As a `Deadline` it is what the stream itself can see of them while it makes an item.
 
     Args:
-        next_item: Returns an awaitable of the next item.
+        next_item: Returns an awaitable of the next item; may be replaced before the first.
         name: Whose stream it is, for messages.
     """
 
@@ -103,16 +103,16 @@ class ItemLimits(Deadline):
         "_expired",
         "_name",
         "_new_scope",
-        "_next_item",
         "_over",
         "_scope",
         "_until",
         "_wholes",
+        "next_item",
     )
 
     def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
         super().__init__(math.inf, None)
-        self._next_item = next_item
+        self.next_item: Callable[[], Awaitable[Any]] = next_item
         self._name = name
         self._new_scope = loops.scopes().new
         self._scope: anyio.CancelScope | None = None
@@ -180,7 +180,7 @@ class ItemLimits(Deadline):
         if alarm is not None:
             alarm.add(self, moment)
         try:
-            item = await self._next_item()
+            item = await self.next_item()
         except BaseException as error:
             self._leave(outer)
             try:

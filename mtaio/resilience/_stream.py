@@ -47,14 +47,19 @@ class OpenStream:
     """
 
     # Invariant: _ends are called once, when it is closed; then there are none.
-    __slots__ = ("_ends", "_limits", "_source", "first")
+    __slots__ = ("_ends", "_limits", "_next", "_source", "first", "is_exhausted", "last")
 
     def __init__(self, source: Source, first: Any) -> None:
         self._source = source
         self._ends: list[Callable[[BaseException | None], object]] = []
         self._limits: ItemLimits | None = None
+        self._next: Callable[[], Awaitable[Any]] | None = None
         self.first: Any = first
-        """The first item; see `is_empty`."""
+        """The first item, until the consumer gets it; see `is_empty`."""
+        self.last: Any = None
+        """The last item that has come so far, if `keep_last` was called."""
+        self.is_exhausted: bool = first is END
+        """Whether it has come to its end by itself."""
 
     def __repr__(self) -> str:
         return f"<OpenStream of {self._source.name}>"
@@ -80,6 +85,16 @@ class OpenStream:
             fn: A plain function, which should not raise.
         """
         self._ends.append(fn)
+
+    def keep_last(self) -> None:
+        """Have `last` be the latest item, which services often send what was used with."""
+        if self._next is None and not self.is_empty:
+            self.last = self.first
+            self._next = self._remembered
+
+    async def _remembered(self) -> Any:
+        self.last = item = await self._source.next()
+        return item
 
     async def aclose(self) -> None:
         """
@@ -119,7 +134,10 @@ class OpenStream:
     @property
     def next(self) -> Callable[[], Awaitable[Any]]:
         """Returns an awaitable of the next item."""
-        return self._source.next if self._limits is None else self._limits.next
+        if self._limits is not None:
+            self._limits.next_item = self._next or self._source.next
+            return self._limits.next
+        return self._next or self._source.next
 
     @property
     def is_generator(self) -> bool:
@@ -356,6 +374,7 @@ class CallStream(Generic[T]):
             return
         if isinstance(error, StopAsyncIteration):
             self._next = self._ended
+            opened.is_exhausted = True
             return
         try:
             raise_failure(error, self._call.fn)
