@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         BudgetStatistics,
         FallbackStatistics,
         PipelineStatistics,
+        PolicyStatistics,
         RetryStatistics,
     )
     from mtaio.resources._combined import ResourceStatistics
@@ -75,6 +76,7 @@ __all__ = [
     "MemoryStats",
     "MonitorStatistics",
     "PipelineStatistics",
+    "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
     "RateLimiterStatistics",
@@ -123,6 +125,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "BudgetStatistics",
                 "FallbackStatistics",
                 "PipelineStatistics",
+                "PolicyStatistics",
                 "RetryStatistics",
             ),
             "mtaio.resources._combined": ("ResourceStatistics",),

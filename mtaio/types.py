@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from mtaio.monitoring._report import CheckKind, CheckStatus
     from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Argument, Connection, Script, Store
+    from mtaio.resilience._attempts import Holds
     from mtaio.resilience._part import Next
+    from mtaio.resilience._waits import Waits
     from mtaio.testing._inject import Mode
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "EvictionPolicy",
     "Filter",
     "HasStatistics",
+    "Holds",
     "LogSettings",
     "Mode",
     "Next",
@@ -65,6 +68,7 @@ __all__ = [
     "Store",
     "Unset",
     "Via",
+    "Waits",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -90,7 +94,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
             "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
+            "mtaio.resilience._attempts": ("Holds",),
             "mtaio.resilience._part": ("Next",),
+            "mtaio.resilience._waits": ("Waits",),
             "mtaio.testing._inject": ("Mode",),
         },
     )

@@ -8,13 +8,11 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from mtaio._internal.callables import name_of
 from mtaio._internal.rates import Rate
-from mtaio._internal.statistics import snapshot
-from mtaio.resilience._retry import Retry
+from mtaio.resilience._attempts import Counts, Place, is_held_in
+from mtaio.resilience._retry import Retry, keep_trying
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -177,7 +175,7 @@ class _TimeoutPart(_Adapter):
 
 
 class RetryPart(_Adapter):
-    __slots__ = ("_calls", "_failed", "_retried", "direct")
+    __slots__ = ("_calls", "_place", "direct")
 
     kind: ClassVar[Literal["retry"]] = "retry"
     inner: Retry
@@ -187,52 +185,43 @@ class RetryPart(_Adapter):
         self.direct: Direct | None = None
         """Where the calls are counted whose first attempt did not come through here."""
         self._calls = 0
-        self._retried = 0
-        self._failed = 0
+        self._place = Place(counts=Counts())
 
     def __str__(self) -> str:
-        options: list[str] = [f"{self.inner.attempts}"]
-        for each in fields(self.inner):
-            value = getattr(self.inner, each.name)
-            if each.name != "attempts" and value != each.default and each.default is not MISSING:
-                options.append(f"{each.name}={_shown(value)}")
-        return f"Retry({', '.join(options)})"
+        return str(self.inner)
+
+    def stands(self, name: str | None, inside: Sequence[Part]) -> None:
+        """Note the name of its pipeline, and whether what it holds is among the parts inside."""
+        self._place.name = name
+        limiters = [getattr(each, "inner", each) for each in inside]
+        self._place.holds_inside = is_held_in(self.inner, limiters)
 
     def wrap(self, then: Next, ended: Sequence[object] = ()) -> Next:
         """Wrap ``then``. As long as there is something in ``ended``, `Direct` has counted calls."""
-        policy_run, count = self.inner.run, self._count
+        policy, place = self.inner, self._place
 
         async def run(call: Call) -> Any:
             if not ended:
                 self._calls += 1
-            try:
-                return await policy_run(then, call, on_retry=count)
-            except Exception:
-                self._failed += 1
-                raise
+            return await keep_trying(policy, then, call, subject=call.fn, place=place, key=call.key)
 
         return run
 
-    def _count(self) -> None:
-        self._retried += 1
-
     def statistics(self) -> RetryStatistics:
+        counts = cast("Counts", self._place.counts)
         budget = self.inner.budget
-        budgeted = None if budget is None else budget.statistics()
-        calls = self._calls if self.direct is None else self._calls + self.direct.begun
-        return snapshot(RetryStatistics, self, calls=calls, budget=budgeted)
+        return RetryStatistics(
+            calls=self._calls if self.direct is None else self._calls + self.direct.begun,
+            retried=counts.retried,
+            throttled=counts.throttled,
+            failed=counts.failed,
+            errors=dict(counts.errors),
+            budget=None if budget is None else budget.statistics(),
+        )
 
     @property
     def is_quiet(self) -> bool:
-        return self.inner.budget is None
-
-
-def _shown(value: object) -> str:
-    """Return a setting as it is written in code."""
-    if isinstance(value, tuple):
-        each = cast("tuple[object, ...]", value)
-        return f"({', '.join(map(_shown, each))})"
-    return name_of(value) if callable(value) else str(value)
+        return self.inner._is_quiet  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - it need not see a success
 
 
 _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (

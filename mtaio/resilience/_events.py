@@ -359,9 +359,9 @@ def is_wanted(kind: type[PartEvent]) -> bool:
     return bool(_listeners) or (kind.is_logged and _log().isEnabledFor(_WARNING))
 
 
-def emit(event: PartEvent) -> None:
-    """Log an event, if it is of such a kind, and tell it to all listeners."""
-    if event.is_logged and (logger := _log()).isEnabledFor(_WARNING):
+def emit(event: PartEvent, *, is_logged: bool = True) -> None:
+    """Log an event, if it is of such a kind and not logged elsewhere, and tell all listeners."""
+    if is_logged and event.is_logged and (logger := _log()).isEnabledFor(_WARNING):
         line = event._line()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a class of this module
         if line is not None:
             text, args = line

@@ -145,6 +145,9 @@ class Pipeline:
         keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
         self._keyed = next(keyed, None)
         self._name = name
+        for number, part in enumerate(self._parts, 1):
+            if isinstance(part, RetryPart):
+                part.stands(name, self._parts[number:])
         through: Next = call_function
         for part in reversed(self._parts):
             through = part.wrap(through)
