@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
     from mtaio.cache._statistics import CacheStatistics
+    from mtaio.clients._buckets import ServerBucketsStatistics
+    from mtaio.clients._exchange import ClientStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveStatistics
     from mtaio.resilience._breaker import BreakerStatistics
     from mtaio.resilience._hedge import HedgeStatistics
+    from mtaio.resilience._keyed import KeyedStatistics
     from mtaio.resilience._statistics import (
         BudgetStatistics,
         FallbackStatistics,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
 __all__ = [
@@ -60,6 +64,7 @@ __all__ = [
     "BudgetStatistics",
     "CPUStats",
     "CacheStatistics",
+    "ClientStatistics",
     "ConcurrencyStatistics",
     "EmitterStatistics",
     "ErrorHandlerStatistics",
@@ -72,6 +77,7 @@ __all__ = [
     "IOStats",
     "KeyStatistics",
     "KeyedRateLimiterStatistics",
+    "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
@@ -79,12 +85,15 @@ __all__ = [
     "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
+    "QuotaLimitStatistics",
+    "QuotaStatistics",
     "RateLimiterStatistics",
     "RedisConcurrencyStatistics",
     "RedisRateLimiterStatistics",
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
+    "ServerBucketsStatistics",
     "ServerStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
@@ -99,6 +108,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
+            "mtaio.clients._buckets": ("ServerBucketsStatistics",),
+            "mtaio.clients._exchange": ("ClientStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
@@ -121,6 +132,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
             "mtaio.resilience._breaker": ("BreakerStatistics",),
             "mtaio.resilience._hedge": ("HedgeStatistics",),
+            "mtaio.resilience._keyed": ("KeyedStatistics",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",
                 "FallbackStatistics",
@@ -131,6 +143,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },
     )

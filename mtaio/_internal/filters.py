@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 
-__all__ = ["Filter", "accepts", "check_filter", "errors_in"]
+__all__ = ["Filter", "accepts", "check_filter", "check_verdict", "errors_in"]
 
 Filter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -34,6 +34,15 @@ def check_filter(on: object, name: str = "on") -> None:
     if is_async(cast("Callable[..., object]", on)):
         reason = f"{name}={on!r} is an async function, and its coroutine always counts as true"
         raise checks.refusal(TypeError, reason, _WAY_OUT)
+
+
+def check_verdict(name: str, fn: object) -> None:
+    """Refuse what cannot be called with a result, or would have to be awaited for its answer."""
+    way_out = "Pass a plain function from the result to bool, or None."
+    checks.callable_(name, fn, way_out=way_out)
+    if is_async(cast("Callable[..., object]", fn)):
+        msg = f"{name}={fn!r} is an async function, whose coroutine is always true. {way_out}"
+        raise TypeError(msg)
 
 
 def accepts(on: Filter, error: Exception) -> bool:

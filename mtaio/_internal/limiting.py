@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, TypeVarTup
 
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.decorators import AsyncFunction, call, check_call, decorate
+from mtaio.exceptions import LimitClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from mtaio._internal.decorators import Decorator
 
-__all__ = ["limit", "limit_by", "limit_in", "run_in"]
+__all__ = ["closed_error", "limit", "limit_by", "limit_in", "run_in"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +80,15 @@ def limit_in(
 
     decorator = decorate(around, name=name)
     return decorator if fn is None else decorator(fn)
+
+
+def closed_error(limiter: object, name: str | None) -> LimitClosedError:
+    """Return the error for who waits at a limiter that is closed, or comes to it later."""
+    return LimitClosedError(
+        f"{limiter!r} is closed, and lets nothing in any more. End the work that needs it; for "
+        f"other work make a new limiter.",
+        name=name,
+    )
 
 
 async def run_in(

@@ -13,7 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot
-    from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerState
+    from mtaio.resilience._breaker import Breaker, BreakerBlock, BreakerChange, BreakerState
     from mtaio.resilience._budget import Budget
     from mtaio.resilience._events import (
         FellBack,
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     )
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge
+    from mtaio.resilience._keyed import Keyed
     from mtaio.resilience._order import OrderWarning
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
     from mtaio.resilience._retry_block import Attempt
+    from mtaio.resilience._stream import CallStream, OpenStream
     from mtaio.resilience._timeout import Timeout
 
 __all__ = [
@@ -41,15 +43,19 @@ __all__ = [
     "AdaptiveSlot",
     "Attempt",
     "Breaker",
+    "BreakerBlock",
     "BreakerChange",
     "BreakerState",
     "Budget",
     "Call",
+    "CallStream",
     "Fallback",
     "FellBack",
     "GaveUp",
     "Hedge",
     "Hedged",
+    "Keyed",
+    "OpenStream",
     "OrderWarning",
     "Part",
     "PartEvent",
@@ -70,7 +76,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.resilience._adaptive": ("AdaptiveLimiter", "AdaptiveSlot"),
-            "mtaio.resilience._breaker": ("Breaker", "BreakerChange", "BreakerState"),
+            "mtaio.resilience._breaker": (
+                "Breaker",
+                "BreakerBlock",
+                "BreakerChange",
+                "BreakerState",
+            ),
             "mtaio.resilience._budget": ("Budget",),
             "mtaio.resilience._events": (
                 "FellBack",
@@ -86,11 +97,13 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             ),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge",),
+            "mtaio.resilience._keyed": ("Keyed",),
             "mtaio.resilience._order": ("OrderWarning",),
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
             "mtaio.resilience._retry_block": ("Attempt",),
+            "mtaio.resilience._stream": ("CallStream", "OpenStream"),
             "mtaio.resilience._timeout": ("Timeout",),
         },
     )

@@ -7,26 +7,33 @@ statistics: it may be used elsewhere too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
+from mtaio._internal import checks
 from mtaio._internal.rates import Rate
 from mtaio.resilience._attempts import Counts, Place, is_held_in
+from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry, keep_trying
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
 )
 
 if TYPE_CHECKING:
-    from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._part import Call, Next
     from mtaio.resilience._pipeline import Direct
+    from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of"]
+__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind"]
+
+_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class _Adapter:
@@ -105,6 +112,27 @@ class _KeyedPart(_Adapter):
         return run
 
 
+class _QuotaPart(_Adapter):
+    """A quota as it is given, of which each call costs one of each limit."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: Quota
+
+    def __str__(self) -> str:
+        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
+
+    def wrap(self, then: Next) -> Next:
+        take = self.inner.take
+
+        async def run(call: Call) -> Any:
+            async with take():
+                return await then(call)
+
+        return run
+
+
 class _ConcurrencyPart(_Adapter):
     __slots__ = ()
 
@@ -123,6 +151,21 @@ class _ConcurrencyPart(_Adapter):
                 return await then(call)
             finally:
                 release()
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release()
+                raise
+            opened.on_end(lambda _: release())
+            return opened
 
         return run
 
@@ -229,6 +272,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
+    (Quota, _QuotaPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -237,8 +281,32 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    if isinstance(given, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
+
+        given = together(cast("Sequence[object]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)
             return part
     return None
+
+
+def as_part(given: object) -> Part:
+    """Return ``given`` if it is a part, or else a part that wraps it."""
+    if isinstance(given, Part) and not isinstance(given, type):
+        return given
+    part = adapter_of(given)
+    if part is None:
+        msg = (
+            f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts "
+            f"of mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
+        )
+        raise TypeError(msg)
+    return part
+
+
+def name_of_kind(given: object, part: Part) -> str:
+    """Return the name under which the statistics of a part are shown, such as ``total_timeout``."""
+    name = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
+    return f"total_{name}" if getattr(part, "total", False) else name

@@ -10,10 +10,9 @@ How the limit is found: _estimate.py. Reasons and simulations: docs/en/design/ad
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
@@ -22,8 +21,10 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
+from mtaio.resilience import _blocks
 from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
+from mtaio.resilience._stream import OpenStream
 from mtaio.resources import ConcurrencyLimiter
 
 __all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
@@ -52,19 +53,6 @@ class AdaptiveSlot:
         For an answer such as HTTP 503 that does not arrive as an exception.
         """
         self._failed = True
-
-
-class _Block(NamedTuple):
-    """A block that a task is in, and the one around it."""
-
-    limiter: AdaptiveLimiter
-    slot: AdaptiveSlot
-    in_use: int
-    began: float
-    outer: _Block | None
-
-
-_blocks: Final[ContextVar[_Block | None]] = ContextVar("mtaio.resilience.blocks", default=None)
 
 
 @final
@@ -167,7 +155,6 @@ class AdaptiveLimiter(StandalonePart):
     """
 
     # Invariants:
-    # - _blocks holds, for each task, its blocks of any such limiter, innermost first;
     # - _in_use counts the calls that hold a slot of _slots and have resumed with it, _waiting those
     #   that have asked _slots for one, and wait or have not resumed;
     # - so, while _waiting is 0, as many slots are in use as _in_use says.
@@ -272,7 +259,7 @@ class AdaptiveLimiter(StandalonePart):
             self._slots.acquire_nowait()
         self._in_use += 1
         slot = AdaptiveSlot()
-        _blocks.set(_Block(self, slot, self._in_use, now(), _blocks.get()))
+        _blocks.enter(self, (slot, self._in_use, now()))
         return slot
 
     async def __aexit__(
@@ -288,18 +275,12 @@ class AdaptiveLimiter(StandalonePart):
             RuntimeError: A block that was entered later has not been left yet, or the block was
                 entered in another context.
         """
-        block = _blocks.get()
-        if block is None or block.limiter is not self:
-            if exc_type is GeneratorExit:  # closed after its loop was over, by whoever runs now
-                self._leave(exc, 0.0, 0)
-                return
-            msg = (
-                f"cannot leave {self!r} here: it is not what this task entered last. Use it in "
-                f"'async with', and do not yield inside from an async generator."
-            )
-            raise RuntimeError(msg)
-        _blocks.set(block.outer)
-        self._leave(exc, now() - block.began, block.in_use, failed=block.slot.failed)
+        noted: tuple[AdaptiveSlot, int, float] | None = _blocks.leave(self, exc_type)
+        if noted is None:
+            self._leave(exc, 0.0, 0)
+            return
+        slot, in_use, began = noted
+        self._leave(exc, now() - began, in_use, failed=slot.failed)
 
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
@@ -345,6 +326,43 @@ class AdaptiveLimiter(StandalonePart):
             self._in_use -= 1
             slots.release()
             return result
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Return an async function that opens a stream by ``then``, and holds a slot until its end.
+
+        The time to the first item is the sample: how long the rest takes is up to its length and to
+        the consumer. A failure that ``on`` accepts is another, whenever it comes.
+        """
+        estimator = self._estimator
+
+        async def run(call: Call) -> OpenStream:
+            if self._in_use >= estimator.limit or self._waiting:
+                await self._wait()
+            else:
+                self._slots.acquire_nowait()
+            self._in_use = in_use = self._in_use + 1
+            began = now()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException as error:
+                self._leave(error, now() - began, in_use)
+                raise
+            ended = catch_up(estimator)
+            if estimator.sample(ended, ended - began, in_use):
+                self._slots.limit = estimator.limit
+
+            def end(error: BaseException | None) -> None:
+                if error is None:
+                    self._slots.release()
+                    self._in_use -= 1
+                else:
+                    self._leave(error, now() - began, in_use)
+
+            opened.on_end(end)
+            return opened
 
         return run
 

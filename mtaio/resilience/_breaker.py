@@ -5,10 +5,11 @@ Promise: half-open, exactly ``half_open`` calls get through, however many come; 
 not an outcome, and gives its place to another; an open breaker refuses at once. An outcome counts
 only in the state in which its call was let through, so that an answer from before says nothing
 about the service now.
-Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer. The outcomes
-of the last calls are the bits of one int.
+Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer. With ``slow``
+or ``failed``, two readings of the clock, or a call of the function, more.
 
-What counts as an outcome, and why it counts calls, not seconds: docs/en/design/resilience.md.
+Here is which calls are let through and what their outcomes are; when the state changes is in
+mtaio/_internal/circuit.py. Reasons: docs/en/design/resilience.md.
 """
 
 from __future__ import annotations
@@ -16,32 +17,33 @@ from __future__ import annotations
 import math
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple, cast, final
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, final
 
 from mtaio._internal import checks, clock
-from mtaio._internal.callables import is_async
+from mtaio._internal.block import entered_before_error
+from mtaio._internal.callables import name_of
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.circuit import BreakerState, Circuit, checked_rules
 from mtaio._internal.copies import uncopied
-from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.filters import Filter, accepts, check_filter, check_verdict
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
+from mtaio.resilience import _blocks
+from mtaio.resilience._events import (
+    PartEvent,
+    Refused,
+    call_listener,
+    check_listener,
+    emit,
+    is_wanted,
+)
 from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
+from mtaio.resilience._stream import OpenStream
 
-__all__ = ["Breaker", "BreakerChange", "BreakerState", "BreakerStatistics"]
-
-
-class BreakerState(StrEnum):
-    """Whether a breaker lets calls through."""
-
-    CLOSED = "closed"
-    """All of them."""
-    OPEN = "open"
-    """None."""
-    HALF_OPEN = "half-open"
-    """A few, whose outcomes decide."""
+__all__ = ["Breaker", "BreakerBlock", "BreakerChange", "BreakerState", "BreakerStatistics"]
 
 
 @final
@@ -53,6 +55,8 @@ class BreakerStatistics:
     """Keys that are open now; without ``max_keys``, 1 or 0."""
     half_open: int = field(metadata=GAUGE)
     """Keys that are half-open now; without ``max_keys``, 1 or 0."""
+    disabled: int = field(metadata=GAUGE)
+    """Keys that are disabled now; without ``max_keys``, 1 or 0."""
     keys: int = field(metadata=GAUGE)
     """Keys with a state of their own; 1 without ``max_keys``."""
     max_keys: int | None = field(metadata=LIMIT)
@@ -61,21 +65,33 @@ class BreakerStatistics:
     """Calls let through."""
     failed: int = field(metadata=COUNTER)
     """Calls that were failures."""
+    slow: int = field(metadata=COUNTER)
+    """Calls that took ``slow`` seconds or longer, failures included."""
     undecided: int = field(metadata=COUNTER)
     """Calls without an outcome: cancelled, refused inside the breaker, or ``on`` raised."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
     opened: int = field(metadata=COUNTER)
     """How often a state became open, also from half-open."""
+    recent_calls: int = field(metadata=GAUGE)
+    """Calls whose outcomes are remembered now."""
+    recent_failed_ratio: float = field(metadata=GAUGE)
+    """The share of these that failed; 0 if there are none."""
+    recent_slow_ratio: float = field(metadata=GAUGE)
+    """The share of these that were slow; 0 if there are none."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerChange:
-    """A change of the state of a `Breaker`, which ``on_change`` is called with."""
+class BreakerChange(PartEvent):
+    """
+    A change of the state of a `Breaker`, which ``on_change`` and all listeners are called with.
 
-    name: str | None
-    """The breaker's name."""
+    Logged to ``mtaio.resilience``: at WARNING if it opens, otherwise at INFO.
+    """
+
+    is_logged: ClassVar[bool] = True
+
     key: Hashable
     """The key whose state it is; None for all calls."""
     before: BreakerState
@@ -83,157 +99,85 @@ class BreakerChange:
     state: BreakerState
     """The state after it."""
     error: Exception | None
-    """The failure that opened it; None for any other change."""
+    """The failure that opened it; None for any other change, and if it raised nothing."""
+    reason: str = ""
+    """Why it opened, such as ``5 calls in a row failed, …``; empty for any other change."""
+
+    def _line(self) -> tuple[str, tuple[object, ...]] | None:
+        if self.state is not BreakerState.OPEN:
+            return None  # not at WARNING: see `Breaker`
+        return "%s is open: %s", (_whose(self), self.reason)
 
 
-class _Rules(NamedTuple):
-    """When a circuit opens, and how it closes again."""
-
-    failure_ratio: float
-    last: int
-    min_calls: int
-    open_for: float
-    half_open: int
+def _whose(change: BreakerChange) -> str:
+    """Return the breaker of a change, for the log."""
+    name = "a breaker" if change.name is None else f"breaker {change.name!r}"
+    return name if change.key is None else f"{name}, key={reprlib.repr(change.key)},"
 
 
-class _Circuit:
+@final
+class BreakerBlock:
     """
-    The state for one key.
+    A block whose outcome counts for a `Breaker`: ``async with breaker.block(key) as block:``.
 
-    Args:
-        rules: When it opens and closes.
-        key: The key, for `changed`.
-        changed: Called with the circuit, the state before and the error after each change.
+    An exception out of the block is its outcome, as that of a call is; none is a success, unless
+    `mark_failed` was called.
     """
 
-    # Invariants:
-    # - _outcomes has a bit for each of the last `_seen` calls of this period, 1 for a failure, the
-    #   lowest for the latest; they are `_most` at most: `last`, or what may probe;
-    # - each change of the state begins another period, in which no earlier call's outcome counts;
-    # - half-open, _free + calls under way + outcomes == half_open: hence all have been seen when
-    #   _seen has come to _most;
-    # - `clean` says that a success would change nothing: closed, and none of the `last` failed.
-    __slots__ = (
-        "_changed",
-        "_free",
-        "_most",
-        "_outcomes",
-        "_rules",
-        "_seen",
-        "clean",
-        "key",
-        "period",
-        "reason",
-        "state",
-        "timed_by",
-        "until",
-    )
+    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_key", "_period")
 
     def __init__(
         self,
-        rules: _Rules,
         key: Hashable,
-        changed: Callable[[_Circuit, BreakerState, Exception | None], object],
+        begin: Callable[[Hashable], Awaitable[Circuit]],
+        end: Callable[..., None],
     ) -> None:
-        self._rules = rules
-        self._changed = changed
-        self._outcomes = 0
-        self._seen = 0
-        self._most = rules.last
-        self._free = 0
-        self.key = key
-        self.state: BreakerState = BreakerState.CLOSED
-        self.period: int = 0
-        self.clean: bool = False
-        self.until: float = math.inf
-        """When an open circuit lets a call through again."""
-        self.timed_by: clock.Tells = clock.REAL
-        """The clock of ``until``."""
-        self.reason: str = ""
-        """Why it is open, for messages."""
+        self._key = key
+        self._begin = begin
+        self._end = end
+        self._circuit: Circuit | None = None
+        self._failed = False
+        self._period = 0
+        self._began = 0.0
 
-    def admit(self) -> bool:
-        """Return whether a call may go through, and give it a place; not called while closed."""
-        if self.state is BreakerState.OPEN:
-            if clock.catch_up(self) < self.until:
-                return False
-            self._free = self._rules.half_open
-            self._change(BreakerState.HALF_OPEN)
-        if not self._free:
-            return False
-        self._free -= 1
-        return True
+    @property
+    def failed(self) -> bool:
+        """Whether `mark_failed` was called."""
+        return self._failed
 
-    def succeed(self, period: int) -> None:
-        """Count a success of a call that was let through in ``period``."""
-        if period != self.period:
-            return
-        self._count(failed=0)
-        if self.state is BreakerState.HALF_OPEN and self._seen == self._most:
-            self.close()
+    def mark_failed(self) -> None:
+        """
+        Report that the service failed, although nothing was raised. Not a checkpoint.
 
-    def fail(self, period: int, error: Exception) -> None:
-        """Count a failure of a call that was let through in ``period``."""
-        if period != self.period:
-            return
-        self._count(failed=1)
-        rules = self._rules
-        failures = self._outcomes.bit_count()
-        if self.state is BreakerState.CLOSED:
-            calls, due = self._seen, self._seen >= rules.min_calls
-            text = f"{failures} of the last {calls} calls failed"
-        else:
-            calls, due = rules.half_open, True
-            text = f"{failures} of {self._seen} calls that were to probe it failed"
-        if due and failures / calls >= rules.failure_ratio:
-            self._open(rules.open_for, f"{text}, the latest with {type(error).__name__}", error)
-        elif self.state is BreakerState.HALF_OPEN and self._seen == self._most:
-            self.close()
+        For an answer such as HTTP 503 that does not arrive as an exception.
+        """
+        self._failed = True
 
-    def give_back(self, period: int) -> None:
-        """Give back the place of a call that was let through in ``period``: it has no outcome."""
-        if period == self.period and self.state is BreakerState.HALF_OPEN:
-            self._free += 1
+    async def __aenter__(self) -> Self:
+        """
+        Begin the block, if the breaker lets it. One refusal in 64 is a checkpoint.
 
-    def force_open(self) -> None:
-        """Open it until it is closed by hand."""
-        self._open(math.inf, "force_open() was called", None)
+        Raises:
+            BreakerOpenError: The breaker lets no call through.
+            RuntimeError: It was entered before.
+        """
+        if self._circuit is not None:
+            raise entered_before_error(self, "Make one for each block: breaker.block().")
+        self._circuit = circuit = await self._begin(self._key)
+        self._period = circuit.period
+        self._began = clock.now()
+        return self
 
-    def close(self) -> None:
-        """Close it, and forget every outcome."""
-        self._change(BreakerState.CLOSED)
-
-    def left(self) -> float:
-        """Return in how many seconds an open circuit lets a call through again."""
-        return max(self.until - clock.now_by(self.timed_by), 0.0)
-
-    def move(self, seconds: float) -> None:
-        """Go over to another clock: see `clock.Timed`."""
-        self.until += seconds
-
-    def retire(self) -> None:
-        """Let no outcome count any more: the circuit is forgotten."""
-        self.period += 1
-
-    def _count(self, *, failed: int) -> None:
-        most = self._most
-        self._outcomes = (self._outcomes << 1 | failed) & ((1 << most) - 1)
-        self._seen = min(self._seen + 1, most)
-        self.clean = not self._outcomes and self._seen == most and self.state is BreakerState.CLOSED
-
-    def _open(self, seconds: float, reason: str, error: Exception | None) -> None:
-        self.until = clock.catch_up(self) + seconds
-        self.reason = reason
-        self._change(BreakerState.OPEN, error)
-
-    def _change(self, state: BreakerState, error: Exception | None = None) -> None:
-        before, self.state = self.state, state
-        self.period += 1
-        self._outcomes = self._seen = 0
-        probing = state is BreakerState.HALF_OPEN
-        self._most = self._rules.half_open if probing else self._rules.last
-        self.clean = False
-        self._changed(self, before, error)
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count the outcome of the block. Not a checkpoint."""
+        if self._circuit is not None:
+            seconds = clock.now() - self._began
+            self._end(self._circuit, self._period, exc, seconds, failed=self._failed)
 
 
 @final
@@ -245,22 +189,34 @@ class Breaker(StandalonePart):
     Closed, it lets every call through and remembers the outcomes of the ``last``. When
     ``failure_ratio`` of them are failures it opens: calls are refused with
     `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: the next
-    ``half_open`` calls get through, and the others are refused until these have ended. If as large
-    a ratio of them fails, it opens again; otherwise it closes, with nothing remembered.
+    ``half_open`` calls get through, and the others are refused until these have ended. If
+    ``half_open_ratio`` of them fail, it opens again; otherwise it closes, with nothing remembered.
+
+    It can open for two more reasons: ``consecutive`` calls in a row failed, or ``slow_ratio`` of
+    the remembered ones were slow. Half-open, a slow call counts as one that failed.
 
     An error that ``on`` does not accept is a success: the service has answered. A cancellation is
     not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError`. Only a
     call that ends has an outcome, so put a timeout inside.
 
-    A part of a `Pipeline`, or by itself: ``breaker.run(fn)``, ``@breaker``. May be made at module
-    level, and used by one event loop after another. One refused call in 64 is a checkpoint.
+    A part of a `Pipeline`, or by itself: ``breaker.run(fn)``, ``@breaker``, ``async with breaker``,
+    and ``async with breaker.block(key)``. May be made at module level, and used by one event loop
+    after another. One refused call in 64 is a checkpoint.
 
     Args:
         failure_ratio: The share of the calls that must fail, more than 0 and at most 1.
         last: How many calls are remembered, at least 1.
-        min_calls: How many must have ended before it may open; None for half of ``last``.
+        min_calls: How many must have ended before a ratio may open it; None for half of ``last``.
+        consecutive: How many failures in a row open it, whatever ``min_calls`` and the ratio say;
+            None for no such rule. ``Breaker(1, consecutive=5)`` has this rule alone.
+        slow: Seconds from which a call is slow, also one that fails then; None if none is.
+        slow_ratio: The share of the calls that must be slow, more than 0 and at most 1.
         open_for: Seconds for which it stays open; ``inf`` until it is closed by hand.
         half_open: How many calls probe the service after that, at least 1.
+        half_open_ratio: The share of these that must fail for it to open again: 0 for any of them,
+            so that all must succeed, and at most 1. None for that of ``failure_ratio``.
+        failed: Called with the result of each call that raises nothing; returns whether that is a
+            failure, such as a response with status 503. None if no result is.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is
             called with each.
@@ -304,11 +260,12 @@ class Breaker(StandalonePart):
     # Invariants:
     # - _only is the state of all calls; None if each key has one, in _circuits, the one used
     #   longest ago first;
-    # - _open and _half_open are how many of these are in that state.
+    # - _open, _half_open and _disabled are how many of these are in that state.
     __slots__ = (
         "__weakref__",
         "_calls",
         "_circuits",
+        "_disabled",
         "_failed",
         "_half_open",
         "_max_keys",
@@ -320,7 +277,9 @@ class Breaker(StandalonePart):
         "_opened",
         "_rejected",
         "_rules",
+        "_slow",
         "_undecided",
+        "_verdict",
     )
 
     kind: ClassVar[Literal["breaker"]] = "breaker"
@@ -332,31 +291,32 @@ class Breaker(StandalonePart):
         *,
         last: int = 20,
         min_calls: int | None = None,
+        consecutive: int | None = None,
+        slow: float | None = None,
+        slow_ratio: float = 0.5,
         open_for: float = 30.0,
         half_open: int = 1,
+        half_open_ratio: float | None = None,
+        failed: Callable[[Any], object] | None = None,
         on: Filter = Exception,
         max_keys: int | None = None,
         on_change: Callable[[BreakerChange], object] | None = None,
         name: str | None = None,
     ) -> None:
-        way_out = "Pass the share of the calls that must fail, more than 0 and at most 1."
-        checks.number("failure_ratio", failure_ratio, way_out=way_out)
-        if not 0 < failure_ratio <= 1:
-            msg = f"failure_ratio={failure_ratio!r} is not a ratio. {way_out}"
-            raise ValueError(msg)
-        checks.count("last", last, way_out="Pass how many calls to remember, at least 1.")
-        if min_calls is None:
-            min_calls = (last + 1) // 2
-        way_out = "Pass how many calls must have ended before it may open."
-        if checks.count("min_calls", min_calls, way_out=way_out) > last:
-            msg = (
-                f"min_calls={min_calls!r} would never be reached: only last={last!r} calls are "
-                f"remembered. Raise last, or pass at most as many."
-            )
-            raise ValueError(msg)
-        checks.at_least("open_for", open_for, 0, way_out="Pass seconds >= 0.")
-        checks.count("half_open", half_open, way_out="Pass how many calls probe, at least 1.")
+        self._rules = checked_rules(
+            failure_ratio,
+            last=last,
+            min_calls=min_calls,
+            consecutive=consecutive,
+            slow=slow,
+            slow_ratio=slow_ratio,
+            open_for=open_for,
+            half_open=half_open,
+            half_open_ratio=half_open_ratio,
+        )
         check_filter(on)
+        if failed is not None:
+            check_verdict("failed", failed)
         if max_keys is not None:
             checks.count(
                 "max_keys",
@@ -364,26 +324,34 @@ class Breaker(StandalonePart):
                 way_out="Pass how many keys may have a state, or None for one state for all.",
             )
         if on_change is not None:
-            _check_listener(on_change)
-        self._rules = _Rules(failure_ratio, last, min_calls, open_for, half_open)
+            check_listener("on_change", on_change, BreakerChange)
+        self._verdict = failed
         self._on = on
         self._max_keys = max_keys
         self._on_change = on_change
         self._name = name
-        self._circuits: OrderedDict[Hashable, _Circuit] = OrderedDict()
+        self._circuits: OrderedDict[Hashable, Circuit] = OrderedDict()
         self._only = self._new_circuit(None) if max_keys is None else None
         self._open = 0
         self._half_open = 0
+        self._disabled = 0
         self._calls = 0
         self._failed = 0
+        self._slow = 0
         self._undecided = 0
         self._rejected = 0
         self._opened = 0
 
     def __str__(self) -> str:
         rules = self._rules
-        keys = "" if self._max_keys is None else f", max_keys={self._max_keys}"
-        return f"Breaker({rules.failure_ratio}, last={rules.last}, open_for={rules.open_for}{keys})"
+        options = f"{rules.failure_ratio}, last={rules.last}, open_for={rules.open_for}"
+        if rules.consecutive is not None:
+            options += f", consecutive={rules.consecutive}"
+        if rules.slow != math.inf:
+            options += f", slow={rules.slow:g}, slow_ratio={rules.slow_ratio}"
+        if self._max_keys is not None:
+            options += f", max_keys={self._max_keys}"
+        return f"Breaker({options})"
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -403,6 +371,12 @@ class Breaker(StandalonePart):
     def needs_key(self) -> bool:
         """Whether each key has its own state, so that every call needs a key."""
         return self._max_keys is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its states is open, by its time or by hand, or disabled."""
+        circuits = (self._only,) if self._only is not None else self._known()
+        return not any(circuit.limits for circuit in circuits)
 
     @property
     def state(self) -> BreakerState:
@@ -430,7 +404,7 @@ class Breaker(StandalonePart):
         Raises:
             ValueError: Each key has a state, and there is no ``key``.
         """
-        self._meant(key).force_open()
+        self._meant(key).open(math.inf, "force_open() was called")
 
     def reset(self, key: Hashable = None) -> None:
         """
@@ -444,52 +418,208 @@ class Breaker(StandalonePart):
         """
         self._meant(key).close()
 
+    def disable(self, key: Hashable = None) -> None:
+        """
+        Let every call through, and count no outcome, until `reset` is called. Not a checkpoint.
+
+        Args:
+            key: For which key, if each has a state.
+
+        Raises:
+            ValueError: Each key has a state, and there is no ``key``.
+        """
+        self._meant(key).disable()
+
+    def block(self, key: Hashable = None) -> BreakerBlock:
+        """
+        Return a block for one call: ``async with breaker.block(key) as block:``.
+
+        ``async with breaker as block:`` is the same without a key.
+
+        Args:
+            key: What the call is for, if each key has a state.
+
+        Raises:
+            ValueError: Each key has a state, and there is no ``key``.
+        """
+        if key is None and self._only is None:
+            msg = f"{self!r} has a state for each key. Say what the block is for: block(key)."
+            raise ValueError(msg)
+        return BreakerBlock(key, self._begin, self._end)
+
+    async def __aenter__(self) -> BreakerBlock:
+        """
+        Begin a block, whose end is its outcome, as for a call in a pipeline.
+
+        Returns:
+            The block, which can be told of a failure that raises nothing.
+
+        Raises:
+            BreakerOpenError: The breaker lets no call through.
+            ValueError: Each key has a state: use `block`.
+        """
+        block = await self.block().__aenter__()
+        _blocks.enter(self, block)
+        return block
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Count the outcome of the block. Not a checkpoint.
+
+        Raises:
+            RuntimeError: A block that was entered later has not been left yet, or the block was
+                entered in another context.
+        """
+        block: BreakerBlock | None = _blocks.leave(self, exc_type)
+        if block is not None:
+            await block.__aexit__(exc_type, exc, traceback)
+        elif self._only is not None:  # which one it was is not known; this may give a place back
+            self._undecided += 1
+            self._only.give_back(self._only.period)
+
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
-        keys = 1 if self._max_keys is None else len(self._circuits)
-        return snapshot(BreakerStatistics, self, keys=keys)
+        circuits = [self._only] if self._only is not None else self._known()
+        seen = sum([circuit.seen for circuit in circuits])
+        return snapshot(
+            BreakerStatistics,
+            self,
+            keys=len(circuits),
+            recent_calls=seen,
+            recent_failed_ratio=sum([circuit.failures for circuit in circuits]) / max(seen, 1),
+            recent_slow_ratio=sum([circuit.slow for circuit in circuits]) / max(seen, 1),
+        )
 
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then`` while the breaker lets it."""
         only = self._only
         closed = BreakerState.CLOSED
+        slow, verdict = self._rules.slow_from, self._verdict
 
         async def run(call: Call) -> Any:
             circuit = only or self._circuit_of(call.key)
             if circuit.state is not closed and not circuit.admit():
-                await self._refuse(circuit)
+                await self._refuse(circuit, call)
             self._calls += 1
             period = circuit.period
             try:
                 result = await then(call)
             except BaseException as error:
-                self._failed_with(error, circuit, period)
+                self._end(circuit, period, error, 0.0)
                 raise
             if not circuit.clean:
                 circuit.succeed(period)
             return result
 
+        async def run_judged(call: Call) -> Any:
+            circuit = only or self._circuit_of(call.key)
+            if circuit.state is not closed and not circuit.admit():
+                await self._refuse(circuit, call)
+            self._calls += 1
+            period = circuit.period
+            began = clock.reader()()
+            try:
+                result = await then(call)
+            except BaseException as error:
+                self._end(circuit, period, error, clock.now() - began)
+                raise
+            seconds = clock.reader()() - began
+            failed = verdict is not None and self._is_failure(result, circuit, period)
+            if failed or seconds >= slow or not circuit.clean:
+                self._end(circuit, period, None, seconds, failed=failed)
+            return result
+
+        return run if slow == math.inf and verdict is None else run_judged
+
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Return an async function that opens a stream by ``then``; its end is the outcome.
+
+        How long it took is the time until its first item: what follows depends on the consumer.
+        """
+        only = self._only
+
+        async def run(call: Call) -> OpenStream:
+            circuit = only or self._circuit_of(call.key)
+            if circuit.state is not BreakerState.CLOSED and not circuit.admit():
+                await self._refuse(circuit, call)
+            self._calls += 1
+            period = circuit.period
+            began = clock.now()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException as error:
+                self._end(circuit, period, error, clock.now() - began)
+                raise
+            seconds = clock.now() - began
+            opened.on_end(lambda error: self._end(circuit, period, error, seconds))
+            return opened
+
         return run
 
-    def _failed_with(self, error: BaseException, circuit: _Circuit, period: int) -> None:
-        """Count the outcome of a call that raised."""
-        if not is_outcome(error):
-            self._undecided += 1
-            circuit.give_back(period)
-            return
+    async def _begin(self, key: Hashable) -> Circuit:
+        """Let a block begin, or refuse it, and return its circuit."""
+        circuit = self._only or self._circuit_of(key)
+        if circuit.state is not BreakerState.CLOSED and not circuit.admit():
+            await self._refuse(circuit, None)
+        self._calls += 1
+        return circuit
+
+    def _end(
+        self,
+        circuit: Circuit,
+        period: int,
+        error: BaseException | None,
+        seconds: float,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """
+        Count the outcome of a call or block.
+
+        Args:
+            circuit: What let it through.
+            period: When.
+            error: What it raised, or None.
+            seconds: How long it took, if it may have been slow.
+            failed: Whether it failed although it raised nothing.
+        """
+        failure: Exception | None = None
+        if error is not None:
+            if not is_outcome(error):
+                self._undecided += 1
+                circuit.give_back(period)
+                return
+            try:
+                failed = failed or accepts(self._on, error)
+            except BaseException:  # a probe must not keep its place because ``on`` is wrong
+                self._undecided += 1
+                circuit.give_back(period)
+                raise
+            failure = error
+        self._slow += seconds >= self._rules.slow_from
+        if failed:
+            self._failed += 1
+            circuit.fail(period, failure, seconds)
+        else:
+            circuit.succeed(period, seconds)
+
+    def _is_failure(self, result: object, circuit: Circuit, period: int) -> bool:
+        """Return what ``failed`` says of a result."""
+        verdict: Any = self._verdict
         try:
-            failed = accepts(self._on, error)
-        except BaseException:  # a probe must not keep its place because ``on`` is wrong
+            return bool(verdict(result))
+        except BaseException:  # as where ``on`` is wrong
             self._undecided += 1
             circuit.give_back(period)
             raise
-        if failed:
-            self._failed += 1
-            circuit.fail(period, error)
-        else:
-            circuit.succeed(period)
 
-    async def _refuse(self, circuit: _Circuit) -> None:
+    async def _refuse(self, circuit: Circuit, call: Call | None) -> None:
         """Raise the error for a call that is not let through."""
         left = 0.0
         if circuit.state is BreakerState.HALF_OPEN:
@@ -504,19 +634,23 @@ class Breaker(StandalonePart):
         self._rejected += 1
         if not self._rejected % FAST_CALLS:
             await checkpoint()
-        raise BreakerOpenError(msg, retry_after=left, name=self._name)
+        error = BreakerOpenError(msg, retry_after=left, name=self._name)
+        if is_wanted(Refused):
+            function = None if call is None else name_of(call.fn)
+            emit(Refused(name=self._name, function=function, error=error))
+        raise error
 
-    def _new_circuit(self, key: Hashable) -> _Circuit:
-        return _Circuit(self._rules, key, self._changed)
+    def _new_circuit(self, key: Hashable) -> Circuit:
+        return Circuit(self._rules, key, self._changed)
 
-    def _meant(self, key: Hashable) -> _Circuit:
+    def _meant(self, key: Hashable) -> Circuit:
         """Return the state to change by hand."""
         if key is None and self._only is None:
             msg = f"{self!r} has a state for each key. Say which one to change: key=..."
             raise ValueError(msg)
         return self._only or self._circuit_of(key)
 
-    def _circuit_of(self, key: Hashable) -> _Circuit:
+    def _circuit_of(self, key: Hashable) -> Circuit:
         """Return the state for a key; make it if there is none."""
         circuits = self._circuits
         circuit = circuits.get(key)
@@ -530,13 +664,20 @@ class Breaker(StandalonePart):
         circuit = circuits[key] = self._new_circuit(key)
         return circuit
 
+    def _known(self) -> list[Circuit]:
+        """Return the states of all keys, from any thread."""
+        circuits = self._circuits
+        return [each for each in map(circuits.get, list(circuits)) if each is not None]
+
     def _count(self, state: BreakerState, by: int) -> None:
         if state is BreakerState.OPEN:
             self._open += by
         elif state is BreakerState.HALF_OPEN:
             self._half_open += by
+        elif state is BreakerState.DISABLED:
+            self._disabled += by
 
-    def _changed(self, circuit: _Circuit, before: BreakerState, error: Exception | None) -> None:
+    def _changed(self, circuit: Circuit, before: BreakerState, error: Exception | None) -> None:
         """Count a change of the state, and report it."""
         if circuit.state is before:
             return  # it was set by hand to what it was
@@ -544,23 +685,18 @@ class Breaker(StandalonePart):
         self._count(circuit.state, 1)
         if circuit.state is BreakerState.OPEN:
             self._opened += 1
-        if self._on_change is None:
-            return
         change = BreakerChange(
-            name=self._name, key=circuit.key, before=before, state=circuit.state, error=error
+            name=self._name,
+            key=circuit.key,
+            before=before,
+            state=circuit.state,
+            error=error,
+            reason=circuit.reason if circuit.state is BreakerState.OPEN else "",
         )
-        try:
-            self._on_change(change)
-        except Exception:
-            from logging import getLogger  # noqa: PLC0415 - most listeners never fail
+        emit(change)
+        if circuit.state is not BreakerState.OPEN:
+            from logging import getLogger  # noqa: PLC0415 - dear to import, and changes are few
 
-            logger = getLogger("mtaio.resilience")
-            logger.exception("on_change of %s failed for %r", self, change)
-
-
-def _check_listener(fn: object) -> None:
-    way_out = "Pass a plain function of one argument, a BreakerChange, or None."
-    checks.callable_("on_change", fn, way_out=way_out)
-    if is_async(cast("Callable[..., object]", fn)):
-        msg = f"on_change={fn!r} is an async function and would not be awaited. {way_out}"
-        raise TypeError(msg)
+            getLogger("mtaio.resilience").info("%s is %s", _whose(change), circuit.state)
+        if self._on_change is not None:
+            call_listener(self._on_change, change)
