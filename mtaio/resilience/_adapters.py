@@ -8,12 +8,15 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
+from mtaio._internal.callables import name_of
 from mtaio._internal.rates import Rate
+from mtaio.exceptions import LimitError
 from mtaio.resilience._attempts import Counts, Place, is_held_in
+from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry, keep_trying
 from mtaio.resilience._statistics import RetryStatistics
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._pipeline import Direct
     from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind"]
+__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind", "tell_refusal"]
 
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -51,11 +54,23 @@ class _Adapter:
         return self.inner.statistics()
 
 
-def _acquiring(acquire: Callable[[], Awaitable[object]], then: Next) -> Next:
+def tell_refusal(error: Exception, limiter: object, fn: object) -> None:
+    """Tell that a limiter has refused a call of ``fn``."""
+    if is_wanted(Refused):
+        name = getattr(limiter, "name", None)
+        emit(Refused(name=name, function=name_of(fn), error=error))
+
+
+def _acquiring(limiter: Any, then: Next) -> Next:
     """Return an async function that calls ``then`` when it has acquired what it needs."""
+    acquire = limiter.acquire
 
     async def run(call: Call) -> Any:
-        await acquire()
+        try:
+            await acquire()
+        except LimitError as error:
+            tell_refusal(error, limiter, call.fn)
+            raise
         return await then(call)
 
     return run
@@ -71,7 +86,7 @@ class RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        return _acquiring(self.inner.acquire, then)
+        return _acquiring(self.inner, then)
 
 
 class _ForeignRatePart:
@@ -89,7 +104,7 @@ class _ForeignRatePart:
         return f"{type(self.inner).__name__}({self.inner.rate:g})"
 
     def wrap(self, then: Next) -> Next:
-        return _acquiring(self.inner.acquire, then)
+        return _acquiring(self.inner, then)
 
 
 class _KeyedPart(_Adapter):
@@ -106,7 +121,11 @@ class _KeyedPart(_Adapter):
         acquire = self.inner.acquire
 
         async def run(call: Call) -> Any:
-            await acquire(call.key)
+            try:
+                await acquire(call.key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             return await then(call)
 
         return run
@@ -127,8 +146,15 @@ class _QuotaPart(_Adapter):
         take = self.inner.take
 
         async def run(call: Call) -> Any:
-            async with take():
-                return await then(call)
+            is_in = False
+            try:
+                async with take():
+                    is_in = True
+                    return await then(call)
+            except LimitError as error:
+                if not is_in:
+                    tell_refusal(error, self.inner, call.fn)
+                raise
 
         return run
 
@@ -146,7 +172,11 @@ class _ConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> Any:
-            await acquire()
+            try:
+                await acquire()
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 return await then(call)
             finally:
@@ -158,7 +188,11 @@ class _ConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> OpenStream:
-            await acquire()
+            try:
+                await acquire()
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 opened: OpenStream = await then(call)
             except BaseException:
@@ -188,8 +222,15 @@ class _ResourcePart(_Adapter):
         limiter = self.inner
 
         async def run(call: Call) -> Any:
-            async with limiter:
-                return await then(call)
+            is_in = False
+            try:
+                async with limiter:
+                    is_in = True
+                    return await then(call)
+            except LimitError as error:
+                if not is_in:
+                    tell_refusal(error, limiter, call.fn)
+                raise
 
         return run
 
@@ -218,7 +259,7 @@ class _TimeoutPart(_Adapter):
 
 
 class RetryPart(_Adapter):
-    __slots__ = ("_calls", "_place", "direct")
+    __slots__ = ("_calls", "_counts", "_place", "_stream_place", "direct")
 
     kind: ClassVar[Literal["retry"]] = "retry"
     inner: Retry
@@ -228,20 +269,30 @@ class RetryPart(_Adapter):
         self.direct: Direct | None = None
         """Where the calls are counted whose first attempt did not come through here."""
         self._calls = 0
-        self._place = Place(counts=Counts())
+        self._counts = Counts()
+        self._place = Place(counts=self._counts)
+        self._stream_place = Place(counts=self._counts, judges=False)
 
     def __str__(self) -> str:
         return str(self.inner)
 
     def stands(self, name: str | None, inside: Sequence[Part]) -> None:
         """Note the name of its pipeline, and whether what it holds is among the parts inside."""
-        self._place.name = name
         limiters = [getattr(each, "inner", each) for each in inside]
-        self._place.holds_inside = is_held_in(self.inner, limiters)
+        is_inside = is_held_in(self.inner, limiters)
+        for place in (self._place, self._stream_place):
+            place.name, place.holds_inside = name, is_inside
 
     def wrap(self, then: Next, ended: Sequence[object] = ()) -> Next:
         """Wrap ``then``. As long as there is something in ``ended``, `Direct` has counted calls."""
-        policy, place = self.inner, self._place
+        return self._wrapped(then, self._place, ended)
+
+    def wrap_stream(self, then: Next) -> Next:
+        """Wrap what opens a stream, which is no result that ``until`` could judge."""
+        return self._wrapped(then, self._stream_place, ())
+
+    def _wrapped(self, then: Next, place: Place, ended: Sequence[object]) -> Next:
+        policy = self.inner
 
         async def run(call: Call) -> Any:
             if not ended:
@@ -251,8 +302,7 @@ class RetryPart(_Adapter):
         return run
 
     def statistics(self) -> RetryStatistics:
-        counts = cast("Counts", self._place.counts)
-        budget = self.inner.budget
+        counts, budget = self._counts, self.inner.budget
         return RetryStatistics(
             calls=self._calls if self.direct is None else self._calls + self.direct.begun,
             retried=counts.retried,

@@ -13,6 +13,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from inspect import isawaitable, signature
 from typing import (
@@ -34,7 +35,7 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, errors_in
 from mtaio._internal.notes import note
-from mtaio.exceptions import BreakerOpenError
+from mtaio.exceptions import BreakerOpenError, LimitError
 from mtaio.resilience import _events, _waits
 from mtaio.resilience._budget import give_back, take
 from mtaio.resilience._events import GaveUp, Retried, Throttled, is_wanted
@@ -42,7 +43,7 @@ from mtaio.resilience._events import GaveUp, Retried, Throttled, is_wanted
 if TYPE_CHECKING:
     from mtaio.resilience._retry import Retry
 
-__all__ = ["LONGEST", "Attempts", "Counts", "Holds", "Place", "held_by", "is_held_in"]
+__all__ = ["LONGEST", "Attempts", "Counts", "Holds", "HoldsKey", "Place", "held_by", "is_held_in"]
 
 T = TypeVar("T")
 
@@ -57,14 +58,19 @@ _MOST_TYPES: Final = 32
 
 @runtime_checkable
 class Holds(Protocol):
-    """
-    What a `Retry` can hold while a service wants a pause: a rate limiter or a `Quota`, say.
-
-    If its method also has a parameter ``key``, it gets the key of the call.
-    """
+    """What a `Retry` can hold while a service wants a pause: a rate limiter or a `Quota`, say."""
 
     def hold(self, seconds: float, /) -> object:
         """Grant nothing for so long."""
+        ...
+
+
+@runtime_checkable
+class HoldsKey(Protocol):
+    """What a `Retry` can hold for the key of a call: a `KeyedRateLimiter`, say."""
+
+    def hold(self, key: Hashable, seconds: float) -> object:
+        """Grant nothing to one key for so long."""
         ...
 
 
@@ -99,9 +105,10 @@ class Place:
             refused waits there, in the order of all calls.
         retried: Called before each attempt but the first.
         on_retry: Is told of each attempt that failed, as the policy's own is.
+        judges: Whether results are looked at; a stream that has been opened is none.
     """
 
-    __slots__ = ("counts", "holds_inside", "name", "on_retry", "retried")
+    __slots__ = ("counts", "holds_inside", "judges", "name", "on_retry", "retried")
 
     def __init__(
         self,
@@ -111,7 +118,9 @@ class Place:
         holds_inside: bool = False,
         retried: Callable[[], object] | None = None,
         on_retry: Callable[[Retried], object] | None = None,
+        judges: bool = True,
     ) -> None:
+        self.judges: bool = judges
         self.on_retry: Callable[[Retried], object] | None = on_retry
         self.name: str | None = name
         self.counts: Counts | None = counts
@@ -360,7 +369,7 @@ class Attempts:
                     if again is None:
                         raise
                 else:
-                    if self._policy.until is None:
+                    if self._policy.until is None or not self._place.judges:
                         return result
                     again = await self.after_result(result)
                     if again is None:
@@ -480,7 +489,7 @@ def means(on: Filter, error: Exception) -> bool:
     return accepts(on, error)
 
 
-def held_by(policy: Retry) -> tuple[Holds, ...]:
+def held_by(policy: Retry) -> tuple[Holds | HoldsKey, ...]:
     """Return what a policy holds."""
     if policy.hold is None:
         return ()
@@ -493,12 +502,14 @@ def is_held_in(policy: Retry, places: Iterable[object]) -> bool:
     return bool(held) and all(any(each is place for place in places) for each in held)
 
 
-def _hold(what: Holds, seconds: float, key: Hashable) -> None:
+def _hold(what: Holds | HoldsKey, seconds: float, key: Hashable) -> None:
     """Hold one of the objects of a policy; those that have keys hold the key of the call."""
-    if "key" in signature(what.hold).parameters:
-        cast("Any", what).hold(seconds, key=key)
-    else:
-        what.hold(seconds)
+    hold: Any = what.hold
+    with suppress(LimitError):  # it has no room for another key: then the call sleeps
+        if "key" not in signature(hold).parameters:
+            hold(seconds)
+        elif key is not None:
+            hold(key=key, seconds=seconds)
 
 
 def _too_late(what: str, seconds: float, left: float, limit: str) -> str:

@@ -194,6 +194,7 @@ def text_of(value: object) -> str:
             text = reprlib.repr(value)
     except Exception:  # noqa: BLE001 - a class of the user's may be wrong
         text = type(value).__name__
+    text = " ".join(text[: 2 * _LONGEST].split())  # one line
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 

@@ -33,7 +33,7 @@ from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.signature import check_takes
 from mtaio.resilience import _waits
-from mtaio.resilience._attempts import Attempts, Counts, Holds, Place, held_by, is_held_in
+from mtaio.resilience._attempts import Attempts, Counts, Holds, HoldsKey, Place, held_by, is_held_in
 from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._events import Retried, check_listener
 from mtaio.resilience._waits import Waits
@@ -139,7 +139,7 @@ class Retry:
     budget: Budget | None = None
     retry_after: Callable[[Exception], float | str | None] | None = None
     throttled: Filter | None = None
-    hold: Holds | tuple[Holds, ...] | None = None
+    hold: Holds | HoldsKey | tuple[Holds | HoldsKey, ...] | None = None
     on_retry: Callable[[Retried], object] | None = None
     name: str | None = None
     _counts: Counts = field(default_factory=Counts, init=False, repr=False, compare=False)
@@ -335,7 +335,8 @@ class Retry:
             place: Where the policy is used.
             key: The key of the call.
         """
-        started, until = self._start(), self.until
+        started = self._start()
+        until = self.until if place.judges else None
         try:
             try:
                 result: Any = await call(*args)
