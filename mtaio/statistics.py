@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._keyed_concurrency import (
+        KeyConcurrencyStatistics,
+        KeyedConcurrencyStatistics,
+    )
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -75,7 +79,9 @@ __all__ = [
     "HealthStatistics",
     "HedgeStatistics",
     "IOStats",
+    "KeyConcurrencyStatistics",
     "KeyStatistics",
+    "KeyedConcurrencyStatistics",
     "KeyedRateLimiterStatistics",
     "KeyedStatistics",
     "LoopStats",
@@ -143,6 +149,10 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._keyed_concurrency": (
+                "KeyConcurrencyStatistics",
+                "KeyedConcurrencyStatistics",
+            ),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

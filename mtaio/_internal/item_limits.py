@@ -166,7 +166,7 @@ class ItemLimits(Deadline):
             )
             raise RuntimeError(msg)
         moment = clock.reader()() + self._between
-        self.moment = moment if moment < self._until else self._until
+        self.moment = min(self._until, moment)
         self.outer = outer = _enclosing()
         self._scope = scope = self._new_scope()
         _limit_by(self)

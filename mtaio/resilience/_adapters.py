@@ -22,6 +22,7 @@ from mtaio.resilience._retry import Retry, keep_trying
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     Quota,
     RateLimiter,
@@ -204,6 +205,45 @@ class _ConcurrencyPart(_Adapter):
         return run
 
 
+class _KeyedConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedConcurrencyLimiter({self.inner.limit})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            try:
+                return await then(call)
+            finally:
+                release(call.key)
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            key = call.key
+            await acquire(key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(key)
+                raise
+            opened.on_end(lambda _: release(key))
+            return opened
+
+        return run
+
+
 class _ResourcePart(_Adapter):
     __slots__ = ()
 
@@ -323,6 +363,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
     (Quota, _QuotaPart),
+    (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),

@@ -46,6 +46,7 @@ from mtaio.resilience._statistics import PipelineStatistics
 from mtaio.resilience._stream import CallStream, OpenStream, open_call, stream_through
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -138,6 +139,7 @@ class Pipeline:
         *parts: (
             Part
             | ConcurrencyLimiter
+            | KeyedConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager

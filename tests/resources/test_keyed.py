@@ -546,7 +546,9 @@ async def test_paused_keys() -> None:
     limiter.rate = 1
     await anyio.sleep(1)
     await limiter.acquire("d")
-    assert limiter.statistics_for("a") == KeyStatistics(tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0)
+    assert limiter.statistics_for("a") == KeyStatistics(
+        tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0
+    )
 
 
 async def test_no_limit_at_first() -> None:
