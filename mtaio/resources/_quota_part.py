@@ -117,6 +117,11 @@ class QuotaPart:
         """The name of the quota."""
         return self._quota.name
 
+    @property
+    def inner(self) -> object:
+        """The quota, of which other parts take too."""
+        return self._quota
+
     def statistics(self) -> object:
         """Return the statistics of the quota. Not a checkpoint; from any thread."""
         return self._quota.statistics()
