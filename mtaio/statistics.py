@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         KeyConcurrencyStatistics,
         KeyedConcurrencyStatistics,
     )
+    from mtaio.resources._keyed_quota import KeyedQuotaStatistics
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -77,6 +78,7 @@ __all__ = [
     "KeyConcurrencyStatistics",
     "KeyStatistics",
     "KeyedConcurrencyStatistics",
+    "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
     "LoopStats",
     "MemoryStats",
@@ -141,6 +143,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyConcurrencyStatistics",
                 "KeyedConcurrencyStatistics",
             ),
+            "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

@@ -19,6 +19,7 @@ from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
     Quota,
     RateLimiter,
@@ -106,27 +107,6 @@ class _KeyedPart(_Adapter):
         async def run(call: Call) -> Any:
             await acquire(call.key)
             return await then(call)
-
-        return run
-
-
-class _QuotaPart(_Adapter):
-    """A quota as it is given, of which each call costs one of each limit."""
-
-    __slots__ = ()
-
-    kind: ClassVar[Literal["limiter"]] = "limiter"
-    inner: Quota
-
-    def __str__(self) -> str:
-        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
-
-    def wrap(self, then: Next) -> Next:
-        take = self.inner.take
-
-        async def run(call: Call) -> Any:
-            async with take():
-                return await then(call)
 
         return run
 
@@ -297,13 +277,14 @@ def _shown(value: object) -> str:
     return name_of(value) if callable(value) else str(value)
 
 
-_ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
+_ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Retry, RetryPart),
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
     (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
-    (Quota, _QuotaPart),
+    (Quota, Quota.part),
+    (KeyedQuota, KeyedQuota.part),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),

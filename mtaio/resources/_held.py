@@ -110,10 +110,6 @@ class Held:
         """Put tokens in: see `Bucket.correct`."""
         self.inner.correct(tokens, moment)
 
-    def idle_from(self, moment: float) -> float:
-        """Return when it could be full and nothing is held, seen from ``moment``."""
-        return max(self.inner.idle_from(moment), self.until)
-
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""
         self.inner.check(tokens)
