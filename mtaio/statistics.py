@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
     from mtaio.cache._statistics import CacheStatistics
+    from mtaio.clients._buckets import ServerBucketsStatistics
+    from mtaio.clients._exchange import ClientStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveStatistics
     from mtaio.resilience._breaker import BreakerStatistics
     from mtaio.resilience._hedge import HedgeStatistics
+    from mtaio.resilience._keyed import KeyedStatistics
     from mtaio.resilience._statistics import (
         BudgetStatistics,
         FallbackStatistics,
@@ -65,6 +68,7 @@ __all__ = [
     "BudgetStatistics",
     "CPUStats",
     "CacheStatistics",
+    "ClientStatistics",
     "ConcurrencyStatistics",
     "EmitterStatistics",
     "ErrorHandlerStatistics",
@@ -80,6 +84,7 @@ __all__ = [
     "KeyedConcurrencyStatistics",
     "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
+    "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
@@ -94,6 +99,7 @@ __all__ = [
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
+    "ServerBucketsStatistics",
     "ServerStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
@@ -108,6 +114,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
+            "mtaio.clients._buckets": ("ServerBucketsStatistics",),
+            "mtaio.clients._exchange": ("ClientStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
@@ -130,6 +138,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
             "mtaio.resilience._breaker": ("BreakerStatistics",),
             "mtaio.resilience._hedge": ("HedgeStatistics",),
+            "mtaio.resilience._keyed": ("KeyedStatistics",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",
                 "FallbackStatistics",

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio.clients._aiohttp import LimitedMiddleware
+    from mtaio.clients._buckets import BucketSlot, Route, ServerBuckets
     from mtaio.clients._headers import RateLimitHeaders, ServiceLimit
+    from mtaio.clients._httpx import LimitedTransport
 
 __all__ = [
+    "BucketSlot",
+    "LimitedMiddleware",
+    "LimitedTransport",
     "RateLimitHeaders",
+    "Route",
+    "ServerBuckets",
     "ServiceLimit",
 ]
 
@@ -24,6 +32,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio.clients._aiohttp": ("LimitedMiddleware",),
+            "mtaio.clients._buckets": ("BucketSlot", "Route", "ServerBuckets"),
             "mtaio.clients._headers": ("RateLimitHeaders", "ServiceLimit"),
+            "mtaio.clients._httpx": ("LimitedTransport",),
         },
     )

@@ -7,13 +7,16 @@ statistics: it may be used elsewhere too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
+from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import snapshot
+from mtaio.resilience._part import Part
 from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
@@ -28,11 +31,13 @@ from mtaio.resources import (
 )
 
 if TYPE_CHECKING:
-    from mtaio.resilience._part import Call, Next, Part
+    from mtaio.resilience._part import Call, Next
     from mtaio.resilience._pipeline import Direct
     from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of"]
+__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind"]
+
+_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class _Adapter:
@@ -170,6 +175,22 @@ class _KeyedConcurrencyPart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            key = call.key
+            await acquire(key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(key)
+                raise
+            opened.on_end(lambda _: release(key))
+            return opened
+
+        return run
+
 
 class _ResourcePart(_Adapter):
     __slots__ = ()
@@ -302,3 +323,23 @@ def adapter_of(given: object) -> Part | None:
             part: Part = adapter(given)
             return part
     return None
+
+
+def as_part(given: object) -> Part:
+    """Return ``given`` if it is a part, or else a part that wraps it."""
+    if isinstance(given, Part) and not isinstance(given, type):
+        return given
+    part = adapter_of(given)
+    if part is None:
+        msg = (
+            f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts "
+            f"of mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
+        )
+        raise TypeError(msg)
+    return part
+
+
+def name_of_kind(given: object, part: Part) -> str:
+    """Return the name under which the statistics of a part are shown, such as ``total_timeout``."""
+    name = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
+    return f"total_{name}" if getattr(part, "total", False) else name
