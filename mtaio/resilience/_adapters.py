@@ -8,7 +8,7 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
@@ -23,6 +23,7 @@ from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
     Quota,
     RateLimiter,
@@ -128,34 +129,6 @@ class _KeyedPart(_Adapter):
                 tell_refusal(error, self.inner, call.fn)
                 raise
             return await then(call)
-
-        return run
-
-
-class _QuotaPart(_Adapter):
-    """A quota as it is given, of which each call costs one of each limit."""
-
-    __slots__ = ()
-
-    kind: ClassVar[Literal["limiter"]] = "limiter"
-    inner: Quota
-
-    def __str__(self) -> str:
-        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
-
-    def wrap(self, then: Next) -> Next:
-        take = self.inner.take
-
-        async def run(call: Call) -> Any:
-            is_in = False
-            try:
-                async with take():
-                    is_in = True
-                    return await then(call)
-            except LimitError as error:
-                if not is_in:
-                    tell_refusal(error, self.inner, call.fn)
-                raise
 
         return run
 
@@ -399,13 +372,14 @@ class RetryPart(_Adapter):
         return self.inner._is_quiet  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - it need not see a success
 
 
-_ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
+_ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Retry, RetryPart),
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
-    (Quota, _QuotaPart),
     (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
+    (Quota, Quota.part),
+    (KeyedQuota, KeyedQuota.part),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
