@@ -140,7 +140,7 @@ def test_buckets_that_the_service_names() -> None:
         {"X-RateLimit-Remaining": "-1"},
         {"X-RateLimit-Remaining": "nan"},
         {"X-RateLimit-Remaining": "1e9"},
-        {"X-RateLimit-Remaining": "９"},
+        {"X-RateLimit-Remaining": "\uff19"},
         {"X-RateLimit-Remaining": "5" * 10_000_000},
         {"X-RateLimit-Reset": "5s and more"},
         {"X-RateLimit-Reset": "-0001-12-01"},
@@ -155,6 +155,8 @@ def test_buckets_that_the_service_names() -> None:
         {"RateLimit": '"a";r'} | {"RateLimit-Policy": '"";q=5'},
         {"RateLimit": "5;r=5"},
         {"RateLimit": "limit=a, remaining=?1x"},
+        {"RateLimit": "limit=a"},
+        {"Server": "ratelimit"},
         {"RateLimit": '"' + "a" * 101 + '";r=5'},
         {"X-RateLimit-Limit-" + "a" * 200: "5"},
         {"X-RateLimit-Remaining": 5},
@@ -202,11 +204,12 @@ def test_wait_after_a_refusal() -> None:
 def test_a_quota_hears_of_its_own_limits() -> None:
     """Others, and a limit of 0, which none has, are left out; names may be translated."""
     said = RateLimitHeaders.parse(
-        {"RateLimit": '"default";r=5;t=9, "tokens";r=7', "RateLimit-Policy": '"default";q=0'}
+        {"RateLimit": '"default";r=5;t=9, "tokens";r=7'}
+        | {"RateLimit-Policy": '"default";q=0, "daily";q=9'}
     )
     assert said.as_observation() == {
         "remaining": {"default": 5, "tokens": 7},
-        "limit": {},
+        "limit": {"daily": 9},
         "reset": {"default": 9},
     }
     quota = Quota(requests=100, tokens=100, per=60)
@@ -223,7 +226,7 @@ def test_misuse_is_refused() -> None:
     nothing: Any = None
     with pytest.raises(TypeError, match=r"^headers=None is a NoneType"):
         RateLimitHeaders.parse(nothing)
-    with pytest.raises(ValueError, match="^longest=-1 is less"):
+    with pytest.raises(ValueError, match=r"^longest=-1 is less"):
         RateLimitHeaders.parse({}, longest=-1)
 
 
