@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from random import Random
 
     from mtaio.clients import ServerBuckets
@@ -65,9 +66,9 @@ class Service:
             headers["X-RateLimit-Bucket"] = self.bucket
         return refused, headers
 
-    async def ask(self, buckets: ServerBuckets, route: object = "r") -> bool:
+    async def ask(self, buckets: ServerBuckets, route: Hashable = "r") -> bool:
         """Make a request as the buckets allow it, and return whether it was accepted."""
-        async with buckets.take(route) as slot:  # type: ignore[arg-type] # it can be hashed
+        async with buckets.take(route) as slot:
             await self._way()
             refused, headers = self.count()
             await self._way()
