@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveStatistics
     from mtaio.resilience._breaker import BreakerStatistics
     from mtaio.resilience._hedge import HedgeStatistics
+    from mtaio.resilience._keyed import KeyedStatistics
     from mtaio.resilience._statistics import (
         BudgetStatistics,
         FallbackStatistics,
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._keyed_concurrency import (
+        KeyConcurrencyStatistics,
+        KeyedConcurrencyStatistics,
+    )
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -73,8 +78,11 @@ __all__ = [
     "HealthStatistics",
     "HedgeStatistics",
     "IOStats",
+    "KeyConcurrencyStatistics",
     "KeyStatistics",
+    "KeyedConcurrencyStatistics",
     "KeyedRateLimiterStatistics",
+    "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
@@ -128,6 +136,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
             "mtaio.resilience._breaker": ("BreakerStatistics",),
             "mtaio.resilience._hedge": ("HedgeStatistics",),
+            "mtaio.resilience._keyed": ("KeyedStatistics",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",
                 "FallbackStatistics",
@@ -137,6 +146,10 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._keyed_concurrency": (
+                "KeyConcurrencyStatistics",
+                "KeyedConcurrencyStatistics",
+            ),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

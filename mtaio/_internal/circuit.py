@@ -30,11 +30,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mtaio._internal import checks, clock
 
 __all__ = ["BreakerState", "Circuit", "Rules", "checked_rules"]
+
+_TICK: Final = 1e-6
 
 
 class BreakerState(StrEnum):
@@ -63,6 +65,11 @@ class Rules(NamedTuple):
     open_for: float
     half_open: int
     half_open_ratio: float
+
+    @property
+    def slow_from(self) -> float:
+        """``slow``, less what the difference of two moments may be wrong by."""
+        return self.slow - _TICK
 
 
 def checked_rules(
@@ -299,7 +306,7 @@ class Circuit:
             return
         rules, most = self._rules, self._most
         mask = (1 << most) - 1
-        slow = seconds >= rules.slow
+        slow = seconds >= rules.slow_from
         self._failures = failures = (self._failures << 1 | failed) & mask
         self._slow = late = (self._slow << 1 | slow) & mask
         self._seen = seen = min(self._seen + 1, most)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge
+    from mtaio.resilience._keyed import Keyed
     from mtaio.resilience._order import OrderWarning
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
@@ -51,6 +52,7 @@ __all__ = [
     "GaveUp",
     "Hedge",
     "Hedged",
+    "Keyed",
     "OpenStream",
     "OrderWarning",
     "Part",
@@ -93,6 +95,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             ),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge",),
+            "mtaio.resilience._keyed": ("Keyed",),
             "mtaio.resilience._order": ("OrderWarning",),
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),

@@ -18,7 +18,9 @@ from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -108,6 +110,27 @@ class _KeyedPart(_Adapter):
         return run
 
 
+class _QuotaPart(_Adapter):
+    """A quota as it is given, of which each call costs one of each limit."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: Quota
+
+    def __str__(self) -> str:
+        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
+
+    def wrap(self, then: Next) -> Next:
+        take = self.inner.take
+
+        async def run(call: Call) -> Any:
+            async with take():
+                return await then(call)
+
+        return run
+
+
 class _ConcurrencyPart(_Adapter):
     __slots__ = ()
 
@@ -145,6 +168,44 @@ class _ConcurrencyPart(_Adapter):
         return run
 
 
+class _KeyedConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedConcurrencyLimiter({self.inner.limit})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            try:
+                return await then(call)
+            finally:
+                release(call.key)
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire(call.key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(call.key)
+                raise
+            opened.on_end(lambda _: release(call.key))
+            return opened
+
+        return run
+
+
 class _ResourcePart(_Adapter):
     __slots__ = ()
 
@@ -168,6 +229,38 @@ class _ResourcePart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Hold the slot until the stream ends, and limit its time; its block is not entered.
+
+        That could be left only in the task and the context that entered it.
+        """
+        limiter = self.inner
+        now = limiter.statistics()
+        if now.timeout is not None:
+            then = _limited(then, now.timeout.default_timeout, limiter.name)
+        through = then
+
+        async def run(call: Call) -> OpenStream:
+            slots, rate = limiter.concurrency, limiter.rate
+            if slots is not None:
+                await slots.acquire()
+            try:
+                if rate is not None:
+                    await rate.acquire()
+                opened: OpenStream = await through(call)
+            except BaseException:
+                if slots is not None:
+                    slots.release()
+                raise
+            if slots is not None:
+                opened.on_end(lambda _: slots.release())
+            return opened
+
+        if now.timeout_total is None:
+            return run
+        return _limited(run, now.timeout_total.default_timeout, limiter.name)
+
 
 class _TimeoutPart(_Adapter):
     __slots__ = ()
@@ -190,6 +283,16 @@ class _TimeoutPart(_Adapter):
                 return await then(call)
 
         return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        return _limited(then, self.seconds, self.inner.name)
+
+
+def _limited(then: Next, seconds: float | None, name: str | None) -> Next:
+    """Return ``then`` for streams, limited as by a `Timeout`."""
+    from mtaio.resilience._timeout import Timeout  # noqa: PLC0415 - that imports what imports this
+
+    return then if seconds is None else Timeout(seconds, name=name).wrap_stream(then)
 
 
 class RetryPart(_Adapter):
@@ -256,6 +359,8 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
+    (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
+    (Quota, _QuotaPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -264,6 +369,10 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    if isinstance(given, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
+
+        given = together(cast("Sequence[object]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)

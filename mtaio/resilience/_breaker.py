@@ -499,7 +499,7 @@ class Breaker(StandalonePart):
         """Return an async function that calls ``then`` while the breaker lets it."""
         only = self._only
         closed = BreakerState.CLOSED
-        judged = self._rules.slow < math.inf or self._verdict is not None
+        slow, verdict = self._rules.slow_from, self._verdict
 
         async def run(call: Call) -> Any:
             circuit = only or self._circuit_of(call.key)
@@ -522,20 +522,19 @@ class Breaker(StandalonePart):
                 await self._refuse(circuit, call)
             self._calls += 1
             period = circuit.period
-            began = clock.now()
+            began = clock.reader()()
             try:
                 result = await then(call)
             except BaseException as error:
                 self._end(circuit, period, error, clock.now() - began)
                 raise
-            seconds = clock.now() - began
-            if seconds >= slow or verdict is not None or not circuit.clean:
-                failed = verdict is not None and self._is_failure(result, circuit, period)
+            seconds = clock.reader()() - began
+            failed = verdict is not None and self._is_failure(result, circuit, period)
+            if failed or seconds >= slow or not circuit.clean:
                 self._end(circuit, period, None, seconds, failed=failed)
             return result
 
-        slow, verdict = self._rules.slow, self._verdict
-        return run_judged if judged else run
+        return run if slow == math.inf and verdict is None else run_judged
 
     def wrap_stream(self, then: Next) -> Next:
         """
@@ -603,7 +602,7 @@ class Breaker(StandalonePart):
                 circuit.give_back(period)
                 raise
             failure = error
-        self._slow += seconds >= self._rules.slow
+        self._slow += seconds >= self._rules.slow_from
         if failed:
             self._failed += 1
             circuit.fail(period, failure, seconds)

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from mtaio._internal import clock
 from mtaio.resources._bucket import TICK
 
 if TYPE_CHECKING:
-    from mtaio._internal.clock import Tells
     from mtaio.resources._bucket import Bucket
     from mtaio.resources._window import Window
 
@@ -34,9 +34,21 @@ class Held:
     Attributes:
         rate, burst, most, per, size: Those of ``inner``.
         interval, full_at, reach: Those of a bucket that never holds a token.
+        timed_by: The clock of ``until``.
     """
 
-    __slots__ = ("burst", "full_at", "inner", "interval", "most", "per", "rate", "size", "until")
+    __slots__ = (
+        "burst",
+        "full_at",
+        "inner",
+        "interval",
+        "most",
+        "per",
+        "rate",
+        "size",
+        "timed_by",
+        "until",
+    )
 
     reach: Final = 0.0
 
@@ -50,23 +62,15 @@ class Held:
         self.size: str = inner.size
         self.interval: float = 0.0
         self.full_at: float = math.inf
+        self.timed_by: clock.Tells = inner.timed_by
 
     def __str__(self) -> str:
         return f"{self.inner} held"
 
-    @property
-    def timed_by(self) -> Tells:
-        """The clock of all moments in here."""
-        return self.inner.timed_by
-
-    @timed_by.setter
-    def timed_by(self, clock: Tells) -> None:
-        self.inner.timed_by = clock
-
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""
         self.until += seconds
-        self.inner.move(seconds)
+        clock.catch_up(self.inner)  # which may have gone over already
 
     def seconds(self, moment: float) -> float:
         """Return for how long after ``moment`` nothing is granted; 0 when the hold is over."""
@@ -101,10 +105,6 @@ class Held:
     def correct(self, tokens: float, moment: float) -> None:
         """Put tokens in: see `Bucket.correct`."""
         self.inner.correct(tokens, moment)
-
-    def idle_from(self, moment: float) -> float:
-        """Return when it could be full and nothing is held, seen from ``moment``."""
-        return max(self.inner.idle_from(moment), self.until)
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""

@@ -10,9 +10,9 @@ time, and rises by a twentieth in each period without a refusal, so that it find
 is left alone where tasks hardly waited: then what was granted is what was wanted.
 Cost: one comparison for each grant; a few numbers.
 
-Source: additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase
-and Decrease Algorithms for Congestion Avoidance in Computer Networks", 1989; but what they call
-the decrease is measured here.
+Source: additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the
+Increase and Decrease Algorithms for Congestion Avoidance in Computer Networks", 1989; but the
+decrease is measured here, and not a fixed factor.
 """
 
 from __future__ import annotations

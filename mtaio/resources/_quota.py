@@ -18,10 +18,11 @@ for each other. There it is served in its turn, as any task.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, final, overload
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -33,8 +34,8 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK
-from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._pace import Pace, Sums
+from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._rate import RateLimiter, Tally
 from mtaio.resources._share import Share
 from mtaio.resources._taken import Grant, Taken
@@ -42,13 +43,10 @@ from mtaio.resources._taken import Grant, Taken
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
 
-__all__ = ["Limit", "Quota", "QuotaLimitStatistics", "QuotaStatistics", "together"]
+__all__ = ["Quota", "QuotaLimitStatistics", "QuotaStatistics", "together"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Limit = float | tuple[float, float] | RateLimiter
-"""A number, a number and its seconds, or a limiter to share."""
 
 _Costs = tuple[float, ...]
 
@@ -162,8 +160,8 @@ class Quota:
     """
 
     # Invariants:
-    # - _queue holds the tasks that wait, with what each asks for; _queued are the sums of these, and
-    #   _first is the first of the tasks, None if none waits;
+    # - _queue holds the tasks that wait, with what each asks for; _queued are the sums of these,
+    #   and _first is the first of the tasks, None if none waits;
     # - a task is woken to look again, and stays in its place: see `RateLimiter`;
     # - nothing is granted while another task has asked before, or tasks wait for a limiter itself
     #   that asked for its tokens before;
@@ -203,9 +201,7 @@ class Quota:
             raise TypeError(msg)
         for each in _RESERVED:
             if each in limits:
-                msg = (
-                    f"a limit cannot be called {each!r}, which is an argument of part(). {way_out}"
-                )
+                msg = f"a limit cannot be called {each!r}: part() has an argument of it. {way_out}"
                 raise TypeError(msg)
         way_out = "Pass the share of each limit that is there at first, from 0 to 1."
         if checks.at_least("start", start, 0, way_out=way_out) > 1:
@@ -345,8 +341,9 @@ class Quota:
 
         Args:
             timeout: The most seconds that a call waits, as for `acquire`.
-            used: Called with the result of each call; returns what it used of some limits, by their
-                names, as a mapping; None to settle nothing.
+            used: Called with the result of each call, of a stream with its last item when that has
+                been reached; returns what it used of some limits, by their names, as a mapping;
+                None to settle nothing.
             **cost: For each limit a number, or a function that gets the arguments of a call and
                 returns a number; what is not named costs 1.
 
@@ -357,8 +354,7 @@ class Quota:
         checks.timeout("timeout", timeout)
         if used is not None:
             checks.callable_("used", used, way_out="Pass a function of a call's result.")
-        fixed = {each: value for each, value in cost.items() if not callable(value)}
-        self._checked(cast("dict[str, float]", fixed))
+        self._checked({each: value for each, value in cost.items() if not callable(value)})
         self.costs(dict.fromkeys(cost, 1), default=self._ones)
         return QuotaPart(self, cost, used, timeout)
 
@@ -416,7 +412,8 @@ class Quota:
         What is there of the quota's own buckets counts as gone; limiters that were given are left
         alone. If the server refuses again and again, it allows less than it says, and what it has
         granted between two refusals is how much. Then the quota goes by that, and tries a twentieth
-        more in each period (`QuotaStatistics.pace`). Otherwise as `RateLimiter.hold`. Not a checkpoint; from any thread.
+        more in each period (`QuotaStatistics.pace`). Otherwise as `RateLimiter.hold`. Not a
+        checkpoint; from any thread.
 
         Args:
             seconds: How long, such as the server's ``Retry-After``; 0 or more.
@@ -493,11 +490,11 @@ class Quota:
         moment = clock.catch_up(self)
         self._number += 1
         for share in self._shares:
+            left = remaining.get(share.name)
             if share.name in limits and share.is_told(limits[share.name]):
-                share.pace(self._pace.share, self._number, moment)
-            if share.name in remaining:
-                left, ends = remaining[share.name], reset.get(share.name)
-                share.observe(left, ends, self._number, moment)
+                share.pace(self._pace.share, self._number, moment, remaining=left)
+            if left is not None:
+                share.observe(left, reset.get(share.name), self._number, moment)
             if not share.own:
                 share.look_again()
         self.look_again()
@@ -527,7 +524,7 @@ class Quota:
         for number, share in enumerate(self._shares):
             if share.own:
                 most = max([costs[number] for costs in self._queue.waiters.values()], default=0)
-                share.pace(self._pace.share, self._number, moment, most)
+                share.pace(self._pace.share, self._number, moment, most=most)
 
     def statistics(self) -> QuotaStatistics:
         """Return the state and counts so far. Not a checkpoint; from any thread."""
@@ -881,7 +878,7 @@ def _share(name: str, limit: object, per: float, *, window: bool) -> Share:
         return Share(name, limit, own=False)
     way_out = "Pass a number, a pair of a number and its seconds, or a RateLimiter."
     if isinstance(limit, tuple):
-        pair = cast("tuple[Any, ...]", limit)
+        pair: Any = limit
         if len(pair) != 2:  # noqa: PLR2004 - a pair
             msg = f"{name}={limit!r} is not a pair. {way_out}"
             raise ValueError(msg)
@@ -893,14 +890,23 @@ def _share(name: str, limit: object, per: float, *, window: bool) -> Share:
     return Share(name, bucket, own=True)
 
 
-def together(rates: Sequence[float | RateLimiter]) -> Quota:
+_together: Final[WeakValueDictionary[tuple[int, ...], Quota]] = WeakValueDictionary()
+"""What `together` has made of limiters alone, by their ids: a quota holds its limiters."""
+
+
+def together(rates: Sequence[object]) -> Quota:
     """
     Return what ``rate=[...]`` means: a token of each, taken together.
+
+    Calls that name the same limiters, in the same order, wait in one queue.
 
     Raises:
         TypeError: One of them is neither a number nor a `RateLimiter`.
         ValueError: There are none, one is twice in it, or a number is not greater than 0.
     """
+    key = tuple(map(id, rates))
+    if (known := _together.get(key)) is not None:
+        return known
     way_out = "Pass numbers, for every second, or objects of mtaio.RateLimiter."
     if not rates:
         msg = f"rate={rates!r} limits nothing. {way_out}"
@@ -917,6 +923,8 @@ def together(rates: Sequence[float | RateLimiter]) -> Quota:
             shares.append(Share(f"rate_{number}", RateLimiter(rate), own=True))
     quota = Quota.__new__(Quota)
     quota._start(shares, None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    if not any(share.own for share in shares):
+        _together[key] = quota
     return quota
 
 

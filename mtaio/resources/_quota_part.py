@@ -33,6 +33,17 @@ class _Call(Protocol):
     args: tuple[Any, ...]
 
 
+class _OpenStream(Protocol):
+    """A stream on its way out: `mtaio.resilience.OpenStream`."""
+
+    last: Any
+    is_exhausted: bool
+
+    def keep_last(self) -> None: ...
+
+    def on_end(self, fn: Callable[[BaseException | None], object]) -> None: ...
+
+
 class _Takes(Protocol):
     """The quota."""
 
@@ -114,11 +125,27 @@ class QuotaPart:
         """Return an async function that takes what a call costs, and then passes it on."""
 
         async def run(call: _Call) -> Any:
-            fn, args, kwargs = call.fn, call.args, dict[str, Any]()
-            while isinstance(fn, partial):  # keywords come in one
-                args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
-                fn = cast("Callable[..., Awaitable[Any]]", fn.func)
-            return await self.call(partial(then, call), args, kwargs)
+            return await self.call(partial(then, call), *_arguments(call))
+
+        return run
+
+    def wrap_stream(self, then: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+        """
+        Return an async function that takes what a stream costs, and opens it.
+
+        When the stream has come to its end, ``used`` gets its last item.
+        """
+
+        async def run(call: _Call) -> Any:
+            args, kwargs = _arguments(call)
+            async with self._quota.take(
+                timeout=self._timeout, **self._costs(args, kwargs)
+            ) as taken:
+                opened: _OpenStream = await then(call)
+                if self._used is not None and not opened.is_exhausted:
+                    opened.keep_last()
+                    opened.on_end(lambda _: self._settle(taken, opened))
+                return opened
 
         return run
 
@@ -126,15 +153,33 @@ class QuotaPart:
         self, fn: Callable[[], Awaitable[Any]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call ``fn`` when there is what such arguments cost, and settle what it has used."""
-        cost = {
-            each: value(*args, **kwargs) if callable(value) else value
-            for each, value in self._cost.items()
-        }
+        cost = self._costs(args, kwargs)
         async with self._quota.take(timeout=self._timeout, **cost) as taken:
             result = await fn()
             if self._used is not None:
                 taken.settle(**self._used(result))
             return result
+
+    def _settle(self, taken: Taken, opened: _OpenStream) -> None:
+        """Settle what a stream has used, if it has come to its end."""
+        if self._used is not None and opened.is_exhausted:
+            taken.settle(**self._used(opened.last))
+
+    def _costs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, float]:
+        """Return what such arguments cost."""
+        return {
+            each: value(*args, **kwargs) if callable(value) else value
+            for each, value in self._cost.items()
+        }
+
+
+def _arguments(call: _Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call, those of a partial included."""
+    fn, args, kwargs = call.fn, call.args, dict[str, Any]()
+    while isinstance(fn, partial):  # keywords come in one
+        args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
+        fn = cast("Callable[..., Awaitable[Any]]", fn.func)
+    return args, kwargs
 
 
 def _shown(value: Cost) -> str:

@@ -204,17 +204,29 @@ class Share:
         self.limiter.reconfigure(rate=math.ceil(cost))
         return True
 
-    def pace(self, share: float, number: int, moment: float, most: float = 0) -> None:
+    def pace(
+        self,
+        share: float,
+        number: int,
+        moment: float,
+        *,
+        most: float = 0,
+        remaining: float | None = None,
+    ) -> None:
         """
         Go over to a share of what the server says; what was taken before stays taken.
 
-        A bucket keeps the size that the server says it has: it fills more slowly.
+        A bucket keeps the size that the server says it has: it fills more slowly. If what the
+        server says has changed, what stays taken may be too much: a server that always had the new
+        limit has got tokens back sooner or later than the bucket here. If it says how many are
+        left, they are there but for those in flight.
 
         Args:
             share: The share.
             number: That of this change.
             moment: Now.
             most: The most that a task waits for, which a window has to have room for.
+            remaining: How many are left by what the server says.
         """
         limiter, bucket = self.limiter, self._inner()
         clock.catch_up(bucket)
@@ -224,10 +236,14 @@ class Share:
             limiter.reconfigure(rate=max(1, int(self.said * share), math.ceil(most)))
             return
         self._note(number, moment)
-        lack = bucket.tokens(moment) - bucket.most
+        before = bucket.tokens(moment)
+        lack = bucket.most - before
         limiter.reconfigure(rate=self.said * share, burst=max(1, self._depth * self.said))
         bucket = self._inner()
-        bucket.correct(lack + bucket.most - bucket.tokens(moment), moment)
+        level = bucket.most - lack
+        if remaining is not None:
+            level = max(level, min(before, remaining - self.in_flight))
+        bucket.correct(level - bucket.tokens(moment), moment)
         self._see(bucket)
 
     def hold(self, seconds: float, number: int, moment: float) -> None:
