@@ -24,7 +24,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, add_counts, snapshot, total
 from mtaio.exceptions import LimitError
-from mtaio.resilience._adapters import as_part, name_of_kind
+from mtaio.resilience._adapters import as_part, is_part, name_of_kind
 from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Call, Next, Part, StandalonePart, call_function
 
@@ -207,6 +207,9 @@ class Keyed(StandalonePart, Generic[PartT]):
     ) -> None:
         way_out = "Pass a function from a key to its part, such as lambda host: Breaker()."
         checks.callable_("factory", factory, way_out=way_out)
+        if not isinstance(factory, type) and is_part(factory):
+            msg = f"factory={factory!r} is itself a part, the same for all keys. {way_out}"
+            raise TypeError(msg)
         if is_async(factory):
             msg = f"factory={factory!r} is an async function and would not be awaited. {way_out}"
             raise TypeError(msg)
@@ -258,7 +261,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         given: PartT = part
         return given
 
-    def keys(self) -> list[Hashable]:
+    def held_keys(self) -> list[Hashable]:
         """Return the keys that have a part. Not a checkpoint; from any thread."""
         return list(self._entries)
 
