@@ -153,9 +153,8 @@ def _add(counted: dict[str, Any], name: str, value: Any) -> None:
     """Add a count, or each of a mapping of counts."""
     before = counted.get(name)
     if isinstance(value, Mapping):
-        counts: Mapping[Any, Any] = value
         sums: dict[Any, Any] = dict(before or {})
-        for key, one in counts.items():
+        for key, one in value.items():  # pyright: ignore[reportUnknownVariableType] - of any type
             sums[key] = sums.get(key, 0) + one
         counted[name] = sums
     else:
