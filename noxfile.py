@@ -188,9 +188,9 @@ def explored(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=OLDEST)
 def found(session: nox.Session) -> None:
-    """Find in the pinned versions of other libraries what the guide found.md says is there."""
+    """Find in pinned versions of other libraries what found.md says; run rivals' examples."""
     install(session, "found", extras="app,test,trio")
-    pytest(session, "tests/found", MTAIO_FOUND="1")
+    pytest(session, "tests/found", "tests/rivals", MTAIO_FOUND="1")
 
 
 @nox.session(tags=["ci"], python=NEWEST)

@@ -3,10 +3,10 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names used most are here. Each is imported on first use, so that ``import mtaio`` costs no more
 than ``import anyio``. Everything else is in the packages, which are attributes of this one:
-`mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
-`mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`, `mtaio.testing`; all errors are in
-`mtaio.exceptions`, what ``statistics()`` returns in `mtaio.statistics`, and what annotations need
-in `mtaio.types`.
+`mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.clients`, `mtaio.asgi`, `mtaio.cache`,
+`mtaio.events`, `mtaio.logging`, `mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`,
+`mtaio.testing`; all errors are in `mtaio.exceptions`, what ``statistics()`` returns in
+`mtaio.statistics`, and what annotations need in `mtaio.types`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,26 @@ if TYPE_CHECKING:
     from mtaio.events import EventEmitter
     from mtaio.exceptions import MTAIOError
     from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
-    from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, TimeoutManager
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedConcurrencyLimiter,
+        KeyedRateLimiter,
+        Quota,
+        RateLimiter,
+        TimeoutManager,
+        time_left,
+    )
 
 __all__ = [
     "Application",
     "Breaker",
     "ConcurrencyLimiter",
     "EventEmitter",
+    "KeyedConcurrencyLimiter",
     "KeyedRateLimiter",
     "MTAIOError",
     "Pipeline",
+    "Quota",
     "RateLimiter",
     "Retry",
     "Settings",
@@ -42,6 +52,7 @@ __all__ = [
     "TimeoutManager",
     "__version__",
     "cached",
+    "time_left",
 ]
 
 __version__ = "0.3.0"
@@ -59,14 +70,19 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience": ("Breaker", "Pipeline", "Retry", "Timeout"),
             "mtaio.resources": (
                 "ConcurrencyLimiter",
+                "KeyedConcurrencyLimiter",
                 "KeyedRateLimiter",
+                "Quota",
                 "RateLimiter",
                 "TimeoutManager",
+                "time_left",
             ),
         },
         modules=(
             "app",
+            "asgi",
             "cache",
+            "clients",
             "config",
             "core",
             "events",

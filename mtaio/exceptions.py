@@ -20,6 +20,7 @@ __all__ = [
     "ConcurrencyLimitError",
     "EventOverflowError",
     "LeaseLostError",
+    "LimitClosedError",
     "LimitError",
     "LimitTimeoutError",
     "MTAIOError",
@@ -101,7 +102,8 @@ class LimitTimeoutError(LimitError, TimeoutError):
     What a limiter was asked for could not be had within the timeout given to ``acquire``.
 
     A rate limiter, which knows how long a wait takes, raises it at once and not when the time is
-    up. The call that was to be limited has not begun.
+    up; also if it is a limit around the call, such as a `TimeoutManager`'s block, that would end
+    first. The call that was to be limited has not begun.
 
     Args:
         message: Which limiter refused what, and why.
@@ -123,6 +125,31 @@ class LimitTimeoutError(LimitError, TimeoutError):
         LimitError.__init__(self, message, retry_after=retry_after, name=name)
         self.timeout = timeout
         self.deadline = deadline
+
+
+class LimitClosedError(LimitError):
+    """
+    The limiter was closed: while the caller waited, or before it asked.
+
+    What was to be limited has not begun. ``retry_after`` is ``inf``: no later call succeeds, and a
+    `Retry` makes none.
+
+    Args:
+        message: Which limiter.
+        retry_after: Always ``inf``.
+        name: The limiter's name.
+    """
+
+    retry_after: float  # pyright: ignore[reportIncompatibleVariableOverride] # here it is known
+
+    def __init__(
+        self,
+        message: str = "limiter closed",
+        *,
+        retry_after: float = math.inf,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, name=name)
 
 
 class RateLimitError(LimitError):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
     from mtaio.cache._statistics import CacheStatistics
+    from mtaio.clients._buckets import ServerBucketsStatistics
+    from mtaio.clients._exchange import ClientStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -49,6 +51,11 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._keyed_concurrency import (
+        KeyConcurrencyStatistics,
+        KeyedConcurrencyStatistics,
+    )
+    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
 __all__ = [
@@ -60,6 +67,7 @@ __all__ = [
     "BudgetStatistics",
     "CPUStats",
     "CacheStatistics",
+    "ClientStatistics",
     "ConcurrencyStatistics",
     "EmitterStatistics",
     "ErrorHandlerStatistics",
@@ -70,7 +78,9 @@ __all__ = [
     "HealthStatistics",
     "HedgeStatistics",
     "IOStats",
+    "KeyConcurrencyStatistics",
     "KeyStatistics",
+    "KeyedConcurrencyStatistics",
     "KeyedRateLimiterStatistics",
     "KeyedStatistics",
     "LoopStats",
@@ -79,12 +89,15 @@ __all__ = [
     "PipelineStatistics",
     "ProbesStatistics",
     "ProcessStats",
+    "QuotaLimitStatistics",
+    "QuotaStatistics",
     "RateLimiterStatistics",
     "RedisConcurrencyStatistics",
     "RedisRateLimiterStatistics",
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
+    "ServerBucketsStatistics",
     "ServerStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
@@ -99,6 +112,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
+            "mtaio.clients._buckets": ("ServerBucketsStatistics",),
+            "mtaio.clients._exchange": ("ClientStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
@@ -131,6 +146,11 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._keyed_concurrency": (
+                "KeyConcurrencyStatistics",
+                "KeyedConcurrencyStatistics",
+            ),
+            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },
     )

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mtaio.app._application import ApplicationState
     from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
     from mtaio.app._usage import Backend
+    from mtaio.asgi import ClientKey, ClientLimiter
     from mtaio.cache._policy import EvictionPolicy
+    from mtaio.clients._exchange import Acquires, AcquiresKey
+    from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
     from mtaio.core._via import Via
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = [
     "UNSET",
     "ASGIApp",
+    "Acquires",
+    "AcquiresKey",
     "AnyIterable",
     "ApplicationState",
     "Argument",
@@ -44,6 +49,8 @@ __all__ = [
     "CallLike",
     "CheckKind",
     "CheckStatus",
+    "ClientKey",
+    "ClientLimiter",
     "Connection",
     "Emitter",
     "ErrorPolicy",
@@ -54,10 +61,13 @@ __all__ = [
     "LogSettings",
     "Mode",
     "Next",
+    "Observation",
+    "Observer",
     "Overflow",
     "Progress",
     "Rate",
     "Register",
+    "ResponseHeaders",
     "Returned",
     "Script",
     "SettingSource",
@@ -78,7 +88,10 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._application": ("ApplicationState",),
             "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
             "mtaio.app._usage": ("Backend",),
+            "mtaio.asgi": ("ClientKey", "ClientLimiter"),
             "mtaio.cache._policy": ("EvictionPolicy",),
+            "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
+            "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),

@@ -20,6 +20,7 @@ from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMoni
 from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -53,6 +54,14 @@ async def hold(limiter: Any) -> None:
     await anyio.sleep(1)
     if limiter.statistics().in_use:  # else the other thread has given it back
         limiter.release()
+
+
+async def hold_key(limiter: KeyedConcurrencyLimiter) -> None:
+    """Hold a slot of a key for a second."""
+    await limiter.acquire("key")
+    await anyio.sleep(1)
+    if limiter.statistics().in_use:  # else the other thread has given it back
+        limiter.release("key")
 
 
 async def block(limiter: Any) -> None:
@@ -113,6 +122,7 @@ CASES: Final[dict[type, Case]] = {
     ConcurrencyLimiter: Case(lambda: ConcurrencyLimiter(1), hold),
     RateLimiter: Case(lambda: RateLimiter(1), lambda it: it.acquire()),
     KeyedRateLimiter: Case(lambda: KeyedRateLimiter(1), lambda it: it.acquire("key")),
+    KeyedConcurrencyLimiter: Case(lambda: KeyedConcurrencyLimiter(1), hold_key),
     ResourceLimiter: Case(lambda: ResourceLimiter(concurrency=1, rate=9, timeout=9), block),
     TimeoutManager: Case(lambda: TimeoutManager(9), limited),
     TTLCache: Case(lambda: TTLCache(100), lambda it: it.get_or_set("key", second), entered=True),
@@ -176,6 +186,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
         "try_acquire": lambda it: it.try_acquire(),
+        "close": lambda it: it.close(),
         "limit": lambda it: setattr(it, "limit", 2),
         "release": lambda it: it.release(),
         "run": lambda it: it.run(second),
@@ -185,6 +196,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
         "try_acquire": lambda it: it.try_acquire(),
+        "close": lambda it: it.close(),
         "burst": lambda it: setattr(it, "burst", 9),
         "rate": lambda it: setattr(it, "rate", 9),
         "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
@@ -197,11 +209,25 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire("key"),
         "acquire_nowait": lambda it: it.acquire_nowait("key"),
         "try_acquire": lambda it: it.try_acquire("key"),
+        "close": lambda it: it.close(),
         "burst": lambda it: setattr(it, "burst", 9),
         "rate": lambda it: setattr(it, "rate", 9),
         "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
         "reset": lambda it: it.reset(),
         "run": lambda it: it.run(second, key="key"),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
+        "window": lambda it: it.window(1),
+    },
+    KeyedConcurrencyLimiter: {
+        "acquire": lambda it: it.acquire("key"),
+        "acquire_nowait": lambda it: it.acquire_nowait("key"),
+        "try_acquire": lambda it: it.try_acquire("key"),
+        "close": lambda it: it.close(),
+        "limit": lambda it: setattr(it, "limit", 2),
+        "release": lambda it: it.release("key"),
+        "run": lambda it: it.run(second, key="key"),
+        "slot": lambda it: it.slot("key"),
         "statistics": lambda it: it.statistics(),
         "statistics_for": lambda it: it.statistics_for("key"),
     },

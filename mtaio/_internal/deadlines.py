@@ -28,7 +28,17 @@ import anyio
 from mtaio._internal import backend, loops
 from mtaio._internal.clock import loop_deadline, now
 
-__all__ = ["Alarm", "Deadline", "Overdue", "current", "enter", "leave", "logical", "remaining"]
+__all__ = [
+    "Alarm",
+    "Alarms",
+    "Deadline",
+    "Overdue",
+    "current",
+    "enter",
+    "leave",
+    "logical",
+    "remaining",
+]
 
 _TICK: Final = 1e-6
 """Seconds by which a timer may be early: two clocks need not agree to the last digit."""
@@ -170,3 +180,32 @@ class Alarm:
                 return
             del self.waiting[entry]
             entry.overdue()
+
+
+class Alarms:
+    """
+    An alarm for each number of seconds: moments that are as far away when they are added are in order.
+
+    Few numbers are used over and over; when there were `_MOST`, all alarms are made afresh. Those
+    that somebody has go on.
+    """
+
+    # Invariant: _alarms are all of one event loop.
+    __slots__ = ("_alarms",)
+
+    def __init__(self) -> None:
+        self._alarms: dict[float, Alarm] = {}
+
+    def of(self, seconds: float) -> Alarm:
+        """Return the alarm, of the event loop that runs here, for moments so far away."""
+        alarm = self._alarms.get(seconds)
+        if alarm is None or not alarm.is_here():
+            alarm = Alarm()
+            known = self._alarms if len(self._alarms) < _MOST else {}
+            kept = {each: other for each, other in known.items() if other.loop is alarm.loop}
+            self._alarms = {**kept, seconds: alarm}
+        return alarm
+
+
+_MOST: Final = 8
+"""Alarms of an `Alarms`."""

@@ -5,8 +5,9 @@ Promise: the decorated function keeps its name, signature and types; functions, 
 class methods, partials and objects with an async ``__call__`` all work; what cannot be awaited is
 refused when it is decorated, not when it is called.
 
-An async generator is refused too: it runs in the loop that consumes it, so what was to be limited
-(starting it, or each of its items) can be said only there.
+An async generator is refused too, unless the decorator has a meaning for streams: it runs in the
+loop that consumes it, so what was to be limited (starting it, or each of its items) can be said
+only there.
 """
 
 from __future__ import annotations
@@ -52,13 +53,16 @@ class _Around(Protocol):
     def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
 
 
-def decorate(around: _Around, *, name: str) -> Decorator:
+def decorate(
+    around: _Around, *, name: str, stream: Callable[[Any], Callable[..., object]] | None = None
+) -> Decorator:
     """
     Return a decorator that replaces ``fn`` by ``around(fn)`` with the name and signature of ``fn``.
 
     Args:
         around: Takes the function and returns an ``async def`` that calls it.
         name: What the user writes, ``"TimeoutManager.limit"``, for the message of a refusal.
+        stream: Does the same for an async generator function; None to refuse it.
 
     Returns:
         A decorator; it raises ``TypeError`` for anything but an async function.
@@ -83,6 +87,8 @@ def decorate(around: _Around, *, name: str) -> Decorator:
             return staticmethod(decorator(cast("staticmethod[..., Any]", fn).__func__))
         if isinstance(fn, classmethod):
             return classmethod(decorator(cast("classmethod[Any, ..., Any]", fn).__func__))
+        if stream is not None and is_async_generator(fn):
+            return update_wrapper(stream(fn), fn)
         _check_async(fn, name)
         return update_wrapper(around(fn), fn)
 
@@ -95,8 +101,9 @@ def _check_async(fn: object, name: str) -> None:
         return
     if is_async_generator(fn):
         reason = (
-            "it is an async generator function, which runs in the loop that consumes it. Apply it "
-            "in that loop, or to what the generator awaits."
+            "it is an async generator function, which runs in the loop that consumes it. For "
+            "streams use a pipeline of it: @Pipeline(...) makes a function that returns an "
+            "'async with' block. Or apply it to what the generator awaits."
         )
     elif not callable(fn):
         reason = (

@@ -10,7 +10,7 @@ for a slot, and the timeout covers the work alone. Without options the function 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import chain, count, repeat
 from types import CoroutineType
@@ -143,8 +143,12 @@ def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
     return Options(errors=errors, **options)
 
 
-def as_limiter(rate: float | Rate | None) -> Rate | None:
+def as_limiter(rate: float | Rate | Sequence[float | Rate] | None) -> Rate | None:
     """Return what ``rate=`` means: a number is items per second, evenly spaced."""
+    if isinstance(rate, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few calls have several
+
+        return together(cast("Sequence[object]", rate))
     if rate is None or (isinstance(rate, Rate) and not isinstance(rate, (KeyedRateLimiter, type))):
         return rate
     way_out = "Pass items per second, or a mtaio.RateLimiter to share or to allow bursts."
@@ -156,12 +160,18 @@ def as_limiter(rate: float | Rate | None) -> Rate | None:
 
 def check_shared(rate: object) -> None:
     """Refuse a number as the ``rate`` of one call, which would limit nothing."""
-    if isinstance(rate, int | float):
+    numbers = [each for each in _each_rate(rate) if isinstance(each, int | float)]
+    if numbers:
         msg = (
-            f"rate={rate!r} would count for this one call alone, and limit nothing. Pass a "
+            f"rate={numbers[0]!r} would count for this one call alone, and limit nothing. Pass a "
             f"mtaio.RateLimiter that the calls share, or give all items to map() and its relatives."
         )
         raise TypeError(msg)
+
+
+def _each_rate(rate: object) -> Sequence[object]:
+    """Return the rates of which each one is to be kept."""
+    return cast("Sequence[object]", rate) if isinstance(rate, list | tuple) else [rate]
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:

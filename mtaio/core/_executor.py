@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import call as call_it
@@ -70,6 +70,7 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
@@ -269,7 +270,7 @@ class TaskExecutor:
         /,
         *,
         timeout: float | Unset | None = UNSET,
-        rate: Rate | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
     ) -> T: ...
     @overload
     async def run(
@@ -278,7 +279,7 @@ class TaskExecutor:
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
-        rate: Rate | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
     ) -> T: ...
@@ -289,7 +290,7 @@ class TaskExecutor:
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
-        rate: Rate | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
     ) -> T: ...
@@ -299,7 +300,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
-        rate: Rate | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
     ) -> Any:
@@ -316,7 +317,7 @@ class TaskExecutor:
             timeout: Seconds for the call (each attempt, with ``retry``), not counting the wait for
                 a slot, a token or a thread; None for no limit; omitted: the executor's.
             rate: A limiter that the calls share, such as a `mtaio.RateLimiter`: each attempt takes
-                a token.
+                a token; or a list of rate limiters, to take one of each.
             retry: Attempts in all, or a `Retry` policy; the slot is kept between them.
             via: For a plain function: the pool that calls it instead of a worker thread, as for
                 `map`.
@@ -534,8 +535,9 @@ class TaskExecutor:
             timeout (float | None): Seconds for each item, or each attempt with ``retry``, not
                 counting the wait for a slot, a token or a thread; None for no limit; omitted: the
                 executor's.
-            rate (float | Rate | None): How many items may start per second, evenly spaced; or a
-                limiter to share with others, such as a `mtaio.RateLimiter`.
+            rate (float | Rate | Sequence | None): How many items may start per second, evenly
+                spaced; a limiter to share with others, such as a `mtaio.RateLimiter` or
+                `mtaio.Quota`; or a list of numbers and rate limiters, which all are kept.
             retry (int | Retry | None): Attempts per item in all; or a `Retry` policy.
             via (Via | None): Where a plain function is called instead of in worker threads: any
                 ``concurrent.futures.Executor``, an `ExternalPool` around one, or ``"processes"``,
@@ -881,7 +883,7 @@ class TaskExecutor:
         *calls: CallLike[Any],
         errors: Literal["raise", "collect", "return"] = "raise",
         limit: int | None = None,
-        rate: float | Rate | None = None,
+        rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> tuple[Any, ...]:
         """
         Await everything, at most ``limit`` at once, and return the results in the order given.
@@ -912,7 +914,7 @@ class TaskExecutor:
         self,
         *calls: CallLike[T],
         limit: int | None = None,
-        rate: float | Rate | None = None,
+        rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> T:
         """
         Return the first result; cancel the other calls and wait until they are gone.
@@ -965,7 +967,7 @@ class TaskExecutor:
         self,
         *calls: CallLike[T],
         limit: int | None = None,
-        rate: float | Rate | None = None,
+        rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> Stream[Outcome[T]]:
         """
         Return an async context manager that iterates over outcomes as they come.
@@ -1280,7 +1282,7 @@ class TaskExecutor:
         args: tuple[Any, ...],
         *,
         timeout: float | Unset | None,
-        rate: Rate | None,
+        rate: Rate | Sequence[Rate] | None,
         retry: int | Retry | None,
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
@@ -1397,6 +1399,13 @@ class TaskExecutor:
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
         make = self._make_coroutine
+        if (
+            len(calls) > 1
+            and type(first := calls[0]) is type(second := calls[1]) is FunctionType
+            and first.__code__ is second.__code__
+            and first is not second
+        ):
+            check_binding(first, second)
         if all(map(is_async_def, calls)):  # nothing to check
             if self._default_timing.timeout is None:
                 make = cast("Callable[[Any], Coroutine[Any, Any, Any]]", call_it)
@@ -1448,7 +1457,9 @@ def _with_args(
     return call
 
 
-def _options_of_calls(limit: int | None, rate: float | Rate | None, errors: Policy) -> Options:
+def _options_of_calls(
+    limit: int | None, rate: float | Rate | Sequence[float | Rate] | None, errors: Policy
+) -> Options:
     if limit is None and rate is None and errors in _PLAIN:
         return _PLAIN[errors]
     return Options(limit=limit, rate=rate, errors=errors, timeout=None)

@@ -9,7 +9,7 @@ Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import (
     TYPE_CHECKING,
@@ -119,7 +119,7 @@ class CallOptions(TypedDict, total=False):
     """The options of `gather`, `race` and `as_completed`, and of all below."""
 
     limit: int | None
-    rate: float | Rate | None
+    rate: float | Rate | Sequence[float | Rate] | None
 
 
 class EachOptions(CallOptions, total=False):
@@ -139,7 +139,7 @@ class Options:
 
     limit: int | None = None
     timeout: float | Unset | None = UNSET
-    rate: float | Rate | None = None
+    rate: float | Rate | Sequence[float | Rate] | None = None
     retry: int | Retry | None = None
     via: Via | None = None
     chunksize: int = 1

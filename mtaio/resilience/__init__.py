@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
+    from mtaio.resilience._stream import CallStream, OpenStream
     from mtaio.resilience._timeout import Timeout
 
 __all__ = [
@@ -45,12 +46,14 @@ __all__ = [
     "BreakerState",
     "Budget",
     "Call",
+    "CallStream",
     "Fallback",
     "FellBack",
     "GaveUp",
     "Hedge",
     "Hedged",
     "Keyed",
+    "OpenStream",
     "OrderWarning",
     "Part",
     "PartEvent",
@@ -97,6 +100,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
+            "mtaio.resilience._stream": ("CallStream", "OpenStream"),
             "mtaio.resilience._timeout": ("Timeout",),
         },
     )

@@ -21,7 +21,9 @@ from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -30,6 +32,7 @@ from mtaio.resources import (
 if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Next
     from mtaio.resilience._pipeline import Direct
+    from mtaio.resilience._stream import OpenStream
 
 __all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "is_part", "name_of_kind"]
 
@@ -112,6 +115,27 @@ class _KeyedPart(_Adapter):
         return run
 
 
+class _QuotaPart(_Adapter):
+    """A quota as it is given, of which each call costs one of each limit."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: Quota
+
+    def __str__(self) -> str:
+        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
+
+    def wrap(self, then: Next) -> Next:
+        take = self.inner.take
+
+        async def run(call: Call) -> Any:
+            async with take():
+                return await then(call)
+
+        return run
+
+
 class _ConcurrencyPart(_Adapter):
     __slots__ = ()
 
@@ -130,6 +154,60 @@ class _ConcurrencyPart(_Adapter):
                 return await then(call)
             finally:
                 release()
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            await acquire()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release()
+                raise
+            opened.on_end(lambda _: release())
+            return opened
+
+        return run
+
+
+class _KeyedConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedConcurrencyLimiter({self.inner.limit})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            try:
+                return await then(call)
+            finally:
+                release(call.key)
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            key = call.key
+            await acquire(key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(key)
+                raise
+            opened.on_end(lambda _: release(key))
+            return opened
 
         return run
 
@@ -245,6 +323,8 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
+    (Quota, _QuotaPart),
+    (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -253,6 +333,10 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
+    if isinstance(given, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
+
+        given = together(cast("Sequence[object]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)

@@ -24,6 +24,7 @@ from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.resilience import _blocks
 from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
+from mtaio.resilience._stream import OpenStream
 from mtaio.resources import ConcurrencyLimiter
 
 __all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
@@ -325,6 +326,43 @@ class AdaptiveLimiter(StandalonePart):
             self._in_use -= 1
             slots.release()
             return result
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Return an async function that opens a stream by ``then``, and holds a slot until its end.
+
+        The time to the first item is the sample: how long the rest takes is up to its length and to
+        the consumer. A failure that ``on`` accepts is another, whenever it comes.
+        """
+        estimator = self._estimator
+
+        async def run(call: Call) -> OpenStream:
+            if self._in_use >= estimator.limit or self._waiting:
+                await self._wait()
+            else:
+                self._slots.acquire_nowait()
+            self._in_use = in_use = self._in_use + 1
+            began = now()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException as error:
+                self._leave(error, now() - began, in_use)
+                raise
+            ended = catch_up(estimator)
+            if estimator.sample(ended, ended - began, in_use):
+                self._slots.limit = estimator.limit
+
+            def end(error: BaseException | None) -> None:
+                if error is None:
+                    self._slots.release()
+                    self._in_use -= 1
+                else:
+                    self._leave(error, now() - began, in_use)
+
+            opened.on_end(end)
+            return opened
 
         return run
 

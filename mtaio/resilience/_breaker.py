@@ -41,6 +41,7 @@ from mtaio.resilience._events import (
     is_wanted,
 )
 from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
+from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Breaker", "BreakerBlock", "BreakerChange", "BreakerState", "BreakerStatistics"]
 
@@ -537,6 +538,32 @@ class Breaker(StandalonePart):
             return result
 
         return run if slow == math.inf and verdict is None else run_judged
+
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Return an async function that opens a stream by ``then``; its end is the outcome.
+
+        How long it took is the time until its first item: what follows depends on the consumer.
+        """
+        only = self._only
+
+        async def run(call: Call) -> OpenStream:
+            circuit = only or self._circuit_of(call.key)
+            if circuit.state is not BreakerState.CLOSED and not circuit.admit():
+                await self._refuse(circuit, call)
+            self._calls += 1
+            period = circuit.period
+            began = clock.now()
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException as error:
+                self._end(circuit, period, error, clock.now() - began)
+                raise
+            seconds = clock.now() - began
+            opened.on_end(lambda error: self._end(circuit, period, error, seconds))
+            return opened
+
+        return run
 
     async def _begin(self, key: Hashable) -> Circuit:
         """Let a block begin, or refuse it, and return its circuit."""

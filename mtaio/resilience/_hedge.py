@@ -13,6 +13,7 @@ docs/en/design/resilience.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
@@ -24,6 +25,7 @@ from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
+from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Hedge", "HedgeStatistics"]
 
@@ -55,7 +57,8 @@ class Hedge(StandalonePart):
     that have nothing to do with the call. All attempts go through what is inside the hedge, so each
     takes a slot there. As soon as one has succeeded the others are cancelled, and the call returns
     when they have ended. The result of an attempt that comes too late is thrown away: let the
-    function return data, not something that has to be closed.
+    function return data, or pass ``discard`` if it returns what has to be closed. A stream that
+    comes too late is closed.
 
     A failure is not hedged: with no other attempt under way it is raised at once, for a retry
     outside to decide. With another under way, the call waits for that one; if all fail, the last
@@ -77,6 +80,10 @@ class Hedge(StandalonePart):
             counts if each exception in it does; a function is called with each.
         budget: How many further attempts all calls together may make; None for no limit. Without
             one, a service that is slow as a whole gets twice the load. Do not share a retry's.
+        discard: Called with each result that the caller does not get, to close it: one that came
+            too late, or whose call was cancelled meanwhile. It may be async; for five seconds no
+            cancellation reaches it. The call returns after it; what it raises is logged. None if
+            results need no closing.
         name: For the monitor.
 
     Raises:
@@ -107,7 +114,7 @@ class Hedge(StandalonePart):
         ```
     """
 
-    __slots__ = ("__weakref__", "_given", "_hedging", "_name")
+    __slots__ = ("__weakref__", "_discard", "_given", "_hedging", "_name")
 
     kind: ClassVar[Literal["hedge"]] = "hedge"
 
@@ -118,6 +125,7 @@ class Hedge(StandalonePart):
         max_hedges: int = 1,
         on: Filter = Exception,
         budget: Budget | None = None,
+        discard: Callable[[Any], object] | None = None,
         name: str | None = None,
     ) -> None:
         seconds: float | None = None
@@ -139,6 +147,10 @@ class Hedge(StandalonePart):
                 f"Budget(0.1) for one hedge in ten calls, or None for no limit."
             )
             raise TypeError(msg)
+        if discard is not None:
+            way_out = "Pass a function of a result that closes it, or None."
+            checks.callable_("discard", discard, way_out=way_out)
+        self._discard = discard
         self._given = after
         self._name = name
         self._hedging = Hedging(
@@ -174,6 +186,18 @@ class Hedge(StandalonePart):
 
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then``, more than once if it is slow."""
+        return self._wrap(then, self._discard)
+
+    def wrap_stream(self, then: Next) -> Next:
+        """Return an async function that opens a stream by ``then``, more than once if it is slow."""
+
+        async def open_unscoped(call: Call) -> OpenStream:
+            opened: OpenStream = await then(call)
+            return await opened.checked(self)
+
+        return self._wrap(open_unscoped, OpenStream.aclose)
+
+    def _wrap(self, then: Next, discard: Callable[[Any], object] | None) -> Next:
         hedging = self._hedging
 
         async def run(call: Call) -> Any:
@@ -182,7 +206,7 @@ class Hedge(StandalonePart):
                 record_call(hedging.budget)
             after = hedging.after
             if after is not None and after != math.inf:
-                return await Race(hedging, then, call).run(after)
+                return await Race(hedging, then, call, discard).run(after)
             started = clock.now()
             result = await then(call)
             hedging.first_took(clock.now() - started)

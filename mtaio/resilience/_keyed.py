@@ -27,6 +27,7 @@ from mtaio.exceptions import LimitError
 from mtaio.resilience._adapters import as_part, is_part, name_of_kind
 from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Call, Next, Part, StandalonePart, call_function
+from mtaio.resilience._stream import OpenStream, stream_through
 
 __all__ = ["Keyed", "KeyedStatistics"]
 
@@ -81,6 +82,10 @@ class _Entry:
             return bool(says)
         return _is_at_rest(self.statistics())
 
+    def leave(self, _: BaseException | None) -> None:
+        """Note that a stream has ended."""
+        self.in_flight -= 1
+
     @property
     def kind(self) -> str:
         """Under which name its part's statistics are shown."""
@@ -90,6 +95,10 @@ class _Entry:
         """Return those of its part; None if it has none."""
         read = getattr(self.part, "statistics", None)
         return None if read is None else read()
+
+
+def _wrapped(part: Part, then: Next) -> Next:
+    return part.wrap(then)
 
 
 def _is_at_rest(now: Any) -> bool:
@@ -108,9 +117,15 @@ class _Way:
     """What is inside of a `Keyed` in one pipeline, and the parts that are wrapped around it."""
 
     # Invariant: wrapped has no part that is not held any more.
-    __slots__ = ("__weakref__", "_check", "_checked", "_then", "wrapped")
+    __slots__ = ("__weakref__", "_around", "_check", "_checked", "_then", "wrapped")
 
-    def __init__(self, then: Next, check: Callable[[Part], object] | None) -> None:
+    def __init__(
+        self,
+        then: Next,
+        check: Callable[[Part], object] | None,
+        around: Callable[[Part, Next], Next],
+    ) -> None:
+        self._around = around
         self._then = then
         self._check = check
         self._checked: set[object] = set()
@@ -123,7 +138,7 @@ class _Way:
         if self._check is not None and kind not in self._checked:
             self._check(part)
             self._checked.add(kind)
-        through = self.wrapped[entry] = part.wrap(self._then)
+        through = self.wrapped[entry] = self._around(part, self._then)
         return through
 
 
@@ -302,9 +317,26 @@ class Keyed(StandalonePart, Generic[PartT]):
             return self._alone  # and not another one for each `run`
         return self._wrap(then, check)
 
+    def wrap_stream(self, then: Next, check: Callable[[Part], object] | None = None) -> Next:
+        """Return an async function that opens a stream by ``then`` through the part of its key."""
+        way = self._new_way(then, check, stream_through)
+
+        async def run(call: Call) -> OpenStream:
+            entry = self._use(call.key) or await self._admit(call)
+            through = way.wrapped.get(entry) or way.wrap(entry)
+            entry.in_flight += 1
+            try:
+                opened: OpenStream = await through(call)
+            except BaseException:
+                entry.in_flight -= 1
+                raise
+            opened.on_end(entry.leave)
+            return opened
+
+        return run
+
     def _wrap(self, then: Next, check: Callable[[Part], object] | None) -> Next:
-        way = _Way(then, check)
-        self._ways.add(way)
+        way = self._new_way(then, check, _wrapped)
         entries, wrapped = self._entries, way.wrapped
 
         async def run(call: Call) -> Any:
@@ -314,9 +346,7 @@ class Keyed(StandalonePart, Generic[PartT]):
                 entry = await self._admit(call)
             else:
                 entries.move_to_end(key)
-            through = wrapped.get(entry)
-            if through is None:
-                through = way.wrap(entry)
+            through = wrapped.get(entry) or way.wrap(entry)
             entry.in_flight += 1
             try:
                 return await through(call)
@@ -324,6 +354,23 @@ class Keyed(StandalonePart, Generic[PartT]):
                 entry.in_flight -= 1
 
         return run
+
+    def _new_way(
+        self,
+        then: Next,
+        check: Callable[[Part], object] | None,
+        around: Callable[[Part, Next], Next],
+    ) -> _Way:
+        way = _Way(then, check, around)
+        self._ways.add(way)
+        return way
+
+    def _use(self, key: Hashable) -> _Entry | None:
+        """Return the entry of a key, which is now the one used last; None if there is none."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
 
     async def _admit(self, call: Call) -> _Entry:
         """Return the entry of a new key, for a call."""
@@ -339,9 +386,8 @@ class Keyed(StandalonePart, Generic[PartT]):
     def _entry(self, key: Hashable) -> _Entry:
         """Return the entry of a key; make it if there is none."""
         entries = self._entries
-        entry = entries.get(key)
+        entry = self._use(key)
         if entry is not None:
-            entries.move_to_end(key)
             return entry
         self._forgettable(key)  # raises before anything is made
         given = self._factory(key)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from types import CoroutineType
 from typing import (
+    TYPE_CHECKING,
     Any,
     ParamSpec,
     Protocol,
@@ -29,15 +30,22 @@ from typing import (
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async, name_of, unawaitable_error
 from mtaio._internal.cancellation import is_cancelled, raise_failure
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
+from mtaio.resilience._stream import CallStream, open_call, stream_through
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = [
     "Call",
     "Next",
     "Part",
     "StandalonePart",
+    "StreamDecorator",
+    "Streams",
     "call_function",
     "call_maker",
     "check_key",
@@ -45,6 +53,7 @@ __all__ = [
     "is_outcome",
     "key_of",
     "keyless_error",
+    "stream_maker",
     "uncallable_error",
 ]
 
@@ -85,6 +94,12 @@ class Call:
         return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
 
 
+Streams: TypeAlias = (
+    "AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any] | "
+    "Awaitable[AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]]"
+)
+"""What a function returns that makes a stream of ``T``."""
+
 Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 """What is inside a part: the next part, or the call of the function itself."""
 
@@ -100,6 +115,9 @@ class Part(Protocol):
       ``"limiter"``: the rules for the order of parts then apply to it;
     - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
       it, which it sees as an error and not as a cancellation;
+    - ``wrap_stream``, which does for streams what `wrap` does for calls: what ``then`` returns is
+      an `OpenStream`, whose `OpenStream.on_end` calls the part when the stream has ended. Without
+      it, a part acts on the opening of a stream and its first item, as on a call;
     - ``needs_key``, True if calls without a ``key`` are to be refused;
     - ``idle``, False while a `Keyed` must not forget it, for it limits somebody now;
     - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
@@ -169,6 +187,17 @@ async def call_function(call: Call) -> Any:
     raise unawaitable_error(call.fn, result, "run")
 
 
+class StreamDecorator(Protocol):
+    """Takes an async function and returns one of the same signature; a stream becomes a block."""
+
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, AsyncIterable[T]], /) -> Callable[P, CallStream[T]]: ...
+
+
 def uncallable_error(fn: object) -> TypeError:
     """Return the error for an ``fn`` that cannot be called."""
     close_unstarted(fn)
@@ -211,15 +240,21 @@ def decorate_through(self: object, fn: Descriptor, /) -> Descriptor: ...
 def decorate_through(self: object, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
 @overload
 def decorate_through(
+    self: object, fn: Callable[P, AsyncIterable[T]], /
+) -> Callable[P, CallStream[T]]: ...
+@overload
+def decorate_through(
     self: object, /, *, key: Callable[..., Hashable] | None = ...
-) -> Decorator: ...
+) -> StreamDecorator: ...
 def decorate_through(
     self: Any, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None
 ) -> Any:
     """
     Decorate an async function or method so that each call goes through this pipeline or part.
 
-    ``@api`` or ``@api(key=lambda user, *_: user.id)`` keep the name, signature and types.
+    ``@api`` or ``@api(key=lambda user, *_: user.id)`` keep the name, signature and types. Of an
+    async generator function they make one that returns a `CallStream`, the block that ``stream``
+    returns: ``async with tokens(prompt) as items:``.
 
     Args:
         self: The pipeline or part: this is its method ``__call__``.
@@ -239,8 +274,23 @@ def decorate_through(
         called: AsyncFunction[P, R] = self._around(fn, key)
         return called
 
-    decorator = decorate(around, name=type(self).__name__)
+    def stream(fn: Callable[..., Any]) -> Callable[..., CallStream[Any]]:
+        made: Callable[..., CallStream[Any]] = self._around_stream(fn, key)
+        return made
+
+    decorator = decorate(around, name=type(self).__name__, stream=stream)
     return decorator if fn is None else decorator(fn)
+
+
+def stream_maker(
+    make: Callable[[tuple[Any, ...], dict[str, Any]], Call], through: Next
+) -> Callable[..., CallStream[Any]]:
+    """Return what an async generator function becomes when it is decorated."""
+
+    def streamed(*args: Any, **kwargs: Any) -> CallStream[Any]:
+        return CallStream(through, make(args, kwargs))
+
+    return streamed
 
 
 def call_maker(
@@ -345,6 +395,41 @@ class StandalonePart(Part):
         call = Call(fn, args) if key is None else Call(fn, args, key=key)
         result: T = await self.wrap(call_function)(call)
         return result
+
+    def stream(
+        self, fn: Callable[[*Ts], Streams[T]], /, *args: *Ts, key: Hashable = None
+    ) -> CallStream[T]:
+        """
+        Return a block that opens a stream through this part alone.
+
+        What `Pipeline.stream` does for several parts: the same arguments, errors and checkpoints.
+
+        Args:
+            fn: An async generator function, or what else `Pipeline.stream` takes.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+            key: What the call is for, such as a host, if the part keeps a state for each key.
+
+        Returns:
+            A block to enter with ``async with``, once.
+
+        Raises:
+            TypeError: ``fn`` is not a function.
+            ValueError: There is no ``key``, and the part needs one.
+        """
+        if not callable(fn):
+            raise uncallable_error(fn)
+        if key is None and getattr(self, "needs_key", False):
+            raise keyless_error(fn, self)
+        call = Call(cast("Callable[..., Awaitable[Any]]", fn), args, key=key)
+        return CallStream(stream_through(self, open_call), call)
+
+    def _around_stream(
+        self, fn: Callable[..., Any], key: Callable[..., Hashable] | None
+    ) -> Callable[..., CallStream[Any]]:
+        """Return an async generator function as it is when it is decorated."""
+        keyed = self if getattr(self, "needs_key", False) else None
+        make = call_maker(fn, (self,), key, keyed)
+        return stream_maker(make, stream_through(self, open_call))
 
     def _around(
         self, fn: Callable[..., Awaitable[Any]], key: Callable[..., Hashable] | None

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, TypeVar, TypeVarTuple, final
+from typing import Any, TypeVar, TypeVarTuple, cast, final
 
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
@@ -30,18 +30,22 @@ from mtaio.resilience._part import (
     Call,
     Next,
     Part,
+    Streams,
     call_function,
     call_maker,
     check_key,
     decorate_through,
     key_of,
     keyless_error,
+    stream_maker,
     uncallable_error,
 )
 from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import PipelineStatistics
+from mtaio.resilience._stream import CallStream, OpenStream, open_call, stream_through
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -69,7 +73,8 @@ class Pipeline:
     Args:
         *parts: What the calls go through, outermost first: parts of this package, limiters and
             timeouts of `mtaio.resources`, or objects of your own: see `Part`. A rate limiter of
-            your own needs only a ``rate`` and an async ``acquire()``.
+            your own needs only a ``rate`` and an async ``acquire()``. A list of rate limiters, or
+            of numbers for every second, is one part: a token of each is taken together.
         key: Finds the key of a call, such as its host, for parts that keep a state for each key: a
             function of the arguments that the function is called with, those of a partial
             included. A ``key=`` that is given for a call, or to the decorator, comes first; None
@@ -123,6 +128,7 @@ class Pipeline:
         "_name",
         "_parts",
         "_seeks_key",
+        "_stream_way",
         "_succeeded",
         "_through",
     )
@@ -132,11 +138,13 @@ class Pipeline:
         *parts: (
             Part
             | ConcurrencyLimiter
+            | KeyedConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager
             | Retry
             | Rate
+            | Sequence[float | Rate]
         ),
         key: Callable[..., Hashable] | None = None,
         name: str | None = None,
@@ -161,6 +169,7 @@ class Pipeline:
                 through = part.wrap(through)
         self._through = through
         self._direct = _direct_way(self._parts)
+        self._stream_way: Next | None = None
         self._key = key
         self._seeks_key = self._keyed is not None or (key is not None and self._direct is None)
         self._calls = 0
@@ -248,6 +257,80 @@ class Pipeline:
             raise
         self._succeeded += 1
         return result
+
+    def stream(
+        self, fn: Callable[[*Ts], Streams[T]], /, *args: *Ts, key: Hashable = None
+    ) -> CallStream[T]:
+        """
+        Return a block that opens a stream through the parts: ``async with api.stream(fn)``.
+
+        Opening the stream and getting its first item is the call that is retried, hedged or
+        answered by a fallback; attempts that are not handed out have been closed before. After the
+        first item an error reaches the consumer as it is. Slots of limiters, the outcome for a
+        breaker and the total time of a `Timeout` last until the block ends, which closes the
+        stream; a rate limiter is asked once for each opening.
+
+        Args:
+            fn: An async generator function; or a function, sync or async, that returns an async
+                iterable, or an async context manager around one. Not the stream itself: it may
+                have to be opened several times.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
+            key: What the call is for, such as a host, for parts that keep a state for each key.
+
+        Returns:
+            A block to enter with ``async with``, once. It opens nothing before that.
+
+        Raises:
+            TypeError: ``fn`` is not a function.
+            ValueError: There is no ``key``, and a part needs one.
+        """
+        if not callable(fn):
+            raise uncallable_error(fn)
+        if key is None and self._seeks_key:
+            key = self._key_of(fn, args)
+        call = Call(cast("Callable[..., Awaitable[Any]]", fn), args, key=key)
+        return CallStream(self._through_stream(), call)
+
+    def _through_stream(self) -> Next:
+        """Return the way of streams through the parts, made when there is one."""
+        way = self._stream_way
+        if way is None:
+            through: Next = open_call
+            for number, part in reversed(list(enumerate(self._parts))):
+                if isinstance(part, Keyed):
+                    check = partial(check_place, self._parts, number)
+                    through = part.wrap_stream(through, check)
+                else:
+                    through = stream_through(part, through)
+            way = self._stream_way = self._counted(through)
+        return way
+
+    def _counted(self, through: Next) -> Next:
+        async def run(call: Call) -> OpenStream:
+            self._calls += 1
+            try:
+                opened: OpenStream = await through(call)
+            except BaseException as error:
+                self._count(error)
+                raise
+            opened.on_end(self._count_stream)
+            return opened
+
+        return run
+
+    def _count_stream(self, error: BaseException | None) -> None:
+        """Count a stream that has ended."""
+        if error is None:
+            self._succeeded += 1
+        else:
+            self._count(error)
+
+    def _around_stream(
+        self, fn: Callable[..., Any], key: Callable[..., Hashable] | None
+    ) -> Callable[..., CallStream[Any]]:
+        """Return an async generator function as it is when it is decorated."""
+        make = call_maker(fn, self._parts, self._key if key is None else key, self._keyed)
+        return stream_maker(make, self._through_stream())
 
     def _key_of(self, fn: object, args: tuple[Any, ...]) -> Hashable:
         """Return the key of a call for which none is given; called if ``_seeks_key``."""

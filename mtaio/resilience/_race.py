@@ -10,25 +10,32 @@ starts no task. The group is entered all the same, as nothing can be added aroun
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, cast
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from mtaio._internal import clock, loops
+from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.deadlines import Alarm
 from mtaio._internal.filters import Filter, accepts
 from mtaio._internal.notes import note
+from mtaio._internal.sources import within_grace
 from mtaio.exceptions import LimitError
 from mtaio.resilience._budget import Budget, give_back, take
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
 
 __all__ = ["Hedging", "Race"]
+
+_TICK: Final = 1e-6
+"""Seconds by which two timers for one moment may differ."""
 
 
 class Hedging:
@@ -125,10 +132,12 @@ class Race:
         hedging: What it shares with other calls.
         then: What is inside the hedge.
         call: The call.
+        discard: Closes a result that the caller does not get; None where nothing has to be closed.
     """
 
     # Invariants:
     # - _is_over once a result or an answer has been taken: nothing that comes later counts;
+    # - every result is _result, or what `run` returns, or has been, or is being, discarded;
     # - while it waits for the alarm no attempt has failed, the first is under way, and _left > 0;
     # - _hedges is how many further attempts are under way.
     __slots__ = (
@@ -137,6 +146,7 @@ class Race:
         "_answer",
         "_call",
         "_context",
+        "_discard",
         "_failures",
         "_group",
         "_hedges",
@@ -147,7 +157,14 @@ class Race:
         "_then",
     )
 
-    def __init__(self, hedging: Hedging, then: Next, call: Call) -> None:
+    def __init__(
+        self,
+        hedging: Hedging,
+        then: Next,
+        call: Call,
+        discard: Callable[[Any], object] | None = None,
+    ) -> None:
+        self._discard = discard
         self._hedging = hedging
         self._then = then
         self._call = call
@@ -167,22 +184,29 @@ class Race:
         started = clock.now()
         was_cancelled = False
         try:
-            async with self._group:
-                self._alarm.add(self, started + after)
-                try:
-                    result = await self._then(self._call)
-                except Exception as failure:  # noqa: BLE001 - raised below, if nothing succeeds
-                    self._fail(failure)
-                except BaseException:
-                    was_cancelled = True
-                    raise
-                else:
-                    self._hedging.first_took(clock.now() - started)
-                    self._succeed(result)
-                finally:
-                    self._alarm.discard(self)
-        except BaseExceptionGroup as group:  # of what no attempt may keep, such as SystemExit
-            raise _alone(group)  # noqa: B904 - its context is that of where it was raised
+            try:
+                async with self._group:
+                    self._alarm.add(self, started + after)
+                    try:
+                        result = await self._then(self._call)
+                    except Exception as failure:  # noqa: BLE001 - raised below, if nothing succeeds
+                        self._fail(failure)
+                    except BaseException:
+                        was_cancelled = True
+                        raise
+                    else:
+                        self._hedging.first_took(clock.now() - started)
+                        await self._succeed(result)
+                    finally:
+                        self._alarm.discard(self)
+            except BaseExceptionGroup as group:  # of what no attempt may keep, such as SystemExit
+                raise _alone(group)  # noqa: B904 - its context is that of where it was raised
+        except BaseException:
+            # From outside, as it waited for the losers: nobody gets the result of the winner.
+            if self._is_over and self._answer is None:
+                result, self._result = self._result, None
+                await self._throw_away(result)
+            raise
         if was_cancelled:  # by an attempt that was faster, else the cancellation had gone on
             self._hedging.first_took(clock.now() - started)
         if self._answer is None and self._is_over:
@@ -197,7 +221,9 @@ class Race:
             del error  # its traceback has this frame
 
     def overdue(self) -> None:
-        """Start another attempt."""
+        """Start another attempt, unless there is no time left for one."""
+        if self._context.run(deadlines.logical) <= clock.now() + _TICK:
+            return
         if self._hedging.is_allowed():
             self._left -= 1
             self._hedges += 1
@@ -220,14 +246,39 @@ class Race:
                 raise
         else:
             self._hedging.wins += not self._is_over
-            self._succeed(result)
+            await self._succeed(result)
         finally:
             self._hedges -= 1
 
-    def _succeed(self, result: Any) -> None:
-        if not self._is_over:
+    async def _succeed(self, result: Any) -> None:
+        """Take the result of an attempt, or discard it if it comes too late."""
+        if self._is_over:
+            await self._throw_away(result)
+        else:
             self._result = result
             self._end()
+
+    async def _throw_away(self, result: Any) -> None:
+        """Have a result closed that the caller does not get."""
+        discard = self._discard
+        if discard is None:
+            return
+
+        async def close() -> None:
+            closing: Any = discard(result)
+            if isawaitable(closing):
+                await closing
+
+        try:
+            await within_grace(close, f"{name_of(discard)}, which discards a result,")
+        except BaseException as error:
+            failure = failure_in(error, name_of(discard), own_task=False)
+            if not isinstance(failure, Exception):
+                raise
+            from logging import getLogger  # noqa: PLC0415 - few results are thrown away
+
+            logger = getLogger("mtaio.resilience")
+            logger.error("%s failed for %r", name_of(discard), result, exc_info=failure)
 
     def _takes(self, error: BaseException) -> bool:
         """Note what a further attempt raised; return False if that is not a failure of a call."""

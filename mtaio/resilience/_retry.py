@@ -12,7 +12,6 @@ come back together.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -139,11 +138,13 @@ class Retry:
 
     def _asked_by(self, error: Exception) -> float:
         """Return the seconds for which an error asks to wait; 0 if it does not."""
+        from mtaio._internal.retry_after import seconds  # noqa: PLC0415 - most calls succeed at once
+
         asked: float | None = None
         if self.retry_after is not None:
-            asked = _seconds(self.retry_after(error))
+            asked = seconds(self.retry_after(error))
         if asked is None:
-            asked = _seconds(getattr(error, "retry_after", None))
+            asked = seconds(getattr(error, "retry_after", None))
         return 0.0 if asked is None else asked
 
     def _affords(self, error: Exception) -> bool:
@@ -263,31 +264,3 @@ def _check_callable(fn: object) -> None:
     if not callable(fn):
         close_unstarted(fn)
         checks.callable_("fn", fn, way_out="Pass an async function and, after it, its arguments.")
-
-
-def _seconds(asked: object) -> float | None:
-    """Return the seconds to wait that a number or the text of a header means; None if neither."""
-    if isinstance(asked, str):
-        return _seconds_in(asked)
-    if not isinstance(asked, int | float) or asked != asked:  # noqa: PLR0124 - NaN
-        return None
-    try:
-        return float(asked)
-    except OverflowError:  # an int from a server that means: never
-        return math.inf if asked > 0 else -math.inf
-
-
-def _seconds_in(text: str) -> float | None:
-    """Return the seconds that the value of a header ``Retry-After`` asks for; None if it is bad."""
-    if re.fullmatch(r"\s*[0-9]+(\.[0-9]*)?\s*", text):  # services send fractions, too
-        return float(text)
-    from datetime import UTC, datetime  # noqa: PLC0415 - few services send a date
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - loads the e-mail package
-
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:  # "-0000", which means UTC
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - datetime.now(UTC)).total_seconds()

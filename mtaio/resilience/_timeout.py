@@ -18,10 +18,12 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.deadlines import Alarm, Deadline, current
+from mtaio._internal.item_limits import Whole
 from mtaio._internal.statistics import snapshot
 from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._part import Call, Next, StandalonePart
+from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Timeout"]
 
@@ -43,10 +45,11 @@ class _Limit(Deadline):
 class _Loop:
     """What the calls of one event loop share."""
 
-    __slots__ = ("alarm", "is_here", "scope", "waiting")
+    __slots__ = ("alarm", "between", "is_here", "scope", "waiting")
 
     def __init__(self) -> None:
         self.alarm = Alarm()
+        self.between = Alarm()
         self.waiting = self.alarm.waiting
         self.scope = loops.scopes().new
         self.is_here = self.alarm.is_here  # a scope of trio's serves in any run, an alarm in one
@@ -64,14 +67,22 @@ class Timeout(StandalonePart):
     refuses one in the place of the other. `mtaio.resources.TimeoutManager.remaining` takes it into
     account; ``anyio.current_effective_deadline`` does not know of it.
 
+    Of a stream, ``seconds`` limit the whole, from its opening on. What the consumer does with an
+    item is not interrupted; if the time is up then, the next item is not waited for.
+
     Args:
         seconds: Seconds from the moment the call reaches it, more than 0; ``inf`` for no limit.
         total: Whether it is outside of a retry or hedge.
+        first: Seconds until a stream's first item, from its opening on; None for no such limit. For
+            calls it means nothing, nor does ``between``.
+        between: Seconds to wait for each further item of a stream, without the time that the
+            consumer takes; None for no such limit.
         name: For error messages.
 
     Raises:
-        ValueError: ``seconds`` is not more than 0.
-        TypeError: ``seconds`` is not a number, or ``total`` not a bool.
+        ValueError: A number of seconds is not more than 0, or ``first`` or ``between`` is more
+            than ``seconds``.
+        TypeError: One of them is not a number, or ``total`` not a bool.
 
     Example:
         ```python
@@ -91,16 +102,32 @@ class Timeout(StandalonePart):
         ```
     """
 
-    __slots__ = ("__weakref__", "_entered", "_loop", "_name", "_seconds", "_timed_out", "_total")
+    __slots__ = (
+        "__weakref__",
+        "_between",
+        "_entered",
+        "_first",
+        "_loop",
+        "_name",
+        "_seconds",
+        "_timed_out",
+        "_total",
+    )
 
     kind: ClassVar[Literal["timeout"]] = "timeout"
 
-    def __init__(self, seconds: float, *, total: bool = False, name: str | None = None) -> None:
-        checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
-        if not seconds:
-            msg = f"seconds={seconds!r} leaves no time. {_WAY_OUT}"
-            raise ValueError(msg)
-        self._seconds = seconds
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        total: bool = False,
+        first: float | None = None,
+        between: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._seconds = _checked("seconds", seconds)
+        self._first = _part_of(seconds, "first", first)
+        self._between = _part_of(seconds, "between", between)
         self._total = checks.flag("total", total)
         self._name = name
         self._loop: _Loop | None = None
@@ -112,7 +139,9 @@ class Timeout(StandalonePart):
         return f"<Timeout{name} of {self._seconds} s{' in all' if self._total else ''}>"
 
     def __str__(self) -> str:
-        return f"Timeout({self._seconds:g}{', total=True' if self._total else ''})"
+        first = "" if self._first is None else f", first={self._first:g}"
+        between = "" if self._between is None else f", between={self._between:g}"
+        return f"Timeout({self._seconds:g}{first}{between}{', total=True' if self._total else ''})"
 
     @property
     def name(self) -> str | None:
@@ -123,6 +152,16 @@ class Timeout(StandalonePart):
     def seconds(self) -> float:
         """The seconds that what is inside may take."""
         return self._seconds
+
+    @property
+    def first(self) -> float | None:
+        """The seconds until the first item of a stream; None for no such limit."""
+        return self._first
+
+    @property
+    def between(self) -> float | None:
+        """The seconds to wait for each further item of a stream; None for no such limit."""
+        return self._between
 
     @property
     def total(self) -> bool:
@@ -171,14 +210,91 @@ class Timeout(StandalonePart):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        """Return an async function that opens a stream by ``then``, and limits its time."""
+        seconds, first, between = self._seconds, self._first, self._between
+        to_first = seconds if first is None else first
+
+        async def run(call: Call) -> OpenStream:
+            self._entered += 1
+            loop = self._loop
+            if loop is None or not loop.is_here():
+                loop = self._loop = _Loop()
+            began = clock.now()
+            # The scope has a deadline of its own: it is one for a stream, not one for each item.
+            scope = loop.scope(deadline=clock.loop_deadline(began + to_first))
+            whole: Whole | None = None
+            if seconds != math.inf:
+                moment = began + seconds
+                whole = Whole(loop.alarm, moment, lambda: self._error(moment), scope)
+            outer = current.get()
+            limit = Deadline(began + to_first, outer)
+            current.set(limit)
+            scope.__enter__()
+            try:
+                stream: OpenStream = await then(call)
+                opened = await stream.checked(self)
+            except BaseException as error:
+                limit.moment = math.inf
+                current.set(outer)
+                if whole is not None:
+                    whole.release()
+                if not scope.__exit__(type(error), error, error.__traceback__):
+                    raise
+                raise self._first_error(began, to_first) from error
+            limit.moment = math.inf
+            current.set(outer)
+            scope.__exit__(None, None, None)
+            if whole is not None:
+                opened.limit_whole(whole)
+            if between is not None:
+                opened.limit_each(between, loop.between, self._between_error)
+            return opened
+
+        return run
+
     def _error(self, moment: float) -> MTAIOTimeoutError:
+        what = "all attempts together" if self._total else "the call"
+        return self._made(f"{what} timed out after {self._seconds:g} s", self._seconds, moment)
+
+    def _first_error(self, began: float, seconds: float) -> MTAIOTimeoutError:
+        if self._first is None:
+            return self._error(began + seconds)
+        text = f"the stream timed out: no item within {seconds:g} s"
+        return self._made(text, seconds, began + seconds)
+
+    def _between_error(self) -> MTAIOTimeoutError:
+        seconds = self._between
+        assert seconds is not None  # noqa: S101 - it was told to limit each item
+        text = f"the stream timed out: no further item within {seconds:g} s"
+        return self._made(text, seconds, clock.now())
+
+    def _made(self, text: str, seconds: float, moment: float) -> MTAIOTimeoutError:
         self._timed_out += 1
         who = "" if self._name is None else f"{self._name}: "
-        what = "all attempts together" if self._total else "the call"
-        msg = f"{who}{what} timed out after {self._seconds:g} s"
         due = clock.loop_deadline(moment)
-        return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
+        return MTAIOTimeoutError(f"{who}{text}", timeout=seconds, deadline=due, name=self._name)
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""
         return snapshot(TimeoutStatistics, self, default_timeout=self._seconds)
+
+
+def _checked(name: str, seconds: float) -> float:
+    """Return a number of seconds that is more than 0."""
+    checks.at_least(name, seconds, 0, way_out=_WAY_OUT)
+    if not seconds:
+        msg = f"{name}={seconds!r} leaves no time. {_WAY_OUT}"
+        raise ValueError(msg)
+    return seconds
+
+
+def _part_of(whole: float, name: str, seconds: float | None) -> float | None:
+    """Return the limit of a part of a stream, which is shorter than the whole."""
+    if seconds is not None and _checked(name, seconds) > whole:
+        msg = (
+            f"{name}={seconds!r} is more than seconds={whole!r}, the time for the whole stream, so "
+            f"that it never limits anything. Pass fewer seconds, or None."
+        )
+        raise ValueError(msg)
+    return seconds

@@ -124,6 +124,13 @@ class Bucket:
         new._fill(min(self.tokens(moment), new.most), moment)
         return new
 
+    def emptied(self, moment: float) -> Bucket:
+        """Return a bucket with the same limits that holds nothing at ``moment``; a debt stays."""
+        empty = self.copy()
+        if self.rate <= _LARGEST:
+            empty._fill(min(0.0, self.tokens(moment)), moment)  # noqa: SLF001 - its own class
+        return empty
+
     def _fill(self, tokens: float, moment: float) -> None:
         """Let the bucket hold ``tokens`` at ``moment``."""
         self._held = tokens
@@ -137,10 +144,16 @@ class Bucket:
         self.full_at += seconds
 
     def tokens(self, moment: float) -> float:
-        """Return what the bucket holds at ``moment``; after a take a tick early, less than 0."""
+        """Return what it holds at ``moment``; less than 0 is a debt, or a tick too early."""
         if self.interval:
             return self.most - max(0.0, self.full_at - moment) / self.interval
         return self._held if self.rate == 0 else math.inf
+
+    def idle_from(self, moment: float) -> float:
+        """Return when the bucket, left alone, is as good as new; seen from ``moment``, now."""
+        if self.rate == 0:
+            return math.inf if self.tokens(moment) < self.most else -math.inf
+        return self.full_at
 
     def due(self, tokens: float, moment: float) -> float:
         """
@@ -159,6 +172,18 @@ class Bucket:
             self._held -= tokens
         else:
             self.full_at = max(self.full_at, since) + tokens * self.interval
+
+    def correct(self, tokens: float, moment: float) -> None:
+        """
+        Put ``tokens`` in, at most until the bucket is full.
+
+        Fewer than 0 are taken out, also if they are not there: then the bucket is in debt, and
+        nothing is due until that has flowed in.
+        """
+        if self.rate == 0:
+            self._held = min(self.most, self._held + tokens)
+        elif self.interval:
+            self.full_at = max(self.full_at, moment) - tokens * self.interval
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""

@@ -12,7 +12,7 @@ tasks, and one task may enter it several times.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -81,7 +81,8 @@ class ResourceLimiter:
 
     Args:
         rate: Times a second that work may start; or a `RateLimiter` to share, or another object
-            with ``rate`` and ``acquire()``, as `mtaio.redis.RedisRateLimiter`; None for no limit.
+            with ``rate`` and ``acquire()``, as `mtaio.redis.RedisRateLimiter`; or a list of numbers
+            and rate limiters, of each of which a token is taken; None for no limit.
         burst: Tokens that may be taken at once; only with ``rate`` as a number. Default: 1.
         concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
         timeout: Seconds for the work alone, once it has its slot and token; or a
@@ -136,7 +137,7 @@ class ResourceLimiter:
     def __init__(
         self,
         *,
-        rate: float | Rate | None = None,
+        rate: float | Rate | Sequence[float | Rate] | None = None,
         burst: float | None = None,
         concurrency: int | ConcurrencyLimiter | None = None,
         timeout: float | TimeoutManager | None = None,
@@ -149,7 +150,7 @@ class ResourceLimiter:
                 "nothing. Pass at least one of them."
             )
             raise ValueError(msg)
-        shared = rate if isinstance(rate, Rate) and _takes_no_key(rate) else None
+        shared = _shared(rate)
         if burst is not None and (rate is None or shared is not None):
             msg = (
                 f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
@@ -308,6 +309,15 @@ class ResourceLimiter:
             timeout=None if timeout is None else timeout.statistics(),
             timeout_total=None if total is None else total.statistics(),
         )
+
+
+def _shared(rate: object) -> Rate | None:
+    """Return the limiter that ``rate`` is; None for a number, or what is refused as one."""
+    if isinstance(rate, list | tuple):
+        from mtaio.resources._quota import together  # noqa: PLC0415 - few programs use it
+
+        return together(cast("Sequence[object]", rate))
+    return rate if isinstance(rate, Rate) and _takes_no_key(rate) else None
 
 
 def _takes_no_key(rate: Rate) -> bool:

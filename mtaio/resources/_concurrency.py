@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple, final, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, final, overload
 
 import anyio
 
@@ -22,10 +22,13 @@ from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-from mtaio._internal.limiting import limit, run_in
+from mtaio._internal.limiting import closed_error, limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError
+from mtaio.exceptions import ConcurrencyLimitError, LimitClosedError, LimitTimeoutError
+
+if TYPE_CHECKING:
+    from mtaio._internal.backend import Waiter
 
 __all__ = ["ConcurrencyLimiter", "ConcurrencyStatistics"]
 
@@ -50,7 +53,7 @@ class ConcurrencyStatistics:
     acquired: int = field(metadata=COUNTER)
     """Slots given out, with or without a wait."""
     rejected: int = field(metadata=COUNTER)
-    """Calls refused at once: by ``acquire_nowait``, or because the queue was full."""
+    """Calls refused: by ``acquire_nowait``, or because the queue was full or the limiter closed."""
     timed_out: int = field(metadata=COUNTER)
     """Calls whose own timeout ran out."""
     cancelled: int = field(metadata=COUNTER)
@@ -118,6 +121,8 @@ class ConcurrencyLimiter:
     #   task can overtake another; where other threads break it for a moment, whoever sees the
     #   queue then hands the slot over;
     # - _waiters is the dict of _queue, which is only read here, to save a call;
+    # - once _closed, it stays so, and _limit is 0, so that no slot is given out; a task that is
+    #   woken and finds itself in the queue was not given one;
     # - _returned counts slots in use that were given back while tasks waited, and that their
     #   loop has not handed on yet, as other threads give back too;
     # - _in_use changes by one in statements that call nothing, between which alone the GIL may
@@ -129,6 +134,7 @@ class ConcurrencyLimiter:
         "__weakref__",
         "_acquired",
         "_cancelled",
+        "_closed",
         "_in_use",
         "_limit",
         "_max_wait_seconds",
@@ -151,9 +157,7 @@ class ConcurrencyLimiter:
         max_waiting: int | None = None,
         name: str | None = None,
     ) -> None:
-        self._limit = checks.count(
-            "limit", limit, way_out="Pass how much may run at once, at least 1."
-        )
+        checks.count("limit", limit, way_out="Pass how much may run at once, at least 1.")
         if max_waiting is not None:
             checks.count(
                 "max_waiting",
@@ -161,10 +165,15 @@ class ConcurrencyLimiter:
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
+        self._start(limit, max_waiting, name)
+
+    def _start(self, limit: int, max_waiting: int | None, name: str | None) -> None:
+        self._limit = limit
         self._max_waiting = max_waiting
         self._name = name
         self._queue = WaitQueue[None]()
         self._waiters = self._queue.waiters
+        self._closed = False
         self._in_use = 0
         self._peak = 0
         self._acquired = 0
@@ -208,9 +217,24 @@ class ConcurrencyLimiter:
         checks.count(
             "limit", slots, least=0, way_out="Pass how much may run at once, or 0 to pause."
         )
-        self._limit = slots
+        if not self._closed:  # nothing is called between, so that no other thread closes it there
+            self._limit = slots
         if self._waiters:
             self._queue.call_there(self._hand_over)
+
+    def close(self) -> None:
+        """
+        Let nothing in any more: for the shutdown of a program, or of what the limiter is for.
+
+        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once.
+        Those that have a slot go on, and give it back as always. It cannot be opened again: `limit`
+        reads 0 and keeps to it. Not a checkpoint; from any thread. Closing it once more does
+        nothing.
+        """
+        self._closed = True
+        self._limit = 0
+        if self._waiters:
+            self._queue.call_there(self._turn_away)
 
     async def acquire(self, *, timeout: float | None = None) -> None:
         """
@@ -224,6 +248,7 @@ class ConcurrencyLimiter:
 
         Raises:
             LimitTimeoutError: No slot came free in time. Also a builtin ``TimeoutError``.
+            LimitClosedError: The limiter is closed, or was during the wait.
             ConcurrencyLimitError: The queue is full.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: Tasks of another event loop are waiting.
@@ -247,12 +272,15 @@ class ConcurrencyLimiter:
                 await self._yield_with_slot()
                 return
             try:
-                await waiter
+                if not self._closed:  # else by another thread as this task joined
+                    await waiter
             except BaseException:
                 self._cancelled += 1
                 if self._queue.leave(waiter):
                     self.release()
                 raise
+            if self._closed and waiter in self._waiters:
+                raise self._turned_away(waiter)
             self._count_wait(self._queue.time() - asked)
             return
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
@@ -265,6 +293,7 @@ class ConcurrencyLimiter:
 
         Raises:
             ConcurrencyLimitError: All slots are taken.
+            LimitClosedError: The limiter is closed.
         """
         in_use = self._in_use = self._in_use + 1
         if in_use > self._limit:
@@ -276,6 +305,8 @@ class ConcurrencyLimiter:
                     self.acquire_nowait()
                     return
             self._rejected += 1
+            if self._closed:
+                raise closed_error(self, self._name)
             msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
@@ -287,6 +318,9 @@ class ConcurrencyLimiter:
         Take a slot if one is free, and return whether it was.
 
         Not a checkpoint; from any thread.
+
+        Raises:
+            LimitClosedError: The limiter is closed.
         """
         try:
             self.acquire_nowait()
@@ -355,6 +389,7 @@ class ConcurrencyLimiter:
 
         Raises:
             ConcurrencyLimitError: The queue is full.
+            LimitClosedError: The limiter is closed, or was during the wait.
             TypeError: There is nothing to await; a sync function is noticed only when it is called.
             RuntimeError: Tasks of another event loop are waiting.
         """
@@ -412,6 +447,9 @@ class ConcurrencyLimiter:
         """
         if self._returned:
             self._queue.call_there(self._take_back)
+        if self._closed:
+            self._rejected += 1
+            return self._refuse(closed_error(self, self._name))
         if self._in_use < self._limit and self._take():
             return self._yield_with_slot()
         self._queue.attach(self)
@@ -453,12 +491,15 @@ class ConcurrencyLimiter:
             return
         with anyio.move_on_after(timeout) as scope:
             try:
-                await waiter
+                if not self._closed:
+                    await waiter
             except BaseException:
                 self._cancelled += 1
                 if self._queue.leave(waiter):
                     self.release()
                 raise
+            if self._closed and waiter in self._waiters:
+                raise self._turned_away(waiter)
         if scope.cancelled_caught:
             self._cancelled -= 1  # it has timed out
             raise self._timeout_error(timeout, scope.deadline)
@@ -502,6 +543,17 @@ class ConcurrencyLimiter:
             if not self._queue.wake_next():
                 self._in_use -= 1
         self._peak = max(self._peak, self._in_use)
+
+    def _turn_away(self) -> None:
+        """Wake all who wait, and leave them in the queue; in their event loop."""
+        for waiter in list(self._waiters):
+            waiter.wake()
+
+    def _turned_away(self, waiter: Waiter) -> LimitClosedError:
+        """Leave the queue; return the error for a task that waited when the limiter was closed."""
+        self._queue.leave(waiter)
+        self._rejected += 1
+        return closed_error(self, self._name)
 
     def _timeout_error(self, timeout: float, moment: float) -> LimitTimeoutError:
         self._timed_out += 1

@@ -19,14 +19,14 @@ import reprlib
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Final, TypeVar, TypeVarTuple, final
+from typing import Any, Final, Self, TypeVar, TypeVarTuple, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator, call, check_call
-from mtaio._internal.limiting import limit_by
+from mtaio._internal.limiting import check_key, limit_by
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import RateLimitError
@@ -65,7 +65,7 @@ class KeyedRateLimiterStatistics:
     rejected: int = field(metadata=COUNTER)
     """Requests refused because their key did not have the tokens, or can no longer have them."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that could not be granted within their own timeout."""
+    """Requests that could not be granted within their own timeout, or before their deadline."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     wait_seconds: float = field(metadata=COUNTER)
@@ -85,6 +85,8 @@ class KeyStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `KeyedRateLimiter.hold` ends; 0 if nothing is held."""
 
 
 class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
@@ -104,7 +106,8 @@ class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
         self.key = key
 
     def __repr__(self) -> str:
-        return f"<KeyedRateLimiter{self._limits()} key={reprlib.repr(self.key)}>"
+        key = "" if self.key is UNSET else f" key={reprlib.repr(self.key)}"
+        return f"<KeyedRateLimiter{self._limits()}{key}>"
 
     def yield_next(self) -> None:
         """Let the next call of `acquire` yield, however it ends."""
@@ -115,11 +118,10 @@ class _KeyLimiter(RateLimiter):  # type: ignore[misc] # final for users
         bucket = self._bucket
         clock.catch_up(bucket)
         self._forget_finished()
+        idle_from = bucket.idle_from(moment)
         if self._first is not None:
-            return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
-        if bucket.rate == 0:
-            return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
-        return bucket.full_at
+            return max(idle_from, math.nextafter(moment + TICK, math.inf))
+        return idle_from
 
 
 class _Idle:
@@ -208,7 +210,8 @@ class KeyedRateLimiter:
     # - an entry says when its limiter will be idle, or an earlier moment, never a later one: so if
     #   the first entry is right and lies in the future, no limiter is idle;
     # - who adds or removes a limiter, or changes _idle, holds _lock;
-    # - _model has the limits of every key and is never used, hence as good as new;
+    # - _model has the limits of every key and is never used, hence as good as new; once it is
+    #   closed it is, so to say, the limiter of all keys, and no key is held;
     # - _acquired and _tally count for all keys, also those that were forgotten;
     # - at least one call in FAST_CALLS sets _yield_due; the call that may yield takes it back.
     __slots__ = (
@@ -216,6 +219,7 @@ class KeyedRateLimiter:
         "_acquired",
         "_admitted",
         "_calls",
+        "_closed",
         "_forgotten",
         "_idle",
         "_idle_ttl",
@@ -240,6 +244,9 @@ class KeyedRateLimiter:
         name: str | None = None,
     ) -> None:
         like = RateLimiter(rate, burst=burst, per=per, slack=slack, name=name)
+        self._start(like, max_keys, idle_ttl)
+
+    def _start(self, like: RateLimiter, max_keys: int | None, idle_ttl: float) -> None:
         if max_keys is not None:
             way_out = "Pass how many keys may be held at the same time, or None for no limit."
             checks.count("max_keys", max_keys, way_out=way_out)
@@ -247,8 +254,8 @@ class KeyedRateLimiter:
         way_out = "Pass seconds >= 0, or math.inf to forget only when room is needed."
         checks.at_least("idle_ttl", idle_ttl, 0, way_out=way_out)
         self._idle_ttl = idle_ttl
-        self._model = _KeyLimiter(None, like, Tally())
         self._tally = Tally()
+        self._model = _KeyLimiter(UNSET, like, self._tally)
         self._limiters: dict[Hashable, _KeyLimiter] = {}
         self._idle = _Idle()
         self._lock = RLock()  # a key's __eq__ may come back here
@@ -258,9 +265,44 @@ class KeyedRateLimiter:
         self._acquired = 0
         self._rejected_keys = 0
         self._yield_due = False
+        self._closed = False
+
+    @classmethod
+    def window(
+        cls,
+        limit: int,
+        *,
+        per: float = 1.0,
+        max_keys: int | None = 10_000,
+        idle_ttl: float = 60.0,
+        name: str | None = None,
+    ) -> Self:
+        """
+        Make a limiter with a sliding window for each key, as `RateLimiter.window` does for one.
+
+        For each key never more than ``limit`` tokens in any ``per`` seconds. A key is idle when
+        its last grant is ``per`` seconds old. For each key held it stores up to ``limit`` moments,
+        16 bytes each, twice as many for a while.
+
+        Args:
+            limit: The tokens that may be granted to a key in any ``per`` seconds, 1 or more.
+            per: Seconds, more than 0.
+            max_keys: As for the class.
+            idle_ttl: As for the class.
+            name: For error messages and the monitor.
+
+        Raises:
+            TypeError: ``limit`` or ``max_keys`` is not an int, or another argument not a number.
+            ValueError: ``limit`` or ``max_keys`` < 1, ``idle_ttl`` < 0, or ``per`` <= 0, infinite
+                or NaN.
+        """
+        limiter = cls.__new__(cls)
+        like = RateLimiter.window(limit, per=per, name=name)
+        limiter._start(like, max_keys, idle_ttl)  # noqa: SLF001 - its own class
+        return limiter
 
     def __repr__(self) -> str:
-        model = repr(self._model).partition(" key=")[0]
+        model = repr(self._model).removesuffix(">")
         return f"{model} keys={len(self._limiters)}>"
 
     @property
@@ -315,6 +357,27 @@ class KeyedRateLimiter:
                 limiter.reconfigure(rate=rate, burst=burst)
             self._idle.reorder(clock.catch_up(self._idle))
 
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Grant nothing to ``key`` for so long, as `RateLimiter.hold` does for one limiter.
+
+        The other keys go on. A key that is not held is added, and none is forgotten before its hold
+        ends; `reset` ends it. Not a checkpoint; from any thread.
+
+        Args:
+            key: Whose tokens.
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            TypeError: ``key`` cannot be hashed, or ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        check_key(key)
+        with self._lock:
+            limiter = self._limiters.get(key) or self._admit(key)
+            limiter.hold(seconds)
+
     def reset(self, key: Hashable = UNSET) -> None:
         """
         Fill the bucket of one key, or of all, as `RateLimiter.reset` does.
@@ -333,12 +396,28 @@ class KeyedRateLimiter:
             if key is UNSET:
                 limiters = list(self._limiters.values())
             else:
-                _check_hashable(key)
+                check_key(key)
                 limiter = self._limiters.get(key)
                 limiters = [] if limiter is None else [limiter]
             for limiter in limiters:
                 limiter.reset()
             self._idle.put_first(set(limiters))
+
+    def close(self) -> None:
+        """
+        Let nothing in any more, whatever the key, as `RateLimiter.close` does for one.
+
+        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
+        cannot be opened again, and holds no key any more. Not a checkpoint; from any thread.
+        """
+        with self._lock:
+            self._closed = True
+            self._model.close()
+            limiters = list(self._limiters.values())
+            self._limiters.clear()
+            self._idle.heap.clear()
+        for limiter in limiters:
+            limiter.close()
 
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
@@ -355,7 +434,9 @@ class KeyedRateLimiter:
             timeout: The most seconds to wait, as for `RateLimiter.acquire`.
 
         Raises:
-            LimitTimeoutError: The wait cannot fit into ``timeout``.
+            LimitTimeoutError: The wait cannot fit into ``timeout``, or into the time that mtaio's
+                timeouts around the call leave it.
+            LimitClosedError: The limiter is closed, or was during the wait.
             RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
                 and ``retry_after`` has the seconds until one may be. Or ``burst`` was lowered below
                 ``tokens`` during the wait.
@@ -388,6 +469,7 @@ class KeyedRateLimiter:
         Raises:
             RateLimitError: They are not there; ``retry_after`` has the seconds until they are. Or
                 the key is new and refused, as by `acquire`.
+            LimitClosedError: The limiter is closed.
             TypeError: ``key`` cannot be hashed; ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
@@ -399,6 +481,7 @@ class KeyedRateLimiter:
         Take tokens of ``key`` if they are there, and return whether they were. Not a checkpoint.
 
         Raises:
+            LimitClosedError: The limiter is closed.
             TypeError, ValueError: As `acquire_nowait`.
         """
         try:
@@ -488,7 +571,7 @@ class KeyedRateLimiter:
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
-        _check_hashable(key)
+        check_key(key)
         return snapshot(KeyStatistics, self._limiters.get(key, self._model).statistics())
 
     def _limiter(self, key: Hashable) -> _KeyLimiter:
@@ -510,11 +593,13 @@ class KeyedRateLimiter:
         try:
             return self._limiters.get(key) or self._admit(key)
         except TypeError:
-            _check_hashable(key)
+            check_key(key)
             raise  # of the key's own __eq__
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
         with self._lock:
+            if self._closed:
+                return self._model  # which refuses all that comes
             moment = clock.catch_up(self._idle)
             self._sweep(moment)
             if self._max_keys is not None and len(self._limiters) >= self._max_keys:
@@ -565,15 +650,3 @@ class KeyedRateLimiter:
         _, _, limiter = heapq.heappop(self._idle.heap)
         del self._limiters[limiter.key]
         self._forgotten += 1
-
-
-def _check_hashable(key: object) -> None:
-    """Raise ``TypeError`` for a key that cannot be hashed."""
-    try:
-        hash(key)
-    except TypeError as error:
-        msg = (
-            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a "
-            f"dict, such as a str, an int, or a tuple of those."
-        )
-        raise TypeError(msg) from error

@@ -20,6 +20,7 @@ from typing import (
     Any,
     Final,
     ParamSpec,
+    Protocol,
     Self,
     TypeVar,
     TypeVarTuple,
@@ -29,21 +30,24 @@ from typing import (
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-from mtaio._internal.limiting import limit, run_in
+from mtaio._internal.limiting import closed_error, limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import LimitTimeoutError, RateLimitError
+from mtaio.exceptions import LimitClosedError, LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
+from mtaio.resources._held import Held
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
+__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally", "Watcher"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,9 +74,10 @@ class RateLimiterStatistics:
     acquired: int = field(metadata=COUNTER)
     """Requests granted so far, with or without a wait, whatever their tokens."""
     rejected: int = field(metadata=COUNTER)
-    """Requests refused: by ``acquire_nowait``, or as ``burst`` was lowered while they waited."""
+    """Requests refused: by ``acquire_nowait``, as ``burst`` was lowered while they waited, or as
+    the limiter was closed."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that could not be granted within their own timeout."""
+    """Requests that could not be granted within their own timeout, or before their deadline."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     wait_seconds: float = field(metadata=COUNTER)
@@ -82,6 +87,15 @@ class RateLimiterStatistics:
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
+    held_seconds: float = field(metadata=GAUGE)
+    """Seconds until a `RateLimiter.hold` ends; 0 if nothing is held."""
+
+
+class Watcher(Protocol):
+    """What takes from a limiter and does not wait in its queue: a quota."""
+
+    def look_again(self) -> None:
+        """Look at the limiter again: it has changed, or nobody waits for it any more."""
 
 
 class Tally:
@@ -103,6 +117,15 @@ class Tally:
         self.timed_out: int = 0
         self.wait_seconds: float = 0.0
         self.waiting: int = 0
+
+    def count_refusal(self, kind: type[BaseException]) -> None:
+        """Count a request that ended with such an exception."""
+        if kind is LimitTimeoutError:
+            self.timed_out += 1
+        elif kind is RateLimitError or kind is LimitClosedError:
+            self.rejected += 1
+        else:
+            self.cancelled += 1
 
     def count_wait(self, seconds: float) -> None:
         """Count a request that was granted after so long a wait."""
@@ -180,10 +203,14 @@ class RateLimiter:
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue;
     # - a call of acquire() that does not find _left > 0 yields before it takes; while tasks wait
     #   _left is not, so that none that finds it looks for them;
+    # - once _closed, it stays so, and so does the bucket: empty, with a rate of 0, which no fast
+    #   path takes from; who stores another looks at _closed in the statement before, and between
+    #   the two nothing is called, so that no other thread closes it there;
     # - _granted_at_0 - _left requests have been granted: one small int to move for each of them.
     __slots__ = (
         "__weakref__",
         "_bucket",
+        "_closed",
         "_first",
         "_granted_at_0",
         "_left",
@@ -192,6 +219,7 @@ class RateLimiter:
         "_queued",
         "_slack",
         "_tally",
+        "_watchers",
     )
 
     def __init__(
@@ -211,7 +239,7 @@ class RateLimiter:
         self._start(bucket, slack, name, Tally())
 
     def _start(self, bucket: Bucket | Window, slack: float, name: str | None, tally: Tally) -> None:
-        self._bucket: Bucket | Window = bucket
+        self._bucket: Bucket | Window | Held = bucket
         self._slack = slack
         self._name = name
         self._tally = tally
@@ -220,6 +248,8 @@ class RateLimiter:
         self._queue: WaitQueue[float] | None = None
         self._queued: float = 0
         self._first: Waiter | None = None
+        self._closed = False
+        self._watchers: tuple[ReferenceType[Watcher], ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._limits()}>"
@@ -307,23 +337,61 @@ class RateLimiter:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
         self._forget_finished()
-        bucket = self._bucket
-        if self._queue is None or self._queue.belongs_here():
-            moment = clock.catch_up(bucket)
-        else:  # its loop, in another thread, may be taking it over to its clock at this moment
-            moment = clock.now_by(bucket.timed_by)
-        self._bucket = bucket.reshaped(rate, burst, moment)
-        self._look_again()
+        bucket, moment = self._bucket_now()
+        self._put(bucket.reshaped(rate, burst, moment))
+
+    def hold(self, seconds: float) -> None:
+        """
+        Grant nothing for so long, to nobody: for a service that has answered "429, retry later".
+
+        What is in the bucket counts as gone, since the service has just said that nothing is left,
+        and what flows in from now on is there when the hold ends; a window only pauses. Of several
+        holds the one that ends last counts. Tasks that wait keep their order, and are served when
+        it ends; whether a ``timeout`` suffices is decided with it, and one that ends before ends
+        its wait. `reset` ends the hold. Not a checkpoint; from any thread, as `reconfigure`.
+
+        Args:
+            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative, infinite or NaN.
+        """
+        way_out = "Pass for how many seconds nothing is to be granted."
+        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
+            msg = f"seconds={seconds!r} would hold the limiter for ever. {way_out} rate=0 pauses."
+            raise ValueError(msg)
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        until = moment + seconds
+        if isinstance(bucket, Held):
+            until = max(until, bucket.until)
+        self._put(Held(bucket.emptied(moment), until))
 
     def reset(self) -> None:
         """
         Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
-        Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
-        stay as they are. Not a checkpoint; from any thread.
+        Waiting tasks are served accordingly, in their order, and a `hold` ends. The limits, a pause
+        and the counters stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
-        self._bucket = self._bucket.copy()
+        self._put(self._bucket.copy())
+
+    def close(self) -> None:
+        """
+        Let nothing in any more: for the shutdown of a program, or of what the limiter is for.
+
+        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
+        cannot be opened again: `rate` reads 0 and keeps to it. Not a checkpoint; from any thread.
+        Closing it once more does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        self._bucket = bucket.reshaped(0, None, moment).emptied(moment)
         self._look_again()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
@@ -338,11 +406,15 @@ class RateLimiter:
             tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
             timeout: The most seconds to wait; None for no limit. Whether they suffice is decided
                 by the call, from the tokens asked for ahead, as if no task there gave up. If the
-                rate drops after that, the wait ends when the time is up.
+                rate drops after that, the wait ends when the time is up. The time that
+                mtaio's timeouts around the call leave it (see `time_left`) counts likewise, but a
+                wait of unknown length, for a rate of 0, is begun.
 
         Raises:
-            LimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is known at
-                once. Also a builtin ``TimeoutError``; ``retry_after`` has the seconds needed.
+            LimitTimeoutError: The wait would exceed ``timeout``, or the time that is left; raised
+                at once if that is known at once. Also a builtin ``TimeoutError``; ``retry_after``
+                has the seconds needed.
+            LimitClosedError: The limiter is closed, or was during the wait.
             RateLimitError: ``burst`` was lowered below ``tokens`` during the wait.
             TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
@@ -389,6 +461,7 @@ class RateLimiter:
             and self._first is None
             and queue is not None
             and queue.runs_here()
+            and deadlines.current.get() is None
         )
         rest = self._yield_first() if quick else self._request(tokens, timeout)
         if rest is not None:
@@ -404,6 +477,7 @@ class RateLimiter:
         Raises:
             RateLimitError: They are not there; ``retry_after`` has the seconds until they are,
                 after the tasks that wait.
+            LimitClosedError: The limiter is closed.
             TypeError: ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
@@ -427,8 +501,11 @@ class RateLimiter:
                 self._left -= 1
                 return
         bucket.check(tokens)  # a window has more to ask, and no fast path
+        if self._closed:
+            self._tally.rejected += 1
+            raise closed_error(self, self._name)
         self._forget_finished()
-        moment = clock.catch_up(bucket)
+        moment = self._catch_up(bucket)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -444,6 +521,7 @@ class RateLimiter:
         Not a checkpoint.
 
         Raises:
+            LimitClosedError: The limiter is closed.
             TypeError, ValueError: As `acquire_nowait`.
         """
         try:
@@ -542,7 +620,30 @@ class RateLimiter:
             wait_seconds=tally.wait_seconds,
             max_wait_seconds=tally.max_wait_seconds,
             next_grant_seconds=bucket.due(tokens, moment) - moment,
+            held_seconds=bucket.seconds(moment) if isinstance(bucket, Held) else 0.0,
         )
+
+    def _bucket_now(self) -> tuple[Bucket | Window | Held, float]:
+        """Return the bucket with the time of its clock, to put another in its place."""
+        bucket = self._bucket
+        if self._queue is None or self._queue.belongs_here():
+            return bucket, clock.catch_up(bucket)
+        # Its loop, in another thread, may be taking it over to its clock at this moment.
+        return bucket, clock.now_by(bucket.timed_by)
+
+    def _put(self, bucket: Bucket | Window | Held) -> None:
+        """Put another bucket in the place of this one, unless that is closed."""
+        if not self._closed:
+            self._bucket = bucket
+        self._look_again()
+
+    def _catch_up(self, bucket: Bucket | Window | Held) -> float:
+        """Return the time; a bucket whose hold is over is back in its place, for the fast paths."""
+        moment = clock.catch_up(bucket)
+        # Nothing is called between the last look and the change, so no other thread holds between.
+        if type(bucket) is Held and not bucket.seconds(moment) and self._bucket is bucket:
+            self._bucket = bucket.inner
+        return moment
 
     def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
@@ -551,12 +652,14 @@ class RateLimiter:
             bucket.check(tokens)
         if timeout is not None:
             checks.timeout("timeout", timeout)
+        if self._closed:
+            return self._refuse(closed_error(self, self._name))
         if self._first is not None:
             self._attach()
-        moment = clock.catch_up(bucket)
+        moment = self._catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
-        if timeout is not None and wait > timeout + TICK:
-            return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
+        if wait > TICK and (error := self._too_long(tokens, wait, timeout, moment)):
+            return self._refuse(error)
         if not tokens:
             return self._grant_none()
         if wait or self._first is not None:
@@ -567,8 +670,8 @@ class RateLimiter:
         self._left -= 1
         return None
 
-    async def _refuse(self, error: LimitTimeoutError) -> None:
-        self._tally.timed_out += 1
+    async def _refuse(self, error: LimitError) -> None:
+        self._tally.count_refusal(type(error))
         await self._yield_in_time()
         raise error
 
@@ -683,15 +786,9 @@ class RateLimiter:
 
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
-        tally, kind = self._tally, type(error)
-        if kind is RateLimitError:
-            tally.rejected += 1
-        elif kind is LimitTimeoutError:
-            tally.timed_out += 1
-        else:
-            tally.cancelled += 1
-            if kind is GeneratorExit:
-                self._forget_finished()  # closed with its loop: there may be no task left to wake
+        self._tally.count_refusal(type(error))
+        if type(error) is GeneratorExit:
+            self._forget_finished()  # closed with its loop: there may be no task left to wake
         self._leave(waiter, tokens)
 
     async def _sleep_until(self, until: float, waiter: Waiter) -> float:
@@ -711,6 +808,8 @@ class RateLimiter:
         deadline: float,
     ) -> float:
         """Return when a task gets its tokens, ``inf`` until it is first; or raise: it gives up."""
+        if self._closed:
+            raise closed_error(self, self._name)
         most = self._bucket.most
         if tokens > most:
             msg = (
@@ -738,8 +837,34 @@ class RateLimiter:
             name=self._name,
         )
 
+    def _too_long(
+        self, tokens: float, wait: float, timeout: float | None, moment: float
+    ) -> LimitTimeoutError | None:
+        """Return the error for a wait that its timeout, or a limit around the call, would end."""
+        if timeout is not None and wait > timeout + TICK:
+            return self._late(tokens, wait, timeout, moment + timeout)
+        due = deadlines.logical()
+        # A pause may be over in time, for all that is known; else the limit will end the wait.
+        if wait == math.inf or moment + wait <= due + TICK:
+            return None
+        left = max(due - moment, 0.0)
+        return LimitTimeoutError(
+            f"{self!r} cannot grant {_amount(tokens)} within the {left:.6g} s that are left here, "
+            f"{_when(wait)}. The limit is that of a timeout around the call.",
+            retry_after=wait,
+            timeout=left,
+            deadline=clock.loop_deadline(due),
+            name=self._name,
+        )
+
     def _fall_in(self, tokens: float) -> Waiter | None:
-        """Join the tasks that wait; return None if nobody waits any more, or for no tokens."""
+        """
+        Join the tasks that wait; return None where `_request` has to decide.
+
+        That is, if nobody waits any more, or for no tokens, or if there is a deadline.
+        """
+        if self._closed or deadlines.current.get() is not None:
+            return None
         bucket = self._bucket
         if tokens is not _ONE:
             bucket.check(tokens)
@@ -771,9 +896,21 @@ class RateLimiter:
             self._first = first = next(iter(waiters), None)
             if first is not None:
                 first.wake()
+            else:
+                self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for each in self._watchers:
+            if (watcher := each()) is not None:
+                watcher.look_again()
 
     def _look_again(self) -> None:
-        """Wake those whom new limits concern: the first, and who asks for too much now."""
+        """
+        Wake those whom new limits concern: the first, and who asks for too much now.
+
+        All of them, if there is nothing to get any more.
+        """
+        self._tell_watchers()
         self._forget_finished()
         queue = self._queue
         if queue is None or not queue.waiters:
@@ -782,7 +919,7 @@ class RateLimiter:
             # If that loop ends before it calls this, nobody is left to wake.
             queue.call_in_loop(self._look_again)
             return
-        first, most = self._first, self._bucket.most
+        first, most = self._first, -1 if self._closed else self._bucket.most
         for waiter in [
             each for each, tokens in queue.waiters.items() if each is first or tokens > most
         ]:

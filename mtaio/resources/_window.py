@@ -135,6 +135,10 @@ class Window:
         new._hold(moments[left - 1 :], sums[left - 1 :])
         return new
 
+    def emptied(self, moment: float) -> Window:  # noqa: ARG002 - a bucket needs it
+        """Return the window itself: what it has room for follows from what was granted."""
+        return self
+
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""
         moments, sums = self._grants
@@ -158,6 +162,10 @@ class Window:
     def tokens(self, moment: float) -> float:
         """Return how many tokens may be granted at ``moment``."""
         return max(0, self.most - self._within(moment)) if self.rate else 0
+
+    def idle_from(self, moment: float) -> float:  # noqa: ARG002 - a bucket needs it
+        """Return when the window, left alone, is as good as new: also while it is paused."""
+        return self._grants[0][-1] + self.per
 
     def due(self, tokens: float, moment: float) -> float:
         """
@@ -193,6 +201,25 @@ class Window:
         if len(sums) >= self._room or total > _MOST:
             gone = bisect_right(sums, max(total - self._kept, 0)) - 1
             self._hold(moments[gone:], sums[gone:])
+
+    def correct(self, tokens: float, moment: float) -> None:
+        """
+        Count fewer tokens as granted at ``moment``: ``tokens`` of those that were, if they were.
+
+        Fewer than 0 are counted as granted then, also if there is no room for them. What was
+        granted later is numbered anew, so this takes as long as there were grants since.
+        """
+        moments, sums = self._grants
+        place = bisect_right(moments, moment)
+        known = place > 1 and moments[place - 1] == moment
+        if not known:
+            moments = moments[:place] + array("d", [moment]) + moments[place:]
+            sums = sums[:place] + sums[place - 1 :]
+            place += 1
+        more = max(math.ceil(-tokens), sums[place - 2] - sums[place - 1])
+        sums = sums[: place - 1] + array("q", [each + more for each in sums[place - 1 :]])
+        self._kept = max(self._kept, sums[-1])
+        self._hold(moments[:], sums)
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""

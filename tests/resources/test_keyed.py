@@ -308,7 +308,7 @@ async def test_key_about_to_be_used_makes_no_room() -> None:
 
     def meanwhile() -> None:
         assert limiter.statistics_for("a") == KeyStatistics(
-            tokens=5, waiting=1, next_grant_seconds=0
+            tokens=5, waiting=1, next_grant_seconds=0, held_seconds=0
         )
         assert not takes(limiter, "b")
 
@@ -546,7 +546,9 @@ async def test_paused_keys() -> None:
     limiter.rate = 1
     await anyio.sleep(1)
     await limiter.acquire("d")
-    assert limiter.statistics_for("a") == KeyStatistics(tokens=1, waiting=0, next_grant_seconds=0)
+    assert limiter.statistics_for("a") == KeyStatistics(
+        tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0
+    )
 
 
 async def test_no_limit_at_first() -> None:
@@ -580,10 +582,10 @@ async def test_statistics() -> None:
         assert (statistics.rate, statistics.burst) == (1, 1)
         assert (statistics.rejected, statistics.timed_out, statistics.rejected_keys) == (1, 1, 1)
         assert limiter.statistics_for("a") == KeyStatistics(
-            tokens=0.5, waiting=1, next_grant_seconds=0.5
+            tokens=0.5, waiting=1, next_grant_seconds=0.5, held_seconds=0
         )
         assert limiter.statistics_for("c") == KeyStatistics(
-            tokens=1, waiting=0, next_grant_seconds=0
+            tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0
         )
         assert held(limiter) == (2, 0)
     statistics = limiter.statistics()

@@ -37,6 +37,7 @@ __all__ = [
     "Waiter",
     "current_loop",
     "in_event_loop",
+    "innermost_scope",
     "is_asyncio",
     "is_cancelled_natively",
     "known_loop",
@@ -145,6 +146,10 @@ class Backend(Protocol):
         """Return how cancel scopes are made in the loop, which is running here."""
         ...
 
+    def innermost_scope(self) -> object:
+        """Return what stands for the innermost cancel scope of the running task; None for none."""
+        ...
+
 
 def of(loop: object) -> Backend:
     """Return the backend of a loop."""
@@ -178,6 +183,15 @@ def _first_token() -> EventLoopToken:
 
 
 _current_token: Callable[[], EventLoopToken] = _first_token
+
+
+def innermost_scope() -> object:
+    """
+    Return what stands for the innermost cancel scope of the running task; None if there is none.
+
+    Only good for ``is``: whether scopes have been entered and not left meanwhile.
+    """
+    return of(current_loop()).innermost_scope()
 
 
 def is_asyncio(loop: object) -> bool:

@@ -35,7 +35,7 @@ from mtaio.testing import (
     run,
     settle,
 )
-from tests.testing.network.raft import Node, cluster, one_leader_a_term
+from tests.rivals.raft import Node, cluster, one_leader_a_term
 from tests.testing.network.test_tls_like_loopback import OPENSSL, contexts
 
 if TYPE_CHECKING:

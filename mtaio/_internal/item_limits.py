@@ -1,0 +1,212 @@
+"""
+How long the items of a stream may take: each of them, and all together.
+
+Promise: only waiting for an item is limited, never what the consumer does between two items. An item
+that has come is handed out, even if it is late. No cancel scope is open while the consumer has an
+item: the stream may be iterated inside an async generator, and by one task after another.
+Cost: a cancel scope for each item, and an entry with a timer that all streams share; no task.
+
+A cancel scope cannot be used again, and cannot be entered when the wait turns out to take time: the
+stream may have entered scopes of its own by then, and scopes have to be left in order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, final
+
+from mtaio._internal import clock, loops
+from mtaio._internal.deadlines import Alarm, Deadline, current
+from mtaio._internal.sources import scope_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import anyio
+
+__all__ = ["ItemLimits", "Whole"]
+
+_enclosing = current.get
+_limit_by = current.set
+
+
+@final
+class Whole:
+    """
+    The limit of a whole stream, from its opening on.
+
+    Args:
+        alarm: Tells when its time is up; it begins now.
+        moment: When that is, by `clock.now`, so far away as all that ``alarm`` has.
+        error: Makes what is then raised.
+        scope: In which the stream is being opened, if its opening can be interrupted.
+    """
+
+    # Invariant: what it interrupts is _scope as long as the stream is being opened, then _limits.
+    __slots__ = ("_alarm", "_limits", "_scope", "error", "is_over", "moment")
+
+    def __init__(
+        self,
+        alarm: Alarm,
+        moment: float,
+        error: Callable[[], BaseException],
+        scope: anyio.CancelScope | None = None,
+    ) -> None:
+        self._alarm = alarm
+        self._limits: ItemLimits | None = None
+        self._scope = scope
+        self.error = error
+        self.moment = moment
+        self.is_over = False
+        alarm.add(self, moment)
+
+    def overdue(self) -> None:
+        """Interrupt the stream: its time is up."""
+        self.is_over = True
+        if self._limits is not None:
+            self._limits.end(self.error)
+        elif self._scope is not None:
+            self._scope.cancel()
+
+    def go_on(self, limits: ItemLimits) -> None:
+        """Interrupt the wait for an item from now on; the stream has been opened."""
+        self._scope, self._limits = None, limits
+        if self.is_over:
+            limits.end(self.error)
+
+    def release(self) -> None:
+        """Interrupt nothing any more."""
+        self._alarm.discard(self)
+        self._scope = self._limits = None
+
+
+@final
+class ItemLimits(Deadline):
+    """
+    The limits of one stream, made where it is opened.
+
+    As a `Deadline` it is what the stream itself can see of them while it makes an item.
+
+    Args:
+        next_item: Returns an awaitable of the next item.
+        name: Whose stream it is, for messages.
+    """
+
+    # Invariants:
+    # - scope is there while an item is waited for;
+    # - _over is what raises, once the time for the whole is up; _expired, that of this item;
+    # - _until is the nearest moment at which the whole has to end.
+    __slots__ = (
+        "_alarm",
+        "_between",
+        "_error",
+        "_expired",
+        "_name",
+        "_new_scope",
+        "_next_item",
+        "_over",
+        "_scope",
+        "_until",
+        "_wholes",
+    )
+
+    def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
+        super().__init__(math.inf, None)
+        self._next_item = next_item
+        self._name = name
+        self._new_scope = loops.scopes().new
+        self._scope: anyio.CancelScope | None = None
+        self._alarm: Alarm | None = None
+        self._between = math.inf
+        self._error: Callable[[], BaseException] | None = None
+        self._expired = False
+        self._over: Callable[[], BaseException] | None = None
+        self._until = math.inf
+        self._wholes: list[Whole] = []
+
+    def limit_whole(self, whole: Whole) -> None:
+        """Let no item be waited for when the time of ``whole`` is up."""
+        whole.go_on(self)
+        self._wholes.append(whole)
+        self._until = min(self._until, whole.moment)
+
+    def limit_each(self, seconds: float, alarm: Alarm, error: Callable[[], BaseException]) -> None:
+        """Let none of the next items take more than so many seconds; of several limits the least."""
+        if seconds <= self._between:
+            self._between, self._alarm, self._error = seconds, alarm, error
+
+    def end(self, error: Callable[[], BaseException]) -> None:
+        """Let no further item be waited for; called when the time for all of them is up."""
+        if self._over is None:
+            self._over = error
+            if self._scope is not None:
+                self._scope.cancel()
+
+    def overdue(self) -> None:
+        """Interrupt the wait for an item: its time is up."""
+        scope = self._scope
+        if scope is not None:
+            self._expired = True
+            scope.cancel()
+
+    def release(self) -> None:
+        """Give up the timers: there are no more items."""
+        for whole in self._wholes:
+            whole.release()
+        self._wholes.clear()
+
+    async def next(self) -> Any:
+        """Return the next item, or raise what the stream raises, or the error of a limit."""
+        if self._over is not None:
+            raise self._over()
+        if self._scope is not None:
+            msg = (
+                f"the stream of {self._name} is already being waited for by another task. Let one "
+                f"task iterate it, and hand the items on."
+            )
+            raise RuntimeError(msg)
+        moment = clock.reader()() + self._between
+        self.moment = min(self._until, moment)
+        self.outer = outer = _enclosing()
+        self._scope = scope = self._new_scope()
+        _limit_by(self)
+        scope.__enter__()
+        alarm = self._alarm
+        if alarm is not None:
+            alarm.add(self, moment)
+        try:
+            item = await self._next_item()
+        except BaseException as error:
+            self._leave(outer)
+            try:
+                caught = scope.__exit__(type(error), error, error.__traceback__)
+            except RuntimeError as misnested:
+                raise scope_error(self._name, "a time limit") from misnested
+            if not caught:
+                raise
+            # A scope catches its own cancellation alone, which only an alarm can have sent.
+            raise self._timed_out() from error
+        self._scope = None
+        if alarm is not None:
+            alarm.waiting.pop(self, None)
+        self.moment = math.inf
+        self._expired = False
+        _limit_by(outer)
+        try:
+            scope.__exit__(None, None, None)
+        except RuntimeError as misnested:
+            raise scope_error(self._name, "a time limit") from misnested
+        return item
+
+    def _leave(self, outer: Deadline | None) -> None:
+        self._scope = None
+        if self._alarm is not None:
+            self._alarm.discard(self)
+        self.moment = math.inf
+        _limit_by(outer)
+
+    def _timed_out(self) -> BaseException:
+        expired, self._expired = self._expired, False
+        error = self._error if expired else self._over
+        assert error is not None  # noqa: S101 - one of them has cancelled the scope
+        return error()

@@ -1,0 +1,406 @@
+"""
+Streams through a pipeline: what is opened like a call, and iterated by the caller.
+
+Promise: opening a stream and getting its first item is the call that the parts see, and may retry,
+hedge or answer. What the stream does after that reaches the consumer bare. Every stream that was
+opened for the call and is not handed out has been closed before the first item is; the one that is
+handed out is closed when the block ends, however it does, and then the parts see the outcome.
+Cost: one coroutine for each item, and a cancel scope if its time is limited. No task, no queue.
+
+How a part acts on a stream. `Part.wrap` is for calls. Without anything else a part acts on the
+opening alone: what is inside returns an `OpenStream` as the result. A part whose work lasts until
+the stream ends has ``wrap_stream`` as well, which may have the `OpenStream` call it then.
+
+The block holds no cancel scope and no task group, so it may be used in an async generator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+
+from mtaio._internal import loops
+from mtaio._internal.block import entered_before_error
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import raise_failure, without_cancellation
+from mtaio._internal.item_limits import ItemLimits, Whole
+from mtaio._internal.sources import END, Source, scope_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from mtaio._internal.deadlines import Alarm
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["CallStream", "OpenStream", "open_call", "stream_through"]
+
+T = TypeVar("T")
+
+
+@final
+class OpenStream:
+    """
+    A stream that has been opened and has made its first item, on its way out through the parts.
+
+    What a part gets from ``await then(call)`` when the call is a stream. A part that does not hand
+    it on has to close it.
+    """
+
+    # Invariant: _ends are called once, when it is closed; then there are none.
+    __slots__ = ("_ends", "_limits", "_source", "first")
+
+    def __init__(self, source: Source, first: Any) -> None:
+        self._source = source
+        self._ends: list[Callable[[BaseException | None], object]] = []
+        self._limits: ItemLimits | None = None
+        self.first: Any = first
+        """The first item; see `is_empty`."""
+
+    def __repr__(self) -> str:
+        return f"<OpenStream of {self._source.name}>"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no item at all, not even a first."""
+        return self.first is END
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether it holds a cancel scope open, so that no scope around the opening can be left."""
+        return self._source.is_scoped
+
+    def on_end(self, fn: Callable[[BaseException | None], object]) -> None:
+        """
+        Have ``fn`` called when the stream ends, once; those of inner parts are called before.
+
+        It gets the error with which the stream failed, the cancellation that ended its block, or
+        None: a stream that its consumer leaves early, or that lost to another, has not failed.
+
+        Args:
+            fn: A plain function, which should not raise.
+        """
+        self._ends.append(fn)
+
+    async def aclose(self) -> None:
+        """
+        Close it instead of handing it on.
+
+        In a task that is being cancelled too. Not interrupted for five seconds. What closing raises
+        is logged.
+        """
+        try:
+            await self.end(None)
+        except Exception:
+            _log_closing(self._source)
+
+    # ---- for this package ----
+
+    async def checked(self, part: object) -> OpenStream:
+        """Return it, for a part that is about to leave a cancel scope; refuse what prevents that."""
+        if not self.is_scoped:
+            return self
+        error = scope_error(self._source.name, str(part))
+        await self.end(error, error)
+        raise error
+
+    def limit_whole(self, whole: Whole) -> None:
+        """Let no item be waited for when the time for the whole is up."""
+        self._limited().limit_whole(whole)
+
+    def limit_each(self, seconds: float, alarm: Alarm, error: Callable[[], BaseException]) -> None:
+        """Let no item but the first take more seconds."""
+        self._limited().limit_each(seconds, alarm, error)
+
+    def _limited(self) -> ItemLimits:
+        if self._limits is None:
+            self._limits = ItemLimits(self._source.next, self._source.name)
+        return self._limits
+
+    @property
+    def next(self) -> Callable[[], Awaitable[Any]]:
+        """Returns an awaitable of the next item."""
+        return self._source.next if self._limits is None else self._limits.next
+
+    def has_ended(self) -> None:
+        """Note that the iteration has come to its end, or failed."""
+        self._source.is_done = True
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it cannot go on after an error or a cancellation."""
+        return self._source.is_generator
+
+    async def end(self, outcome: BaseException | None, body: BaseException | None = None) -> None:
+        """
+        Close the stream, then tell the parts.
+
+        Args:
+            outcome: What the parts are told.
+            body: What the block of the consumer ended with.
+        """
+        if self._limits is not None:
+            self._limits.release()
+        try:
+            await self._source.close(body)
+        except BaseException as failure:
+            if outcome is None:
+                outcome = failure
+            if body is not None and isinstance(failure, Exception):
+                _log_closing(self._source)  # what the block ended with goes first
+            else:
+                raise
+        finally:
+            self.finish(outcome)
+
+    def finish(self, outcome: BaseException | None) -> None:
+        """Tell the parts, without closing: where no event loop runs nothing can be awaited."""
+        ends, self._ends = self._ends, []
+        _call_all(ends, outcome)
+
+
+def _call_all(
+    ends: list[Callable[[BaseException | None], object]], outcome: BaseException | None
+) -> None:
+    """Call each, even if those before it raise."""
+    for number, end in enumerate(ends, 1):
+        try:
+            end(outcome)
+        except BaseException:
+            _call_all(ends[number:], outcome)
+            raise
+
+
+def _log_closing(source: Source) -> None:
+    from logging import getLogger  # noqa: PLC0415 - closing seldom fails
+
+    getLogger("mtaio.resilience").exception("closing the stream of %s failed", source.name)
+
+
+async def open_call(call: Call) -> OpenStream:
+    """Call the function itself, open what it returns and wait for the first item."""
+    fn: Callable[..., Any] = call.fn
+    source = Source(name_of(fn))
+    try:
+        first = await source.start(fn(*call.args))
+    except BaseException as error:
+        await _closed_after(error, source)
+        raise_failure(error, fn)
+        raise
+    return OpenStream(source, first)
+
+
+async def _closed_after(error: BaseException, source: Source) -> None:
+    """Close a stream whose opening has failed; what that raises is logged."""
+    try:
+        await source.close(error)
+    except Exception:
+        _log_closing(source)
+
+
+def stream_through(part: Any, then: Next) -> Next:
+    """Return what `Part.wrap` returns, for streams."""
+    wrap_stream = getattr(part, "wrap_stream", None)
+    if wrap_stream is not None:
+        through: Next = wrap_stream(then)
+        return through
+    inner = part.wrap(then)
+
+    async def run(call: Call) -> OpenStream:
+        result: object = await inner(call)
+        if isinstance(result, OpenStream):
+            return result
+        # A fallback has answered, or another part that makes up a result.
+        source = Source(f"{name_of(call.fn)}, answered by {part},")
+        try:
+            first = await source.start(result)
+        except BaseException as error:
+            await _closed_after(error, source)
+            raise_failure(error, call.fn)
+            raise
+        return OpenStream(source, first)
+
+    return run
+
+
+@final
+class CallStream(Generic[T]):
+    """
+    A block around a stream; returned by ``stream`` of a `Pipeline` or part.
+
+    Enter it with ``async with``, which opens the stream through the parts and waits for its first
+    item; then iterate, once. It is an async iterator. Taking an item is a checkpoint if the stream
+    makes it one. Leaving the block closes the stream, also if it has more items; five seconds of
+    that cannot be cancelled.
+
+    One task at a time may iterate. The block holds neither a cancel scope nor a task group, so it
+    may be used in an async generator.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Pipeline, Retry, Timeout
+
+        api = Pipeline(Retry(3), Timeout(30, first=1.0, between=0.5))
+
+
+        async def tokens(prompt: str):
+            for word in prompt.split():
+                await anyio.sleep(0.1)
+                yield word
+
+
+        async def main() -> None:
+            async with api.stream(tokens, "how are you") as items:
+                async for item in items:
+                    print(item)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariants:
+    # - _opened is there from entering on; _through is None from then on, too;
+    # - _first is the item that came with the opening, until it is handed out;
+    # - _next makes the next one, or says why there is none;
+    # - _error is what the stream has failed with.
+    __slots__ = (
+        "__weakref__",
+        "_call",
+        "_error",
+        "_first",
+        "_loop",
+        "_next",
+        "_opened",
+        "_through",
+    )
+
+    def __init__(self, through: Next, call: Call) -> None:
+        self._through: Next | None = through
+        self._call = call
+        self._opened: OpenStream | None = None
+        self._loop: object = None
+        self._first: Any = END
+        self._next: Callable[[], Awaitable[Any]] = self._unentered
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        state = "new" if self._through else "entered" if self._opened else "left"
+        return f"<CallStream of {name_of(self._call.fn)}, {state}>"
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the stream, and wait for its first item.
+
+        A checkpoint if the stream or a part makes it one. Cancelled, it leaves nothing open.
+
+        Raises:
+            Exception: That of the last attempt, or of a part.
+            TypeError: What the function returns is not a stream.
+            RuntimeError: It was entered before.
+        """
+        through = self._through
+        if through is None:
+            raise entered_before_error(self, "Call stream() again.")
+        self._through = None
+        self._loop = loops.current_loop()
+        opened: OpenStream
+        self._opened = opened = await through(self._call)
+        self._first = opened.first
+        opened.first = None
+        self._next = opened.next
+        if self._first is END:
+            self._next = self._ended
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """
+        Close the stream, and let the parts see its outcome.
+
+        Raises:
+            Exception: Closing failed, and the block did not.
+        """
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        outcome, self._error = self._error, None
+        if outcome is None and exc is not None and not isinstance(exc, Exception | GeneratorExit):
+            outcome = exc
+        self._first = END
+        self._next = self._left
+        try:
+            if isinstance(exc, GeneratorExit) and not loops.is_current(self._loop):
+                opened.finish(outcome)  # nothing can be awaited any more
+            else:
+                await opened.end(outcome, exc)
+        finally:
+            del outcome, exc
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        item: T
+        if self._first is not END:
+            item, self._first = self._first, END
+            return item
+        try:
+            item = await self._next()
+        except BaseException as error:
+            self._ends_with(error)
+            raise
+        return item
+
+    def _ends_with(self, error: BaseException) -> None:
+        """Note that waiting for an item has ended with ``error``."""
+        opened = self._opened
+        if opened is None or self._next in {self._ended, self._interrupted}:
+            return
+        if isinstance(error, StopAsyncIteration):
+            self._next = self._ended
+            opened.has_ended()
+            return
+        try:
+            raise_failure(error, self._call.fn)
+        except Exception as stray:
+            self._fails_with(stray, opened)
+            raise
+        if without_cancellation(error) is not None:
+            self._fails_with(error, opened)
+        elif opened.is_generator:
+            self._next = self._interrupted
+
+    def _fails_with(self, error: BaseException, opened: OpenStream) -> None:
+        self._error = error
+        self._next = self._ended
+        if opened.is_generator:
+            opened.has_ended()
+
+    async def _ended(self) -> Any:
+        raise StopAsyncIteration
+
+    async def _interrupted(self) -> Any:
+        msg = (
+            f"the stream of {name_of(self._call.fn)} was cancelled as it waited for an item, which "
+            f"ends a generator, so that it cannot go on. Limit the time of each item with "
+            f"Timeout(between=...), or that of the whole block."
+        )
+        raise RuntimeError(msg)
+
+    async def _unentered(self) -> Any:
+        raise self._misuse("was not entered")
+
+    async def _left(self) -> Any:
+        raise self._misuse("was left, and is closed")
+
+    def _misuse(self, state: str) -> RuntimeError:
+        return RuntimeError(
+            f"{self!r} {state}. Write: async with ... as items: async for item in items: ..."
+        )

@@ -1,0 +1,141 @@
+"""
+A quota as a part of a pipeline: what a call costs follows from its arguments.
+
+Promise: each attempt takes its cost before it begins, and what it used is settled when it has
+returned. One that fails keeps what it has taken.
+Cost: one block for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast, final
+
+from mtaio._internal.callables import name_of
+
+if TYPE_CHECKING:
+    from mtaio.resources._taken import Taken
+
+__all__ = ["Cost", "QuotaPart", "Used"]
+
+Cost: TypeAlias = float | Callable[..., float]
+"""A number, or a function of a call's arguments that returns one."""
+
+Used: TypeAlias = Callable[[Any], Mapping[str, float]]
+"""A function of a call's result that returns what it has used, by the names of limits."""
+
+
+class _Call(Protocol):
+    """A call on its way through a pipeline: `mtaio.resilience.Call`."""
+
+    fn: Callable[..., Awaitable[Any]]
+    args: tuple[Any, ...]
+
+
+class _Takes(Protocol):
+    """The quota."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    def take(self, *, timeout: float | None = None, **cost: float) -> Taken: ...
+
+    def statistics(self) -> object: ...
+
+
+@final
+class QuotaPart:
+    """
+    A part of a `mtaio.resilience.Pipeline` that takes of a `Quota`; made by `Quota.part`.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Pipeline, Retry
+        from mtaio.resources import Quota
+
+        quota = Quota(requests=120, tokens=40_000, per=60)
+
+
+        def estimate(prompt: str) -> int:
+            return len(prompt) + 500
+
+
+        def usage_of(answer: str) -> dict[str, float]:
+            return {"tokens": len(answer)}
+
+
+        api = Pipeline(Retry(3), quota.part(tokens=estimate, used=usage_of))
+
+
+        async def ask(prompt: str) -> str:
+            await anyio.sleep(0.1)
+            return f"{prompt}!"
+
+
+        async def main() -> None:
+            print(await api.run(ask, "hello"))
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("_cost", "_quota", "_timeout", "_used")
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+
+    def __init__(
+        self, quota: _Takes, cost: Mapping[str, Cost], used: Used | None, timeout: float | None
+    ) -> None:
+        self._quota = quota
+        self._cost = dict(cost)
+        self._used = used
+        self._timeout = timeout
+
+    def __str__(self) -> str:
+        cost = [f"{each}={_shown(value)}" for each, value in self._cost.items()]
+        name = self._quota.name
+        return f"Quota({', '.join([*([] if name is None else [repr(name)]), *cost])})"
+
+    @property
+    def name(self) -> str | None:
+        """The name of the quota."""
+        return self._quota.name
+
+    def statistics(self) -> object:
+        """Return the statistics of the quota. Not a checkpoint; from any thread."""
+        return self._quota.statistics()
+
+    def wrap(self, then: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+        """Return an async function that takes what a call costs, and then passes it on."""
+
+        async def run(call: _Call) -> Any:
+            fn, args, kwargs = call.fn, call.args, dict[str, Any]()
+            while isinstance(fn, partial):  # keywords come in one
+                args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
+                fn = cast("Callable[..., Awaitable[Any]]", fn.func)
+            return await self.call(partial(then, call), args, kwargs)
+
+        return run
+
+    async def call(
+        self, fn: Callable[[], Awaitable[Any]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call ``fn`` when there is what such arguments cost, and settle what it has used."""
+        cost = {
+            each: value(*args, **kwargs) if callable(value) else value
+            for each, value in self._cost.items()
+        }
+        async with self._quota.take(timeout=self._timeout, **cost) as taken:
+            result = await fn()
+            if self._used is not None:
+                taken.settle(**self._used(result))
+            return result
+
+
+def _shown(value: Cost) -> str:
+    return name_of(value) if callable(value) else repr(value)
