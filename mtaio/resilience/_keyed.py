@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, cast, final
 from weakref import WeakSet
 
 from mtaio._internal import checks
@@ -35,6 +35,9 @@ PartT = TypeVar("PartT")
 
 _LOOKS: Final = 100
 """The most parts that are looked at to make room for one key."""
+
+_SIGNS: Final = ("waiting", "in_use", "in_flight", "held_seconds")
+"""What statistics say of a part that is in use, or that keeps somebody waiting."""
 
 
 @final
@@ -103,14 +106,22 @@ def _wrapped(part: Part, then: Next) -> Next:
 
 def _is_at_rest(now: Any) -> bool:
     """Return whether statistics say that nobody waits, nothing is taken, and each bucket full."""
-    if any(getattr(now, name, 0) for name in ("waiting", "in_use", "in_flight")):
+    if any(getattr(now, name, 0) for name in _SIGNS):
         return False
     if getattr(now, "tokens", 0) < getattr(now, "burst", 0):
         return False
     if not is_dataclass(now):
         return True
-    inner = [getattr(now, each.name) for each in fields(now)]
+    values = [getattr(now, each.name) for each in fields(now)]
+    inner = [each for value in values for each in _several(value)]
     return all(_is_at_rest(each) for each in inner if is_dataclass(each))
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the values of a mapping, or the value itself."""
+    return (
+        list(cast("Mapping[Any, Any]", value).values()) if isinstance(value, Mapping) else [value]
+    )
 
 
 class _Way:

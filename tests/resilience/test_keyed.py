@@ -29,7 +29,7 @@ from mtaio.resilience import (
     Timeout,
     subscribe,
 )
-from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter
+from mtaio.resources import ConcurrencyLimiter, Quota, RateLimiter, ResourceLimiter
 from mtaio.statistics import BreakerStatistics, RateLimiterStatistics, RetryStatistics
 from mtaio.testing import Victim, injections, run
 from tests.resilience.calls import fail, succeed
@@ -97,6 +97,7 @@ LIMITING: dict[str, tuple[Callable[[Any], Any], float | None]] = {
     "rate": (lambda _: RateLimiter(0.5, burst=2), 2.0),
     "window": (lambda _: RateLimiter.window(2, per=4), 4.0),
     "resource": (lambda _: ResourceLimiter(rate=RateLimiter(0.5)), 2.0),
+    "quota": (lambda _: Quota(requests=1, tokens=100, per=4), 4.0),
     "own word": (lambda _: Busy(3.0), 3.0),
     "retry": (lambda _: Retry(2), 0.0),
     "timeout": (lambda _: Timeout(5), 0.0),
