@@ -189,7 +189,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         from mtaio.resilience import Breaker, Keyed, Pipeline, Timeout
 
         hosts = Keyed(lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000)
-        api = Pipeline(hosts, Timeout(1), key=lambda host, path: host)
+        api = Pipeline(hosts, Timeout(1), key=lambda host, *_: host)
 
 
         @api
