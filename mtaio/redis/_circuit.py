@@ -58,7 +58,7 @@ local function move(to, after, reason)
   if after >= 0 then redis.call('PEXPIRE', KEYS[1], DAY + math.ceil(after / 1000)) end
 end
 
-if order == 'force' or (order == 'open' and state == 'closed' and known == period) then
+if order == 'force' or (order == 'open' and known == period and state ~= 'half-open') then
   move('open', seconds, text)
 elseif order == 'close' then
   move('closed', 0, '')
