@@ -363,14 +363,12 @@ def test_store_that_is_left(redis_connection: Connection, backend: str) -> None:
         with pytest.raises(RuntimeError, match="not entered"):
             await first.run(works)
         # In the next block, a task that waits for its answer when that ends.
-        async with fleet.stores[0]:
+        async with anyio.create_task_group() as group, fleet.stores[0]:
             await failing(first)
             await anyio.sleep(1 + ROUND)
             fleet.stores[0].latency = 5.0
-            async with anyio.create_task_group() as group:
-                group.start_soon(asks, first)
-                await settle()
-                await fleet.stores[0].__aexit__(None, None, None)
+            group.start_soon(asks, first)
+            await settle()
         assert len(errors) == 1
         assert "was left while" in errors[0]
 
