@@ -49,12 +49,33 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 if TYPE_CHECKING:
     from mtaio.resources._each import LimitedItems
 
-__all__ = ["TimeoutManager", "TimeoutScope"]
+__all__ = ["TimeoutManager", "TimeoutScope", "time_left"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+def time_left(most: float = math.inf) -> float:
+    """
+    Return the seconds left to the running code, at most ``most``.
+
+    The time to the nearest limit around it: of a `TimeoutManager`, a `Timeout` of a pipeline, an
+    executor's ``timeout=`` or a cancel scope of anyio; 0 once one has expired or was cancelled.
+    mtaio's limits are seen through shields and in worker threads too; those of anyio's scopes
+    cannot be. For clients that take a timeout of their own: ``client.get(url,
+    timeout=time_left(10))``. Not a checkpoint; where no event loop runs, too.
+
+    Args:
+        most: What to return where nothing limits the code, or more is left.
+
+    Raises:
+        ValueError: ``most`` is negative or NaN.
+        TypeError: ``most`` is not a number.
+    """
+    checks.at_least("most", most, 0, way_out="Pass the seconds that the call may take, 0 or more.")
+    return min(most, remaining())
 
 
 class _Policy:
@@ -250,9 +271,10 @@ class TimeoutManager:
         """
         Return the seconds left to the running code; ``inf`` if nothing limits it.
 
-        Counts every limit around it, of any manager or executor and of anyio's cancel scopes; 0
-        once one has expired or was cancelled. mtaio's limits are seen through shields and in worker
-        threads too; those of anyio's scopes cannot be. Not a checkpoint.
+        What `time_left` returns: counts every limit around it, of any manager or executor and of
+        anyio's cancel scopes; 0 once one has expired or was cancelled. mtaio's limits are seen
+        through shields and in worker threads too; those of anyio's scopes cannot be. Not a
+        checkpoint.
         """
         return remaining()
 

@@ -14,6 +14,7 @@ from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter
 from mtaio.resilience import AdaptiveLimiter, Breaker, Budget, Hedge
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -31,6 +32,7 @@ def counting() -> list[Any]:
         RateLimiter.window(1, per=1),
         KeyedRateLimiter(1),
         ConcurrencyLimiter(1),
+        KeyedConcurrencyLimiter(1),
         ResourceLimiter(rate=1),
         AdaptiveLimiter(),
         Breaker(),

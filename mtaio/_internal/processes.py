@@ -1,0 +1,20 @@
+"""
+psutil, which knows what the standard library does not, or an error that says where to get it.
+
+Promise: only what measures the machine imports this, and when it begins to: all else works where
+psutil cannot be installed.
+"""
+
+from __future__ import annotations
+
+try:
+    import psutil
+except ImportError as _error:
+    _msg = (
+        "ResourceMonitor and Application need psutil, which is installed with mtaio unless "
+        "dependencies were left out. Install it with: pip install psutil. All else of mtaio works "
+        "without it."
+    )
+    raise ImportError(_msg, name=_error.name) from _error
+
+__all__ = ["psutil"]
