@@ -56,9 +56,9 @@ class Whole:
         self._alarm = alarm
         self._limits: ItemLimits | None = None
         self._scope = scope
-        self.error = error
-        self.moment = moment
-        self.is_over = False
+        self.error: Callable[[], BaseException] = error
+        self.moment: float = moment
+        self.is_over: bool = False
         alarm.add(self, moment)
 
     def overdue(self) -> None:
@@ -98,6 +98,9 @@ class ItemLimits(Deadline):
     # - scope is there while an item is waited for;
     # - _over is what raises, once the time for the whole is up; _expired, that of this item;
     # - _until is the nearest moment at which the whole has to end.
+    moment: float
+    outer: Deadline | None
+
     __slots__ = (
         "_alarm",
         "_between",
