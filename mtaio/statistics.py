@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         BudgetStatistics,
         FallbackStatistics,
         PipelineStatistics,
+        PolicyStatistics,
         RetryStatistics,
     )
     from mtaio.resources._combined import ResourceStatistics
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         KeyConcurrencyStatistics,
         KeyedConcurrencyStatistics,
     )
+    from mtaio.resources._keyed_quota import KeyedQuotaStatistics
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -81,12 +83,14 @@ __all__ = [
     "KeyConcurrencyStatistics",
     "KeyStatistics",
     "KeyedConcurrencyStatistics",
+    "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
     "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
     "PipelineStatistics",
+    "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
     "QuotaLimitStatistics",
@@ -141,6 +145,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "BudgetStatistics",
                 "FallbackStatistics",
                 "PipelineStatistics",
+                "PolicyStatistics",
                 "RetryStatistics",
             ),
             "mtaio.resources._combined": ("ResourceStatistics",),
@@ -150,6 +155,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyConcurrencyStatistics",
                 "KeyedConcurrencyStatistics",
             ),
+            "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },
