@@ -3,10 +3,10 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names used most are here. Each is imported on first use, so that ``import mtaio`` costs no more
 than ``import anyio``. Everything else is in the packages, which are attributes of this one:
-`mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
-`mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`, `mtaio.testing`; all errors are in
-`mtaio.exceptions`, what ``statistics()`` returns in `mtaio.statistics`, and what annotations need
-in `mtaio.types`.
+`mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.clients`, `mtaio.asgi`, `mtaio.cache`,
+`mtaio.events`, `mtaio.logging`, `mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`,
+`mtaio.testing`; all errors are in `mtaio.exceptions`, what ``statistics()`` returns in
+`mtaio.statistics`, and what annotations need in `mtaio.types`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         },
         modules=(
             "app",
+            "asgi",
             "cache",
+            "clients",
             "config",
             "core",
             "events",

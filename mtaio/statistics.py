@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
     from mtaio.cache._statistics import CacheStatistics
+    from mtaio.clients._buckets import ServerBucketsStatistics
+    from mtaio.clients._exchange import ClientStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
     from mtaio.resilience._adaptive import AdaptiveStatistics
     from mtaio.resilience._breaker import BreakerStatistics
     from mtaio.resilience._hedge import HedgeStatistics
+    from mtaio.resilience._keyed import KeyedStatistics
     from mtaio.resilience._statistics import (
         BudgetStatistics,
         FallbackStatistics,
         PipelineStatistics,
+        PolicyStatistics,
         RetryStatistics,
     )
     from mtaio.resources._combined import ResourceStatistics
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
         KeyConcurrencyStatistics,
         KeyedConcurrencyStatistics,
     )
+    from mtaio.resources._keyed_quota import KeyedQuotaStatistics
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -64,6 +69,7 @@ __all__ = [
     "BudgetStatistics",
     "CPUStats",
     "CacheStatistics",
+    "ClientStatistics",
     "ConcurrencyStatistics",
     "EmitterStatistics",
     "ErrorHandlerStatistics",
@@ -77,11 +83,14 @@ __all__ = [
     "KeyConcurrencyStatistics",
     "KeyStatistics",
     "KeyedConcurrencyStatistics",
+    "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
+    "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
     "PipelineStatistics",
+    "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
     "QuotaLimitStatistics",
@@ -92,6 +101,7 @@ __all__ = [
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
+    "ServerBucketsStatistics",
     "ServerStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
@@ -106,6 +116,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
+            "mtaio.clients._buckets": ("ServerBucketsStatistics",),
+            "mtaio.clients._exchange": ("ClientStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
@@ -128,10 +140,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
             "mtaio.resilience._breaker": ("BreakerStatistics",),
             "mtaio.resilience._hedge": ("HedgeStatistics",),
+            "mtaio.resilience._keyed": ("KeyedStatistics",),
             "mtaio.resilience._statistics": (
                 "BudgetStatistics",
                 "FallbackStatistics",
                 "PipelineStatistics",
+                "PolicyStatistics",
                 "RetryStatistics",
             ),
             "mtaio.resources._combined": ("ResourceStatistics",),
@@ -141,6 +155,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyConcurrencyStatistics",
                 "KeyedConcurrencyStatistics",
             ),
+            "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mtaio.app._application import ApplicationState
     from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
     from mtaio.app._usage import Backend
+    from mtaio.asgi import ClientKey, ClientLimiter
     from mtaio.cache._policy import EvictionPolicy
+    from mtaio.clients._exchange import Acquires, AcquiresKey
+    from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
     from mtaio.core._via import Via
@@ -30,12 +33,16 @@ if TYPE_CHECKING:
     from mtaio.monitoring._report import CheckKind, CheckStatus
     from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Argument, Connection, Script, Store
+    from mtaio.resilience._attempts import Holds, HoldsKey
     from mtaio.resilience._part import Next
+    from mtaio.resilience._waits import Waits
     from mtaio.testing._inject import Mode
 
 __all__ = [
     "UNSET",
     "ASGIApp",
+    "Acquires",
+    "AcquiresKey",
     "AnyIterable",
     "ApplicationState",
     "Argument",
@@ -44,6 +51,8 @@ __all__ = [
     "CallLike",
     "CheckKind",
     "CheckStatus",
+    "ClientKey",
+    "ClientLimiter",
     "Connection",
     "Emitter",
     "ErrorPolicy",
@@ -51,13 +60,18 @@ __all__ = [
     "EvictionPolicy",
     "Filter",
     "HasStatistics",
+    "Holds",
+    "HoldsKey",
     "LogSettings",
     "Mode",
     "Next",
+    "Observation",
+    "Observer",
     "Overflow",
     "Progress",
     "Rate",
     "Register",
+    "ResponseHeaders",
     "Returned",
     "Script",
     "SettingSource",
@@ -65,6 +79,7 @@ __all__ = [
     "Store",
     "Unset",
     "Via",
+    "Waits",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -78,7 +93,10 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._application": ("ApplicationState",),
             "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
             "mtaio.app._usage": ("Backend",),
+            "mtaio.asgi": ("ClientKey", "ClientLimiter"),
             "mtaio.cache._policy": ("EvictionPolicy",),
+            "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
+            "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
@@ -90,7 +108,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
             "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
+            "mtaio.resilience._attempts": ("Holds", "HoldsKey"),
             "mtaio.resilience._part": ("Next",),
+            "mtaio.resilience._waits": ("Waits",),
             "mtaio.testing._inject": ("Mode",),
         },
     )

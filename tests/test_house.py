@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = Path(mtaio.__file__).parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = (
-    *("app", "cache", "config", "core", "events", "logging", "monitoring", "resilience"),
-    *("resources", "testing"),
+    *("app", "asgi", "cache", "clients", "config", "core", "events", "logging", "monitoring"),
+    *("resilience", "resources", "testing"),
 )
 EXAMPLES = sorted(
     path.relative_to(ROOT).as_posix()

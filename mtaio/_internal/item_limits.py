@@ -1,9 +1,9 @@
 """
 How long the items of a stream may take: each of them, and all together.
 
-Promise: only waiting for an item is limited, never what the consumer does between two items. An item
-that has come is handed out, even if it is late. No cancel scope is open while the consumer has an
-item: the stream may be iterated inside an async generator, and by one task after another.
+Promise: only waiting for an item is limited, never what the consumer does between two items. An
+item that has come is handed out, even if it is late. No cancel scope is open while the consumer has
+an item: the stream may be iterated inside an async generator, and by one task after another.
 Cost: a cancel scope for each item, and an entry with a timer that all streams share; no task.
 
 A cancel scope cannot be used again, and cannot be entered when the wait turns out to take time: the
@@ -88,7 +88,7 @@ class ItemLimits(Deadline):
     As a `Deadline` it is what the stream itself can see of them while it makes an item.
 
     Args:
-        next_item: Returns an awaitable of the next item.
+        next_item: Returns an awaitable of the next item; may be replaced before the first.
         name: Whose stream it is, for messages.
     """
 
@@ -103,16 +103,16 @@ class ItemLimits(Deadline):
         "_expired",
         "_name",
         "_new_scope",
-        "_next_item",
         "_over",
         "_scope",
         "_until",
         "_wholes",
+        "next_item",
     )
 
     def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
         super().__init__(math.inf, None)
-        self._next_item = next_item
+        self.next_item: Callable[[], Awaitable[Any]] = next_item
         self._name = name
         self._new_scope = loops.scopes().new
         self._scope: anyio.CancelScope | None = None
@@ -131,9 +131,13 @@ class ItemLimits(Deadline):
         self._until = min(self._until, whole.moment)
 
     def limit_each(self, seconds: float, alarm: Alarm, error: Callable[[], BaseException]) -> None:
-        """Let none of the next items take more than so many seconds; of several limits the least."""
+        """Let none of the next items take more seconds; of several limits the least counts."""
         if seconds <= self._between:
             self._between, self._alarm, self._error = seconds, alarm, error
+
+    def unlimit_each(self) -> None:
+        """Forget the limit of each item."""
+        self._between, self._alarm, self._error = math.inf, None, None
 
     def end(self, error: Callable[[], BaseException]) -> None:
         """Let no further item be waited for; called when the time for all of them is up."""
@@ -166,7 +170,8 @@ class ItemLimits(Deadline):
             )
             raise RuntimeError(msg)
         moment = clock.reader()() + self._between
-        self.moment = min(self._until, moment)
+        until = self._until
+        self.moment = until if until < moment else moment  # noqa: FURB136 - min() is a call
         self.outer = outer = _enclosing()
         self._scope = scope = self._new_scope()
         _limit_by(self)
@@ -175,7 +180,7 @@ class ItemLimits(Deadline):
         if alarm is not None:
             alarm.add(self, moment)
         try:
-            item = await self._next_item()
+            item = await self.next_item()
         except BaseException as error:
             self._leave(outer)
             try:

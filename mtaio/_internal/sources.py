@@ -28,7 +28,15 @@ from mtaio._internal import backend
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["END", "GRACE", "Source", "scope_error", "within_grace"]
+__all__ = [
+    "END",
+    "GRACE",
+    "Source",
+    "interrupted_error",
+    "is_generator",
+    "scope_error",
+    "within_grace",
+]
 
 GRACE: Final = 5.0
 """Seconds for which clean-up may go on in a task that is being cancelled."""
@@ -47,6 +55,19 @@ async def within_grace(close: Callable[[], Awaitable[object]], what: str) -> Non
 
         logger = getLogger("mtaio")
         logger.warning("%s took more than %g s, and was interrupted", what, GRACE)
+
+
+def is_generator(iterator: object) -> bool:
+    """Return whether it is an async generator: closed by us, and over once it has raised."""
+    return inspect.isasyncgen(iterator)
+
+
+def interrupted_error(name: str, way_out: str) -> RuntimeError:
+    """Return the error for the next item of a generator that was cancelled as it made one."""
+    return RuntimeError(
+        f"the stream of {name} was cancelled as it waited for an item, which ends a generator, so "
+        f"it cannot go on. Limit the time of each item with {way_out}, or that of the whole block."
+    )
 
 
 def scope_error(name: str, limited_by: object) -> RuntimeError:
@@ -71,7 +92,6 @@ class Source:
         next: Returns an awaitable of the next item; there is none before `start`.
         is_generator: Whether the iterator is an async generator, which cannot go on after an error.
         is_scoped: Whether it holds a cancel scope open.
-        is_done: Whether the iterator has ended; set by whoever iterates.
     """
 
     # Invariant: _exit is the __aexit__ of what has been entered, _closers are what closes the rest,
@@ -80,7 +100,6 @@ class Source:
         "_closers",
         "_exit",
         "_iterator",
-        "is_done",
         "is_generator",
         "is_scoped",
         "name",
@@ -96,7 +115,6 @@ class Source:
         self._iterator: Any = None
         self.is_generator: bool = False
         self.is_scoped: bool = False
-        self.is_done: bool = False
 
     async def start(self, made: Any) -> Any:
         """
@@ -113,28 +131,28 @@ class Source:
             try:
                 return await self.next()
             except StopAsyncIteration:
-                self.is_done = True
                 return END
         finally:
             self.is_scoped = backend.innermost_scope() is not before
 
     async def _open(self, made: Any) -> None:
-        if not _is_block(made) and not hasattr(type(made), "__aiter__"):
-            if not inspect.isawaitable(made):
-                raise _not_a_stream(self.name, made)
+        if not _is_block(made) and not _is_iterable(made):
+            pending: object = made
+            if not inspect.isawaitable(pending):
+                raise _not_a_stream(self.name, pending)
             made = await made
         if _is_block(made):
-            entered = await type(made).__aenter__(made)
+            entered: Any = await made.__aenter__()
             self._exit = made.__aexit__
             made = entered
-        if not hasattr(type(made), "__aiter__"):
+        if not _is_iterable(made):
             raise _not_a_stream(self.name, made)
         self._iterator = iterator = aiter(made)
-        self.is_generator = inspect.isasyncgen(iterator)
+        self.is_generator = is_generator(iterator)
         self.next = iterator.__anext__
         if self.is_generator:
             self._closers.append(iterator.aclose)
-        if self._exit is None and not inspect.isasyncgen(made):
+        if self._exit is None and not is_generator(made):
             close = getattr(made, "aclose", None) or getattr(iterator, "aclose", None)
             if close is not None:
                 self._closers.append(close)
@@ -146,12 +164,16 @@ class Source:
         Raises:
             BaseException: What closing raises, unless that is ``error`` again.
         """
-        if self._exit is None and (not self._closers or (self.is_done and self.is_generator)):
+        if self._exit is None and (not self._closers or self._has_ended()):
             return
         if self.is_scoped:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
+
+    def _has_ended(self) -> bool:
+        """Return whether it is a generator that has come to its end: there is nothing to close."""
+        return self.is_generator and self._iterator.ag_frame is None
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None
@@ -183,6 +205,10 @@ async def _leave(leave: Callable[..., Awaitable[object]], error: BaseException |
 
 def _is_block(made: object) -> bool:
     return hasattr(type(made), "__aenter__") and hasattr(type(made), "__aexit__")
+
+
+def _is_iterable(made: object) -> bool:
+    return hasattr(type(made), "__aiter__")
 
 
 def _not_a_stream(name: str, made: object) -> TypeError:

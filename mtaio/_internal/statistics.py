@@ -16,14 +16,15 @@ away), and names that end in ``_seconds`` for durations. What shows an argument 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from inspect import isdatadescriptor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "BYTES",
@@ -34,7 +35,9 @@ __all__ = [
     "LIMIT",
     "PARTS",
     "SECONDS",
+    "add_counts",
     "snapshot",
+    "total",
 ]
 
 S = TypeVar("S")
@@ -100,6 +103,62 @@ def _sources(cls: Any, parts: tuple[type, ...]) -> tuple[tuple[str, int, str], .
         if len(having) == 1:
             found += having
     return tuple(found)
+
+
+def total(snapshots: Sequence[S], past: Mapping[str, Any]) -> S:
+    """
+    Return the statistics of several objects of one kind together.
+
+    Counts are added up, and so are gauges that are ints, but for those that are the most of
+    something. Of other gauges and of limits it is the greatest, and of what is no number the last.
+
+    Args:
+        snapshots: Those of each, one at least.
+        past: What objects have counted that are no more: see `add_counts`.
+    """
+    cls: Any = type(snapshots[0])
+    values: dict[str, Any] = {}
+    for each in fields(cls):
+        given = [getattr(one, each.name) for one in snapshots]
+        kind = each.metadata.get("kind")
+        known = [value for value in given if isinstance(value, int | float)]
+        if kind == "counter":
+            counted: dict[str, Any] = {each.name: past[each.name]} if each.name in past else {}
+            for value in given:
+                _add(counted, each.name, value)
+            values[each.name] = counted[each.name]
+        elif kind not in {"gauge", "limit"} or len(known) < len(given):
+            values[each.name] = given[-1]
+        elif (
+            kind == "gauge"
+            and all(isinstance(value, int) for value in known)
+            and each.name != "peak"
+        ):
+            values[each.name] = sum(known)
+        else:
+            values[each.name] = max(known)
+    made: S = cls(**values)
+    return made
+
+
+def add_counts(past: dict[str, Any], statistics: object) -> None:
+    """Add to ``past`` what an object has counted that will be no more."""
+    if is_dataclass(statistics):
+        for each in fields(statistics):
+            if each.metadata.get("kind") == "counter":
+                _add(past, each.name, getattr(statistics, each.name))
+
+
+def _add(counted: dict[str, Any], name: str, value: Any) -> None:
+    """Add a count, or each of a mapping of counts."""
+    before = counted.get(name)
+    if isinstance(value, Mapping):
+        sums: dict[Any, Any] = dict(before or {})
+        for key, one in value.items():  # pyright: ignore[reportUnknownVariableType] - of any type
+            sums[key] = sums.get(key, 0) + one
+        counted[name] = sums
+    else:
+        counted[name] = value if before is None else before + value
 
 
 def _attribute(part: type, name: str) -> str:

@@ -15,8 +15,9 @@ it is answered, and never not at all.
 Which window a response speaks of is seen from its reset. The server said "in s seconds" some time
 between sending and arrival, so the window ends between ``sent + s`` and ``arrived + s``. Two such
 spans of one window overlap; if the new one lies later, there is a new window; if earlier, it is a
-late response and says nothing new. After the later end of the span the window is over and the whole
-limit is there again, minus what is in flight.
+late response and says nothing new. If they overlap, and the window may be over by now, it is taken
+for both: the less that remains counts until the later end. After that the window is over and the
+whole limit is there again, minus what is in flight.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import anyio
 
@@ -37,7 +38,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.clients._headers import Headers, RateLimitHeaders, ServiceLimit
+from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders, ServiceLimit
 from mtaio.exceptions import RateLimitError
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ __all__ = ["BucketSlot", "Route", "ServerBuckets", "ServerBucketsStatistics"]
 
 _TICK: Final = 1e-6
 """Seconds by which a sum of moments may be off."""
+
+
+_WEIGHED: Final = "tokens"
+"""How limits are called of which requests cost more than one: they are for a `Quota`."""
 
 
 class Route(NamedTuple):
@@ -132,7 +137,10 @@ class _Window:
             self.remaining, self.begin, self.end = said.remaining, begin, end
         else:
             self.remaining = min(self.remaining, said.remaining)
-            self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            if arrived <= self.begin:  # this window cannot be over
+                self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            else:
+                self.begin, self.end = min(self.begin, begin), max(self.end, end)
         if said.limit is not None:
             self.limit = said.limit
 
@@ -215,7 +223,7 @@ class ServerBuckets:
 
     Of a route about which nothing is known one request at a time is sent, until a response says
     more; a server that says nothing is then not limited at all. After a refusal without figures
-    one is sent again, then two at a time, and so on.
+    one is sent again, then two at a time, and so on. Limits in tokens are for a `Quota`.
 
     Give it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`.
     May be made anywhere and used by one event loop after another.
@@ -246,8 +254,8 @@ class ServerBuckets:
     """
 
     # Invariants:
-    # - a bucket is in _buckets under its key, and has as many in flight as there are BucketSlot that
-    #   are allowed in it; each of its waiters is one of _queue's, and no other bucket's;
+    # - a bucket is in _buckets under its key, and in_flight holds the slots that are
+    #   allowed in it; each of its waiters is one of _queue's, and no other bucket's;
     # - the first waiter of a bucket sleeps until the bucket may allow it, and looks again whenever
     #   it is woken; who leaves the bucket's queue as its first, or gives something back, wakes it;
     # - _known has for each path the bucket that the server named last, as far as there was room;
@@ -284,7 +292,7 @@ class ServerBuckets:
         longest: float = 86_400.0,
         name: str | None = None,
     ) -> None:
-        given: object = overall
+        given: Any = overall
         if given is not None and not isinstance(given, Rate):
             msg = f"overall={overall!r} is {checks.type_of(overall)}, not a limiter of a rate"
             raise checks.refusal(TypeError, msg, "Pass RateLimiter(50, burst=50), or None.")
@@ -467,7 +475,9 @@ class ServerBuckets:
             return self._held_until
         return bucket.allows_from(moment, self._unknown)
 
-    def _observe(self, taken: BucketSlot, said: RateLimitHeaders, *, refused: bool) -> None:
+    def _observe(
+        self, taken: BucketSlot, said: RateLimitHeaders, *, refused: bool, pause: float
+    ) -> None:
         """Take over what a response says."""
         if not taken.allowed or taken.turn != self._turn:
             return
@@ -477,13 +487,13 @@ class ServerBuckets:
         bucket = taken.bucket
         if not (refused and (said.is_global or said.scope == "shared")):
             for name, limit in said.limits.items():
-                if limit.remaining is not None:
+                if limit.remaining is not None and not name.endswith(_WEIGHED):
                     window = bucket.windows.get(name)
                     if window is None:
                         window = bucket.windows[name] = _Window()
                     window.tell(limit, taken.sent, moment)
         if refused:
-            self._refuse(bucket, said, moment)
+            self._refuse(bucket, said, moment, pause)
         elif bucket.refused:
             bucket.side_by_side += 1
         else:
@@ -492,10 +502,10 @@ class ServerBuckets:
             bucket.refused = False
         _wake_first(bucket)
 
-    def _refuse(self, bucket: _Bucket, said: RateLimitHeaders, moment: float) -> None:
+    def _refuse(self, bucket: _Bucket, said: RateLimitHeaders, moment: float, pause: float) -> None:
         """Hold what the server refused for as long as it asks."""
         self._refused += 1
-        until = moment + min(said.wait or 0.0, self._longest)
+        until = moment + min(max(said.wait or 0.0, pause), self._longest)
         if said.is_global:
             self._held_until = max(self._held_until, until)
             return
@@ -612,7 +622,11 @@ class BucketSlot:
         self.turn = -1
 
     def observe(
-        self, headers: Headers | RateLimitHeaders, *, refused: bool = False
+        self,
+        headers: ResponseHeaders | RateLimitHeaders,
+        *,
+        refused: bool = False,
+        pause: float = 0.0,
     ) -> RateLimitHeaders:
         """
         Take over what the response says. Not a checkpoint.
@@ -622,18 +636,20 @@ class BucketSlot:
         Args:
             headers: The response's headers, as for `RateLimitHeaders.parse`, or what that returned.
             refused: Whether the server refused the request: 429.
+            pause: The least seconds to wait after a refusal, whatever the headers say.
 
         Returns:
             What they say.
 
         Raises:
-            TypeError: ``headers`` are none, or ``refused`` is no bool.
+            TypeError, ValueError: An argument is refused; the message names it and the way out.
         """
         checks.flag("refused", refused)
+        checks.at_least("pause", pause, 0, way_out="Pass seconds >= 0.")
         said = headers
         if not isinstance(said, RateLimitHeaders):
             said = RateLimitHeaders.parse(said)
-        self._buckets._observe(self, said, refused=refused)  # noqa: SLF001 - of this module
+        self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return said
 
     async def __aenter__(self) -> BucketSlot:
@@ -642,7 +658,7 @@ class BucketSlot:
             msg = f"{self!r} was entered before. Call take() for each request."
             raise RuntimeError(msg)
         self._entered = True
-        await self._buckets._enter(self)  # noqa: SLF001 - of this module
+        await self._buckets._enter(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return self
 
     async def __aexit__(
@@ -652,7 +668,7 @@ class BucketSlot:
         traceback: TracebackType | None,
     ) -> None:
         """Count the request as answered. Not a checkpoint."""
-        self._buckets._give_back(self)  # noqa: SLF001 - of this module
+        self._buckets._give_back(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:
         return f"<BucketSlot of {self._buckets!r} for route={reprlib.repr(self.route)}>"

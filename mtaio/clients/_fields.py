@@ -159,12 +159,12 @@ def _member(text: str, at: int) -> tuple[Member | None, int]:
         if named is None:
             return None, at
         at = named.end()
-        of_it: str | float | None = 1.0  # which means true
+        parameter: str | float | None = 1.0  # which means true
         if text[at : at + 1] == "=":
-            of_it, at = _bare(text, at + 1)
-            if of_it is None:
-                return None, at
-        parameters[named[0]] = of_it
+            parameter, at = _bare(text, at + 1)
+        if parameter is None:
+            return None, at
+        parameters[named[0]] = parameter
     return Member(key, value, parameters), at
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypedDict, cast, final
 
@@ -22,9 +22,9 @@ from mtaio._internal import checks
 from mtaio._internal.retry_after import moment_in, seconds_in
 from mtaio.clients._fields import MOST, Member, bounded, members_of, number_in, reset_in
 
-__all__ = ["Headers", "Observation", "RateLimitHeaders", "ServiceLimit"]
+__all__ = ["Observation", "Observer", "RateLimitHeaders", "ResponseHeaders", "ServiceLimit"]
 
-Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+ResponseHeaders: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 """Headers of a response: of httpx, aiohttp, requests, a dict, or ASGI's pairs of bytes."""
 
 DEFAULT_NAME: Final = "requests"
@@ -35,6 +35,7 @@ LONGEST: Final = 86_400.0
 
 _MOST_AMOUNT: Final = 1e15
 _MOST_NAME: Final = 100
+_MOST_LINES: Final = 4000
 
 _ABOUT: Final = re.compile(
     r"(?:[a-z0-9]+-)?"  # x-, anthropic-
@@ -53,6 +54,15 @@ class Observation(TypedDict):
     reset: dict[str, float]
 
 
+class HasLimits(Protocol):
+    """Statistics of a `Quota`."""
+
+    @property
+    def limits(self) -> Mapping[str, object]:
+        """The limits by their names."""
+        ...
+
+
 class Observer(Protocol):
     """What takes an `Observation`: a `Quota`."""
 
@@ -64,6 +74,10 @@ class Observer(Protocol):
         reset: Mapping[str, float] | None = ...,
     ) -> object:
         """Take over what the service says."""
+        ...
+
+    def statistics(self) -> HasLimits:
+        """Return what limits there are."""
         ...
 
 
@@ -128,7 +142,7 @@ class RateLimitHeaders:
     is_global: bool = False
 
     @classmethod
-    def parse(cls, headers: Headers, *, longest: float = LONGEST) -> RateLimitHeaders:
+    def parse(cls, headers: ResponseHeaders, *, longest: float = LONGEST) -> RateLimitHeaders:
         """
         Read the headers of a response. Not a checkpoint; from any thread.
 
@@ -167,62 +181,84 @@ class RateLimitHeaders:
             default=None,
         )
 
-    def as_observation(self, names: Mapping[str, str] | None = None) -> Observation:
+    def as_observation(
+        self, names: Mapping[str, str] | Collection[str] | None = None
+    ) -> Observation:
         """
-        Return what a `Quota` should know: ``quota.observe(**said.as_observation())``.
+        Return what a `Quota` takes: ``quota.observe(**said.as_observation({"requests"}))``.
+
+        A limit of 0 is left out, since no quota has such a limit.
 
         Args:
-            names: What the quota calls the limits of the service: ``{"default": "requests"}``.
-                Others are left out. None takes all, under their own names.
+            names: The limits that the quota has; or what it calls those of the service, as in
+                ``{"default": "requests"}``. Others are left out. None takes all.
         """
-        said = Observation(remaining={}, limit={}, reset={})
-        for name, limit in self.limits.items():
-            called = name if names is None else names.get(name)
-            if called is None:
+        observed = Observation(remaining={}, limit={}, reset={})
+        for name, said in self.limits.items():
+            if names is not None and name not in names:
                 continue
-            if limit.remaining is not None:
-                said["remaining"][called] = limit.remaining
-            if limit.limit is not None:
-                said["limit"][called] = limit.limit
-            if limit.reset is not None:
-                said["reset"][called] = limit.reset
-        return said
+            called: str = name
+            if isinstance(names, Mapping):
+                called = cast("Mapping[str, str]", names)[name]
+            if said.remaining is not None:
+                observed["remaining"][called] = said.remaining
+            if said.limit:
+                observed["limit"][called] = said.limit
+            if said.reset is not None:
+                observed["reset"][called] = said.reset
+        return observed
+
+    def observe(self, quota: Observer, names: Mapping[str, str] | None = None) -> None:
+        """
+        Tell a quota what the service says of the limits that it has. Not a checkpoint.
+
+        Args:
+            quota: A `mtaio.resources.Quota`.
+            names: What it calls the limits of the service, as in ``{"default": "requests"}``; None
+                if it calls them the same.
+        """
+        if self.limits:
+            known = quota.statistics().limits.keys() if names is None else names
+            quota.observe(**self.as_observation(known))
 
 
 _SILENT: Final = RateLimitHeaders()
 
 
-def _relevant(headers: Headers) -> dict[str, str]:
+def _relevant(headers: ResponseHeaders) -> dict[str, str]:
     """Return the headers that say something of limits, by their names in lower case."""
     found: dict[str, str] = {}
     for name, value in _pairs(headers):
-        if isinstance(name, bytes):
-            name = name.decode("latin-1")  # noqa: PLW2901 - the same in another form
-        if not isinstance(name, str) or not 4 <= len(name) <= _MOST_NAME:  # noqa: PLR2004 - "date"
+        called = _text(name)
+        if called is None or len(called) > _MOST_NAME or len(found) >= 2 * MOST:
             continue
-        name = name.lower()  # noqa: PLW2901 - as above
-        if (
-            not (name in _OTHERS or "ratelimit" in name or "rate-limit" in name)
-            or len(found) >= 2 * MOST
-        ):
-            continue
-        if isinstance(value, bytes):
-            value = value.decode("latin-1")  # noqa: PLW2901 - as above
-        if not isinstance(value, str):
-            continue
-        before = found.get(name)
-        # Lines of one name are one list; one that is too long is not read anyhow.
-        found[name] = value if before is None or len(before) > 2**13 else f"{before}, {value}"
+        called = called.lower()
+        if called in _OTHERS or "ratelimit" in called or "rate-limit" in called:
+            text, before = _text(value), found.get(called)
+            if text is None:
+                continue
+            if before is None:
+                found[called] = text
+            elif len(before) + len(text) <= _MOST_LINES:  # lines of one name are one list
+                found[called] = f"{before}, {text}"
     return found
+
+
+def _text(value: object) -> str | None:
+    """Return a name or value as text; None if it is neither that nor bytes."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
 
 
 _OTHERS: Final = frozenset({"date", "retry-after", "retry-after-ms"})
 
 
-def _pairs(headers: Headers) -> Iterator[tuple[Any, Any]]:
-    items = getattr(headers, "items", None)
+def _pairs(headers: ResponseHeaders) -> Iterator[tuple[Any, Any]]:
+    items: Any = getattr(headers, "items", None)
+    pairs: Any = items() if callable(items) else headers
     try:
-        return iter(items() if callable(items) else cast("Any", headers))
+        return iter(pairs)
     except TypeError:
         msg = f"headers={headers!r} is {checks.type_of(headers)}, not headers"
         raise checks.refusal(
@@ -290,11 +326,11 @@ class _Reading:
             self._set(DEFAULT_NAME, what, old.get(what))
         nameless: list[Member] = []
         for member in members_of(headers.get("ratelimit-policy", "")):
-            if isinstance(member.value, float):
-                nameless.append(member)
-            else:  # "default";q=100;w=60
+            if isinstance(member.value, str):  # "default";q=100;w=60
                 self._set(member.value, "limit", member.parameters.get("q"))
                 self._set(member.value, "window", member.parameters.get("w"))
+            else:
+                nameless.append(member)
         self._nameless(nameless, old.get("limit", number_in(headers.get("ratelimit-limit", ""))))
 
     def _nameless(self, policies: list[Member], closest: float | None) -> None:
@@ -328,9 +364,9 @@ class _Reading:
         # A moment is less exact than the seconds until then, which may be there, too.
         for name, text in late:
             self._set(name, "reset", reset_in(text, self._sent_at()))
-        text = self._headers.get("ratelimit-resettime")  # of GitLab
-        if text is not None:
-            self._set(DEFAULT_NAME, "reset", reset_in(text, self._sent_at()))
+        date = self._headers.get("ratelimit-resettime")  # of GitLab
+        if date is not None:
+            self._set(DEFAULT_NAME, "reset", reset_in(date, self._sent_at()))
 
     def _set(self, name: str, what: str, value: object) -> None:
         """Note what is said of a limit, unless it is no number or was said before."""

@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     )
     from mtaio.resilience._fallback import Fallback
     from mtaio.resilience._hedge import Hedge
+    from mtaio.resilience._keyed import Keyed
     from mtaio.resilience._order import OrderWarning
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
+    from mtaio.resilience._retry_block import Attempt
     from mtaio.resilience._stream import CallStream, OpenStream
     from mtaio.resilience._timeout import Timeout
 
 __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
+    "Attempt",
     "Breaker",
     "BreakerBlock",
     "BreakerChange",
@@ -51,6 +54,7 @@ __all__ = [
     "GaveUp",
     "Hedge",
     "Hedged",
+    "Keyed",
     "OpenStream",
     "OrderWarning",
     "Part",
@@ -93,10 +97,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             ),
             "mtaio.resilience._fallback": ("Fallback",),
             "mtaio.resilience._hedge": ("Hedge",),
+            "mtaio.resilience._keyed": ("Keyed",),
             "mtaio.resilience._order": ("OrderWarning",),
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
+            "mtaio.resilience._retry_block": ("Attempt",),
             "mtaio.resilience._stream": ("CallStream", "OpenStream"),
             "mtaio.resilience._timeout": ("Timeout",),
         },

@@ -124,7 +124,7 @@ class BreakerBlock:
     `mark_failed` was called.
     """
 
-    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_key", "_period")
+    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_is_inside", "_key", "_period")
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class BreakerBlock:
         self._begin = begin
         self._end = end
         self._circuit: Circuit | None = None
+        self._is_inside = False
         self._failed = False
         self._period = 0
         self._began = 0.0
@@ -166,6 +167,7 @@ class BreakerBlock:
         self._circuit = circuit = await self._begin(self._key)
         self._period = circuit.period
         self._began = clock.now()
+        self._is_inside = True
         return self
 
     async def __aexit__(
@@ -175,7 +177,8 @@ class BreakerBlock:
         traceback: TracebackType | None,
     ) -> None:
         """Count the outcome of the block. Not a checkpoint."""
-        if self._circuit is not None:
+        if self._circuit is not None and self._is_inside:
+            self._is_inside = False  # left once: an outcome counts once
             seconds = clock.now() - self._began
             self._end(self._circuit, self._period, exc, seconds, failed=self._failed)
 
@@ -499,7 +502,7 @@ class Breaker(StandalonePart):
         """Return an async function that calls ``then`` while the breaker lets it."""
         only = self._only
         closed = BreakerState.CLOSED
-        judged = self._rules.slow < math.inf or self._verdict is not None
+        slow, verdict = self._rules.slow_from, self._verdict
 
         async def run(call: Call) -> Any:
             circuit = only or self._circuit_of(call.key)
@@ -522,20 +525,19 @@ class Breaker(StandalonePart):
                 await self._refuse(circuit, call)
             self._calls += 1
             period = circuit.period
-            began = clock.now()
+            began = clock.reader()()
             try:
                 result = await then(call)
             except BaseException as error:
                 self._end(circuit, period, error, clock.now() - began)
                 raise
-            seconds = clock.now() - began
-            if seconds >= slow or verdict is not None or not circuit.clean:
-                failed = verdict is not None and self._is_failure(result, circuit, period)
+            seconds = clock.reader()() - began
+            failed = verdict is not None and self._is_failure(result, circuit, period)
+            if failed or seconds >= slow or not circuit.clean:
                 self._end(circuit, period, None, seconds, failed=failed)
             return result
 
-        slow, verdict = self._rules.slow, self._verdict
-        return run_judged if judged else run
+        return run if slow == math.inf and verdict is None else run_judged
 
     def wrap_stream(self, then: Next) -> Next:
         """
@@ -603,7 +605,7 @@ class Breaker(StandalonePart):
                 circuit.give_back(period)
                 raise
             failure = error
-        self._slow += seconds >= self._rules.slow
+        self._slow += seconds >= self._rules.slow_from
         if failed:
             self._failed += 1
             circuit.fail(period, failure, seconds)

@@ -1,7 +1,8 @@
 """
 An answer for a call that has failed.
 
-Promise: it is called once, for an ``Exception`` that ``on`` accepts, never for a cancellation.
+Promise: it is called once, for an ``Exception`` that ``on`` accepts or a result that ``failed``
+does, never for a cancellation.
 Cost: one coroutine; nothing is kept.
 """
 
@@ -14,8 +15,9 @@ from typing import Any, ClassVar, Literal, final
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
-from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.filters import Filter, accepts, check_filter, check_verdict
 from mtaio._internal.statistics import snapshot
+from mtaio.resilience._events import FellBack, emit, is_wanted
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._statistics import FallbackStatistics
 
@@ -31,16 +33,19 @@ class Fallback(StandalonePart):
     ``fallback.run(fn)``, ``@fallback``.
 
     Args:
-        fn: Called with the error and then the arguments of the call, ``self`` of a decorated method
-            included, by position; keyword-only arguments are left out. What it returns is the
-            result; an async function is awaited. It may raise.
+        fn: Called with the error, or with the result that is a failure, and then the arguments of
+            the call, ``self`` of a decorated method included, by position; keyword-only arguments
+            are left out. What it returns is the result; an async function is awaited. It may raise.
         on: Which exceptions it answers: a class, a tuple of classes, or a function from the
             exception to bool. Others pass, and so does whatever a call that is being cancelled
             raises. A group counts if each exception in it does; a function is called with each.
+        failed: Called with the result of each call that raises nothing; returns whether that is a
+            failure, such as a response with status 503, as for a `Breaker`. None if no result is.
         name: Shown when the pipeline is printed.
 
     Raises:
-        TypeError: ``fn`` cannot be called, or ``on`` names no exceptions.
+        TypeError: ``fn`` cannot be called, ``on`` names no exceptions, or ``failed`` is no plain
+            function.
 
     Example:
         ```python
@@ -65,17 +70,25 @@ class Fallback(StandalonePart):
         ```
     """
 
-    __slots__ = ("__weakref__", "_failed", "_fn", "_name", "_on", "_used")
+    __slots__ = ("__weakref__", "_failed", "_fn", "_name", "_on", "_used", "_verdict")
 
     kind: ClassVar[Literal["fallback"]] = "fallback"
 
     def __init__(
-        self, fn: Callable[..., Any], *, on: Filter = Exception, name: str | None = None
+        self,
+        fn: Callable[..., Any],
+        *,
+        on: Filter = Exception,
+        failed: Callable[[Any], object] | None = None,
+        name: str | None = None,
     ) -> None:
         way_out = "Pass a function of the error and the call's arguments that returns a result."
         checks.callable_("fn", fn, way_out=way_out)
         check_filter(on)
+        if failed is not None:
+            check_verdict("failed", failed)
         self._fn = fn
+        self._verdict = failed
         self._on: Filter = on
         self._name = name
         self._used = 0
@@ -98,31 +111,46 @@ class Fallback(StandalonePart):
         """Which exceptions it answers."""
         return self._on
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it leaves alone what is returned."""
+        return self._verdict is None
+
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then`` and answers for it if it fails."""
-        fn, on = self._fn, self._on
+        on, verdict = self._on, self._verdict
 
         async def run(call: Call) -> Any:
             try:
-                return await then(call)
+                result = await then(call)
             except Exception as error:
                 if not accepts(on, error) or is_cancelled():
                     raise  # nobody waits for an answer in a task that is being cancelled
-                try:
-                    try:
-                        answer = fn(error, *call.args)
-                        if inspect.isawaitable(answer):
-                            answer = await answer
-                    except BaseException as failure:
-                        raise_failure(failure, fn)
-                        raise
-                except Exception:
-                    self._failed += 1
-                    raise
-                self._used += 1
-                return answer
+                return await self._answer(call, error, error)
+            if verdict is not None and verdict(result) and not is_cancelled():
+                return await self._answer(call, result, None)
+            return result
 
         return run
+
+    async def _answer(self, call: Call, failure: object, error: Exception | None) -> Any:
+        """Answer for a call that ended with ``failure``, which is ``error`` or a result."""
+        fn = self._fn
+        try:
+            try:
+                answer = fn(failure, *call.args)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            except BaseException as raised:
+                raise_failure(raised, fn)
+                raise
+        except Exception:
+            self._failed += 1
+            raise
+        self._used += 1
+        if is_wanted(FellBack):
+            emit(FellBack(name=self._name, function=name_of(call.fn), error=error))
+        return answer
 
     def statistics(self) -> FallbackStatistics:
         """Return how often it was used. Not a checkpoint; from any thread."""

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 import warnings
 from itertools import combinations, takewhile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mtaio.resilience._part import Part
 
-__all__ = ["OrderWarning", "check_order"]
+    _Pair: TypeAlias = tuple[Part, str, Part, str]
+
+__all__ = ["OrderWarning", "check_order", "check_place"]
 
 USUAL: Final = (
     "The usual order is Fallback, Timeout(total=True), Retry, Breaker, Hedge, limiters, Timeout."
@@ -48,22 +50,45 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
                 f"twice. Make two, or leave one out. {USUAL}"
             )
             raise ValueError(msg)
-    for pair in _pairs(parts):
+    _refuse(_pairs(parts), parts)
+    _warn(_pairs(parts), _without_timeout_inside(parts))
+
+
+def check_place(parts: Sequence[Part], place: int, inner: Part) -> None:
+    """
+    Refuse the place of a `Keyed`, or warn about it, now that a part that it has made is known.
+
+    Args:
+        parts: Those of the pipeline.
+        place: The index of the `Keyed` in it.
+        inner: What it has made.
+    """
+    known = [*parts[:place], inner, *parts[place + 1 :]]
+    pairs = [pair for pair in _pairs(known) if pair[0] is inner or pair[2] is inner]
+    _refuse(pairs, known)
+    _warn(pairs, [blind for blind in _without_timeout_inside(known) if blind is inner])
+
+
+def _refuse(pairs: Iterable[_Pair], parts: Sequence[Part]) -> None:
+    for pair in pairs:
         reason = _refusal(*pair, repeated=_is_repeated(pair[0], parts))
         if reason is not None:
             msg = f"{reason} {USUAL}"
             raise ValueError(msg)
-    for pair in _pairs(parts):
+
+
+def _warn(pairs: Iterable[_Pair], blind: Iterable[Part]) -> None:
+    for pair in pairs:
         doubt = _doubt(*pair)
         if doubt is not None:
-            warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=3)
-    for blind in _without_timeout_inside(parts):
+            warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=4)
+    for each in blind:
         warnings.warn(
-            f"{blind} has a timeout outside and none inside: it sees a call that times out as "
+            f"{each} has a timeout outside and none inside: it sees a call that times out as "
             f"cancelled, which is not a failure, so it never notices a service that hangs. Put a "
-            f"Timeout inside of {blind}. {USUAL}",
+            f"Timeout inside of {each}. {USUAL}",
             OrderWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -95,7 +120,7 @@ def _after(part: Any) -> float:
     return after if isinstance(after, int | float) and after < math.inf else 0
 
 
-def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Part, str]]:
+def _pairs(parts: Sequence[Part]) -> Iterator[_Pair]:
     """Yield each two parts with their kinds, the outer first."""
     for outer, inner in combinations(parts, 2):
         yield outer, _kind(outer), inner, _kind(inner)

@@ -9,11 +9,11 @@ pipeline, and a decorated function keeps its name, signature and types.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import CoroutineType
 from typing import (
-    TYPE_CHECKING,
     Any,
     ParamSpec,
     Protocol,
@@ -28,16 +28,12 @@ from typing import (
 )
 
 from mtaio._internal import checks
-from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
+from mtaio._internal.callables import close_unstarted, is_async, name_of, unawaitable_error
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
 from mtaio.resilience._stream import CallStream, open_call, stream_through
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
-    from contextlib import AbstractAsyncContextManager
 
 __all__ = [
     "Call",
@@ -48,8 +44,10 @@ __all__ = [
     "Streams",
     "call_function",
     "call_maker",
+    "check_key",
     "decorate_through",
     "is_outcome",
+    "key_of",
     "keyless_error",
     "stream_maker",
     "uncallable_error",
@@ -93,8 +91,9 @@ class Call:
 
 
 Streams: TypeAlias = (
-    "AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any] | "
-    "Awaitable[AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]]"
+    AsyncIterable[T]
+    | AbstractAsyncContextManager[AsyncIterable[T]]
+    | Awaitable[AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T]]]
 )
 """What a function returns that makes a stream of ``T``."""
 
@@ -117,6 +116,7 @@ class Part(Protocol):
       an `OpenStream`, whose `OpenStream.on_end` calls the part when the stream has ended. Without
       it, a part acts on the opening of a stream and its first item, as on a call;
     - ``needs_key``, True if calls without a ``key`` are to be refused;
+    - ``idle``, False while a `Keyed` must not forget it, for it limits somebody now;
     - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
       the pipeline's statistics;
     - ``__str__``, which is shown when the pipeline is printed.
@@ -208,8 +208,27 @@ def keyless_error(fn: object, part: object) -> ValueError:
     """Return the error for a call without a key, through a part that needs one."""
     return ValueError(
         f"the call of {name_of(fn)} has no key, and {part!r} needs one. Pass key=... to run(), or "
-        f"a function that finds it to the decorator."
+        f"a function that finds it to the decorator or the pipeline."
     )
+
+
+def check_key(key: object) -> None:
+    """Refuse what cannot find the key of a call, or would have to be awaited for it."""
+    way_out = "Pass a function that takes what the decorated one takes and returns the key."
+    checks.callable_("key", key, way_out=way_out)
+    if is_async(cast("Callable[..., object]", key)):
+        msg = f"key={key!r} is an async function, whose coroutine would be the key. {way_out}"
+        raise TypeError(msg)
+
+
+def key_of(key: Callable[..., Hashable], fn: object, args: tuple[Any, ...]) -> Hashable:
+    """Return what ``key`` finds in the arguments of a call, those of a partial included."""
+    kwargs: dict[str, Any] = {}
+    while isinstance(fn, partial):
+        args = *fn.args, *args
+        kwargs = {**fn.keywords, **kwargs}
+        fn = cast("object", fn.func)
+    return key(*args, **kwargs)
 
 
 @overload
@@ -246,8 +265,7 @@ def decorate_through(
         TypeError: What is decorated is not an async function, or ``key`` cannot be called.
     """
     if key is not None:
-        way_out = "Pass a function that takes what the decorated one takes and returns the key."
-        checks.callable_("key", key, way_out=way_out)
+        check_key(key)
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
         called: AsyncFunction[P, R] = self._around(fn, key)
@@ -287,7 +305,8 @@ def call_maker(
         key: Returns the key of a call, from its arguments.
         keyed: The part that needs one, or None.
     """
-    answers = any(getattr(part, "kind", "") == "fallback" for part in parts)
+    # What a `Keyed` will make is not known yet: it may be a fallback.
+    answers = any(getattr(part, "kind", "") in {"fallback", None} for part in parts)
     signature = inspect.signature(fn, follow_wrapped=False) if answers else None
 
     def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -12,21 +12,21 @@ starts some), nothing to close.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, cast, final
 
-from mtaio._internal import checks
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
 from mtaio._internal.rates import Rate
-from mtaio.resilience._adapters import RatePart, RetryPart, adapter_of
+from mtaio.exceptions import LimitError
+from mtaio.resilience._adapters import RatePart, RetryPart, as_part, name_of_kind, tell_refusal
 from mtaio.resilience._fallback import Fallback
-from mtaio.resilience._order import check_order
+from mtaio.resilience._keyed import Keyed
+from mtaio.resilience._order import check_order, check_place
 from mtaio.resilience._part import (
     Call,
     Next,
@@ -34,7 +34,9 @@ from mtaio.resilience._part import (
     Streams,
     call_function,
     call_maker,
+    check_key,
     decorate_through,
+    key_of,
     keyless_error,
     stream_maker,
     uncallable_error,
@@ -55,8 +57,6 @@ __all__ = ["Pipeline"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
 
 @final
 class Pipeline:
@@ -76,11 +76,15 @@ class Pipeline:
             timeouts of `mtaio.resources`, or objects of your own: see `Part`. A rate limiter of
             your own needs only a ``rate`` and an async ``acquire()``. A list of rate limiters, or
             of numbers for every second, is one part: a token of each is taken together.
+        key: Finds the key of a call, such as its host, for parts that keep a state for each key: a
+            function of the arguments that the function is called with, those of a partial
+            included. A ``key=`` that is given for a call, or to the decorator, comes first; None
+            for no key.
         name: For the monitor and for printing.
 
     Raises:
         ValueError: There are no parts, or their order cannot work.
-        TypeError: One of them is not a part.
+        TypeError: One of them is not a part, or ``key`` is not a plain function.
 
     Example:
         ```python
@@ -120,9 +124,11 @@ class Pipeline:
         "_direct",
         "_failed",
         "_given",
+        "_key",
         "_keyed",
         "_name",
         "_parts",
+        "_seeks_key",
         "_stream_way",
         "_succeeded",
         "_through",
@@ -141,24 +147,35 @@ class Pipeline:
             | Rate
             | Sequence[float | Rate]
         ),
+        key: Callable[..., Hashable] | None = None,
         name: str | None = None,
     ) -> None:
         if not parts:
             msg = "a Pipeline without parts does nothing. Pass at least one, such as Timeout(5)."
             raise ValueError(msg)
         self._given = parts
-        self._parts = tuple(_as_part(each) for each in parts)
+        self._parts = tuple(as_part(each) for each in parts)
         check_order(self._parts, parts)
+        if key is not None:
+            check_key(key)
         pairs = zip(parts, self._parts, strict=True)
         keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
         self._keyed = next(keyed, None)
         self._name = name
+        for number, part in enumerate(self._parts, 1):
+            if isinstance(part, RetryPart):
+                part.stands(name, self._parts[number:])
         through: Next = call_function
-        for part in reversed(self._parts):
-            through = part.wrap(through)
+        for number, part in reversed(list(enumerate(self._parts))):
+            if isinstance(part, Keyed):
+                through = part.wrap(through, partial(check_place, self._parts, number))
+            else:
+                through = part.wrap(through)
         self._through = through
         self._direct = _direct_way(self._parts)
         self._stream_way: Next | None = None
+        self._key = key
+        self._seeks_key = self._keyed is not None or (key is not None and self._direct is None)
         self._calls = 0
         self._succeeded = 0
         self._failed = 0
@@ -210,8 +227,8 @@ class Pipeline:
         """
         if not callable(fn):
             raise uncallable_error(fn)
-        if key is None and self._keyed is not None:
-            raise keyless_error(fn, self._keyed)
+        if key is None and self._seeks_key:
+            key = self._key_of(fn, args)
         # Two ways, as in `_around` and `_called_directly`: another coroutine would cost each call
         # more than all that is done here.
         result: T
@@ -249,7 +266,7 @@ class Pipeline:
         self, fn: Callable[[*Ts], Streams[T]], /, *args: *Ts, key: Hashable = None
     ) -> CallStream[T]:
         """
-        Return a block that opens a stream through the parts: ``async with api.stream(fn) as items:``.
+        Return a block around a stream: ``async with api.stream(fn) as items:``.
 
         Opening the stream and getting its first item is the call that is retried, hedged or
         answered by a fallback; attempts that are not handed out have been closed before. After the
@@ -273,8 +290,8 @@ class Pipeline:
         """
         if not callable(fn):
             raise uncallable_error(fn)
-        if key is None and self._keyed is not None:
-            raise keyless_error(fn, self._keyed)
+        if key is None and self._seeks_key:
+            key = self._key_of(fn, args)
         call = Call(cast("Callable[..., Awaitable[Any]]", fn), args, key=key)
         return CallStream(self._through_stream(), call)
 
@@ -283,8 +300,12 @@ class Pipeline:
         way = self._stream_way
         if way is None:
             through: Next = open_call
-            for part in reversed(self._parts):
-                through = stream_through(part, through)
+            for number, part in reversed(list(enumerate(self._parts))):
+                if isinstance(part, Keyed):
+                    check = partial(check_place, self._parts, number)
+                    through = part.wrap_stream(through, check)
+                else:
+                    through = stream_through(part, through)
             way = self._stream_way = self._counted(through)
         return way
 
@@ -312,8 +333,15 @@ class Pipeline:
         self, fn: Callable[..., Any], key: Callable[..., Hashable] | None
     ) -> Callable[..., CallStream[Any]]:
         """Return an async generator function as it is when it is decorated."""
-        make = call_maker(fn, self._parts, key, self._keyed)
+        make = call_maker(fn, self._parts, self._key if key is None else key, self._keyed)
         return stream_maker(make, self._through_stream())
+
+    def _key_of(self, fn: object, args: tuple[Any, ...]) -> Hashable:
+        """Return the key of a call for which none is given; called if ``_seeks_key``."""
+        key = None if self._key is None else key_of(self._key, fn, args)
+        if key is None and self._keyed is not None:
+            raise keyless_error(fn, self._keyed)
+        return key
 
     def _count(self, error: BaseException) -> None:
         """Count a call that has ended with ``error``."""
@@ -326,7 +354,7 @@ class Pipeline:
         self, fn: Callable[..., Awaitable[Any]], key: Callable[..., Hashable] | None
     ) -> AsyncFunction[..., Any]:
         """Return ``fn`` as it is when it is decorated."""
-        make = call_maker(fn, self._parts, key, self._keyed)
+        make = call_maker(fn, self._parts, self._key if key is None else key, self._keyed)
         if self._direct is not None and key is None:
             return self._called_directly(fn, make, self._direct)
         through = self._through
@@ -386,9 +414,7 @@ class Pipeline:
         for given, part in zip(self._given, self._parts, strict=True):
             read = getattr(part, "statistics", None)
             if read is not None:
-                kind = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
-                if getattr(part, "total", False):
-                    kind = f"total_{kind}"
+                kind = name_of_kind(given, part)
                 name, number = kind, 1
                 while name in parts:
                     number += 1
@@ -433,11 +459,12 @@ class Direct:
 
     # Invariant: every call is in `begun`, for good, since counts that fell would look like those of
     # a new process; one that has succeeded at once is in `ended` too.
-    __slots__ = ("_outer", "_then", "acquire", "begun", "ended")
+    __slots__ = ("_limiter", "_outer", "_then", "acquire", "begun", "ended")
 
     def __init__(self, outer: Sequence[Part], limiter: RatePart | None) -> None:
         self._outer = outer
         self._then: Next = call_function if limiter is None else limiter.wrap(call_function)
+        self._limiter = None if limiter is None else limiter.inner
         self.acquire: Callable[[], Awaitable[object]] | None
         self.acquire = None if limiter is None else limiter.inner.acquire
         self.begun: int = 0
@@ -453,6 +480,7 @@ class Direct:
         async def attempt(call: Call) -> Any:
             if not ended:
                 return await then(call)
+            self._tell_refusal(ended[0], call)
             context = ended[0].__context__
             try:
                 raise ended.pop()  # noqa: TRY301 - not from a variable, which would hold this frame
@@ -468,6 +496,14 @@ class Direct:
             )
         return through
 
+    def _tell_refusal(self, error: BaseException, call: Call) -> None:
+        """Tell it if the limiter, which then was no part of the call, has refused it."""
+        limiter, trace = self._limiter, error.__traceback__
+        if isinstance(error, LimitError) and limiter is not None and trace is not None:
+            code = getattr(getattr(limiter.acquire, "__func__", None), "__code__", None)
+            if trace.tb_next is not None and trace.tb_next.tb_frame.f_code is code:
+                tell_refusal(error, limiter, call.fn)
+
 
 def _direct_way(parts: Sequence[Part]) -> Direct | None:
     """Return the short way through these parts, or None if there is none."""
@@ -476,21 +512,6 @@ def _direct_way(parts: Sequence[Part]) -> Direct | None:
     if limiter is None:
         outer.append(last)
     for part in outer:
-        is_quiet = part.is_quiet if isinstance(part, RetryPart) else isinstance(part, Fallback)
-        if not is_quiet:
+        if not (isinstance(part, RetryPart | Fallback) and part.is_quiet):
             return None
     return Direct(outer, limiter)
-
-
-def _as_part(given: object) -> Part:
-    """Return ``given`` if it is a part, or else a part that wraps it."""
-    if isinstance(given, Part) and not isinstance(given, type):
-        return given
-    part = adapter_of(given)
-    if part is None:
-        msg = (
-            f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts "
-            f"of mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
-        )
-        raise TypeError(msg)
-    return part

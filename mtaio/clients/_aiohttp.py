@@ -1,0 +1,158 @@
+"""
+A middleware for aiohttp's client that keeps to the limits of the services it calls.
+
+Promise: that of `LimitedTransport`, on asyncio, where aiohttp runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from typing import Final, final
+
+import anyio
+
+from mtaio.clients._buckets import ServerBuckets
+from mtaio.clients._exchange import Acquires, AcquiresKey, ClientStatistics, Exchange, Options
+from mtaio.resilience import Retry
+from mtaio.resources import Quota
+
+try:
+    from aiohttp import ClientError, ClientHandlerType, ClientRequest, ClientResponse
+    from aiohttp.payload import BytesPayload
+except ImportError as _error:
+    _msg = (
+        "LimitedMiddleware needs aiohttp 3.12 or later. "
+        "Install it with: pip install 'mtaio[aiohttp]'"
+    )
+    raise ImportError(_msg, name=_error.name) from _error
+
+__all__ = ["LimitedMiddleware"]
+
+_SHORT: Final = 65_536
+"""Bytes of a body that are read so that the connection can be used again."""
+
+_SECONDS: Final = 1.0
+"""How long that may take."""
+
+
+class _Adapter:
+    """What is special about aiohttp."""
+
+    def host(self, request: ClientRequest) -> str:
+        return request.url.authority
+
+    def method(self, request: ClientRequest) -> str:
+        return request.method
+
+    def headers(self, request: ClientRequest) -> Mapping[str, str]:
+        return request.headers
+
+    def can_repeat(self, request: ClientRequest) -> bool:
+        return not request.body or isinstance(request.body, BytesPayload)
+
+    def status(self, response: ClientResponse) -> int:
+        return response.status
+
+    def said(self, response: ClientResponse) -> Mapping[str, str]:
+        return response.headers
+
+    def keep(self, response: ClientResponse, taken: object) -> None:
+        """Do nothing: a response of aiohttp has no place for it."""
+
+    async def discard(self, response: ClientResponse) -> None:
+        try:
+            length = response.content_length
+            if (
+                length is not None
+                and length <= _SHORT
+                and "content-encoding" not in response.headers
+            ):
+                with anyio.move_on_after(_SECONDS), suppress(ClientError):
+                    await response.read()
+        finally:
+            response.close()
+
+
+@final
+class LimitedMiddleware:
+    """
+    A middleware of aiohttp's client that waits before it sends, and obeys when a service refuses.
+
+    It does what `LimitedTransport` does for httpx, with the same arguments: ``key``, ``cost`` and
+    ``resend`` get an ``aiohttp.ClientRequest``. aiohttp's total timeout includes its waits. Needs
+    the extra ``aiohttp``.
+
+    Args:
+        quota: A `mtaio.resources.Quota`, or one for each key.
+        limiter: A `ServerBuckets`, a limiter of a rate, or one with a rate for each key.
+        retry: How to try again after errors, such as ``Retry(3, on=aiohttp.ClientError)``, if the
+            request may be sent again; None for not at all. A refusal is no error, and costs no
+            attempt.
+        key: Returns what is limited together, for limiters with keys; None for the host.
+        cost: Returns what a request costs of the quota, as ``{"tokens": 1500}``; what is not named
+            costs 1.
+        names: What the quota calls the limits of the service, as in ``{"default": "requests"}``;
+            None if it calls them the same.
+        resend: Whether a request may be sent again: a function of it, or True or False for all;
+            None for those that are safe.
+        within: The most seconds that the pauses of one request may last together. Waiting in a
+            queue is no pause.
+        jitter: The random part that is added to each pause, from 0 to 1.
+
+    Raises:
+        TypeError, ValueError: An argument is refused; the message names it and the way out.
+
+    Example:
+        ```python
+        import aiohttp
+
+        from mtaio.clients import LimitedMiddleware
+        from mtaio.resources import RateLimiter
+
+        limiter = RateLimiter(10)
+
+
+        def connect() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(middlewares=[LimitedMiddleware(limiter=limiter)])
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        quota: Quota | None = None,
+        limiter: Acquires | AcquiresKey | ServerBuckets | None = None,
+        retry: Retry | None = None,
+        key: Callable[[ClientRequest], Hashable] | None = None,
+        cost: Callable[[ClientRequest], Mapping[str, float]] | None = None,
+        names: Mapping[str, str] | None = None,
+        resend: Callable[[ClientRequest], bool] | bool | None = None,
+        within: float = 60.0,
+        jitter: float = 0.1,
+    ) -> None:
+        options = Options(
+            quota=quota,
+            limiter=limiter,
+            retry=retry,
+            key=key,
+            cost=cost,
+            names=names,
+            resend=resend,
+            within=within,
+            jitter=jitter,
+        )
+        self._exchange = Exchange(_Adapter(), options)
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """
+        Send a request when the limits allow it, and return its response. A checkpoint.
+
+        Cancelled, it leaves nothing open; what was taken from the limits for a request that was
+        sent stays taken.
+        """
+        return await self._exchange.run(request, handler, again=None)
+
+    def statistics(self) -> ClientStatistics:
+        """Return the counts so far. Not a checkpoint; from any thread."""
+        return self._exchange.statistics()
