@@ -174,10 +174,10 @@ def test_what_aiohttp_cannot_send_twice() -> None:
         async with Network() as net:
             net.host("api").start(api.serve)
             await settle()
-            middleware = LimitedMiddleware(resend=True)
+            middleware = LimitedMiddleware()
             async with aiohttp.ClientSession(middlewares=[middleware]) as client:
                 headers = {"Content-Length": "1"}
-                async with client.post("http://api/", data=body(), headers=headers) as response:
+                async with client.put("http://api/", data=body(), headers=headers) as response:
                     assert (response.status, await response.text()) == (429, "late")
                 post = client.post("http://api/", data=b"x", headers={"Idempotency-Key": "1"})
                 async with post as response:
