@@ -209,7 +209,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         self._key = key
         self._state = SharedState(store, key, self._rules, max(_LEASE, 4 * self._interval))
         self._asks: WaitQueue[_Ask] = WaitQueue()
-        self._server = ServerTask(store, self._asks, "local")
+        self._server = ServerTask(store, self._asks, "alone")
         self._retry = Backoff(*_RETRY)
         self._period = 0
         self._order = ""
@@ -383,7 +383,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         """
         # 1. What is reported, and who waits for the answer. What comes later is for the next call.
         circuit, order, asks = self._circuit, self._order, [*self._asks.waiters.items()]
-        self._news = self._used = False
+        self._news, self._used = False, bool(asks)  # those that are refused will want to know
         self._looked = clock.now()
         report = self._report(len(asks))
         # 2. Without an answer, everything is decided here.
@@ -426,8 +426,12 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
     def _report(self, wanted: int) -> Report:
         """Return what is reported to the server next."""
         circuit = self._circuit
-        order = self._order or ("open" if circuit.trip else "")
-        seconds = math.inf if order == "force" else circuit.left() if order else 0.0
+        seconds, order = 0.0, self._order
+        if order == "force":
+            seconds = math.inf
+        elif not order and circuit.trip:
+            seconds = circuit.left()
+            order = "open" if seconds else ""
         return Report(
             self._server.process,
             self._period,
@@ -455,8 +459,8 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         for waiter, ask in [*self._asks.waiters.items()]:
             ask.error = store_left_error(self._store, self)
             self._asks.wake(waiter)
-        held, circuit.held, circuit.places = circuit.held, 0, 0
-        if not circuit.alone and (held or self._news):
+        circuit.held = circuit.places = 0
+        if not circuit.alone:
             with (
                 anyio.move_on_after(min(1.0, self._store.timeout), shield=True),
                 suppress(StoreError),

@@ -115,18 +115,18 @@ if now < seen then -- the server's clock has been set back
     local moment, tokens = string.match(entry, '(%S+) (%S+)')
     redis.call('RPUSH', KEYS[3], string.format('%.0f %s', moment - seen + now, tokens))
   end
+  keep()
 end
 local moment, tokens = read(0)
 if not moment then used = 0 end
+local left_it = moment and moment + per <= now
 while moment and moment + per <= now do -- these have left the window
   redis.call('LPOP', KEYS[3])
   used = used - tokens
   moment, tokens = read(0)
 end
-if needed == 0 then
-  keep()
-  return {0, 0, 1, 0}
-end
+if left_it or needed == 0 then keep() end
+if needed == 0 then return {0, '0', 1, 0} end
 redis.call('ZADD', KEYS[2], now, ARGV[8])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 1000000)
 redis.call('PEXPIRE', KEYS[2], 2000)

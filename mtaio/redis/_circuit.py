@@ -60,6 +60,10 @@ end
 
 if order == 'force' or (order == 'open' and state == 'closed' and known == period) then
   move('open', seconds, text)
+elseif order == 'open' and state == 'open' and until_ >= 0 and now + seconds > until_ then
+  until_ = now + seconds -- of several openings, as after an outage, the one that ends last counts
+  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', until_))
+  redis.call('PEXPIRE', KEYS[1], DAY + math.ceil(seconds / 1000))
 elseif order == 'close' then
   move('closed', 0, '')
 end

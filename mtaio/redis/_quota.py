@@ -770,7 +770,7 @@ class RedisQuota:
         self._news = False
         asks = [*self._queue.waiters.items()][:_LOT]
         self._in_line = bool(asks)
-        report, told = self._report([request.costs for _, request in asks])
+        report, hold = self._report([request.costs for _, request in asks])
         # 2. The call.
         try:
             answer = await self._server.call(self._shared.exchange(self._server.process, report))
@@ -778,7 +778,7 @@ class RedisQuota:
             self._fail(error)
             return
         # 3. What was reported is not reported again; and what the server says of the limits.
-        self._forget(*told)
+        self._forget(report, hold)
         now = clock.now()
         self._follow(answer, now)
         # 4. The first requests are granted, and the others that asked once are refused.
@@ -805,25 +805,26 @@ class RedisQuota:
         if self._in_line and not self._queue.waiters:
             self._news = True  # out of the line
 
-    def _report(self, requests: list[_Costs]) -> tuple[Report, tuple[float, int]]:
-        """Return what is reported to the server next, and what of it is to be forgotten then."""
+    def _report(self, requests: list[_Costs]) -> tuple[Report, float]:
+        """Return what is reported to the server next, and until when it is to hold everything."""
         hold, now = self._hold_until, clock.now()
         corrections = self._corrections[:_CORRECTIONS]
         report = Report(
             max(0.0, hold - now) if hold > -math.inf else None,
-            self._limit,
-            self._remaining,
+            dict(self._limit),
+            dict(self._remaining),
             corrections,
             requests,
         )
-        self._limit, self._remaining = {}, {}
-        return report, (hold, len(corrections))
+        return report, hold
 
-    def _forget(self, hold: float, corrections: int) -> None:
+    def _forget(self, report: Report, hold: float) -> None:
         """Forget what the server has been told."""
         if self._hold_until == hold:
             self._hold_until = -math.inf
-        del self._corrections[:corrections]
+        self._limit = _without(self._limit, report.limit)
+        self._remaining = _without(self._remaining, report.remaining)
+        del self._corrections[: len(report.corrections)]
         if self._corrections:
             self._news = True
 
@@ -850,6 +851,7 @@ class RedisQuota:
             for each in self._corrections
             if min(each.unused) < 0
         ][-_CORRECTIONS:]
+        self._remaining.clear()  # that will be over
         self._first = None
         if self._on_failure == "raise":
             self._server.failure = error
@@ -932,14 +934,19 @@ class RedisQuota:
             self._queue.wake(waiter)
         unsaid = self._corrections or self._limit or self._remaining or self._in_line
         if unsaid or self._hold_until > -math.inf:
-            report, told = self._report([])
+            report, hold = self._report([])
             with (
                 anyio.move_on_after(min(1.0, self._store.timeout), shield=True),
                 suppress(StoreError),
             ):
                 await self._shared.exchange(self._server.process, report)
-                self._forget(*told)
+                self._forget(report, hold)
         self._begin()
+
+
+def _without(news: dict[str, float], told: Mapping[str, float]) -> dict[str, float]:
+    """Return the news that was not told."""
+    return {name: value for name, value in news.items() if told.get(name) != value}
 
 
 def _limit(name: str, limit: object, per: float) -> LimitSpec:

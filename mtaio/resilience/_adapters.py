@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from mtaio.resilience._pipeline import Direct
     from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind", "tell_refusal"]
+__all__ = [
+    "RatePart",
+    "RetryPart",
+    "adapter_of",
+    "as_part",
+    "is_part",
+    "name_of_kind",
+    "tell_refusal",
+]
 
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -397,6 +405,12 @@ def adapter_of(given: object) -> Part | None:
             part: Part = adapter(given)
             return part
     return None
+
+
+def is_part(given: object) -> bool:
+    """Return whether a pipeline takes ``given``."""
+    is_one = isinstance(given, Part) and not isinstance(given, type)
+    return is_one or adapter_of(given) is not None
 
 
 def as_part(given: object) -> Part:
