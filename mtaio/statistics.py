@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         KeyConcurrencyStatistics,
         KeyedConcurrencyStatistics,
     )
+    from mtaio.resources._keyed_quota import KeyedQuotaStatistics
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -82,6 +83,7 @@ __all__ = [
     "KeyConcurrencyStatistics",
     "KeyStatistics",
     "KeyedConcurrencyStatistics",
+    "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
     "KeyedStatistics",
     "LoopStats",
@@ -153,6 +155,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyConcurrencyStatistics",
                 "KeyedConcurrencyStatistics",
             ),
+            "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

@@ -84,7 +84,7 @@ def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
     if inspect.isasyncgen(result):
         way_out = (
             "It runs in the loop that consumes it: pass an async function that has this loop in "
-            "it, or open it through a pipeline: async with pipeline.stream(fn, ...) as items."
+            "it. For streams use stream() of a pipeline."
         )
     else:
         way_out = (

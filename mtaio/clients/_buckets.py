@@ -15,8 +15,9 @@ it is answered, and never not at all.
 Which window a response speaks of is seen from its reset. The server said "in s seconds" some time
 between sending and arrival, so the window ends between ``sent + s`` and ``arrived + s``. Two such
 spans of one window overlap; if the new one lies later, there is a new window; if earlier, it is a
-late response and says nothing new. After the later end of the span the window is over and the whole
-limit is there again, minus what is in flight.
+late response and says nothing new. If they overlap, and the window may be over by now, it is taken
+for both: the less that remains counts until the later end. After that the window is over and the
+whole limit is there again, minus what is in flight.
 """
 
 from __future__ import annotations
@@ -136,7 +137,10 @@ class _Window:
             self.remaining, self.begin, self.end = said.remaining, begin, end
         else:
             self.remaining = min(self.remaining, said.remaining)
-            self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            if arrived <= self.begin:  # this window cannot be over
+                self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            else:
+                self.begin, self.end = min(self.begin, begin), max(self.end, end)
         if said.limit is not None:
             self.limit = said.limit
 

@@ -8,7 +8,7 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
@@ -23,6 +23,7 @@ from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
     Quota,
     RateLimiter,
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
     from mtaio.resilience._pipeline import Direct
     from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind", "tell_refusal"]
+__all__ = [
+    "RatePart",
+    "RetryPart",
+    "adapter_of",
+    "as_part",
+    "is_part",
+    "name_of_kind",
+    "tell_refusal",
+]
 
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -128,34 +137,6 @@ class _KeyedPart(_Adapter):
                 tell_refusal(error, self.inner, call.fn)
                 raise
             return await then(call)
-
-        return run
-
-
-class _QuotaPart(_Adapter):
-    """A quota as it is given, of which each call costs one of each limit."""
-
-    __slots__ = ()
-
-    kind: ClassVar[Literal["limiter"]] = "limiter"
-    inner: Quota
-
-    def __str__(self) -> str:
-        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
-
-    def wrap(self, then: Next) -> Next:
-        take = self.inner.take
-
-        async def run(call: Call) -> Any:
-            is_in = False
-            try:
-                async with take():
-                    is_in = True
-                    return await then(call)
-            except LimitError as error:
-                if not is_in:
-                    tell_refusal(error, self.inner, call.fn)
-                raise
 
         return run
 
@@ -274,6 +255,38 @@ class _ResourcePart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Hold the slot until the stream ends, and limit its time; its block is not entered.
+
+        That could be left only in the task and the context that entered it.
+        """
+        limiter = self.inner
+        now = limiter.statistics()
+        if now.timeout is not None:
+            then = _limited(then, now.timeout.default_timeout, limiter.name)
+        through = then
+
+        async def run(call: Call) -> OpenStream:
+            slots, rate = limiter.concurrency, limiter.rate
+            if slots is not None:
+                await slots.acquire()
+            try:
+                if rate is not None:
+                    await rate.acquire()
+                opened: OpenStream = await through(call)
+            except BaseException:
+                if slots is not None:
+                    slots.release()
+                raise
+            if slots is not None:
+                opened.on_end(lambda _: slots.release())
+            return opened
+
+        if now.timeout_total is None:
+            return run
+        return _limited(run, now.timeout_total.default_timeout, limiter.name)
+
 
 class _TimeoutPart(_Adapter):
     __slots__ = ()
@@ -296,6 +309,16 @@ class _TimeoutPart(_Adapter):
                 return await then(call)
 
         return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        return _limited(then, self.seconds, self.inner.name)
+
+
+def _limited(then: Next, seconds: float | None, name: str | None) -> Next:
+    """Return ``then`` for streams, limited as by a `Timeout`."""
+    from mtaio.resilience._timeout import Timeout  # noqa: PLC0415 - that imports what imports this
+
+    return then if seconds is None else Timeout(seconds, name=name).wrap_stream(then)
 
 
 class RetryPart(_Adapter):
@@ -357,13 +380,14 @@ class RetryPart(_Adapter):
         return self.inner._is_quiet  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - it need not see a success
 
 
-_ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
+_ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Retry, RetryPart),
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
-    (Quota, _QuotaPart),
     (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
+    (Quota, Quota.part),
+    (KeyedQuota, KeyedQuota.part),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -381,6 +405,12 @@ def adapter_of(given: object) -> Part | None:
             part: Part = adapter(given)
             return part
     return None
+
+
+def is_part(given: object) -> bool:
+    """Return whether a pipeline takes ``given``."""
+    is_one = isinstance(given, Part) and not isinstance(given, type)
+    return is_one or adapter_of(given) is not None
 
 
 def as_part(given: object) -> Part:

@@ -266,7 +266,7 @@ class Pipeline:
         self, fn: Callable[[*Ts], Streams[T]], /, *args: *Ts, key: Hashable = None
     ) -> CallStream[T]:
         """
-        Return a block that opens a stream through the parts: ``async with api.stream(fn)``.
+        Return a block around a stream: ``async with api.stream(fn) as items:``.
 
         Opening the stream and getting its first item is the call that is retried, hedged or
         answered by a fallback; attempts that are not handed out have been closed before. After the

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtaio.resources._concurrency import ConcurrencyLimiter
     from mtaio.resources._keyed import KeyedRateLimiter
     from mtaio.resources._keyed_concurrency import KeyedConcurrencyLimiter
+    from mtaio.resources._keyed_quota import KeyedQuota
     from mtaio.resources._quota import Quota
     from mtaio.resources._quota_part import QuotaPart
     from mtaio.resources._rate import RateLimiter
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConcurrencyLimiter",
     "KeyedConcurrencyLimiter",
+    "KeyedQuota",
     "KeyedRateLimiter",
     "Quota",
     "QuotaPart",
@@ -45,6 +47,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._concurrency": ("ConcurrencyLimiter",),
             "mtaio.resources._keyed": ("KeyedRateLimiter",),
             "mtaio.resources._keyed_concurrency": ("KeyedConcurrencyLimiter",),
+            "mtaio.resources._keyed_quota": ("KeyedQuota",),
             "mtaio.resources._quota": ("Quota",),
             "mtaio.resources._quota_part": ("QuotaPart",),
             "mtaio.resources._rate": ("RateLimiter",),

@@ -121,6 +121,17 @@ class Share:
         return math.ceil(tokens) if isinstance(self._inner(), Window) else tokens
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the limiter grants nothing any more."""
+        return self.limiter._closed
+
+    def idle_from(self, moment: float) -> float:
+        """Return when the limiter, left alone, is as good as new; seen from ``moment``, now."""
+        bucket = self.limiter._bucket
+        clock.catch_up(bucket)
+        return bucket.idle_from(moment)
+
+    @property
     def is_contended(self) -> bool:
         """Whether tasks wait for the limiter itself."""
         return self.limiter._first is not None
