@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         BudgetStatistics,
         FallbackStatistics,
         PipelineStatistics,
+        PolicyStatistics,
         RetryStatistics,
     )
     from mtaio.resources._combined import ResourceStatistics
@@ -89,6 +90,7 @@ __all__ = [
     "MemoryStats",
     "MonitorStatistics",
     "PipelineStatistics",
+    "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
     "QuotaLimitStatistics",
@@ -143,6 +145,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "BudgetStatistics",
                 "FallbackStatistics",
                 "PipelineStatistics",
+                "PolicyStatistics",
                 "RetryStatistics",
             ),
             "mtaio.resources._combined": ("ResourceStatistics",),

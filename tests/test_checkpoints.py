@@ -18,7 +18,7 @@ from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.exceptions import MTAIOError
-from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Pipeline, Retry, Timeout
+from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Keyed, Pipeline, Retry, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
@@ -87,6 +87,13 @@ async def key_taken(key: str) -> Callable[[], Awaitable[object]]:
     return partial(limiter.acquire, key, timeout=0)
 
 
+async def no_place() -> Callable[[], Awaitable[object]]:
+    """Return a call that a keyed part refuses, whose only place is taken."""
+    keyed = Keyed(lambda _: Breaker(), max_keys=1)
+    keyed.part("a").force_open()
+    return partial(keyed.run, at_once, key="b")
+
+
 async def slots_taken(key: str) -> Callable[[], Awaitable[object]]:
     """Return a refused call of a keyed limiter whose only key "a" has its only slot taken."""
     limiter = KeyedConcurrencyLimiter(1, max_keys=1)
@@ -144,6 +151,7 @@ YIELDING: dict[str, Callable[[], Any]] = {
     "ResourceLimiter": lambda: ready(ResourceLimiter(concurrency=2).run, at_once),
     "breaker, open": open_breaker,
     "breaker, open, in a fallback": lambda: open_breaker(Fallback(at_once)),
+    "Keyed, no place": no_place,
     "AdaptiveLimiter, full": adaptive_full,
     "executor.run": lambda: ready(TaskExecutor(2).run, at_once),
     "executor.map of nothing": lambda: ready(TaskExecutor(2).map, at_once, ()),
@@ -179,6 +187,9 @@ SUSPEND_AS_THE_FUNCTION: dict[str, Callable[[], Any]] = {
     "Pipeline(Timeout)": lambda: ready(Pipeline(Timeout(5)).run, at_once),
     "Pipeline(Retry)": lambda: ready(Pipeline(Retry(2)).run, at_once),
     "Pipeline(Breaker)": lambda: ready(Pipeline(Breaker()).run, at_once),
+    "Pipeline(Keyed)": lambda: ready(
+        Pipeline(Keyed(lambda _: Breaker()), key=lambda *_: "a").run, at_once
+    ),
     "Pipeline(AdaptiveLimiter)": lambda: ready(Pipeline(AdaptiveLimiter()).run, at_once),
     "Retry.run": lambda: ready(Retry(2).run, at_once),
     "TimeoutManager.run": lambda: ready(TimeoutManager(5).run, at_once),

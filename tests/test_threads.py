@@ -17,7 +17,7 @@ from mtaio.cache import Cached, TTLCache, cached
 from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
-from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Pipeline, Timeout
+from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
@@ -113,6 +113,11 @@ def breaker() -> Breaker:
     return made
 
 
+def second_breaker(_: object) -> Breaker:
+    """Return a breaker for a key."""
+    return Breaker()
+
+
 CASES: Final[dict[type, Case]] = {
     ConcurrencyLimiter: Case(lambda: ConcurrencyLimiter(1), hold),
     RateLimiter: Case(lambda: RateLimiter(1), lambda it: it.acquire()),
@@ -138,6 +143,7 @@ CASES: Final[dict[type, Case]] = {
     Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
     AdaptiveLimiter: Case(lambda: AdaptiveLimiter(initial=1, max_waiting=9), slot),
     Breaker: Case(breaker, second),
+    Keyed: Case(lambda: Keyed(second_breaker), lambda it: it.run(second, key="key")),
     Fallback: Case(lambda: Fallback(plain), second),
     Hedge: Case(lambda: Hedge(after=0.5), second),
     Timeout: Case(lambda: Timeout(5), second),
@@ -150,6 +156,7 @@ OTHERS: Final = frozenset(
         "AdaptiveSlot",
         "Alert",
         "BoundCached",
+        "BreakerBlock",
         "BreakerChange",
         "BreakerState",
         "Call",
@@ -358,11 +365,21 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "wrap": lambda it: it.wrap(second),
     },
     Breaker: {
+        "block": lambda it: it.block(),
+        "disable": lambda it: it.disable(),
         "force_open": lambda it: it.force_open(),
         "reset": lambda it: it.reset(),
         "run": lambda it: it.run(second),
         "state_of": lambda it: it.state_of("key"),
         "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Keyed: {
+        "held_keys": lambda it: it.held_keys(),
+        "part": lambda it: it.part("key"),
+        "run": lambda it: it.run(second, key="key"),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
         "wrap": lambda it: it.wrap(second),
     },
     Fallback: {

@@ -6,11 +6,14 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 
 from __future__ import annotations
 
+from mtaio.redis._breaker import RedisBreaker
 from mtaio.redis._bridge import Bridge, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._concurrency import RedisConcurrencyLimiter
+from mtaio.redis._keyed import RedisKeyedRateLimiter
 from mtaio.redis._lease import Lease
+from mtaio.redis._quota import RedisQuota
 from mtaio.redis._rate import RedisRateLimiter
 from mtaio.redis._tiered import TieredCache
 
@@ -19,7 +22,10 @@ __all__ = [
     "Bridge",
     "Codec",
     "Lease",
+    "RedisBreaker",
     "RedisConcurrencyLimiter",
+    "RedisKeyedRateLimiter",
+    "RedisQuota",
     "RedisRateLimiter",
     "RedisStore",
     "TieredCache",

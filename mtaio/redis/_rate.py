@@ -1,10 +1,10 @@
 """
-How often work may start across all processes: a token bucket kept by a server.
+How often work may start across all processes: a token bucket, or a window, kept by a server.
 
 Promise: in any span of ``t`` seconds all processes together grant at most
-``burst + rate * (t + slack) / per`` tokens, by the server's clock; within a process in the order of
-joining. What one process reserves is bounded, so those in which enough tasks wait get about as
-much.
+``burst + rate * (t + slack) / per`` tokens, or, by a window, at most its limit in any ``per``
+seconds, by the server's clock; within a process in the order of joining. What one process reserves
+is bounded, so those in which enough tasks wait get about as much.
 Cost: while tasks wait, one task in the store's block and one call to the server for all tokens that
 fall due within half of ``slack``: the higher the rate, the fewer calls for each token.
 Why tokens are reserved by their times: docs/en/design/redis.md.
@@ -24,6 +24,7 @@ from typing import (
     Final,
     Literal,
     ParamSpec,
+    Self,
     TypeVar,
     TypeVarTuple,
     final,
@@ -40,7 +41,7 @@ from mtaio._internal.limiting import limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
-from mtaio.redis._bucket import Reserved, SharedBucket, Stock
+from mtaio.redis._bucket import Reserved, SharedBucket, SharedWindow, Stock
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask, sleep
 from mtaio.redis._store import Store, check_key, check_store, own_error, store_left_error
@@ -49,7 +50,7 @@ from mtaio.resources import RateLimiter
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
+__all__ = ["PROBE", "RedisRateLimiter", "RedisRateLimiterStatistics", "Tally"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +76,13 @@ _FASTEST: Final = 1e-6
 _FULL: Final = 1e8
 """The most seconds after which an empty bucket is full: the server keeps that as whole numbers."""
 
-_PROBE: Final = (0.1, 2.0)
+_BUCKET: Final = ("burst", "bucket never holds")
+"""What a bucket calls its size, in messages, and what it never does."""
+
+_LENGTH: Final = (0.001, _FULL)
+"""Seconds of a window, least and most."""
+
+PROBE: Final = (0.1, 2.0)
 """Seconds between two calls to a server that is down: at first, and at most."""
 
 
@@ -115,6 +122,29 @@ class RedisRateLimiterStatistics:
     """Processes that asked for tokens within one second, by the server's last answer."""
     down: bool = field(metadata=GAUGE)
     """Whether tokens are granted without the server, because it is down."""
+
+
+class Tally:
+    """What is counted of requests, of one limiter or of many."""
+
+    __slots__ = (
+        "acquired",
+        "acquired_without_server",
+        "cancelled",
+        "max_wait_seconds",
+        "rejected",
+        "timed_out",
+        "wait_seconds",
+    )
+
+    def __init__(self) -> None:
+        self.acquired: int = 0
+        self.acquired_without_server: int = 0
+        self.cancelled: int = 0
+        self.max_wait_seconds: float = 0.0
+        self.rejected: int = 0
+        self.timed_out: int = 0
+        self.wait_seconds: float = 0.0
 
 
 class _Request:
@@ -256,17 +286,13 @@ class RedisRateLimiter:
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
-        "_acquired",
-        "_acquired_without_server",
         "_ahead",
         "_bucket",
         "_burst",
-        "_cancelled",
         "_down",
         "_interval",
         "_key",
         "_local",
-        "_max_wait_seconds",
         "_name",
         "_on_failure",
         "_per",
@@ -275,17 +301,16 @@ class RedisRateLimiter:
         "_rate",
         "_ready",
         "_refused",
-        "_rejected",
         "_server",
         "_share",
         "_slack",
         "_slow",
         "_stock",
         "_store",
-        "_timed_out",
+        "_tally",
         "_tries",
-        "_wait_seconds",
         "_wanted",
+        "_window",
     )
 
     def __init__(
@@ -314,7 +339,8 @@ class RedisRateLimiter:
         self._name = key if name is None else name
         self._interval = _interval(rate, per, self._burst)
         self._ahead = slack * _AHEAD
-        self._bucket = SharedBucket(
+        self._window = False
+        self._bucket: SharedBucket | SharedWindow = SharedBucket(
             store, key, interval=self._interval, burst=self._burst, ahead=self._ahead
         )
         self._queue: WaitQueue[_Request] = WaitQueue()
@@ -322,10 +348,65 @@ class RedisRateLimiter:
         self._server = ServerTask(store, self._queue, self._on_failure)
         self._stock = Stock()
         self._share = self._processes = 1  # the next loop begins with the last answer to this one
-        self._acquired = self._acquired_without_server = 0
-        self._cancelled = self._rejected = self._timed_out = 0
-        self._wait_seconds = self._max_wait_seconds = 0.0
+        self._tally = Tally()
         self._begin()
+
+    @classmethod
+    def window(
+        cls,
+        store: Store,
+        key: str,
+        limit: int,
+        *,
+        per: float = 1.0,
+        slack: float = 0.1,
+        on_failure: Literal["raise", "allow", "local"] = "raise",
+        name: str | None = None,
+    ) -> Self:
+        """
+        Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
+
+        For a service that counts this way, as most that say "100 requests a minute" do. All
+        processes together keep to it, by the server's clock. A token for a task that waits counts
+        at the last moment at which it may be granted, so it comes back ``per + slack`` seconds
+        after it was due: with a short window, pass a short slack. One that `try_acquire` has taken
+        counts when the server was asked. Both are rounded up to a thousandth of the window. All
+        else is as for the class, except that `rate` and `burst` are the limit, and that a process
+        may get most of a window that has been empty, as it is granted at once.
+
+        Args:
+            store: As for the class.
+            key: As for the class; limiters with the same key, limit and length share a window.
+            limit: The tokens that may be granted in any ``per`` seconds, 1 or more.
+            per: The length of the window in seconds.
+            slack: As for the class.
+            on_failure: As for the class. With ``"local"`` this process has a window of its own,
+                with the limit divided by the number of processes, but at least 1.
+            name: As for the class.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: ``limit`` is less than 1, ``per`` is not between 0.001 and 100,000,000, or
+                another argument is refused as by the class.
+        """
+        way_out = "Pass the tokens that may be granted in any `per` seconds, at least 1."
+        checks.count("limit", limit, way_out=way_out)
+        checks.between("per", per, *_LENGTH, way_out="Pass the length of the window in seconds.")
+        limiter = cls(
+            store,
+            key,
+            limit,
+            per=per,
+            burst=limit,
+            slack=slack,
+            on_failure=on_failure,
+            name=name,
+        )
+        limiter._window = True
+        limiter._bucket = SharedWindow(
+            store, key, limit=limit, per=per, ahead=limiter._ahead, slack=slack
+        )
+        return limiter
 
     def _begin(self) -> None:
         """
@@ -341,10 +422,12 @@ class RedisRateLimiter:
         self._local: RateLimiter | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} {self.name!r} {self._rate:g} per {self._per:g} s, "
-            f"burst={self._burst} at {self._store.name}>"
-        )
+        return f"<{type(self).__name__} {self.name!r} {self._limits()} at {self._store.name}>"
+
+    def _limits(self) -> str:
+        if self._window:
+            return f"window {self._burst} per {self._per:g} s"
+        return f"{self._rate:g} per {self._per:g} s, burst={self._burst}"
 
     @property
     def name(self) -> str:
@@ -407,7 +490,7 @@ class RedisRateLimiter:
         if timeout == 0 or not self._interval:
             late = await self._take_at_once(tokens)
             if late is not None:
-                self._timed_out += 1
+                self._tally.timed_out += 1
                 msg = f"{self._refusal(tokens, 0)}, only in about {late:.6g} s."
                 raise self._timeout_error(msg, 0, deadline, late)
             return
@@ -416,13 +499,13 @@ class RedisRateLimiter:
         try:
             await self._wait(waiter, request, timeout)
         except LimitTimeoutError:
-            self._timed_out += 1
+            self._tally.timed_out += 1
             raise
         except Exception:  # the server is down, or its store was left
-            self._rejected += 1
+            self._tally.rejected += 1
             raise
         except BaseException:
-            self._cancelled += 1
+            self._tally.cancelled += 1
             raise
         finally:
             self._leave(waiter, request)
@@ -447,7 +530,7 @@ class RedisRateLimiter:
         """
         self._check(tokens)
         late = await self._take_at_once(tokens)
-        self._rejected += late is not None
+        self._tally.rejected += late is not None
         return late is None
 
     async def __aenter__(self) -> None:
@@ -524,6 +607,7 @@ class RedisRateLimiter:
             self,
             self._server,
             self._stock,
+            self._tally,
             waiting=len(self._queue),
             reserved=len(self._stock),
             members=self._processes,
@@ -531,20 +615,21 @@ class RedisRateLimiter:
 
     def _count(self, request: _Request | _Try) -> None:
         """Count a request that was granted."""
-        waited = clock.now() - request.asked
-        self._acquired += 1
-        self._acquired_without_server += request.without_server
-        self._wait_seconds += waited
-        self._max_wait_seconds = max(self._max_wait_seconds, waited)
+        waited, tally = clock.now() - request.asked, self._tally
+        tally.acquired += 1
+        tally.acquired_without_server += request.without_server
+        tally.wait_seconds += waited
+        tally.max_wait_seconds = max(tally.max_wait_seconds, waited)
 
     # The queue
 
     def _check(self, tokens: int) -> None:
         checks.count("tokens", tokens, way_out="Pass how many to take, a whole number.")
         if tokens > self._burst:
+            most, never = ("limit", "window never has room for") if self._window else _BUCKET
             msg = (
-                f"cannot acquire {_amount(tokens)} of {self!r}: the bucket never holds more than "
-                f"burst={self._burst}. Raise burst, or acquire in smaller parts."
+                f"cannot acquire {_amount(tokens)} of {self!r}: the {never} more than "
+                f"{most}={self._burst}. Raise {most}, or acquire in smaller parts."
             )
             raise ValueError(msg)
 
@@ -702,12 +787,12 @@ class RedisRateLimiter:
         try:
             await (checkpoint() if waiter is None else waiter)
         except BaseException:
-            self._cancelled += 1
+            self._tally.cancelled += 1
             if waiter is not None:
                 self._tries.leave(waiter)  # tokens that it was granted are lost
             raise
         if request.error is not None:
-            self._rejected += 1
+            self._tally.rejected += 1
             raise request.error
         if request.wait is None:
             self._count(request)
@@ -743,9 +828,7 @@ class RedisRateLimiter:
         answer = await self._reserve(each, each * len(tries), within=0.0)
         # They are granted however late the answer is handled: the server has taken them when they
         # were there, and lets nobody else have them.
-        granted, wait = answer.tokens // each, answer.due
-        if answer.tokens:
-            wait += (answer.tokens + each - 1) * self._interval
+        granted, wait = answer.tokens // each, answer.next
         for waiter, request in tries:
             if waiter in self._tries.waiters:  # else cancelled during the call
                 request.wait = None if granted else wait
@@ -803,14 +886,14 @@ class RedisRateLimiter:
         of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
         sent = clock.now()
         answer = await self._reserve(lacking, of_use, within=self._ahead)
-        now, wait = clock.now(), answer.due
+        now, wait = clock.now(), answer.due[0] if answer.due else answer.next
         # A token is granted no later than ``slack`` after it was due at the server, which was after
         # the call was sent: with an answer that took as long, it comes too late.
         if now - sent >= self._slack:
             self._stock.lost += answer.tokens
             self._answered_late(now - sent)
         elif answer.tokens:
-            due = [max(0.0, wait + count * self._interval) for count in range(answer.tokens)]
+            due = [max(0.0, after) for after in answer.due]
             self._stock.add(due, now, sent + self._slack)
             self._wake(now)
             return
@@ -857,11 +940,8 @@ class RedisRateLimiter:
             self._server.failure = error
             self._give_up(error)
             return
-        self._down = True
-        self._slow = 0
-        self._server.log(self, error)
-        if self._on_failure == "local":
-            self._share_without_server()
+        self._log(error)
+        self._go_down()
         for waiter, request in [*self._tries.waiters.items()]:
             self._answer_alone(request, ahead=0)
             self._tries.wake(waiter)
@@ -869,13 +949,28 @@ class RedisRateLimiter:
             self._unready(waiting)
         self._wake(clock.now())
 
+    def _log(self, error: StoreError) -> None:
+        self._server.log(self, error)
+
+    def _go_down(self) -> None:
+        """Grant tokens without the server from here on."""
+        self._down = True
+        self._slow = 0
+        if self._on_failure == "local":
+            self._share_without_server()
+
     def _share_without_server(self) -> None:
         """Have a bucket of this process's own, with no more in it than was left in the last."""
         rate, burst = self._rate / self._processes, max(1, self._burst // self._processes)
+        if self._window:
+            rate = burst
         before = self._local
         if before is not None and (before.rate, before.burst) == (rate, burst):
             return
-        self._local = RateLimiter(rate, per=self._per, burst=burst, name=self.name)
+        if self._window:
+            self._local = RateLimiter.window(burst, per=self._per, name=self.name)
+        else:
+            self._local = RateLimiter(rate, per=self._per, burst=burst, name=self.name)
         if before is not None:  # what it had granted is not there again
             gone = burst - max(0.0, before.statistics().tokens)
             if gone > 0:
@@ -894,12 +989,16 @@ class RedisRateLimiter:
 
     async def _wait_until_back(self) -> None:
         """Wait until the server answers again."""
-        pauses = Backoff(*_PROBE)
+        pauses = Backoff(*PROBE)
         while self._down:
             await anyio.sleep(pauses.next())
             with suppress(StoreError):
-                await self._server.call(self._bucket.ping())
+                await self._look()
                 self._down = False
+
+    async def _look(self) -> None:
+        """Find out whether the server answers, and takes what is written. Reserves nothing."""
+        await self._server.call(self._bucket.reserve("", 0, of_use=0, held=0, within=0.0))
 
     def _take_alone(self, request: _Request, now: float) -> float:
         """

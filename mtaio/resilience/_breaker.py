@@ -124,7 +124,7 @@ class BreakerBlock:
     `mark_failed` was called.
     """
 
-    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_key", "_period")
+    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_is_inside", "_key", "_period")
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class BreakerBlock:
         self._begin = begin
         self._end = end
         self._circuit: Circuit | None = None
+        self._is_inside = False
         self._failed = False
         self._period = 0
         self._began = 0.0
@@ -166,6 +167,7 @@ class BreakerBlock:
         self._circuit = circuit = await self._begin(self._key)
         self._period = circuit.period
         self._began = clock.now()
+        self._is_inside = True
         return self
 
     async def __aexit__(
@@ -175,7 +177,8 @@ class BreakerBlock:
         traceback: TracebackType | None,
     ) -> None:
         """Count the outcome of the block. Not a checkpoint."""
-        if self._circuit is not None:
+        if self._circuit is not None and self._is_inside:
+            self._is_inside = False  # left once: an outcome counts once
             seconds = clock.now() - self._began
             self._end(self._circuit, self._period, exc, seconds, failed=self._failed)
 

@@ -37,6 +37,11 @@ class _Call(Protocol):
 class _Stream(Protocol):
     """A stream that has been opened: `mtaio.resilience.OpenStream`."""
 
+    last: Any
+    is_exhausted: bool
+
+    def keep_last(self) -> None: ...
+
     def on_end(self, fn: Callable[[BaseException | None], object]) -> None: ...
 
 
@@ -122,6 +127,11 @@ class QuotaPart:
         """The name of the quota."""
         return self._quota.name
 
+    @property
+    def inner(self) -> object:
+        """The quota, of which other parts take too."""
+        return self._quota
+
     def statistics(self) -> object:
         """Return the statistics of the quota. Not a checkpoint; from any thread."""
         return self._quota.statistics()
@@ -140,7 +150,7 @@ class QuotaPart:
         """
         Return the same for streams, which are in flight until they end.
 
-        They have no result of which ``used`` could tell: nothing is settled.
+        When a stream has come to its end, ``used`` gets its last item.
         """
 
         async def run(call: _Call) -> _Stream:
@@ -151,6 +161,9 @@ class QuotaPart:
             except BaseException:
                 taken.leave()
                 raise
+            if self._used is not None and not stream.is_exhausted:
+                stream.keep_last()
+                stream.on_end(lambda _: self._settle(taken, stream))
             stream.on_end(lambda _: taken.leave())
             return stream
 
@@ -170,6 +183,11 @@ class QuotaPart:
             if self._used is not None:
                 taken.settle(**self._used(result))
             return result
+
+    def _settle(self, taken: Taken, stream: _Stream) -> None:
+        """Settle what a stream has used, if it has come to its end."""
+        if self._used is not None and stream.is_exhausted:
+            taken.settle(**self._used(stream.last))
 
     def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: Hashable) -> Taken:
         """Return the block of a call with such arguments."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from tests.redis.exchanging import Slots
+from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Connection:
             return [self._read() for _ in range(int(text))]
         if kind == b"$":
             return None if text == b"-1" else self._answers.read(int(text) + 2)[:-2]
+        if kind == b"+":
+            return text
         assert kind == b":", line
         return int(text)
 
@@ -65,3 +68,28 @@ class RealScripts(Slots):
         answer = self._connection.ask("EVAL", script.source, len(keys), *keys, *args)
         await checkpoint()
         return answer
+
+
+class VirtualScripts(MemoryStore):
+    """
+    A server in memory whose scripts a real server runs, at the time of the virtual clock.
+
+    All are processes of one server that have the same connection; each is down by itself.
+    """
+
+    def __init__(self, connection: Connection, **options: Any) -> None:
+        super().__init__(**{"latency": 0.002, **options})
+        self._connection = connection
+
+    async def script(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> Any:
+        """Have the server run it."""
+        source = script.source.replace("redis.call('TIME')", "{ARGV[#ARGV - 1], ARGV[#ARGV]}")
+
+        def run(data: dict[str, Any], now: float, keys: list[str], args: list[Argument]) -> Any:
+            del data
+            time = divmod(round(now * 1e6), 10**6)
+            return self._connection.ask("EVAL", source, len(keys), *keys, *args, *time)
+
+        return await self._call(run, list(keys), list(args), self.timeout)

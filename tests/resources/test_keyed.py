@@ -405,7 +405,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 4), st.sampled_from([0, 0.5, 2, math.inf]))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_forgetting_changes_no_answer(
     steps: list[tuple[int, int, int]], max_keys: int, idle_ttl: float
 ) -> None:

@@ -35,6 +35,14 @@ def connection(shared_server: Server) -> Generator[Connection]:
     made.close()
 
 
+@pytest.fixture
+def redis_connection(redis_server: Server) -> Generator[Connection]:
+    """Return a connection to Redis."""
+    made = Connection(redis_server)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def anyio_backend(backend: str) -> str:
     """Return a backend that keeps the machine's time."""

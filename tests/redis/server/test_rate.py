@@ -93,11 +93,11 @@ async def test_server_that_takes_no_writes(redis_server: Server) -> None:
         redis_server.ask("config", "set", "maxmemory", "1")
         try:
             with pytest.raises(StoreError, match="OOM") as caught:
-                await bucket.ping()
+                await bucket.reserve("", 0, of_use=0, held=0, within=0.0)
         finally:
             redis_server.ask("config", "set", "maxmemory", "0")
         assert caught.value.refused
-        await bucket.ping()
+        await bucket.reserve("", 0, of_use=0, held=0, within=0.0)
 
 
 async def test_reserved_tokens_are_not_taken_for_a_clock_that_was_set_back(
