@@ -15,7 +15,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final, Generic, TypeVar, cast, final
+from typing import Any, Final, Generic, TypeVar, final
 from weakref import WeakSet
 
 from mtaio._internal import checks
@@ -119,9 +119,9 @@ def _is_at_rest(now: Any) -> bool:
 
 def _several(value: Any) -> list[Any]:
     """Return the values of a mapping, or the value itself."""
-    return (
-        list(cast("Mapping[Any, Any]", value).values()) if isinstance(value, Mapping) else [value]
-    )
+    if isinstance(value, Mapping):
+        return list(value.values())  # pyright: ignore[reportUnknownArgumentType] - of any type
+    return [value]
 
 
 class _Way:

@@ -36,7 +36,7 @@ from tests.resilience.calls import fail, succeed
 from tests.resilience.parts import Bare, Failing, Marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import AsyncGenerator, Callable, Hashable
 
     from mtaio.testing._inject import Mode
     from mtaio.types import Next
@@ -325,6 +325,31 @@ async def test_pipelines_share_parts() -> None:
     assert gone() is None
     await first.run(succeed, key="b")
     assert (keyed.held_keys(), marks[-4]) == (["b"], "b in")
+
+
+async def test_stream_keeps_its_part_to_the_end() -> None:
+    """A stream is in the part of its key until it is closed, and so is one that fails to open."""
+    keyed = Keyed(lambda _: ConcurrencyLimiter(1), max_keys=1)
+    api = Pipeline(keyed, Timeout(5), key=lambda key: key)
+
+    async def numbers(key: str) -> AsyncGenerator[str]:
+        if key == "bad":
+            raise ConnectionError
+        yield key
+        yield key
+
+    async with api.stream(numbers, "a") as items:
+        async for item in items:
+            assert (item, keyed.statistics().in_flight) == ("a", 1)
+            with pytest.raises(LimitError):
+                await keyed.run(succeed, key="b")
+            break
+    with pytest.raises(ConnectionError):
+        async with api.stream(numbers, "bad"):
+            pass
+    async with keyed.stream(numbers, "b", key="b") as items:
+        assert [item async for item in items] == ["b", "b"]
+    assert (keyed.statistics().in_flight, keyed.held_keys()) == (0, ["b"])
 
 
 def test_in_one_loop_after_another(backend: str) -> None:
