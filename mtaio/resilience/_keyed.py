@@ -287,6 +287,27 @@ class Keyed(StandalonePart, Generic[PartT]):
         given: PartT = part
         return given
 
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Hold the part of one key, which then grants nothing for so long. Not a checkpoint.
+
+        For parts with a method ``hold``, such as rate limiters: see `mtaio.resources.RateLimiter`.
+        ``Retry(throttled=..., hold=keyed)`` calls it with the key of a call that was refused.
+
+        Args:
+            key: The key.
+            seconds: For how long.
+
+        Raises:
+            LimitError: The key is new, and there is no room for it.
+            TypeError: Its part cannot be held.
+        """
+        part: Any = self.part(key)
+        if not hasattr(part, "hold"):
+            msg = f"{part!r} has no hold(), so that it cannot be held. Hold a Keyed of limiters."
+            raise TypeError(msg)
+        part.hold(seconds)
+
     def held_keys(self) -> list[Hashable]:
         """Return the keys that have a part. Not a checkpoint; from any thread."""
         return list(self._entries)

@@ -403,6 +403,35 @@ def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], mes
         Keyed(**arguments)
 
 
+async def test_refusal_holds_the_part_of_its_key() -> None:
+    """A retry whose call was refused holds what limits its key, and no other."""
+    limits = Keyed(lambda _: RateLimiter(100), max_keys=9)
+    api = Pipeline(
+        Retry(3, throttled=OSError, retry_after=lambda _: 5, hold=limits),
+        limits,
+        Timeout(1),
+        key=lambda host: host,
+    )
+    refusals = [OSError("429")]
+    ended: dict[str, float] = {}
+
+    async def request(host: str) -> None:
+        if host == "a" and refusals:
+            raise refusals.pop()
+
+    async def call(host: str) -> None:
+        await api.run(request, host)
+        ended[host] = anyio.current_time()
+
+    async with anyio.create_task_group() as group:
+        for host in "ab":
+            group.start_soon(call, host)
+    assert ended["b"] == 0
+    assert 5 <= ended["a"] < 7  # with some jitter
+    with pytest.raises(TypeError, match=r"^<Breaker 'api a': closed> has no hold\(\)"):
+        Keyed(breaker_of).hold("a", 1)
+
+
 # ---- the key of a call ---------------------------------------------------------------------------
 
 
