@@ -729,6 +729,9 @@ async def test_outcome_is_the_first_error() -> None:
     ends: list[BaseException | None] = []
 
     class Outcome(StandalonePart):
+        def wrap(self, then: Next) -> Next:
+            return then
+
         def wrap_stream(self, then: Next) -> Next:
             async def run_(call: Call) -> OpenStream:
                 opened: OpenStream = await then(call)
