@@ -21,7 +21,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast, final, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
 from weakref import WeakValueDictionary
 
 import anyio
@@ -31,6 +42,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.limiting import closed_error
+from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
@@ -44,7 +56,7 @@ from mtaio.resources._taken import Grant, Taken
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
 
-__all__ = ["Quota", "QuotaLimitStatistics", "QuotaStatistics", "check_limits", "together"]
+__all__ = ["Quota", "QuotaLimitStatistics", "QuotaStatistics", "check_limits"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -242,6 +254,45 @@ class Quota:
         for share in self._shares:
             if not share.own:
                 share.watched_by(self)
+
+    @classmethod
+    def together(cls, rates: Sequence[float | Rate]) -> Self:
+        """
+        Return a quota of which each request takes one token of each limiter: ``rate=[...]``.
+
+        The same limiters in the same order give the same quota as long as somebody has it: calls
+        that name them wait in one queue.
+
+        Args:
+            rates: Numbers, for every second, or objects of `RateLimiter`.
+
+        Raises:
+            TypeError: One of them is neither a number nor a `RateLimiter`.
+            ValueError: There are none, one is twice in it, or a number is not greater than 0.
+        """
+        key = tuple(map(id, rates))
+        if (known := _together.get(key)) is not None:
+            return known
+        way_out = "Pass numbers, for every second, or objects of mtaio.RateLimiter."
+        if not rates:
+            msg = f"rate={rates!r} limits nothing. {way_out}"
+            raise ValueError(msg)
+        shares: list[Share] = []
+        for number, each in enumerate(rates):
+            name = f"rate_{number + 1}"
+            if isinstance(each, RateLimiter):
+                if any(each is share.limiter for share in shares):
+                    msg = f"rate={rates!r} has one limiter twice. Leave one out."
+                    raise ValueError(msg)
+                shares.append(Share(name, each, own=False))
+            else:
+                rate = checks.positive(f"rate[{number}]", each, way_out=way_out)
+                shares.append(Share(name, RateLimiter(rate), own=True))
+        quota = cls.__new__(cls)
+        quota._start(shares, None)  # noqa: SLF001 - its own class
+        if not any(share.own for share in shares):
+            _together[key] = quota
+        return quota
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -975,41 +1026,7 @@ def _share(name: str, limit: object, per: float, *, window: bool) -> Share:
 
 
 _together: Final[WeakValueDictionary[tuple[int, ...], Quota]] = WeakValueDictionary()
-"""What `together` has made of limiters alone, by their ids: a quota holds its limiters."""
-
-
-def together(rates: Sequence[object]) -> Quota:
-    """
-    Return what ``rate=[...]`` means: a token of each, taken together.
-
-    Calls that name the same limiters, in the same order, wait in one queue.
-
-    Raises:
-        TypeError: One of them is neither a number nor a `RateLimiter`.
-        ValueError: There are none, one is twice in it, or a number is not greater than 0.
-    """
-    key = tuple(map(id, rates))
-    if (known := _together.get(key)) is not None:
-        return known
-    way_out = "Pass numbers, for every second, or objects of mtaio.RateLimiter."
-    if not rates:
-        msg = f"rate={rates!r} limits nothing. {way_out}"
-        raise ValueError(msg)
-    shares: list[Share] = []
-    for number, each in enumerate(rates, 1):
-        if isinstance(each, RateLimiter):
-            if any(each is share.limiter for share in shares):
-                msg = f"rate={rates!r} has one limiter twice. Leave one out."
-                raise ValueError(msg)
-            shares.append(Share(f"rate_{number}", each, own=False))
-        else:
-            rate = checks.positive(f"rate[{number - 1}]", each, way_out=way_out)
-            shares.append(Share(f"rate_{number}", RateLimiter(rate), own=True))
-    quota = Quota.__new__(Quota)
-    quota._start(shares, None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-    if not any(share.own for share in shares):
-        _together[key] = quota
-    return quota
+"""What `Quota.together` has made of limiters alone, by their ids: a quota holds its limiters."""
 
 
 def _when(wait: float) -> str:
