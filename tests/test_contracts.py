@@ -300,7 +300,7 @@ def pipeline() -> tuple[object, Use]:
 
 def keyed_quota() -> tuple[object, Use]:
     """Return a use of a quota for each key, by one of them."""
-    made = KeyedQuota(requests=(1, 1), tokens=(60, 20))
+    made = KeyedQuota(requests=(1, 1), tokens=(60, 1))
 
     async def use() -> None:
         granted: list[float] = []
@@ -602,6 +602,11 @@ LAWS: Final[dict[str, Callable[[Any], bool]]] = {
     "ResourceStatistics": lambda it: it.in_flight <= it.entered,
     "RateLimiterStatistics": lambda it: it.next_grant_seconds == 0 or it.tokens < 1,
     "KeyedRateLimiterStatistics": lambda it: it.keys <= it.max_keys,
+    "QuotaStatistics": lambda it: (
+        it.in_flight <= it.acquired
+        and (it.next_grant_seconds == 0 or any(each.tokens < 1 for each in it.limits.values()))
+    ),
+    "KeyedQuotaStatistics": lambda it: it.keys <= it.max_keys,
     "KeyedConcurrencyStatistics": lambda it: (
         it.in_use <= it.limit * it.keys and it.keys <= min(it.max_keys, it.in_use + it.waiting)
     ),
