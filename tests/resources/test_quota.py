@@ -495,7 +495,7 @@ async def test_from_another_thread() -> None:
         await to_thread.run_sync(lambda: quota.observe(remaining={"tokens": 0}))
         await to_thread.run_sync(quota.statistics)
     assert tasks.served["b"] == 60
-    await to_thread.run_sync(quota.look_again)  # nobody waits
+    await to_thread.run_sync(quota.hold, 0)  # nobody waits
 
     async def refused() -> None:
         with pytest.raises(LimitClosedError):
