@@ -1,7 +1,7 @@
 """
 A client for a chat service that limits as Discord does; it sends 300 requests at once.
 
-    pip install 'mtaio[httpx]'
+    pip install httpx hypercorn    # beside mtaio
     python rest_server.py &
     python rest_client.py
 """

@@ -19,6 +19,7 @@ import anyio
 from hypercorn.config import Config
 from sniffio import current_async_library
 
+# --8<-- [start:limits]
 ROUTES = {  # how many requests a bucket allows, in how many seconds
     r"GET /channels/(\d+)": (5, 1.0),
     r"POST /channels/(\d+)/messages": (5, 2.0),
@@ -26,6 +27,7 @@ ROUTES = {  # how many requests a bucket allows, in how many seconds
     r"GET /users/\d+()": (3, 1.0),
 }
 GLOBALLY = 30, 1.0
+# --8<-- [end:limits]
 
 
 def until(seconds: float) -> float:
