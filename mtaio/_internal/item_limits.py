@@ -13,6 +13,7 @@ stream may have entered scopes of its own by then, and scopes have to be left in
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 from mtaio._internal import clock, loops
@@ -90,6 +91,7 @@ class ItemLimits(Deadline):
     Args:
         next_item: Returns an awaitable of the next item; may be replaced before the first.
         name: Whose stream it is, for messages.
+        close: Closes it where it has a scope open.
     """
 
     # Invariants:
@@ -99,6 +101,7 @@ class ItemLimits(Deadline):
     __slots__ = (
         "_alarm",
         "_between",
+        "_close",
         "_error",
         "_expired",
         "_name",
@@ -110,8 +113,14 @@ class ItemLimits(Deadline):
         "next_item",
     )
 
-    def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
+    def __init__(
+        self,
+        next_item: Callable[[], Awaitable[Any]],
+        name: str,
+        close: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(math.inf, None)
+        self._close = close
         self.next_item: Callable[[], Awaitable[Any]] = next_item
         self._name = name
         self._new_scope = loops.scopes().new
@@ -183,11 +192,7 @@ class ItemLimits(Deadline):
             item = await self.next_item()
         except BaseException as error:
             self._leave(outer)
-            try:
-                caught = scope.__exit__(type(error), error, error.__traceback__)
-            except RuntimeError as misnested:
-                raise scope_error(self._name, "a time limit") from misnested
-            if not caught:
+            if not scope.__exit__(type(error), error, error.__traceback__):
                 raise
             # A scope catches its own cancellation alone, which only an alarm can have sent.
             raise self._timed_out() from error
@@ -200,8 +205,16 @@ class ItemLimits(Deadline):
         try:
             scope.__exit__(None, None, None)
         except RuntimeError as misnested:
+            await self._abandon(scope)
             raise scope_error(self._name, "a time limit") from misnested
         return item
+
+    async def _abandon(self, scope: anyio.CancelScope) -> None:
+        """Leave a scope in which the stream has left another open: close the stream first."""
+        with suppress(Exception):  # another error tells what is wrong
+            await self._close()
+        with suppress(RuntimeError):  # trio has left it already
+            scope.__exit__(None, None, None)
 
     def _leave(self, outer: Deadline | None) -> None:
         self._scope = None

@@ -383,7 +383,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         """
         # 1. What is reported, and who waits for the answer. What comes later is for the next call.
         circuit, order, asks = self._circuit, self._order, [*self._asks.waiters.items()]
-        self._news = self._used = False
+        self._news, self._used = False, bool(asks)  # those that are refused will want to know
         self._looked = clock.now()
         report = self._report(len(asks))
         # 2. Without an answer, everything is decided here.

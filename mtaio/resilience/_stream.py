@@ -128,7 +128,8 @@ class OpenStream:
 
     def _limited(self) -> ItemLimits:
         if self._limits is None:
-            self._limits = ItemLimits(self._source.next, self._source.name)
+            source = self._source
+            self._limits = ItemLimits(source.next, source.name, source.close_scoped)
         return self._limits
 
     @property

@@ -201,7 +201,8 @@ def test_by_hand(connection: Connection, backend: str) -> None:
             async with fleet.stores[1]:
                 second.force_open()
             assert second.state is OPEN
-            await first.run(works)
+            with suppress(BreakerOpenError):
+                await first.run(works)
             await anyio.sleep(2)
             with pytest.raises(
                 BreakerOpenError, match=r"force_open\(\) was called\. reset\(\) clo"
