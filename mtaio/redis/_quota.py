@@ -607,9 +607,7 @@ class RedisQuota:
     def _correct(self, grant: Grant, unused: _Costs) -> None:
         for count, tokens in zip(self._counts, unused, strict=True):
             count.used -= tokens
-        if grant.number:
-            self._corrections.append(Correction(grant.number, unused))
-            self._tell()
+        self._give_back(grant, unused)
 
     def costs(self, cost: Mapping[str, float], *, default: _Costs) -> _Costs:
         """Return the cost for each limit, in their order; raise for a name that is none."""
@@ -704,10 +702,10 @@ class RedisQuota:
         if was_first and self._queue.runs_here():
             self._tell()
 
-    def _give_back(self, grant: Grant, costs: _Costs) -> None:
-        """Give back what a task was granted that was cancelled in that moment."""
+    def _give_back(self, grant: Grant, unused: _Costs) -> None:
+        """Give back what was granted, unless that was without the server."""
         if grant.number:
-            self._corrections.append(Correction(grant.number, costs))
+            self._corrections.append(Correction(grant.number, unused))
             self._tell()
 
     def _late(self, request: _Request, timeout: float) -> LimitTimeoutError:

@@ -229,6 +229,14 @@ def test_by_hand(connection: Connection, backend: str) -> None:
                     await first.run(works)
                     await anyio.sleep(1)
                 assert first.state is BreakerState.DISABLED
+                await anyio.sleep(0.001)
+                second.force_open()
+                await anyio.sleep(0.001)  # while that is on its way
+                second.reset()
+                await anyio.sleep(ROUND)
+                with anyio.move_on_after(1):
+                    await second.run(anyio.sleep, 2)
+                assert second.statistics().undecided == 1
 
     virtual(main, backend)
 
