@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["TAKE", "Answer", "Correction", "LimitSpec", "Report", "SharedLevels"]
 
 # KEYS: a hash with the state; the line, by turns; the processes that called lately; and for each
-# limit a list of "number lack", both ascending: from the call with the number before that one to this
-# one the bucket has always lacked as much.
+# limit a list of "number lack", both ascending: from the call with the number before that one to
+# this one the bucket has always lacked as much.
 # ARGV: who; how many limits; for how long to hold, -1 for not at all; for how long who waits stays
 # in the line without a call; how many corrections; how many requests. Then for each limit its name,
 # tokens, the time for so many, the share that is there at first, and what was observed: another
-# number of tokens, and what is left, or "". For each correction a number, and what comes back of
-# each limit. For each request what it costs of each limit.
-# Returns: how many requests are granted; the number of this call; microseconds until the next would be due, or 0; until
-# when everything is held; the processes; and for each limit its tokens, and how many there are.
+# number of tokens, and what is left, or "". For each correction the number of a call, and what
+# comes back of each limit. For each request what it costs of each limit.
+# Returns: how many requests are granted; the number of this call; microseconds until the next would
+# be due, or 0; for how many all is held; the processes; and for each limit its tokens, and how many
+# there are.
 #
-# All times are in microseconds. The numbers of calls ascend, also if the server forgets: they are the
-# time, or the last one plus one. Fields of the state: "seen", "hold", "turn", "call"; for a limit "f:" when
-# its bucket is full, "n:" its tokens and what was observed in their place; for a process in the
-# line "c:" what its first request costs, "x:" when it leaves the line.
+# All times are in microseconds. The numbers of calls ascend, also if the server forgets: each is
+# the time, or the last one plus one. Fields of the state: "seen", "hold", "turn", "call"; for a
+# limit "f:" when its bucket is full, "n:" its tokens and what was observed in their place; for a
+# process in the line "c:" what its first request costs, "x:" when it leaves the line.
 TAKE: Final = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

@@ -47,7 +47,7 @@ class Processes:
             await self._stack.enter_async_context(store)
         return self.quotas
 
-    async def __aexit__(self, *how: Any) -> None:
+    async def __aexit__(self, *how: object) -> None:
         await self._stack.__aexit__(*how)
 
 
@@ -109,10 +109,9 @@ def test_bound_and_order(redis_connection: Connection, backend: str) -> None:
 
     run(main, backend=backend)
     for first, (start, _, _) in enumerate(granted):
-        total = requests = 0
-        for moment, size, _ in granted[first:]:
+        total = 0
+        for requests, (moment, size, _) in enumerate(granted[first:], 1):
             total += size
-            requests += 1
             assert total <= 1000 + 100 * (moment - start + ROUND)
             assert requests <= 20 + 2 * (moment - start + ROUND)
     assert sum(size for _, size, _ in granted) >= 0.97 * (1000 + 100 * 100) - 700
@@ -183,7 +182,7 @@ def test_timeouts(redis_connection: Connection, backend: str) -> None:
 
 
 def test_settled(connection: Connection, backend: str) -> None:
-    """What was not used comes back, if the bucket has lacked it ever since; what was beside goes."""
+    """What was not used comes back if the bucket has lacked it ever since; what was beside goes."""
 
     async def main() -> None:
         async with Processes(connection) as (one, other):
