@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -54,9 +55,12 @@ COUNTED: Final = NEWEST if sys.platform == "linux" else ""
 MATRIX: Final = [
     (THIS, "trioless"),
     *((python, "lowest") for python in PYTHONS[:2][-1:]),
-    *((python, "whole") for python in (OLDEST, NEWEST) if python not in {THIS, COUNTED}),
+    *((python, "plain") for python in (OLDEST, NEWEST) if python not in {THIS, COUNTED}),
 ]
 """What the session `tests` runs on which Python; on this one, `suite` runs the whole."""
+
+WORKERS: Final = (os.cpu_count() or 1) + 1
+"""A process for each core, and one for when a test waits, as many do for what they start."""
 
 QUICK: Final = [f"tests/{room}" for room in ("cache", "core", "events", "resources")]
 NAMES: Final = [f"tests/test_{name}.py" for name in ("contracts", "exceptions", "house", "import")]
@@ -68,8 +72,9 @@ SHIPPED: Final = (
 )
 PARTS: Final = {
     "whole": ["--ignore=tests/realtime"],
+    "plain": ["--ignore=tests/realtime", "-m", "not heavy"],
     "lowest": [*QUICK[1:3], "-m", "not heavy"],  # what is likeliest to differ
-    "trioless": [*NAMES, "tests/internal", "tests/testing"],
+    "trioless": [*NAMES, "tests/internal", "tests/testing", "-m", "not heavy"],
     "wheel": [*NAMES, *(f"tests/{name}.py" for name in SHIPPED)],
 }
 
@@ -87,11 +92,11 @@ def install(session: nox.Session, *groups: str, extras: str = "app,test,trio,uvl
 
 
 def pytest(
-    session: nox.Session, *args: str, workers: str = "logical", count: bool = False, **env: str
+    session: nox.Session, *args: str, workers: int = WORKERS, count: bool = False, **env: str
 ) -> None:
-    """Run pytest, in a process for each core unless ``workers`` says otherwise."""
+    """Run pytest in several processes."""
     runner = ["coverage", "run", "-m"] if count else ["python", "-m"]
-    spread = ["-n", workers, "--maxprocesses", "8", "--dist", "worksteal"]
+    spread = ["-n", str(workers), "--maxprocesses", "8", "--dist", "worksteal"]
     session.run(*runner, "pytest", *spread, *args, *session.posargs, env={**LINES, **env})
 
 
@@ -119,12 +124,18 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Types: mypy and pyright, both strict, and every public name typed in full."""
     install(session, "types")
-    session.run("mypy")
     # But for what is simulated on Linux alone.
     linux = ("--follow-imports", "silent", "--exclude", "/_?network(/|\\.py$)")
-    session.run("mypy", "--platform", "win32", *linux)
-    session.run("pyright")
-    session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
+    checks = [
+        ("mypy",),
+        ("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *linux),
+        ("pyright",),
+        ("pyright", "--verifytypes", "mtaio", "--ignoreexternal"),
+    ]
+    session.run("pyright", "--version", silent=True)  # which installs it, once
+    with ThreadPoolExecutor(WORKERS - 1) as pool:  # each of them uses one core
+        for check in [pool.submit(session.run, *each) for each in checks]:
+            check.result()
 
 
 @nox.session
@@ -137,7 +148,7 @@ def suite(session: nox.Session) -> None:
 @nox.session(tags=["ci"])
 @nox.parametrize(("python", "part"), MATRIX, ids=map("-".join, MATRIX))
 def tests(session: nox.Session, part: str) -> None:
-    """Run the suite on the oldest Python, parts on others, with the lowest dependencies on one."""
+    """Run the suite on the oldest Python, parts on others; one has the lowest dependencies."""
     if IN_CI and (SUPPORTED[-1] != NEWEST or NEWEST == OLDEST):
         session.error(f"CI needs {SUPPORTED[-1]}, as .ci/pythons fetches, and another: {PYTHONS}")
     if part == "lowest":
@@ -155,19 +166,19 @@ def redis(session: nox.Session) -> None:
     install(session, "coverage", "redis")
     session.run("coverage", "erase", env=LINES)
     shared = ("tests/redis", "tests/test_contracts.py")
-    pytest(session, *shared, workers="4", count=True)  # most of it waits for a lease to end
+    pytest(session, *shared, workers=4, count=True)  # most of it waits for a lease to end
 
 
 @nox.session(tags=["ci"], python=NEWEST, requires=["redis"])
 def coverage(session: nox.Session) -> None:
     """Run the suite on the newest Python; with `redis`, every line and every branch is run."""
     install(session, "coverage")
-    pytest(session, "--ignore=tests/realtime", "-m", "not heavy", count=True)
+    pytest(session, *PARTS["plain"], count=True)
     # What needs real time: a thread that is too slow, and the thread that answers probes.
     names = ("demo", "health", "listener", "probes", "server")
     alone = [f"tests/realtime/test_{name}.py" for name in names]
     once = ("-k", "not eager and not uvloop and not trio")
-    pytest(session, *alone, *once, workers="0", count=True)
+    pytest(session, *alone, *once, workers=0, count=True)
     session.run("coverage", "combine", "--quiet", env=LINES)
     session.run("coverage", "report", env=LINES)
 
@@ -176,7 +187,7 @@ def coverage(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Run a few things in real time: asyncio, uvloop, eager tasks (Python 3.12+), trio."""
     install(session, "test")
-    pytest(session, "tests/realtime", workers="3")  # most of them wait
+    pytest(session, "tests/realtime")
 
 
 @nox.session(tags=["ci"], python=NEWEST)
@@ -199,8 +210,8 @@ def service(session: nox.Session) -> None:
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
     install(session, "pools", "browser")
-    pytest(session, "tests/service", "tests/deployed")
-    pytest(session, "tests/pools", workers="0")
+    pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
+    pytest(session, "tests/pools", workers=0)
 
 
 @nox.session(tags=["ci"], python=NEWEST)
@@ -253,7 +264,7 @@ def free_threaded(session: nox.Session) -> None:
     session.install("-e", f".[{extras}]", *wanted, *wheels)
     which = [] if has_uvloop else ["-k", "not uvloop"]
     pytest(session, *PARTS["whole"], *which)
-    pytest(session, "tests/hammer", workers="0", MTAIO_HAMMER="20")
+    pytest(session, "tests/hammer", workers=0, MTAIO_HAMMER="20")
 
 
 @nox.session(default=False, python=NEWEST)

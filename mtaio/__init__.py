@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from mtaio.resilience import Breaker, Pipeline, Retry, Timeout
     from mtaio.resources import (
         ConcurrencyLimiter,
+        KeyedConcurrencyLimiter,
         KeyedRateLimiter,
         Quota,
         RateLimiter,
         TimeoutManager,
+        time_left,
     )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Breaker",
     "ConcurrencyLimiter",
     "EventEmitter",
+    "KeyedConcurrencyLimiter",
     "KeyedRateLimiter",
     "MTAIOError",
     "Pipeline",
@@ -49,6 +52,7 @@ __all__ = [
     "TimeoutManager",
     "__version__",
     "cached",
+    "time_left",
 ]
 
 __version__ = "0.3.0"
@@ -66,10 +70,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience": ("Breaker", "Pipeline", "Retry", "Timeout"),
             "mtaio.resources": (
                 "ConcurrencyLimiter",
+                "KeyedConcurrencyLimiter",
                 "KeyedRateLimiter",
                 "Quota",
                 "RateLimiter",
                 "TimeoutManager",
+                "time_left",
             ),
         },
         modules=(

@@ -49,11 +49,17 @@ if TYPE_CHECKING:
         BudgetStatistics,
         FallbackStatistics,
         PipelineStatistics,
+        PolicyStatistics,
         RetryStatistics,
     )
     from mtaio.resources._combined import ResourceStatistics
     from mtaio.resources._concurrency import ConcurrencyStatistics
     from mtaio.resources._keyed import KeyedRateLimiterStatistics, KeyStatistics
+    from mtaio.resources._keyed_concurrency import (
+        KeyConcurrencyStatistics,
+        KeyedConcurrencyStatistics,
+    )
+    from mtaio.resources._keyed_quota import KeyedQuotaStatistics
     from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
 
@@ -77,13 +83,17 @@ __all__ = [
     "HealthStatistics",
     "HedgeStatistics",
     "IOStats",
+    "KeyConcurrencyStatistics",
     "KeyStatistics",
+    "KeyedConcurrencyStatistics",
+    "KeyedQuotaStatistics",
     "KeyedRateLimiterStatistics",
     "KeyedStatistics",
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
     "PipelineStatistics",
+    "PolicyStatistics",
     "ProbesStatistics",
     "ProcessStats",
     "QuotaLimitStatistics",
@@ -144,11 +154,17 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "BudgetStatistics",
                 "FallbackStatistics",
                 "PipelineStatistics",
+                "PolicyStatistics",
                 "RetryStatistics",
             ),
             "mtaio.resources._combined": ("ResourceStatistics",),
             "mtaio.resources._concurrency": ("ConcurrencyStatistics",),
             "mtaio.resources._keyed": ("KeyStatistics", "KeyedRateLimiterStatistics"),
+            "mtaio.resources._keyed_concurrency": (
+                "KeyConcurrencyStatistics",
+                "KeyedConcurrencyStatistics",
+            ),
+            "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
             "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
         },

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from mtaio.monitoring._report import CheckKind, CheckStatus
     from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Argument, Connection, Script, Store
+    from mtaio.resilience._attempts import Holds, HoldsKey
     from mtaio.resilience._part import Next
+    from mtaio.resilience._waits import Waits
     from mtaio.testing._inject import Mode
 
 __all__ = [
@@ -58,6 +60,8 @@ __all__ = [
     "EvictionPolicy",
     "Filter",
     "HasStatistics",
+    "Holds",
+    "HoldsKey",
     "LogSettings",
     "Mode",
     "Next",
@@ -75,6 +79,7 @@ __all__ = [
     "Store",
     "Unset",
     "Via",
+    "Waits",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -103,7 +108,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.monitoring._report": ("CheckKind", "CheckStatus"),
             "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
+            "mtaio.resilience._attempts": ("Holds", "HoldsKey"),
             "mtaio.resilience._part": ("Next",),
+            "mtaio.resilience._waits": ("Waits",),
             "mtaio.testing._inject": ("Mode",),
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from inspect import iscoroutinefunction
 
 import pytest
@@ -43,10 +44,28 @@ def pytest_collection() -> None:
     settings.load_profile("patient")
 
 
-def pytest_collection_finish() -> None:
-    """Leave what the tests themselves consist of, a million objects, out of each ``gc.collect``."""
+frozen = 0
+"""How many blocks of memory there were when garbage collection last set all of them aside."""
+
+
+def freeze() -> None:
+    """Leave what is there by now, such as a million objects of the tests, out of ``gc.collect``."""
+    global frozen  # noqa: PLW0603 - of this process
     gc.collect()
     gc.freeze()
+    frozen = sys.getallocatedblocks()
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what the tests themselves consist of."""
+    freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects() -> None:
+    """Leave out what has been imported and reported since, when it has become much."""
+    if sys.getallocatedblocks() > frozen + 100_000:
+        freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

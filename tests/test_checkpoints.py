@@ -18,9 +18,10 @@ from mtaio.cache import TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.exceptions import MTAIOError
-from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Pipeline, Retry, Timeout
+from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Keyed, Pipeline, Retry, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -86,6 +87,38 @@ async def key_taken(key: str) -> Callable[[], Awaitable[object]]:
     return partial(limiter.acquire, key, timeout=0)
 
 
+async def no_place() -> Callable[[], Awaitable[object]]:
+    """Return a call that a keyed part refuses, whose only place is taken."""
+    keyed = Keyed(lambda _: Breaker(), max_keys=1)
+    keyed.part("a").force_open()
+    return partial(keyed.run, at_once, key="b")
+
+
+async def slots_taken(key: str) -> Callable[[], Awaitable[object]]:
+    """Return a refused call of a keyed limiter whose only key "a" has its only slot taken."""
+    limiter = KeyedConcurrencyLimiter(1, max_keys=1)
+    await limiter.acquire("a")
+    return partial(limiter.acquire, key, timeout=0)
+
+
+async def closed(limiter: Any, *key: str) -> Callable[[], Awaitable[object]]:
+    """Return a call of a limiter that is closed."""
+    limiter.close()
+    return partial(limiter.acquire, *key)
+
+
+async def late() -> Callable[[], Awaitable[object]]:
+    """Return a call that is refused, since it would have to wait for longer than it may."""
+    limiter, timeouts = RateLimiter(0.001), TimeoutManager(9)
+    await limiter.acquire()
+
+    async def ask() -> None:
+        with timeouts():
+            await limiter.acquire()
+
+    return ask
+
+
 async def adaptive_full() -> Callable[[], Awaitable[object]]:
     """Return a call that a full adaptive limiter refuses."""
     limiter = AdaptiveLimiter(initial=1, max_limit=1, max_waiting=0)
@@ -107,9 +140,18 @@ YIELDING: dict[str, Callable[[], Any]] = {
     "KeyedRateLimiter, no place": lambda: key_taken("b"),
     "ConcurrencyLimiter, no waiters": lambda: taken(ConcurrencyLimiter(1, max_waiting=0)),
     "ConcurrencyLimiter, refused": lambda: taken(ConcurrencyLimiter(1), timeout=0),
+    "KeyedConcurrencyLimiter, free": lambda: ready(KeyedConcurrencyLimiter(1).run, at_once, key=1),
+    "KeyedConcurrencyLimiter, refused": lambda: slots_taken("a"),
+    "KeyedConcurrencyLimiter, no place": lambda: slots_taken("b"),
+    "RateLimiter, no time left": late,
+    "RateLimiter, closed": lambda: closed(RateLimiter(1)),
+    "ConcurrencyLimiter, closed": lambda: closed(ConcurrencyLimiter(1)),
+    "KeyedRateLimiter, closed": lambda: closed(KeyedRateLimiter(1), "a"),
+    "KeyedConcurrencyLimiter, closed": lambda: closed(KeyedConcurrencyLimiter(1), "a"),
     "ResourceLimiter": lambda: ready(ResourceLimiter(concurrency=2).run, at_once),
     "breaker, open": open_breaker,
     "breaker, open, in a fallback": lambda: open_breaker(Fallback(at_once)),
+    "Keyed, no place": no_place,
     "AdaptiveLimiter, full": adaptive_full,
     "executor.run": lambda: ready(TaskExecutor(2).run, at_once),
     "executor.map of nothing": lambda: ready(TaskExecutor(2).map, at_once, ()),
@@ -119,9 +161,9 @@ YIELDING: dict[str, Callable[[], Any]] = {
 }
 
 
-async def ready(fn: Callable[..., Awaitable[object]], *args: Any) -> Any:
+async def ready(fn: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> Any:
     """Return a call that needs nothing prepared."""
-    return partial(fn, *args)
+    return partial(fn, *args, **options)
 
 
 async def hit() -> Callable[[], Awaitable[object]]:
@@ -145,6 +187,9 @@ SUSPEND_AS_THE_FUNCTION: dict[str, Callable[[], Any]] = {
     "Pipeline(Timeout)": lambda: ready(Pipeline(Timeout(5)).run, at_once),
     "Pipeline(Retry)": lambda: ready(Pipeline(Retry(2)).run, at_once),
     "Pipeline(Breaker)": lambda: ready(Pipeline(Breaker()).run, at_once),
+    "Pipeline(Keyed)": lambda: ready(
+        Pipeline(Keyed(lambda _: Breaker()), key=lambda *_: "a").run, at_once
+    ),
     "Pipeline(AdaptiveLimiter)": lambda: ready(Pipeline(AdaptiveLimiter()).run, at_once),
     "Retry.run": lambda: ready(Retry(2).run, at_once),
     "TimeoutManager.run": lambda: ready(TimeoutManager(5).run, at_once),

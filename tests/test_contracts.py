@@ -45,6 +45,7 @@ from mtaio.resilience import (
 )
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -112,6 +113,12 @@ def rate_of(limiter: Any, *key: str) -> tuple[object, Use]:
         assert [later - sooner for sooner, later in pairwise(granted)] == [1, 1]
 
     return limiter, use
+
+
+def keyed_slots() -> tuple[object, Use]:
+    """Return a use of one key of a limiter, which lets one in at a time."""
+    limiter = KeyedConcurrencyLimiter(1)
+    return limiter, limiter_of(limiter.slot("key"))[1]
 
 
 def timeouts() -> tuple[object, Use]:
@@ -296,6 +303,7 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     ),
     "RateLimiter": lambda: rate_of(RateLimiter(1, slack=0)),
     "KeyedRateLimiter": lambda: rate_of(KeyedRateLimiter(1, slack=0), "key"),
+    "KeyedConcurrencyLimiter": keyed_slots,
     "TimeoutManager": timeouts,
     "TTLCache": lambda: cache("s3fifo", entered=False),
     "TTLCache, entered": lambda: cache("lru", entered=True),
@@ -568,6 +576,9 @@ LAWS: Final[dict[str, Callable[[Any], bool]]] = {
     "ResourceStatistics": lambda it: it.in_flight <= it.entered,
     "RateLimiterStatistics": lambda it: it.next_grant_seconds == 0 or it.tokens < 1,
     "KeyedRateLimiterStatistics": lambda it: it.keys <= it.max_keys,
+    "KeyedConcurrencyStatistics": lambda it: (
+        it.in_use <= it.limit * it.keys and it.keys <= min(it.max_keys, it.in_use + it.waiting)
+    ),
     "TimeoutStatistics": lambda it: it.timed_out <= it.entered,
     "CacheStatistics": lambda it: (
         it.size <= it.max_size

@@ -36,6 +36,8 @@ ROOMS = (
 
 PAGES = sorted(path.relative_to(DOCS / "en").as_posix() for path in DOCS.glob("en/**/*.md"))
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+LONG = {"testing.check_cache", "testing.check_limiter", "monitoring_alerts"}
+"""Whose programs take seconds: each checks a whole contract, or lives for an hour."""
 
 FENCE = re.compile(
     r"^(?P<indent> *)(?P<mark>`{3,})(?P<language>\w*)[^\n`]*\n(?P<body>.*?)\n(?P=indent)(?P=mark)$",
@@ -95,7 +97,9 @@ def test_every_program_is_shown() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.heavy] * (name in LONG)) for name in PROGRAMS]
+)
 def test_program_prints_what_the_page_says(
     name: str, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,10 +127,6 @@ def documented() -> dict[str, str]:
             for key, value in {name: thing, **own}.items():
                 found[f"{room}.{key}"] = inspect.getdoc(value) or ""
     return found
-
-
-LONG = {"testing.check_cache", "testing.check_limiter"}
-"""Whose programs take seconds: each checks a whole contract."""
 
 
 def docstring_programs() -> list[Any]:

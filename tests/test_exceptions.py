@@ -19,6 +19,7 @@ from mtaio.exceptions import (
     ConcurrencyLimitError,
     EventOverflowError,
     LeaseLostError,
+    LimitClosedError,
     LimitError,
     LimitTimeoutError,
     MTAIOError,
@@ -35,6 +36,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     LimitError: (MTAIOError, WouldBlock),
     LimitTimeoutError: (LimitError, TimeoutError),
     RateLimitError: (LimitError,),
+    LimitClosedError: (LimitError,),
     ConcurrencyLimitError: (LimitError,),
     EventOverflowError: (LimitError,),
     BreakerOpenError: (LimitError,),
@@ -50,6 +52,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     TimeoutError: {"timeout": 2.5, "deadline": 12.5, "name": "db"},
     LimitError: {"retry_after": 1.5, "name": "api"},
     RateLimitError: {"retry_after": 0.75, "name": "api"},
+    LimitClosedError: {"retry_after": 0.25, "name": "api"},
     LimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
     ConcurrencyLimitError: {"retry_after": 0.5, "name": "slots"},
     EventOverflowError: {"retry_after": 0.5, "name": "bus"},
@@ -65,6 +68,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     TimeoutError: {"timeout": None, "deadline": math.inf, "name": None},
     LimitError: {"retry_after": None, "name": None},
     RateLimitError: {"retry_after": 0.0, "name": None},
+    LimitClosedError: {"retry_after": math.inf, "name": None},
     LimitTimeoutError: {
         "retry_after": None,
         "timeout": None,
@@ -139,7 +143,7 @@ def test_builtin_clauses_catch() -> None:
 def test_one_clause_catches_every_refusal() -> None:
     """``except LimitError`` is enough, and so is AnyIO's own name for what would have to wait."""
     refusals = [kind for kind in PARENTS if issubclass(kind, LimitError)]
-    assert len(refusals) == 6
+    assert len(refusals) == 7
     for kind in refusals:
         with pytest.raises(WouldBlock) as caught:
             raise make(kind)

@@ -92,8 +92,11 @@ def test_retry_loads_no_executor(package: str) -> None:
     assert rooms - {"mtaio.core"} == {
         "mtaio.exceptions",
         "mtaio.resilience",
+        "mtaio.resilience._attempts",
         "mtaio.resilience._budget",
+        "mtaio.resilience._events",
         "mtaio.resilience._retry",
+        "mtaio.resilience._waits",
     }
 
 

@@ -17,9 +17,10 @@ from mtaio.cache import Cached, TTLCache, cached
 from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
-from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Pipeline, Timeout
+from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -53,6 +54,14 @@ async def hold(limiter: Any) -> None:
     await anyio.sleep(1)
     if limiter.statistics().in_use:  # else the other thread has given it back
         limiter.release()
+
+
+async def hold_key(limiter: KeyedConcurrencyLimiter) -> None:
+    """Hold a slot of a key for a second."""
+    await limiter.acquire("key")
+    await anyio.sleep(1)
+    if limiter.statistics().in_use:  # else the other thread has given it back
+        limiter.release("key")
 
 
 async def block(limiter: Any) -> None:
@@ -104,10 +113,16 @@ def breaker() -> Breaker:
     return made
 
 
+def second_breaker(_: object) -> Breaker:
+    """Return a breaker for a key."""
+    return Breaker()
+
+
 CASES: Final[dict[type, Case]] = {
     ConcurrencyLimiter: Case(lambda: ConcurrencyLimiter(1), hold),
     RateLimiter: Case(lambda: RateLimiter(1), lambda it: it.acquire()),
     KeyedRateLimiter: Case(lambda: KeyedRateLimiter(1), lambda it: it.acquire("key")),
+    KeyedConcurrencyLimiter: Case(lambda: KeyedConcurrencyLimiter(1), hold_key),
     ResourceLimiter: Case(lambda: ResourceLimiter(concurrency=1, rate=9, timeout=9), block),
     TimeoutManager: Case(lambda: TimeoutManager(9), limited),
     TTLCache: Case(lambda: TTLCache(100), lambda it: it.get_or_set("key", second), entered=True),
@@ -128,6 +143,7 @@ CASES: Final[dict[type, Case]] = {
     Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
     AdaptiveLimiter: Case(lambda: AdaptiveLimiter(initial=1, max_waiting=9), slot),
     Breaker: Case(breaker, second),
+    Keyed: Case(lambda: Keyed(second_breaker), lambda it: it.run(second, key="key")),
     Fallback: Case(lambda: Fallback(plain), second),
     Hedge: Case(lambda: Hedge(after=0.5), second),
     Timeout: Case(lambda: Timeout(5), second),
@@ -140,6 +156,7 @@ OTHERS: Final = frozenset(
         "AdaptiveSlot",
         "Alert",
         "BoundCached",
+        "BreakerBlock",
         "BreakerChange",
         "BreakerState",
         "Call",
@@ -169,6 +186,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
         "try_acquire": lambda it: it.try_acquire(),
+        "close": lambda it: it.close(),
         "limit": lambda it: setattr(it, "limit", 2),
         "release": lambda it: it.release(),
         "run": lambda it: it.run(second),
@@ -178,6 +196,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
         "try_acquire": lambda it: it.try_acquire(),
+        "close": lambda it: it.close(),
         "burst": lambda it: setattr(it, "burst", 9),
         "rate": lambda it: setattr(it, "rate", 9),
         "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
@@ -190,11 +209,25 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "acquire": lambda it: it.acquire("key"),
         "acquire_nowait": lambda it: it.acquire_nowait("key"),
         "try_acquire": lambda it: it.try_acquire("key"),
+        "close": lambda it: it.close(),
         "burst": lambda it: setattr(it, "burst", 9),
         "rate": lambda it: setattr(it, "rate", 9),
         "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
         "reset": lambda it: it.reset(),
         "run": lambda it: it.run(second, key="key"),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
+        "window": lambda it: it.window(1),
+    },
+    KeyedConcurrencyLimiter: {
+        "acquire": lambda it: it.acquire("key"),
+        "acquire_nowait": lambda it: it.acquire_nowait("key"),
+        "try_acquire": lambda it: it.try_acquire("key"),
+        "close": lambda it: it.close(),
+        "limit": lambda it: setattr(it, "limit", 2),
+        "release": lambda it: it.release("key"),
+        "run": lambda it: it.run(second, key="key"),
+        "slot": lambda it: it.slot("key"),
         "statistics": lambda it: it.statistics(),
         "statistics_for": lambda it: it.statistics_for("key"),
     },
@@ -332,11 +365,22 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "wrap": lambda it: it.wrap(second),
     },
     Breaker: {
+        "block": lambda it: it.block(),
+        "disable": lambda it: it.disable(),
         "force_open": lambda it: it.force_open(),
         "reset": lambda it: it.reset(),
         "run": lambda it: it.run(second),
         "state_of": lambda it: it.state_of("key"),
         "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Keyed: {
+        "held_keys": lambda it: it.held_keys(),
+        "hold": lambda it: it.hold("key", 1),
+        "part": lambda it: it.part("key"),
+        "run": lambda it: it.run(second, key="key"),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
         "wrap": lambda it: it.wrap(second),
     },
     Fallback: {

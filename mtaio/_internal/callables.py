@@ -8,6 +8,7 @@ that will not be awaited is closed, if it has not started, so that Python does n
 from __future__ import annotations
 
 import inspect
+import warnings
 from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -26,6 +27,7 @@ __all__ = [
     "name_of",
     "unawaitable_error",
     "unwrap",
+    "warn_where_defined",
 ]
 
 
@@ -81,7 +83,8 @@ def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
     """Return the error for a sync function given to ``method``, which awaits what it returns."""
     if inspect.isasyncgen(result):
         way_out = (
-            "It runs in the loop that consumes it: pass an async function that has this loop in it."
+            "It runs in the loop that consumes it: pass an async function that has this loop in "
+            "it. For streams use stream() of a pipeline."
         )
     else:
         way_out = (
@@ -96,6 +99,18 @@ def unwrap(fn: Any) -> Any:
     while isinstance(fn, partial):
         fn = fn.func
     return fn
+
+
+def warn_where_defined(fn: Any, message: str) -> None:
+    """Warn at the line where ``fn`` is defined: the stack may be the event loop's."""
+    code = getattr(unwrap(fn), "__code__", None)
+    if code is None:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        return
+    registry = unwrap(fn).__globals__.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        message, RuntimeWarning, code.co_filename, code.co_firstlineno, registry=registry
+    )
 
 
 def call_method(fn: object) -> Any:

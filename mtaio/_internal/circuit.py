@@ -65,11 +65,8 @@ class Rules(NamedTuple):
     open_for: float
     half_open: int
     half_open_ratio: float
-
-    @property
-    def slow_from(self) -> float:
-        """``slow``, less what the difference of two moments may be wrong by."""
-        return self.slow - _TICK
+    slow_from: float
+    """``slow``, less what the difference of two moments may be wrong by."""
 
 
 def checked_rules(
@@ -136,6 +133,7 @@ def checked_rules(
         open_for,
         half_open,
         half_open_ratio,
+        slow - _TICK,
     )
 
 
@@ -310,11 +308,11 @@ class Circuit:
         self._failures = failures = (self._failures << 1 | failed) & mask
         self._slow = late = (self._slow << 1 | slow) & mask
         self._seen = seen = min(self._seen + 1, most)
-        if state is BreakerState.CLOSED:
-            self.clean = not failures and not late and seen == most
-            reason = self._reason_to_open(failed=failed, slow=slow)
-        else:
-            reason = self._reason_to_reopen() if failed or slow else ""
+        is_closed = state is BreakerState.CLOSED
+        self.clean = is_closed and not failures and not late and seen == most
+        reason = ""
+        if failed or slow:
+            reason = self._reason_to_open(failed, slow) if is_closed else self._reason_to_reopen()
         if reason:
             how = "by its result" if error is None else f"with {type(error).__name__}"
             latest = how if failed else f"after {seconds:.3g} s"
@@ -322,7 +320,7 @@ class Circuit:
         elif state is BreakerState.HALF_OPEN and seen == most:
             self.close()
 
-    def _reason_to_open(self, *, failed: bool, slow: bool) -> str:
+    def _reason_to_open(self, failed: bool, slow: bool) -> str:  # noqa: FBT001 - private
         """Return why a closed circuit opens now, "" if it does not, after a call that ended so."""
         rules, seen = self._rules, self._seen
         if failed and rules.consecutive is not None:

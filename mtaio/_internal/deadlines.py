@@ -184,7 +184,7 @@ class Alarm:
 
 class Alarms:
     """
-    An alarm for each number of seconds: moments that are as far away when they are added are in order.
+    An alarm for each number of seconds: moments as far away when they are added are in order.
 
     Few numbers are used over and over; when there were `_MOST`, all alarms are made afresh. Those
     that somebody has go on.

@@ -21,19 +21,19 @@ Filter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Ex
 _WAY_OUT = "Pass an exception class, a tuple of them, or a function from the exception to bool."
 
 
-def check_filter(on: object) -> None:
+def check_filter(on: object, name: str = "on") -> None:
     """Refuse what names no exceptions, or would have to be awaited to do so."""
     if isinstance(on, type | tuple):
         classes = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
         for each in classes:
             if not (isinstance(each, type) and issubclass(each, Exception)):
-                msg = f"on={on!r} holds {each!r}, which is not a subclass of Exception. {_WAY_OUT}"
-                raise TypeError(msg)
+                reason = f"{name}={on!r} holds {each!r}, which is not a subclass of Exception"
+                raise checks.refusal(TypeError, reason, _WAY_OUT)
         return
-    checks.callable_("on", on, way_out=_WAY_OUT)
+    checks.callable_(name, on, way_out=_WAY_OUT)
     if is_async(cast("Callable[..., object]", on)):
-        msg = f"on={on!r} is an async function, and its coroutine always counts as true. {_WAY_OUT}"
-        raise TypeError(msg)
+        reason = f"{name}={on!r} is an async function, and its coroutine always counts as true"
+        raise checks.refusal(TypeError, reason, _WAY_OUT)
 
 
 def check_verdict(name: str, fn: object) -> None:

@@ -1,9 +1,9 @@
 """
 How long the items of a stream may take: each of them, and all together.
 
-Promise: only waiting for an item is limited, never what the consumer does between two items. An item
-that has come is handed out, even if it is late. No cancel scope is open while the consumer has an
-item: the stream may be iterated inside an async generator, and by one task after another.
+Promise: only waiting for an item is limited, never what the consumer does between two items. An
+item that has come is handed out, even if it is late. No cancel scope is open while the consumer has
+an item: the stream may be iterated inside an async generator, and by one task after another.
 Cost: a cancel scope for each item, and an entry with a timer that all streams share; no task.
 
 A cancel scope cannot be used again, and cannot be entered when the wait turns out to take time: the
@@ -13,6 +13,7 @@ stream may have entered scopes of its own by then, and scopes have to be left in
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 from mtaio._internal import clock, loops
@@ -88,8 +89,9 @@ class ItemLimits(Deadline):
     As a `Deadline` it is what the stream itself can see of them while it makes an item.
 
     Args:
-        next_item: Returns an awaitable of the next item.
+        next_item: Returns an awaitable of the next item; may be replaced before the first.
         name: Whose stream it is, for messages.
+        close: Closes it where it has a scope open.
     """
 
     # Invariants:
@@ -99,20 +101,27 @@ class ItemLimits(Deadline):
     __slots__ = (
         "_alarm",
         "_between",
+        "_close",
         "_error",
         "_expired",
         "_name",
         "_new_scope",
-        "_next_item",
         "_over",
         "_scope",
         "_until",
         "_wholes",
+        "next_item",
     )
 
-    def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
+    def __init__(
+        self,
+        next_item: Callable[[], Awaitable[Any]],
+        name: str,
+        close: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(math.inf, None)
-        self._next_item = next_item
+        self._close = close
+        self.next_item: Callable[[], Awaitable[Any]] = next_item
         self._name = name
         self._new_scope = loops.scopes().new
         self._scope: anyio.CancelScope | None = None
@@ -131,9 +140,13 @@ class ItemLimits(Deadline):
         self._until = min(self._until, whole.moment)
 
     def limit_each(self, seconds: float, alarm: Alarm, error: Callable[[], BaseException]) -> None:
-        """Let none of the next items take more than so many seconds; of several limits the least."""
+        """Let none of the next items take more seconds; of several limits the least counts."""
         if seconds <= self._between:
             self._between, self._alarm, self._error = seconds, alarm, error
+
+    def unlimit_each(self) -> None:
+        """Forget the limit of each item."""
+        self._between, self._alarm, self._error = math.inf, None, None
 
     def end(self, error: Callable[[], BaseException]) -> None:
         """Let no further item be waited for; called when the time for all of them is up."""
@@ -166,7 +179,8 @@ class ItemLimits(Deadline):
             )
             raise RuntimeError(msg)
         moment = clock.reader()() + self._between
-        self.moment = moment if moment < self._until else self._until
+        until = self._until
+        self.moment = until if until < moment else moment  # noqa: FURB136 - min() is a call
         self.outer = outer = _enclosing()
         self._scope = scope = self._new_scope()
         _limit_by(self)
@@ -175,14 +189,10 @@ class ItemLimits(Deadline):
         if alarm is not None:
             alarm.add(self, moment)
         try:
-            item = await self._next_item()
+            item = await self.next_item()
         except BaseException as error:
             self._leave(outer)
-            try:
-                caught = scope.__exit__(type(error), error, error.__traceback__)
-            except RuntimeError as misnested:
-                raise scope_error(self._name, "a time limit") from misnested
-            if not caught:
+            if not scope.__exit__(type(error), error, error.__traceback__):
                 raise
             # A scope catches its own cancellation alone, which only an alarm can have sent.
             raise self._timed_out() from error
@@ -195,8 +205,16 @@ class ItemLimits(Deadline):
         try:
             scope.__exit__(None, None, None)
         except RuntimeError as misnested:
+            await self._abandon(scope)
             raise scope_error(self._name, "a time limit") from misnested
         return item
+
+    async def _abandon(self, scope: anyio.CancelScope) -> None:
+        """Leave a scope in which the stream has left another open: close the stream first."""
+        with suppress(Exception):  # another error tells what is wrong
+            await self._close()
+        with suppress(RuntimeError):  # trio has left it already
+            scope.__exit__(None, None, None)
 
     def _leave(self, outer: Deadline | None) -> None:
         self._scope = None

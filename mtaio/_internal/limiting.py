@@ -8,6 +8,7 @@ Cost: that of the limit, and one frame.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, TypeVarTuple
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from mtaio._internal.decorators import Decorator
 
-__all__ = ["closed_error", "limit", "limit_by", "limit_in", "run_in"]
+__all__ = ["check_key", "closed_error", "limit", "limit_by", "limit_in", "run_in"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +92,18 @@ def closed_error(limiter: object, name: str | None) -> LimitClosedError:
     )
 
 
+def check_key(key: object) -> None:
+    """Raise ``TypeError`` for a key that cannot be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        msg = (
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a "
+            f"dict, such as a str, an int, or a tuple of those."
+        )
+        raise TypeError(msg) from error
+
+
 async def run_in(
     block: AbstractAsyncContextManager[object, Any],
     fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T],
@@ -105,13 +118,32 @@ async def run_in(
         close_unstarted(fn)
 
 
-def limit_by(key: Callable[..., Hashable], acquire: _Acquire, *, name: str) -> Decorator:
-    """Return the decorator that `limit` returns, where ``acquire`` takes the key of the call."""
+def limit_by(
+    key: Callable[..., Hashable],
+    acquire: _Acquire,
+    release: Callable[[Hashable], object] | None = None,
+    *,
+    name: str,
+) -> Decorator:
+    """Return the decorator that `limit` returns, where both take the key of the call."""
 
     def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            await acquire(key(*args, **kwargs))
-            return await fn(*args, **kwargs)
+        if release is None:
+
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                await acquire(key(*args, **kwargs))
+                return await fn(*args, **kwargs)
+
+        else:
+            give_back = release
+
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                mine = key(*args, **kwargs)
+                await acquire(mine)
+                try:
+                    return await fn(*args, **kwargs)
+                finally:
+                    give_back(mine)
 
         return limited
 

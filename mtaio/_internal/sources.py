@@ -28,7 +28,15 @@ from mtaio._internal import backend
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["END", "GRACE", "Source", "scope_error", "within_grace"]
+__all__ = [
+    "END",
+    "GRACE",
+    "Source",
+    "interrupted_error",
+    "is_generator",
+    "scope_error",
+    "within_grace",
+]
 
 GRACE: Final = 5.0
 """Seconds for which clean-up may go on in a task that is being cancelled."""
@@ -49,13 +57,26 @@ async def within_grace(close: Callable[[], Awaitable[object]], what: str) -> Non
         logger.warning("%s took more than %g s, and was interrupted", what, GRACE)
 
 
+def is_generator(iterator: object) -> bool:
+    """Return whether it is an async generator: closed by us, and over once it has raised."""
+    return inspect.isasyncgen(iterator)
+
+
+def interrupted_error(name: str, way_out: str) -> RuntimeError:
+    """Return the error for the next item of a generator that was cancelled as it made one."""
+    return RuntimeError(
+        f"the stream of {name} was cancelled as it waited for an item, which ends a generator, so "
+        f"it cannot go on. Limit the time of each item with {way_out}, or that of the whole block."
+    )
+
+
 def scope_error(name: str, limited_by: object) -> RuntimeError:
     """Return the error for a stream that holds a scope open where only a part of it is limited."""
     return RuntimeError(
         f"the stream of {name} holds a cancel scope or a task group open while it hands out an "
-        f"item, so {limited_by} cannot limit its single steps: scopes have to be left in the "
-        f"reverse order. Do not yield inside of a timeout block or a task group. For a time limit "
-        f"on each item use Timeout(between=...) or timeouts.each(...)."
+        f"item, so {limited_by} cannot limit a step of it: scopes have to be left in the reverse "
+        f"order. A generator must not yield inside of a timeout block or a task group. Other "
+        f"streams can be entered first, and passed to timeouts.each(...)."
     )
 
 
@@ -71,16 +92,15 @@ class Source:
         next: Returns an awaitable of the next item; there is none before `start`.
         is_generator: Whether the iterator is an async generator, which cannot go on after an error.
         is_scoped: Whether it holds a cancel scope open.
-        is_done: Whether the iterator has ended; set by whoever iterates.
     """
 
     # Invariant: _exit is the __aexit__ of what has been entered, _closers are what closes the rest,
-    # in the order in which to call them; both are given up when closing begins.
+    # in the order in which to call them, that of a generator first; both are given up when closing
+    # begins.
     __slots__ = (
         "_closers",
         "_exit",
         "_iterator",
-        "is_done",
         "is_generator",
         "is_scoped",
         "name",
@@ -96,7 +116,6 @@ class Source:
         self._iterator: Any = None
         self.is_generator: bool = False
         self.is_scoped: bool = False
-        self.is_done: bool = False
 
     async def start(self, made: Any) -> Any:
         """
@@ -113,28 +132,28 @@ class Source:
             try:
                 return await self.next()
             except StopAsyncIteration:
-                self.is_done = True
                 return END
         finally:
             self.is_scoped = backend.innermost_scope() is not before
 
     async def _open(self, made: Any) -> None:
-        if not _is_block(made) and not hasattr(type(made), "__aiter__"):
-            if not inspect.isawaitable(made):
-                raise _not_a_stream(self.name, made)
+        if not _is_block(made) and not _is_iterable(made):
+            pending: object = made
+            if not inspect.isawaitable(pending):
+                raise _not_a_stream(self.name, pending)
             made = await made
         if _is_block(made):
-            entered = await type(made).__aenter__(made)
+            entered: Any = await made.__aenter__()
             self._exit = made.__aexit__
             made = entered
-        if not hasattr(type(made), "__aiter__"):
+        if not _is_iterable(made):
             raise _not_a_stream(self.name, made)
         self._iterator = iterator = aiter(made)
-        self.is_generator = inspect.isasyncgen(iterator)
+        self.is_generator = is_generator(iterator)
         self.next = iterator.__anext__
         if self.is_generator:
             self._closers.append(iterator.aclose)
-        if self._exit is None and not inspect.isasyncgen(made):
+        if self._exit is None and not is_generator(made):
             close = getattr(made, "aclose", None) or getattr(iterator, "aclose", None)
             if close is not None:
                 self._closers.append(close)
@@ -146,12 +165,19 @@ class Source:
         Raises:
             BaseException: What closing raises, unless that is ``error`` again.
         """
-        if self._exit is None and (not self._closers or (self.is_done and self.is_generator)):
+        if self.is_generator and self._closers and self._iterator.ag_frame is None:
+            del self._closers[0]  # it has come to its end
+        if self._exit is None and not self._closers:
             return
         if self.is_scoped:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
+
+    async def close_scoped(self) -> None:
+        """Close it in a task in which it holds a scope open, found out too late."""
+        self.is_scoped = True
+        await self.close()
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None
@@ -183,6 +209,10 @@ async def _leave(leave: Callable[..., Awaitable[object]], error: BaseException |
 
 def _is_block(made: object) -> bool:
     return hasattr(type(made), "__aenter__") and hasattr(type(made), "__aexit__")
+
+
+def _is_iterable(made: object) -> bool:
+    return hasattr(type(made), "__aiter__")
 
 
 def _not_a_stream(name: str, made: object) -> TypeError:

@@ -21,7 +21,7 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from inspect import isdatadescriptor
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -154,7 +154,7 @@ def _add(counted: dict[str, Any], name: str, value: Any) -> None:
     before = counted.get(name)
     if isinstance(value, Mapping):
         sums: dict[Any, Any] = dict(before or {})
-        for key, one in cast("Mapping[Any, Any]", value).items():
+        for key, one in value.items():  # pyright: ignore[reportUnknownVariableType] - of any type
             sums[key] = sums.get(key, 0) + one
         counted[name] = sums
     else:

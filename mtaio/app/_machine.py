@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import psutil
-
 from mtaio._internal.cgroup import Cgroup
 
 if TYPE_CHECKING:
@@ -63,6 +61,8 @@ class Machine:
         cgroup = Cgroup.find(root)
         quota = None if cgroup is None else cgroup.cpu_quota()
         limit = None if cgroup is None else cgroup.memory_limit()
+        from mtaio._internal.processes import psutil  # noqa: PLC0415 - it may not be there
+
         processors, memory = float(_processors()), psutil.virtual_memory().total
         return cls(
             processors=processors if quota is None else min(processors, quota[0]),

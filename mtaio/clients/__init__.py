@@ -3,7 +3,8 @@ Calling HTTP APIs that limit: what they say in headers, and clients that keep to
 
 Promise: a refusal is waited out as the service asks, and costs nobody anything else; bodies pass
 untouched.
-Cost: each name is imported on first use; httpx and aiohttp only with the class that is for them.
+Cost: each name is imported on first use; httpx, aiohttp and Starlette only with the class that is
+for them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mtaio.clients._buckets import BucketSlot, Route, ServerBuckets
     from mtaio.clients._headers import RateLimitHeaders, ServiceLimit
     from mtaio.clients._httpx import LimitedTransport
+    from mtaio.clients._streamed import StreamedResponse
 
 __all__ = [
     "BucketSlot",
@@ -26,6 +28,7 @@ __all__ = [
     "Route",
     "ServerBuckets",
     "ServiceLimit",
+    "StreamedResponse",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -36,5 +39,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._buckets": ("BucketSlot", "Route", "ServerBuckets"),
             "mtaio.clients._headers": ("RateLimitHeaders", "ServiceLimit"),
             "mtaio.clients._httpx": ("LimitedTransport",),
+            "mtaio.clients._streamed": ("StreamedResponse",),
         },
     )

@@ -15,8 +15,9 @@ it is answered, and never not at all.
 Which window a response speaks of is seen from its reset. The server said "in s seconds" some time
 between sending and arrival, so the window ends between ``sent + s`` and ``arrived + s``. Two such
 spans of one window overlap; if the new one lies later, there is a new window; if earlier, it is a
-late response and says nothing new. After the later end of the span the window is over and the whole
-limit is there again, minus what is in flight.
+late response and says nothing new. If they overlap, and the window may be over by now, it is taken
+for both: the less that remains counts until the later end. After that the window is over and the
+whole limit is there again, minus what is in flight.
 """
 
 from __future__ import annotations
@@ -118,13 +119,11 @@ class _Window:
         self.begin = -math.inf
         self.end = -math.inf
 
-    def tell(self, said: ServiceLimit, sent: float, arrived: float) -> None:
+    def tell(self, said: ServiceLimit, remaining: float, sent: float, arrived: float) -> None:
         """Take over what a response says."""
-        if said.remaining is None:
-            return
         if said.reset is None:
             # When there will be more is not known: one at a time may find out.
-            self.limit, self.remaining = said.limit, max(1.0, said.remaining)
+            self.limit, self.remaining = said.limit, max(1.0, remaining)
             self.begin, self.end = -math.inf, math.inf
             return
         # Whole seconds may have been rounded up.
@@ -133,10 +132,13 @@ class _Window:
         if end < self.begin and sent < self.end:
             return  # of the window before
         if begin > self.end or sent >= self.end or self.end == math.inf:
-            self.remaining, self.begin, self.end = said.remaining, begin, end
+            self.remaining, self.begin, self.end = remaining, begin, end
         else:
-            self.remaining = min(self.remaining, said.remaining)
-            self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            self.remaining = min(self.remaining, remaining)
+            if arrived <= self.begin:  # this window cannot be over
+                self.begin, self.end = max(self.begin, begin), min(self.end, end)
+            else:
+                self.begin, self.end = min(self.begin, begin), max(self.end, end)
         if said.limit is not None:
             self.limit = said.limit
 
@@ -429,6 +431,9 @@ class ServerBuckets:
                     due = self._allowed_from(taken.bucket, moment)
                     if due <= moment:
                         break
+                if due == math.inf:
+                    await waiter
+                    continue
                 with anyio.CancelScope(deadline=clock.loop_deadline(due)):
                     await waiter
         except BaseException:
@@ -487,7 +492,7 @@ class ServerBuckets:
                     window = bucket.windows.get(name)
                     if window is None:
                         window = bucket.windows[name] = _Window()
-                    window.tell(limit, taken.sent, moment)
+                    window.tell(limit, limit.remaining, taken.sent, moment)
         if refused:
             self._refuse(bucket, said, moment, pause)
         elif bucket.refused:

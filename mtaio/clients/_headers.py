@@ -35,7 +35,7 @@ LONGEST: Final = 86_400.0
 
 _MOST_AMOUNT: Final = 1e15
 _MOST_NAME: Final = 100
-_MOST_TEXT: Final = 10_000
+_MOST_LINES: Final = 4000
 
 _ABOUT: Final = re.compile(
     r"(?:[a-z0-9]+-)?"  # x-, anthropic-
@@ -229,24 +229,26 @@ def _relevant(headers: ResponseHeaders) -> dict[str, str]:
     """Return the headers that say something of limits, by their names in lower case."""
     found: dict[str, str] = {}
     for name, value in _pairs(headers):
-        if isinstance(name, bytes):
-            name = name.decode("latin-1")  # noqa: PLW2901 - the same in another form
-        if not isinstance(name, str) or not 4 <= len(name) <= _MOST_NAME:  # noqa: PLR2004 - "date"
+        called = _text(name)
+        if called is None or len(called) > _MOST_NAME or len(found) >= 2 * MOST:
             continue
-        name = name.lower()  # noqa: PLW2901 - as above
-        if (
-            not (name in _OTHERS or "ratelimit" in name or "rate-limit" in name)
-            or len(found) >= 2 * MOST
-        ):
-            continue
-        if isinstance(value, bytes):
-            value = value.decode("latin-1")  # noqa: PLW2901 - as above
-        if not isinstance(value, str):
-            continue
-        before = found.get(name)
-        # Lines of one name are one list; one that is too long is not read anyhow.
-        found[name] = value if before is None or len(before) > 2**13 else f"{before}, {value}"
+        called = called.lower()
+        if called in _OTHERS or "ratelimit" in called or "rate-limit" in called:
+            text, before = _text(value), found.get(called)
+            if text is None:
+                continue
+            if before is None:
+                found[called] = text
+            elif len(before) + len(text) <= _MOST_LINES:  # lines of one name are one list
+                found[called] = f"{before}, {text}"
     return found
+
+
+def _text(value: object) -> str | None:
+    """Return a name or value as text; None if it is neither that nor bytes."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
 
 
 _OTHERS: Final = frozenset({"date", "retry-after", "retry-after-ms"})
@@ -324,11 +326,11 @@ class _Reading:
             self._set(DEFAULT_NAME, what, old.get(what))
         nameless: list[Member] = []
         for member in members_of(headers.get("ratelimit-policy", "")):
-            if isinstance(member.value, float):
-                nameless.append(member)
-            else:  # "default";q=100;w=60
+            if isinstance(member.value, str):  # "default";q=100;w=60
                 self._set(member.value, "limit", member.parameters.get("q"))
                 self._set(member.value, "window", member.parameters.get("w"))
+            else:
+                nameless.append(member)
         self._nameless(nameless, old.get("limit", number_in(headers.get("ratelimit-limit", ""))))
 
     def _nameless(self, policies: list[Member], closest: float | None) -> None:

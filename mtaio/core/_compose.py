@@ -181,7 +181,8 @@ def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None
     if not isinstance(retry, Retry):
         checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.Retry.")
         retry = Retry(attempts=retry)
-    return retry if retry.attempts > 1 else None
+    single = retry.attempts == 1 and retry.throttled is None
+    return None if single else retry
 
 
 # ---- what is called ----
@@ -258,15 +259,26 @@ def compose(
     def count_retry() -> None:
         counters.retried += 1
 
+    if at_once is not None:
+        place = retry._placed((), retried=count_retry)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its `run` does for users
+
+        def call_at_once(*args: Any, **kwargs: Any) -> Any:
+            once = partial(at_once, *args, **kwargs)
+            return retry._run(once, subject=fn, place=place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+
+        return call_at_once, None
+    place = retry._placed([rate])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        if at_once is not None:
-            return retry.run(partial(at_once, *args, **kwargs), on_retry=count_retry)
         attempts, number = chain((first,), repeat(later)), count()
 
         def begins() -> None:  # an attempt that waits its turn may be cancelled before it is made
             counters.retried += next(number) > 0
 
-        return retry.run(lambda: next(attempts)(begins, *args, **kwargs))
+        def attempt() -> Awaitable[Any]:
+            return next(attempts)(begins, *args, **kwargs)
+
+        return retry._run(attempt, subject=fn, place=place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
 
     return call, None
 

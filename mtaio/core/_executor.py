@@ -70,6 +70,7 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
@@ -1398,6 +1399,13 @@ class TaskExecutor:
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
         make = self._make_coroutine
+        if (
+            len(calls) > 1
+            and type(first := calls[0]) is type(second := calls[1]) is FunctionType
+            and first.__code__ is second.__code__
+            and first is not second
+        ):
+            check_binding(first, second)
         if all(map(is_async_def, calls)):  # nothing to check
             if self._default_timing.timeout is None:
                 make = cast("Callable[[Any], Coroutine[Any, Any, Any]]", call_it)

@@ -21,7 +21,6 @@ from mtaio._internal import clock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import is_cancelled, raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
-from mtaio._internal.notes import note
 from mtaio._internal.typevars import TypeVar
 from mtaio.core._slots import CURRENT, Awaited, here, running_task
 from mtaio.exceptions import TaskCancelledError
@@ -377,27 +376,21 @@ class Service(Task):
         self._block.services.pop(self, None)
 
     async def _supervise(self) -> Any:
-        attempt = 1
-        if self._restart is not None and self._restart.budget is not None:
-            self._restart.budget._record_call()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
+        policy = self._restart
+        attempts = None if policy is None else policy._supervise(self._fn)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its `run` does for users
         while True:
             started = clock.now()
             try:
                 result = await self._call()
             except Exception as error:
-                policy = self._restart
-                if policy is None or not self._ready or not policy._accepts(error):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
+                if policy is None or attempts is None or not self._ready:
                     raise
-                if clock.now() - started > policy.wait_max:
-                    attempt = 1  # it had recovered
-                if attempt >= policy.attempts:
-                    note(error, f"gave up after {attempt} attempts")
+                if policy.per is None and clock.now() - started > policy.wait_max:
+                    attempts.start_over()  # it had recovered
+                wait = attempts.after_error(error)
+                if wait is None:
                     raise
-                if not policy._affords(error):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as in its own `run`
-                    raise
-                attempt += 1
-                wait = policy.wait_before(attempt, error)
-                self._log(error, wait, attempt, policy.attempts)
+                self._log(error, wait, attempts.attempt + 1, policy)
             else:
                 if not self._ready:
                     msg = (
@@ -406,7 +399,7 @@ class Service(Task):
                     )
                     raise RuntimeError(msg)
                 return result
-            await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
+            await attempts.sleep(wait)
 
     async def _call(self) -> Any:
         try:
@@ -415,14 +408,14 @@ class Service(Task):
             raise_failure(error, self._fn, own_task=True)
             raise
 
-    def _log(self, error: Exception, wait: float, attempt: int, attempts: int) -> None:
+    def _log(self, error: Exception, wait: float, attempt: int, policy: Retry) -> None:
         from logging import getLogger  # noqa: PLC0415 - most programs never restart a service
 
         getLogger("mtaio.core").warning(
-            "service %s failed; attempt %d of %d in %.3g s",
+            "service %s failed; attempt %d%s in %.3g s",
             self.name,
             attempt,
-            attempts,
+            "" if policy.attempts is None else f" of {policy.attempts}",
             wait,
             exc_info=error,
         )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-import warnings
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
@@ -23,7 +22,7 @@ import anyio
 from anyio import NoEventLoopError, to_thread
 
 from mtaio._internal import backend, checks, loops
-from mtaio._internal.callables import close_unstarted, name_of, unwrap
+from mtaio._internal.callables import close_unstarted, name_of, warn_where_defined
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.notes import note
@@ -308,13 +307,5 @@ def explain(error: BaseException, call: partial[Any]) -> None:
 
 
 def warn_of_awaitable(call: partial[Any]) -> None:
-    """Warn at the line where the function is defined: the stack here is the event loop's."""
-    code = getattr(unwrap(call), "__code__", None)
-    message = f"{name_of(call)} {_MAKE_IT_ASYNC}"
-    if code is None:
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return
-    registry = unwrap(call).__globals__.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(
-        message, RuntimeWarning, code.co_filename, code.co_firstlineno, registry=registry
-    )
+    """Warn at the line where the function is defined."""
+    warn_where_defined(call, f"{name_of(call)} {_MAKE_IT_ASYNC}")

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, get_type_hints
 from mtaio._internal.cgroup import Cgroup
 from mtaio.monitoring._metrics import Source, flat
 from mtaio.monitoring._stats import ResourceStats
-from mtaio.monitoring._system import SystemReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mtaio.monitoring._stats import LoopStats
+    from mtaio.monitoring._system import SystemReader
 
 __all__ = ["ALIASES", "FIXED", "MOST_ABSENT", "History", "Samples", "with_aliases"]
 
@@ -90,6 +90,8 @@ class Samples:
     def reader(self) -> SystemReader:
         """Return what reads the system, primed when it was made; ``lock`` is held."""
         if self._reader is None:
+            from mtaio.monitoring._system import SystemReader  # noqa: PLC0415 - it needs psutil
+
             self._reader = SystemReader(Cgroup.find())
         return self._reader
 

@@ -20,9 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
-import psutil
-
 from mtaio._internal.cgroup import CPUUse
+from mtaio._internal.processes import psutil
 from mtaio.monitoring._stats import Counted, CPUStats, IOStats, MemoryStats, ProcessStats
 
 if TYPE_CHECKING:

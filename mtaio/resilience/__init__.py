@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from mtaio.resilience._part import Call, Part, StandalonePart
     from mtaio.resilience._pipeline import Pipeline
     from mtaio.resilience._retry import Retry
+    from mtaio.resilience._retry_block import Attempt
     from mtaio.resilience._stream import CallStream, OpenStream
     from mtaio.resilience._timeout import Timeout
 
 __all__ = [
     "AdaptiveLimiter",
     "AdaptiveSlot",
+    "Attempt",
     "Breaker",
     "BreakerBlock",
     "BreakerChange",
@@ -100,6 +102,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._part": ("Call", "Part", "StandalonePart"),
             "mtaio.resilience._pipeline": ("Pipeline",),
             "mtaio.resilience._retry": ("Retry",),
+            "mtaio.resilience._retry_block": ("Attempt",),
             "mtaio.resilience._stream": ("CallStream", "OpenStream"),
             "mtaio.resilience._timeout": ("Timeout",),
         },

@@ -8,19 +8,22 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.rates import Rate
-from mtaio._internal.statistics import snapshot
+from mtaio.exceptions import LimitError
+from mtaio.resilience._attempts import Counts, Place, is_held_in
+from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Part
-from mtaio.resilience._retry import Retry
+from mtaio.resilience._retry import Retry, keep_trying
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
     Quota,
     RateLimiter,
@@ -33,7 +36,15 @@ if TYPE_CHECKING:
     from mtaio.resilience._pipeline import Direct
     from mtaio.resilience._stream import OpenStream
 
-__all__ = ["RatePart", "RetryPart", "adapter_of", "as_part", "name_of_kind"]
+__all__ = [
+    "RatePart",
+    "RetryPart",
+    "adapter_of",
+    "as_part",
+    "is_part",
+    "name_of_kind",
+    "tell_refusal",
+]
 
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -53,11 +64,23 @@ class _Adapter:
         return self.inner.statistics()
 
 
-def _acquiring(acquire: Callable[[], Awaitable[object]], then: Next) -> Next:
+def tell_refusal(error: Exception, limiter: object, fn: object) -> None:
+    """Tell that a limiter has refused a call of ``fn``."""
+    if is_wanted(Refused):
+        name = getattr(limiter, "name", None)
+        emit(Refused(name=name, function=name_of(fn), error=error))
+
+
+def _acquiring(limiter: Any, then: Next) -> Next:
     """Return an async function that calls ``then`` when it has acquired what it needs."""
+    acquire = limiter.acquire
 
     async def run(call: Call) -> Any:
-        await acquire()
+        try:
+            await acquire()
+        except LimitError as error:
+            tell_refusal(error, limiter, call.fn)
+            raise
         return await then(call)
 
     return run
@@ -73,7 +96,7 @@ class RatePart(_Adapter):
         return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
 
     def wrap(self, then: Next) -> Next:
-        return _acquiring(self.inner.acquire, then)
+        return _acquiring(self.inner, then)
 
 
 class _ForeignRatePart:
@@ -91,7 +114,7 @@ class _ForeignRatePart:
         return f"{type(self.inner).__name__}({self.inner.rate:g})"
 
     def wrap(self, then: Next) -> Next:
-        return _acquiring(self.inner.acquire, then)
+        return _acquiring(self.inner, then)
 
 
 class _KeyedPart(_Adapter):
@@ -108,29 +131,12 @@ class _KeyedPart(_Adapter):
         acquire = self.inner.acquire
 
         async def run(call: Call) -> Any:
-            await acquire(call.key)
+            try:
+                await acquire(call.key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             return await then(call)
-
-        return run
-
-
-class _QuotaPart(_Adapter):
-    """A quota as it is given, of which each call costs one of each limit."""
-
-    __slots__ = ()
-
-    kind: ClassVar[Literal["limiter"]] = "limiter"
-    inner: Quota
-
-    def __str__(self) -> str:
-        return f"Quota({'' if self.inner.name is None else repr(self.inner.name)})"
-
-    def wrap(self, then: Next) -> Next:
-        take = self.inner.take
-
-        async def run(call: Call) -> Any:
-            async with take():
-                return await then(call)
 
         return run
 
@@ -148,7 +154,11 @@ class _ConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> Any:
-            await acquire()
+            try:
+                await acquire()
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 return await then(call)
             finally:
@@ -160,13 +170,56 @@ class _ConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> OpenStream:
-            await acquire()
+            try:
+                await acquire()
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 opened: OpenStream = await then(call)
             except BaseException:
                 release()
                 raise
             opened.on_end(lambda _: release())
+            return opened
+
+        return run
+
+
+class _KeyedConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedConcurrencyLimiter({self.inner.limit})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            try:
+                return await then(call)
+            finally:
+                release(call.key)
+
+        return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> OpenStream:
+            key = call.key
+            await acquire(key)
+            try:
+                opened: OpenStream = await then(call)
+            except BaseException:
+                release(key)
+                raise
+            opened.on_end(lambda _: release(key))
             return opened
 
         return run
@@ -190,10 +243,49 @@ class _ResourcePart(_Adapter):
         limiter = self.inner
 
         async def run(call: Call) -> Any:
-            async with limiter:
-                return await then(call)
+            is_in = False
+            try:
+                async with limiter:
+                    is_in = True
+                    return await then(call)
+            except LimitError as error:
+                if not is_in:
+                    tell_refusal(error, limiter, call.fn)
+                raise
 
         return run
+
+    def wrap_stream(self, then: Next) -> Next:
+        """
+        Hold the slot until the stream ends, and limit its time; its block is not entered.
+
+        That could be left only in the task and the context that entered it.
+        """
+        limiter = self.inner
+        now = limiter.statistics()
+        if now.timeout is not None:
+            then = _limited(then, now.timeout.default_timeout, limiter.name)
+        through = then
+
+        async def run(call: Call) -> OpenStream:
+            slots, rate = limiter.concurrency, limiter.rate
+            if slots is not None:
+                await slots.acquire()
+            try:
+                if rate is not None:
+                    await rate.acquire()
+                opened: OpenStream = await through(call)
+            except BaseException:
+                if slots is not None:
+                    slots.release()
+                raise
+            if slots is not None:
+                opened.on_end(lambda _: slots.release())
+            return opened
+
+        if now.timeout_total is None:
+            return run
+        return _limited(run, now.timeout_total.default_timeout, limiter.name)
 
 
 class _TimeoutPart(_Adapter):
@@ -218,9 +310,19 @@ class _TimeoutPart(_Adapter):
 
         return run
 
+    def wrap_stream(self, then: Next) -> Next:
+        return _limited(then, self.seconds, self.inner.name)
+
+
+def _limited(then: Next, seconds: float | None, name: str | None) -> Next:
+    """Return ``then`` for streams, limited as by a `Timeout`."""
+    from mtaio.resilience._timeout import Timeout  # noqa: PLC0415 - that imports what imports this
+
+    return then if seconds is None else Timeout(seconds, name=name).wrap_stream(then)
+
 
 class RetryPart(_Adapter):
-    __slots__ = ("_calls", "_failed", "_retried", "direct")
+    __slots__ = ("_calls", "_counts", "_place", "_stream_place", "direct")
 
     kind: ClassVar[Literal["retry"]] = "retry"
     inner: Retry
@@ -230,60 +332,62 @@ class RetryPart(_Adapter):
         self.direct: Direct | None = None
         """Where the calls are counted whose first attempt did not come through here."""
         self._calls = 0
-        self._retried = 0
-        self._failed = 0
+        self._counts = Counts()
+        self._place = Place(counts=self._counts)
+        self._stream_place = Place(counts=self._counts, judges=False)
 
     def __str__(self) -> str:
-        options: list[str] = [f"{self.inner.attempts}"]
-        for each in fields(self.inner):
-            value = getattr(self.inner, each.name)
-            if each.name != "attempts" and value != each.default and each.default is not MISSING:
-                options.append(f"{each.name}={_shown(value)}")
-        return f"Retry({', '.join(options)})"
+        return str(self.inner)
+
+    def stands(self, name: str | None, inside: Sequence[Part]) -> None:
+        """Note the name of its pipeline, and whether what it holds is among the parts inside."""
+        limiters = [getattr(each, "inner", each) for each in inside]
+        is_inside = is_held_in(self.inner, limiters)
+        for place in (self._place, self._stream_place):
+            place.name, place.holds_inside = name, is_inside
 
     def wrap(self, then: Next, ended: Sequence[object] = ()) -> Next:
         """Wrap ``then``. As long as there is something in ``ended``, `Direct` has counted calls."""
-        policy_run, count = self.inner.run, self._count
+        return self._wrapped(then, self._place, ended)
+
+    def wrap_stream(self, then: Next) -> Next:
+        """Wrap what opens a stream, which is no result that ``until`` could judge."""
+        return self._wrapped(then, self._stream_place, ())
+
+    def _wrapped(self, then: Next, place: Place, ended: Sequence[object]) -> Next:
+        policy = self.inner
 
         async def run(call: Call) -> Any:
             if not ended:
                 self._calls += 1
-            try:
-                return await policy_run(then, call, on_retry=count)
-            except Exception:
-                self._failed += 1
-                raise
+            return await keep_trying(policy, then, call, subject=call.fn, place=place, key=call.key)
 
         return run
 
-    def _count(self) -> None:
-        self._retried += 1
-
     def statistics(self) -> RetryStatistics:
-        budget = self.inner.budget
-        budgeted = None if budget is None else budget.statistics()
-        calls = self._calls if self.direct is None else self._calls + self.direct.begun
-        return snapshot(RetryStatistics, self, calls=calls, budget=budgeted)
+        counts, budget = self._counts, self.inner.budget
+        return RetryStatistics(
+            calls=self._calls if self.direct is None else self._calls + self.direct.begun,
+            retried=counts.retried,
+            throttled=counts.throttled,
+            failed=counts.failed,
+            errors=dict(counts.errors),
+            budget=None if budget is None else budget.statistics(),
+        )
 
     @property
     def is_quiet(self) -> bool:
-        return self.inner.budget is None
+        return self.inner._is_quiet  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - it need not see a success
 
 
-def _shown(value: object) -> str:
-    """Return a setting as it is written in code."""
-    if isinstance(value, tuple):
-        each = cast("tuple[object, ...]", value)
-        return f"({', '.join(map(_shown, each))})"
-    return name_of(value) if callable(value) else str(value)
-
-
-_ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
+_ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Retry, RetryPart),
     (RateLimiter, RatePart),
     (ConcurrencyLimiter, _ConcurrencyPart),
     (KeyedRateLimiter, _KeyedPart),
-    (Quota, _QuotaPart),
+    (KeyedConcurrencyLimiter, _KeyedConcurrencyPart),
+    (Quota, Quota.part),
+    (KeyedQuota, KeyedQuota.part),
     (ResourceLimiter, _ResourcePart),
     (TimeoutManager, _TimeoutPart),
     (Rate, _ForeignRatePart),
@@ -303,6 +407,12 @@ def adapter_of(given: object) -> Part | None:
     return None
 
 
+def is_part(given: object) -> bool:
+    """Return whether a pipeline takes ``given``."""
+    is_one = isinstance(given, Part) and not isinstance(given, type)
+    return is_one or adapter_of(given) is not None
+
+
 def as_part(given: object) -> Part:
     """Return ``given`` if it is a part, or else a part that wraps it."""
     if isinstance(given, Part) and not isinstance(given, type):
@@ -319,5 +429,6 @@ def as_part(given: object) -> Part:
 
 def name_of_kind(given: object, part: Part) -> str:
     """Return the name under which the statistics of a part are shown, such as ``total_timeout``."""
-    name = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
+    kind = Quota if isinstance(given, list | tuple) else type(given)
+    name = _WORDS.sub("_", kind.__name__.strip("_")).lower()
     return f"total_{name}" if getattr(part, "total", False) else name

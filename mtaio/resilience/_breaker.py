@@ -124,7 +124,7 @@ class BreakerBlock:
     `mark_failed` was called.
     """
 
-    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_key", "_period")
+    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_is_inside", "_key", "_period")
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class BreakerBlock:
         self._begin = begin
         self._end = end
         self._circuit: Circuit | None = None
+        self._is_inside = False
         self._failed = False
         self._period = 0
         self._began = 0.0
@@ -166,6 +167,7 @@ class BreakerBlock:
         self._circuit = circuit = await self._begin(self._key)
         self._period = circuit.period
         self._began = clock.now()
+        self._is_inside = True
         return self
 
     async def __aexit__(
@@ -175,7 +177,8 @@ class BreakerBlock:
         traceback: TracebackType | None,
     ) -> None:
         """Count the outcome of the block. Not a checkpoint."""
-        if self._circuit is not None:
+        if self._circuit is not None and self._is_inside:
+            self._is_inside = False  # left once: an outcome counts once
             seconds = clock.now() - self._began
             self._end(self._circuit, self._period, exc, seconds, failed=self._failed)
 
@@ -216,7 +219,7 @@ class Breaker(StandalonePart):
         half_open_ratio: The share of these that must fail for it to open again: 0 for any of them,
             so that all must succeed, and at most 1. None for that of ``failure_ratio``.
         failed: Called with the result of each call that raises nothing; returns whether that is a
-            failure, such as a response with status 503. None if no result is.
+            failure, such as a response with status 503. None if no result is; a stream never is.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is
             called with each.
@@ -478,9 +481,10 @@ class Breaker(StandalonePart):
         block: BreakerBlock | None = _blocks.leave(self, exc_type)
         if block is not None:
             await block.__aexit__(exc_type, exc, traceback)
-        elif self._only is not None:  # which one it was is not known; this may give a place back
+        else:  # which one it was is not known: at most one more call probes
+            circuit = self._meant(None)
             self._undecided += 1
-            self._only.give_back(self._only.period)
+            circuit.give_back(circuit.period)
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

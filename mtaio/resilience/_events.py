@@ -194,6 +194,7 @@ def text_of(value: object) -> str:
             text = reprlib.repr(value)
     except Exception:  # noqa: BLE001 - a class of the user's may be wrong
         text = type(value).__name__
+    text = " ".join(text[: 2 * _LONGEST].split())  # one line
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
@@ -359,9 +360,9 @@ def is_wanted(kind: type[PartEvent]) -> bool:
     return bool(_listeners) or (kind.is_logged and _log().isEnabledFor(_WARNING))
 
 
-def emit(event: PartEvent) -> None:
-    """Log an event, if it is of such a kind, and tell it to all listeners."""
-    if event.is_logged and (logger := _log()).isEnabledFor(_WARNING):
+def emit(event: PartEvent, *, is_logged: bool = True) -> None:
+    """Log an event, if it is of such a kind and not logged elsewhere, and tell all listeners."""
+    if is_logged and event.is_logged and (logger := _log()).isEnabledFor(_WARNING):
         line = event._line()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a class of this module
         if line is not None:
             text, args = line

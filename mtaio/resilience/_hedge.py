@@ -189,7 +189,7 @@ class Hedge(StandalonePart):
         return self._wrap(then, self._discard)
 
     def wrap_stream(self, then: Next) -> Next:
-        """Return an async function that opens a stream by ``then``, more than once if it is slow."""
+        """Return an async function that opens a stream, more than once if that is slow."""
 
         async def open_unscoped(call: Call) -> OpenStream:
             opened: OpenStream = await then(call)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Generic, TypeVar, final
 from weakref import WeakSet
@@ -24,7 +24,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, add_counts, snapshot, total
 from mtaio.exceptions import LimitError
-from mtaio.resilience._adapters import as_part, name_of_kind
+from mtaio.resilience._adapters import as_part, is_part, name_of_kind
 from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Call, Next, Part, StandalonePart, call_function
 from mtaio.resilience._stream import OpenStream, stream_through
@@ -35,6 +35,9 @@ PartT = TypeVar("PartT")
 
 _LOOKS: Final = 100
 """The most parts that are looked at to make room for one key."""
+
+_SIGNS: Final = ("waiting", "in_use", "in_flight", "held_seconds")
+"""What statistics say of a part that is in use, or that keeps somebody waiting."""
 
 
 @final
@@ -103,14 +106,22 @@ def _wrapped(part: Part, then: Next) -> Next:
 
 def _is_at_rest(now: Any) -> bool:
     """Return whether statistics say that nobody waits, nothing is taken, and each bucket full."""
-    if any(getattr(now, name, 0) for name in ("waiting", "in_use", "in_flight")):
+    if any(getattr(now, name, 0) for name in _SIGNS):
         return False
     if getattr(now, "tokens", 0) < getattr(now, "burst", 0):
         return False
     if not is_dataclass(now):
         return True
-    inner = [getattr(now, each.name) for each in fields(now)]
+    values = [getattr(now, each.name) for each in fields(now)]
+    inner = [each for value in values for each in _several(value)]
     return all(_is_at_rest(each) for each in inner if is_dataclass(each))
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the values of a mapping, or the value itself."""
+    if isinstance(value, Mapping):
+        return list(value.values())  # pyright: ignore[reportUnknownArgumentType] - of any type
+    return [value]
 
 
 class _Way:
@@ -178,7 +189,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         from mtaio.resilience import Breaker, Keyed, Pipeline, Timeout
 
         hosts = Keyed(lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000)
-        api = Pipeline(hosts, Timeout(1), key=lambda host, path: host)
+        api = Pipeline(hosts, Timeout(1), key=lambda host, *_: host)
 
 
         @api
@@ -222,6 +233,9 @@ class Keyed(StandalonePart, Generic[PartT]):
     ) -> None:
         way_out = "Pass a function from a key to its part, such as lambda host: Breaker()."
         checks.callable_("factory", factory, way_out=way_out)
+        if not isinstance(factory, type) and is_part(factory):
+            msg = f"factory={factory!r} is itself a part, the same for all keys. {way_out}"
+            raise TypeError(msg)
         if is_async(factory):
             msg = f"factory={factory!r} is an async function and would not be awaited. {way_out}"
             raise TypeError(msg)
@@ -273,7 +287,28 @@ class Keyed(StandalonePart, Generic[PartT]):
         given: PartT = part
         return given
 
-    def keys(self) -> list[Hashable]:
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Hold the part of one key, which then grants nothing for so long. Not a checkpoint.
+
+        For parts with a method ``hold``, such as rate limiters: see `mtaio.resources.RateLimiter`.
+        ``Retry(throttled=..., hold=keyed)`` calls it with the key of a call that was refused.
+
+        Args:
+            key: The key.
+            seconds: For how long.
+
+        Raises:
+            LimitError: The key is new, and there is no room for it.
+            TypeError: Its part cannot be held.
+        """
+        part: Any = self.part(key)
+        if not hasattr(part, "hold"):
+            msg = f"{part!r} has no hold(), so that it cannot be held. Hold a Keyed of limiters."
+            raise TypeError(msg)
+        part.hold(seconds)
+
+    def held_keys(self) -> list[Hashable]:
         """Return the keys that have a part. Not a checkpoint; from any thread."""
         return list(self._entries)
 
@@ -319,7 +354,8 @@ class Keyed(StandalonePart, Generic[PartT]):
         way = self._new_way(then, check, stream_through)
 
         async def run(call: Call) -> OpenStream:
-            entry, through = await self._find(call, way)
+            entry = self._use(call.key) or await self._admit(call)
+            through = way.wrapped.get(entry) or way.wrap(entry)
             entry.in_flight += 1
             try:
                 opened: OpenStream = await through(call)
@@ -333,9 +369,16 @@ class Keyed(StandalonePart, Generic[PartT]):
 
     def _wrap(self, then: Next, check: Callable[[Part], object] | None) -> Next:
         way = self._new_way(then, check, _wrapped)
+        entries, wrapped = self._entries, way.wrapped
 
         async def run(call: Call) -> Any:
-            entry, through = await self._find(call, way)
+            key = call.key
+            entry = entries.get(key)
+            if entry is None:
+                entry = await self._admit(call)
+            else:
+                entries.move_to_end(key)
+            through = wrapped.get(entry) or way.wrap(entry)
             entry.in_flight += 1
             try:
                 return await through(call)
@@ -354,16 +397,12 @@ class Keyed(StandalonePart, Generic[PartT]):
         self._ways.add(way)
         return way
 
-    async def _find(self, call: Call, way: _Way) -> tuple[_Entry, Next]:
-        """Return the entry of a call's key, and what leads through its part."""
-        key, entries = call.key, self._entries
-        entry = entries.get(key)
-        if entry is None:
-            entry = await self._admit(call)
-        else:
-            entries.move_to_end(key)
-        through = way.wrapped.get(entry)
-        return entry, way.wrap(entry) if through is None else through
+    def _use(self, key: Hashable) -> _Entry | None:
+        """Return the entry of a key, which is now the one used last; None if there is none."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
 
     async def _admit(self, call: Call) -> _Entry:
         """Return the entry of a new key, for a call."""
@@ -379,9 +418,8 @@ class Keyed(StandalonePart, Generic[PartT]):
     def _entry(self, key: Hashable) -> _Entry:
         """Return the entry of a key; make it if there is none."""
         entries = self._entries
-        entry = entries.get(key)
+        entry = self._use(key)
         if entry is not None:
-            entries.move_to_end(key)
             return entry
         self._forgettable(key)  # raises before anything is made
         given = self._factory(key)

@@ -9,11 +9,11 @@ pipeline, and a decorated function keeps its name, signature and types.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import CoroutineType
 from typing import (
-    TYPE_CHECKING,
     Any,
     ParamSpec,
     Protocol,
@@ -34,10 +34,6 @@ from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
 from mtaio.resilience._stream import CallStream, open_call, stream_through
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
-    from contextlib import AbstractAsyncContextManager
 
 __all__ = [
     "Call",
@@ -95,8 +91,9 @@ class Call:
 
 
 Streams: TypeAlias = (
-    "AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any] | "
-    "Awaitable[AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]]"
+    AsyncIterable[T]
+    | AbstractAsyncContextManager[AsyncIterable[T]]
+    | Awaitable[AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T]]]
 )
 """What a function returns that makes a stream of ``T``."""
 

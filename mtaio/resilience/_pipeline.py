@@ -22,7 +22,8 @@ from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
 from mtaio._internal.rates import Rate
-from mtaio.resilience._adapters import RatePart, RetryPart, as_part, name_of_kind
+from mtaio.exceptions import LimitError
+from mtaio.resilience._adapters import RatePart, RetryPart, as_part, name_of_kind, tell_refusal
 from mtaio.resilience._fallback import Fallback
 from mtaio.resilience._keyed import Keyed
 from mtaio.resilience._order import check_order, check_place
@@ -45,6 +46,7 @@ from mtaio.resilience._statistics import PipelineStatistics
 from mtaio.resilience._stream import CallStream, OpenStream, open_call, stream_through
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -137,6 +139,7 @@ class Pipeline:
         *parts: (
             Part
             | ConcurrencyLimiter
+            | KeyedConcurrencyLimiter
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager
@@ -159,6 +162,9 @@ class Pipeline:
         keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
         self._keyed = next(keyed, None)
         self._name = name
+        for number, part in enumerate(self._parts, 1):
+            if isinstance(part, RetryPart):
+                part.stands(name, self._parts[number:])
         through: Next = call_function
         for number, part in reversed(list(enumerate(self._parts))):
             if isinstance(part, Keyed):
@@ -260,7 +266,7 @@ class Pipeline:
         self, fn: Callable[[*Ts], Streams[T]], /, *args: *Ts, key: Hashable = None
     ) -> CallStream[T]:
         """
-        Return a block that opens a stream through the parts: ``async with api.stream(fn)``.
+        Return a block around a stream: ``async with api.stream(fn) as items:``.
 
         Opening the stream and getting its first item is the call that is retried, hedged or
         answered by a fallback; attempts that are not handed out have been closed before. After the
@@ -453,11 +459,12 @@ class Direct:
 
     # Invariant: every call is in `begun`, for good, since counts that fell would look like those of
     # a new process; one that has succeeded at once is in `ended` too.
-    __slots__ = ("_outer", "_then", "acquire", "begun", "ended")
+    __slots__ = ("_limiter", "_outer", "_then", "acquire", "begun", "ended")
 
     def __init__(self, outer: Sequence[Part], limiter: RatePart | None) -> None:
         self._outer = outer
         self._then: Next = call_function if limiter is None else limiter.wrap(call_function)
+        self._limiter = None if limiter is None else limiter.inner
         self.acquire: Callable[[], Awaitable[object]] | None
         self.acquire = None if limiter is None else limiter.inner.acquire
         self.begun: int = 0
@@ -473,6 +480,7 @@ class Direct:
         async def attempt(call: Call) -> Any:
             if not ended:
                 return await then(call)
+            self._tell_refusal(ended[0], call)
             context = ended[0].__context__
             try:
                 raise ended.pop()  # noqa: TRY301 - not from a variable, which would hold this frame
@@ -487,6 +495,14 @@ class Direct:
                 part.wrap(through, ended) if isinstance(part, RetryPart) else part.wrap(through)
             )
         return through
+
+    def _tell_refusal(self, error: BaseException, call: Call) -> None:
+        """Tell it if the limiter, which then was no part of the call, has refused it."""
+        limiter, trace = self._limiter, error.__traceback__
+        if isinstance(error, LimitError) and limiter is not None and trace is not None:
+            code = getattr(getattr(limiter.acquire, "__func__", None), "__code__", None)
+            if trace.tb_next is not None and trace.tb_next.tb_frame.f_code is code:
+                tell_refusal(error, limiter, call.fn)
 
 
 def _direct_way(parts: Sequence[Part]) -> Direct | None:

@@ -25,6 +25,7 @@ from mtaio._internal.notes import note
 from mtaio._internal.sources import within_grace
 from mtaio.exceptions import LimitError
 from mtaio.resilience._budget import Budget, give_back, take
+from mtaio.resilience._events import Hedged, emit, is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +110,13 @@ class Hedging:
             return True
         self.rejected += 1
         return False
+
+    def tell(self, call: Call, number: int, seconds: float) -> None:
+        """Tell that a call makes its attempt ``number``, so long after the one before."""
+        if is_wanted(Hedged):
+            name: str | None = getattr(self._owner, "name", None)
+            function = name_of(call.fn)
+            emit(Hedged(name=name, function=function, attempt=number, seconds=seconds))
 
     def refused(self) -> None:
         """Note that a further attempt was refused by something inside the hedge."""
@@ -222,11 +230,12 @@ class Race:
         if self._hedging.is_allowed():
             self._left -= 1
             self._hedges += 1
-            self._context.run(self._group.start_soon, self._hedge)
+            number = self._hedging.max_hedges - self._left + 1
+            self._context.run(self._group.start_soon, self._hedge, number)
             if self._left:
                 self._alarm.add(self, clock.now() + self._after)
 
-    async def _hedge(self) -> None:
+    async def _hedge(self, number: int) -> None:
         """Make a further attempt, in a task of its own."""
         try:
             await checkpoint_if_cancelled()
@@ -234,6 +243,7 @@ class Race:
             self._hedging.give_back()
             raise
         self._hedging.hedges += 1
+        self._hedging.tell(self._call, number, self._after)
         try:
             result = await self._then(self._call)
         except BaseException as error:
@@ -273,7 +283,7 @@ class Race:
             from logging import getLogger  # noqa: PLC0415 - few results are thrown away
 
             logger = getLogger("mtaio.resilience")
-            logger.error("%s failed for %r", name_of(discard), result, exc_info=failure)
+            logger.exception("%s failed for %r", name_of(discard), result, exc_info=failure)
 
     def _takes(self, error: BaseException) -> bool:
         """Note what a further attempt raised; return False if that is not a failure of a call."""

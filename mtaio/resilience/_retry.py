@@ -3,68 +3,111 @@ Another attempt after a failure, later each time.
 
 Promise: at most ``attempts`` calls; only exceptions that the filter accepts are tried again,
 cancellation never; no sleep that the caller's deadline would cut short anyway.
-
-The delays grow exponentially up to a cap and are spread by "full jitter", after Marc Brooker,
-"Exponential Backoff And Jitter", AWS Architecture Blog, 2015: clients that failed together do not
-come back together.
+Cost: of a call that succeeds at once a count, and no object: what comes after a failure is in
+`mtaio.resilience._attempts`, and how long it waits in ``_waits``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    cast,
+    final,
+    overload,
+)
 
-import anyio
-
-from mtaio._internal import checks, clock, deadlines
-from mtaio._internal.callables import close_unstarted, unawaitable_error
+import mtaio
+from mtaio._internal import checks, clock
+from mtaio._internal.callables import close_unstarted, is_async, name_of, unawaitable_error
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
-from mtaio._internal.filters import Filter, accepts, check_filter, errors_in
-from mtaio._internal.notes import note
-from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience._budget import Budget, give_back, record_call, take
+from mtaio._internal.filters import Filter, check_filter
+from mtaio._internal.signature import check_takes
+from mtaio.resilience import _waits
+from mtaio.resilience._attempts import Attempts, Counts, Holds, HoldsKey, Place, held_by, is_held_in
+from mtaio.resilience._budget import Budget, record_call
+from mtaio.resilience._events import Retried, check_listener
+from mtaio.resilience._waits import Waits
+
+if TYPE_CHECKING:
+    import mtaio.statistics
+    from mtaio.resilience._retry_block import Attempt
+
+__all__ = ["Retry", "keep_trying", "start"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_OWN_WAITS = {"wait_initial": 0.1, "wait_max": 30.0, "wait_exp_base": 2.0}
+
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Retry:
     """
-    How often to try again, after which exceptions, and how long to wait before.
+    How often to try again, after which failures, and how long to wait before.
 
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
-    attribute, as mtaio's `RateLimitError` does, the wait is at least that long; with the argument
-    ``retry_after`` it is looked up elsewhere. Of a group of exceptions the longest wait counts.
+    attribute, as mtaio's `RateLimitError` does, the wait is at least that long, and a random part
+    comes on top, half as long at most; with the argument ``retry_after`` it is looked up elsewhere.
+    Of a group of exceptions the longest wait counts.
 
-    ``@Retry(3)`` above an async function retries each of its calls.
+    ``@Retry(3)`` above an async function retries each of its calls, and `run` makes a single call.
+    A block is retried by ``async for attempt in Retry(3):`` with ``async with attempt:`` in it; see
+    `Attempt`.
+
+    Each wait is logged at WARNING to ``mtaio.resilience``, and so is giving up; `subscribe` tells
+    of both.
 
     Args:
-        attempts: Calls in all, the first included; at least 1.
+        attempts: Calls in all, the first included; at least 1. None for no limit; then ``within``
+            is needed.
         on: Which exceptions to retry: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is
             called with each. Only ``Exception`` is ever considered: cancellation,
             ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
             breaker (`mtaio.exceptions.BreakerOpenError`) unless that very class is named.
+        until: Returns whether a result is right; sync or async. Otherwise there is another attempt;
+            after the last one its result is returned as it is.
+        within: Seconds for all attempts together, from the start of the first one: none is begun
+            later, and one under way is not interrupted. ``inf`` for no limit, None if only the
+            attempts and the caller's deadline are one.
+        per: Seconds over which the attempts are counted: with ``Retry(5, per=60)`` there are at
+            most five in any minute. For services that are restarted.
         wait_initial: Seconds before the second attempt.
         wait_max: The longest wait in seconds, whatever the number of attempts.
         wait_exp_base: The factor from one wait to the next.
         jitter: The random part of each wait, from 0 (none) to 1 (anywhere from 0 to the wait).
+        waits: The waits themselves, in place of the four above: a list of seconds, whose last one
+            is used again and again, or a function from the attempt that failed, 1 for the first, to
+            seconds. ``jitter`` then only spreads what a service has asked for.
         budget: How many retries all calls with this `Budget` may make together; None for no
             limit.
         retry_after: Returns how long the exception asks to wait: seconds, or what an HTTP header
             ``Retry-After`` says (seconds, also with a fraction, or a date, as a str). None, or
             anything else, leaves it to the exception's attribute ``retry_after``.
+        throttled: Which exceptions are refusals and not failures, as for ``on``: the service is
+            well, and wants a pause. They cost neither an attempt nor a retry of the budget, only
+            time: until ``within`` is over or the caller's deadline would pass, or for 300 s if
+            there is neither. Without a ``retry_after`` the pauses grow as other waits do.
+        hold: What grants nothing during such a pause: a limiter, a `Quota`, or a tuple of them.
+            Where it stands inside of the retry, in a pipeline or as the ``rate`` of an executor,
+            refused calls go on there, in their order; elsewhere they sleep.
+        on_retry: A plain function, called with a `Retried` after each failure that is followed by
+            another attempt, before the wait. What it raises is logged.
+        name: For events, statistics and the log.
 
     Raises:
         ValueError, TypeError: An argument is refused; the message names it and the way out.
@@ -77,18 +120,53 @@ class Retry:
         ```
     """
 
-    attempts: int = 3
+    attempts: int | None = 3
     _: KW_ONLY
     on: Filter = Exception
+    until: Callable[[Any], object] | None = None
+    within: float | None = None
+    per: float | None = None
     wait_initial: float = 0.1
     wait_max: float = 30.0
     wait_exp_base: float = 2.0
     jitter: float = 1.0
+    waits: Waits | None = None
     budget: Budget | None = None
     retry_after: Callable[[Exception], float | str | None] | None = None
+    throttled: Filter | None = None
+    hold: Holds | HoldsKey | tuple[Holds | HoldsKey, ...] | None = None
+    on_retry: Callable[[Retried], object] | None = None
+    name: str | None = None
+    _counts: Counts = field(default_factory=Counts, init=False, repr=False, compare=False)
+    _looks_at_all: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether it looks at results and at the clock, and so has to do with calls that succeed."""
 
     def __post_init__(self) -> None:
-        checks.count("attempts", self.attempts, way_out="1 means a single call and no retry.")
+        if self.attempts is not None:
+            checks.count("attempts", self.attempts, way_out="1 means a single call and no retry.")
+        elif self.within is None:
+            msg = (
+                "attempts=None would go on for ever. Say for how long: within=60, or "
+                "within=math.inf if it may."
+            )
+            raise ValueError(msg)
+        check_filter(self.on)
+        self._check_waits()
+        self._check_limits()
+        if self.retry_after is not None:
+            way_out = "Pass a function from the exception to seconds or None."
+            checks.callable_("retry_after", self.retry_after, way_out=way_out)
+        if self.until is not None:
+            way_out = "Pass a function from the result to bool."
+            checks.callable_("until", self.until, way_out=way_out)
+        if self.on_retry is not None:
+            _check_hook(self.on_retry)
+        self._check_hold()
+        looking: tuple[object, ...] = self.until, self.within, self.per
+        looks = any(each is not None for each in looking)
+        object.__setattr__(self, "_looks_at_all", looks)
+
+    def _check_waits(self) -> None:
         checks.at_least("wait_initial", self.wait_initial, 0, way_out="Pass seconds >= 0.")
         checks.at_least("wait_max", self.wait_max, 0, way_out="Pass seconds >= 0.")
         checks.at_least("wait_exp_base", self.wait_exp_base, 1, way_out="1 keeps waits equal.")
@@ -96,7 +174,31 @@ class Retry:
         if self.jitter > 1:
             msg = f"jitter={self.jitter!r} is more than 1. Pass a fraction from 0 to 1."
             raise ValueError(msg)
-        check_filter(self.on)
+        if self.waits is None:
+            return
+        object.__setattr__(self, "waits", _waits.check_waits(self.waits))
+        for name, default in _OWN_WAITS.items():
+            if getattr(self, name) != default:
+                msg = (
+                    f"waits={self.waits!r} and {name}={getattr(self, name)!r} both say how long "
+                    f"to wait. Pass one of them."
+                )
+                raise ValueError(msg)
+
+    def _check_limits(self) -> None:
+        if self.within is not None:
+            way_out = "Pass the seconds for all attempts, math.inf for no limit."
+            if checks.at_least("within", self.within, 0, way_out=way_out) == 0:
+                msg = f"within={self.within!r} leaves no time. {way_out}"
+                raise ValueError(msg)
+        if self.per is not None:
+            checks.positive("per", self.per, way_out="Pass seconds > 0.")
+            if self.attempts is None:
+                msg = (
+                    f"per={self.per!r} counts attempts, and attempts=None sets no limit. Say how "
+                    f"many there may be: Retry(5, per={self.per!r})."
+                )
+                raise ValueError(msg)
         given: Any = self.budget
         if given is not None and not isinstance(given, Budget):
             msg = (
@@ -104,67 +206,57 @@ class Retry:
                 f"Budget(0.1) for one retry in ten calls, or None for no limit."
             )
             raise TypeError(msg)
-        if self.retry_after is not None:
-            way_out = "Pass a function from the exception to seconds or None."
-            checks.callable_("retry_after", self.retry_after, way_out=way_out)
 
-    def _accepts(self, error: Exception) -> bool:
-        """
-        Return whether to try again after ``error``.
+    def _check_hold(self) -> None:
+        if self.throttled is not None:
+            check_filter(self.throttled, "throttled")
+        elif self.hold is not None:
+            msg = (
+                f"hold={self.hold!r} is held after a refusal, and nothing says what is one. Pass "
+                f"throttled=..., a class or a function, too."
+            )
+            raise ValueError(msg)
+        for each in held_by(self):
+            fn: object = getattr(each, "hold", None)
+            if not callable(fn) or isinstance(each, type) or is_async(fn):
+                msg = (
+                    f"hold={each!r} has no plain method hold(seconds). Pass a limiter or a Quota, "
+                    f"or a tuple of them."
+                )
+                raise TypeError(msg)
 
-        After a `mtaio.exceptions.BreakerOpenError` only if ``on`` names that very class, or is a
-        function that accepts it.
-        """
-        on: Any = self.on
-        if isinstance(on, type | tuple):
-            # By default nothing waits in front of an open breaker, which is there to fail at once.
-            classes = cast("tuple[type, ...]", on if isinstance(on, tuple) else (on,))
-            if not any(issubclass(each, BreakerOpenError) for each in classes) and any(
-                isinstance(each, BreakerOpenError) for each in errors_in(error)
-            ):
-                return False
-        return accepts(self.on, error)
+    def __str__(self) -> str:
+        """Return the policy as it is written in code, with what differs from the default."""
+        options: list[str] = [f"{self.attempts}"]
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            if each.init and value != each.default:
+                options.append(f"{each.name}={_shown(value)}")
+        return f"Retry({', '.join(options)})"
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
         """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""
-        from random import random  # noqa: PLC0415 - dear to import, and most calls succeed at once
+        return _waits.wait_before(self, attempt, error)
 
-        try:
-            longest = min(self.wait_max, self.wait_initial * self.wait_exp_base ** (attempt - 2))
-        except OverflowError:
-            longest = self.wait_max
-        wait = longest * (1 - self.jitter * random())  # noqa: S311 - no secret depends on it
-        return wait if error is None else max(wait, *map(self._asked_by, errors_in(error)))
+    def statistics(self) -> mtaio.statistics.PolicyStatistics:
+        """Return what all calls under it have done. Not a checkpoint; from any thread."""
+        from mtaio.resilience._statistics import PolicyStatistics  # noqa: PLC0415 - dear to import
 
-    def _asked_by(self, error: Exception) -> float:
-        """Return the seconds for which an error asks to wait; 0 if it does not."""
-        from mtaio._internal.retry_after import seconds  # noqa: PLC0415 - most calls succeed at once
-
-        asked: float | None = None
-        if self.retry_after is not None:
-            asked = seconds(self.retry_after(error))
-        if asked is None:
-            asked = seconds(getattr(error, "retry_after", None))
-        return 0.0 if asked is None else asked
-
-    def _affords(self, error: Exception) -> bool:
-        """
-        Take a retry from the budget, and return whether there was one.
-
-        If there was none, ``error`` carries a note that says so.
-        """
-        budget = self.budget
-        if budget is None or take(budget):
-            return True
-        note(error, f"not tried again: {budget} is used up by the retries of all calls")
-        return False
+        counts = self._counts
+        return PolicyStatistics(
+            retried=counts.retried,
+            throttled=counts.throttled,
+            failed=counts.failed,
+            errors=dict(counts.errors),
+            budget=None if self.budget is None else self.budget.statistics(),
+        )
 
     async def run(
         self,
         fn: Callable[[*Ts], Awaitable[T]],
         /,
         *args: *Ts,
-        on_retry: Callable[[], object] | None = None,
+        on_retry: Callable[[Retried], object] | None = None,
     ) -> T:
         """
         Await ``fn(*args)`` until it succeeds or no further attempt may be made.
@@ -177,40 +269,111 @@ class Retry:
         Args:
             fn: An async function.
             *args: Its arguments.
-            on_retry: Called before each attempt but the first.
+            on_retry: Called as the policy's own ``on_retry`` is, for this call.
 
         Returns:
-            The result of the attempt that succeeded.
+            The result of the attempt that succeeded, or of the last one, if it raised nothing.
 
         Raises:
             Exception: That of the last attempt, with a note on why it was the last.
             TypeError: ``fn`` is not a function, or returned what cannot be awaited.
         """
+        if on_retry is not None:
+            _check_hook(on_retry)
+        if self._looks_at_all:
+            from mtaio.resilience._part import Call, call_function  # noqa: PLC0415 - few do
+
+            call = partial(call_function, Call(fn, args))
+            looked_at: T = await self._run(call, subject=fn, place=Place(on_retry=on_retry))
+            return looked_at
         budget = self.budget
         if budget is not None:
             record_call(budget)
-        attempt = 1
-        while True:
+        try:  # as in _run, which would cost each call another coroutine
             try:
-                try:
-                    result: Any = fn(*args)
-                    if type(result) is CoroutineType or isawaitable(result):
-                        return cast("T", await result)
-                except BaseException as error:
-                    raise_failure(error, fn)
-                    raise
-            except Exception as error:
-                result = None  # a future holds its error, and that this frame
-                _check_callable(fn)  # only now, for it costs something
-                attempt += 1
-                wait = self._wait(attempt, error)
-                if wait is None:
-                    raise
-            else:
-                raise unawaitable_error(fn, result, "run")
-            await self._sleep(wait)
-            if on_retry is not None:
-                on_retry()
+                result: Any = fn(*args)
+                if type(result) is CoroutineType or isawaitable(result):
+                    return cast("T", await result)
+            except BaseException as error:
+                raise_failure(error, fn)
+                raise
+        except Exception as error:
+            result = None  # a future holds its error, and that this frame
+            _check_callable(fn)  # only now, for it costs something
+            attempts = Attempts(self, fn, 0.0, place=Place(on_retry=on_retry))
+            seconds = attempts.after_error(error)
+            if seconds is None:
+                raise
+        else:
+            raise unawaitable_error(fn, result, "run")
+        from mtaio.resilience._part import Call, call_function  # noqa: PLC0415 - as above
+
+        again: T = await attempts.go_on(seconds, partial(call_function, Call(fn, args)))
+        return again
+
+    async def _run(
+        self,
+        call: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        subject: object,
+        place: Place,
+        key: Any = None,
+    ) -> T:
+        """
+        Make a call from inside of mtaio: what `run` does for users.
+
+        Args:
+            call: Makes an attempt.
+            args: What it is called with.
+            subject: The function, for messages.
+            place: Where the policy is used.
+            key: The key of the call.
+        """
+        started = self._start()
+        until = self.until if place.judges else None
+        try:
+            try:
+                result: Any = await call(*args)
+                if until is None:
+                    return cast("T", result)
+            except BaseException as error:
+                raise_failure(error, subject)
+                raise
+        except Exception as error:
+            attempts = Attempts(self, subject, started, place=place, key=key)
+            seconds = attempts.after_error(error)
+            if seconds is None:
+                raise
+        else:
+            attempts = Attempts(self, subject, started, place=place, key=key)
+            seconds = await attempts.after_result(result)
+            if seconds is None:
+                return cast("T", result)
+            del result
+        return await attempts.go_on(seconds, partial(call, *args))
+
+    def _placed(
+        self, limiters: Iterable[object], *, retried: Callable[[], object] | None = None
+    ) -> Place:
+        """Return a place for `_run` with limiters inside of the policy; ``retried`` counts."""
+        return Place(holds_inside=is_held_in(self, limiters), retried=retried)
+
+    def _supervise(self, fn: object) -> Attempts:
+        """Return the attempts of a service, which begins now."""
+        return Attempts(self, fn, self._start(), is_service=True)
+
+    def _start(self) -> float:
+        """Begin a call: count it in the budget, and return the time if it is limited."""
+        budget = self.budget
+        if budget is not None:
+            record_call(budget)
+        return clock.now() if self._looks_at_all else 0.0
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether it has nothing to do with a call that succeeds at once."""
+        return self.budget is None and not self._looks_at_all
 
     @overload
     def __call__(self, fn: Descriptor, /) -> Descriptor: ...
@@ -236,31 +399,36 @@ class Retry:
 
         return decorate(around, name="Retry")(fn)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Wait for the next attempt; a cancellation returns it to the budget."""
-        try:
-            await anyio.sleep_until(clock.loop_deadline(clock.now() + seconds))
-        except BaseException:
-            if self.budget is not None:
-                give_back(self.budget)
-            raise
+    def __aiter__(self) -> AsyncIterator[Attempt]:
+        """
+        Retry a block: ``async for attempt in Retry(3): async with attempt: ...``.
 
-    def _wait(self, attempt: int, error: Exception) -> float | None:
-        """Return the seconds to sleep before ``attempt``; None, with a note, if there is none."""
-        if attempt > self.attempts or not self._accepts(error):
-            if attempt > 2:  # noqa: PLR2004 - one attempt is not news
-                note(error, f"gave up after {attempt - 1} attempts")
-            return None
-        wait = self.wait_before(attempt, error)
-        left = deadlines.remaining()
-        if wait >= left:
-            due = "" if left == math.inf else f", and the deadline is in {left:.3g} s"
-            note(error, f"not tried again: attempt {attempt} would have to wait {wait:.3g} s{due}")
-            return None
-        return wait if self._affords(error) else None
+        Each turn waits as long as it takes, a checkpoint, and yields an `Attempt`. An error of the
+        block that is to be retried ends there; the last one is raised by the block.
+        """
+        from mtaio.resilience._retry_block import Tries  # noqa: PLC0415 - few retry a block
+
+        return Tries(self)
+
+
+keep_trying, start = Retry._run, Retry._start  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+"""How pipelines, executors and blocks make calls."""
+
+
+def _shown(value: object) -> str:
+    """Return a setting as it is written in code."""
+    if isinstance(value, tuple):
+        each = cast("tuple[object, ...]", value)
+        return f"({', '.join(map(_shown, each))})"
+    return name_of(value) if callable(value) else str(value)
 
 
 def _check_callable(fn: object) -> None:
     if not callable(fn):
         close_unstarted(fn)
         checks.callable_("fn", fn, way_out="Pass an async function and, after it, its arguments.")
+
+
+def _check_hook(fn: Callable[[Retried], object]) -> None:
+    check_listener("on_retry", fn, Retried)
+    check_takes("on_retry", fn, "retried", way_out="Let it take one argument, a Retried.")

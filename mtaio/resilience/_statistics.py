@@ -7,7 +7,13 @@ from typing import Any, final
 
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS
 
-__all__ = ["BudgetStatistics", "FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
+__all__ = [
+    "BudgetStatistics",
+    "FallbackStatistics",
+    "PipelineStatistics",
+    "PolicyStatistics",
+    "RetryStatistics",
+]
 
 
 @final
@@ -40,6 +46,26 @@ class BudgetStatistics:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStatistics:
+    """What all calls under a `Retry` have done so far, wherever they were made."""
+
+    retried: int = field(metadata=COUNTER)
+    """Attempts beyond the first."""
+    throttled: int = field(metadata=COUNTER)
+    """Attempts that the service refused, as ``throttled`` says."""
+    failed: int = field(metadata=COUNTER)
+    """Calls that failed all the same, or ended with a result that ``until`` did not accept."""
+    errors: dict[str, int] = field(metadata=COUNTER | {"label": "error"})
+    """
+    Attempts that failed, by the type of the error; ``"result"`` for those that ``until`` did not
+    accept. Types beyond the first 32 are counted as ``"other"``.
+    """
+    budget: BudgetStatistics | None
+    """Those of the budget, which may be shared; None without one."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryStatistics:
     """What a `Retry` has done so far in one pipeline."""
 
@@ -47,8 +73,12 @@ class RetryStatistics:
     """Calls, however many attempts each took."""
     retried: int = field(metadata=COUNTER)
     """Attempts beyond the first."""
+    throttled: int = field(metadata=COUNTER)
+    """Attempts that the service refused, as ``throttled`` says."""
     failed: int = field(metadata=COUNTER)
-    """Calls that failed all the same."""
+    """Calls that failed all the same, or ended with a result that ``until`` did not accept."""
+    errors: dict[str, int] = field(metadata=COUNTER | {"label": "error"})
+    """Attempts that failed, by the type of the error: see `PolicyStatistics`."""
     budget: BudgetStatistics | None
     """Those of the budget, which may be shared; None without one."""
 

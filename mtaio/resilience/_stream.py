@@ -23,7 +23,7 @@ from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.item_limits import ItemLimits, Whole
-from mtaio._internal.sources import END, Source, scope_error
+from mtaio._internal.sources import END, Source, interrupted_error, scope_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,14 +47,19 @@ class OpenStream:
     """
 
     # Invariant: _ends are called once, when it is closed; then there are none.
-    __slots__ = ("_ends", "_limits", "_source", "first")
+    __slots__ = ("_ends", "_limits", "_next", "_source", "first", "is_exhausted", "last")
 
     def __init__(self, source: Source, first: Any) -> None:
         self._source = source
         self._ends: list[Callable[[BaseException | None], object]] = []
         self._limits: ItemLimits | None = None
+        self._next: Callable[[], Awaitable[Any]] | None = None
         self.first: Any = first
-        """The first item; see `is_empty`."""
+        """The first item, until the consumer gets it; see `is_empty`."""
+        self.last: Any = None
+        """The last item that has come so far, if `keep_last` was called."""
+        self.is_exhausted: bool = first is END
+        """Whether it has come to its end by itself."""
 
     def __repr__(self) -> str:
         return f"<OpenStream of {self._source.name}>"
@@ -81,6 +86,16 @@ class OpenStream:
         """
         self._ends.append(fn)
 
+    def keep_last(self) -> None:
+        """Have `last` be the latest item, which services often send what was used with."""
+        if self._next is None and not self.is_empty:
+            self.last = self.first
+            self._next = self._remembered
+
+    async def _remembered(self) -> Any:
+        self.last = item = await self._source.next()
+        return item
+
     async def aclose(self) -> None:
         """
         Close it instead of handing it on.
@@ -90,13 +105,13 @@ class OpenStream:
         """
         try:
             await self.end(None)
-        except Exception:
-            _log_closing(self._source)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            _log_closing(self._source, error)
 
     # ---- for this package ----
 
     async def checked(self, part: object) -> OpenStream:
-        """Return it, for a part that is about to leave a cancel scope; refuse what prevents that."""
+        """Return it, for a part that is about to leave a scope; refuse what prevents that."""
         if not self.is_scoped:
             return self
         error = scope_error(self._source.name, str(part))
@@ -113,17 +128,17 @@ class OpenStream:
 
     def _limited(self) -> ItemLimits:
         if self._limits is None:
-            self._limits = ItemLimits(self._source.next, self._source.name)
+            source = self._source
+            self._limits = ItemLimits(source.next, source.name, source.close_scoped)
         return self._limits
 
     @property
     def next(self) -> Callable[[], Awaitable[Any]]:
         """Returns an awaitable of the next item."""
-        return self._source.next if self._limits is None else self._limits.next
-
-    def has_ended(self) -> None:
-        """Note that the iteration has come to its end, or failed."""
-        self._source.is_done = True
+        if self._limits is not None:
+            self._limits.next_item = self._next or self._source.next
+            return self._limits.next
+        return self._next or self._source.next
 
     @property
     def is_generator(self) -> bool:
@@ -146,7 +161,7 @@ class OpenStream:
             if outcome is None:
                 outcome = failure
             if body is not None and isinstance(failure, Exception):
-                _log_closing(self._source)  # what the block ended with goes first
+                _log_closing(self._source, failure)  # what the block ended with goes first
             else:
                 raise
         finally:
@@ -170,31 +185,32 @@ def _call_all(
             raise
 
 
-def _log_closing(source: Source) -> None:
+def _log_closing(source: Source, error: Exception) -> None:
     from logging import getLogger  # noqa: PLC0415 - closing seldom fails
 
-    getLogger("mtaio.resilience").exception("closing the stream of %s failed", source.name)
+    logger = getLogger("mtaio.resilience")
+    logger.error("closing the stream of %s failed", source.name, exc_info=error)
 
 
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    source = Source(name_of(fn))
+    return await _opened(lambda: fn(*call.args), call, name_of(fn))
+
+
+async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:
+    """Open what ``make`` returns; if that fails, close it again."""
+    source = Source(name)
     try:
-        first = await source.start(fn(*call.args))
+        first = await source.start(make())
     except BaseException as error:
-        await _closed_after(error, source)
-        raise_failure(error, fn)
+        try:
+            await source.close(error)
+        except Exception as failure:  # noqa: BLE001 - it is logged
+            _log_closing(source, failure)
+        raise_failure(error, call.fn)
         raise
     return OpenStream(source, first)
-
-
-async def _closed_after(error: BaseException, source: Source) -> None:
-    """Close a stream whose opening has failed; what that raises is logged."""
-    try:
-        await source.close(error)
-    except Exception:
-        _log_closing(source)
 
 
 def stream_through(part: Any, then: Next) -> Next:
@@ -210,14 +226,8 @@ def stream_through(part: Any, then: Next) -> Next:
         if isinstance(result, OpenStream):
             return result
         # A fallback has answered, or another part that makes up a result.
-        source = Source(f"{name_of(call.fn)}, answered by {part},")
-        try:
-            first = await source.start(result)
-        except BaseException as error:
-            await _closed_after(error, source)
-            raise_failure(error, call.fn)
-            raise
-        return OpenStream(source, first)
+        name = f"{part}, which answered for {name_of(call.fn)},"
+        return await _opened(lambda: result, call, name)
 
     return run
 
@@ -365,34 +375,27 @@ class CallStream(Generic[T]):
             return
         if isinstance(error, StopAsyncIteration):
             self._next = self._ended
-            opened.has_ended()
+            opened.is_exhausted = True
             return
         try:
             raise_failure(error, self._call.fn)
         except Exception as stray:
-            self._fails_with(stray, opened)
+            self._fails_with(stray)
             raise
         if without_cancellation(error) is not None:
-            self._fails_with(error, opened)
+            self._fails_with(error)
         elif opened.is_generator:
             self._next = self._interrupted
 
-    def _fails_with(self, error: BaseException, opened: OpenStream) -> None:
+    def _fails_with(self, error: BaseException) -> None:
         self._error = error
         self._next = self._ended
-        if opened.is_generator:
-            opened.has_ended()
 
     async def _ended(self) -> Any:
         raise StopAsyncIteration
 
     async def _interrupted(self) -> Any:
-        msg = (
-            f"the stream of {name_of(self._call.fn)} was cancelled as it waited for an item, which "
-            f"ends a generator, so that it cannot go on. Limit the time of each item with "
-            f"Timeout(between=...), or that of the whole block."
-        )
-        raise RuntimeError(msg)
+        raise interrupted_error(name_of(self._call.fn), "Timeout(between=...)")
 
     async def _unentered(self) -> Any:
         raise self._misuse("was not entered")

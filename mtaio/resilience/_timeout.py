@@ -12,16 +12,19 @@ timer, set for the call that began first, does for all of them. The time that is
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar, Literal, final
 
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.callables import name_of
 from mtaio._internal.deadlines import Alarm, Deadline, current
 from mtaio._internal.item_limits import Whole
 from mtaio._internal.statistics import snapshot
 from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resilience._events import TimedOut, emit, is_wanted
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._stream import OpenStream
 
@@ -201,7 +204,7 @@ class Timeout(StandalonePart):
                 if not scope.__exit__(type(error), error, error.__traceback__):
                     raise
                 # A scope catches its own cancellation alone, which only the alarm can send.
-                raise self._error(moment) from error
+                raise self._error(moment, call) from error
             loop.waiting.pop(limit, None)
             limit.moment = math.inf
             put(outer)
@@ -226,7 +229,7 @@ class Timeout(StandalonePart):
             whole: Whole | None = None
             if seconds != math.inf:
                 moment = began + seconds
-                whole = Whole(loop.alarm, moment, lambda: self._error(moment), scope)
+                whole = Whole(loop.alarm, moment, lambda: self._error(moment, call), scope)
             outer = current.get()
             limit = Deadline(began + to_first, outer)
             current.set(limit)
@@ -241,36 +244,48 @@ class Timeout(StandalonePart):
                     whole.release()
                 if not scope.__exit__(type(error), error, error.__traceback__):
                     raise
-                raise self._first_error(began, to_first) from error
+                raise self._first_error(began, to_first, call) from error
             limit.moment = math.inf
             current.set(outer)
             scope.__exit__(None, None, None)
             if whole is not None:
                 opened.limit_whole(whole)
             if between is not None:
-                opened.limit_each(between, loop.between, self._between_error)
+                opened.limit_each(between, loop.between, partial(self._between_error, call))
             return opened
 
         return run
 
-    def _error(self, moment: float) -> MTAIOTimeoutError:
+    def _error(self, moment: float, call: Call) -> MTAIOTimeoutError:
         what = "all attempts together" if self._total else "the call"
-        return self._made(f"{what} timed out after {self._seconds:g} s", self._seconds, moment)
+        text = f"{what} timed out after {self._seconds:g} s"
+        return self._made(text, self._seconds, moment, call, "total" if self._total else "call")
 
-    def _first_error(self, began: float, seconds: float) -> MTAIOTimeoutError:
+    def _first_error(self, began: float, seconds: float, call: Call) -> MTAIOTimeoutError:
         if self._first is None:
-            return self._error(began + seconds)
+            return self._error(began + seconds, call)
         text = f"the stream timed out: no item within {seconds:g} s"
-        return self._made(text, seconds, began + seconds)
+        return self._made(text, seconds, began + seconds, call, "first")
 
-    def _between_error(self) -> MTAIOTimeoutError:
+    def _between_error(self, call: Call) -> MTAIOTimeoutError:
         seconds = self._between
         assert seconds is not None  # noqa: S101 - it was told to limit each item
         text = f"the stream timed out: no further item within {seconds:g} s"
-        return self._made(text, seconds, clock.now())
+        return self._made(text, seconds, clock.now(), call, "between")
 
-    def _made(self, text: str, seconds: float, moment: float) -> MTAIOTimeoutError:
+    def _made(
+        self,
+        text: str,
+        seconds: float,
+        moment: float,
+        call: Call,
+        limit: Literal["call", "total", "first", "between"],
+    ) -> MTAIOTimeoutError:
+        """Count a call that took too long, tell of it, and return its error."""
         self._timed_out += 1
+        if is_wanted(TimedOut):
+            function = name_of(call.fn)
+            emit(TimedOut(name=self._name, function=function, seconds=seconds, limit=limit))
         who = "" if self._name is None else f"{self._name}: "
         due = clock.loop_deadline(moment)
         return MTAIOTimeoutError(f"{who}{text}", timeout=seconds, deadline=due, name=self._name)

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceLimiter
     from mtaio.resources._concurrency import ConcurrencyLimiter
     from mtaio.resources._keyed import KeyedRateLimiter
+    from mtaio.resources._keyed_concurrency import KeyedConcurrencyLimiter
+    from mtaio.resources._keyed_quota import KeyedQuota
     from mtaio.resources._quota import Quota
     from mtaio.resources._quota_part import QuotaPart
     from mtaio.resources._rate import RateLimiter
     from mtaio.resources._taken import Taken
-    from mtaio.resources._timeout import TimeoutManager, TimeoutScope
+    from mtaio.resources._timeout import TimeoutManager, TimeoutScope, time_left
 
 __all__ = [
     "ConcurrencyLimiter",
+    "KeyedConcurrencyLimiter",
+    "KeyedQuota",
     "KeyedRateLimiter",
     "Quota",
     "QuotaPart",
@@ -32,6 +36,7 @@ __all__ = [
     "Taken",
     "TimeoutManager",
     "TimeoutScope",
+    "time_left",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -41,10 +46,12 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resources._combined": ("ResourceLimiter",),
             "mtaio.resources._concurrency": ("ConcurrencyLimiter",),
             "mtaio.resources._keyed": ("KeyedRateLimiter",),
+            "mtaio.resources._keyed_concurrency": ("KeyedConcurrencyLimiter",),
+            "mtaio.resources._keyed_quota": ("KeyedQuota",),
             "mtaio.resources._quota": ("Quota",),
             "mtaio.resources._quota_part": ("QuotaPart",),
             "mtaio.resources._rate": ("RateLimiter",),
             "mtaio.resources._taken": ("Taken",),
-            "mtaio.resources._timeout": ("TimeoutManager", "TimeoutScope"),
+            "mtaio.resources._timeout": ("TimeoutManager", "TimeoutScope", "time_left"),
         },
     )

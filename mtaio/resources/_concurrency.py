@@ -157,9 +157,7 @@ class ConcurrencyLimiter:
         max_waiting: int | None = None,
         name: str | None = None,
     ) -> None:
-        self._limit = checks.count(
-            "limit", limit, way_out="Pass how much may run at once, at least 1."
-        )
+        checks.count("limit", limit, way_out="Pass how much may run at once, at least 1.")
         if max_waiting is not None:
             checks.count(
                 "max_waiting",
@@ -167,6 +165,10 @@ class ConcurrencyLimiter:
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
+        self._start(limit, max_waiting, name)
+
+    def _start(self, limit: int, max_waiting: int | None, name: str | None) -> None:
+        self._limit = limit
         self._max_waiting = max_waiting
         self._name = name
         self._queue = WaitQueue[None]()

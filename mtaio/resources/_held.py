@@ -94,6 +94,10 @@ class Held:
         tokens = self.inner.tokens(moment)
         return min(0.0, tokens) if self.seconds(moment) else tokens
 
+    def idle_from(self, moment: float) -> float:
+        """Return when it is as good as new: see `Bucket.idle_from`."""
+        return max(self.inner.idle_from(moment), self.until)
+
     def due(self, tokens: float, moment: float) -> float:
         """Return when ``tokens`` will be there, ``moment`` or later."""
         return self.inner.due(tokens, self.until if self.seconds(moment) else moment)
@@ -105,10 +109,6 @@ class Held:
     def correct(self, tokens: float, moment: float) -> None:
         """Put tokens in: see `Bucket.correct`."""
         self.inner.correct(tokens, moment)
-
-    def idle_from(self, moment: float) -> float:
-        """Return when it could be full and nothing is held, seen from ``moment``."""
-        return max(self.inner.idle_from(moment), self.until)
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""

@@ -26,7 +26,7 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator, call, check_call
-from mtaio._internal.limiting import limit_by
+from mtaio._internal.limiting import check_key, limit_by
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import RateLimitError
@@ -297,9 +297,8 @@ class KeyedRateLimiter:
                 or NaN.
         """
         limiter = cls.__new__(cls)
-        limiter._start(  # noqa: SLF001 - its own class
-            RateLimiter.window(limit, per=per, name=name), max_keys, idle_ttl
-        )
+        like = RateLimiter.window(limit, per=per, name=name)
+        limiter._start(like, max_keys, idle_ttl)  # noqa: SLF001 - its own class
         return limiter
 
     def __repr__(self) -> str:
@@ -374,7 +373,7 @@ class KeyedRateLimiter:
             TypeError: ``key`` cannot be hashed, or ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
         """
-        _check_hashable(key)
+        check_key(key)
         with self._lock:
             limiter = self._limiters.get(key) or self._admit(key)
             limiter.hold(seconds)
@@ -397,7 +396,7 @@ class KeyedRateLimiter:
             if key is UNSET:
                 limiters = list(self._limiters.values())
             else:
-                _check_hashable(key)
+                check_key(key)
                 limiter = self._limiters.get(key)
                 limiters = [] if limiter is None else [limiter]
             for limiter in limiters:
@@ -572,7 +571,7 @@ class KeyedRateLimiter:
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
-        _check_hashable(key)
+        check_key(key)
         return snapshot(KeyStatistics, self._limiters.get(key, self._model).statistics())
 
     def _limiter(self, key: Hashable) -> _KeyLimiter:
@@ -594,7 +593,7 @@ class KeyedRateLimiter:
         try:
             return self._limiters.get(key) or self._admit(key)
         except TypeError:
-            _check_hashable(key)
+            check_key(key)
             raise  # of the key's own __eq__
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
@@ -651,15 +650,3 @@ class KeyedRateLimiter:
         _, _, limiter = heapq.heappop(self._idle.heap)
         del self._limiters[limiter.key]
         self._forgotten += 1
-
-
-def _check_hashable(key: object) -> None:
-    """Raise ``TypeError`` for a key that cannot be hashed."""
-    try:
-        hash(key)
-    except TypeError as error:
-        msg = (
-            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a "
-            f"dict, such as a str, an int, or a tuple of those."
-        )
-        raise TypeError(msg) from error

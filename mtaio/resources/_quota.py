@@ -21,18 +21,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast, final, overload
 from weakref import WeakValueDictionary
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.limiting import closed_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
-from mtaio.exceptions import LimitTimeoutError, RateLimitError
+from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._pace import Pace, Sums
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
@@ -43,7 +44,7 @@ from mtaio.resources._taken import Grant, Taken
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
 
-__all__ = ["Quota", "QuotaLimitStatistics", "QuotaStatistics", "together"]
+__all__ = ["Quota", "QuotaLimitStatistics", "QuotaStatistics", "check_limits", "together"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,9 +84,10 @@ class QuotaStatistics:
     acquired: int = field(metadata=COUNTER)
     """Requests granted so far, with or without a wait, whatever they took."""
     rejected: int = field(metadata=COUNTER)
-    """Requests refused: by ``acquire_nowait``, or as a limit was lowered while they waited."""
+    """Requests refused: by ``acquire_nowait``, as a limit was lowered while they waited, or as the
+    quota was closed."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that could not be granted within their own timeout."""
+    """Requests that could not be granted within their own timeout, or before their deadline."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     wait_seconds: float = field(metadata=COUNTER)
@@ -170,6 +172,7 @@ class Quota:
     __slots__ = (
         "__weakref__",
         "_acquired",
+        "_closed",
         "_first",
         "_in_flight",
         "_left",
@@ -183,6 +186,7 @@ class Quota:
         "_shares",
         "_tally",
         "_until",
+        "_waited",
         "timed_by",
     )
 
@@ -195,13 +199,15 @@ class Quota:
         name: str | None = None,
         **limits: float | tuple[float, float] | RateLimiter,
     ) -> None:
-        way_out = "Name each limit, as in Quota(requests=120, tokens=40_000, per=60)."
         if not limits:
-            msg = f"a Quota without limits limits nothing. {way_out}"
+            msg = (
+                "a Quota without limits limits nothing. Name each limit, as in "
+                "Quota(requests=120, tokens=40_000, per=60)."
+            )
             raise TypeError(msg)
         for each in _RESERVED:
             if each in limits:
-                msg = f"a limit cannot be called {each!r}: part() has an argument of it. {way_out}"
+                msg = f"no limit can be called {each!r}, as an argument of part() is. Rename it."
                 raise TypeError(msg)
         way_out = "Pass the share of each limit that is there at first, from 0 to 1."
         if checks.at_least("start", start, 0, way_out=way_out) > 1:
@@ -220,6 +226,8 @@ class Quota:
         self._name = name
         self._tally = Tally()
         self._acquired = 0
+        self._waited = 0.0
+        self._closed = False
         self._in_flight = 0
         self._left = FAST_CALLS - 1
         self._number = 0
@@ -249,6 +257,11 @@ class Quota:
         """How many requests a second the slowest limit allows that cost one of each."""
         return min(share.limiter.rate / share.limiter.per for share in self._shares)
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The names of the limits, in their order."""
+        return tuple(share.name for share in self._shares)
+
     # ---- what requests do ----
 
     def take(self, *, timeout: float | None = None, **cost: float) -> Taken:
@@ -275,13 +288,15 @@ class Quota:
         Args:
             timeout: The most seconds to wait; None for no limit. Whether they suffice is decided by
                 the call, from what is asked for ahead. If a limit is lowered or held after that,
-                the wait ends when the time is up.
+                the wait ends when the time is up. The time that mtaio's timeouts around the call
+                leave it counts likewise.
             **cost: What is taken of each limit, 0 or more and at most what it holds when full; what
                 is not named costs 1.
 
         Raises:
-            LimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is known at
-                once. ``retry_after`` has the seconds needed.
+            LimitTimeoutError: The wait would exceed ``timeout``, or the time that is left; raised
+                at once if that is known at once. ``retry_after`` has the seconds needed.
+            LimitClosedError: The quota, or one of its limiters, is closed, or was during the wait.
             RateLimitError: A limit was lowered below the cost during the wait.
             TypeError: No limit has such a name, or a value is not a number.
             ValueError: A value is negative, NaN, or more than the limit ever holds; a window takes
@@ -301,9 +316,13 @@ class Quota:
 
         Raises:
             RateLimitError: It is not there; ``retry_after`` has the seconds until it is.
+            LimitClosedError: The quota, or one of its limiters, is closed.
             TypeError, ValueError: As `acquire`.
         """
         costs = self._checked(cost)
+        if self._is_closed():
+            self._tally.rejected += 1
+            raise closed_error(self, self._name)
         self._forget_finished()
         moment = clock.catch_up(self)
         due, is_free = self._due_behind(costs, moment)
@@ -322,6 +341,7 @@ class Quota:
         Not a checkpoint.
 
         Raises:
+            LimitClosedError: The quota, or one of its limiters, is closed.
             TypeError, ValueError: As `acquire_nowait`.
         """
         try:
@@ -341,8 +361,9 @@ class Quota:
 
         Args:
             timeout: The most seconds that a call waits, as for `acquire`.
-            used: Called with the result of each call; returns what it used of some limits, by their
-                names, as a mapping; None to settle nothing.
+            used: Called with the result of each call, of a stream with its last item when that has
+                been reached; returns what it used of some limits, by their names, as a mapping;
+                None to settle nothing.
             **cost: For each limit a number, or a function that gets the arguments of a call and
                 returns a number; what is not named costs 1.
 
@@ -438,6 +459,17 @@ class Quota:
                 share.hold(seconds, self._number, moment)
         self.look_again()
 
+    def close(self) -> None:
+        """
+        Let nothing in any more: for the shutdown of a program, or of what the quota is for.
+
+        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
+        cannot be opened again; limiters that were given are left alone. Not a checkpoint; from any
+        thread.
+        """
+        self._closed = True
+        self.look_again()
+
     def observe(
         self,
         *,
@@ -509,7 +541,7 @@ class Quota:
                 moment=moment,
                 granted=self._acquired,
                 refused=self._refused,
-                waited=self._tally.wait_seconds,
+                waited=self._waited,
                 used=[share.used for share in own],
             ),
             [share.said / share.limiter.per for share in own],
@@ -544,7 +576,7 @@ class Quota:
             waiting=len(queue) if waits else 0,
             in_flight=self._in_flight,
             acquired=self._acquired,
-            next_grant_seconds=max(held, *waits_for),
+            next_grant_seconds=max([held, *waits_for]),
             held_seconds=held,
             pace=self._pace.share,
             limits={
@@ -564,16 +596,14 @@ class Quota:
 
     async def grant(self, costs: _Costs, timeout: float | None) -> Grant:
         """Wait for tokens of each limit, and take them."""
+        if self._is_closed():
+            await self._refuse(closed_error(self, self._name))
         self._attach()
         moment = clock.catch_up(self)
         self._check(costs)
         due, is_free = self._due_behind(costs, moment)
-        if timeout is not None and due - moment > timeout + TICK:
-            self._tally.timed_out += 1
-            error = self._late(costs, due - moment, timeout, moment + timeout)
-            if self._left <= 0:
-                await checkpoint()
-            raise error
+        if due != moment and (error := self._too_long(costs, due, timeout, moment)):
+            await self._refuse(error)
         if due != moment or not is_free:
             return await self._wait(costs, moment, timeout)
         if self._left <= 0:
@@ -624,6 +654,19 @@ class Quota:
         return " and ".join(f"{cost!r} {share.name}" for share, cost in pairs)
 
     # ---- how it is done ----
+
+    def _is_closed(self) -> bool:
+        """Return whether it, or one of its limiters, grants nothing any more."""
+        return self._closed or any(share.is_closed for share in self._shares)
+
+    async def _refuse(self, error: LimitError) -> NoReturn:
+        """Count a refusal, let other tasks run if it is time to, and raise."""
+        self._tally.count_refusal(type(error))
+        self._left -= 1
+        if self._left <= 0:
+            await checkpoint()
+            self._left = FAST_CALLS - 1 if self._first is None else 0
+        raise error
 
     def _check_names(self, names: Mapping[str, object]) -> None:
         known = [share.name for share in self._shares]
@@ -714,6 +757,7 @@ class Quota:
         self._leave(waiter, costs, entered=entered)
         if self._first is None:
             self._left = FAST_CALLS - 1
+        self._waited += moment - asked
         self._tally.count_wait(moment - asked)
         return grant
 
@@ -721,6 +765,8 @@ class Quota:
         self, waiter: Waiter, costs: _Costs, moment: float, *, entered: bool
     ) -> tuple[float, bool]:
         """Return when a task gets what it asks for, inf if it is not first; or raise: it cannot."""
+        if self._is_closed():
+            raise closed_error(self, self._name)
         for share, cost in zip(self._shares, costs, strict=True):
             if cost > share.most:
                 msg = (
@@ -777,20 +823,35 @@ class Quota:
             name=self._name,
         )
 
+    def _too_long(
+        self, costs: _Costs, due: float, timeout: float | None, moment: float
+    ) -> LimitTimeoutError | None:
+        """Return the error for a wait that its timeout, or a limit around the call, would end."""
+        wait, ends = due - moment, deadlines.logical()
+        if timeout is not None and wait > timeout + TICK:
+            return self._late(costs, wait, timeout, moment + timeout)
+        # A pause may be over in time, for all that is known; else the limit will end the wait.
+        if wait == math.inf or due <= ends + TICK:
+            return None
+        left = max(ends - moment, 0.0)
+        return LimitTimeoutError(
+            f"{self!r} cannot grant {self.describe(costs)} within the {left:.6g} s that are left "
+            f"here, {_when(wait)}. The limit is that of a timeout around the call.",
+            retry_after=wait,
+            timeout=left,
+            deadline=clock.loop_deadline(ends),
+            name=self._name,
+        )
+
     def _give_up(
         self, waiter: Waiter, costs: _Costs, error: BaseException, *, entered: bool
     ) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
-        tally, kind = self._tally, type(error)
-        if kind is RateLimitError:
-            tally.rejected += 1
-        elif kind is LimitTimeoutError:
-            tally.timed_out += 1
-        else:
-            tally.cancelled += 1
-            if kind is GeneratorExit:
-                self._forget_finished()  # closed with its loop: there may be no task left to wake
-        self._leave(waiter, costs, entered=entered, over=kind is GeneratorExit)
+        self._tally.count_refusal(type(error))
+        over = isinstance(error, GeneratorExit)
+        if over:
+            self._forget_finished()  # closed with its loop: there may be no task left to wake
+        self._leave(waiter, costs, entered=entered, over=over)
 
     def _join(self, costs: _Costs) -> Waiter:
         """Put the running task at the end of the queue."""
@@ -830,7 +891,7 @@ class Quota:
             # If that loop ends before it calls this, nobody is left to wake.
             queue.call_in_loop(self.look_again)
             return
-        mosts = [share.most for share in self._shares]
+        mosts = [-1 if self._is_closed() else share.most for share in self._shares]
         for waiter in [
             each
             for each, costs in queue.waiters.items()
@@ -863,6 +924,19 @@ class Quota:
             self._queued = [0.0] * len(self._shares)
             self._first = None
 
+    def count_in(self, tally: Tally) -> None:
+        """Count the requests of this quota together with those of others."""
+        self._tally = tally
+
+    def idle_from(self, moment: float) -> float:
+        """Return when it could be as good as new, with nobody in it, seen from ``moment``, now."""
+        self._forget_finished()
+        clock.catch_up(self)
+        idle_from = max(self._until, *[share.idle_from(moment) for share in self._shares])
+        if self._first is not None or self._in_flight:
+            return max(idle_from, math.nextafter(moment + TICK, math.inf))
+        return idle_from
+
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""
         self._until += seconds
@@ -871,13 +945,24 @@ class Quota:
             share.move(seconds)
 
 
+def check_limits(limits: Mapping[str, object]) -> None:
+    """Refuse limiters as the limits of a `KeyedQuota`."""
+    for name, limit in limits.items():
+        if isinstance(limit, RateLimiter):
+            msg = (
+                f"{name}={limit!r} would be shared by all keys. Pass a number, or a pair of a "
+                f"number and its seconds, and take of the limiter beside."
+            )
+            raise TypeError(msg)
+
+
 def _share(name: str, limit: object, per: float, *, window: bool) -> Share:
     """Return what a quota makes of one of its limits."""
     if isinstance(limit, RateLimiter):
         return Share(name, limit, own=False)
     way_out = "Pass a number, a pair of a number and its seconds, or a RateLimiter."
     if isinstance(limit, tuple):
-        pair: Any = limit
+        pair = cast("Any", limit)
         if len(pair) != 2:  # noqa: PLR2004 - a pair
             msg = f"{name}={limit!r} is not a pair. {way_out}"
             raise ValueError(msg)

@@ -8,7 +8,7 @@ Cost: one block for each call.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast, final
 
@@ -31,15 +31,28 @@ class _Call(Protocol):
 
     fn: Callable[..., Awaitable[Any]]
     args: tuple[Any, ...]
+    key: Hashable
 
 
-class _Takes(Protocol):
-    """The quota."""
+class _Stream(Protocol):
+    """A stream that has been opened: `mtaio.resilience.OpenStream`."""
+
+    last: Any
+    is_exhausted: bool
+
+    def keep_last(self) -> None: ...
+
+    def on_end(self, fn: Callable[[BaseException | None], object]) -> None: ...
+
+
+class _Quota(Protocol):
+    """The quota, or that of each key."""
 
     @property
     def name(self) -> str | None: ...
 
-    def take(self, *, timeout: float | None = None, **cost: float) -> Taken: ...
+    @property
+    def take(self) -> Callable[..., Taken]: ...
 
     def statistics(self) -> object: ...
 
@@ -84,13 +97,20 @@ class QuotaPart:
         ```
     """
 
-    __slots__ = ("_cost", "_quota", "_timeout", "_used")
+    __slots__ = ("_cost", "_quota", "_timeout", "_used", "needs_key")
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
 
     def __init__(
-        self, quota: _Takes, cost: Mapping[str, Cost], used: Used | None, timeout: float | None
+        self,
+        quota: _Quota,
+        cost: Mapping[str, Cost],
+        used: Used | None,
+        timeout: float | None,
+        *,
+        needs_key: bool = False,
     ) -> None:
+        self.needs_key: bool = needs_key
         self._quota = quota
         self._cost = dict(cost)
         self._used = used
@@ -99,12 +119,18 @@ class QuotaPart:
     def __str__(self) -> str:
         cost = [f"{each}={_shown(value)}" for each, value in self._cost.items()]
         name = self._quota.name
-        return f"Quota({', '.join([*([] if name is None else [repr(name)]), *cost])})"
+        kind = "KeyedQuota" if self.needs_key else "Quota"
+        return f"{kind}({', '.join([*([] if name is None else [repr(name)]), *cost])})"
 
     @property
     def name(self) -> str | None:
         """The name of the quota."""
         return self._quota.name
+
+    @property
+    def inner(self) -> object:
+        """The quota, of which other parts take too."""
+        return self._quota
 
     def statistics(self) -> object:
         """Return the statistics of the quota. Not a checkpoint; from any thread."""
@@ -114,27 +140,72 @@ class QuotaPart:
         """Return an async function that takes what a call costs, and then passes it on."""
 
         async def run(call: _Call) -> Any:
-            fn, args, kwargs = call.fn, call.args, dict[str, Any]()
-            while isinstance(fn, partial):  # keywords come in one
-                args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
-                fn = cast("Callable[..., Awaitable[Any]]", fn.func)
-            return await self.call(partial(then, call), args, kwargs)
+            return await self.call(partial(then, call), *_arguments(call), key=call.key)
+
+        return run
+
+    def wrap_stream(
+        self, then: Callable[[Any], Awaitable[_Stream]]
+    ) -> Callable[[Any], Awaitable[_Stream]]:
+        """
+        Return the same for streams, which are in flight until they end.
+
+        When a stream has come to its end, ``used`` gets its last item.
+        """
+
+        async def run(call: _Call) -> _Stream:
+            taken = self._take(*_arguments(call), call.key)
+            await taken.__aenter__()
+            try:
+                stream = await then(call)
+            except BaseException:
+                taken.leave()
+                raise
+            if self._used is not None and not stream.is_exhausted:
+                stream.keep_last()
+                stream.on_end(lambda _: self._settle(taken, stream))
+            stream.on_end(lambda _: taken.leave())
+            return stream
 
         return run
 
     async def call(
-        self, fn: Callable[[], Awaitable[Any]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        fn: Callable[[], Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        key: Hashable = None,
     ) -> Any:
         """Call ``fn`` when there is what such arguments cost, and settle what it has used."""
-        cost = {
-            each: value(*args, **kwargs) if callable(value) else value
-            for each, value in self._cost.items()
-        }
-        async with self._quota.take(timeout=self._timeout, **cost) as taken:
+        async with self._take(args, kwargs, key) as taken:
             result = await fn()
             if self._used is not None:
                 taken.settle(**self._used(result))
             return result
+
+    def _settle(self, taken: Taken, stream: _Stream) -> None:
+        """Settle what a stream has used, if it has come to its end."""
+        if self._used is not None and stream.is_exhausted:
+            taken.settle(**self._used(stream.last))
+
+    def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: Hashable) -> Taken:
+        """Return the block of a call with such arguments."""
+        cost = {
+            each: value(*args, **kwargs) if callable(value) else value
+            for each, value in self._cost.items()
+        }
+        keys = (key,) if self.needs_key else ()
+        return self._quota.take(*keys, timeout=self._timeout, **cost)
+
+
+def _arguments(call: _Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call; a decorated function has its keywords in a partial."""
+    fn, args, kwargs = call.fn, call.args, dict[str, Any]()
+    while isinstance(fn, partial):
+        args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
+        fn = cast("Callable[..., Awaitable[Any]]", fn.func)
+    return args, kwargs
 
 
 def _shown(value: Cost) -> str:

@@ -336,18 +336,9 @@ class RateLimiter:
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
-        bucket = self._reshaped(rate, burst)[0]
-        if not self._closed:
-            self._bucket = bucket
-        self._look_again()
-
-    def _reshaped(
-        self, rate: float | None, burst: float | None
-    ) -> tuple[Bucket | Window | Held, float]:
-        """Return a bucket with other limits that holds the same, and the current moment."""
         self._forget_finished()
         bucket, moment = self._bucket_now()
-        return bucket.reshaped(rate, burst, moment), moment
+        self._put(bucket.reshaped(rate, burst, moment))
 
     def hold(self, seconds: float) -> None:
         """
@@ -375,8 +366,7 @@ class RateLimiter:
         until = moment + seconds
         if isinstance(bucket, Held):
             until = max(until, bucket.until)
-        self._bucket = Held(bucket.emptied(moment), until)
-        self._look_again()
+        self._put(Held(bucket.emptied(moment), until))
 
     def reset(self) -> None:
         """
@@ -386,10 +376,7 @@ class RateLimiter:
         and the counters stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
-        bucket = self._bucket.copy()
-        if not self._closed:
-            self._bucket = bucket
-        self._look_again()
+        self._put(self._bucket.copy())
 
     def close(self) -> None:
         """
@@ -402,9 +389,9 @@ class RateLimiter:
         if self._closed:
             return
         self._closed = True
-        bucket, moment = self._reshaped(0, None)
-        bucket.take(bucket.tokens(moment), moment)
-        self._bucket = bucket
+        self._forget_finished()
+        bucket, moment = self._bucket_now()
+        self._bucket = bucket.reshaped(0, None, moment).emptied(moment)
         self._look_again()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
@@ -644,6 +631,12 @@ class RateLimiter:
         # Its loop, in another thread, may be taking it over to its clock at this moment.
         return bucket, clock.now_by(bucket.timed_by)
 
+    def _put(self, bucket: Bucket | Window | Held) -> None:
+        """Put another bucket in the place of this one, unless that is closed."""
+        if not self._closed:
+            self._bucket = bucket
+        self._look_again()
+
     def _catch_up(self, bucket: Bucket | Window | Held) -> float:
         """Return the time; a bucket whose hold is over is back in its place, for the fast paths."""
         moment = clock.catch_up(bucket)
@@ -665,26 +658,17 @@ class RateLimiter:
             self._attach()
         moment = self._catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
-        if timeout is not None and wait > timeout + TICK:
-            return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
+        if wait > TICK and (error := self._too_long(tokens, wait, timeout, moment)):
+            return self._refuse(error)
         if not tokens:
             return self._grant_none()
         if wait or self._first is not None:
-            return self._wait_in_time(tokens, wait, moment, timeout)
+            return self._wait(tokens, moment, timeout)
         if self._left <= 0:
             return self._wait(tokens, moment, timeout, there=True)
         bucket.take(tokens, moment)
         self._left -= 1
         return None
-
-    def _wait_in_time(
-        self, tokens: float, wait: float, moment: float, timeout: float | None
-    ) -> Coroutine[Any, Any, None]:
-        """Return the wait, or a refusal if it would end after the limits of time around here."""
-        # Somebody may end a pause in time; until then those limits end the wait.
-        if TICK < wait < math.inf and (due := deadlines.logical()) < moment + wait - TICK:
-            return self._refuse(self._too_late(tokens, wait, moment, due))
-        return self._wait(tokens, moment, timeout)
 
     async def _refuse(self, error: LimitError) -> None:
         self._tally.count_refusal(type(error))
@@ -853,7 +837,17 @@ class RateLimiter:
             name=self._name,
         )
 
-    def _too_late(self, tokens: float, wait: float, moment: float, due: float) -> LimitTimeoutError:
+    def _too_long(
+        self, tokens: float, wait: float, timeout: float | None, moment: float
+    ) -> LimitTimeoutError | None:
+        """Return the error for a wait that its timeout, or a limit around the call, would end."""
+        if timeout is not None and wait > timeout + TICK:
+            return self._late(tokens, wait, timeout, moment + timeout)
+        due = deadlines.logical()
+        # A pause may be over in time, for all that is known; else the limit will end the wait. It
+        # also does where it ends in the moment in which the tokens would come.
+        if wait == math.inf or moment + wait < due - TICK:
+            return None
         left = max(due - moment, 0.0)
         return LimitTimeoutError(
             f"{self!r} cannot grant {_amount(tokens)} within the {left:.6g} s that are left here, "

@@ -119,7 +119,7 @@ class Taken:
         A checkpoint where `Quota.acquire` is one. Cancelled, it has taken nothing.
 
         Raises:
-            LimitTimeoutError, RateLimitError, ValueError: As `Quota.acquire`.
+            LimitError, ValueError: As `Quota.acquire`.
             RuntimeError: It was entered before; or tasks of another running event loop wait.
         """
         if self._entered:
@@ -138,6 +138,10 @@ class Taken:
         traceback: TracebackType | None,
     ) -> None:
         """Give nothing back: see `settle`. Not a checkpoint."""
+        self.leave()
+
+    def leave(self) -> None:
+        """End the block where there is none, as for a stream that ends. Not a checkpoint."""
         if self._held is not None:
             self._quota.note_in_flight(self._held, -1)
             self._held = None

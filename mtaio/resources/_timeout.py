@@ -13,16 +13,26 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from types import TracebackType
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar, TypeVarTuple, final, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    ParamSpec,
+    Self,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 import anyio
 
 from mtaio._internal import backend, checks, clock, loops
 from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.deadlines import Deadline, current, remaining
+from mtaio._internal.deadlines import Alarms, Deadline, current, remaining
 from mtaio._internal.decorators import (
     AsyncFunction,
     Decorator,
@@ -36,7 +46,10 @@ from mtaio._internal.statistics import snapshot
 from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
-__all__ = ["TimeoutManager", "TimeoutScope"]
+if TYPE_CHECKING:
+    from mtaio.resources._each import LimitedItems
+
+__all__ = ["TimeoutManager", "TimeoutScope", "time_left"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,15 +57,37 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+def time_left(most: float = math.inf) -> float:
+    """
+    Return the seconds left to the running code, at most ``most``.
+
+    The time to the nearest limit around it: of a `TimeoutManager`, a `Timeout` of a pipeline, an
+    executor's ``timeout=`` or a cancel scope of anyio; 0 once one has expired or was cancelled.
+    mtaio's limits are seen through shields and in worker threads too; those of anyio's scopes
+    cannot be. For clients that take a timeout of their own: ``client.get(url,
+    timeout=time_left(10))``. Not a checkpoint; where no event loop runs, too.
+
+    Args:
+        most: What to return where nothing limits the code, or more is left.
+
+    Raises:
+        ValueError: ``most`` is negative or NaN.
+        TypeError: ``most`` is not a number.
+    """
+    checks.at_least("most", most, 0, way_out="Pass the seconds that the call may take, 0 or more.")
+    return min(most, remaining())
+
+
 class _Policy:
     """What the scopes of one `TimeoutManager` share."""
 
-    __slots__ = ("default_timeout", "entered", "name", "scopes", "timed_out")
+    __slots__ = ("alarms", "default_timeout", "entered", "name", "scopes", "timed_out")
 
     def __init__(self, default: float | None, name: str | None) -> None:
         self.default_timeout: float | None = default
         self.name: str | None = name
         self.scopes: backend.Scopes | None = None
+        self.alarms: Alarms = Alarms()
         self.entered: int = 0
         self.timed_out: int = 0
 
@@ -61,6 +96,14 @@ class _Policy:
         if timeout is UNSET:
             return self.default_timeout
         return checks.timeout("timeout", timeout)
+
+    def late(self, text: str, seconds: float, moment: float) -> MTAIOTimeoutError:
+        """Return the error for what did not come in time, and count it."""
+        self.timed_out += 1
+        who = "" if self.name is None else f"{self.name}: "
+        due = clock.loop_deadline(moment)
+        msg = f"{who}{text} did not come in {seconds:g} s"
+        return MTAIOTimeoutError(msg, timeout=seconds, deadline=due, name=self.name)
 
 
 @final
@@ -178,13 +221,60 @@ class TimeoutManager:
         way_out = "Pass the seconds that clean-up may take, 0 or more."
         return _ShieldedScope(self._policy, checks.at_least("grace", grace, 0, way_out=way_out))
 
+    def each(
+        self,
+        source: AsyncIterable[T],
+        /,
+        *,
+        first: float | None = None,
+        between: float | None = None,
+        timeout: float | Unset | None = UNSET,
+    ) -> LimitedItems[T]:
+        """
+        Limit the wait for each item: ``async with timeouts.each(tokens(), between=0.5) as items:``.
+
+        Only waiting is limited. What the consumer does between two items is not interrupted, and
+        counts for ``timeout`` alone: if that is up, the next item is not waited for. An item that
+        has come is never lost. A source that is interrupted as it makes one may be over, as an
+        async generator is. This is what to use in place of a timeout block around a loop that
+        yields.
+
+        Args:
+            source: Any async iterable. An async generator is closed when the block ends; anything
+                else is left to its owner.
+            first: Seconds to wait for the first item; None for no limit of its own.
+            between: Seconds to wait for each further item; None for no limit of its own.
+            timeout: Seconds from entering for all items together; None for no limit; omitted for
+                the default.
+
+        Returns:
+            A block to enter with ``async with``, once; it is the iterator.
+
+        Raises:
+            TimeoutError: (on iterating) The time was up.
+            ValueError: A number of seconds is negative or NaN.
+            TypeError: ``source`` cannot be iterated, or the seconds are not a number.
+        """
+        from mtaio.resources._each import LimitedItems, check_source  # noqa: PLC0415 - few use it
+
+        policy = self._policy
+        seconds = (
+            checks.timeout("first", first),
+            checks.timeout("between", between),
+            policy.seconds(timeout),
+        )
+        check_source(source)
+        policy.entered += 1
+        return LimitedItems(source, seconds, policy.alarms, policy.late)
+
     def remaining(self) -> float:
         """
         Return the seconds left to the running code; ``inf`` if nothing limits it.
 
-        Counts every limit around it, of any manager or executor and of anyio's cancel scopes; 0
-        once one has expired or was cancelled. mtaio's limits are seen through shields and in worker
-        threads too; those of anyio's scopes cannot be. Not a checkpoint.
+        What `time_left` returns: counts every limit around it, of any manager or executor and of
+        anyio's cancel scopes; 0 once one has expired or was cancelled. mtaio's limits are seen
+        through shields and in worker threads too; those of anyio's scopes cannot be. Not a
+        checkpoint.
         """
         return remaining()
 
@@ -434,7 +524,13 @@ class TimeoutScope:
         limit.moment = math.inf
         current.set(limit.outer)
         # On trio a scope answers True also when there was nothing to catch.
-        if not scope.__exit__(exc_type, exc, traceback) or exc_type is None:
+        try:
+            caught = scope.__exit__(exc_type, exc, traceback)
+        except RuntimeError as error:
+            if error is exc:
+                raise
+            raise _yield_error(self) from error
+        if not caught or exc_type is None:
             return False
         if self._cancelled:
             return True
@@ -501,3 +597,12 @@ class _ShieldedScope(TimeoutScope):  # type: ignore[misc] # final for users
 
     def _error(self) -> BaseException:
         return super()._error() if self._pending is None else self._pending
+
+
+def _yield_error(scope: TimeoutScope) -> RuntimeError:
+    return RuntimeError(
+        f"{scope!r} was left in another task than it was entered in, or before a block that was "
+        f"entered after it. An async generator that yields inside of 'with timeouts(...)' does "
+        f"that: the limit then also applies to its consumer. Limit the wait for each item: 'async "
+        f"with timeouts.each(source, between=...) as items:'."
+    )

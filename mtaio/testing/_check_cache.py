@@ -81,7 +81,7 @@ def check_cache(
         from mtaio.cache import TTLCache
         from mtaio.testing import check_cache
 
-        check_cache(lambda capacity: TTLCache(60, max_size=capacity), seeds=10)
+        check_cache(lambda capacity: TTLCache(60, max_size=capacity), exhaustive=1, seeds=10)
         ```
     """
     __tracebackhide__ = True

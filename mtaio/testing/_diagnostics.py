@@ -252,23 +252,37 @@ def _line(file: str, line: int, where: str) -> str:
     return f"{file}:{line} in {where}: {source}"
 
 
-class _Machinery(dict[str, bool]):
-    """Whether a file belongs to Python, to trio, to anyio or to this package."""
+_ANYIO: Final = 1
+_LOOP: Final = 2
+"""What a file has of the machinery: AnyIO, or what is below it."""
 
-    def __missing__(self, file: str) -> bool:
-        self[file] = answer = file.startswith("<frozen ") or any(
-            file.startswith(os.path.dirname(home) + os.sep)  # noqa: PTH120 - str in, str out
-            for home in self._homes(file)
-        )
-        return answer
+
+class _Machinery(dict[str, int]):
+    """Whether a file belongs to AnyIO or to Python, trio or this package; 0 for all others."""
+
+    def __missing__(self, file: str) -> int:
+        if _lies_beside(file, anyio.__file__):
+            kind = _ANYIO
+        elif file.startswith("<frozen ") or any(
+            _lies_beside(file, home) for home in self._homes(file)
+        ):
+            kind = _LOOP
+        else:
+            kind = 0
+        self[file] = kind
+        return kind
 
     def _homes(self, file: str) -> Iterator[str]:
-        yield from (__file__, anyio.__file__)
+        yield __file__
         if "trio" in sys.modules:
             yield str(sys.modules["trio"].__file__)
         packages = (f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
         if not any(folder in file for folder in packages):
             yield os.__file__  # Python's own library, in which the packages' folder lies
+
+
+def _lies_beside(file: str, other: str) -> bool:
+    return file.startswith(os.path.dirname(other) + os.sep)  # noqa: PTH120 - str in, str out
 
 
 MACHINERY: Final = _Machinery()
@@ -348,28 +362,46 @@ class Step:
         return f"t={self.time:<8g} {self.who:<{width}}  {what}"
 
 
+def _is_plumbing(code: CodeType) -> bool:
+    """Whether code of AnyIO only hands a call on to the event loop."""
+    return code.co_qualname.startswith(("AsyncIOBackend.", "TrioBackend.")) or (
+        code.co_filename.endswith("lowlevel.py")
+    )
+
+
 def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
-    """Return the innermost code and line of a suspended coroutine that is not an event loop's."""
+    """
+    Return the code and the line at which a suspended coroutine waits, as its reader knows them.
+
+    That is the innermost frame of the user's code or of a library. Where there is none, as in a
+    task that AnyIO itself has started, it is the innermost of AnyIO's, but for those that only hand
+    a call on to the backend; and else the outermost.
+    """
     # Called after every step. Asking for a frame makes one, so that is left for the end.
     machinery = MACHINERY
     found: Any = None
+    below = _LOOP  # what is less than this is not further from the reader than what was found
     awaited = coroutine
     while awaited is not None:
         kind: type[object] = awaited.__class__
+        here = awaited
         if kind is CoroutineType:
-            if found is None or not machinery[awaited.cr_code.co_filename]:
-                found = awaited
+            code = awaited.cr_code
             awaited = awaited.cr_await
         elif kind is GeneratorType:
-            if found is None or not machinery[awaited.gi_code.co_filename]:
-                found = awaited
+            code = awaited.gi_code
             awaited = awaited.gi_yieldfrom
         elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
             break
         else:
-            frame, awaited = _next_await(awaited)
-            if frame is not None and (found is None or not machinery[frame.f_code.co_filename]):
-                found = frame
+            here, awaited = _next_await(awaited)
+            if here is None:
+                continue
+            code = here.f_code
+        whose = machinery[code.co_filename]
+        if found is None or (whose < below and not (whose and _is_plumbing(code))):
+            found = here
+            below = _LOOP if whose else _ANYIO
     if isinstance(found, CoroutineType):
         found = found.cr_frame
     elif isinstance(found, GeneratorType):

@@ -228,7 +228,7 @@ class Storm:
 def test_storm(policy: EvictionPolicy, options: dict[str, Any]) -> None:
     """Every operation that works on memory, from six threads at once."""
     storm = Storm(policy=policy, **options)
-    storm.rage(*(partial(storm.blow, seed, 3000) for seed in range(6)))
+    storm.rage(*(partial(storm.blow, seed, 1000) for seed in range(6)))
     storm.calm()
     statistics = storm.cache.statistics()
     reads = sum(storm.reads)

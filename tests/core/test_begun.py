@@ -277,7 +277,7 @@ class Play:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_every_item_is_begun_once_or_still_in_its_source(backend: str, case: Case) -> None:
     """However a call ends, what was taken from its source has begun, and nothing begins twice."""
@@ -452,7 +452,7 @@ class PoolPlay:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(case=pool_cases())
 def test_every_item_of_a_pool_begins_once_or_waited_or_is_in_its_source(
     backend: str, case: PoolCase

@@ -15,11 +15,11 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import EventEmitter
 from mtaio.exceptions import EventOverflowError
 
-MANY = 100_000
+MANY = 20_000
 BUFFER = 100
-LOOK_EVERY = 5_000
+LOOK_EVERY = 1_000
 FEW = 2_000
-"""Blocks of memory: what a buffer of events is made of, several times over; one in 50 events."""
+"""Blocks of memory: what a buffer of events is made of, several times over; one in 10 events."""
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "raise"])

@@ -92,3 +92,46 @@ async def test_probe_fails_beside_the_victim(victim: Victim, sim: Simulation) ->
     await watched.work()
     await watched.work()
     assert watched.breaker.state is BreakerState.CLOSED
+
+
+@explored
+async def test_blocks_race(victim: Victim, sim: Simulation) -> None:
+    """Blocks that probe are as many as may, and one that is cancelled gives its place back."""
+    watched = Watched(sim, 2)
+    await watched.open()
+
+    async def block(seconds: float = 0) -> None:
+        with suppress(BreakerOpenError):
+            async with watched.breaker:
+                watched.inside += 1
+                try:
+                    await anyio.sleep(seconds)
+                    watched.answered += 1
+                finally:
+                    watched.inside -= 1
+
+    await together(victim=partial(victim, block), b=block, c=watched.work, d=block)
+    assert watched.inside == 0
+    while watched.breaker.state is BreakerState.HALF_OPEN:
+        before = watched.answered
+        await block()
+        assert watched.answered == before + 1
+    assert watched.breaker.state is BreakerState.CLOSED
+
+
+@explored
+async def test_slow_probe_beside_the_victim(victim: Victim, sim: Simulation) -> None:
+    """A probe that is slow opens it again, whatever becomes of the other, and before it ends."""
+    breaker = Breaker(0.5, last=1, slow=1, open_for=1, half_open=2, half_open_ratio=0)
+    call = through(breaker)
+    sim.always(lambda: breaker.statistics().recent_calls <= 2)
+    with suppress(ConnectionError):
+        await call(fail)
+    await anyio.sleep(1)
+
+    async def work(seconds: float) -> None:
+        with suppress(BreakerOpenError):
+            await call(partial(anyio.sleep, seconds))
+
+    await together(victim=partial(victim, work, 2), b=partial(work, 1))
+    assert (breaker.state, breaker.statistics().opened) == (BreakerState.OPEN, 2)

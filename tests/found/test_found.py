@@ -71,10 +71,3 @@ def test_trio_is_as_the_guide_says(finding: Finding) -> None:
     assert finding.found_by("trio") == ({"checkpoint", "step"} if finding.trio else set())
     if finding.always:
         assert finding.fails("trio", seeds=0, delays=0) is not None
-
-
-def test_new_python_has_mended_it() -> None:
-    """Where Python itself has mended a defect the same search ends without a failure."""
-    for finding in FINDINGS:
-        if finding.fixed is not None and not finding.here:
-            assert finding.fails() is None

@@ -9,9 +9,13 @@ import pytest
 
 from tests import programs
 from tests.backends import BACKENDS
+from tests.found.findings import FINDINGS
 
 HOME = programs.ROOT / "docs" / "examples" / "testing"
 NETWORK = HOME / "network"
+
+
+pytestmark = pytest.mark.heavy
 
 
 def test_tests_of_the_guide_pass() -> None:
@@ -23,6 +27,13 @@ def test_tests_of_the_guide_pass() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     # What follows "in" is not read: from a minute on, pytest writes "75.20s (0:01:15)".
     assert re.search(r"^=+ \d+ passed(, \d+ deselected)? in ", done.stdout, re.MULTILINE)
+
+
+def test_what_python_has_mended() -> None:
+    """Where Python itself has mended a defect of the guide, its search ends without a failure."""
+    for finding in FINDINGS:
+        if finding.fixed is not None and not finding.here:
+            assert finding.fails() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a simulated network needs Linux")

@@ -20,6 +20,7 @@ from mtaio.redis import (
 from mtaio.resilience import AdaptiveLimiter, Breaker, Budget, Hedge
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -37,6 +38,7 @@ def counting() -> list[Any]:
         RateLimiter.window(1, per=1),
         KeyedRateLimiter(1),
         ConcurrencyLimiter(1),
+        KeyedConcurrencyLimiter(1),
         ResourceLimiter(rate=1),
         AdaptiveLimiter(),
         Breaker(),

@@ -53,7 +53,7 @@ async def test_left_in_another_task() -> None:
     assert monitor.statistics().samples == 1
 
 
-async def test_an_hour_of_alerts() -> None:
+async def test_ten_minutes_of_alerts() -> None:
     """Thresholds follow the loop's time, not the machine's."""
     monitor = ResourceMonitor(1)
     start = anyio.current_time()
@@ -65,10 +65,10 @@ async def test_an_hour_of_alerts() -> None:
     )
     monitor.on_recovered(lambda *_: told.append(("recovered", round(anyio.current_time() - start))))
     async with monitor:
-        await anyio.sleep(3600.5)
-    assert len(told) == 60
+        await anyio.sleep(600.5)
+    assert len(told) == 10
     assert told[:3] == [("exceeded", 90), ("recovered", 120), ("exceeded", 210)]
-    assert [alert.seconds for alert in monitor.alerts if alert.state == "recovered"] == [30] * 30
+    assert [alert.seconds for alert in monitor.alerts if alert.state == "recovered"] == [30] * 5
 
 
 async def test_start_and_stop_twice() -> None:

@@ -474,7 +474,7 @@ class ThresholdMachine(RuleBasedStateMachine):
 def test_rules_hold_in_any_history(*, below: bool) -> None:
     """Any changes, samples and gaps bring about what the written rules say."""
     machine = type("Machine", (ThresholdMachine,), {"below": below})
-    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=30))
+    run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=30))
 
 
 @given(values=st.lists(VALUES, max_size=40), limit=VALUES)

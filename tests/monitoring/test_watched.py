@@ -25,6 +25,7 @@ from mtaio.monitoring import ResourceMonitor
 from mtaio.monitoring._monitor import kinds_of, recent
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -66,6 +67,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "resource_limiter": lambda: ResourceLimiter(concurrency=1, rate=1000, burst=1000, timeout=60),
     "rate_limiter": lambda: RateLimiter(1),
     "keyed_rate_limiter": lambda: KeyedRateLimiter(1),
+    "keyed_concurrency_limiter": lambda: KeyedConcurrencyLimiter(1),
     "timeout_manager": TimeoutManager,
     "ttl_cache": lambda: TTLCache[int](60, max_size=4),
     "event_emitter": EventEmitter,

@@ -13,9 +13,17 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError, LimitTimeoutError
-from mtaio.resilience import Breaker, BreakerChange, BreakerState
+from mtaio.resilience import (
+    Breaker,
+    BreakerChange,
+    BreakerState,
+    PartEvent,
+    Refused,
+    subscribe,
+)
 from mtaio.testing import run
-from tests.resilience.calls import fail, succeed, through
+from tests.closed_loops import leave_waiting
+from tests.resilience.calls import Sleeper, fail, succeed, through
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -499,3 +507,286 @@ async def test_groups_are_failures_if_all_in_them_are() -> None:
         statistics = breaker.statistics()
         assert (statistics.failed, statistics.undecided) == (failed, undecided)
     assert breaker.state is OPEN
+
+
+@pytest.mark.parametrize(
+    ("seconds", "became"),
+    [
+        ([0.1, 2, 2, 0.1], ". . . x"),  # half of the three that ended, and of four
+        ([2, 0.1, 0.1, 2, 0.1], ". . . . x"),
+        ([1.9, 1.9, 1.9, 1.9], ". . . ."),
+        ([-2, 0.1, -2, 0.1], "- . - x"),  # it failed, and late
+    ],
+)
+async def test_slow_calls_open_it(seconds: list[float], became: str) -> None:
+    """With slow= it opens when the share of calls that took so long reaches slow_ratio."""
+    breaker = Breaker(1, last=4, min_calls=3, slow=2, slow_ratio=0.5)
+    call = through(breaker)
+    results: list[str] = []
+    refusals: list[str] = []
+    await anyio.sleep(0.1)  # so that a difference of moments is not exact
+    for each in seconds:
+        try:
+            await call(Sleeper(each))
+        except BreakerOpenError as error:
+            results.append("x")
+            refusals.append(str(error))
+        except ConnectionError:
+            results.append("-")
+        else:
+            results.append(".")
+    assert " ".join(results) == became
+    assert all("calls took 2 s or longer, the latest " in text for text in refusals)
+    assert breaker.statistics().slow == sum(abs(each) >= 2 for each in seconds)
+
+
+async def test_prints_its_rules() -> None:
+    """Those that are not given are not shown."""
+    breaker = Breaker(0.2, last=2, min_calls=2, slow=1.5, slow_ratio=0.3, consecutive=2)
+    shown = "Breaker(0.2, last=2, open_for=30.0, consecutive=2, slow=1.5, slow_ratio=0.3)"
+    assert str(breaker) == shown
+    call = through(breaker)
+    assert await outcomes(call, "+++") == "+++"
+    assert breaker.statistics().recent_calls == 2
+    await outcomes(call, "+-")
+    assert breaker.state is OPEN
+
+
+async def test_slow_probe_opens_it_again() -> None:
+    """Half-open, an answer that takes as long as before is no better than a failure."""
+    changes: list[BreakerChange] = []
+    breaker = Breaker(last=2, min_calls=2, slow=1, open_for=5, on_change=changes.append)
+    call = through(breaker)
+    await call(Sleeper(1))
+    await call(Sleeper(1.5))
+    assert breaker.state is OPEN
+    await anyio.sleep(5)
+    await call(Sleeper(3))
+    assert breaker.state is OPEN
+    await anyio.sleep(5)
+    await call(Sleeper(0.5))
+    assert breaker.state is CLOSED
+    opened = [(change.error, change.reason) for change in changes if change.state is OPEN]
+    assert opened == [
+        (None, "2 of the last 2 calls took 1 s or longer, the latest after 1.5 s"),
+        (None, "1 of 1 calls that were to probe it failed or were slow, the latest after 3 s"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "became"),
+    [("---+", "---x"), ("--+--+---+", "--+--+---x"), ("+--" * 5, "+--" * 5)],
+)
+async def test_failures_in_a_row_open_it(pattern: str, became: str) -> None:
+    """With consecutive= so many failures in a row open it, whatever the ratio of the others is."""
+    breaker = Breaker(1, last=20, consecutive=3)
+    assert await outcomes(through(breaker), pattern) == became
+    if breaker.state is OPEN:
+        with pytest.raises(BreakerOpenError, match="call: 3 calls in a row failed, the latest w"):
+            await through(breaker)(succeed)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "pattern", "state"),
+    [
+        (0, "++-", OPEN),  # all of them must succeed
+        (0, "+++", CLOSED),
+        (0.5, "-++", CLOSED),
+        (0.5, "--", OPEN),
+        (None, "--+", CLOSED),  # that of failure_ratio
+    ],
+)
+async def test_half_open_has_a_ratio_of_its_own(
+    ratio: float | None, pattern: str, state: BreakerState
+) -> None:
+    """half_open_ratio is the share of the probes that must fail for it to open again."""
+    breaker = Breaker(1, last=1, open_for=1, half_open=3, half_open_ratio=ratio)
+    call = through(breaker)
+    await outcomes(call, "-")
+    await anyio.sleep(1)
+    await outcomes(call, pattern)
+    assert breaker.state is state
+
+
+async def test_results_may_be_failures() -> None:
+    """With failed= a result counts as a failure, and is returned all the same."""
+    breaker = Breaker(0.5, last=2, open_for=1, failed=lambda status: status >= 500)
+    call = through(breaker)
+
+    async def answer(status: Any) -> Any:
+        return status
+
+    assert [await call(partial(answer, status)) for status in (404, 503)] == [404, 503]
+    assert breaker.state is OPEN
+    with pytest.raises(BreakerOpenError, match=r"1 of the last 2 calls failed, the latest by its"):
+        await call(partial(answer, 200))
+    await anyio.sleep(1)
+    with pytest.raises(TypeError):
+        await call(partial(answer, "no number"))  # failed itself fails: nobody knows
+    assert (breaker.state, breaker.statistics().undecided) == (HALF_OPEN, 1)
+    assert await call(partial(answer, 200)) == 200
+    assert (breaker.state, breaker.statistics().failed) == (CLOSED, 1)
+
+
+async def in_block(breaker: Breaker, how: str, key: str | None = None) -> None:
+    """Enter a block that ends in one way or another."""
+    async with breaker if key is None else breaker.block(key) as block:
+        assert not block.failed
+        if how == "raised":
+            raise ConnectionError
+        if how == "marked":
+            block.mark_failed()
+            assert block.failed
+        if how == "marked and cancelled":
+            block.mark_failed()
+            await anyio.sleep_forever()
+        await anyio.sleep(1)
+
+
+@pytest.mark.parametrize("key", [None, "host"])
+async def test_block(key: str | None) -> None:
+    """The end of a block is its outcome: an exception, a mark, a success, or none at all."""
+    breaker = Breaker(1, last=2, min_calls=2, open_for=1, max_keys=None if key is None else 9)
+    with anyio.move_on_after(5):
+        await in_block(breaker, "marked and cancelled", key)
+    assert breaker.statistics().undecided == 1
+    with suppress(ConnectionError):
+        await in_block(breaker, "raised", key)
+    await in_block(breaker, "succeeds", key)
+    await in_block(breaker, "marked", key)
+    assert breaker.state_of(key) is CLOSED
+    with suppress(ConnectionError):
+        await in_block(breaker, "raised", key)
+    assert breaker.state_of(key) is OPEN
+    with pytest.raises(BreakerOpenError):
+        await in_block(breaker, "succeeds", key)
+    await anyio.sleep(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(in_block, breaker, "succeeds", key)
+        await anyio.sleep(0.5)
+        with pytest.raises(BreakerOpenError):
+            await in_block(breaker, "succeeds", key)
+    assert breaker.state_of(key) is CLOSED
+    now = breaker.statistics()
+    assert (now.calls, now.failed, now.undecided, now.rejected) == (6, 3, 1, 2)
+
+
+async def test_block_is_timed() -> None:
+    """A block may be slow, as a call may."""
+    breaker = Breaker(last=1, slow=1)
+    await in_block(breaker, "succeeds")
+    assert breaker.state is OPEN
+
+
+async def test_blocks_inside_each_other() -> None:
+    """Blocks of several breakers, and several of one, each have their own outcome."""
+    outer, inner = Breaker(1, last=3, min_calls=2), Breaker(1, last=1)
+    async with outer, outer as second:
+        second.mark_failed()
+        with suppress(ConnectionError):
+            await in_block(inner, "raised")
+    assert outer.state is CLOSED
+    assert (outer.statistics().failed, inner.state) == (1, OPEN)
+    block = outer.block()
+    async with block:
+        pass
+    with pytest.raises(RuntimeError, match=r"serves one block, once\. Make one for each block"):
+        await block.__aenter__()
+    keyed = Breaker(max_keys=2)
+    with pytest.raises(ValueError, match=r"Say what the block is for: block\(key\)"):
+        async with keyed:
+            pass
+    with pytest.raises(RuntimeError, match=r"^cannot leave <Breaker: closed> here"):
+        await outer.__aexit__(None, None, None)
+    await outer.block().__aexit__(None, None, None)  # nothing was entered
+    await block.__aexit__(ValueError, ValueError(), None)  # and this was left
+    assert outer.statistics().failed == 1
+
+
+def test_block_of_a_loop_that_is_over_keeps_no_place(backend: str) -> None:
+    """A probe whose loop ended may be closed anywhere, and the next call takes its place."""
+    breaker = Breaker(1, last=1, open_for=0)
+    run(outcomes, through(breaker), "-", backend=backend)
+    block = in_block(breaker, "succeeds")
+    leave_waiting(block, lambda: breaker.state is HALF_OPEN)
+
+    async def main() -> str:
+        async with Breaker():  # whoever closes it may be in another block
+            block.close()
+        assert breaker.statistics().undecided == 1
+        return await outcomes(through(breaker), "+")
+
+    assert run(main, backend=backend) == "+"
+    assert breaker.state is CLOSED
+
+
+async def test_disable() -> None:
+    """disable() lets everything through and counts nothing until reset()."""
+    breaker = Breaker(1, last=1)
+    call = through(breaker)
+    await outcomes(call, "-")
+    breaker.disable()
+    assert breaker.state is BreakerState.DISABLED
+    assert await outcomes(call, "--+-") == "--+-"
+    now = breaker.statistics()
+    assert (now.disabled, now.open, now.recent_calls, now.failed) == (1, 0, 0, 4)
+    breaker.reset()
+    assert await outcomes(call, "-+") == "-x"
+    keyed = Breaker(max_keys=2)
+    keyed.disable("a")
+    assert (keyed.state_of("a"), keyed.idle) == (BreakerState.DISABLED, False)
+    keyed.reset("a")
+    assert (keyed.statistics().disabled, keyed.idle) == (0, True)
+
+
+async def test_statistics_of_what_is_remembered() -> None:
+    """The shares of failed and slow calls are those that it decides by, over all keys."""
+    breaker = Breaker(1, last=4, slow=1, slow_ratio=1, max_keys=9)
+    assert breaker.statistics().recent_failed_ratio == 0
+    call = through(breaker)
+    await outcomes(call, "+-+", "a")
+    await call(Sleeper(1), "b")
+    now = breaker.statistics()
+    shares = now.recent_calls, now.recent_failed_ratio, now.recent_slow_ratio
+    assert shares == (4, 0.25, 0.25)
+
+
+async def test_listeners_hear_of_it() -> None:
+    """Every change and refusal goes to all listeners, with the names that there are."""
+    events: list[PartEvent] = []
+    unsubscribe = subscribe(events.append)
+    try:
+        breaker = Breaker(1, last=1, name="api", max_keys=2)
+        call = through(breaker)
+        await outcomes(call, "-+", "host")
+        with suppress(BreakerOpenError):
+            await in_block(breaker, "succeeds", "host")
+    finally:
+        unsubscribe()
+    change, first, second = events
+    assert isinstance(change, BreakerChange)
+    assert (change.name, change.key, change.state) == ("api", "host", OPEN)
+    assert isinstance(first, Refused)
+    assert isinstance(second, Refused)
+    assert (first.name, first.function, second.function) == ("api", "succeed", None)
+    assert isinstance(first.error, BreakerOpenError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"slow": 0}, ValueError, "^slow=0 would make every call slow"),
+        ({"slow": -1}, ValueError, "^slow=-1 is less than 0"),
+        ({"slow_ratio": 0}, ValueError, "^slow_ratio=0 is not a ratio"),
+        ({"consecutive": 0}, ValueError, "^consecutive=0 is less than 1"),
+        ({"consecutive": 21}, ValueError, "^consecutive=21 would never be reached: only last=20"),
+        ({"half_open_ratio": 1.5}, ValueError, "^half_open_ratio=1.5 is not a ratio"),
+        ({"half_open_ratio": -1}, ValueError, "^half_open_ratio=-1 is less than 0"),
+        ({"failed": 500}, TypeError, "^failed=500 is an int, which is not callable"),
+        ({"failed": succeed}, TypeError, "^failed=.* is an async function, whose coroutine"),
+    ],
+)
+def test_refused_rules(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """A rule that makes no sense is named, with the way out."""
+    with pytest.raises(kind, match=message):
+        Breaker(**arguments)

@@ -22,7 +22,7 @@ from mtaio.exceptions import (
     MTAIOError,
     RateLimitError,
 )
-from mtaio.resilience import Pipeline, Timeout
+from mtaio.resilience import Pipeline, Retried, Timeout
 from mtaio.resources import TimeoutManager
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ async def test_group_waits_for_the_longest_delay_in_it() -> None:
     inner = ExceptionGroup("", [RateLimitError(retry_after=9), OSError()])
     error = ExceptionGroup("", [RateLimitError(retry_after=3), inner])
     assert EXACT.wait_before(2, error) == 9
-    policy = Retry(retry_after=lambda each: 20 if isinstance(each, OSError) else None)
+    policy = Retry(jitter=0, retry_after=lambda each: 20 if isinstance(each, OSError) else None)
     assert policy.wait_before(2, error) == 20
 
 
@@ -408,7 +408,7 @@ def test_header_is_read_where_the_exception_keeps_it(asked: str | None, waited: 
 def test_header_with_a_date_to_come() -> None:
     """The wait is until then, by the machine's calendar."""
     later = datetime.now(UTC) + timedelta(hours=1)
-    wait = Retry(retry_after=header).wait_before(2, RefusedError(format_datetime(later)))
+    wait = Retry(jitter=0, retry_after=header).wait_before(2, RefusedError(format_datetime(later)))
     assert 3500 < wait < 3601
 
 
@@ -424,10 +424,15 @@ def test_function_may_return_seconds() -> None:
 
 async def test_run_makes_one_call_under_the_policy() -> None:
     """``await policy.run(fn, *args)`` does what ``map(retry=)`` does with one item."""
-    flaky, retried = Flaky(OSError(), OSError()), []
-    assert await EXACT.run(flaky, 1, on_retry=lambda: retried.append(anyio.current_time())) == 3
+    flaky = Flaky(OSError(), OSError())
+    retried: list[tuple[float, int, float]] = []
+
+    def note(event: Retried) -> None:
+        retried.append((anyio.current_time(), event.attempt, event.seconds))
+
+    assert await EXACT.run(flaky, 1, on_retry=note) == 3
     assert flaky.calls == [0, 1.5, 4]
-    assert retried == [1.5, 4]
+    assert retried == [(0.5, 1, 1), (2, 2, 2)]
     assert await Retry(1).run(Flaky(), 1) == 1
     assert await EXACT.run(Flaky(OSError())) == 2
 
@@ -452,7 +457,8 @@ async def test_run_refuses_what_cannot_be_awaited() -> None:
 
     message = (
         r"^<.*> returned <async_generator .*>, which cannot be awaited\. It runs in the loop that "
-        r"consumes it: pass an async function that has this loop in it\.$"
+        r"consumes it: pass an async function that has this loop in it\. For streams use stream\(\) "
+        r"of a pipeline\.$"
     )
     others: tuple[Any, ...] = (Pipeline(Timeout(1)).run, TimeoutManager(1).run)
     for refuse in (run, *others):

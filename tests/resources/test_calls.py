@@ -12,6 +12,7 @@ import pytest
 from mtaio.core import TaskExecutor
 from mtaio.resources import (
     ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         (RateLimiter, (100, 60)),
         (KeyedRateLimiter, (100, 60)),
         (ConcurrencyLimiter, (2, 5)),
+        (KeyedConcurrencyLimiter, (2, 5)),
         (ResourceLimiter, (5,)),
     ],
 )
@@ -90,6 +92,7 @@ RUNS: dict[str, tuple[Callable[[], Any], float]] = {
     "rate": (lambda: RateLimiter(0.5).run, 5),
     "slots": (lambda: ConcurrencyLimiter(1).run, 3),
     "both": (lambda: ResourceLimiter(rate=0.5, concurrency=1).run, 5),
+    "keyed slots": (lambda: partial(KeyedConcurrencyLimiter(1).run, key="user"), 3),
     "keyed": (lambda: partial(KeyedRateLimiter(0.5).run, key="user"), 5),
 }
 """What calls a function that takes a second, and when three calls have ended."""

@@ -18,7 +18,7 @@ from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run
 from tests.backends import BACKENDS
 
-many_runs = settings(max_examples=500)
+many_runs = settings(max_examples=200)
 
 Fate: TypeAlias = Literal["served", "late", "cancelled", "refused"]
 Outcomes: TypeAlias = dict[int, tuple[Fate, float]]

@@ -405,7 +405,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 4), st.sampled_from([0, 0.5, 2, math.inf]))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_forgetting_changes_no_answer(
     steps: list[tuple[int, int, int]], max_keys: int, idle_ttl: float
 ) -> None:
@@ -546,7 +546,9 @@ async def test_paused_keys() -> None:
     limiter.rate = 1
     await anyio.sleep(1)
     await limiter.acquire("d")
-    assert limiter.statistics_for("a") == KeyStatistics(tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0)
+    assert limiter.statistics_for("a") == KeyStatistics(
+        tokens=1, waiting=0, next_grant_seconds=0, held_seconds=0
+    )
 
 
 async def test_no_limit_at_first() -> None:

@@ -12,7 +12,12 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+)
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
@@ -83,6 +88,30 @@ class Slots(Rate):
             self.limiter.acquire_nowait()
 
 
+class KeyedSlots(Slots):
+    """The same for a key."""
+
+    shown = r"<KeyedConcurrencyLimiter key='key': 1 of 1 slots in use, 1 waiting>"
+
+    def __init__(self) -> None:
+        self.limiter = KeyedConcurrencyLimiter(1, max_waiting=1)
+        self.limiter.acquire_nowait("key")
+
+    def wait(self) -> Coroutine[Any, Any, None]:
+        """Wait until woken."""
+        waiting: Coroutine[Any, Any, None] = self.limiter.acquire("key")
+        return waiting
+
+    def wake(self) -> None:
+        """Give the slot back."""
+        self.limiter.release("key")
+
+    def again(self) -> None:
+        """Have the next call wait, as it does while the slot is taken."""
+        if not self.limiter.statistics().in_use:
+            self.limiter.acquire_nowait("key")
+
+
 class Capacity(Slots):
     """The same; another slot is added."""
 
@@ -96,7 +125,7 @@ class Capacity(Slots):
             self.limiter.acquire_nowait()
 
 
-subjects = pytest.mark.parametrize("make", [Rate, Keyed, Slots, Capacity])
+subjects = pytest.mark.parametrize("make", [Rate, Keyed, Slots, KeyedSlots, Capacity])
 
 
 def waiting(subject: Rate) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
-EXAMPLES = 400
+EXAMPLES = 200
 """For each backend; each runs a whole history of up to 35 steps."""
 
 INFINITE = Fraction(10**9)

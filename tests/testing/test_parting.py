@@ -157,7 +157,7 @@ async def late(victim: Victim) -> None:
 )
 def test_run_that_goes_the_same_way_for_longer(backend: str, test: Any, words: str) -> None:
     """Of a run without the last departure and one without the cancellation the later is shown."""
-    error = failure(explore(backends=[backend], seeds=2_000, exhaustive=None)(test))
+    error = failure(explore(backends=[backend], seeds=100, exhaustive=None)(test))
     told, _, _ = error.__notes__
     assert told.startswith("under Schedule(tape={")
     assert not told.startswith("under Schedule(tape={}")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import assert_type
 
-from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, ResourceLimiter
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+)
 
 assert_type(RateLimiter.window(100, per=60), RateLimiter)
 

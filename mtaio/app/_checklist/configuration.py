@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import psutil
 
 from mtaio._internal import environment
 from mtaio.app._checklist._item import ask, check, fail, ok, warn
@@ -278,7 +277,7 @@ def log_space(look: Look) -> Finding | None:
         for each in (path, *(Path(f"{path}.{number}") for number in range(1, min(count, 999) + 1)))
         if each.is_file()
     )
-    room = psutil.disk_usage(str(path.parent)).free + there
+    room = shutil.disk_usage(path.parent).free + there
     if needed > room:
         return fail(
             f"the log may grow to {in_bytes(needed)}, but there is room for {in_bytes(room)}",

@@ -1,0 +1,422 @@
+"""
+Several limits that a request takes together, for each of many keys: API keys, tenants, models.
+
+Promise: each key has a `Quota` of its own, so that no task waits because of another key; never more
+than ``max_keys`` are held, and forgetting one never grants more: only idle ones are, with all
+limits full, nothing held, and nobody waiting or in a block.
+Cost: one look-up on top of the quota's; some three kilobytes for each key held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, final
+
+from mtaio._internal import checks
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
+from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
+from mtaio._internal.limiting import closed_error
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio.exceptions import LimitClosedError, RateLimitError
+from mtaio.resources._keys import Keys
+from mtaio.resources._quota import Quota, QuotaStatistics, check_limits
+from mtaio.resources._quota_part import Cost, QuotaPart, Used
+from mtaio.resources._rate import Tally
+from mtaio.resources._taken import Taken
+
+if TYPE_CHECKING:
+    from mtaio.resources._taken import Grant
+
+__all__ = ["KeyedQuota", "KeyedQuotaStatistics"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedQuotaStatistics:
+    """The state and counts of a `KeyedQuota`, all keys together."""
+
+    keys: int = field(metadata=GAUGE)
+    """Keys held now."""
+    max_keys: int | None = field(metadata=LIMIT)
+    """The most keys that may be held; None for no limit."""
+    forgotten: int = field(metadata=COUNTER)
+    """Keys forgotten so far, because they were idle."""
+    rejected_keys: int = field(metadata=COUNTER)
+    """Requests refused so far because ``max_keys`` were held and none could be forgotten."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks waiting."""
+    acquired: int = field(metadata=COUNTER)
+    """Requests granted so far, with or without a wait, whatever they took."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused: by ``acquire_nowait``, as a limit was lowered while they waited, or as the
+    quota was closed."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests that could not be granted within their own timeout, or before their deadline."""
+    cancelled: int = field(metadata=COUNTER)
+    """Requests cancelled while they waited."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Total seconds that tasks waited for what they got."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """The longest of those waits, in seconds."""
+
+
+class _OfKey:
+    """The quota of a key for one request, found when it takes: see `Takes`."""
+
+    __slots__ = ("_key", "_keyed", "_quota")
+
+    def __init__(self, keyed: KeyedQuota, key: Hashable, model: Quota) -> None:
+        self._keyed = keyed
+        self._key = key
+        self._quota = model
+
+    def __repr__(self) -> str:
+        return f"{self._quota!r} for key={self._key!r}"
+
+    async def grant(self, costs: tuple[float, ...], timeout: float | None) -> Grant:
+        self._quota = await self._keyed._turn(self._key)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        grant = await self._quota.grant(costs, timeout)
+        self._keyed._acquired += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        return grant
+
+    def note_in_flight(self, costs: tuple[float, ...], sign: int) -> None:
+        self._quota.note_in_flight(costs, sign)
+
+    def correct(self, grant: Grant, before: tuple[float, ...], after: tuple[float, ...]) -> None:
+        self._quota.correct(grant, before, after)
+
+    def costs(self, cost: Mapping[str, float], *, default: tuple[float, ...]) -> tuple[float, ...]:
+        return self._quota.costs(cost, default=default)
+
+    def describe(self, costs: tuple[float, ...]) -> str:
+        return self._quota.describe(costs)
+
+
+@uncopied
+@final
+class KeyedQuota:
+    """
+    Several limits that requests take together, for each key: a `Quota` of its own for every tenant.
+
+    Keys are independent. One that has been idle (all limits full, nothing held, nobody waiting or
+    in a block) for ``idle_ttl`` seconds is forgotten, with what the server has said of its limits;
+    one that is being limited never is. When ``max_keys`` are held, the one that has been idle
+    longest makes room for a new key at once; if none is idle, the new key is refused.
+
+    May be made anywhere and used by one event loop after another, like `Quota`.
+
+    Args:
+        per: As for `Quota`.
+        start: As for `Quota`, for each new key.
+        window: As for `Quota`.
+        max_keys: The most keys to hold, 1 or more; None for no limit.
+        idle_ttl: Seconds for which an idle key is kept; ``inf`` to keep it until it has to make
+            room.
+        name: For messages and the monitor.
+        **limits: Each a number, for every ``per`` seconds, or a pair of a number and its own
+            seconds. No limiters, which all keys would share: take of them beside.
+
+    Raises:
+        TypeError: As for `Quota`; or ``max_keys`` is not an int, or a limit is a limiter.
+        ValueError: As for `Quota`; or ``max_keys`` < 1, or ``idle_ttl`` < 0.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resources import KeyedQuota
+
+        quotas = KeyedQuota(requests=120, tokens=40_000, per=60)
+
+
+        async def ask(tenant: str) -> None:
+            async with quotas.take(tenant, tokens=900) as taken:
+                taken.settle(tokens=350)
+            print(tenant, quotas.statistics_for(tenant).limits["tokens"].used)
+
+
+        if __name__ == "__main__":
+            anyio.run(ask, "acme")
+        ```
+    """
+
+    # Invariants:
+    # - _model has the limits of every key and is never used, hence as good as new;
+    # - _tally and _acquired count for all keys, also those that were forgotten.
+    __slots__ = (
+        "__weakref__",
+        "_acquired",
+        "_calls",
+        "_closed",
+        "_keys",
+        "_model",
+        "_name",
+        "_tally",
+    )
+
+    def __init__(
+        self,
+        *,
+        per: float = 1.0,
+        start: float = 1.0,
+        window: bool = False,
+        max_keys: int | None = 10_000,
+        idle_ttl: float = 60.0,
+        name: str | None = None,
+        **limits: float | tuple[float, float],
+    ) -> None:
+        check_limits(limits)
+        make: Callable[[], Quota] = partial(
+            Quota, per=per, start=start, window=window, name=name, **limits
+        )
+        self._model = make()
+        self._tally = Tally()
+        self._name = name
+        self._acquired = 0
+        self._calls = 0
+        self._closed = False
+        self._keys: Keys[Quota] = Keys(partial(self._made, make), max_keys, idle_ttl)
+
+    def _made(self, make: Callable[[], Quota]) -> Quota:
+        quota = make()
+        quota.count_in(self._tally)
+        return quota
+
+    def __repr__(self) -> str:
+        return f"<KeyedQuota{repr(self._model).removeprefix('<Quota')[:-1]} keys={len(self._keys)}>"
+
+    @property
+    def name(self) -> str | None:
+        """The name given to the quota."""
+        return self._name
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The names of the limits, in their order."""
+        return self._model.limits
+
+    def take(self, key: Hashable, *, timeout: float | None = None, **cost: float) -> Taken:
+        """
+        Return a block that begins when a request of ``key`` has what it needs: ``async with``.
+
+        Args:
+            key: Whose limits; compared as the keys of a dict are.
+            timeout: As for `Quota.take`.
+            **cost: As for `Quota.take`.
+
+        Raises:
+            TypeError, ValueError: As `Quota.take`; the block raises what `acquire` raises.
+        """
+        checks.timeout("timeout", timeout)
+        model = self._keys.get(key) or self._model
+        costs = model.costs(cost, default=(1,) * len(self.limits))
+        return Taken(_OfKey(self, key, model), costs, timeout)
+
+    async def acquire(self, key: Hashable, *, timeout: float | None = None, **cost: float) -> None:
+        """
+        Wait until there is enough of each limit of ``key``, and take it, as `Quota.acquire` does.
+
+        Returns at once if it is there and no task of the key waits, but at least one call in 64 is
+        a checkpoint. Cancelled, it has taken nothing.
+
+        Args:
+            key: Whose limits.
+            timeout: As for `Quota.acquire`.
+            **cost: As for `Quota.acquire`.
+
+        Raises:
+            RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
+                and ``retry_after`` has the seconds until one may be. Or as `Quota.acquire`.
+            LimitTimeoutError, LimitClosedError, ValueError, RuntimeError: As `Quota.acquire`.
+            TypeError: ``key`` cannot be hashed, or as `Quota.acquire`.
+        """
+        quota = await self._turn(key)
+        await quota.acquire(timeout=timeout, **cost)
+        self._acquired += 1
+
+    def acquire_nowait(self, key: Hashable, **cost: float) -> None:
+        """
+        Take what there is enough of if that delays no task of the key, or raise. Not a checkpoint.
+
+        Args:
+            key: Whose limits.
+            **cost: As for `Quota.acquire`.
+
+        Raises:
+            RateLimitError: It is not there; ``retry_after`` has the seconds until it is. Or the key
+                is new and refused, as by `acquire`.
+            LimitClosedError: The quota is closed.
+            TypeError, ValueError: As `acquire`.
+        """
+        self._quota(key).acquire_nowait(**cost)
+        self._acquired += 1
+
+    def try_acquire(self, key: Hashable, **cost: float) -> bool:
+        """
+        Take what there is enough of, and return whether it was there. Not a checkpoint.
+
+        Raises:
+            LimitClosedError: The quota is closed.
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(key, **cost)
+        except RateLimitError:
+            return False
+        return True
+
+    def part(
+        self, *, timeout: float | None = None, used: Used | None = None, **cost: Cost
+    ) -> QuotaPart:
+        """
+        Return a part of a `mtaio.resilience.Pipeline` as `Quota.part` does; its calls need a key.
+
+        Args:
+            timeout: As for `Quota.part`.
+            used: As for `Quota.part`.
+            **cost: As for `Quota.part`.
+
+        Raises:
+            TypeError, ValueError: As `Quota.part`.
+        """
+        self._model.part(timeout=timeout, used=used, **cost)  # refuses what it would
+        return QuotaPart(self, cost, used, timeout, needs_key=True)
+
+    def __call__(
+        self,
+        /,
+        *,
+        key: Callable[..., Hashable],
+        timeout: float | None = None,
+        used: Used | None = None,
+        **cost: Cost,
+    ) -> Decorator:
+        """
+        Decorate an async function or method so that each call takes what it costs first.
+
+        ``@quotas(key=lambda user, *_: user.id, tokens=estimate)`` keeps the name and signature.
+
+        Args:
+            key: Called with the arguments of each call, ``self`` included; returns the key.
+            timeout: As for `Quota.part`.
+            used: As for `Quota.part`.
+            **cost: As for `Quota.part`.
+
+        Raises:
+            TypeError: ``key`` is not callable, what is decorated is not an async function, or as
+                `part`.
+            ValueError: As `part`.
+        """
+        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        checks.callable_("key", key, way_out=way_out)
+        part = self.part(timeout=timeout, used=used, **cost)
+
+        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                found = key(*args, **kwargs)
+                result: R = await part.call(partial(fn, *args, **kwargs), args, kwargs, key=found)
+                return result
+
+            return limited
+
+        return decorate(around, name="KeyedQuota")
+
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Grant nothing to ``key`` for so long, as `Quota.hold` does; the other keys go on.
+
+        Not a checkpoint; from any thread.
+
+        Args:
+            key: Whose requests the server has refused.
+            seconds: How long, such as the server's ``Retry-After``; 0 or more.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            LimitClosedError: The quota is closed.
+            TypeError, ValueError: As `Quota.hold`; or ``key`` cannot be hashed.
+        """
+        self._quota(key).hold(seconds)
+
+    def observe(
+        self,
+        key: Hashable,
+        *,
+        limit: Mapping[str, float] | None = None,
+        remaining: Mapping[str, float] | None = None,
+        reset: Mapping[str, float] | None = None,
+    ) -> None:
+        """
+        Follow what the server says of the limits of ``key``, as `Quota.observe` does.
+
+        Not a checkpoint; from any thread.
+
+        Args:
+            key: Of which the server speaks.
+            limit: As for `Quota.observe`.
+            remaining: As for `Quota.observe`.
+            reset: As for `Quota.observe`.
+
+        Raises:
+            RateLimitError: The key is new and refused, as by `acquire`.
+            LimitClosedError: The quota is closed.
+            TypeError, ValueError: As `Quota.observe`; or ``key`` cannot be hashed.
+        """
+        self._quota(key).observe(limit=limit, remaining=remaining, reset=reset)
+
+    def close(self) -> None:
+        """
+        Let nothing in any more, whatever the key, as `Quota.close` does for one.
+
+        It cannot be opened again, and holds no key any more. Not a checkpoint; from any thread.
+        """
+        self._closed = True
+        for quota in self._keys.clear():
+            quota.close()
+
+    def statistics(self) -> KeyedQuotaStatistics:
+        """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
+        return snapshot(KeyedQuotaStatistics, self, self._tally, self._keys, keys=len(self._keys))
+
+    def statistics_for(self, key: Hashable) -> QuotaStatistics:
+        """
+        Return the state of one key; for a key that is not held, that of a new one.
+
+        Its counts of requests that waited, or were refused, are those of all keys. Not a
+        checkpoint, and not a use: the key is neither added nor kept longer. From any thread.
+
+        Args:
+            key: The key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        return (self._keys.get(key) or self._model).statistics()
+
+    async def _turn(self, key: Hashable) -> Quota:
+        """Return the quota of ``key``, after a checkpoint if it is time for one."""
+        self._calls += 1
+        if self._calls >= FAST_CALLS:
+            self._calls = 0
+            self._keys.sweep()
+            await checkpoint()
+        return self._quota(key)
+
+    def _quota(self, key: Hashable) -> Quota:
+        """
+        Return the quota of ``key``, which is added if it is not held.
+
+        Raises:
+            RateLimitError: The key is new, and there is no room for it.
+            LimitClosedError: The quota is closed.
+            TypeError: ``key`` cannot be hashed.
+        """
+        if self._closed:
+            self._tally.count_refusal(LimitClosedError)
+            raise closed_error(self, self._name)
+        return self._keys.admit(key, self)
