@@ -28,6 +28,8 @@ async def test_block_is_tried_again_until_it_succeeds() -> None:
                 raise OSError
     assert seen == [(1, 0), (2, 1), (3, 2)]
     assert repr(attempt) == "<Attempt 3: succeeded>"
+    attempts = aiter(EVENLY)
+    assert aiter(attempts) is attempts
 
 
 async def test_last_error_leaves_the_block() -> None:

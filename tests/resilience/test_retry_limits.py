@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -465,3 +466,20 @@ async def test_hook_of_a_call_is_checked_too() -> None:
     with pytest.raises(TypeError, match=r"^on_retry=<function .* cannot be called as "):
         await Retry().run(job, on_retry=wrong)
     assert not job.calls
+
+
+async def test_nothing_is_made_where_nobody_wants_to_know(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for the log, if its level is off, nor for a listener, if there is none."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    for kind in ("Retried", "GaveUp", "Throttled"):
+        monkeypatch.setattr(f"mtaio.resilience._attempts.{kind}.__init__", refuse)
+    policy = Retry(2, wait_initial=0, throttled=TimeoutError)
+    with caplog.at_level(logging.ERROR, "mtaio.resilience"):
+        assert await policy.run(Answers(OSError(), TimeoutError(), 1)) == 1
+        with pytest.raises(OSError, match="down"):
+            await policy.run(Answers(OSError("down")))
