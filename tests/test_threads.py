@@ -376,6 +376,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     Keyed: {
         "held_keys": lambda it: it.held_keys(),
+        "hold": lambda it: it.hold("key", 1),
         "part": lambda it: it.part("key"),
         "run": lambda it: it.run(second, key="key"),
         "statistics": lambda it: it.statistics(),

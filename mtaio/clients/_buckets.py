@@ -119,13 +119,11 @@ class _Window:
         self.begin = -math.inf
         self.end = -math.inf
 
-    def tell(self, said: ServiceLimit, sent: float, arrived: float) -> None:
+    def tell(self, said: ServiceLimit, remaining: float, sent: float, arrived: float) -> None:
         """Take over what a response says."""
-        if said.remaining is None:
-            return
         if said.reset is None:
             # When there will be more is not known: one at a time may find out.
-            self.limit, self.remaining = said.limit, max(1.0, said.remaining)
+            self.limit, self.remaining = said.limit, max(1.0, remaining)
             self.begin, self.end = -math.inf, math.inf
             return
         # Whole seconds may have been rounded up.
@@ -134,9 +132,9 @@ class _Window:
         if end < self.begin and sent < self.end:
             return  # of the window before
         if begin > self.end or sent >= self.end or self.end == math.inf:
-            self.remaining, self.begin, self.end = said.remaining, begin, end
+            self.remaining, self.begin, self.end = remaining, begin, end
         else:
-            self.remaining = min(self.remaining, said.remaining)
+            self.remaining = min(self.remaining, remaining)
             if arrived <= self.begin:  # this window cannot be over
                 self.begin, self.end = max(self.begin, begin), min(self.end, end)
             else:
@@ -433,6 +431,9 @@ class ServerBuckets:
                     due = self._allowed_from(taken.bucket, moment)
                     if due <= moment:
                         break
+                if due == math.inf:
+                    await waiter
+                    continue
                 with anyio.CancelScope(deadline=clock.loop_deadline(due)):
                     await waiter
         except BaseException:
@@ -491,7 +492,7 @@ class ServerBuckets:
                     window = bucket.windows.get(name)
                     if window is None:
                         window = bucket.windows[name] = _Window()
-                    window.tell(limit, taken.sent, moment)
+                    window.tell(limit, limit.remaining, taken.sent, moment)
         if refused:
             self._refuse(bucket, said, moment, pause)
         elif bucket.refused:

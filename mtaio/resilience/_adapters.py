@@ -437,5 +437,6 @@ def as_part(given: object) -> Part:
 
 def name_of_kind(given: object, part: Part) -> str:
     """Return the name under which the statistics of a part are shown, such as ``total_timeout``."""
-    name = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
+    kind = Quota if isinstance(given, list | tuple) else type(given)
+    name = _WORDS.sub("_", kind.__name__.strip("_")).lower()
     return f"total_{name}" if getattr(part, "total", False) else name

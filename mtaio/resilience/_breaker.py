@@ -219,7 +219,7 @@ class Breaker(StandalonePart):
         half_open_ratio: The share of these that must fail for it to open again: 0 for any of them,
             so that all must succeed, and at most 1. None for that of ``failure_ratio``.
         failed: Called with the result of each call that raises nothing; returns whether that is a
-            failure, such as a response with status 503. None if no result is.
+            failure, such as a response with status 503. None if no result is; a stream never is.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool. A group of exceptions counts if each of them does, and a function is
             called with each.
@@ -481,9 +481,10 @@ class Breaker(StandalonePart):
         block: BreakerBlock | None = _blocks.leave(self, exc_type)
         if block is not None:
             await block.__aexit__(exc_type, exc, traceback)
-        elif self._only is not None:  # which one it was is not known; this may give a place back
+        else:  # which one it was is not known: at most one more call probes
+            circuit = self._meant(None)
             self._undecided += 1
-            self._only.give_back(self._only.period)
+            circuit.give_back(circuit.period)
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

@@ -20,6 +20,7 @@ from mtaio._internal.statistics import snapshot
 from mtaio.resilience._events import FellBack, emit, is_wanted
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._statistics import FallbackStatistics
+from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Fallback"]
 
@@ -40,7 +41,8 @@ class Fallback(StandalonePart):
             exception to bool. Others pass, and so does whatever a call that is being cancelled
             raises. A group counts if each exception in it does; a function is called with each.
         failed: Called with the result of each call that raises nothing; returns whether that is a
-            failure, such as a response with status 503, as for a `Breaker`. None if no result is.
+            failure, such as a response with status 503, as for a `Breaker`. None if no result is;
+            a stream never is.
         name: Shown when the pipeline is printed.
 
     Raises:
@@ -127,7 +129,9 @@ class Fallback(StandalonePart):
                 if not accepts(on, error) or is_cancelled():
                     raise  # nobody waits for an answer in a task that is being cancelled
                 return await self._answer(call, error, error)
-            if verdict is not None and verdict(result) and not is_cancelled():
+            if verdict is None or type(result) is OpenStream:
+                return result
+            if verdict(result) and not is_cancelled():
                 return await self._answer(call, result, None)
             return result
 

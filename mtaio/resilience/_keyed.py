@@ -15,7 +15,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final, Generic, TypeVar, cast, final
+from typing import Any, Final, Generic, TypeVar, final
 from weakref import WeakSet
 
 from mtaio._internal import checks
@@ -119,9 +119,9 @@ def _is_at_rest(now: Any) -> bool:
 
 def _several(value: Any) -> list[Any]:
     """Return the values of a mapping, or the value itself."""
-    return (
-        list(cast("Mapping[Any, Any]", value).values()) if isinstance(value, Mapping) else [value]
-    )
+    if isinstance(value, Mapping):
+        return list(value.values())  # pyright: ignore[reportUnknownArgumentType] - of any type
+    return [value]
 
 
 class _Way:
@@ -286,6 +286,27 @@ class Keyed(StandalonePart, Generic[PartT]):
         part: Any = self._entry(key).given
         given: PartT = part
         return given
+
+    def hold(self, key: Hashable, seconds: float) -> None:
+        """
+        Hold the part of one key, which then grants nothing for so long. Not a checkpoint.
+
+        For parts with a method ``hold``, such as rate limiters: see `mtaio.resources.RateLimiter`.
+        ``Retry(throttled=..., hold=keyed)`` calls it with the key of a call that was refused.
+
+        Args:
+            key: The key.
+            seconds: For how long.
+
+        Raises:
+            LimitError: The key is new, and there is no room for it.
+            TypeError: Its part cannot be held.
+        """
+        part: Any = self.part(key)
+        if not hasattr(part, "hold"):
+            msg = f"{part!r} has no hold(), so that it cannot be held. Hold a Keyed of limiters."
+            raise TypeError(msg)
+        part.hold(seconds)
 
     def held_keys(self) -> list[Hashable]:
         """Return the keys that have a part. Not a checkpoint; from any thread."""

@@ -576,7 +576,7 @@ class Quota:
             waiting=len(queue) if waits else 0,
             in_flight=self._in_flight,
             acquired=self._acquired,
-            next_grant_seconds=max(held, *waits_for),
+            next_grant_seconds=max([held, *waits_for]),
             held_seconds=held,
             pace=self._pace.share,
             limits={

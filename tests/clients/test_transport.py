@@ -78,6 +78,7 @@ async def test_a_refusal_holds_everybody(kind: str) -> None:
         async def acquire(self) -> None:
             """Never wait."""
 
+    Foreign.acquire.__signature__ = 5  # type: ignore[attr-defined] # as if written in C, with none
     options: dict[str, dict[str, Any]] = {
         "quota": {"quota": Quota(requests=100)},
         "rate": {"limiter": RateLimiter(100, burst=100)},
@@ -404,6 +405,8 @@ def test_a_missing_library_is_named(library: str) -> None:
     assert f"pip install 'mtaio[{library}]'" in done.stdout
 
 
-def test_httpx_s_own_transport_is_the_default() -> None:
+async def test_httpx_s_own_transport_is_the_default() -> None:
     """With its own settings."""
-    assert isinstance(LimitedTransport()._transport, httpx.AsyncHTTPTransport)
+    transport = LimitedTransport()
+    assert isinstance(transport._transport, httpx.AsyncHTTPTransport)
+    await transport.aclose()

@@ -31,8 +31,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "MTAIO_LOG_LEVEL": "CRITICAL",
     }.items():
         monkeypatch.setenv(name, value)
-    module = load(HOME / "model.py", "example_model")
-    monkeypatch.setitem(sys.modules, "model", module)
+    module = load(HOME / "language_model.py", "example_language_model")
+    monkeypatch.setitem(sys.modules, "language_model", module)
     return module
 
 
@@ -96,9 +96,7 @@ class Clients:
         return response.status_code, text, first
 
 
-def serve(
-    server: Any, backend: str, test: Callable[[Clients], Awaitable[None]], **environment: str
-) -> None:
+def serve(server: Any, backend: str, test: Callable[[Clients], Awaitable[None]]) -> None:
     """Run a test with the gateway and the model up, each on a host; then stop the gateway."""
     program = load(HOME / "gateway.py", "example_gateway")
 

@@ -540,6 +540,18 @@ async def test_slow_calls_open_it(seconds: list[float], became: str) -> None:
     assert breaker.statistics().slow == sum(abs(each) >= 2 for each in seconds)
 
 
+async def test_prints_its_rules() -> None:
+    """Those that are not given are not shown."""
+    breaker = Breaker(0.2, last=2, min_calls=2, slow=1.5, slow_ratio=0.3, consecutive=2)
+    shown = "Breaker(0.2, last=2, open_for=30.0, consecutive=2, slow=1.5, slow_ratio=0.3)"
+    assert str(breaker) == shown
+    call = through(breaker)
+    assert await outcomes(call, "+++") == "+++"
+    assert breaker.statistics().recent_calls == 2
+    await outcomes(call, "+-")
+    assert breaker.state is OPEN
+
+
 async def test_slow_probe_opens_it_again() -> None:
     """Half-open, an answer that takes as long as before is no better than a failure."""
     changes: list[BreakerChange] = []

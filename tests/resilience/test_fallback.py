@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from mtaio.resilience import Fallback, Pipeline, Timeout
+from mtaio.resilience import Fallback, Pipeline, Retry, Timeout
 from tests.resilience.parts import answer, fail
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 
 async def test_it_answers_with_the_error_and_the_arguments() -> None:
@@ -105,3 +108,59 @@ def test_senseless_arguments_are_refused(fn: Any, on: Any, message: str) -> None
     """With the way out."""
     with pytest.raises(TypeError, match=message):
         Fallback(fn, on=on)
+
+
+async def test_answers_for_results() -> None:
+    """With failed= it gets a result that is a failure in place of the error, and the arguments."""
+    statuses = {"a": 200, "b": 503}
+
+    async def fetch(path: str) -> object:
+        return statuses[path]
+
+    def stale(failure: object, path: str) -> str:
+        return f"{failure!r} for {path}"
+
+    fallback = Fallback(stale, failed=lambda status: status >= 500, name="stale")
+    api = Pipeline(fallback, Retry(2, on=OSError))
+    assert await api.run(fetch, "a") == 200
+    assert await api.run(fetch, "b") == "503 for b"
+    assert await Pipeline(fallback).run(fetch, "b") == "503 for b"
+    assert await fallback.run(fetch, "c") == "KeyError('c') for c"
+    assert fallback.statistics().used == 3
+
+
+async def test_result_that_comes_with_a_cancellation_is_kept() -> None:
+    """Nobody waits for an answer in a task that is being cancelled."""
+    answered: list[object] = []
+    fallback = Fallback(answered.append, failed=bool)
+    with anyio.CancelScope() as scope:
+
+        async def fetch() -> str:
+            scope.cancel()
+            return "bad"
+
+        assert await fallback.run(fetch) == "bad"
+    assert answered == []
+
+
+async def test_streams_are_not_judged() -> None:
+    """failed= is for results: a stream goes through as it is."""
+
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+
+    def failed(result: object) -> bool:
+        raise AssertionError(result)
+
+    async with Pipeline(Fallback(lambda _: 0, failed=failed)).stream(numbers) as items:
+        assert [item async for item in items] == [1]
+
+
+def test_failed_must_be_a_plain_function() -> None:
+    """An async function would be true for every result."""
+
+    async def failed(_: object) -> bool:
+        return False
+
+    with pytest.raises(TypeError, match=r"^failed=.* is an async function, whose coroutine is"):
+        Fallback(lambda _: 0, failed=failed)

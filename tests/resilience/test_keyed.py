@@ -36,7 +36,7 @@ from tests.resilience.calls import fail, succeed
 from tests.resilience.parts import Bare, Failing, Marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import AsyncGenerator, Callable, Hashable
 
     from mtaio.testing._inject import Mode
     from mtaio.types import Next
@@ -327,6 +327,31 @@ async def test_pipelines_share_parts() -> None:
     assert (keyed.held_keys(), marks[-4]) == (["b"], "b in")
 
 
+async def test_stream_keeps_its_part_to_the_end() -> None:
+    """A stream is in the part of its key until it is closed, and so is one that fails to open."""
+    keyed = Keyed(lambda _: ConcurrencyLimiter(1), max_keys=1)
+    api = Pipeline(keyed, Timeout(5), key=lambda key: key)
+
+    async def numbers(key: str) -> AsyncGenerator[str]:
+        if key == "bad":
+            raise ConnectionError
+        yield key
+        yield key
+
+    async with api.stream(numbers, "a") as items:
+        async for item in items:
+            assert (item, keyed.statistics().in_flight) == ("a", 1)
+            with pytest.raises(LimitError):
+                await keyed.run(succeed, key="b")
+            break
+    with pytest.raises(ConnectionError):
+        async with api.stream(numbers, "bad"):
+            pass
+    async with keyed.stream(numbers, "b", key="b") as items:
+        assert [item async for item in items] == ["b", "b"]
+    assert (keyed.statistics().in_flight, keyed.held_keys()) == (0, ["b"])
+
+
 def test_in_one_loop_after_another(backend: str) -> None:
     """The parts stay as they are from one event loop to the next."""
     keyed = Keyed(breaker_of)
@@ -376,6 +401,35 @@ def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], mes
     """A value that makes no sense is named, with the way out."""
     with pytest.raises(kind, match=message):
         Keyed(**arguments)
+
+
+async def test_refusal_holds_the_part_of_its_key() -> None:
+    """A retry whose call was refused holds what limits its key, and no other."""
+    limits = Keyed(lambda _: RateLimiter(100), max_keys=9)
+    api = Pipeline(
+        Retry(3, throttled=OSError, retry_after=lambda _: 5, hold=limits),
+        limits,
+        Timeout(1),
+        key=lambda host: host,
+    )
+    refusals = [OSError("429")]
+    ended: dict[str, float] = {}
+
+    async def request(host: str) -> None:
+        if host == "a" and refusals:
+            raise refusals.pop()
+
+    async def call(host: str) -> None:
+        await api.run(request, host)
+        ended[host] = anyio.current_time()
+
+    async with anyio.create_task_group() as group:
+        for host in "ab":
+            group.start_soon(call, host)
+    assert ended["b"] == 0
+    assert 5 <= ended["a"] < 7  # with some jitter
+    with pytest.raises(TypeError, match=r"^<Breaker 'api a': closed> has no hold\(\)"):
+        Keyed(breaker_of).hold("a", 1)
 
 
 # ---- the key of a call ---------------------------------------------------------------------------

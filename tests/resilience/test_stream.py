@@ -150,7 +150,7 @@ async def test_what_a_function_may_return(kind: str, *, early: bool) -> None:
             got.append(item)
             if early:
                 break
-        assert not made.closed
+        assert made.closed < 1
     assert got == (ITEMS[:1] if early else ITEMS)
     assert made.closed == 1
     assert ended == ([None] if "manager" in kind else [])
@@ -175,7 +175,7 @@ async def test_what_is_no_stream_is_refused() -> None:
     with pytest.raises(TypeError, match=r"For streams use stream\(\) of"):
         await api.run(Service())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="For streams use a pipeline of it"):
-        Retry(2)(Service().__call__)  # type: ignore[call-overload]
+        Retry(2)(Service().__call__)  # type: ignore[arg-type]
 
 
 async def test_decorated() -> None:

@@ -1,4 +1,4 @@
-"""A batch of prompts for a language model, under its two limits; `model.py` is the server."""
+"""A batch of prompts for a language model, under its two limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 import anyio
 import httpx
-from model import Model, running
+from language_model import Model, running
 
 # --8<-- [start:batch]
 from mtaio import Quota, Retry, TaskExecutor
@@ -54,7 +54,7 @@ async def main() -> None:
         started = anyio.current_time()
         answers = await ask_all(url, prompts)
         minutes = (anyio.current_time() - started) / 60
-    print(f"{len(answers)} answers after {minutes:.1f} minutes, {model.refused} refusals")
+    print(f"{len(answers)} answers after {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":
