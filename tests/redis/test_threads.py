@@ -92,7 +92,7 @@ class Store(RedisStore):  # type: ignore[misc] # final for those who use it
 @asynccontextmanager
 async def in_store(made: Any) -> AsyncGenerator[Any]:
     """Enter the store of a limiter."""
-    store = made._model._store if isinstance(made, RedisKeyedRateLimiter) else made._store
+    store: Any = made._model._store if isinstance(made, RedisKeyedRateLimiter) else made._store
     async with store.server, store:
         yield made
 

@@ -46,7 +46,7 @@ class Fleet:
         return self.breakers
 
     async def __aexit__(self, *how: object) -> None:
-        await self._stack.__aexit__(*how)
+        await self._stack.aclose()
 
     @property
     def states(self) -> list[BreakerState]:

@@ -48,7 +48,7 @@ class Processes:
         return self.quotas
 
     async def __aexit__(self, *how: object) -> None:
-        await self._stack.__aexit__(*how)
+        await self._stack.aclose()
 
 
 def tokens_of(quota: RedisQuota) -> float:
@@ -540,9 +540,9 @@ def test_refused_calls() -> None:
         quota.take(token=1)
     with pytest.raises(ValueError, match=r"^cannot take 3 requests of <.*>: it never has more"):
         quota.part(requests=3)
-    with pytest.raises(ValueError, match="^requests=inf is more than there can be"):
+    with pytest.raises(ValueError, match=r"^requests=inf is more than there can be"):
         quota.take(requests=math.inf)
-    with pytest.raises(ValueError, match="^seconds=inf would hold the quota for ever"):
+    with pytest.raises(ValueError, match=r"^seconds=inf would hold the quota for ever"):
         quota.hold(math.inf)
     with pytest.raises(ValueError, match=r"^limit\['tokens'\]=0 is not"):
         quota.observe(limit={"tokens": 0})
