@@ -122,6 +122,9 @@ async def test_some_calls_yield() -> None:
         for number in range(FAST_CALLS):
             await quotas.acquire(number)
     assert quotas.statistics().keys == FAST_CALLS
+    await anyio.sleep(100)
+    quotas.acquire_nowait("new")
+    assert quotas.statistics().forgotten == 16  # never so many that the event loop stands still
 
 
 async def test_close() -> None:
