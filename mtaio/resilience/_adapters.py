@@ -200,7 +200,11 @@ class _KeyedConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> Any:
-            await acquire(call.key)
+            try:
+                await acquire(call.key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 return await then(call)
             finally:
@@ -213,7 +217,11 @@ class _KeyedConcurrencyPart(_Adapter):
 
         async def run(call: Call) -> OpenStream:
             key = call.key
-            await acquire(key)
+            try:
+                await acquire(key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 opened: OpenStream = await then(call)
             except BaseException:
