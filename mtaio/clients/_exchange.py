@@ -36,7 +36,7 @@ from mtaio._internal import checks, deadlines
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.clients._buckets import ServerBuckets
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitError
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedQuota, Quota
 
@@ -377,7 +377,7 @@ class _QuotaGate:
         self, key: Hashable, block: object, said: RateLimitHeaders, pause: float | None
     ) -> None:
         del block
-        with suppress(RateLimitError):  # no room for the key: then it is not limited anyhow
+        with suppress(LimitError):  # no room for the key, or closed: nobody waits for it then
             if said.limits:
                 self._quota.observe(*self._which(key), **said.as_observation(self._names))
             if pause is not None:
@@ -406,7 +406,7 @@ class _RateGate:
     ) -> None:
         del block, said
         if pause is not None and self._hold is not None:
-            with suppress(RateLimitError):  # no room for the key: then it is not limited anyhow
+            with suppress(LimitError):  # no room for the key, or closed: nobody waits for it then
                 self._hold(*self._which(key), pause)
 
     def _which(self, key: Hashable) -> tuple[Hashable, ...]:
