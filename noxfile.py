@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -123,12 +124,18 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Types: mypy and pyright, both strict, and every public name typed in full."""
     install(session, "types")
-    session.run("mypy")
     # But for what is simulated on Linux alone.
     linux = ("--follow-imports", "silent", "--exclude", "/_?network(/|\\.py$)")
-    session.run("mypy", "--platform", "win32", *linux)
-    session.run("pyright")
-    session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
+    checks = [
+        ("mypy",),
+        ("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *linux),
+        ("pyright",),
+        ("pyright", "--verifytypes", "mtaio", "--ignoreexternal"),
+    ]
+    session.run("pyright", "--version", silent=True)  # which installs it, once
+    with ThreadPoolExecutor(WORKERS - 1) as pool:  # each of them uses one core
+        for check in [pool.submit(session.run, *each) for each in checks]:
+            check.result()
 
 
 @nox.session
@@ -203,7 +210,7 @@ def service(session: nox.Session) -> None:
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
     install(session, "pools", "browser")
-    pytest(session, "tests/service", "tests/deployed")
+    pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
     pytest(session, "tests/pools", workers=0)
 
 

@@ -54,7 +54,7 @@ async def check(url: str) -> str:
 
 # --8<-- [start:main]
 executor = TaskExecutor(max_workers=3, timeout=1.0)
-when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1)
+when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1, jitter=0)
 
 
 async def main() -> None:

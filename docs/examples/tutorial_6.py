@@ -51,7 +51,7 @@ async def check(url: str) -> str:
 
 
 executor = TaskExecutor(max_workers=3, timeout=1.0)
-when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1)
+when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1, jitter=0)
 
 
 # --8<-- [start:main]

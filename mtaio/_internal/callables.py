@@ -83,7 +83,8 @@ def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
     """Return the error for a sync function given to ``method``, which awaits what it returns."""
     if inspect.isasyncgen(result):
         way_out = (
-            "It runs in the loop that consumes it: pass an async function that has this loop in it."
+            "It runs in the loop that consumes it: pass an async function that has this loop in "
+            "it. For streams use stream() of a pipeline."
         )
     else:
         way_out = (

@@ -13,7 +13,9 @@ stream may have entered scopes of its own by then, and scopes have to be left in
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, final
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast, final
 
 from mtaio._internal import clock, loops
 from mtaio._internal.deadlines import Alarm, Deadline, current
@@ -42,8 +44,8 @@ class Whole:
         scope: In which the stream is being opened, if its opening can be interrupted.
     """
 
-    # Invariant: what it interrupts is _scope as long as the stream is being opened, then _limits.
-    __slots__ = ("_alarm", "_limits", "_scope", "error", "is_over", "moment")
+    # Invariant: _interrupt ends the opening as long as that goes on, then the wait for an item.
+    __slots__ = ("_alarm", "_interrupt", "error", "is_over", "moment")
 
     def __init__(
         self,
@@ -53,31 +55,31 @@ class Whole:
         scope: anyio.CancelScope | None = None,
     ) -> None:
         self._alarm = alarm
-        self._limits: ItemLimits | None = None
-        self._scope = scope
-        self.error = error
-        self.moment = moment
-        self.is_over = False
+        self._interrupt: Callable[[], object] = _nothing if scope is None else scope.cancel
+        self.error: Callable[[], BaseException] = error
+        self.moment: float = moment
+        self.is_over: bool = False
         alarm.add(self, moment)
 
     def overdue(self) -> None:
         """Interrupt the stream: its time is up."""
         self.is_over = True
-        if self._limits is not None:
-            self._limits.end(self.error)
-        elif self._scope is not None:
-            self._scope.cancel()
+        self._interrupt()
 
     def go_on(self, limits: ItemLimits) -> None:
         """Interrupt the wait for an item from now on; the stream has been opened."""
-        self._scope, self._limits = None, limits
+        self._interrupt = partial(limits.end, self.error)
         if self.is_over:
             limits.end(self.error)
 
     def release(self) -> None:
         """Interrupt nothing any more."""
         self._alarm.discard(self)
-        self._scope = self._limits = None
+        self._interrupt = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 @final
@@ -90,15 +92,20 @@ class ItemLimits(Deadline):
     Args:
         next_item: Returns an awaitable of the next item; may be replaced before the first.
         name: Whose stream it is, for messages.
+        close: Closes it where it has a scope open.
     """
 
     # Invariants:
-    # - scope is there while an item is waited for;
+    # - _scope is there while an item is waited for, and the alarm has this only then;
     # - _over is what raises, once the time for the whole is up; _expired, that of this item;
     # - _until is the nearest moment at which the whole has to end.
+    moment: float
+    outer: Deadline | None
+
     __slots__ = (
         "_alarm",
         "_between",
+        "_close",
         "_error",
         "_expired",
         "_name",
@@ -110,8 +117,14 @@ class ItemLimits(Deadline):
         "next_item",
     )
 
-    def __init__(self, next_item: Callable[[], Awaitable[Any]], name: str) -> None:
+    def __init__(
+        self,
+        next_item: Callable[[], Awaitable[Any]],
+        name: str,
+        close: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(math.inf, None)
+        self._close = close
         self.next_item: Callable[[], Awaitable[Any]] = next_item
         self._name = name
         self._new_scope = loops.scopes().new
@@ -141,17 +154,14 @@ class ItemLimits(Deadline):
 
     def end(self, error: Callable[[], BaseException]) -> None:
         """Let no further item be waited for; called when the time for all of them is up."""
-        if self._over is None:
-            self._over = error
-            if self._scope is not None:
-                self._scope.cancel()
+        self._over = error
+        if self._scope is not None:
+            self._scope.cancel()
 
     def overdue(self) -> None:
         """Interrupt the wait for an item: its time is up."""
-        scope = self._scope
-        if scope is not None:
-            self._expired = True
-            scope.cancel()
+        self._expired = True
+        cast("anyio.CancelScope", self._scope).cancel()
 
     def release(self) -> None:
         """Give up the timers: there are no more items."""
@@ -183,11 +193,7 @@ class ItemLimits(Deadline):
             item = await self.next_item()
         except BaseException as error:
             self._leave(outer)
-            try:
-                caught = scope.__exit__(type(error), error, error.__traceback__)
-            except RuntimeError as misnested:
-                raise scope_error(self._name, "a time limit") from misnested
-            if not caught:
+            if not scope.__exit__(type(error), error, error.__traceback__):
                 raise
             # A scope catches its own cancellation alone, which only an alarm can have sent.
             raise self._timed_out() from error
@@ -200,8 +206,16 @@ class ItemLimits(Deadline):
         try:
             scope.__exit__(None, None, None)
         except RuntimeError as misnested:
+            await self._abandon(scope)
             raise scope_error(self._name, "a time limit") from misnested
         return item
+
+    async def _abandon(self, scope: anyio.CancelScope) -> None:
+        """Leave a scope in which the stream has left another open: close the stream first."""
+        with suppress(Exception):  # another error tells what is wrong
+            await self._close()
+        with suppress(RuntimeError):  # trio has left it already
+            scope.__exit__(None, None, None)
 
     def _leave(self, outer: Deadline | None) -> None:
         self._scope = None

@@ -11,9 +11,8 @@ try:
     import psutil
 except ImportError as _error:
     _msg = (
-        "ResourceMonitor and Application need psutil, which is installed with mtaio unless "
-        "dependencies were left out. Install it with: pip install psutil. All else of mtaio works "
-        "without it."
+        "ResourceMonitor and 'mtaio check' need psutil to measure the machine. It is installed "
+        "with mtaio unless dependencies were left out: pip install psutil. All else works without."
     )
     raise ImportError(_msg, name=_error.name) from _error
 

@@ -74,9 +74,9 @@ def scope_error(name: str, limited_by: object) -> RuntimeError:
     """Return the error for a stream that holds a scope open where only a part of it is limited."""
     return RuntimeError(
         f"the stream of {name} holds a cancel scope or a task group open while it hands out an "
-        f"item, so {limited_by} cannot limit its single steps: scopes have to be left in the "
-        f"reverse order. Do not yield inside of a timeout block or a task group. For a time limit "
-        f"on each item use Timeout(between=...) or timeouts.each(...)."
+        f"item, so {limited_by} cannot limit a step of it: scopes have to be left in the reverse "
+        f"order. A generator must not yield inside of a timeout block or a task group. Other "
+        f"streams can be entered first, and passed to timeouts.each(...)."
     )
 
 
@@ -95,7 +95,8 @@ class Source:
     """
 
     # Invariant: _exit is the __aexit__ of what has been entered, _closers are what closes the rest,
-    # in the order in which to call them; both are given up when closing begins.
+    # in the order in which to call them, that of a generator first; both are given up when closing
+    # begins.
     __slots__ = (
         "_closers",
         "_exit",
@@ -164,16 +165,19 @@ class Source:
         Raises:
             BaseException: What closing raises, unless that is ``error`` again.
         """
-        if self._exit is None and (not self._closers or self._has_ended()):
+        if self.is_generator and self._closers and self._iterator.ag_frame is None:
+            del self._closers[0]  # it has come to its end
+        if self._exit is None and not self._closers:
             return
         if self.is_scoped:
             await self._close(error)
         else:
             await within_grace(lambda: self._close(error), f"closing the stream of {self.name}")
 
-    def _has_ended(self) -> bool:
-        """Return whether it is a generator that has come to its end: there is nothing to close."""
-        return self.is_generator and self._iterator.ag_frame is None
+    async def close_scoped(self) -> None:
+        """Close it in a task in which it holds a scope open, found out too late."""
+        self.is_scoped = True
+        await self.close()
 
     async def _close(self, error: BaseException | None) -> None:
         leave, self._exit = self._exit, None

@@ -134,7 +134,7 @@ class _KeyLimiter(RedisRateLimiter):  # type: ignore[misc] # final for users
         self.users = 0
 
     def __repr__(self) -> str:
-        return f"{self._all!r:.200} key={self.own!r:.100}"
+        return f"{self._all!r:.200} key={self.own!r:.100}" if self.own else repr(self._all)
 
     @property
     def calls(self) -> tuple[int, int]:
@@ -325,6 +325,7 @@ class RedisKeyedRateLimiter:
         self._waiting = self._rejected_keys = 0
         self._server_calls = self._server_failures = 0
         self._begin()
+        self._model.belong(self, "", self._tally, self._down)
 
     def _begin(self) -> None:
         """Hold no key, and know nothing of an outage: both belong to an event loop."""

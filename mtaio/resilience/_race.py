@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from mtaio._internal import clock, deadlines, loops
+from mtaio._internal import clock, loops
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from mtaio.resilience._quantile import Quantile
 
 __all__ = ["Hedging", "Race"]
-
-_TICK: Final = 1e-6
-"""Seconds by which two timers for one moment may differ."""
 
 
 class Hedging:
@@ -229,9 +226,7 @@ class Race:
             del error  # its traceback has this frame
 
     def overdue(self) -> None:
-        """Start another attempt, unless there is no time left for one."""
-        if self._context.run(deadlines.logical) <= clock.now() + _TICK:
-            return
+        """Start another attempt."""
         if self._hedging.is_allowed():
             self._left -= 1
             self._hedges += 1

@@ -64,14 +64,9 @@ class Retry:
     comes on top, half as long at most; with the argument ``retry_after`` it is looked up elsewhere.
     Of a group of exceptions the longest wait counts.
 
-    ``@Retry(3)`` above an async function retries each of its calls, `run` a single call, and a
-    block is retried like this::
-
-        async for attempt in Retry(3):
-            async with attempt:
-                ...
-
-    A block that ends without an error ends the loop.
+    ``@Retry(3)`` above an async function retries each of its calls, and `run` makes a single call.
+    A block is retried by ``async for attempt in Retry(3):`` with ``async with attempt:`` in it; see
+    `Attempt`.
 
     Each wait is logged at WARNING to ``mtaio.resilience``, and so is giving up; `subscribe` tells
     of both.

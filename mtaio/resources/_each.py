@@ -100,7 +100,8 @@ class LimitedItems(Generic[T]):
             raise entered_before_error(self, "Call each() again.")
         self._loop = loops.current_loop()
         self._iterator = iterator = aiter(self._source)
-        self._limits = limits = ItemLimits(iterator.__anext__, name_of(self._source))
+        name = name_of(self._source)
+        self._limits = limits = ItemLimits(iterator.__anext__, name, self._close)
         if self._whole is not None and self._whole != math.inf:
             text = "the items of this block"
             moment, error = clock.now() + self._whole, self._makes(text, self._whole)
@@ -125,10 +126,13 @@ class LimitedItems(Generic[T]):
             return
         self._limits.release()
         self._next = self._left
+        if not isinstance(exc, GeneratorExit) or loops.is_current(self._loop):
+            await within_grace(self._close, f"closing {name_of(self._source)}")
+
+    async def _close(self) -> None:
         iterator: Any = self._iterator
-        over = isinstance(exc, GeneratorExit) and not loops.is_current(self._loop)
-        if is_generator(iterator) and not over:
-            await within_grace(iterator.aclose, f"closing {name_of(self._source)}")
+        if is_generator(iterator):
+            await iterator.aclose()
 
     def __aiter__(self) -> Self:
         return self

@@ -844,8 +844,9 @@ class RateLimiter:
         if timeout is not None and wait > timeout + TICK:
             return self._late(tokens, wait, timeout, moment + timeout)
         due = deadlines.logical()
-        # A pause may be over in time, for all that is known; else the limit will end the wait.
-        if wait == math.inf or moment + wait <= due + TICK:
+        # A pause may be over in time, for all that is known; else the limit will end the wait. It
+        # also does where it ends in the moment in which the tokens would come.
+        if wait == math.inf or moment + wait < due - TICK:
             return None
         left = max(due - moment, 0.0)
         return LimitTimeoutError(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Share"]
 
 _NOTED: Final = 256
-"""So many moments are noted; then every other one is dropped, and less comes back."""
+"""So many moments are noted; then those that hardly differ become one."""
 
 
 class Share:
@@ -199,7 +199,7 @@ class Share:
                 bucket.correct(unused, at)
         else:
             if unused > 0:
-                unused = min(unused, self._rooms[bisect_right(self._numbers, after)])
+                unused = self._give_back(unused, after)
             bucket.correct(unused, moment)
         self._see(bucket)
 
@@ -331,8 +331,34 @@ class Share:
             numbers.pop()
         rooms.append(room)
         numbers.append(number)
-        if len(rooms) > _NOTED:  # of each two the lesser room stays, and the later number
-            self._rooms, self._numbers = rooms[::2], [*numbers[1::2], *numbers[-1:]]
+        if len(rooms) > _NOTED:
+            self._thin_out(min(rooms[-1], bucket.most) / (_NOTED / 2))
+
+    def _thin_out(self, step: float) -> None:
+        """Note alike what differs by less than a step, by the lesser and the later number."""
+        numbers, rooms = self._numbers, self._rooms
+        self._numbers, self._rooms = [], []
+        for number, room in zip(numbers, rooms, strict=True):
+            if self._rooms and room - self._rooms[-1] < step:
+                self._numbers[-1] = number
+            else:
+                self._numbers.append(number)
+                self._rooms.append(room)
+
+    def _give_back(self, unused: float, after: int) -> float:
+        """
+        Return how much of it may come back of the take of the number ``after``.
+
+        Had it not been taken, the bucket would have lacked so much less ever since: so from the
+        least that is noted on, the notes are put right for those who give back later.
+        """
+        numbers, rooms = self._numbers, self._rooms
+        first = bisect_right(numbers, after)
+        unused = min(unused, rooms[first])
+        rooms[first:] = [room - unused for room in rooms[first:]]
+        lesser = bisect_left(rooms, rooms[first], 0, first)
+        del rooms[lesser:first], numbers[lesser:first]
+        return unused
 
     # ---- how its own queue is used ----
 

@@ -17,6 +17,7 @@ from mtaio.clients import Route, ServerBuckets
 from mtaio.exceptions import RateLimitError
 from mtaio.testing import Victim, assert_quiescent, injections, run, settle
 from tests.clients.service import Service
+from tests.closed_loops import leave_waiting
 
 
 async def ask_all(
@@ -236,7 +237,7 @@ def test_a_waiter_that_is_cancelled_leaves_nothing(backend: str) -> None:
     """Wherever it is struck: in the queue, behind the overall limit, in a hold, under way."""
 
     async def main(victim: Victim) -> None:
-        service, buckets = Service(1, 5), ServerBuckets(overall=RateLimiter(0.5, burst=1))
+        service, buckets = Service(1, 5), ServerBuckets(overall=RateLimiter(0.1))
 
         async def ask() -> None:
             with anyio.CancelScope():
@@ -293,6 +294,31 @@ def test_one_loop_after_another(backend: str) -> None:
 
     run(leave, backend=backend)
     run(come, backend=backend)
+
+
+def test_a_loop_that_just_stops() -> None:
+    """Who waited in it gives nothing back and wakes nobody when it is closed at last."""
+    buckets = ServerBuckets()
+    service = Service(5, 1)
+
+    async def hold() -> None:
+        async with buckets.take("r"):
+            await service.ask(buckets)
+
+    left = hold()
+    leave_waiting(left, lambda: buckets.statistics().waiting)
+
+    async def come() -> None:
+        async with anyio.create_task_group() as group, buckets.take("r"):
+            group.start_soon(service.ask, buckets)
+            await settle()
+            left.close()
+            await settle()
+            now = buckets.statistics()
+            assert (now.in_flight, now.waiting) == (1, 1)
+
+    run(come, backend="asyncio")
+    assert len(service.moments) == 1
 
 
 async def test_idle_buckets_make_room() -> None:

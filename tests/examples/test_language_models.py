@@ -31,8 +31,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "MTAIO_LOG_LEVEL": "CRITICAL",
     }.items():
         monkeypatch.setenv(name, value)
-    module = load(HOME / "model.py", "example_model")
-    monkeypatch.setitem(sys.modules, "model", module)
+    module = load(HOME / "language_model.py", "example_language_model")
+    monkeypatch.setitem(sys.modules, "language_model", module)
     return module
 
 
@@ -50,7 +50,7 @@ def batch(server: Any, number: int, backend: str) -> float:
             net.host("model").start(server.serve)
             await settle()
             began = anyio.current_time()
-            answers = await program.run("http://model", prompts(number))
+            answers = await program.ask_all("http://model", prompts(number))
             assert len(answers) == number
             assert set(server.answered) == set(prompts(number))
             return anyio.current_time() - began
@@ -96,9 +96,7 @@ class Clients:
         return response.status_code, text, first
 
 
-def serve(
-    server: Any, backend: str, test: Callable[[Clients], Awaitable[None]], **environment: str
-) -> None:
+def serve(server: Any, backend: str, test: Callable[[Clients], Awaitable[None]]) -> None:
     """Run a test with the gateway and the model up, each on a host; then stop the gateway."""
     program = load(HOME / "gateway.py", "example_gateway")
 
@@ -146,6 +144,7 @@ def test_gateway_asks_again_until_the_first_token(model: ModuleType, backend: st
     serve(model.Model(breaks=3), backend, test)
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object:Warning")
 def test_gateway_closes_the_stream_when_the_client_leaves(model: ModuleType, backend: str) -> None:
     """Nobody waits for the rest: neither the gateway nor the model goes on."""
     server = model.Model()
@@ -168,6 +167,4 @@ def test_gateway_says_that_it_is_busy(model: ModuleType, backend: str) -> None:
     async def test(clients: Clients) -> None:
         assert (await clients.ask("What is it?"))[0] == 503
 
-    server = model.Model(requests=1)
-    server.limits[0].take(1000)
-    serve(server, backend, test)
+    serve(model.Model(allows=0.001), backend, test)

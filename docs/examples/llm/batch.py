@@ -1,76 +1,60 @@
-"""A batch of prompts for a language model, under its two limits; `model.py` is the server."""
+"""A batch of prompts for a language model, under its two limits."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
 
 import anyio
 import httpx
-from model import Model, running
-
-from mtaio import Pipeline, Quota, Retry, TaskExecutor, Timeout
-from mtaio.clients import RateLimitHeaders
+from language_model import Model, running
 
 # --8<-- [start:batch]
+from mtaio import Quota, Retry, TaskExecutor
+from mtaio.clients import LimitedTransport
+
 quota = Quota(requests=120, tokens=40_000, per=60, name="model")
 
 
-def is_refusal(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 429
+def estimate(request: httpx.Request) -> dict[str, float]:
+    return {"tokens": len(request.content) // 4 + 50}
 
 
 def is_failure(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
-    return isinstance(error, httpx.TransportError | TimeoutError)
+    return isinstance(error, httpx.TransportError)
 
 
-def estimate(_: httpx.AsyncClient, prompt: str) -> int:
-    return len(prompt) // 4 + 50
-
-
-def used(answer: dict[str, Any]) -> dict[str, int]:
-    return {"tokens": answer["usage"]["total_tokens"]}
-
-
-api = Pipeline(
-    Retry(4, on=is_failure, throttled=is_refusal, hold=quota, within=900),
-    quota.part(tokens=estimate, used=used),
-    Timeout(20),
-    name="model",
-)
-
-
-@api
-async def ask(client: httpx.AsyncClient, prompt: str) -> dict[str, Any]:
+@Retry(4, on=is_failure)
+async def ask(client: httpx.AsyncClient, prompt: str) -> str:
     body = {"messages": [{"role": "user", "content": prompt}]}
     response = await client.post("/v1/chat/completions", json=body)
-    RateLimitHeaders.parse(response.headers).observe(quota)
     response.raise_for_status()
-    answer: dict[str, Any] = response.json()
-    return answer
+    answer = response.json()
+    response.extensions["taken"].settle(tokens=answer["usage"]["total_tokens"])
+    return str(answer["choices"][0]["message"]["content"])
 
 
-async def run(url: str, prompts: list[str]) -> list[dict[str, Any]]:
+async def ask_all(url: str, prompts: list[str]) -> list[str]:
+    transport = LimitedTransport(quota=quota, cost=estimate, resend=True, within=900)
     async with (
-        httpx.AsyncClient(base_url=url, timeout=None) as client,  # noqa: S113 - Timeout(20)
+        httpx.AsyncClient(base_url=url, transport=transport, timeout=20) as client,
         TaskExecutor(50) as executor,
     ):
         return await executor.map(partial(ask, client), prompts)
 
 
 # --8<-- [end:batch]
-async def main(backend: str = "asyncio") -> None:
+async def main() -> None:
     """Ask a server that allows half of what it says, and breaks every twentieth time."""
     model = Model(requests=120, tokens=40_000, allows=0.5, breaks=20)
     prompts = [f"Prompt {number}: {'a few more words ' * (number % 30)}" for number in range(200)]
     async with running(model) as url:
         started = anyio.current_time()
-        answers = await run(url, prompts)
-        seconds = anyio.current_time() - started
-    print(f"{len(answers)} answers after {seconds:.0f} s, {model.refused} refusals")
+        answers = await ask_all(url, prompts)
+        minutes = (anyio.current_time() - started) / 60
+    print(f"{len(answers)} answers after {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A gateway that passes a language model's tokens on as they come; `model.py` is the server."""
+"""A gateway that passes a language model's tokens on as they come."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import httpx
@@ -74,4 +73,4 @@ app.serve(
 # --8<-- [end:gateway]
 
 if __name__ == "__main__":
-    app.run(sys.argv[1] if sys.argv[1:] else "asyncio")
+    app.run()

@@ -16,7 +16,7 @@ def retry_after(error: Exception) -> str | None:
     return None
 
 
-api = Pipeline(Timeout(10, total=True), Retry(3, retry_after=retry_after), Timeout(1))
+api = Pipeline(Timeout(10, total=True), Retry(3, jitter=0, retry_after=retry_after), Timeout(1))
 # --8<-- [end:pipeline]
 
 

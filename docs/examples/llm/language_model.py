@@ -2,7 +2,7 @@
 A server like those of language models: it limits requests and tokens, streams, and breaks.
 
     pip install hypercorn starlette
-    python model.py    # on http://127.0.0.1:8010, until Ctrl-C
+    python language_model.py    # on http://127.0.0.1:8010, until Ctrl-C
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
 
-ANSWER = "It is what it is , and not what it was said to be .".split()
+HANG = 25.0
+"""Seconds until what stands still goes on."""
+
+ANSWER = tuple("It is what it is , and not what it was said to be .".split())  # noqa: SIM905 - to read
 
 
 class Allowance:
@@ -118,7 +121,7 @@ class Model:
             return JSONResponse({"error": {"code": "overloaded"}}, 503, headers=self.headers())
         if body.get("stream"):
             return StreamingResponse(self.stream(prompt, way), headers=self.headers())
-        await anyio.sleep(2 * self.takes if way == 4 else 100)
+        await anyio.sleep(2 * self.takes if way == 4 else HANG)
         self.answered.append(prompt)
         answer = {
             "choices": [{"message": {"content": " ".join(ANSWER)}}],
@@ -130,11 +133,11 @@ class Model:
         """Yield an answer, word by word."""
         self.open += 1
         try:
-            await anyio.sleep(100 if way == 1 else self.takes)  # 1: no first token
+            await anyio.sleep(HANG if way == 1 else self.takes)  # 1: no first token
             for number, word in enumerate(ANSWER):
                 if number == 5 and way == 2:  # the stream breaks off
                     raise ConnectionError
-                await anyio.sleep(100 if number == 5 and way == 3 else 0.02)  # 3: it stands still
+                await anyio.sleep(HANG if number == 5 and way == 3 else 0.02)  # 3: it stands still
                 yield f"data: {json.dumps({'choices': [{'delta': {'content': word + ' '}}]})}\n\n"
             yield "data: [DONE]\n\n"
             self.answered.append(prompt)
@@ -145,18 +148,23 @@ class Model:
         """Return what each response says about the limits."""
         return {name: value for limit in self.limits for name, value in limit.headers().items()}
 
-    async def serve(self, bind: str = "0.0.0.0:80") -> None:  # noqa: S104 - for a host of a test
-        """Serve until cancelled."""
+    async def serve(
+        self,
+        bind: str = "0.0.0.0:80",
+        until: Callable[[], Awaitable[object]] = anyio.sleep_forever,
+    ) -> None:
+        """Serve until ``until`` returns."""
         serve = import_module(f"hypercorn.{current_async_library()}").serve
-        config = Config.from_mapping(bind=bind, errorlog=None)
-        await serve(self.app, config, shutdown_trigger=anyio.sleep_forever, mode="asgi")
+        config = Config.from_mapping(bind=bind, errorlog=None, graceful_timeout=HANG)
+        await serve(self.app, config, shutdown_trigger=until, mode="asgi")
 
 
 @asynccontextmanager
 async def running(model: Model, port: int = 8010) -> AsyncGenerator[str]:
     """Serve a model inside the block; the value is its URL."""
+    stop = anyio.Event()
     async with anyio.create_task_group() as group:
-        group.start_soon(model.serve, f"127.0.0.1:{port}")
+        group.start_soon(model.serve, f"127.0.0.1:{port}", stop.wait)
         while True:
             try:
                 await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
@@ -165,7 +173,7 @@ async def running(model: Model, port: int = 8010) -> AsyncGenerator[str]:
             else:
                 break
         yield f"http://127.0.0.1:{port}"
-        group.cancel_scope.cancel()
+        stop.set()
 
 
 if __name__ == "__main__":
