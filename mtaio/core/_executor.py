@@ -1177,6 +1177,12 @@ class TaskExecutor:
             )
             raise TypeError(msg)
         policy = as_policy(restart, name="restart")
+        if policy is not None and policy.until is not None:
+            msg = (
+                f"restart={policy} has until=..., and a service has no result to judge. Leave it "
+                f"out: what returns is not restarted."
+            )
+            raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
 
     async def drain(self, timeout: float | None = None) -> bool:
