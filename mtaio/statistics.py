@@ -60,8 +60,8 @@ if TYPE_CHECKING:
         KeyedConcurrencyStatistics,
     )
     from mtaio.resources._keyed_quota import KeyedQuotaStatistics
-    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
+    from mtaio.resources._shares import QuotaLimitStatistics, QuotaStatistics
 
 __all__ = [
     "AdaptiveStatistics",
@@ -165,7 +165,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyedConcurrencyStatistics",
             ),
             "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
-            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
+            "mtaio.resources._shares": ("QuotaLimitStatistics", "QuotaStatistics"),
         },
     )

@@ -52,9 +52,10 @@ from mtaio.redis._store import (
     start,
     store_left_error,
 )
-from mtaio.resources._quota import Quota, QuotaLimitStatistics
+from mtaio.resources._quota import Quota
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._rate import RateLimiter
+from mtaio.resources._shares import QuotaLimitStatistics
 from mtaio.resources._taken import Grant, Taken
 
 if TYPE_CHECKING:

@@ -200,7 +200,11 @@ class _KeyedConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> Any:
-            await acquire(call.key)
+            try:
+                await acquire(call.key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 return await then(call)
             finally:
@@ -213,7 +217,11 @@ class _KeyedConcurrencyPart(_Adapter):
 
         async def run(call: Call) -> OpenStream:
             key = call.key
-            await acquire(key)
+            try:
+                await acquire(key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 opened: OpenStream = await then(call)
             except BaseException:
@@ -397,9 +405,7 @@ _ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
     if isinstance(given, list | tuple):
-        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
-
-        given = together(cast("Sequence[object]", given))
+        given = Quota.together(cast("Sequence[float | Rate]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)
