@@ -146,9 +146,9 @@ def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
 def as_limiter(rate: float | Rate | Sequence[float | Rate] | None) -> Rate | None:
     """Return what ``rate=`` means: a number is items per second, evenly spaced."""
     if isinstance(rate, list | tuple):
-        from mtaio.resources._quota import together  # noqa: PLC0415 - few calls have several
+        from mtaio.resources import Quota  # noqa: PLC0415 - few calls have several
 
-        return together(cast("Sequence[object]", rate))
+        return Quota.together(cast("Sequence[float | Rate]", rate))
     if rate is None or (isinstance(rate, Rate) and not isinstance(rate, (KeyedRateLimiter, type))):
         return rate
     way_out = "Pass items per second, or a mtaio.RateLimiter to share or to allow bursts."

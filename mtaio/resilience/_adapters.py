@@ -405,9 +405,7 @@ _ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
     if isinstance(given, list | tuple):
-        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
-
-        given = together(cast("Sequence[object]", given))
+        given = Quota.together(cast("Sequence[float | Rate]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)
