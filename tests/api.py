@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("api.txt")
 
 PACKAGES = (
-    *(".resources", ".resilience", ".core", ".cache", ".events", ".redis", ".logging", ".config"),
-    *(".monitoring", ".app", ".testing", ".testing.schedules", ".exceptions", ".statistics"),
-    *(".types", ""),
+    *(".resources", ".resilience", ".core", ".cache", ".events", ".redis", ".clients", ".asgi"),
+    *(".logging", ".config", ".monitoring", ".app", ".testing", ".testing.schedules"),
+    *(".exceptions", ".statistics", ".types", ""),
 )
 
 SPECIAL = {

@@ -26,9 +26,10 @@ import math
 import reprlib
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import anyio
 
@@ -98,6 +99,10 @@ class ServerBucketsStatistics:
     """Seconds that requests waited until they were allowed, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+
+
+_Key: TypeAlias = tuple[str | None, Hashable, Hashable]
+"""Of a bucket: its name, a path if it has none, and the resource for which the server counts."""
 
 
 class _Window:
@@ -174,7 +179,7 @@ class _Bucket:
         "windows",
     )
 
-    def __init__(self, key: Hashable, unknown: float) -> None:
+    def __init__(self, key: _Key, unknown: float) -> None:
         self.key = key
         self.windows: dict[str, _Window] = {}
         self.held_until = -math.inf
@@ -256,6 +261,7 @@ class ServerBuckets:
     #   allowed in it; each of its waiters is one of _queue's, and no other bucket's;
     # - the first waiter of a bucket sleeps until the bucket may allow it, and looks again whenever
     #   it is woken; who leaves the bucket's queue as its first, or gives something back, wakes it;
+    # - _nameless has for each path its buckets in _buckets that have no name;
     # - _known has for each path the bucket that the server named last, as far as there was room;
     # - _turn counts the event loops: what was allowed in one that is over is given back by nobody.
     __slots__ = (
@@ -271,6 +277,7 @@ class ServerBuckets:
         "_max_buckets",
         "_max_wait_seconds",
         "_name",
+        "_nameless",
         "_overall",
         "_queue",
         "_refused",
@@ -301,7 +308,8 @@ class ServerBuckets:
         self._max_buckets = checks.count("max_buckets", max_buckets, way_out=way_out)
         self._longest = checks.at_least("longest", longest, 0, way_out="Pass seconds >= 0.")
         self._name = name
-        self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[_Key, _Bucket] = OrderedDict()
+        self._nameless: dict[Hashable, dict[_Bucket, None]] = {}
         self._known: OrderedDict[Hashable, str] = OrderedDict()
         self._queue = WaitQueue[None]()
         self._held_until = -math.inf
@@ -520,15 +528,14 @@ class ServerBuckets:
         Raises:
             RateLimitError: There is no room for it.
         """
-        key: Hashable = (None, route)
-        path, major = route if isinstance(route, Route) else (route, None)
+        path, major = _parts(route)
         named = self._known.get(path)
-        if named is not None:
-            self._known.move_to_end(path)
-            key = (named, major)
-        return self._held(key, moment)
+        if named is None:
+            return self._held((None, path, major), moment)
+        self._known.move_to_end(path)
+        return self._held((named, None, major), moment)
 
-    def _held(self, key: Hashable, moment: float) -> _Bucket:
+    def _held(self, key: _Key, moment: float) -> _Bucket:
         bucket = self._buckets.get(key)
         if bucket is not None:
             self._buckets.move_to_end(key)
@@ -542,48 +549,63 @@ class ServerBuckets:
                     f"are held and none is idle. Raise max_buckets, or try again later."
                 )
                 raise RateLimitError(msg, name=self._name)
-            del self._buckets[idle.key]
+            self._remove(idle)
             self._forgotten += 1
         bucket = self._buckets[key] = _Bucket(key, self._unknown)
+        if key[0] is None:
+            self._nameless.setdefault(key[1], {})[bucket] = None
         return bucket
+
+    def _remove(self, bucket: _Bucket) -> None:
+        del self._buckets[bucket.key]
+        named, path, _ = bucket.key
+        if named is None:
+            same = self._nameless[path]
+            del same[bucket]
+            if not same:
+                del self._nameless[path]
 
     def _name_bucket(self, taken: BucketSlot, named: str, moment: float) -> None:
         """
         Note which bucket the server counts a route in.
 
-        The bucket of the route alone becomes that bucket. If that is held already, whoever waits
-        for the route alone goes to the end of its queue; those in flight are counted there, too.
+        The buckets of all routes with the same path get that name.
         """
-        route = taken.route
-        path, major = route if isinstance(route, Route) else (route, None)
+        path, major = _parts(taken.route)
         self._known[path] = named
         self._known.move_to_end(path)
         if len(self._known) > self._max_buckets:
             self._known.popitem(last=False)
-        before, key = taken.bucket, (named, major)
-        if before.key == key:
-            return
-        if before.key != (None, route):
+        for bucket in [*self._nameless.get(path, ())]:
+            self._move(bucket, (named, None, bucket.key[2]))
+        key = (named, None, major)
+        if taken.bucket.key != key:
             # The server has changed its mind; others in flight will say so themselves.
-            try:
-                after = self._held(key, moment)
-            except RateLimitError:
-                return
-            before.in_flight.discard(taken)
-            after.in_flight.add(taken)
-            taken.bucket = after
-            _wake_first(before)
+            with suppress(RateLimitError):
+                after, before = self._held(key, moment), taken.bucket
+                before.in_flight.discard(taken)
+                after.in_flight.add(taken)
+                taken.bucket = after
+                _wake_first(before)
+
+    def _move(self, bucket: _Bucket, key: _Key) -> None:
+        """
+        Hold a bucket under another key.
+
+        If there is a bucket, who waits for the other goes to the end of its queue, and those in
+        flight are counted there, too.
+        """
+        self._remove(bucket)
+        after = self._buckets.setdefault(key, bucket)
+        if after is bucket:
+            bucket.key = key
             return
-        del self._buckets[before.key]
-        after = self._buckets.setdefault(key, before)
-        if after is before:
-            before.key = key
-            return
-        after.held_until = max(after.held_until, before.held_until)
-        after.in_flight |= before.in_flight
-        after.waiters.update(before.waiters)
-        for other in (*before.in_flight, *before.waiters.values()):
+        after.held_until = max(after.held_until, bucket.held_until)
+        after.in_flight |= bucket.in_flight
+        after.waiters.update(bucket.waiters)
+        for other in (*bucket.in_flight, *bucket.waiters.values()):
             other.bucket = after
+        _wake_first(after)
 
     def _forget_loop(self) -> None:
         """Forget what waits and is in flight: the event loop is over."""
@@ -592,6 +614,11 @@ class ServerBuckets:
         for bucket in self._buckets.values():
             bucket.in_flight.clear()
             bucket.waiters.clear()
+
+
+def _parts(route: Hashable) -> tuple[Hashable, Hashable]:
+    """Return the path and the major resource of a route."""
+    return route if isinstance(route, Route) else (route, None)
 
 
 def _wake_first(bucket: _Bucket) -> None:

@@ -1,17 +1,25 @@
-"""A chat service that limits as Discord does: buckets with names, and all requests together."""
+"""
+A chat service that limits as Discord does: buckets with names, and all requests together.
+
+    pip install hypercorn
+    python rest_server.py    # on http://127.0.0.1:8011, until Ctrl-C
+"""
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
 from typing import Any
 
 import anyio
+from hypercorn.config import Config
+from sniffio import current_async_library
 
-Headers = list[tuple[bytes, bytes]]
-
+# --8<-- [start:limits]
 ROUTES = {  # how many requests a bucket allows, in how many seconds
     r"GET /channels/(\d+)": (5, 1.0),
     r"POST /channels/(\d+)/messages": (5, 2.0),
@@ -19,6 +27,12 @@ ROUTES = {  # how many requests a bucket allows, in how many seconds
     r"GET /users/\d+()": (3, 1.0),
 }
 GLOBALLY = 30, 1.0
+# --8<-- [end:limits]
+
+
+def until(seconds: float) -> float:
+    """Return seconds as they are sent: rounded up."""
+    return math.ceil(seconds * 1000) / 1000
 
 
 class Window:
@@ -53,7 +67,7 @@ class Chat:
     ) -> None:
         """Answer a request."""
         if scope["type"] != "http":
-            return
+            raise NotImplementedError
         while (await receive()).get("more_body"):
             pass
         status, said, body = self.answer(f"{scope['method']} {scope['path']}")
@@ -71,28 +85,42 @@ class Chat:
     def answer(self, asked: str) -> tuple[int, dict[str, object], object]:
         """Return the status, headers and body for a request."""
         now = anyio.current_time()
-        for pattern, limits in ROUTES.items():
+        for pattern, (limit, seconds) in ROUTES.items():
             found = re.fullmatch(pattern, asked)
             if found is not None:
-                break
-        else:
-            return 404, {}, {"message": "no such route"}
+                return self.count(found[1], limit, seconds, now)
+        return 404, {}, {"message": "no such route"}
+
+    def count(
+        self, channel: str, limit: int, seconds: float, now: float
+    ) -> tuple[int, dict[str, object], object]:
+        """Count a request of a channel."""
         if not self.overall.take(now):
-            left = self.overall.ends - now
+            left = until(self.overall.ends - now)
             body = {"message": "too many", "retry_after": left, "global": True}
             return 429, {"retry-after": left, "x-ratelimit-global": "true"}, body
-        name = hashlib.md5(str(limits).encode(), usedforsecurity=False).hexdigest()
-        window = self.windows.setdefault((name, found[1]), Window(*limits))
+        name = hashlib.md5(f"{limit}/{seconds}".encode(), usedforsecurity=False).hexdigest()
+        window = self.windows.setdefault((name, channel), Window(limit, seconds))
         allowed = window.take(now)
-        left = window.ends - now
+        left = until(window.ends - now)
         said: dict[str, object] = {
             "x-ratelimit-limit": window.limit,
             "x-ratelimit-remaining": max(0, window.limit - window.used),
             "x-ratelimit-reset": round(time.time() + left, 3),
-            "x-ratelimit-reset-after": round(left + 0.0005, 3),
+            "x-ratelimit-reset-after": left,
             "x-ratelimit-bucket": name,
         }
         if allowed:
             return 200, said, {"ok": True}
         body = {"message": "too many", "retry_after": left, "global": False}
         return 429, {**said, "retry-after": left, "x-ratelimit-scope": "user"}, body
+
+    async def serve(self, bind: str = "0.0.0.0:80") -> None:
+        """Serve until cancelled."""
+        serve = import_module(f"hypercorn.{current_async_library()}").serve
+        config = Config.from_mapping(bind=bind, errorlog=None)
+        await serve(self, config, shutdown_trigger=anyio.sleep_forever, mode="asgi")
+
+
+if __name__ == "__main__":
+    anyio.run(Chat().serve, "127.0.0.1:8011")
