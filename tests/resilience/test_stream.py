@@ -330,6 +330,7 @@ async def test_slots_and_outcomes_last_until_the_block_ends(how: str) -> None:
         async with api.stream(service) as items:
             async for _ in items:
                 assert [each.statistics().in_use for each in limiters] == [1, 1, 1]
+                assert (total.statistics().entered, total.statistics().in_flight) == (1, 1)
                 assert rate.statistics().tokens < 0.1
                 assert api.statistics().in_flight == 1
                 if how == "break":
@@ -343,6 +344,7 @@ async def test_slots_and_outcomes_last_until_the_block_ends(how: str) -> None:
         except (ValueError, ConnectionError):
             assert how in {"error", "fails"}
     assert len(service.closed) == 1
+    assert (total.statistics().entered, total.statistics().in_flight) == (1, 0)
     now = api.statistics()
     assert (now.failed, now.cancelled) == (how == "fails", how == "cancelled")
     assert (breaker.state is BreakerState.OPEN) == (how == "fails")
@@ -367,6 +369,7 @@ async def test_outcome_of_what_does_not_open() -> None:
         with pytest.raises(ConnectionError):
             await listed(api.stream(Service(0)))
     assert adaptive.statistics().failed == 2
+    assert resource.statistics().in_flight == 0
     with pytest.raises(exceptions.BreakerOpenError):
         await listed(api.stream(Service()))
     await anyio.sleep(1)
