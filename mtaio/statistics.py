@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         ProcessStats,
         ResourceStats,
     )
+    from mtaio.redis._breaker import RedisBreakerStatistics
     from mtaio.redis._bridge import BridgeStatistics
     from mtaio.redis._concurrency import RedisConcurrencyStatistics
+    from mtaio.redis._keyed import RedisKeyedRateLimiterStatistics
+    from mtaio.redis._quota import RedisQuotaStatistics
     from mtaio.redis._rate import RedisRateLimiterStatistics
     from mtaio.redis._tiered import TieredCacheStatistics
     from mtaio.resilience._adaptive import AdaptiveStatistics
@@ -57,8 +60,8 @@ if TYPE_CHECKING:
         KeyedConcurrencyStatistics,
     )
     from mtaio.resources._keyed_quota import KeyedQuotaStatistics
-    from mtaio.resources._quota import QuotaLimitStatistics, QuotaStatistics
     from mtaio.resources._rate import RateLimiterStatistics
+    from mtaio.resources._shares import QuotaLimitStatistics, QuotaStatistics
 
 __all__ = [
     "AdaptiveStatistics",
@@ -96,7 +99,10 @@ __all__ = [
     "QuotaLimitStatistics",
     "QuotaStatistics",
     "RateLimiterStatistics",
+    "RedisBreakerStatistics",
     "RedisConcurrencyStatistics",
+    "RedisKeyedRateLimiterStatistics",
+    "RedisQuotaStatistics",
     "RedisRateLimiterStatistics",
     "ResourceStatistics",
     "ResourceStats",
@@ -133,8 +139,11 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "ProcessStats",
                 "ResourceStats",
             ),
+            "mtaio.redis._breaker": ("RedisBreakerStatistics",),
             "mtaio.redis._bridge": ("BridgeStatistics",),
             "mtaio.redis._concurrency": ("RedisConcurrencyStatistics",),
+            "mtaio.redis._keyed": ("RedisKeyedRateLimiterStatistics",),
+            "mtaio.redis._quota": ("RedisQuotaStatistics",),
             "mtaio.redis._rate": ("RedisRateLimiterStatistics",),
             "mtaio.redis._tiered": ("TieredCacheStatistics",),
             "mtaio.resilience._adaptive": ("AdaptiveStatistics",),
@@ -156,7 +165,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
                 "KeyedConcurrencyStatistics",
             ),
             "mtaio.resources._keyed_quota": ("KeyedQuotaStatistics",),
-            "mtaio.resources._quota": ("QuotaLimitStatistics", "QuotaStatistics"),
             "mtaio.resources._rate": ("RateLimiterStatistics",),
+            "mtaio.resources._shares": ("QuotaLimitStatistics", "QuotaStatistics"),
         },
     )

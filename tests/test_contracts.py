@@ -46,7 +46,9 @@ from mtaio.resilience import (
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -296,6 +298,26 @@ def pipeline() -> tuple[object, Use]:
     return made, use
 
 
+def keyed_quota() -> tuple[object, Use]:
+    """Return a use of a quota for each key, by one of them."""
+    made = KeyedQuota(requests=(1, 1), tokens=(60, 1))
+
+    async def use() -> None:
+        granted: list[float] = []
+
+        async def work() -> None:
+            async with made.take("key", tokens=20) as taken:
+                granted.append(anyio.current_time())
+                taken.settle(tokens=10)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(work)
+        assert [later - sooner for sooner, later in pairwise(granted)] == [1, 1]
+
+    return made, use
+
+
 PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "ConcurrencyLimiter": lambda: limiter_of(ConcurrencyLimiter(1)),
     "ResourceLimiter": lambda: limiter_of(
@@ -303,6 +325,9 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     ),
     "RateLimiter": lambda: rate_of(RateLimiter(1, slack=0)),
     "KeyedRateLimiter": lambda: rate_of(KeyedRateLimiter(1, slack=0), "key"),
+    "Quota": lambda: rate_of(Quota(requests=1, tokens=(60, 20))),
+    "Quota, shared": lambda: rate_of(Quota(requests=RateLimiter(1, slack=0), tokens=(60, 20))),
+    "KeyedQuota": keyed_quota,
     "KeyedConcurrencyLimiter": keyed_slots,
     "TimeoutManager": timeouts,
     "TTLCache": lambda: cache("s3fifo", entered=False),
@@ -388,6 +413,7 @@ APPLICATION = {"Application": lambda: Application(Settings(), logging=False, pro
 ONCE: dict[str, Callable[[], Any]] = {
     "EventStream": lambda: EventEmitter().stream("a"),
     "TimeoutScope": lambda: TimeoutManager()(5),
+    "Taken": lambda: Quota(requests=9).take(),
     "TaskExecutor.stream": lambda: TaskExecutor().stream(second, [1]),
 }
 """The objects that serve one block, once."""
@@ -576,6 +602,11 @@ LAWS: Final[dict[str, Callable[[Any], bool]]] = {
     "ResourceStatistics": lambda it: it.in_flight <= it.entered,
     "RateLimiterStatistics": lambda it: it.next_grant_seconds == 0 or it.tokens < 1,
     "KeyedRateLimiterStatistics": lambda it: it.keys <= it.max_keys,
+    "QuotaStatistics": lambda it: (
+        it.in_flight <= it.acquired
+        and (it.next_grant_seconds == 0 or any(each.tokens < 1 for each in it.limits.values()))
+    ),
+    "KeyedQuotaStatistics": lambda it: it.keys <= it.max_keys,
     "KeyedConcurrencyStatistics": lambda it: (
         it.in_use <= it.limit * it.keys and it.keys <= min(it.max_keys, it.in_use + it.waiting)
     ),

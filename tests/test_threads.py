@@ -21,7 +21,9 @@ from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, P
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -29,13 +31,32 @@ from mtaio.resources import (
 from tests.threads import PLACES, Case, check_elsewhere, check_without_a_loop, public
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 async def second(*_: object) -> int:
     """Take a second."""
     await anyio.sleep(1)
     return 1
+
+
+async def items(*_: object) -> AsyncGenerator[int]:
+    """Yield two items, a second apart."""
+    yield 1
+    await anyio.sleep(1)
+    yield 2
+
+
+async def streamed(part: Any, key: object = None) -> list[int]:
+    """Return the items of a stream through a part."""
+    async with part.stream(items, key=key) as stream:
+        return [item async for item in stream]
+
+
+async def each_of(timeouts: TimeoutManager) -> list[int]:
+    """Return the items of a generator, each in its time."""
+    async with timeouts.each(items(), first=1, between=2) as stream:
+        return [item async for item in stream]
 
 
 async def everything(keys: list[str]) -> dict[str, int]:
@@ -121,6 +142,8 @@ def second_breaker(_: object) -> Breaker:
 CASES: Final[dict[type, Case]] = {
     ConcurrencyLimiter: Case(lambda: ConcurrencyLimiter(1), hold),
     RateLimiter: Case(lambda: RateLimiter(1), lambda it: it.acquire()),
+    KeyedQuota: Case(lambda: KeyedQuota(a=1), lambda it: it.acquire("key")),
+    Quota: Case(lambda: Quota(a=1), lambda it: it.acquire()),
     KeyedRateLimiter: Case(lambda: KeyedRateLimiter(1), lambda it: it.acquire("key")),
     KeyedConcurrencyLimiter: Case(lambda: KeyedConcurrencyLimiter(1), hold_key),
     ResourceLimiter: Case(lambda: ResourceLimiter(concurrency=1, rate=9, timeout=9), block),
@@ -160,19 +183,24 @@ OTHERS: Final = frozenset(
         "BreakerChange",
         "BreakerState",
         "Call",
+        "CallStream",
         "Event",
         "EventKey",
         "EventPriority",
         "EventStream",
         "ExternalPool",
+        "LimitedItems",
         "Metric",
+        "OpenStream",
         "Outcome",
         "Part",
+        "QuotaPart",
         "RemovalCause",
         "Source",
         "StandalonePart",
         "Stall",
         "Stream",
+        "Taken",
         "TaskStatus",
         "Threshold",
         "TimeoutScope",
@@ -205,6 +233,30 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "statistics": lambda it: it.statistics(),
         "window": lambda it: it.window(1),
     },
+    Quota: {
+        "acquire": lambda it: it.acquire(),
+        "acquire_nowait": lambda it: it.acquire_nowait(),
+        "close": lambda it: it.close(),
+        "hold": lambda it: it.hold(1),
+        "observe": lambda it: it.observe(limit={"a": 2}, remaining={"a": 1}, reset={"a": 1}),
+        "part": lambda it: it.part(),
+        "statistics": lambda it: it.statistics(),
+        "take": lambda it: it.take(),
+        "together": lambda it: it.together([1]),
+        "try_acquire": lambda it: it.try_acquire(),
+    },
+    KeyedQuota: {
+        "acquire": lambda it: it.acquire("key"),
+        "acquire_nowait": lambda it: it.acquire_nowait("key"),
+        "close": lambda it: it.close(),
+        "hold": lambda it: it.hold("key", 1),
+        "observe": lambda it: it.observe("key", remaining={"a": 1}),
+        "part": lambda it: it.part(),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
+        "take": lambda it: it.take("key"),
+        "try_acquire": lambda it: it.try_acquire("key"),
+    },
     KeyedRateLimiter: {
         "acquire": lambda it: it.acquire("key"),
         "acquire_nowait": lambda it: it.acquire_nowait("key"),
@@ -236,6 +288,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "statistics": lambda it: it.statistics(),
     },
     TimeoutManager: {
+        "each": each_of,
         "limit": lambda it: it.limit(second),
         "remaining": lambda it: it.remaining(),
         "run": lambda it: it.run(second),
@@ -362,7 +415,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     AdaptiveLimiter: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Breaker: {
         "block": lambda it: it.block(),
@@ -372,7 +427,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "run": lambda it: it.run(second),
         "state_of": lambda it: it.state_of("key"),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Keyed: {
         "held_keys": lambda it: it.held_keys(),
@@ -381,26 +438,34 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "run": lambda it: it.run(second, key="key"),
         "statistics": lambda it: it.statistics(),
         "statistics_for": lambda it: it.statistics_for("key"),
+        "stream": lambda it: streamed(it, key="key"),
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Fallback: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
     },
     Hedge: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Timeout: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Pipeline: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
     },
 }
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 NEEDED = "ResourceMonitor and 'mtaio check' need psutil to measure the machine."
 
@@ -66,3 +69,12 @@ def test_all_else_works() -> None:
     assert running == "running"
     assert refused.startswith(NEEDED)
     assert done.stderr.count(f"ImportError: {NEEDED}") == 1
+
+
+def test_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an ``ImportError`` that names what is missing."""
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.delitem(sys.modules, "mtaio._internal.processes", raising=False)
+    with pytest.raises(ImportError, match=f"^{NEEDED}.* pip install psutil") as caught:
+        import_module("mtaio._internal.processes")
+    assert caught.value.name == "psutil"

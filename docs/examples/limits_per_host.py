@@ -1,31 +1,16 @@
 """Two requests at once for each host, however many hosts there are."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import anyio
 
-from mtaio import ConcurrencyLimiter
+from mtaio import KeyedConcurrencyLimiter
 
-hosts: dict[str, ConcurrencyLimiter] = {}
+per_host = KeyedConcurrencyLimiter(2)
 most: dict[str, int] = {}
 
 
-@asynccontextmanager
-async def slot(host: str) -> AsyncGenerator[None]:
-    limiter = hosts.setdefault(host, ConcurrencyLimiter(2))
-    try:
-        async with limiter:
-            yield
-    finally:
-        figures = limiter.statistics()
-        if hosts.get(host) is limiter and not figures.in_use + figures.waiting:
-            del hosts[host]  # hosts that clients invent do not stay
-
-
 async def fetch(host: str) -> None:
-    async with slot(host):
-        at_once = hosts[host].statistics().in_use
+    async with per_host.slot(host):
+        at_once = per_host.statistics_for(host).in_use
         most[host] = max(at_once, most.get(host, 0))
         await anyio.sleep(0.1)
 
@@ -35,7 +20,7 @@ async def main() -> None:
         for host in ("a.example", "a.example", "a.example", "b.example"):
             group.start_soon(fetch, host)
     print("at most at once:", dict(sorted(most.items())))
-    print("limiters left:", len(hosts))
+    print("hosts remembered:", per_host.statistics().keys)
 
 
 if __name__ == "__main__":

@@ -323,7 +323,7 @@ class Circuit:
     def _reason_to_open(self, failed: bool, slow: bool) -> str:  # noqa: FBT001 - private
         """Return why a closed circuit opens now, "" if it does not, after a call that ended so."""
         rules, seen = self._rules, self._seen
-        if failed and rules.consecutive is not None:
+        if rules.consecutive is not None:
             row = (1 << rules.consecutive) - 1
             if self._failures & row == row:
                 return f"{rules.consecutive} calls in a row failed"

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast, final
 
 from mtaio._internal import clock, loops
 from mtaio._internal.deadlines import Alarm, Deadline, current
@@ -43,8 +44,8 @@ class Whole:
         scope: In which the stream is being opened, if its opening can be interrupted.
     """
 
-    # Invariant: what it interrupts is _scope as long as the stream is being opened, then _limits.
-    __slots__ = ("_alarm", "_limits", "_scope", "error", "is_over", "moment")
+    # Invariant: _interrupt ends the opening as long as that goes on, then the wait for an item.
+    __slots__ = ("_alarm", "_interrupt", "error", "is_over", "moment")
 
     def __init__(
         self,
@@ -54,31 +55,31 @@ class Whole:
         scope: anyio.CancelScope | None = None,
     ) -> None:
         self._alarm = alarm
-        self._limits: ItemLimits | None = None
-        self._scope = scope
-        self.error = error
-        self.moment = moment
-        self.is_over = False
+        self._interrupt: Callable[[], object] = _nothing if scope is None else scope.cancel
+        self.error: Callable[[], BaseException] = error
+        self.moment: float = moment
+        self.is_over: bool = False
         alarm.add(self, moment)
 
     def overdue(self) -> None:
         """Interrupt the stream: its time is up."""
         self.is_over = True
-        if self._limits is not None:
-            self._limits.end(self.error)
-        elif self._scope is not None:
-            self._scope.cancel()
+        self._interrupt()
 
     def go_on(self, limits: ItemLimits) -> None:
         """Interrupt the wait for an item from now on; the stream has been opened."""
-        self._scope, self._limits = None, limits
+        self._interrupt = partial(limits.end, self.error)
         if self.is_over:
             limits.end(self.error)
 
     def release(self) -> None:
         """Interrupt nothing any more."""
         self._alarm.discard(self)
-        self._scope = self._limits = None
+        self._interrupt = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 @final
@@ -95,9 +96,12 @@ class ItemLimits(Deadline):
     """
 
     # Invariants:
-    # - scope is there while an item is waited for;
+    # - _scope is there while an item is waited for, and the alarm has this only then;
     # - _over is what raises, once the time for the whole is up; _expired, that of this item;
     # - _until is the nearest moment at which the whole has to end.
+    moment: float
+    outer: Deadline | None
+
     __slots__ = (
         "_alarm",
         "_between",
@@ -150,17 +154,14 @@ class ItemLimits(Deadline):
 
     def end(self, error: Callable[[], BaseException]) -> None:
         """Let no further item be waited for; called when the time for all of them is up."""
-        if self._over is None:
-            self._over = error
-            if self._scope is not None:
-                self._scope.cancel()
+        self._over = error
+        if self._scope is not None:
+            self._scope.cancel()
 
     def overdue(self) -> None:
         """Interrupt the wait for an item: its time is up."""
-        scope = self._scope
-        if scope is not None:
-            self._expired = True
-            scope.cancel()
+        self._expired = True
+        cast("anyio.CancelScope", self._scope).cancel()
 
     def release(self) -> None:
         """Give up the timers: there are no more items."""

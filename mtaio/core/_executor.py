@@ -1177,6 +1177,12 @@ class TaskExecutor:
             )
             raise TypeError(msg)
         policy = as_policy(restart, name="restart")
+        if policy is not None and policy.until is not None:
+            msg = (
+                f"restart={policy} has until=..., and a service has no result to judge. Leave it "
+                f"out: what returns is not restarted."
+            )
+            raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -1399,13 +1405,15 @@ class TaskExecutor:
         self, calls: tuple[CallLike[Any], ...], sink: Sink, options: Options
     ) -> Pool:
         make = self._make_coroutine
-        if (
-            len(calls) > 1
-            and type(first := calls[0]) is type(second := calls[1]) is FunctionType
-            and first.__code__ is second.__code__
-            and first is not second
-        ):
-            check_binding(first, second)
+        if len(calls) > 1:
+            first: Any = calls[0]
+            second: Any = calls[1]
+            if (
+                type(first) is type(second) is FunctionType
+                and first.__code__ is second.__code__
+                and first is not second
+            ):
+                check_binding(first, second)
         if all(map(is_async_def, calls)):  # nothing to check
             if self._default_timing.timeout is None:
                 make = cast("Callable[[Any], Coroutine[Any, Any, Any]]", call_it)

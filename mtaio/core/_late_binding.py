@@ -79,7 +79,7 @@ def _late_names(fn: FunctionType) -> Iterator[str]:
 
 def _makers(fn: FunctionType) -> Iterator[CodeType]:
     """Find the code in which ``fn`` was made."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to the callers
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] # there is no other way to the callers
     while frame is not None:
         yield from _containing(frame.f_code, fn.__code__)
         frame = frame.f_back

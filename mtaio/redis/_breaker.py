@@ -277,11 +277,18 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
 
     def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then`` while the breaker lets it."""
+        return self._prepared(super().wrap(then))
+
+    def wrap_stream(self, then: Next) -> Next:
+        """Return an async function that opens a stream by ``then``; its end is the outcome."""
+        return self._prepared(super().wrap_stream(then))
+
+    def _prepared(self, through: Next) -> Next:
+        """Return what calls ``through`` when this process knows whether it may."""
         circuit, asks = self._circuit, self._asks
         closed = BreakerState.CLOSED
-        through = super().wrap(then)
 
-        async def prepared(call: Call) -> Any:
+        async def prepare(call: Call) -> Any:
             await self._prepare()
             return await through(call)
 
@@ -289,7 +296,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             self._used = True
             if circuit.state is closed and self._polls and asks.runs_here():
                 return through(call)
-            return prepared(call)
+            return prepare(call)
 
         return run
 

@@ -8,7 +8,9 @@ back is never more than the bucket would hold if less had been taken in the firs
 Cost: for each limit a number, and some sixty moments at most; for each process in the line what its
 first request costs. A process that is in the line calls once a second, and when it is due.
 Why a line, and nothing reserved: docs/en/design/redis.md. Why not all that is given back comes
-back: mtaio/resources/_share.py.
+back: mtaio/resources/_share.py. What comes back has been lacking too much at each moment since the
+take, so that it is subtracted from all that was noted since: else two takes that are settled one
+after the other would get back the same.
 """
 
 from __future__ import annotations
@@ -25,19 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["TAKE", "Answer", "Correction", "LimitSpec", "Report", "SharedLevels"]
 
 # KEYS: a hash with the state; the line, by turns; the processes that called lately; and for each
-# limit a list of "moment lack", both ascending: since the moment before that one the bucket has
-# always lacked as much.
+# limit a list of "number lack", both ascending: from the call with the number before that one to
+# this one the bucket has always lacked as much.
 # ARGV: who; how many limits; for how long to hold, -1 for not at all; for how long who waits stays
 # in the line without a call; how many corrections; how many requests. Then for each limit its name,
 # tokens, the time for so many, the share that is there at first, and what was observed: another
-# number of tokens, and what is left, or "". For each correction a moment, and what comes back of
-# each limit. For each request what it costs of each limit.
-# Returns: how many requests are granted; now; microseconds until the next would be due, or 0; until
-# when everything is held; the processes; and for each limit its tokens, and how many there are.
+# number of tokens, and what is left, or "". For each correction the number of a call, and what
+# comes back of each limit. For each request what it costs of each limit.
+# Returns: how many requests are granted; the number of this call; microseconds until the next would
+# be due, or 0; for how many all is held; the processes; and for each limit its tokens, and how many
+# there are.
 #
-# All times are in microseconds. Fields of the state: "seen", "hold", "turn"; for a limit "f:" when
-# its bucket is full, "n:" its tokens and what was observed in their place; for a process in the
-# line "c:" what its first request costs, "x:" when it leaves the line.
+# All times are in microseconds. The numbers of calls ascend, also if the server forgets: each is
+# the time, or the last one plus one. Fields of the state: "seen", "hold", "turn", "call"; for a
+# limit "f:" when its bucket is full, "n:" its tokens and what was observed in their place; for a
+# process in the line "c:" what its first request costs, "x:" when it leaves the line.
 TAKE: Final = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -50,12 +54,13 @@ local function read()
   at = at + 1
   return ARGV[at]
 end
-local function number(text) return string.format('%.3f', text) end
+local function text(number) return string.format('%.3f', number) end
 local function field(name) return redis.call('HGET', state, name) end
 
 local seen = tonumber(field('seen') or '0')
 local back = now < seen and seen - now or 0 -- the server's clock has been set back by so much
 local held = tonumber(field('hold') or '0') - back
+local call = math.max(tonumber(field('call') or '0') + 1, now)
 redis.call('ZADD', lately, now, me)
 redis.call('ZREMRANGEBYSCORE', lately, '-inf', now - 10000000)
 if back > 0 then redis.call('ZREMRANGEBYSCORE', lately, '(' .. now, '+inf') end
@@ -69,7 +74,7 @@ local function note(limit)
     if not last or tonumber(string.match(last, ' (%S+)')) < lack then break end
     redis.call('RPOP', limit.notes)
   end
-  redis.call('RPUSH', limit.notes, string.format('%.0f %.6f', now, lack))
+  redis.call('RPUSH', limit.notes, string.format('%.0f %.6f', call, lack))
   if redis.call('LLEN', limit.notes) > 64 then -- of the first two the lesser lack, the later moment
     local lesser = string.match(redis.call('LPOP', limit.notes), ' (%S+)')
     local later = string.match(redis.call('LPOP', limit.notes), '(%S+) ')
@@ -78,14 +83,26 @@ local function note(limit)
 end
 local function forget(limit) -- nothing comes back from before
   redis.call('DEL', limit.notes)
-  redis.call('RPUSH', limit.notes, string.format('%.0f 0', now))
+  redis.call('RPUSH', limit.notes, string.format('%.0f 0', call))
 end
-local function lack_since(limit, moment)
+local function give_back(limit, number, unused)
+  note(limit)
+  local kept, back_ = {}, nil
   for _, each in ipairs(redis.call('LRANGE', limit.notes, 0, -1)) do
     local noted, lack = string.match(each, '(%S+) (%S+)')
-    if tonumber(noted) > moment then return tonumber(lack) end
+    noted, lack = tonumber(noted), tonumber(lack)
+    if noted > number then -- from here on it would have lacked less
+      back_ = back_ or math.min(unused, lack)
+      lack = lack - back_
+    end
+    while #kept > 0 and kept[#kept][2] >= lack do table.remove(kept) end
+    kept[#kept + 1] = {noted, lack}
   end
-  return 0
+  redis.call('DEL', limit.notes)
+  for _, each in ipairs(kept) do
+    redis.call('RPUSH', limit.notes, string.format('%.0f %.6f', each[1], each[2]))
+  end
+  limit.full = math.max(limit.full, now) - (back_ or 0) * limit.interval
 end
 local function lack_at_least(limit, lack)
   limit.full = math.max(limit.full, now + lack * limit.interval)
@@ -126,12 +143,13 @@ for i = 1, count do
 end
 if hold >= 0 then held = math.max(held, now + hold) end
 for _ = 1, corrections do
-  local moment = tonumber(read())
+  local granted_by = tonumber(read())
   for i = 1, count do
     local unused, limit = tonumber(read()), limits[i]
-    if unused ~= 0 then
+    if unused > 0 then
+      give_back(limit, granted_by, unused)
+    elseif unused < 0 then
       note(limit)
-      if unused > 0 then unused = math.min(unused, lack_since(limit, moment)) end
       limit.full = math.max(limit.full, now) - unused * limit.interval
     end
   end
@@ -196,22 +214,23 @@ if waits then
   end
   wait = due(waits, sums) - now
   redis.call('HSET', state, 'c:' .. me, table.concat(waits, ' '),
-      'x:' .. me, number(now + math.min(wait, patience / 2) + patience / 2))
+      'x:' .. me, text(now + math.min(wait, patience / 2) + patience / 2))
 else
   redis.call('ZREM', line, me)
   redis.call('HDEL', state, 'c:' .. me, 'x:' .. me)
 end
 
-local answer = {granted, string.format('%.0f', now), number(wait), number(math.max(0, held - now)),
+local answer = {granted, string.format('%.0f', call), text(wait), text(math.max(0, held - now)),
     redis.call('ZCARD', lately)}
 local last = math.max(now, held)
 for _, limit in ipairs(limits) do
-  redis.call('HSET', state, 'f:' .. limit.name, number(limit.full))
+  redis.call('HSET', state, 'f:' .. limit.name, text(limit.full))
   last = math.max(last, limit.full)
-  answer[#answer + 1] = number(limit.tokens)
-  answer[#answer + 1] = number(limit.most - math.max(0, limit.full - now) / limit.interval)
+  answer[#answer + 1] = text(limit.tokens)
+  answer[#answer + 1] = text(limit.most - math.max(0, limit.full - now) / limit.interval)
 end
-redis.call('HSET', state, 'seen', string.format('%.0f', now), 'hold', number(held))
+redis.call('HSET', state, 'seen', string.format('%.0f', now), 'hold', text(held),
+    'call', string.format('%.0f', call))
 local left = math.ceil((last - now) / 1000) + 86400000
 for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], left) end
 return answer
@@ -230,8 +249,8 @@ class LimitSpec(NamedTuple):
 class Correction(NamedTuple):
     """What comes back of a request that was granted."""
 
-    moment: int
-    """When that was, by the server's clock in microseconds."""
+    number: int
+    """The number of the call that granted it."""
     unused: tuple[float, ...]
     """What comes back of each limit; less than 0 for what is taken beside."""
 
@@ -254,8 +273,8 @@ class Answer(NamedTuple):
 
     granted: int
     """How many of the requests, from the first on."""
-    moment: int
-    """The server's time in microseconds."""
+    number: int
+    """The number of the call."""
     wait: float
     """Seconds until the next one would be due."""
     held: float
@@ -313,15 +332,15 @@ class SharedLevels:
             observed, left = report.limit.get(name, ""), report.remaining.get(name, "")
             args += (name, tokens, per * 1e6, self._start, observed, left)
         for correction in report.corrections:
-            args += (correction.moment, *correction.unused)
+            args += (correction.number, *correction.unused)
         for costs in report.requests:
             args += costs
         answer = await self._store.script(TAKE, self._keys, args)
-        granted, moment, wait, held, processes, *numbers = answer
+        granted, number, wait, held, processes, *numbers = answer
         pairs = [float(each) for each in numbers]
         return Answer(
             granted,
-            int(moment),
+            int(number),
             float(wait) / 1e6,
             float(held) / 1e6,
             processes,

@@ -52,9 +52,10 @@ from mtaio.redis._store import (
     start,
     store_left_error,
 )
-from mtaio.resources._quota import Quota, QuotaLimitStatistics
+from mtaio.resources._quota import Quota
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._rate import RateLimiter
+from mtaio.resources._shares import QuotaLimitStatistics
 from mtaio.resources._taken import Grant, Taken
 
 if TYPE_CHECKING:
@@ -225,8 +226,9 @@ class RedisQuota:
     #   with its error, or, if it asked once, without either, and with that it has left;
     # - only the task _serve grants anything, and while not _down it alone calls the server, one
     #   call at a time; while _down the task _look_out does that;
-    # - _first is the task whose request was refused by the last answer, and _due when it may be
-    #   granted: while another is first in the queue, or there is _news, the server is called;
+    # - _first is the task whose request was refused by the last answer, _ready when it may be
+    #   granted, and _due when to call for it; while another is first in the queue, or there is
+    #   _news, the server is called;
     # - _in_line says that the server may have this process in its line;
     # - _corrections, _hold_until, _limit and _remaining are what it has not been told.
     __slots__ = (
@@ -253,6 +255,7 @@ class RedisQuota:
         "_owed",
         "_processes",
         "_queue",
+        "_ready",
         "_remaining",
         "_server",
         "_shared",
@@ -311,7 +314,7 @@ class RedisQuota:
     def _begin(self) -> None:
         """Have no task, and no news of the server: they belong to an event loop."""
         self._first: Waiter | None = None
-        self._due = -math.inf
+        self._due = self._ready = -math.inf
         self._news = self._in_line = self._down = False
         self._alone: Quota | None = None
 
@@ -605,9 +608,7 @@ class RedisQuota:
     def _correct(self, grant: Grant, unused: _Costs) -> None:
         for count, tokens in zip(self._counts, unused, strict=True):
             count.used -= tokens
-        if grant.number:
-            self._corrections.append(Correction(grant.number, unused))
-            self._tell()
+        self._give_back(grant, unused)
 
     def costs(self, cost: Mapping[str, float], *, default: _Costs) -> _Costs:
         """Return the cost for each limit, in their order; raise for a name that is none."""
@@ -662,7 +663,7 @@ class RedisQuota:
         request = _Request(costs, now, deadline, once=timeout == 0)
         self._server.start(self._serve)
         if request.once and self._first in self._queue.waiters:
-            request.late = max(0.0, self._due - now)  # others wait, and come first
+            request.late = max(0.0, self._ready - now)  # others wait, and come first
             await checkpoint()
             return request
         waiter = self._queue.join(request)
@@ -702,10 +703,10 @@ class RedisQuota:
         if was_first and self._queue.runs_here():
             self._tell()
 
-    def _give_back(self, grant: Grant, costs: _Costs) -> None:
-        """Give back what a task was granted that was cancelled in that moment."""
+    def _give_back(self, grant: Grant, unused: _Costs) -> None:
+        """Give back what was granted, unless that was without the server."""
         if grant.number:
-            self._corrections.append(Correction(grant.number, costs))
+            self._corrections.append(Correction(grant.number, unused))
             self._tell()
 
     def _late(self, request: _Request, timeout: float) -> LimitTimeoutError:
@@ -718,7 +719,7 @@ class RedisQuota:
         what = f"{self!r} cannot grant {self.describe(request.costs)} within {timeout!r} s"
         wait, msg = request.late, ""
         if wait is None:
-            wait = max(0.0, self._due - clock.now())
+            wait = max(0.0, self._ready - clock.now())
             msg = "" if self._down else self._server.explain(what, request.asked)
         return LimitTimeoutError(
             msg or f"{what}, only in about {clock.now() - request.asked + wait:.6g} s.",
@@ -784,7 +785,7 @@ class RedisQuota:
         # 4. The first requests are granted, and the others that asked once are refused.
         granted = asks[: answer.granted]
         for waiter, request in granted:
-            grant = Grant(answer.moment, now, self._queue.time)
+            grant = Grant(answer.number, now, self._queue.time)
             if waiter not in self._queue.waiters:  # it was cancelled during the call
                 self._give_back(grant, request.costs)
                 continue
@@ -801,7 +802,8 @@ class RedisQuota:
         #    granted, whoever is first now is another, and the server is called at once.
         self._in_line = len(granted) < len(asks)
         self._first = asks[answer.granted][0] if self._in_line else None
-        self._due = now + min(answer.wait, _LOOK)
+        self._ready = now + answer.wait
+        self._due = min(self._ready, now + _LOOK)
         if self._in_line and not self._queue.waiters:
             self._news = True  # out of the line
 
@@ -847,7 +849,7 @@ class RedisQuota:
         """Do what is to be done while the server is down."""
         # What was to come back counts as used: the server may have been told.
         self._corrections = [
-            Correction(each.moment, tuple([min(0.0, tokens) for tokens in each.unused]))
+            Correction(each.number, tuple([min(0.0, tokens) for tokens in each.unused]))
             for each in self._corrections
             if min(each.unused) < 0
         ][-_CORRECTIONS:]
@@ -876,7 +878,7 @@ class RedisQuota:
                 own.acquire_nowait(gone)
             limits[limit.name] = own
         quota = Quota(**limits)
-        held = self._held_until - clock.now()
+        held = max(self._held_until, self._hold_until) - clock.now()
         if held > 0:
             quota.hold(held)
         return quota
@@ -893,6 +895,7 @@ class RedisQuota:
                     self._alone.acquire_nowait(**{limit.name: cost for limit, cost in pairs})
                 except RateLimitError as error:
                     self._first, self._due = waiter, clock.now() + error.retry_after
+                    self._ready = self._due
                     if request.once or self._due > request.deadline:
                         request.late = error.retry_after
                         self._queue.wake(waiter)
@@ -953,7 +956,7 @@ def _limit(name: str, limit: object, per: float) -> LimitSpec:
     """Return one of the limits, or refuse it."""
     way_out = "Pass a number, or a pair of a number and its seconds."
     if isinstance(limit, tuple):
-        pair: tuple[Any, ...] = limit
+        pair: Any = limit
         if len(pair) != 2:  # noqa: PLR2004 - a pair
             msg = f"{name}={limit!r} is not a pair. {way_out}"
             raise ValueError(msg)

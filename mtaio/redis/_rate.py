@@ -33,7 +33,7 @@ from typing import (
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
@@ -470,7 +470,8 @@ class RedisRateLimiter:
             tokens: How many: a whole number from 1 to ``burst``.
             timeout: The most seconds to wait; 0 to ask the server once, as `try_acquire` does; None
                 for no limit. A task that is first in the queue is refused as soon as the server has
-                said that the wait would be longer.
+                said that the wait would be longer. The time that mtaio's timeouts around the call
+                leave it (see `mtaio.resources.time_left`) counts likewise.
 
         Raises:
             LimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
@@ -494,6 +495,9 @@ class RedisRateLimiter:
                 msg = f"{self._refusal(tokens, 0)}, only in about {late:.6g} s."
                 raise self._timeout_error(msg, 0, deadline, late)
             return
+        ends = deadlines.logical()
+        if now < ends < deadline:  # a limit of mtaio's around the call, which would end the wait
+            timeout, deadline = ends - now, ends
         request = _Request(tokens, now, deadline)
         waiter = self._join(request)
         try:

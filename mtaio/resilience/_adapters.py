@@ -8,7 +8,7 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
@@ -18,7 +18,7 @@ from mtaio.exceptions import LimitError
 from mtaio.resilience._attempts import Counts, Place, is_held_in
 from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Part
-from mtaio.resilience._retry import Retry, keep_trying
+from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -200,7 +200,11 @@ class _KeyedConcurrencyPart(_Adapter):
         acquire, release = self.inner.acquire, self.inner.release
 
         async def run(call: Call) -> Any:
-            await acquire(call.key)
+            try:
+                await acquire(call.key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 return await then(call)
             finally:
@@ -213,7 +217,11 @@ class _KeyedConcurrencyPart(_Adapter):
 
         async def run(call: Call) -> OpenStream:
             key = call.key
-            await acquire(key)
+            try:
+                await acquire(key)
+            except LimitError as error:
+                tell_refusal(error, self.inner, call.fn)
+                raise
             try:
                 opened: OpenStream = await then(call)
             except BaseException:
@@ -355,12 +363,12 @@ class RetryPart(_Adapter):
         return self._wrapped(then, self._stream_place, ())
 
     def _wrapped(self, then: Next, place: Place, ended: Sequence[object]) -> Next:
-        policy = self.inner
+        retried: Next = self.inner._around(then, place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its `run` does for users
 
-        async def run(call: Call) -> Any:
+        def run(call: Call) -> Awaitable[Any]:
             if not ended:
                 self._calls += 1
-            return await keep_trying(policy, then, call, subject=call.fn, place=place, key=call.key)
+            return retried(call)
 
         return run
 
@@ -397,9 +405,7 @@ _ADAPTERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def adapter_of(given: object) -> Part | None:
     """Return a part that wraps ``given``; None if that is nothing that can be wrapped."""
     if isinstance(given, list | tuple):
-        from mtaio.resources._quota import together  # noqa: PLC0415 - few pipelines have several
-
-        given = together(cast("Sequence[object]", given))
+        given = Quota.together(cast("Sequence[float | Rate]", given))
     for cls, adapter in _ADAPTERS if not isinstance(given, type) else ():
         if isinstance(given, cls):
             part: Part = adapter(given)

@@ -10,25 +10,19 @@ Cost: one context variable, one tuple for each block.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 __all__ = ["enter", "leave"]
 
-
-class _Block(NamedTuple):
-    """A block that a task is in, and the one around it."""
-
-    owner: object
-    noted: Any
-    outer: _Block | None
-
+_Block: TypeAlias = tuple[object, Any, Any]
+"""A block that a task is in: whose it is, what was noted, and the block around it or None."""
 
 _innermost: Final[ContextVar[_Block | None]] = ContextVar("mtaio.resilience.blocks", default=None)
 
 
 def enter(owner: object, noted: object) -> None:
     """Begin a block of ``owner`` in the running task, with what `leave` is to return."""
-    _innermost.set(_Block(owner, noted, _innermost.get()))
+    _innermost.set((owner, noted, _innermost.get()))
 
 
 def leave(owner: object, exc_type: type[BaseException] | None) -> Any:
@@ -44,7 +38,7 @@ def leave(owner: object, exc_type: type[BaseException] | None) -> Any:
             in another context.
     """
     block = _innermost.get()
-    if block is None or block.owner is not owner:
+    if block is None or block[0] is not owner:
         if exc_type is GeneratorExit:
             return None
         msg = (
@@ -52,5 +46,6 @@ def leave(owner: object, exc_type: type[BaseException] | None) -> Any:
             f"'async with', and do not yield inside from an async generator."
         )
         raise RuntimeError(msg)
-    _innermost.set(block.outer)
-    return block.noted
+    _, noted, outer = block
+    _innermost.set(outer)
+    return noted

@@ -25,7 +25,7 @@ from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._part import Call, Next, StandalonePart
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
-from mtaio.resilience._stream import OpenStream
+from mtaio.resilience._stream import OpenStream, opening_of
 
 __all__ = ["Hedge", "HedgeStatistics"]
 
@@ -193,7 +193,8 @@ class Hedge(StandalonePart):
 
         async def open_unscoped(call: Call) -> OpenStream:
             opened: OpenStream = await then(call)
-            return await opened.checked(self)
+            await opening_of(opened).checked(self)
+            return opened
 
         return self._wrap(open_unscoped, OpenStream.aclose)
 

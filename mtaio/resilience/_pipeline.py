@@ -47,6 +47,7 @@ from mtaio.resilience._stream import CallStream, OpenStream, open_call, stream_t
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -140,6 +141,7 @@ class Pipeline:
             Part
             | ConcurrencyLimiter
             | KeyedConcurrencyLimiter
+            | KeyedQuota
             | KeyedRateLimiter
             | ResourceLimiter
             | TimeoutManager

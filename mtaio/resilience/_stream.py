@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mtaio._internal.deadlines import Alarm
     from mtaio.resilience._part import Call, Next
 
-__all__ = ["CallStream", "OpenStream", "open_call", "stream_through"]
+__all__ = ["CallStream", "OpenStream", "Opening", "open_call", "opening_of", "stream_through"]
 
 T = TypeVar("T")
 
@@ -46,33 +46,38 @@ class OpenStream:
     it on has to close it.
     """
 
-    # Invariant: _ends are called once, when it is closed; then there are none.
-    __slots__ = ("_ends", "_limits", "_next", "_source", "first", "is_exhausted", "last")
+    __slots__ = ("_opening",)
 
-    def __init__(self, source: Source, first: Any) -> None:
-        self._source = source
-        self._ends: list[Callable[[BaseException | None], object]] = []
-        self._limits: ItemLimits | None = None
-        self._next: Callable[[], Awaitable[Any]] | None = None
-        self.first: Any = first
-        """The first item, until the consumer gets it; see `is_empty`."""
-        self.last: Any = None
-        """The last item that has come so far, if `keep_last` was called."""
-        self.is_exhausted: bool = first is END
-        """Whether it has come to its end by itself."""
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
 
     def __repr__(self) -> str:
-        return f"<OpenStream of {self._source.name}>"
+        return f"<OpenStream of {self._opening.source.name}>"
+
+    @property
+    def first(self) -> Any:
+        """The first item; None if there is none, or the consumer has got it."""
+        first = self._opening.first
+        return None if first is END else first
+
+    @property
+    def last(self) -> Any:
+        """The last item that has come so far, if `keep_last` was called; else None."""
+        return self._opening.last
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no item at all, not even a first."""
-        return self.first is END
+        return self._opening.first is END
 
     @property
-    def is_scoped(self) -> bool:
-        """Whether it holds a cancel scope open, so that no scope around the opening can be left."""
-        return self._source.is_scoped
+    def is_exhausted(self) -> bool:
+        """Whether it has come to its end by itself, after its last item."""
+        return self._opening.is_exhausted
+
+    def keep_last(self) -> None:
+        """Have `last` be the latest item, in which services tell what was used."""
+        self._opening.keep_last()
 
     def on_end(self, fn: Callable[[BaseException | None], object]) -> None:
         """
@@ -84,17 +89,7 @@ class OpenStream:
         Args:
             fn: A plain function, which should not raise.
         """
-        self._ends.append(fn)
-
-    def keep_last(self) -> None:
-        """Have `last` be the latest item, which services often send what was used with."""
-        if self._next is None and not self.is_empty:
-            self.last = self.first
-            self._next = self._remembered
-
-    async def _remembered(self) -> Any:
-        self.last = item = await self._source.next()
-        return item
+        self._opening.ends.append(fn)
 
     async def aclose(self) -> None:
         """
@@ -104,19 +99,59 @@ class OpenStream:
         is logged.
         """
         try:
-            await self.end(None)
+            await self._opening.end(None)
         except Exception as error:  # noqa: BLE001 - it is logged
-            _log_closing(self._source, error)
+            _log_closing(self._opening.source, error)
 
-    # ---- for this package ----
 
-    async def checked(self, part: object) -> OpenStream:
-        """Return it, for a part that is about to leave a scope; refuse what prevents that."""
-        if not self.is_scoped:
-            return self
-        error = scope_error(self._source.name, str(part))
-        await self.end(error, error)
-        raise error
+def opening_of(stream: OpenStream) -> Opening:
+    """Return what parts of this package see of a stream."""
+    return stream._opening  # noqa: SLF001 - of this module
+
+
+@final
+class Opening:
+    """
+    What an `OpenStream` consists of.
+
+    Args:
+        source: The stream itself, opened.
+        first: Its first item, or `END`.
+
+    Attributes:
+        source: See above.
+        first: The first item, until the consumer gets it.
+        last: The latest item, if `keep_last` was called.
+        ends: What is called at the end; once, then there is nothing.
+        is_exhausted: Whether it has come to its end by itself.
+    """
+
+    __slots__ = ("_limits", "_next", "ends", "first", "is_exhausted", "last", "source")
+
+    def __init__(self, source: Source, first: Any) -> None:
+        self.source: Source = source
+        self.first: Any = first
+        self.last: Any = None
+        self.ends: list[Callable[[BaseException | None], object]] = []
+        self.is_exhausted: bool = first is END
+        self._limits: ItemLimits | None = None
+        self._next: Callable[[], Awaitable[Any]] = source.next
+
+    def keep_last(self) -> None:
+        """Note each item that comes."""
+        self.last = None if self.first is END else self.first
+        self._next = self._remembered
+
+    async def _remembered(self) -> Any:
+        self.last = item = await self.source.next()
+        return item
+
+    async def checked(self, part: object) -> None:
+        """Refuse what prevents a part from leaving the scope that it is in; close it then."""
+        if self.source.is_scoped:
+            error = scope_error(self.source.name, str(part))
+            await self.end(error, error)
+            raise error
 
     def limit_whole(self, whole: Whole) -> None:
         """Let no item be waited for when the time for the whole is up."""
@@ -128,22 +163,16 @@ class OpenStream:
 
     def _limited(self) -> ItemLimits:
         if self._limits is None:
-            source = self._source
+            source = self.source
             self._limits = ItemLimits(source.next, source.name, source.close_scoped)
         return self._limits
 
-    @property
-    def next(self) -> Callable[[], Awaitable[Any]]:
-        """Returns an awaitable of the next item."""
-        if self._limits is not None:
-            self._limits.next_item = self._next or self._source.next
-            return self._limits.next
-        return self._next or self._source.next
-
-    @property
-    def is_generator(self) -> bool:
-        """Whether it cannot go on after an error or a cancellation."""
-        return self._source.is_generator
+    def hand_out(self) -> Callable[[], Awaitable[Any]]:
+        """Return what makes the items after the first, for the consumer."""
+        if self._limits is None:
+            return self._next
+        self._limits.next_item = self._next
+        return self._limits.next
 
     async def end(self, outcome: BaseException | None, body: BaseException | None = None) -> None:
         """
@@ -156,20 +185,19 @@ class OpenStream:
         if self._limits is not None:
             self._limits.release()
         try:
-            await self._source.close(body)
+            await self.source.close(body)
         except BaseException as failure:
             if outcome is None:
                 outcome = failure
-            if body is not None and isinstance(failure, Exception):
-                _log_closing(self._source, failure)  # what the block ended with goes first
-            else:
+            if body is None or not isinstance(failure, Exception):
                 raise
+            _log_closing(self.source, failure)  # what the block ended with goes first
         finally:
             self.finish(outcome)
 
     def finish(self, outcome: BaseException | None) -> None:
         """Tell the parts, without closing: where no event loop runs nothing can be awaited."""
-        ends, self._ends = self._ends, []
+        ends, self.ends = self.ends, []
         _call_all(ends, outcome)
 
 
@@ -210,7 +238,7 @@ async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:
             _log_closing(source, failure)
         raise_failure(error, call.fn)
         raise
-    return OpenStream(source, first)
+    return OpenStream(Opening(source, first))
 
 
 def stream_through(part: Any, then: Next) -> Next:
@@ -290,7 +318,7 @@ class CallStream(Generic[T]):
     def __init__(self, through: Next, call: Call) -> None:
         self._through: Next | None = through
         self._call = call
-        self._opened: OpenStream | None = None
+        self._opened: Opening | None = None
         self._loop: object = None
         self._first: Any = END
         self._next: Callable[[], Awaitable[Any]] = self._unentered
@@ -316,13 +344,12 @@ class CallStream(Generic[T]):
             raise entered_before_error(self, "Call stream() again.")
         self._through = None
         self._loop = loops.current_loop()
-        opened: OpenStream
-        self._opened = opened = await through(self._call)
-        self._first = opened.first
-        opened.first = None
-        self._next = opened.next
-        if self._first is END:
+        self._opened = opened = opening_of(await through(self._call))
+        if opened.first is END:
             self._next = self._ended
+        else:
+            self._first, opened.first = opened.first, None
+            self._next = opened.hand_out()
         return self
 
     async def __aexit__(
@@ -384,7 +411,7 @@ class CallStream(Generic[T]):
             raise
         if without_cancellation(error) is not None:
             self._fails_with(error)
-        elif opened.is_generator:
+        elif opened.source.is_generator:
             self._next = self._interrupted
 
     def _fails_with(self, error: BaseException) -> None:

@@ -26,7 +26,7 @@ from mtaio._internal.timeout_statistics import TimeoutStatistics
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._events import TimedOut, emit, is_wanted
 from mtaio.resilience._part import Call, Next, StandalonePart
-from mtaio.resilience._stream import OpenStream
+from mtaio.resilience._stream import OpenStream, opening_of
 
 __all__ = ["Timeout"]
 
@@ -235,8 +235,9 @@ class Timeout(StandalonePart):
             current.set(limit)
             scope.__enter__()
             try:
-                stream: OpenStream = await then(call)
-                opened = await stream.checked(self)
+                opened: OpenStream = await then(call)
+                opening = opening_of(opened)
+                await opening.checked(self)
             except BaseException as error:
                 limit.moment = math.inf
                 current.set(outer)
@@ -249,9 +250,9 @@ class Timeout(StandalonePart):
             current.set(outer)
             scope.__exit__(None, None, None)
             if whole is not None:
-                opened.limit_whole(whole)
+                opening.limit_whole(whole)
             if between is not None:
-                opened.limit_each(between, loop.between, partial(self._between_error, call))
+                opening.limit_each(between, loop.between, partial(self._between_error, call))
             return opened
 
         return run

@@ -314,9 +314,9 @@ class ResourceLimiter:
 def _shared(rate: object) -> Rate | None:
     """Return the limiter that ``rate`` is; None for a number, or what is refused as one."""
     if isinstance(rate, list | tuple):
-        from mtaio.resources._quota import together  # noqa: PLC0415 - few programs use it
+        from mtaio.resources._quota import Quota  # noqa: PLC0415 - few programs use it
 
-        return together(cast("Sequence[object]", rate))
+        return Quota.together(cast("Sequence[float | Rate]", rate))
     return rate if isinstance(rate, Rate) and _takes_no_key(rate) else None
 
 

@@ -9,6 +9,7 @@ Cost: one look-up on top of the quota's; some three kilobytes for each key held.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,9 +23,10 @@ from mtaio._internal.limiting import closed_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import LimitClosedError, RateLimitError
 from mtaio.resources._keys import Keys
-from mtaio.resources._quota import Quota, QuotaStatistics, check_limits
+from mtaio.resources._quota import Quota, check_limits, limits_of
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
 from mtaio.resources._rate import Tally
+from mtaio.resources._shares import QuotaStatistics, Shares
 from mtaio.resources._taken import Taken
 
 if TYPE_CHECKING:
@@ -65,36 +67,48 @@ class KeyedQuotaStatistics:
     """The longest of those waits, in seconds."""
 
 
+class _Kept:
+    """What is kept of a key."""
+
+    __slots__ = ("limits", "quota")
+
+    def __init__(self, quota: Quota, tally: Tally) -> None:
+        self.quota = quota
+        self.limits = limits_of(quota)
+        self.limits.count_in(tally)
+
+    def idle_from(self, moment: float) -> float:
+        return self.limits.idle_from(moment)
+
+
 class _OfKey:
     """The quota of a key for one request, found when it takes: see `Takes`."""
 
-    __slots__ = ("_key", "_keyed", "_quota")
+    __slots__ = ("_key", "_keyed", "_limits")
 
-    def __init__(self, keyed: KeyedQuota, key: Hashable, model: Quota) -> None:
+    def __init__(self, keyed: KeyedQuota, key: Hashable, model: Shares) -> None:
         self._keyed = keyed
         self._key = key
-        self._quota = model
+        self._limits = model
 
     def __repr__(self) -> str:
-        return f"{self._quota!r} for key={self._key!r}"
+        return f"{self._limits!r} for key={reprlib.repr(self._key)}"
 
     async def grant(self, costs: tuple[float, ...], timeout: float | None) -> Grant:
-        self._quota = await self._keyed._turn(self._key)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-        grant = await self._quota.grant(costs, timeout)
-        self._keyed._acquired += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        self._limits, grant = await take(self._keyed, self._key, costs, timeout)
         return grant
 
     def note_in_flight(self, costs: tuple[float, ...], sign: int) -> None:
-        self._quota.note_in_flight(costs, sign)
+        self._limits.note_in_flight(costs, sign)
 
     def correct(self, grant: Grant, before: tuple[float, ...], after: tuple[float, ...]) -> None:
-        self._quota.correct(grant, before, after)
+        self._limits.correct(grant, before, after)
 
     def costs(self, cost: Mapping[str, float], *, default: tuple[float, ...]) -> tuple[float, ...]:
-        return self._quota.costs(cost, default=default)
+        return self._limits.costs(cost, default=default)
 
     def describe(self, costs: tuple[float, ...]) -> str:
-        return self._quota.describe(costs)
+        return self._limits.describe(costs)
 
 
 @uncopied
@@ -180,12 +194,7 @@ class KeyedQuota:
         self._acquired = 0
         self._calls = 0
         self._closed = False
-        self._keys: Keys[Quota] = Keys(partial(self._made, make), max_keys, idle_ttl)
-
-    def _made(self, make: Callable[[], Quota]) -> Quota:
-        quota = make()
-        quota.count_in(self._tally)
-        return quota
+        self._keys: Keys[_Kept] = Keys(lambda: _Kept(make(), self._tally), max_keys, idle_ttl)
 
     def __repr__(self) -> str:
         return f"<KeyedQuota{repr(self._model).removeprefix('<Quota')[:-1]} keys={len(self._keys)}>"
@@ -213,9 +222,10 @@ class KeyedQuota:
             TypeError, ValueError: As `Quota.take`; the block raises what `acquire` raises.
         """
         checks.timeout("timeout", timeout)
-        model = self._keys.get(key) or self._model
-        costs = model.costs(cost, default=(1,) * len(self.limits))
-        return Taken(_OfKey(self, key, model), costs, timeout)
+        kept = self._keys.get(key)
+        limits = limits_of(self._model) if kept is None else kept.limits
+        costs = limits.costs(cost, default=limits.ones)
+        return Taken(_OfKey(self, key, limits), costs, timeout)
 
     async def acquire(self, key: Hashable, *, timeout: float | None = None, **cost: float) -> None:
         """
@@ -235,9 +245,9 @@ class KeyedQuota:
             LimitTimeoutError, LimitClosedError, ValueError, RuntimeError: As `Quota.acquire`.
             TypeError: ``key`` cannot be hashed, or as `Quota.acquire`.
         """
-        quota = await self._turn(key)
-        await quota.acquire(timeout=timeout, **cost)
-        self._acquired += 1
+        checks.timeout("timeout", timeout)
+        limits = limits_of(self._model)
+        await self._take(key, limits.costs(cost, default=limits.ones), timeout)
 
     def acquire_nowait(self, key: Hashable, **cost: float) -> None:
         """
@@ -376,8 +386,8 @@ class KeyedQuota:
         It cannot be opened again, and holds no key any more. Not a checkpoint; from any thread.
         """
         self._closed = True
-        for quota in self._keys.clear():
-            quota.close()
+        for kept in self._keys.clear():
+            kept.quota.close()
 
     def statistics(self) -> KeyedQuotaStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
@@ -396,16 +406,22 @@ class KeyedQuota:
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
-        return (self._keys.get(key) or self._model).statistics()
+        kept = self._keys.get(key)
+        return (self._model if kept is None else kept.quota).statistics()
 
-    async def _turn(self, key: Hashable) -> Quota:
-        """Return the quota of ``key``, after a checkpoint if it is time for one."""
+    async def _take(
+        self, key: Hashable, costs: tuple[float, ...], timeout: float | None
+    ) -> tuple[Shares, Grant]:
+        """Take of the limits of ``key``, after a checkpoint if it is time for one."""
         self._calls += 1
         if self._calls >= FAST_CALLS:
             self._calls = 0
             self._keys.sweep()
             await checkpoint()
-        return self._quota(key)
+        limits = limits_of(self._quota(key))
+        grant = await limits.grant(costs, timeout)
+        self._acquired += 1
+        return limits, grant
 
     def _quota(self, key: Hashable) -> Quota:
         """
@@ -419,4 +435,8 @@ class KeyedQuota:
         if self._closed:
             self._tally.count_refusal(LimitClosedError)
             raise closed_error(self, self._name)
-        return self._keys.admit(key, self)
+        return self._keys.admit(key, self).quota
+
+
+take = KeyedQuota._take  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+"""What the blocks of a `KeyedQuota` do."""

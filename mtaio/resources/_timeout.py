@@ -526,9 +526,7 @@ class TimeoutScope:
         # On trio a scope answers True also when there was nothing to catch.
         try:
             caught = scope.__exit__(exc_type, exc, traceback)
-        except RuntimeError as error:
-            if error is exc:
-                raise
+        except RuntimeError as error:  # not one of the body's, which is not raised again here
             raise _yield_error(self) from error
         if not caught or exc_type is None:
             return False

@@ -60,7 +60,7 @@ class Finding:
     fixed: tuple[int, int] | None = None
     """The Python that has mended it, if it is Python's."""
     trio: bool | None = None
-    """Whether the search finds it on trio as well; None if the library needs asyncio."""
+    """Whether the search finds it on trio as well; None if it is a matter of one backend."""
     plain: str = "asyncio"
     """The backend on which the program without mtaio runs, and on which the guide's run is."""
     always: bool = False
@@ -177,12 +177,15 @@ FINDINGS: Final = (
     Finding("aiohttp_waiter", "aiohttp"),
     Finding("aiojobs_slot", "aiojobs"),
     Finding("aiorwlock_readers", "aiorwlock"),
+    Finding("anyio_bind", "anyio", plain="trio", always=True),
     Finding("anyio_condition", "anyio", trio=False),
     Finding("anyio_stream", "anyio", trio=False),
     Finding("anyio_tls", "anyio", trio=False, always=True, needs="trustme"),
+    Finding("anyio_unread", "anyio", always=True),
     Finding("async_lru_retry", "async-lru"),
     Finding("asyncio_condition", fixed=(3, 13)),
     Finding("cashews_shared", "cashews"),
+    Finding("httpcore_aclose", "httpcore", trio=False),
     Finding("httpcore_handshake", "httpcore", trio=True),
     Finding("httpcore_pool", "httpcore", trio=True),
     Finding("hypercorn_reader", "hypercorn", trio=False, always=True, until=(3, 12)),

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter
+from mtaio.redis import (
+    RedisBreaker,
+    RedisConcurrencyLimiter,
+    RedisKeyedRateLimiter,
+    RedisQuota,
+    RedisRateLimiter,
+)
 from mtaio.resilience import AdaptiveLimiter, Breaker, Budget, Hedge
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -41,6 +47,9 @@ def counting() -> list[Any]:
         Retry(budget=Budget(0.1)),
         RedisRateLimiter(MemoryStore(), "a", 1),
         RedisConcurrencyLimiter(MemoryStore(), "a", 1),
+        RedisKeyedRateLimiter(MemoryStore(), "a", 1),
+        RedisQuota(MemoryStore(), "a", requests=1),
+        RedisBreaker(MemoryStore(), "a"),
     ]
 
 

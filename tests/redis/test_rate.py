@@ -19,6 +19,7 @@ from mtaio.exceptions import LimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
 from mtaio.redis._bucket import RESERVE
 from mtaio.resilience import OrderWarning, Pipeline
+from mtaio.resources import TimeoutManager
 from mtaio.testing import run, settle
 from tests.redis.forking import forked
 from tests.redis.memory import MemoryStore
@@ -420,6 +421,23 @@ async def test_timeouts() -> None:
         statistics = limiter.statistics()
         assert (statistics.acquired, statistics.timed_out, statistics.rejected) == (2, 2, 0)
         assert statistics.wait_seconds == statistics.max_wait_seconds == pytest.approx(1)
+
+
+async def test_a_deadline_counts_like_a_timeout() -> None:
+    """A token that comes after the time of a block around is refused at once; anyio's is not."""
+    async with reserving_store(latency=0) as store:
+        limiter, timeouts = RedisRateLimiter(store, "key", 1, burst=1), TimeoutManager()
+        with timeouts(1):
+            await limiter.acquire()
+        with timeouts(9), timeouts(0.5), pytest.raises(LimitTimeoutError, match=r"within 0\.5 s"):
+            await limiter.acquire(timeout=5)
+        assert anyio.current_time() == 0
+        with anyio.move_on_after(0.5) as scope:
+            await limiter.acquire()
+        assert scope.cancelled_caught
+        with timeouts(2):
+            await limiter.acquire()
+        assert anyio.current_time() == pytest.approx(1)
 
 
 async def test_reserved_token_that_comes_too_late() -> None:

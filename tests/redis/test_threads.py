@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from itertools import count
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -13,18 +14,24 @@ import pytest
 from anyio import to_thread
 
 from mtaio import redis
+from mtaio._internal import clock
 from mtaio.events import EventEmitter
 from mtaio.redis import (
     JSON,
     Bridge,
     Lease,
+    RedisBreaker,
     RedisConcurrencyLimiter,
+    RedisKeyedRateLimiter,
+    RedisQuota,
     RedisRateLimiter,
     RedisStore,
     TieredCache,
     bridge,
 )
 from mtaio.redis._slots import EXCHANGE
+from mtaio.resources._taken import Grant
+from tests.redis.answering import answering_store
 from tests.redis.caching import caching_store
 from tests.redis.exchanging import Slots
 from tests.redis.memory import MemoryStore
@@ -85,7 +92,8 @@ class Store(RedisStore):  # type: ignore[misc] # final for those who use it
 @asynccontextmanager
 async def in_store(made: Any) -> AsyncGenerator[Any]:
     """Enter the store of a limiter."""
-    async with made._store.server, made._store:
+    store: Any = made._model._store if isinstance(made, RedisKeyedRateLimiter) else made._store
+    async with store.server, store:
         yield made
 
 
@@ -119,6 +127,12 @@ async def second(*_: object) -> int:
     return 1
 
 
+async def endless() -> AsyncGenerator[int]:
+    """Count."""
+    for number in count():
+        yield number
+
+
 async def hold(limiter: Any) -> None:
     """Hold a slot for a second."""
     async with limiter:
@@ -150,6 +164,21 @@ CASES: Final[dict[type, Case]] = {
     RedisRateLimiter: Case(
         lambda: RedisRateLimiter(Store(reserving_store()), "key", 1, burst=1),
         lambda it: it.acquire(),
+        around=in_store,
+    ),
+    RedisKeyedRateLimiter: Case(
+        lambda: RedisKeyedRateLimiter(Store(reserving_store()), "key", 1, burst=1),
+        lambda it: it.acquire("ada"),
+        around=in_store,
+    ),
+    RedisQuota: Case(
+        lambda: RedisQuota(Store(answering_store()), "key", requests=1),
+        lambda it: it.acquire(),
+        around=in_store,
+    ),
+    RedisBreaker: Case(
+        lambda: RedisBreaker(Store(answering_store()), "key"),
+        lambda it: it.run(second),
         around=in_store,
     ),
     RedisConcurrencyLimiter: Case(
@@ -188,7 +217,43 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
+        "window": lambda it: it.window(it._store, "key", 5),
         "wrap": lambda it: it.wrap(second),
+    },
+    RedisKeyedRateLimiter: {
+        "acquire": lambda it: it.acquire("ada"),
+        "run": lambda it: it.run(second, key="ada"),
+        "statistics": lambda it: it.statistics(),
+        "try_acquire": lambda it: it.try_acquire("ada"),
+        "window": lambda it: it.window(it._model._store, "key", 5),
+        "wrap": lambda it: it.wrap(second),
+    },
+    RedisQuota: {
+        "acquire": lambda it: it.acquire(),
+        "correct": lambda it: it.correct(Grant(0, 0, clock.REAL), (1,), (0,)),
+        "costs": lambda it: it.costs({}, default=(1,)),
+        "describe": lambda it: it.describe((1,)),
+        "grant": lambda it: it.grant((1,), None),
+        "hold": lambda it: it.hold(0.1),
+        "note_in_flight": lambda it: it.note_in_flight((0,), 1),
+        "observe": lambda it: it.observe(remaining={"requests": 5}),
+        "part": lambda it: it.part(),
+        "statistics": lambda it: it.statistics(),
+        "take": within(lambda it: it.take()),
+        "try_acquire": lambda it: it.try_acquire(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    RedisBreaker: {
+        "block": within(lambda it: it.block()),
+        "disable": lambda it: it.disable(),
+        "force_open": lambda it: it.force_open(),
+        "reset": lambda it: it.reset(),
+        "run": lambda it: it.run(second),
+        "state_of": lambda it: it.state_of(None),
+        "statistics": lambda it: it.statistics(),
+        "stream": within(lambda it: it.stream(endless)),
+        "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     RedisConcurrencyLimiter: {
         "acquire": lambda it: it.acquire(),

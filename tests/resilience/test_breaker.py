@@ -516,6 +516,9 @@ async def test_groups_are_failures_if_all_in_them_are() -> None:
         ([2, 0.1, 0.1, 2, 0.1], ". . . . x"),
         ([1.9, 1.9, 1.9, 1.9], ". . . ."),
         ([-2, 0.1, -2, 0.1], "- . - x"),  # it failed, and late
+        ([2, 2, -0.1, 0.1], ". . - ."),  # found by a slow call alone
+        ([0.1, 0.1, 0.1, 2, 0.1, 0.1, 0.1, 0.1, 2, 0.1], ". . . . . . . . . ."),
+        ([0.1, 0.1, 0.1, 0.1, 2, 2, 0.1], ". . . . . . x"),  # a row of good ones changes nothing
     ],
 )
 async def test_slow_calls_open_it(seconds: list[float], became: str) -> None:
@@ -624,8 +627,11 @@ async def test_results_may_be_failures() -> None:
     with pytest.raises(TypeError):
         await call(partial(answer, "no number"))  # failed itself fails: nobody knows
     assert (breaker.state, breaker.statistics().undecided) == (HALF_OPEN, 1)
-    assert await call(partial(answer, 200)) == 200
+    for _ in range(3):
+        assert await call(partial(answer, 200)) == 200
     assert (breaker.state, breaker.statistics().failed) == (CLOSED, 1)
+    await call(partial(answer, 500))
+    assert breaker.state is OPEN
 
 
 async def in_block(breaker: Breaker, how: str, key: str | None = None) -> None:
@@ -634,6 +640,9 @@ async def in_block(breaker: Breaker, how: str, key: str | None = None) -> None:
         assert not block.failed
         if how == "raised":
             raise ConnectionError
+        if how == "marked and another error":
+            block.mark_failed()
+            raise LookupError
         if how == "marked":
             block.mark_failed()
             assert block.failed
@@ -669,6 +678,14 @@ async def test_block(key: str | None) -> None:
     assert breaker.state_of(key) is CLOSED
     now = breaker.statistics()
     assert (now.calls, now.failed, now.undecided, now.rejected) == (6, 3, 1, 2)
+
+
+async def test_block_that_is_marked_has_failed() -> None:
+    """Whatever it raises, if that is an outcome."""
+    breaker = Breaker(last=1, on=ConnectionError)
+    with suppress(LookupError):
+        await in_block(breaker, "marked and another error")
+    assert breaker.state is OPEN
 
 
 async def test_block_is_timed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -13,21 +14,34 @@ import anyio.to_thread
 import pytest
 
 from mtaio.events import EventEmitter
+from mtaio.exceptions import LimitError, RateLimitError
 from mtaio.resilience import (
+    Breaker,
     FellBack,
     GaveUp,
+    Hedge,
     Hedged,
     PartEvent,
+    Pipeline,
+    Refused,
     Retried,
     Throttled,
     TimedOut,
+    Timeout,
     forward_to,
     subscribe,
 )
 from mtaio.resilience._events import emit, is_wanted, text_of
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from mtaio.events import Event
 
@@ -215,3 +229,77 @@ def test_subscription_ends_with_the_loop(backend: str) -> None:
     assert is_wanted(Hedged)
     emit(RETRIED)
     assert not is_wanted(Hedged)
+
+
+# ---- what the parts tell -------------------------------------------------------------------------
+
+
+async def slow() -> None:
+    """Take a second."""
+    await anyio.sleep(1)
+
+
+async def refuse() -> None:
+    """Raise what a limiter inside of the function would."""
+    raise RateLimitError
+
+
+@pytest.mark.parametrize(
+    ("parts", "event"),
+    [
+        ([Timeout(0.5, name="t")], TimedOut(name="t", function="slow", seconds=0.5)),
+        ([Timeout(0.5, total=True)], TimedOut(function="slow", seconds=0.5, limit="total")),
+        ([Hedge(0.3)], Hedged(function="slow", attempt=2, seconds=0.3)),
+    ],
+)
+async def test_parts_tell(listen: Any, parts: list[Any], event: PartEvent) -> None:
+    """Each what it did, of which function."""
+    heard: list[PartEvent] = []
+    listen(heard.append)
+    with suppress(TimeoutError):
+        await Pipeline(*parts).run(slow)
+    assert heard[:1] == [event]
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["rate", "keyed", "keyed slots", "slots", "resource", "stream", "key stream"]
+)
+async def test_limiters_tell_whom_they_refuse(listen: Any, kind: str, direct: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """In a pipeline, and where they are only asked; what is raised inside of them is not theirs."""
+    heard: list[PartEvent] = []
+    slots = ConcurrencyLimiter(1)
+    limiters: dict[str, Any] = {
+        "rate": RateLimiter(9),
+        "keyed": KeyedRateLimiter(9),
+        "keyed slots": KeyedConcurrencyLimiter(9),
+        "key stream": KeyedConcurrencyLimiter(9),
+        "slots": slots,
+        "stream": slots,
+        "resource": ResourceLimiter(concurrency=slots),
+    }
+    limiter = limiters[kind]
+    api = Pipeline(*([] if direct else [Breaker()]), limiter)
+    listen(heard.append)
+    with pytest.raises(RateLimitError):
+        await api.run(refuse, key="k")
+    assert [each for each in heard if isinstance(each, Refused)] == []
+    (slots if kind == "resource" else limiter).close()
+
+    async def call() -> None:
+        if kind.endswith("stream"):
+            async with api.stream(items, key="k"):
+                pass
+        else:
+            await api.run(slow, key="k")
+
+    with pytest.raises(LimitError) as caught:
+        await call()
+    function = "items" if kind.endswith("stream") else "slow"
+    refused = [each for each in heard if isinstance(each, Refused)]
+    assert refused == [Refused(function=function, error=caught.value)]
+
+
+async def items() -> AsyncIterator[int]:
+    """Yield something."""
+    yield 1  # pragma: no cover - not begun

@@ -125,17 +125,24 @@ class Busy:
 
 @pytest.mark.parametrize("kind", LIMITING)
 async def test_what_limits_is_not_forgotten(kind: str) -> None:
-    """A part has room made of it once a new one would limit no less, and not before."""
-    factory, seconds = LIMITING[kind]
+    """A part makes room for another once a new one would limit no less, and not before."""
+    make, seconds = LIMITING[kind]
+    made: list[Any] = []
+
+    def factory(key: Hashable) -> object:
+        made.append(key)
+        return make(key)
+
     keyed: Keyed[Any] = Keyed(factory, max_keys=1)
     await keyed.run(succeed, key="a")
     if seconds:
         await anyio.sleep(seconds - 0.1)
         with pytest.raises(LimitError, match=r"^<Keyed: 1 of 1 keys> has no room for key='b': the"):
             await keyed.run(succeed, key="b")
+        assert made == ["a"]  # none is made in vain
         await anyio.sleep(0.1)
     await keyed.run(succeed, key="b")
-    assert keyed.held_keys() == ["b"]
+    assert (keyed.held_keys(), made) == (["b"], ["a", "b"])
 
 
 async def test_open_breaker_is_not_forgotten() -> None:
@@ -250,6 +257,9 @@ async def test_order_is_checked_with_the_first_part() -> None:
     assert keyed.statistics().in_flight == 0
     with pytest.warns(OrderWarning, match="stands outside of Retry"):
         Pipeline(keyed, Retry(2), Timeout(1))  # its kind is known by now
+    outside = Pipeline(Keyed(breaker_of), Retry(2), Timeout(1))
+    with pytest.warns(OrderWarning, match="stands outside of Retry"):
+        await outside.run(succeed, key="a")
     blind = Pipeline(Timeout(1), Keyed(breaker_of))
     with pytest.warns(OrderWarning, match="has a timeout outside and none inside"):
         await blind.run(succeed, key="a")
@@ -278,6 +288,10 @@ async def test_statistics_are_sums() -> None:
     await limits.run(succeed, key=5)
     rates: RateLimiterStatistics = limits.statistics().parts["rate_limiter"]
     assert (rates.acquired, rates.rate, rates.burst, rates.tokens) == (2, 5, 5, 4)
+    slots = Keyed(lambda _: ConcurrencyLimiter(2), max_keys=5)
+    for key in "ab":
+        await slots.run(succeed, key=key)
+    assert slots.statistics().parts["concurrency_limiter"].peak == 1
     kinds = Keyed(lambda key: Bare() if key == "bare" else Timeout(key, total=True), max_keys=5)
     for kind in (1, "bare"):
         await kinds.run(succeed, key=kind)
@@ -323,8 +337,11 @@ async def test_pipelines_share_parts() -> None:
     del second, y, api
     gc.collect()
     assert gone() is None
+    forgotten = ref(keyed.part("a"))
     await first.run(succeed, key="b")
     assert (keyed.held_keys(), marks[-4]) == (["b"], "b in")
+    gc.collect()
+    assert forgotten() is None
 
 
 async def test_stream_keeps_its_part_to_the_end() -> None:
@@ -456,17 +473,37 @@ async def fetch(host: str, *, path: str = "/") -> str:
     return f"{host}{path}"
 
 
+async def join(first: str, second: str) -> str:
+    """Return both."""
+    return first + second
+
+
+async def letters(host: str, path: str = "") -> AsyncGenerator[str]:
+    """Yield each character."""
+    for letter in host + path:
+        yield letter
+
+
 async def test_pipeline_finds_the_key() -> None:
     """A pipeline's own function finds it, unless one is given for the call or the decorator."""
     keys = Keys()
     api = Pipeline(keys, key=lambda host, path="/": (host, path))
     await api.run(fetch, "a")
     await api.run(partial(fetch, path="/p"), "b")
-    await api.run(partial(partial(fetch, "c", path="/1"), path="/2"))
+    inner = partial(fetch, path="/1")
+    inner.note = 1  # type: ignore[attr-defined] # or else Python makes one partial of the two
+    await api.run(partial(inner, "c", path="/2"))
+    await api.run(partial(join, "x"), "y")
     await api.run(fetch, "d", key="mine")
     await api(fetch)("e", path="/q")
     await api(key=lambda host: host)(fetch)("f")
-    assert keys.seen == [("a", "/"), ("b", "/p"), ("c", "/2"), "mine", ("e", "/q"), "f"]
+    rest = ["mine", ("e", "/q"), "f", ("g", "/"), ("h", "/s"), "i"]
+    async with api.stream(letters, "g") as items:
+        assert [item async for item in items] == ["g"]
+    for decorated in api(letters)("h", "/s"), api(key=lambda host: host)(letters)("i"):
+        async with decorated as items:
+            assert [item async for item in items]
+    assert keys.seen == [("a", "/"), ("b", "/p"), ("c", "/2"), ("x", "y"), *rest]
 
 
 async def test_key_that_is_not_found() -> None:

@@ -457,8 +457,8 @@ async def test_run_refuses_what_cannot_be_awaited() -> None:
 
     message = (
         r"^<.*> returned <async_generator .*>, which cannot be awaited\. It runs in the loop that "
-        r"consumes it: pass an async function that has this loop in it\. For streams use stream\(\) "
-        r"of a pipeline\.$"
+        r"consumes it: pass an async function that has this loop in it\. For streams use "
+        r"stream\(\) of a pipeline\.$"
     )
     others: tuple[Any, ...] = (Pipeline(Timeout(1)).run, TimeoutManager(1).run)
     for refuse in (run, *others):

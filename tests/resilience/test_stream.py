@@ -7,7 +7,7 @@ import inspect
 import logging
 import weakref
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import pytest
@@ -113,6 +113,30 @@ class Closing:
             raise self._error
 
 
+class Bare:
+    """An async iterator that cannot be closed, in a manager that raises what it gets."""
+
+    closed = 1
+
+    def __init__(self) -> None:
+        self._items = iter(ITEMS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            raise error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
+
+
 class SyncClosing(Closing):
     """The same, whose ``aclose`` needs no await."""
 
@@ -158,6 +182,16 @@ async def test_what_a_function_may_return(kind: str, *, early: bool) -> None:
         async with Pipeline(Retry(2)).stream(fn):
             raise ValueError("body")
     assert ended == ([None, ValueError] if "manager" in kind else [])
+
+
+async def test_iterator_without_aclose() -> None:
+    """It need not be closed; a manager that raises again what the block raised is fine."""
+    bare = Bare()
+    without: Any = type("", (), {"__aiter__": lambda _: bare, "__anext__": Bare.__anext__})
+    assert await listed(Pipeline(Retry(2)).stream(without)) == ITEMS
+    with pytest.raises(ValueError, match=r"^body$"):
+        async with Pipeline(Retry(2)).stream(Bare):
+            raise ValueError("body")
 
 
 async def test_what_is_no_stream_is_refused() -> None:
@@ -503,7 +537,7 @@ async def test_time_limits(
 async def test_several_time_limits() -> None:
     """The nearest counts, the outer of equal ones; the total includes the attempts."""
     api = Pipeline(
-        Timeout(4, total=True, name="total"),
+        Timeout(4, total=True, between=2, name="total"),
         Retry(9, wait_initial=1, jitter=0),
         Timeout(3, between=1, name="outer"),
         Timeout(2.5, between=1, name="inner"),
@@ -541,6 +575,9 @@ async def test_source_sees_the_time_left() -> None:
         await listed(part.stream(Service(between=2)))
     assert await listed(Timeout(float("inf")).stream(Service())) == ITEMS
     assert await listed(Timeout(float("inf"), between=5).stream(Service())) == ITEMS
+    for timeout in (Timeout(float("inf"), first=1), Timeout(1)):
+        with pytest.raises(exceptions.TimeoutError):
+            await listed(timeout.stream(Service(first=2)))
 
 
 async def test_late_item_is_kept() -> None:
@@ -557,6 +594,16 @@ async def test_late_item_is_kept() -> None:
         assert await anext(items) == 0
         with pytest.raises(exceptions.TimeoutError):
             await anext(items)
+
+    async def late_then_silent() -> AsyncIterator[int]:
+        yield 0
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(4.5)
+        yield 1
+        await anyio.sleep_forever()
+
+    with pytest.raises(exceptions.TimeoutError, match="the call timed out after 5 s"):
+        await listed(Timeout(5, between=1).stream(late_then_silent))
 
 
 @pytest.mark.parametrize(
@@ -675,6 +722,37 @@ async def test_errors_of_closing(caplog: pytest.LogCaptureFixture) -> None:
 def Retry_(fn: Any) -> CallStream[Any]:  # noqa: N802
     """Return the stream of a function through a retry that does nothing."""
     return Pipeline(Retry(1)).stream(fn)
+
+
+async def test_outcome_is_the_first_error() -> None:
+    """The parts hear of the stream's own error, and the block raises that of closing it."""
+    ends: list[BaseException | None] = []
+
+    class Outcome(StandalonePart):
+        def wrap(self, then: Next) -> Next:
+            return then
+
+        def wrap_stream(self, then: Next) -> Next:
+            async def run_(call: Call) -> OpenStream:
+                opened: OpenStream = await then(call)
+                opened.on_end(ends.append)
+                return opened
+
+            return run_
+
+    class Failing(Closing):
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "item"
+            raise LookupError
+
+    stream = Outcome().stream(lambda: Failing(OSError("broken")))
+    await stream.__aenter__()
+    assert await anext(stream) == "item"
+    with pytest.raises(LookupError):
+        await anext(stream)
+    with pytest.raises(OSError, match=r"^broken$"):
+        await stream.__aexit__(None, None, None)
+    assert [type(end) for end in ends] == [LookupError]
 
 
 async def test_in_an_async_generator() -> None:
@@ -844,3 +922,25 @@ async def test_discard(caplog: pytest.LogCaptureFixture, *, is_async: bool) -> N
     assert discarded == [1]
     assert anyio.current_time() == (3.5 if is_async else 3)
     assert len(caplog.records) == (0 if is_async else 1)
+
+
+async def test_discard_that_ends_the_program() -> None:
+    """What is not an Exception is not logged; a function that needs no await is just called."""
+
+    class Stop(BaseException):
+        pass
+
+    discarded: list[int] = []
+
+    async def fetch() -> int:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(2)
+        return 1
+
+    def stop(_: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        await Hedge(1, discard=stop).run(fetch)
+    assert await Hedge(1, discard=discarded.append).run(fetch) == 1
+    assert discarded == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -52,7 +53,7 @@ async def test_ways_to_take() -> None:
     assert not quotas.try_acquire("x")
     with pytest.raises(LimitTimeoutError):
         await quotas.acquire("x", timeout=0.5)
-    with pytest.raises(ValueError, match="^cannot take 5 a of <Quota 'tenants' of a"):
+    with pytest.raises(ValueError, match=r"^cannot take 5 a of <Quota 'tenants' of a"):
         await quotas.acquire("x", a=5)
     assert quotas.name == "tenants"
     assert repr(quotas) == "<KeyedQuota 'tenants' of a 4/4 s burst=4 keys=1>"
@@ -64,9 +65,7 @@ async def test_what_the_server_says_of_a_key() -> None:
     quotas = KeyedQuota(a=10, per=10)
     async with quotas.take("x", a=8) as taken:
         taken.settle(a=2)
-        assert repr(taken) == (
-            "<Taken: 2 a of <Quota of a 10/10 s burst=10> for key='x'>"
-        )
+        assert repr(taken) == ("<Taken: 2 a of <Quota of a 10/10 s burst=10> for key='x'>")
     assert (tokens(quotas, "x"), tokens(quotas, "y")) == (8, 10)
     quotas.observe("x", limit={"a": 5}, remaining={"a": 1}, reset={"a": 9})
     quotas.hold("y", 3)
@@ -77,7 +76,7 @@ async def test_what_the_server_says_of_a_key() -> None:
 
 
 @pytest.mark.parametrize("window", [False, True])
-async def test_idle_keys_are_forgotten(window: bool) -> None:
+async def test_idle_keys_are_forgotten(*, window: bool) -> None:
     """A key makes room when it is as good as new: not in a block, in debt, held or waited for."""
     quotas = KeyedQuota(a=2, per=2, max_keys=1, idle_ttl=1, window=window)
     async with quotas.take("x", a=2) as taken:
@@ -124,6 +123,14 @@ async def test_some_calls_yield() -> None:
         for number in range(FAST_CALLS):
             await quotas.acquire(number)
     assert quotas.statistics().keys == FAST_CALLS
+    await anyio.sleep(100)
+    forgotten = [0]
+    for number in range(9):
+        quotas.acquire_nowait(f"new {number}")
+        forgotten.append(quotas.statistics().forgotten)
+    # Never so many in one go that the event loop stands still.
+    assert max(later - sooner for sooner, later in pairwise(forgotten)) == 16
+    assert forgotten[-1] == FAST_CALLS
 
 
 async def test_close() -> None:
@@ -187,7 +194,7 @@ def test_keys_that_cannot_be_hashed(backend: str) -> None:
 
     async def ask() -> None:
         with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed"):
-            await quotas.acquire([])
+            await quotas.acquire([])  # type: ignore[arg-type] # wrong on purpose
 
     run(ask, backend=backend)
     assert quotas.statistics().keys == 0

@@ -45,19 +45,22 @@ class Fleet:
             await self._stack.enter_async_context(store)
         return self.breakers
 
-    async def __aexit__(self, *how: Any) -> None:
-        await self._stack.__aexit__(*how)
+    async def __aexit__(self, *how: object) -> None:
+        await self._stack.aclose()
 
     @property
     def states(self) -> list[BreakerState]:
+        """The state of each, as it knows."""
         return [breaker.state for breaker in self.breakers]
 
 
 async def works(seconds: float = 0.0) -> None:
+    """Succeed."""
     await anyio.sleep(seconds)
 
 
 async def fails(seconds: float = 0.0) -> None:
+    """Fail."""
     await anyio.sleep(seconds)
     raise ConnectionError
 
@@ -85,7 +88,7 @@ def virtual(fn: Callable[..., Coroutine[Any, Any, None]], backend: str, *args: A
 
 
 def test_opens_everywhere(connection: Connection, backend: str) -> None:
-    """Within the interval; until then others go on, and none of their calls waits for the server."""
+    """Within the interval; until then others go on, and no call of theirs waits for the server."""
     changes: list[BreakerChange] = []
 
     async def main() -> None:
@@ -208,7 +211,7 @@ def test_by_hand(connection: Connection, backend: str) -> None:
                 BreakerOpenError, match=r"force_open\(\) was called\. reset\(\) clo"
             ):
                 await first.run(works)
-            await anyio.sleep(1e5)
+            await anyio.sleep(80_000)
             with pytest.raises(BreakerOpenError) as refused:
                 async with first:
                     pass
@@ -229,6 +232,14 @@ def test_by_hand(connection: Connection, backend: str) -> None:
                     await first.run(works)
                     await anyio.sleep(1)
                 assert first.state is BreakerState.DISABLED
+                await anyio.sleep(0.001)
+                second.force_open()
+                await anyio.sleep(0.001)  # while that is on its way
+                second.reset()
+                await anyio.sleep(ROUND)
+                with anyio.move_on_after(1):
+                    await second.run(anyio.sleep, 2)
+                assert second.statistics().undecided == 1
 
     virtual(main, backend)
 

@@ -1,0 +1,65 @@
+"""Tokens as they come: the first is retried and hedged, and each has its time."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import anyio
+
+from mtaio import Pipeline, Retry, Timeout
+from mtaio.resilience import Hedge
+from mtaio.resources import ConcurrencyLimiter
+
+attempts = count(1)
+
+
+def say(text: str) -> None:
+    print(f"{anyio.current_time() - started:.1f} s  {text}")
+
+
+# --8<-- [start:pipeline]
+api = Pipeline(
+    Retry(3, wait_initial=0.1, jitter=0),
+    Hedge(0.5),
+    ConcurrencyLimiter(20),
+    Timeout(30, first=2.0, between=0.5),
+    name="model",
+)
+
+
+@api
+async def tokens(prompt: str) -> AsyncIterator[str]:
+    attempt = next(attempts)
+    say(f"attempt {attempt}")
+    try:
+        if attempt == 1:
+            raise ConnectionError("reset")
+        await anyio.sleep(9 if attempt == 2 else 0.1)  # the second hangs
+        for word in prompt.split():
+            await anyio.sleep(9 if word == "you?" else 0.1)  # and then the third
+            yield word
+    finally:
+        say(f"attempt {attempt} closed")
+
+
+async def ask(prompt: str) -> None:
+    async with tokens(prompt) as items:
+        async for item in items:
+            say(item)
+
+
+# --8<-- [end:pipeline]
+
+
+async def main() -> None:
+    global started
+    started = anyio.current_time()
+    try:
+        await ask("how are you?")
+    except TimeoutError as error:
+        say(str(error))
+
+
+started = 0.0
+
+if __name__ == "__main__":
+    anyio.run(main)
