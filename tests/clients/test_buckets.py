@@ -64,7 +64,7 @@ async def test_an_unknown_route_is_tried_carefully(unknown: float) -> None:
 
 
 @example(allowed=(5, 1.0), seed=278, asks=16, loss=0.0)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     allowed=st.tuples(st.integers(1, 5), st.sampled_from([0.5, 1.0, 3.0])),
     seed=st.integers(0, 10**6),
