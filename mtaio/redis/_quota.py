@@ -26,7 +26,6 @@ from typing import (
     ParamSpec,
     TypeAlias,
     TypeVar,
-    cast,
     final,
     overload,
 )
@@ -957,7 +956,7 @@ def _limit(name: str, limit: object, per: float) -> LimitSpec:
     """Return one of the limits, or refuse it."""
     way_out = "Pass a number, or a pair of a number and its seconds."
     if isinstance(limit, tuple):
-        pair = cast("tuple[Any, ...]", limit)
+        pair: Any = limit
         if len(pair) != 2:  # noqa: PLR2004 - a pair
             msg = f"{name}={limit!r} is not a pair. {way_out}"
             raise ValueError(msg)
