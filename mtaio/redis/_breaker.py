@@ -16,7 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import anyio
 
@@ -31,10 +31,12 @@ from mtaio.redis._circuit import Answer, Report, SharedCircuit, SharedState
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask
 from mtaio.redis._store import Store, check_key, check_store, store_left_error
-from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
-from mtaio.resilience._part import Call, Next
+from mtaio.resilience import Breaker, BreakerChange, Call
+from mtaio.statistics import BreakerStatistics
 
 __all__ = ["RedisBreaker", "RedisBreakerStatistics"]
+
+_Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 
 _INTERVAL = (0.01, 3600.0)
 """Seconds of ``check_interval``, least and most."""
@@ -275,15 +277,15 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             down=self._circuit.alone,
         )
 
-    def wrap(self, then: Next) -> Next:
+    def wrap(self, then: _Next) -> _Next:
         """Return an async function that calls ``then`` while the breaker lets it."""
         return self._prepared(super().wrap(then))
 
-    def wrap_stream(self, then: Next) -> Next:
+    def wrap_stream(self, then: _Next) -> _Next:
         """Return an async function that opens a stream by ``then``; its end is the outcome."""
         return self._prepared(super().wrap_stream(then))
 
-    def _prepared(self, through: Next) -> Next:
+    def _prepared(self, through: _Next) -> _Next:
         """Return what calls ``through`` when this process knows whether it may."""
         circuit, asks = self._circuit, self._asks
         closed = BreakerState.CLOSED

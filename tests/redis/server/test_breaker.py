@@ -21,7 +21,7 @@ from tests.redis.scripts import Connection, VirtualScripts
 from tests.redis.servers import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
 OPEN, CLOSED, HALF_OPEN = BreakerState.OPEN, BreakerState.CLOSED, BreakerState.HALF_OPEN
 
@@ -343,6 +343,27 @@ def test_server_that_forgets(redis_connection: Connection, backend: str) -> None
             await settle()
             await anyio.sleep(ROUND)
             assert first.state is CLOSED
+
+    virtual(main, backend)
+
+
+def test_streams(redis_connection: Connection, backend: str) -> None:
+    """The end of a stream is its outcome."""
+
+    async def broken() -> AsyncGenerator[int]:
+        yield 1
+        raise ConnectionError
+
+    async def main() -> None:
+        fleet = Fleet(redis_connection, size=1)
+        async with fleet as (breaker,):
+            for _ in range(2):
+                with suppress(ConnectionError):
+                    async with breaker.stream(broken) as items:
+                        assert [item async for item in items] == [1]
+            with pytest.raises(BreakerOpenError):
+                async with breaker.stream(broken):
+                    pass
 
     virtual(main, backend)
 
