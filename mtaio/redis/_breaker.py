@@ -404,12 +404,13 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         self._retry.reset()
         if self._order == order:
             self._order = ""
-        # 3. The state of the server is that of the circuit; unless the server knows of none, as
-        #    after the loss of its data: then it learns of this one.
+        # 3. The state of the server is that of the circuit; unless this was opened during the call,
+        #    or the server has lost its data: then it learns of it by the next.
         period, self._period = self._period, answer.period
         if answer.period < period and circuit.state is BreakerState.OPEN and not report.order:
-            circuit.alone = False
             circuit.trip = circuit.reason
+        if circuit.trip and not report.order and answer.state is BreakerState.CLOSED:
+            circuit.alone = False
             self._news = True
         elif answer.period != period or circuit.alone:
             circuit.adopt(answer.state, answer.seconds, answer.reason)
@@ -440,7 +441,10 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             seconds = math.inf
         elif not order and circuit.trip:
             seconds = circuit.left()
-            order = "open" if seconds else ""
+            if seconds:
+                order = "open"
+            else:  # that is over
+                circuit.trip = ""
         return Report(
             self._server.process,
             self._period,

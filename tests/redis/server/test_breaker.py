@@ -347,6 +347,27 @@ def test_server_that_forgets(redis_connection: Connection, backend: str) -> None
     virtual(main, backend)
 
 
+def test_opened_before_the_first_answer(redis_connection: Connection, backend: str) -> None:
+    """What was opened before a process knew of the state of the others opens it for them."""
+
+    async def main() -> None:
+        fleet = Fleet(redis_connection, size=2, open_for=1)
+        async with fleet as (first, second):
+            await opened(fleet)
+            await anyio.sleep(1 + ROUND)
+            await second.run(works)
+            new = RedisBreaker(fleet.stores[0], first.key, last=4, open_for=1)
+            await failing(new)
+            await anyio.sleep(0.9)
+            assert new.state is OPEN
+            with suppress(BreakerOpenError):
+                await second.run(works)
+            await anyio.sleep(ROUND)
+            assert second.state is OPEN
+
+    virtual(main, backend)
+
+
 def test_streams(redis_connection: Connection, backend: str) -> None:
     """The end of a stream is its outcome."""
 
