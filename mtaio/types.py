@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mtaio.monitoring._watched import HasStatistics
     from mtaio.redis._store import Argument, Connection, Script, Store
     from mtaio.resilience._attempts import Holds, HoldsKey
-    from mtaio.resilience._part import Next
+    from mtaio.resilience._part import Next, StreamDecorator, Streams
     from mtaio.resilience._waits import Waits
     from mtaio.testing._inject import Mode
 
@@ -77,6 +77,8 @@ __all__ = [
     "SettingSource",
     "SettingValues",
     "Store",
+    "StreamDecorator",
+    "Streams",
     "Unset",
     "Via",
     "Waits",
@@ -109,7 +111,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.monitoring._watched": ("HasStatistics",),
             "mtaio.redis._store": ("Argument", "Connection", "Script", "Store"),
             "mtaio.resilience._attempts": ("Holds", "HoldsKey"),
-            "mtaio.resilience._part": ("Next",),
+            "mtaio.resilience._part": ("Next", "StreamDecorator", "Streams"),
             "mtaio.resilience._waits": ("Waits",),
             "mtaio.testing._inject": ("Mode",),
         },

@@ -31,13 +31,32 @@ from mtaio.resources import (
 from tests.threads import PLACES, Case, check_elsewhere, check_without_a_loop, public
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 async def second(*_: object) -> int:
     """Take a second."""
     await anyio.sleep(1)
     return 1
+
+
+async def items(*_: object) -> AsyncGenerator[int]:
+    """Yield two items, a second apart."""
+    yield 1
+    await anyio.sleep(1)
+    yield 2
+
+
+async def streamed(part: Any, key: object = None) -> list[int]:
+    """Return the items of a stream through a part."""
+    async with part.stream(items, key=key) as stream:
+        return [item async for item in stream]
+
+
+async def each_of(timeouts: TimeoutManager) -> list[int]:
+    """Return the items of a generator, each in its time."""
+    async with timeouts.each(items(), first=1, between=2) as stream:
+        return [item async for item in stream]
 
 
 async def everything(keys: list[str]) -> dict[str, int]:
@@ -164,12 +183,15 @@ OTHERS: Final = frozenset(
         "BreakerChange",
         "BreakerState",
         "Call",
+        "CallStream",
         "Event",
         "EventKey",
         "EventPriority",
         "EventStream",
         "ExternalPool",
+        "LimitedItems",
         "Metric",
+        "OpenStream",
         "Outcome",
         "Part",
         "QuotaPart",
@@ -266,6 +288,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "statistics": lambda it: it.statistics(),
     },
     TimeoutManager: {
+        "each": each_of,
         "limit": lambda it: it.limit(second),
         "remaining": lambda it: it.remaining(),
         "run": lambda it: it.run(second),
@@ -392,7 +415,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     AdaptiveLimiter: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Breaker: {
         "block": lambda it: it.block(),
@@ -402,7 +427,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "run": lambda it: it.run(second),
         "state_of": lambda it: it.state_of("key"),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Keyed: {
         "held_keys": lambda it: it.held_keys(),
@@ -411,26 +438,34 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "run": lambda it: it.run(second, key="key"),
         "statistics": lambda it: it.statistics(),
         "statistics_for": lambda it: it.statistics_for("key"),
+        "stream": lambda it: streamed(it, key="key"),
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Fallback: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
     },
     Hedge: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Timeout: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
         "wrap": lambda it: it.wrap(second),
+        "wrap_stream": lambda it: it.wrap_stream(second),
     },
     Pipeline: {
         "run": lambda it: it.run(second),
         "statistics": lambda it: it.statistics(),
+        "stream": streamed,
     },
 }
 

@@ -15,7 +15,7 @@ import anyio
 from mtaio.clients._buckets import ServerBuckets
 from mtaio.clients._exchange import Acquires, AcquiresKey, ClientStatistics, Exchange, Options
 from mtaio.resilience import Retry
-from mtaio.resources import Quota
+from mtaio.resources import KeyedQuota, Quota
 
 try:
     from aiohttp import ClientError, ClientHandlerType, ClientRequest, ClientResponse
@@ -84,7 +84,7 @@ class LimitedMiddleware:
     the extra ``aiohttp``.
 
     Args:
-        quota: A `mtaio.resources.Quota`, or one for each key.
+        quota: A `mtaio.resources.Quota`, or a `mtaio.resources.KeyedQuota`.
         limiter: A `ServerBuckets`, a limiter of a rate, or one with a rate for each key.
         retry: How to try again after errors, such as ``Retry(3, on=aiohttp.ClientError)``, if the
             request may be sent again; None for not at all. A refusal is no error, and costs no
@@ -121,7 +121,7 @@ class LimitedMiddleware:
     def __init__(
         self,
         *,
-        quota: Quota | None = None,
+        quota: Quota | KeyedQuota | None = None,
         limiter: Acquires | AcquiresKey | ServerBuckets | None = None,
         retry: Retry | None = None,
         key: Callable[[ClientRequest], Hashable] | None = None,

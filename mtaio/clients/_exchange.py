@@ -36,9 +36,9 @@ from mtaio._internal import checks, deadlines
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.clients._buckets import ServerBuckets
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitError
 from mtaio.resilience import Retry
-from mtaio.resources import Quota
+from mtaio.resources import KeyedQuota, Quota
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -137,7 +137,7 @@ class Adapter(Protocol[Q_contra, A_contra]):
 class Options(Generic[Q]):
     """The arguments that all clients have in common."""
 
-    quota: Quota | None
+    quota: Quota | KeyedQuota | None
     limiter: Acquires | AcquiresKey | ServerBuckets | None
     retry: Retry | None
     key: Callable[[Q], Hashable] | None
@@ -358,15 +358,15 @@ class _QuotaGate:
 
     def __init__(self, quota: Any, options: Options[Any]) -> None:
         way_out = "Pass a Quota; other limiters are for limiter=."
-        for each in ("take", "observe", "hold"):
-            if not callable(getattr(quota, each, None)):
+        for each in ("take", "observe", "hold", "limits"):
+            if not hasattr(quota, each):
                 msg = f"quota={quota!r} is {checks.type_of(quota)}, not a quota"
                 raise checks.refusal(TypeError, msg, way_out)
         self._quota = quota
         self._cost = options.cost
         self._keyed = _is_keyed(quota.take)
         names: Any = options.names
-        self._names = quota.statistics().limits.keys() if names is None else names
+        self._names = quota.limits if names is None else names
 
     def block(self, key: Hashable, request: object) -> AbstractAsyncContextManager[Any]:
         cost: Mapping[str, float] = {} if self._cost is None else self._cost(request)
@@ -377,10 +377,11 @@ class _QuotaGate:
         self, key: Hashable, block: object, said: RateLimitHeaders, pause: float | None
     ) -> None:
         del block
-        if said.limits:
-            self._quota.observe(*self._which(key), **said.as_observation(self._names))
-        if pause is not None:
-            self._quota.hold(*self._which(key), pause)
+        with suppress(LimitError):  # no room for the key, or closed: nobody waits for it then
+            if said.limits:
+                self._quota.observe(*self._which(key), **said.as_observation(self._names))
+            if pause is not None:
+                self._quota.hold(*self._which(key), pause)
 
     def _which(self, key: Hashable) -> tuple[Hashable, ...]:
         return (key,) if self._keyed else ()
@@ -405,7 +406,7 @@ class _RateGate:
     ) -> None:
         del block, said
         if pause is not None and self._hold is not None:
-            with suppress(RateLimitError):  # no room for the key: then it is not limited anyhow
+            with suppress(LimitError):  # no room for the key, or closed: nobody waits for it then
                 self._hold(*self._which(key), pause)
 
     def _which(self, key: Hashable) -> tuple[Hashable, ...]:

@@ -54,15 +54,6 @@ class Observation(TypedDict):
     reset: dict[str, float]
 
 
-class HasLimits(Protocol):
-    """Statistics of a `Quota`."""
-
-    @property
-    def limits(self) -> Mapping[str, object]:
-        """The limits by their names."""
-        ...
-
-
 class Observer(Protocol):
     """What takes an `Observation`: a `Quota`."""
 
@@ -76,8 +67,9 @@ class Observer(Protocol):
         """Take over what the service says."""
         ...
 
-    def statistics(self) -> HasLimits:
-        """Return what limits there are."""
+    @property
+    def limits(self) -> Collection[str]:
+        """The names of its limits."""
         ...
 
 
@@ -218,7 +210,7 @@ class RateLimitHeaders:
                 if it calls them the same.
         """
         if self.limits:
-            known = quota.statistics().limits.keys() if names is None else names
+            known = quota.limits if names is None else names
             quota.observe(**self.as_observation(known))
 
 

@@ -17,7 +17,7 @@ import anyio
 from mtaio.clients._buckets import ServerBuckets
 from mtaio.clients._exchange import Acquires, AcquiresKey, ClientStatistics, Exchange, Options
 from mtaio.resilience import Retry
-from mtaio.resources import Quota
+from mtaio.resources import KeyedQuota, Quota
 
 try:
     import httpx
@@ -92,7 +92,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
 
     Args:
         transport: What sends the requests; None for httpx's own.
-        quota: A `mtaio.resources.Quota`, or one for each key.
+        quota: A `mtaio.resources.Quota`, or a `mtaio.resources.KeyedQuota`.
         limiter: A `ServerBuckets`, a limiter of a rate, or one with a rate for each key.
         retry: How to try again after errors, such as ``Retry(3, on=httpx.TransportError)``, if the
             request may be sent again; None for not at all. A refusal is no error, and costs no
@@ -128,7 +128,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         self,
         transport: httpx.AsyncBaseTransport | None = None,
         *,
-        quota: Quota | None = None,
+        quota: Quota | KeyedQuota | None = None,
         limiter: Acquires | AcquiresKey | ServerBuckets | None = None,
         retry: Retry | None = None,
         key: Callable[[httpx.Request], Hashable] | None = None,

@@ -261,12 +261,7 @@ def compose(
 
     if at_once is not None:
         place = retry._placed((), retried=count_retry)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its `run` does for users
-
-        def call_at_once(*args: Any, **kwargs: Any) -> Any:
-            once = partial(at_once, *args, **kwargs)
-            return retry._run(once, subject=fn, place=place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
-
-        return call_at_once, None
+        return retry._around(at_once, place, fn), None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
     place = retry._placed([rate])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -278,7 +273,7 @@ def compose(
         def attempt() -> Awaitable[Any]:
             return next(attempts)(begins, *args, **kwargs)
 
-        return retry._run(attempt, subject=fn, place=place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+        return retry._around(attempt, place, fn)()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
 
     return call, None
 

@@ -8,7 +8,7 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
@@ -18,7 +18,7 @@ from mtaio.exceptions import LimitError
 from mtaio.resilience._attempts import Counts, Place, is_held_in
 from mtaio.resilience._events import Refused, emit, is_wanted
 from mtaio.resilience._part import Part
-from mtaio.resilience._retry import Retry, keep_trying
+from mtaio.resilience._retry import Retry
 from mtaio.resilience._statistics import RetryStatistics
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -363,12 +363,12 @@ class RetryPart(_Adapter):
         return self._wrapped(then, self._stream_place, ())
 
     def _wrapped(self, then: Next, place: Place, ended: Sequence[object]) -> Next:
-        policy = self.inner
+        retried: Next = self.inner._around(then, place)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its `run` does for users
 
-        async def run(call: Call) -> Any:
+        def run(call: Call) -> Awaitable[Any]:
             if not ended:
                 self._calls += 1
-            return await keep_trying(policy, then, call, subject=call.fn, place=place, key=call.key)
+            return retried(call)
 
         return run
 

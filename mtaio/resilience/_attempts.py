@@ -43,7 +43,17 @@ from mtaio.resilience._events import GaveUp, Retried, Throttled, is_wanted
 if TYPE_CHECKING:
     from mtaio.resilience._retry import Retry
 
-__all__ = ["LONGEST", "Attempts", "Counts", "Holds", "HoldsKey", "Place", "held_by", "is_held_in"]
+__all__ = [
+    "LONGEST",
+    "NOWHERE",
+    "Attempts",
+    "Counts",
+    "Holds",
+    "HoldsKey",
+    "Place",
+    "held_by",
+    "is_held_in",
+]
 
 T = TypeVar("T")
 
@@ -128,7 +138,7 @@ class Place:
         self.retried: Callable[[], object] | None = retried
 
 
-_NOWHERE: Final = Place()
+NOWHERE: Final = Place()
 
 _around: Final[ContextVar[Attempts | None]] = ContextVar("mtaio.retry", default=None)
 """Whose further attempt the running code is in; a first attempt costs nothing, and says nothing."""
@@ -175,7 +185,7 @@ class Attempts:
         subject: object,
         started: float,
         *,
-        place: Place = _NOWHERE,
+        place: Place = NOWHERE,
         key: Hashable = None,
         is_service: bool = False,
     ) -> None:

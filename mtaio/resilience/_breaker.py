@@ -18,9 +18,10 @@ import math
 import reprlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.block import entered_before_error
@@ -117,29 +118,12 @@ def _whose(change: BreakerChange) -> str:
 
 @final
 class BreakerBlock:
-    """
-    A block whose outcome counts for a `Breaker`: ``async with breaker.block(key) as block:``.
+    """A block whose outcome counts for a `Breaker`: ``async with breaker as block:``."""
 
-    An exception out of the block is its outcome, as that of a call is; none is a success, unless
-    `mark_failed` was called.
-    """
+    __slots__ = ("_failed",)
 
-    __slots__ = ("_began", "_begin", "_circuit", "_end", "_failed", "_is_inside", "_key", "_period")
-
-    def __init__(
-        self,
-        key: Hashable,
-        begin: Callable[[Hashable], Awaitable[Circuit]],
-        end: Callable[..., None],
-    ) -> None:
-        self._key = key
-        self._begin = begin
-        self._end = end
-        self._circuit: Circuit | None = None
-        self._is_inside = False
+    def __init__(self) -> None:
         self._failed = False
-        self._period = 0
-        self._began = 0.0
 
     @property
     def failed(self) -> bool:
@@ -154,21 +138,32 @@ class BreakerBlock:
         """
         self._failed = True
 
-    async def __aenter__(self) -> Self:
-        """
-        Begin the block, if the breaker lets it. One refusal in 64 is a checkpoint.
 
-        Raises:
-            BreakerOpenError: The breaker lets no call through.
-            RuntimeError: It was entered before.
-        """
+class _BlockOfKey:
+    """What ``async with breaker.block(key)`` enters, once."""
+
+    __slots__ = ("_began", "_begin", "_block", "_circuit", "_end", "_key", "_period")
+
+    def __init__(
+        self,
+        key: Hashable,
+        begin: Callable[[Hashable], Awaitable[Circuit]],
+        end: Callable[..., None],
+    ) -> None:
+        self._key = key
+        self._begin = begin
+        self._end = end
+        self._circuit: Circuit | None = None
+        self._block: BreakerBlock | None = None
+
+    async def __aenter__(self) -> BreakerBlock:
         if self._circuit is not None:
             raise entered_before_error(self, "Make one for each block: breaker.block().")
         self._circuit = circuit = await self._begin(self._key)
         self._period = circuit.period
         self._began = clock.now()
-        self._is_inside = True
-        return self
+        self._block = block = BreakerBlock()
+        return block
 
     async def __aexit__(
         self,
@@ -176,11 +171,10 @@ class BreakerBlock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count the outcome of the block. Not a checkpoint."""
-        if self._circuit is not None and self._is_inside:
-            self._is_inside = False  # left once: an outcome counts once
+        block, self._block = self._block, None  # left once: an outcome counts once
+        if block is not None:
             seconds = clock.now() - self._began
-            self._end(self._circuit, self._period, exc, seconds, failed=self._failed)
+            self._end(self._circuit, self._period, exc, seconds, failed=block.failed)
 
 
 @final
@@ -433,11 +427,12 @@ class Breaker(StandalonePart):
         """
         self._meant(key).disable()
 
-    def block(self, key: Hashable = None) -> BreakerBlock:
+    def block(self, key: Hashable = None) -> AbstractAsyncContextManager[BreakerBlock, None]:
         """
-        Return a block for one call: ``async with breaker.block(key) as block:``.
+        Return a block that is a call: ``async with breaker.block(key) as block:``.
 
-        ``async with breaker as block:`` is the same without a key.
+        ``async with breaker as block:`` is the same without a key. An exception out of the block is
+        its outcome, as that of a function is; none is a success, unless it was marked as failed.
 
         Args:
             key: What the call is for, if each key has a state.
@@ -446,9 +441,8 @@ class Breaker(StandalonePart):
             ValueError: Each key has a state, and there is no ``key``.
         """
         if key is None and self._only is None:
-            msg = f"{self!r} has a state for each key. Say what the block is for: block(key)."
-            raise ValueError(msg)
-        return BreakerBlock(key, self._begin, self._end)
+            raise self._keyless_error()
+        return _BlockOfKey(key, self._begin, self._end)
 
     async def __aenter__(self) -> BreakerBlock:
         """
@@ -461,8 +455,14 @@ class Breaker(StandalonePart):
             BreakerOpenError: The breaker lets no call through.
             ValueError: Each key has a state: use `block`.
         """
-        block = await self.block().__aenter__()
-        _blocks.enter(self, block)
+        circuit = self._only
+        if circuit is None:
+            raise self._keyless_error()
+        if circuit.state is not BreakerState.CLOSED and not circuit.admit():
+            await self._refuse(circuit, None)
+        self._calls += 1
+        block = BreakerBlock()
+        _blocks.enter(self, (block, circuit.period, clock.reader()()))
         return block
 
     async def __aexit__(
@@ -478,13 +478,16 @@ class Breaker(StandalonePart):
             RuntimeError: A block that was entered later has not been left yet, or the block was
                 entered in another context.
         """
-        block: BreakerBlock | None = _blocks.leave(self, exc_type)
-        if block is not None:
-            await block.__aexit__(exc_type, exc, traceback)
-        else:  # which one it was is not known: at most one more call probes
-            circuit = self._meant(None)
+        noted: tuple[BreakerBlock, int, float] | None = _blocks.leave(self, exc_type)
+        circuit = self._meant(None)
+        if noted is None:  # which one it was is not known: at most one more call probes
             self._undecided += 1
             circuit.give_back(circuit.period)
+            return
+        block, period, began = noted
+        seconds = clock.reader()() - began
+        if exc is not None or block.failed or seconds >= self._rules.slow_from or not circuit.clean:
+            self._end(circuit, period, exc, seconds, failed=block.failed)
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
@@ -646,6 +649,10 @@ class Breaker(StandalonePart):
 
     def _new_circuit(self, key: Hashable) -> Circuit:
         return Circuit(self._rules, key, self._changed)
+
+    def _keyless_error(self) -> ValueError:
+        msg = f"{self!r} has a state for each key. Say what the block is for: block(key)."
+        return ValueError(msg)
 
     def _meant(self, key: Hashable) -> Circuit:
         """Return the state to change by hand."""

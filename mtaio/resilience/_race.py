@@ -201,7 +201,10 @@ class Race:
                         raise
                     else:
                         self._hedging.first_took(clock.now() - started)
-                        await self._succeed(result)
+                        if self._is_over:
+                            await self._throw_away(result)
+                        else:
+                            self._take(result)
                     finally:
                         self._alarm.discard(self)
             except BaseExceptionGroup as group:  # of what no attempt may keep, such as SystemExit
@@ -250,21 +253,21 @@ class Race:
             if not self._takes(error):
                 raise
         else:
-            self._hedging.wins += not self._is_over
-            await self._succeed(result)
+            if self._is_over:
+                await self._throw_away(result)
+            else:
+                self._hedging.wins += 1
+                self._take(result)
         finally:
             self._hedges -= 1
 
-    async def _succeed(self, result: Any) -> None:
-        """Take the result of an attempt, or discard it if it comes too late."""
-        if self._is_over:
-            await self._throw_away(result)
-        else:
-            self._result = result
-            self._end()
+    def _take(self, result: Any) -> None:
+        """Take the result of the first attempt that has one."""
+        self._result = result
+        self._end()
 
     async def _throw_away(self, result: Any) -> None:
-        """Have a result closed that the caller does not get."""
+        """Have a result closed that the caller does not get: it came too late."""
         discard = self._discard
         if discard is None:
             return

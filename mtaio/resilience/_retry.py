@@ -33,16 +33,26 @@ from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.signature import check_takes
 from mtaio.resilience import _waits
-from mtaio.resilience._attempts import Attempts, Counts, Holds, HoldsKey, Place, held_by, is_held_in
+from mtaio.resilience._attempts import (
+    NOWHERE,
+    Attempts,
+    Counts,
+    Holds,
+    HoldsKey,
+    Place,
+    held_by,
+    is_held_in,
+)
 from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._events import Retried, check_listener
 from mtaio.resilience._waits import Waits
 
 if TYPE_CHECKING:
     import mtaio.statistics
+    from mtaio.resilience._part import Call
     from mtaio.resilience._retry_block import Attempt
 
-__all__ = ["Retry", "keep_trying", "start"]
+__all__ = ["Retry", "start"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -283,13 +293,13 @@ class Retry:
         if self._looks_at_all:
             from mtaio.resilience._part import Call, call_function  # noqa: PLC0415 - few do
 
-            call = partial(call_function, Call(fn, args))
-            looked_at: T = await self._run(call, subject=fn, place=Place(on_retry=on_retry))
+            call = self._around(call_function, Place(on_retry=on_retry))
+            looked_at: T = await call(Call(fn, args))
             return looked_at
         budget = self.budget
         if budget is not None:
             record_call(budget)
-        try:  # as in _run, which would cost each call another coroutine
+        try:  # as in _around, which would cost each call another coroutine
             try:
                 result: Any = fn(*args)
                 if type(result) is CoroutineType or isawaitable(result):
@@ -311,52 +321,61 @@ class Retry:
         again: T = await attempts.go_on(seconds, partial(call_function, Call(fn, args)))
         return again
 
-    async def _run(
+    def _around(
         self,
-        call: Callable[..., Awaitable[T]],
-        /,
-        *args: Any,
-        subject: object,
-        place: Place,
-        key: Any = None,
-    ) -> T:
+        fn: Callable[..., Awaitable[T]],
+        place: Place = NOWHERE,
+        subject: object = None,
+    ) -> AsyncFunction[..., T]:
         """
-        Make a call from inside of mtaio: what `run` does for users.
+        Return an async function that does for each of its calls what `run` does for one.
 
         Args:
-            call: Makes an attempt.
-            args: What it is called with.
-            subject: The function, for messages.
+            fn: What makes an attempt.
             place: Where the policy is used.
-            key: The key of the call.
+            subject: The function, for messages; None if ``fn`` gets a `Call` that has it.
         """
-        started = self._start()
+        quiet = self._is_quiet
         until = self.until if place.judges else None
-        try:
+
+        async def retried(*args: Any, **kwargs: Any) -> T:
+            started = 0.0 if quiet else self._start()
             try:
-                result: Any = await call(*args)
-                if until is None:
+                try:
+                    result: Any = await fn(*args, **kwargs)
+                    if until is None:
+                        return cast("T", result)
+                except BaseException as error:
+                    raise_failure(error, args[0].fn if subject is None else subject)
+                    raise
+            except Exception as error:
+                attempts = self._attempts(place, subject, args, started)
+                seconds = attempts.after_error(error)
+                if seconds is None:
+                    raise
+            else:
+                attempts = self._attempts(place, subject, args, started)
+                seconds = await attempts.after_result(result)
+                if seconds is None:
                     return cast("T", result)
-            except BaseException as error:
-                raise_failure(error, subject)
-                raise
-        except Exception as error:
-            attempts = Attempts(self, subject, started, place=place, key=key)
-            seconds = attempts.after_error(error)
-            if seconds is None:
-                raise
-        else:
-            attempts = Attempts(self, subject, started, place=place, key=key)
-            seconds = await attempts.after_result(result)
-            if seconds is None:
-                return cast("T", result)
-            del result
-        return await attempts.go_on(seconds, partial(call, *args))
+                del result
+            return await attempts.go_on(seconds, partial(fn, *args, **kwargs))
+
+        return retried
+
+    def _attempts(
+        self, place: Place, subject: object, args: tuple[Any, ...], started: float
+    ) -> Attempts:
+        """Return the attempts of a call, which has made its first."""
+        if subject is not None:
+            return Attempts(self, subject, started, place=place)
+        call: Call = args[0]
+        return Attempts(self, call.fn, started, place=place, key=call.key)
 
     def _placed(
         self, limiters: Iterable[object], *, retried: Callable[[], object] | None = None
     ) -> Place:
-        """Return a place for `_run` with limiters inside of the policy; ``retried`` counts."""
+        """Return a place for `_around` with limiters inside of the policy; ``retried`` counts."""
         return Place(holds_inside=is_held_in(self, limiters), retried=retried)
 
     def _supervise(self, fn: object) -> Attempts:
@@ -392,10 +411,7 @@ class Retry:
         """
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
-                return await self.run(partial(fn, *args, **kwargs))
-
-            return retried
+            return self._around(fn, subject=fn)
 
         return decorate(around, name="Retry")(fn)
 
@@ -411,8 +427,8 @@ class Retry:
         return Tries(self)
 
 
-keep_trying, start = Retry._run, Retry._start  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-"""How pipelines, executors and blocks make calls."""
+start = Retry._start  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+"""How a block begins."""
 
 
 def _shown(value: object) -> str:

@@ -15,6 +15,7 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio.resources._combined import ResourceLimiter
     from mtaio.resources._concurrency import ConcurrencyLimiter
+    from mtaio.resources._each import LimitedItems
     from mtaio.resources._keyed import KeyedRateLimiter
     from mtaio.resources._keyed_concurrency import KeyedConcurrencyLimiter
     from mtaio.resources._keyed_quota import KeyedQuota
@@ -29,6 +30,7 @@ __all__ = [
     "KeyedConcurrencyLimiter",
     "KeyedQuota",
     "KeyedRateLimiter",
+    "LimitedItems",
     "Quota",
     "QuotaPart",
     "RateLimiter",
@@ -45,6 +47,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.resources._combined": ("ResourceLimiter",),
             "mtaio.resources._concurrency": ("ConcurrencyLimiter",),
+            "mtaio.resources._each": ("LimitedItems",),
             "mtaio.resources._keyed": ("KeyedRateLimiter",),
             "mtaio.resources._keyed_concurrency": ("KeyedConcurrencyLimiter",),
             "mtaio.resources._keyed_quota": ("KeyedQuota",),

@@ -106,10 +106,6 @@ class Held:
         """Take tokens that are due, as if at ``since``, but not before the hold ended."""
         self.inner.take(tokens, max(since, self.until))
 
-    def correct(self, tokens: float, moment: float) -> None:
-        """Put tokens in: see `Bucket.correct`."""
-        self.inner.correct(tokens, moment)
-
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""
         self.inner.check(tokens)

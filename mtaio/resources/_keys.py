@@ -92,11 +92,6 @@ class Keys(Generic[T]):
         check_key(key)
         return self._held.get(key)
 
-    def values(self) -> list[T]:
-        """Return all that is held. From any thread."""
-        with self._lock:
-            return list(self._held.values())
-
     def clear(self) -> list[T]:
         """Forget all, and return it. From any thread."""
         with self._lock:
@@ -135,7 +130,7 @@ class Keys(Generic[T]):
     def _sweep(self, moment: float) -> None:
         for _ in range(_SWEEP):
             if not self._heap or self._heap[0][0] + self._idle_ttl > moment + TICK:
-                return
+                break
             if self._first_is_right(moment):
                 self._forget_first()
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast, final
 
 from mtaio._internal.callables import name_of
+from mtaio.resources._taken import leave
 
 if TYPE_CHECKING:
     from mtaio.resources._taken import Taken
@@ -159,12 +160,12 @@ class QuotaPart:
             try:
                 stream = await then(call)
             except BaseException:
-                taken.leave()
+                leave(taken)
                 raise
             if self._used is not None and not stream.is_exhausted:
                 stream.keep_last()
                 stream.on_end(lambda _: self._settle(taken, stream))
-            stream.on_end(lambda _: taken.leave())
+            stream.on_end(lambda _: leave(taken))
             return stream
 
         return run

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mtaio._internal.clock import Tells
 
-__all__ = ["Grant", "Taken", "Takes"]
+__all__ = ["Grant", "Taken", "Takes", "leave"]
 
 
 class Grant:
@@ -138,10 +138,10 @@ class Taken:
         traceback: TracebackType | None,
     ) -> None:
         """Give nothing back: see `settle`. Not a checkpoint."""
-        self.leave()
+        self._leave()
 
-    def leave(self) -> None:
-        """End the block where there is none, as for a stream that ends. Not a checkpoint."""
+    def _leave(self) -> None:
+        """End the block, which may have ended before."""
         if self._held is not None:
             self._quota.note_in_flight(self._held, -1)
             self._held = None
@@ -173,3 +173,7 @@ class Taken:
         self._costs = after
         if after != before:
             self._quota.correct(self._grant, before, after)
+
+
+leave = Taken._leave  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+"""What ends a block where there is none: that of a stream."""

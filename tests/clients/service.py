@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -44,8 +45,7 @@ class Service:
         self.moments: list[float] = []
 
     async def _way(self) -> None:
-        if self.random is not None:
-            await anyio.sleep(self.random.random() * 0.3)
+        await checkpoint() if self.random is None else await anyio.sleep(self.random.random() * 0.3)
 
     def count(self) -> tuple[bool, dict[str, str]]:
         """Count a request at this moment, and return whether it is refused, and the headers."""

@@ -13,6 +13,7 @@ import pytest
 
 from mtaio import KeyedRateLimiter, Pipeline, Quota, RateLimiter, Retry, Timeout
 from mtaio.clients import LimitedTransport, ServerBuckets
+from mtaio.resources import KeyedQuota
 from mtaio.testing import Victim, injections, run
 from tests.clients.scripted import Body, Scripted, refuse_first, respond
 
@@ -123,6 +124,23 @@ async def test_a_key_without_room_cannot_be_held() -> None:
 
     async with client(Scripted(answer, 1), limiter=limiter, within=0) as http:
         assert (await http.get("/")).status_code == 429
+
+
+async def test_a_quota_for_each_host() -> None:
+    """Each learns of its own limits, and is held for itself."""
+
+    def answer(request: httpx.Request, _: int) -> httpx.Response:
+        status = 429 if request.url.host == "bad" else 200
+        return respond(status, {"Retry-After": "9", "RateLimit-Remaining": "0"})
+
+    quota = KeyedQuota(requests=10, per=100)
+    async with client(Scripted(answer), quota=quota, within=0) as http:
+        await http.get("http://bad/")
+        await http.get("http://good/")
+        assert anyio.current_time() == 0
+        assert quota.statistics_for("bad").held_seconds == 9
+        assert quota.statistics_for("good").limits["requests"].tokens == 0
+        assert quota.statistics_for("other").limits["requests"].tokens == 10
 
 
 async def test_keys_of_a_caller_s_own() -> None:
@@ -348,8 +366,7 @@ async def test_a_response_is_closed_if_its_headers_cannot_be_told() -> None:
         def hold(self, _: float) -> None:
             """Do nothing."""
 
-        def statistics(self) -> Any:
-            return Quota(requests=1).statistics()
+        limits = ("requests",)
 
     class Taken:
         async def __aenter__(self) -> None: ...

@@ -517,6 +517,7 @@ async def test_groups_are_failures_if_all_in_them_are() -> None:
         ([1.9, 1.9, 1.9, 1.9], ". . . ."),
         ([-2, 0.1, -2, 0.1], "- . - x"),  # it failed, and late
         ([2, 2, -0.1, 0.1], ". . - ."),  # found by a slow call alone
+        ([0.1, 0.1, 0.1, 2, 0.1, 0.1, 0.1, 0.1, 2, 0.1], ". . . . . . . . . ."),
         ([0.1, 0.1, 0.1, 0.1, 2, 2, 0.1], ". . . . . . x"),  # a row of good ones changes nothing
     ],
 )

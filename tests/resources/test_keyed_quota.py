@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -122,6 +123,14 @@ async def test_some_calls_yield() -> None:
         for number in range(FAST_CALLS):
             await quotas.acquire(number)
     assert quotas.statistics().keys == FAST_CALLS
+    await anyio.sleep(100)
+    forgotten = [0]
+    for number in range(9):
+        quotas.acquire_nowait(f"new {number}")
+        forgotten.append(quotas.statistics().forgotten)
+    # Never so many in one go that the event loop stands still.
+    assert max(later - sooner for sooner, later in pairwise(forgotten)) == 16
+    assert forgotten[-1] == FAST_CALLS
 
 
 async def test_close() -> None:

@@ -18,6 +18,7 @@ from mtaio.resilience import Pipeline, Retry, Timeout
 from mtaio.resources import ResourceLimiter, TimeoutManager
 from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
 from mtaio.types import Rate
+from tests.clocks import by_hand
 from tests.closed_loops import leave_waiting
 from tests.resources.moments import cancel_everywhere, modes
 from tests.resources.timers import live_timers
@@ -167,6 +168,15 @@ async def test_windows() -> None:
         moments.append(anyio.current_time())
         await anyio.sleep(1)
     assert moments == [0, 1, 2, 10, 11, 12, 20]
+
+
+async def test_nothing_to_take_of_one() -> None:
+    """A task that waits needs nothing of a limit of which it takes nothing."""
+    quota = Quota(a=1, b=1, per=10)
+    await quota.acquire()
+    async with Asked() as tasks:
+        await tasks.ask("a", partial(quota.acquire, a=0))
+    assert tasks.served == {"a": 10}
 
 
 async def test_nothing_to_take() -> None:
@@ -374,6 +384,8 @@ async def test_misuse_of_a_block() -> None:
         await taken.__aenter__()
     with pytest.raises(TypeError, match=r"has no limit 'tokens'. Pass one of requests"):
         taken.settle(tokens=1)
+    await taken.__aexit__(None, None, None)
+    assert quota.statistics().in_flight == 0
 
 
 # --- What the server says ---------------------------------------------------------------------
@@ -386,6 +398,15 @@ async def test_a_lower_remaining_counts() -> None:
     assert level(quota, "tokens") == 30
     quota.observe(remaining={"tokens": 90, "requests": 10})
     assert (level(quota, "tokens"), level(quota, "requests")) == (30, 10)
+
+
+async def test_a_debt_that_the_server_does_not_know_of() -> None:
+    """It is none, but for what is in flight."""
+    quota = Quota(a=10, per=60)
+    async with quota.take(a=10) as taken:
+        taken.settle(a=30)
+    quota.observe(remaining={"a": 8})
+    assert level(quota, "a") == 0
 
 
 async def test_another_limit() -> None:
@@ -542,6 +563,88 @@ def test_what_is_no_quota(options: dict[str, Any], kind: type[Exception], messag
     """What makes no sense is refused when it is made."""
     with pytest.raises(kind, match=message):
         Quota(**options)
+
+
+async def test_what_is_said_of_given_limiters() -> None:
+    """It counts for them too, but ends no pause, and finds nothing missing without a limit."""
+    paused, unlimited, eight = RateLimiter(0), RateLimiter(math.inf), RateLimiter.window(8, per=8)
+    quota = Quota(paused=paused, unlimited=unlimited, eight=eight)
+    names = ("paused", "unlimited", "eight")
+    quota.observe(limit=dict.fromkeys(names, 4), remaining=dict.fromkeys(names, 0))
+    assert (paused.rate, eight.rate) == (0, 4)
+    assert paused.statistics().tokens == eight.statistics().tokens == 0
+    with pytest.raises(RateLimitError, match="and not before each of its rates is above 0"):
+        quota.acquire_nowait()
+    other = Quota(unlimited=RateLimiter(math.inf), eight=RateLimiter.window(8, per=8))
+    async with other.take(unlimited=10**6, eight=3) as taken:
+        taken.settle(unlimited=0, eight=1)
+    assert (level(other, "unlimited"), level(other, "eight")) == (math.inf, 7)
+
+
+async def test_a_new_window_of_the_server_in_a_hold() -> None:
+    """What a window has room for is known while it is held."""
+    quota = Quota(a=10, per=60, window=True)
+    await quota.acquire(a=10)
+    quota.observe(remaining={"a": 0}, reset={"a": 5})
+    quota.hold(20)
+    await anyio.sleep(6)
+    quota.observe(remaining={"a": 7}, reset={"a": 59})
+    assert level(quota, "a") == 7
+    await quota.acquire(a=7)
+    assert anyio.current_time() == 20
+
+
+def test_what_the_server_said_in_another_loop(backend: str) -> None:
+    """The moments that it told are moved to the clock of the next loop."""
+    quota = Quota(a=10, per=60)
+
+    async def first() -> None:
+        await quota.acquire(a=10)
+        quota.hold(0)
+        quota.observe(remaining={"a": 0}, reset={"a": 8})
+        await anyio.sleep(5)
+
+    async def second() -> None:
+        quota.observe(remaining={"a": 10}, reset={"a": 3})
+        assert level(quota, "a") == pytest.approx(10 / 60 * 5, abs=0.1)
+        await anyio.sleep(4)
+        quota.observe(remaining={"a": 10}, reset={"a": 59})
+        assert level(quota, "a") == 10
+
+    run(first, backend=backend)
+    run(second, backend=backend)
+
+
+async def test_the_pace_of_a_server_that_allows_less() -> None:
+    """From its refusals alone a quota learns how much that is, and finds its way back."""
+    given = RateLimiter(100, burst=100)
+    quota = Quota(a=(10, 1), given=given)
+    left, last, refused = 5.0, 0.0, 0
+
+    async def ask() -> None:
+        nonlocal left, last, refused
+        await quota.acquire()
+        now = anyio.current_time()
+        left, last = min(5.0, left + (now - last) * (5 if now < 60 else 20)), now
+        if left < 1:
+            refused += 1
+            quota.hold((1 - left) / 5)
+        else:
+            left -= 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(800):
+            group.start_soon(ask)
+    assert 3 < refused < 800 / 10
+    assert quota.statistics().pace > 0.9
+    assert given.rate == 100
+    idle = Quota(a=1000)
+    for _ in range(3):
+        for _ in range(20):
+            idle.acquire_nowait()
+        idle.hold(0)
+        await anyio.sleep(5)
+    assert idle.statistics().pace == 1
 
 
 # --- Shared limiters --------------------------------------------------------------------------
@@ -718,26 +821,36 @@ def close(coroutine: Any) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("outrun", [False, True])
-def test_a_loop_that_is_over(*, outrun: bool, early: bool, backend: str) -> None:
+@pytest.mark.parametrize(("outrun", "paused"), [(False, True), (True, False), (True, True)])
+def test_a_loop_that_is_over(*, outrun: bool, paused: bool, early: bool, backend: str) -> None:
     """Tasks of a loop that has ended are forgotten, also in the queue of a shared limiter."""
-    shared = RateLimiter(1000 if outrun else 0, burst=2, slack=0)
+    shared = RateLimiter(1, burst=2, slack=0)
     quota = Quota(shared=shared, own=(100, 1))
+    turns = 0
 
     async def wait() -> None:
         await shared.acquire(2)
         await quota.acquire(shared=2)
 
-    def waits() -> int:
-        if outrun:
-            shared.try_acquire()
-        return (shared if outrun else quota).statistics().waiting
+    def waits() -> bool:
+        nonlocal turns
+        turns += 1
+        if turns == 3 and outrun:
+            hands.now += 2  # there are enough, and at once too few
+            shared.acquire_nowait()
+            shared.rate = 2  # which wakes the task
+        if turns == 6 and paused:
+            shared.rate = 0  # so that it has no timer
+        return turns > 9
 
     coroutine = wait()
-    leave_waiting(coroutine, waits)
+    with by_hand(1000.0) as hands:
+        leave_waiting(coroutine, waits)
+    assert shared.statistics().waiting == 0  # of a loop that is over
+    assert shared._queue is not None if outrun else shared._queue is None
 
     async def again() -> None:
-        shared.reset()
+        shared.rate = 1000
         await quota.acquire(shared=2)
         assert quota.statistics().waiting == shared.statistics().waiting == 0
 
@@ -832,7 +945,7 @@ async def test_what_is_no_list_of_rates(rates: Any, kind: type[Exception], messa
     with pytest.raises(kind, match=message):
         await TaskExecutor().map(str, [], rate=rates)
     with pytest.raises(TypeError, match=r"^rate=3 would count for this one call alone"):
-        await TaskExecutor().run(settle, rate=[RateLimiter(1), 3])  # type: ignore[list-item] # wrong on purpose
+        await TaskExecutor().run(anyio.sleep, 0, rate=[RateLimiter(1), 3])  # type: ignore[list-item] # wrong on purpose
 
 
 # --- In a pipeline ----------------------------------------------------------------------------
@@ -933,7 +1046,13 @@ async def test_streams() -> None:
         assert [each async for each in items] == ["a", "b", "c"]
     assert quota.statistics().in_flight == 0
     assert quota.statistics().limits["tokens"].used == 1  # as its last item says
+    async with api.stream(letters, "abc") as items:
+        async for _ in items:
+            break  # who leaves early has not seen what was used
     with pytest.raises(ConnectionError):
         async with api.stream(letters, ""):
             pass
-    assert quota.statistics().in_flight == 0
+    async with Pipeline(quota).stream(letters, "a"):
+        pass
+    figures = quota.statistics()
+    assert (figures.in_flight, figures.limits["tokens"].used) == (0, 1 + 3 + 0 + 1)
