@@ -504,7 +504,9 @@ class Direct:
         if limiter is None or not isinstance(error, LimitError):
             return
         raised_in = trace and trace.tb_next
-        if raised_in and raised_in.tb_frame.f_code is type(limiter).acquire.__code__:
+        if raised_in and raised_in.tb_frame.f_code is getattr(
+            type(limiter).acquire, "__code__", None
+        ):
             tell_refusal(error, limiter, call.fn)
 
 
