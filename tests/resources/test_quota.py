@@ -307,6 +307,20 @@ async def test_nothing_comes_back_twice() -> None:
     assert level(quota, "tokens") == 10
 
 
+async def test_what_came_back_of_one_counts_for_those_before() -> None:
+    """A bucket that would have been full but for one request has nothing to give to an older."""
+    quota = Quota(tokens=10, per=10)
+    async with quota.take(tokens=3) as first:
+        await anyio.sleep(1)
+        async with quota.take(tokens=5) as second:
+            await anyio.sleep(3)
+            async with quota.take(tokens=5):
+                second.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+                first.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+
+
 async def test_many_notes_are_thinned_out() -> None:
     """However many requests are in flight, little is remembered; less may come back, never more."""
     quota = Quota(tokens=100_000, per=1000)
@@ -329,6 +343,18 @@ async def test_settle_in_a_window() -> None:
         assert level(quota, "tokens") == 0
     await quota.acquire(tokens=9)  # 5 leave at 10 s, and the others at 11 s
     assert anyio.current_time() == 11
+
+
+async def test_what_was_used_later_stays_in_a_window() -> None:
+    """What was counted as used after the grant leaves when it is old enough, and not before."""
+    quota = Quota(tokens=10, per=10, window=True)
+    async with quota.take(tokens=5) as taken:
+        await anyio.sleep(1)
+        taken.settle(tokens=8)
+        taken.settle(tokens=0)
+    assert level(quota, "tokens") == 7
+    await anyio.sleep(10)
+    assert level(quota, "tokens") == 10
 
 
 async def test_a_grant_that_has_left_its_window() -> None:
@@ -476,6 +502,7 @@ async def test_hold() -> None:
     assert anyio.current_time() == 2
     alone = Quota(shared=shared)
     alone.hold(3)
+    alone.hold(1)
     assert not alone.try_acquire()
     await alone.acquire()
     assert anyio.current_time() == 5
@@ -710,6 +737,21 @@ async def test_a_quota_that_waits_in_the_queue_of_a_limiter() -> None:
     assert_quiescent(shared, quota)
 
 
+async def test_what_comes_back_to_a_shared_limiter_is_seen() -> None:
+    """Tasks that wait for it get what a request has not used."""
+    shared = RateLimiter(1, burst=4, slack=0)
+    quota = Quota(shared=shared)
+    async with Asked() as tasks, quota.take(shared=4) as taken:
+        await tasks.ask("direct", partial(shared.acquire, 3))
+        await anyio.sleep(1)
+        taken.settle(shared=1)
+        await settle()
+        assert tasks.served == {"direct": 1}
+        await tasks.ask("another", partial(shared.acquire, 3))
+        quota.observe(remaining={"shared": 0})
+    assert tasks.served["another"] == 4
+
+
 async def test_changes_of_a_shared_limiter_are_seen() -> None:
     """A pause that ends, a reset and a lower burst reach the tasks of a quota."""
     shared = RateLimiter(0, burst=4)
@@ -732,6 +774,16 @@ async def test_changes_of_a_shared_limiter_are_seen() -> None:
         await anyio.sleep(5)
         shared.burst = 2
     assert (tasks.served["a"], tasks.served["b"], tasks.served["c"]) == (4, 6, 11)
+
+
+async def test_nothing_comes_back_of_before_a_reset() -> None:
+    """A bucket that somebody has filled has got back what was taken from it."""
+    shared = RateLimiter(1, burst=10, slack=0)
+    async with Quota(shared=shared).take(shared=8) as taken:
+        shared.reset()
+        await shared.acquire(9)
+        taken.settle(shared=0)
+    assert shared.statistics().tokens == 1
 
 
 async def test_a_queue_that_has_become_empty_is_seen() -> None:
