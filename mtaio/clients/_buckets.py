@@ -118,6 +118,11 @@ class _Window:
 
     __slots__ = ("begin", "end", "limit", "remaining")
 
+    @property
+    def least(self) -> float:
+        """What remains at least: one may find out how things stand if nothing else will."""
+        return 1.0 if self.end == math.inf else 0.0
+
     def __init__(self) -> None:
         self.limit: float | None = None
         self.remaining = math.inf
@@ -347,8 +352,8 @@ class ServerBuckets:
         Return a block that is entered when the server would accept one more request to ``route``.
 
         Entering is a checkpoint. Cancelled while it waits, it leaves everything as it was. Inside,
-        tell it what the response says; a block that is left without a response counts as a request
-        that the server did not count.
+        tell it what the response says. If a block is left without that, because there was no
+        response, the server is taken to have counted the request.
 
         ```python
         async with buckets.take("GET /users") as taken:
@@ -431,7 +436,6 @@ class ServerBuckets:
         """Wait in the queue until the bucket allows a request, and leave it."""
         waiter = self._queue.join(None)
         taken.bucket.waiters[waiter] = taken
-        turn = self._turn
         try:
             while True:
                 moment, due = clock.catch_up(self), math.inf
@@ -446,14 +450,12 @@ class ServerBuckets:
                     await waiter
         except BaseException:
             self._cancelled += 1
-            self._leave(taken, waiter, turn)
+            self._leave(taken, waiter)
             raise
-        self._leave(taken, waiter, turn)
+        self._leave(taken, waiter)
 
-    def _leave(self, taken: BucketSlot, waiter: Waiter, turn: int) -> None:
-        """Leave the queue, and let the next look, unless the loop is over and all are forgotten."""
-        if turn != self._turn:
-            return
+    def _leave(self, taken: BucketSlot, waiter: Waiter) -> None:
+        """Leave the queue, and let the next look; if the loop was over, it has been forgotten."""
         self._queue.leave(waiter)
         bucket = taken.bucket
         was_first = next(iter(bucket.waiters), None) is waiter
@@ -467,13 +469,21 @@ class ServerBuckets:
         taken.bucket.in_flight.add(taken)
         self._in_flight += 1
         self._acquired += 1
-        _wake_first(taken.bucket)
 
-    def _give_back(self, taken: BucketSlot) -> None:
-        """Count a request as answered, and let the first that waits look again."""
+    def _give_back(self, taken: BucketSlot, *, counted: bool = False) -> None:
+        """
+        Count a request as answered, and let the first that waits look again.
+
+        Args:
+            taken: The request.
+            counted: Whether the server may have counted it, and has not said how much remains.
+        """
         if not taken.allowed or taken.turn != self._turn:
             return
         taken.allowed = False
+        if counted:
+            for window in taken.bucket.windows.values():
+                window.remaining = max(window.least, window.remaining - 1)
         taken.bucket.in_flight.discard(taken)
         self._in_flight -= 1
         _wake_first(taken.bucket)
@@ -638,7 +648,7 @@ class BucketSlot:
 
     # Invariant: while allowed, and while turn is that of the buckets, it is in its bucket's
     # in_flight.
-    __slots__ = ("_buckets", "_entered", "allowed", "bucket", "route", "sent", "turn")
+    __slots__ = ("_buckets", "_entered", "allowed", "bucket", "is_told", "route", "sent", "turn")
 
     def __init__(self, buckets: ServerBuckets, route: Hashable) -> None:
         self._buckets = buckets
@@ -646,6 +656,7 @@ class BucketSlot:
         self.route: Final = route
         self.bucket: _Bucket
         self.allowed = False
+        self.is_told = False
         self.sent = 0.0
         self.turn = -1
 
@@ -677,6 +688,7 @@ class BucketSlot:
         said = headers
         if not isinstance(said, RateLimitHeaders):
             said = RateLimitHeaders.parse(said)
+        self.is_told = True
         self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return said
 
@@ -696,7 +708,7 @@ class BucketSlot:
         traceback: TracebackType | None,
     ) -> None:
         """Count the request as answered. Not a checkpoint."""
-        self._buckets._give_back(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        self._buckets._give_back(self, counted=not self.is_told)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:
         return f"<BucketSlot of {self._buckets!r} for route={reprlib.repr(self.route)}>"

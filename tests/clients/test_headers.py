@@ -244,7 +244,7 @@ values = st.one_of(st.text(max_size=40), pieces.map("".join), pieces.map(" ".joi
 names = st.sampled_from(NAMES.split())
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(names, values), max_size=8))
 def test_nothing_raises_and_all_is_bounded(headers: list[tuple[str, str]]) -> None:
     """Whatever is sent, each number is at least 0, and each wait at most what is believed."""
