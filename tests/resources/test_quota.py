@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -640,6 +641,51 @@ def test_what_the_server_said_in_another_loop(backend: str) -> None:
 
     run(first, backend=backend)
     run(second, backend=backend)
+
+
+async def test_a_server_that_allows_half() -> None:
+    """With what it says in its headers, a batch is hardly refused, and as fast as can be."""
+    quota = Quota(requests=240, tokens=40_000, per=60)
+    half = {"requests": 120.0, "tokens": 20_000.0}
+    left, last = dict(half), 0.0
+    refused, used = 0, 0
+    lengths = Random(1)  # noqa: S311 - the same requests each time
+
+    def serve(cost: int) -> float:
+        """Take it as it comes; return how long to wait if there is not enough."""
+        nonlocal last
+        now = anyio.current_time()
+        for name, limit in half.items():
+            left[name] = min(limit, left[name] + (now - last) * limit / 60)
+        last = now
+        wait = (cost - left["tokens"]) / half["tokens"] * 60
+        if wait <= 0:
+            left["requests"] -= 1
+            left["tokens"] -= cost
+        return wait
+
+    async def ask(_: int) -> bool:
+        nonlocal refused, used
+        guess = lengths.randint(100, 900)
+        cost = int(guess * lengths.uniform(0.3, 1))
+        while True:
+            async with quota.take(tokens=guess) as taken:
+                await anyio.sleep(lengths.uniform(0.05, 0.1))
+                wait = serve(cost)
+                if wait > 0:
+                    refused += 1
+                    quota.hold(wait)
+                    continue
+                remaining = dict(left)
+                await anyio.sleep(lengths.uniform(0.5, 3))
+                quota.observe(limit=half, remaining=remaining)
+                taken.settle(tokens=cost)
+                used += cost
+                return True
+
+    assert all(await TaskExecutor().map(ask, range(200), limit=20))
+    assert refused <= 2
+    assert (used - half["tokens"]) / half["tokens"] * 60 >= 0.95 * anyio.current_time()
 
 
 async def test_the_pace_of_a_server_that_allows_less() -> None:
