@@ -33,9 +33,9 @@ class Grant:
     __slots__ = ("moment", "number", "timed_by")
 
     def __init__(self, number: int, moment: float, timed_by: Tells) -> None:
-        self.number = number
-        self.moment = moment
-        self.timed_by = timed_by
+        self.number: int = number
+        self.moment: float = moment
+        self.timed_by: Tells = timed_by
 
 
 class Takes(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -307,6 +308,20 @@ async def test_nothing_comes_back_twice() -> None:
     assert level(quota, "tokens") == 10
 
 
+async def test_what_came_back_of_one_counts_for_those_before() -> None:
+    """A bucket that would have been full but for one request has nothing to give to an older."""
+    quota = Quota(tokens=10, per=10)
+    async with quota.take(tokens=3) as first:
+        await anyio.sleep(1)
+        async with quota.take(tokens=5) as second:
+            await anyio.sleep(3)
+            async with quota.take(tokens=5):
+                second.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+                first.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+
+
 async def test_many_notes_are_thinned_out() -> None:
     """However many requests are in flight, little is remembered; less may come back, never more."""
     quota = Quota(tokens=100_000, per=1000)
@@ -329,6 +344,18 @@ async def test_settle_in_a_window() -> None:
         assert level(quota, "tokens") == 0
     await quota.acquire(tokens=9)  # 5 leave at 10 s, and the others at 11 s
     assert anyio.current_time() == 11
+
+
+async def test_what_was_used_later_stays_in_a_window() -> None:
+    """What was counted as used after the grant leaves when it is old enough, and not before."""
+    quota = Quota(tokens=10, per=10, window=True)
+    async with quota.take(tokens=5) as taken:
+        await anyio.sleep(1)
+        taken.settle(tokens=8)
+        taken.settle(tokens=0)
+    assert level(quota, "tokens") == 7
+    await anyio.sleep(10)
+    assert level(quota, "tokens") == 10
 
 
 async def test_a_grant_that_has_left_its_window() -> None:
@@ -476,6 +503,7 @@ async def test_hold() -> None:
     assert anyio.current_time() == 2
     alone = Quota(shared=shared)
     alone.hold(3)
+    alone.hold(1)
     assert not alone.try_acquire()
     await alone.acquire()
     assert anyio.current_time() == 5
@@ -615,6 +643,51 @@ def test_what_the_server_said_in_another_loop(backend: str) -> None:
     run(second, backend=backend)
 
 
+async def test_a_server_that_allows_half() -> None:
+    """With what it says in its headers, a batch is hardly refused, and as fast as can be."""
+    quota = Quota(requests=240, tokens=40_000, per=60)
+    half = {"requests": 120.0, "tokens": 20_000.0}
+    left, last = dict(half), 0.0
+    refused, used = 0, 0
+    lengths = Random(1)  # noqa: S311 - the same requests each time
+
+    def serve(cost: int) -> float:
+        """Take it as it comes; return how long to wait if there is not enough."""
+        nonlocal last
+        now = anyio.current_time()
+        for name, limit in half.items():
+            left[name] = min(limit, left[name] + (now - last) * limit / 60)
+        last = now
+        wait = (cost - left["tokens"]) / half["tokens"] * 60
+        if wait <= 0:
+            left["requests"] -= 1
+            left["tokens"] -= cost
+        return wait
+
+    async def ask(_: int) -> bool:
+        nonlocal refused, used
+        guess = lengths.randint(100, 900)
+        cost = int(guess * lengths.uniform(0.3, 1))
+        while True:
+            async with quota.take(tokens=guess) as taken:
+                await anyio.sleep(lengths.uniform(0.05, 0.1))
+                wait = serve(cost)
+                if wait > 0:
+                    refused += 1
+                    quota.hold(wait)
+                    continue
+                remaining = dict(left)
+                await anyio.sleep(lengths.uniform(0.5, 3))
+                quota.observe(limit=half, remaining=remaining)
+                taken.settle(tokens=cost)
+                used += cost
+                return True
+
+    assert all(await TaskExecutor().map(ask, range(200), limit=20))
+    assert refused <= 2
+    assert (used - half["tokens"]) / half["tokens"] * 60 >= 0.95 * anyio.current_time()
+
+
 async def test_the_pace_of_a_server_that_allows_less() -> None:
     """From its refusals alone a quota learns how much that is, and finds its way back."""
     given = RateLimiter(100, burst=100)
@@ -710,6 +783,21 @@ async def test_a_quota_that_waits_in_the_queue_of_a_limiter() -> None:
     assert_quiescent(shared, quota)
 
 
+async def test_what_comes_back_to_a_shared_limiter_is_seen() -> None:
+    """Tasks that wait for it get what a request has not used."""
+    shared = RateLimiter(1, burst=4, slack=0)
+    quota = Quota(shared=shared)
+    async with Asked() as tasks, quota.take(shared=4) as taken:
+        await tasks.ask("direct", partial(shared.acquire, 3))
+        await anyio.sleep(1)
+        taken.settle(shared=1)
+        await settle()
+        assert tasks.served == {"direct": 1}
+        await tasks.ask("another", partial(shared.acquire, 3))
+        quota.observe(remaining={"shared": 0})
+    assert tasks.served["another"] == 4
+
+
 async def test_changes_of_a_shared_limiter_are_seen() -> None:
     """A pause that ends, a reset and a lower burst reach the tasks of a quota."""
     shared = RateLimiter(0, burst=4)
@@ -732,6 +820,16 @@ async def test_changes_of_a_shared_limiter_are_seen() -> None:
         await anyio.sleep(5)
         shared.burst = 2
     assert (tasks.served["a"], tasks.served["b"], tasks.served["c"]) == (4, 6, 11)
+
+
+async def test_nothing_comes_back_of_before_a_reset() -> None:
+    """A bucket that somebody has filled has got back what was taken from it."""
+    shared = RateLimiter(1, burst=10, slack=0)
+    async with Quota(shared=shared).take(shared=8) as taken:
+        shared.reset()
+        await shared.acquire(9)
+        taken.settle(shared=0)
+    assert shared.statistics().tokens == 1
 
 
 async def test_a_queue_that_has_become_empty_is_seen() -> None:
