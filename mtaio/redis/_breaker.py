@@ -16,7 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import anyio
 
@@ -31,10 +31,12 @@ from mtaio.redis._circuit import Answer, Report, SharedCircuit, SharedState
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask
 from mtaio.redis._store import Store, check_key, check_store, store_left_error
-from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
-from mtaio.resilience._part import Call, Next
+from mtaio.resilience import Breaker, BreakerChange, Call
+from mtaio.statistics import BreakerStatistics
 
 __all__ = ["RedisBreaker", "RedisBreakerStatistics"]
+
+_Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 
 _INTERVAL = (0.01, 3600.0)
 """Seconds of ``check_interval``, least and most."""
@@ -275,15 +277,15 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             down=self._circuit.alone,
         )
 
-    def wrap(self, then: Next) -> Next:
+    def wrap(self, then: _Next) -> _Next:
         """Return an async function that calls ``then`` while the breaker lets it."""
         return self._prepared(super().wrap(then))
 
-    def wrap_stream(self, then: Next) -> Next:
+    def wrap_stream(self, then: _Next) -> _Next:
         """Return an async function that opens a stream by ``then``; its end is the outcome."""
         return self._prepared(super().wrap_stream(then))
 
-    def _prepared(self, through: Next) -> Next:
+    def _prepared(self, through: _Next) -> _Next:
         """Return what calls ``through`` when this process knows whether it may."""
         circuit, asks = self._circuit, self._asks
         closed = BreakerState.CLOSED
@@ -402,12 +404,13 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         self._retry.reset()
         if self._order == order:
             self._order = ""
-        # 3. The state of the server is that of the circuit; unless the server knows of none, as
-        #    after the loss of its data: then it learns of this one.
+        # 3. The state of the server is that of the circuit; unless this was opened during the call,
+        #    or the server has lost its data: then it learns of it by the next.
         period, self._period = self._period, answer.period
         if answer.period < period and circuit.state is BreakerState.OPEN and not report.order:
-            circuit.alone = False
             circuit.trip = circuit.reason
+        if circuit.trip and not report.order and answer.state is BreakerState.CLOSED:
+            circuit.alone = False
             self._news = True
         elif answer.period != period or circuit.alone:
             circuit.adopt(answer.state, answer.seconds, answer.reason)
@@ -438,7 +441,10 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             seconds = math.inf
         elif not order and circuit.trip:
             seconds = circuit.left()
-            order = "open" if seconds else ""
+            if seconds:
+                order = "open"
+            else:  # that is over
+                circuit.trip = ""
         return Report(
             self._server.process,
             self._period,

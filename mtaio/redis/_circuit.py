@@ -1,8 +1,9 @@
 """
 The state of a circuit breaker that processes share: as the server keeps it, and in one of them.
 
-Promise: a change of the state is one step at the server, and whoever knows only the state before it
-changes nothing. Half-open, exactly ``half_open`` places are given to all processes together; a
+Promise: a change of the state is one step at the server. What a process opened lately opens it, and
+of several openings the one that ends last counts; of probes only those of the period it is in do.
+Half-open, exactly ``half_open`` places are given to all processes together; a
 process that is silent for a lease loses those in which calls are under way. A process reports in
 absolute numbers, so that a call which is lost, or whose answer is lost, does no harm.
 Cost: a hash, for as long as a day after the last change; nothing for a call while it is closed.
@@ -58,7 +59,7 @@ local function move(to, after, reason)
   if after >= 0 then redis.call('PEXPIRE', KEYS[1], DAY + math.ceil(after / 1000)) end
 end
 
-if order == 'force' or (order == 'open' and state == 'closed' and known == period) then
+if order == 'force' or (order == 'open' and state == 'closed') then
   move('open', seconds, text)
 elseif order == 'open' and state == 'open' and until_ >= 0 and now + seconds > until_ then
   until_ = now + seconds -- of several openings, as after an outage, the one that ends last counts

@@ -141,11 +141,13 @@ class Share:
         if self.limiter._first is not None:
             self.limiter._attach()
 
-    def due(self, tokens: float, moment: float) -> float:
-        """Return when ``tokens`` will be there, after those that tasks wait for."""
-        bucket = self.limiter._bucket
-        self.limiter._catch_up(bucket)
-        return bucket.due(tokens + self.limiter._queued, moment)
+    def due(self, tokens: float, moment: float, timed_by: clock.Tells) -> float:
+        """Return when ``tokens`` will be there by that clock, after those that tasks wait for."""
+        limiter = self.limiter
+        bucket = limiter._bucket
+        if bucket.timed_by is not timed_by or type(bucket) is Held:
+            limiter._catch_up(bucket)
+        return bucket.due(tokens + limiter._queued, moment)
 
     def due_first(self, waiter: Waiter, tokens: float, moment: float) -> float:
         """Return when a task that waits for the limiter itself gets them; inf if not the first."""
@@ -170,9 +172,10 @@ class Share:
     def take(self, tokens: float, number: int, moment: float, since: float) -> None:
         """Take tokens that are due, as if at ``since``."""
         self._note(number, moment)
-        self.limiter._bucket.take(tokens, since)
-        self._see(self._inner())
-        self.limiter._left -= 1
+        limiter = self.limiter
+        limiter._bucket.take(tokens, since)
+        self._full_at = self._bucket.full_at
+        limiter._left -= 1
         self.acquired += tokens
         self.used += tokens
 
@@ -318,11 +321,14 @@ class Share:
 
     def _note(self, number: int, moment: float) -> None:
         """Note how much the bucket has lacked since the last note, before it changes."""
-        bucket = self._inner()
+        bucket = self.limiter._bucket
+        if bucket is not self._bucket:
+            bucket = self._inner()
         if bucket is not self._bucket:
             room = 0.0  # emptied, reset or filled by others: nothing comes back from before
+            self._bucket = bucket
         elif bucket.interval:  # what others took since can only be more
-            room = max(0.0, self._full_at - moment) / bucket.interval
+            room = (self._full_at - moment) / bucket.interval if self._full_at > moment else 0.0
         else:
             room = math.inf
         numbers, rooms = self._numbers, self._rooms

@@ -14,7 +14,6 @@ import pytest
 from anyio import to_thread
 
 from mtaio import redis
-from mtaio._internal import clock
 from mtaio.events import EventEmitter
 from mtaio.redis import (
     JSON,
@@ -30,7 +29,6 @@ from mtaio.redis import (
     bridge,
 )
 from mtaio.redis._slots import EXCHANGE
-from mtaio.resources._taken import Grant
 from tests.redis.answering import answering_store
 from tests.redis.caching import caching_store
 from tests.redis.exchanging import Slots
@@ -89,10 +87,16 @@ class Store(RedisStore):  # type: ignore[misc] # final for those who use it
             yield
 
 
+def _store_of(made: Any) -> Any:
+    if isinstance(made, RedisQuota):
+        return made._tasks.store
+    return made._model._store if isinstance(made, RedisKeyedRateLimiter) else made._store
+
+
 @asynccontextmanager
 async def in_store(made: Any) -> AsyncGenerator[Any]:
     """Enter the store of a limiter."""
-    store: Any = made._model._store if isinstance(made, RedisKeyedRateLimiter) else made._store
+    store: Any = _store_of(made)
     async with store.server, store:
         yield made
 
@@ -230,12 +234,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     RedisQuota: {
         "acquire": lambda it: it.acquire(),
-        "correct": lambda it: it.correct(Grant(0, 0, clock.REAL), (1,), (0,)),
-        "costs": lambda it: it.costs({}, default=(1,)),
-        "describe": lambda it: it.describe((1,)),
-        "grant": lambda it: it.grant((1,), None),
         "hold": lambda it: it.hold(0.1),
-        "note_in_flight": lambda it: it.note_in_flight((0,), 1),
         "observe": lambda it: it.observe(remaining={"requests": 5}),
         "part": lambda it: it.part(),
         "statistics": lambda it: it.statistics(),

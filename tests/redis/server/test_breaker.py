@@ -21,7 +21,7 @@ from tests.redis.scripts import Connection, VirtualScripts
 from tests.redis.servers import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
 OPEN, CLOSED, HALF_OPEN = BreakerState.OPEN, BreakerState.CLOSED, BreakerState.HALF_OPEN
 
@@ -343,6 +343,48 @@ def test_server_that_forgets(redis_connection: Connection, backend: str) -> None
             await settle()
             await anyio.sleep(ROUND)
             assert first.state is CLOSED
+
+    virtual(main, backend)
+
+
+def test_opened_before_the_first_answer(redis_connection: Connection, backend: str) -> None:
+    """What was opened before a process knew of the state of the others opens it for them."""
+
+    async def main() -> None:
+        fleet = Fleet(redis_connection, size=2, open_for=1)
+        async with fleet as (first, second):
+            await opened(fleet)
+            await anyio.sleep(1 + ROUND)
+            await second.run(works)
+            new = RedisBreaker(fleet.stores[0], first.key, last=4, open_for=1)
+            await failing(new)
+            await anyio.sleep(0.9)
+            assert new.state is OPEN
+            with suppress(BreakerOpenError):
+                await second.run(works)
+            await anyio.sleep(ROUND)
+            assert second.state is OPEN
+
+    virtual(main, backend)
+
+
+def test_streams(redis_connection: Connection, backend: str) -> None:
+    """The end of a stream is its outcome."""
+
+    async def broken() -> AsyncGenerator[int]:
+        yield 1
+        raise ConnectionError
+
+    async def main() -> None:
+        fleet = Fleet(redis_connection, size=1)
+        async with fleet as (breaker,):
+            for _ in range(2):
+                with suppress(ConnectionError):
+                    async with breaker.stream(broken) as items:
+                        assert [item async for item in items] == [1]
+            with pytest.raises(BreakerOpenError):
+                async with breaker.stream(broken):
+                    pass
 
     virtual(main, backend)
 
