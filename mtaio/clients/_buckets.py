@@ -33,14 +33,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders, ServiceLimit
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
@@ -91,6 +91,8 @@ class ServerBucketsStatistics:
     """Requests allowed."""
     rejected: int = field(metadata=COUNTER)
     """Requests not allowed, because there was no room for their bucket."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests refused, because the caller's timeout would have ended the wait."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     refused: int = field(metadata=COUNTER)
@@ -287,6 +289,7 @@ class ServerBuckets:
         "_queue",
         "_refused",
         "_rejected",
+        "_timed_out",
         "_turn",
         "_unknown",
         "_wait_seconds",
@@ -323,6 +326,7 @@ class ServerBuckets:
         self._in_flight = 0
         self._acquired = 0
         self._rejected = 0
+        self._timed_out = 0
         self._cancelled = 0
         self._refused = 0
         self._forgotten = 0
@@ -354,6 +358,10 @@ class ServerBuckets:
         Entering is a checkpoint. Cancelled while it waits, it leaves everything as it was. Inside,
         tell it what the response says. If a block is left without that, because there was no
         response, the server is taken to have counted the request.
+
+        Entering raises `mtaio.exceptions.LimitTimeoutError` at once if a timeout of mtaio's around
+        it would end the wait, and `mtaio.exceptions.RateLimitError` if there is no room for the
+        route.
 
         ```python
         async with buckets.take("GET /users") as taken:
@@ -438,21 +446,46 @@ class ServerBuckets:
         taken.bucket.waiters[waiter] = taken
         try:
             while True:
-                moment, due = clock.catch_up(self), math.inf
-                if next(iter(taken.bucket.waiters)) is waiter:
-                    due = self._allowed_from(taken.bucket, moment)
-                    if due <= moment:
-                        break
+                moment = clock.catch_up(self)
+                due = self._allowed_from(taken.bucket, moment)
+                if moment < due < math.inf:
+                    self._check_deadline(taken, due, moment)
+                if next(iter(taken.bucket.waiters)) is not waiter:
+                    due = math.inf
+                elif due <= moment:
+                    break
                 if due == math.inf:
                     await waiter
                     continue
                 with anyio.CancelScope(deadline=clock.loop_deadline(due)):
                     await waiter
-        except BaseException:
-            self._cancelled += 1
+        except BaseException as error:
+            if isinstance(error, LimitTimeoutError):
+                self._timed_out += 1
+            else:
+                self._cancelled += 1
             self._leave(taken, waiter)
             raise
         self._leave(taken, waiter)
+
+    def _check_deadline(self, taken: BucketSlot, due: float, moment: float) -> None:
+        """Raise if a limit around the call would end the wait."""
+        deadline = deadlines.logical()
+        if due < deadline - _TICK:
+            return
+        left = max(deadline - moment, 0.0)
+        msg = (
+            f"{self!r} allows route={reprlib.repr(taken.route)} not within the {left:.6g} s that "
+            f"are left here, only in {due - moment:.6g} s. The limit is that of a timeout around "
+            f"the call."
+        )
+        raise LimitTimeoutError(
+            msg,
+            retry_after=due - moment,
+            timeout=left,
+            deadline=clock.loop_deadline(deadline),
+            name=self._name,
+        )
 
     def _leave(self, taken: BucketSlot, waiter: Waiter) -> None:
         """Leave the queue, and let the next look; if the loop was over, it has been forgotten."""

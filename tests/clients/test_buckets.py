@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtaio import RateLimiter
+from mtaio import Pipeline, RateLimiter, Timeout
 from mtaio.clients import Route, ServerBuckets
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.testing import Victim, assert_quiescent, injections, run, settle
 from tests.clients.service import Service
 from tests.closed_loops import leave_waiting
@@ -368,6 +368,29 @@ async def test_idle_buckets_make_room() -> None:
         await anyio.sleep(5)
     now = buckets.statistics()
     assert (now.buckets, now.forgotten, now.rejected) == (2, 4, 1)
+
+
+async def test_a_wait_that_the_deadline_would_end_is_refused_at_once() -> None:
+    """Whoever waits at the end of the queue, too; one that may be over in time is waited out."""
+    buckets = ServerBuckets()
+    said = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "5", "X-RateLimit-Limit": "1"}
+    async with buckets.take("r") as slot:
+        slot.observe(said)
+
+    async def take() -> None:
+        async with buckets.take("r"):
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        await settle()
+        message = r"^<ServerBuckets: .* allows route='r' not within the 3 s that are left"
+        with pytest.raises(LimitTimeoutError, match=message) as caught:
+            await Pipeline(Timeout(3)).run(take)
+        assert (caught.value.retry_after, anyio.current_time()) == (5, 0)
+        await Pipeline(Timeout(7.5)).run(take)
+    assert anyio.current_time() == 7
+    assert buckets.statistics().timed_out == 1
 
 
 async def test_slots_are_entered_once() -> None:

@@ -143,6 +143,7 @@ def test_buckets_that_the_service_names() -> None:
         {"X-RateLimit-Remaining": "\uff19"},
         {"X-RateLimit-Remaining": "5" * 10_000_000},
         {"X-RateLimit-Reset": "5s and more"},
+        {"X-RateLimit-Reset": "5s 3s"},
         {"X-RateLimit-Reset": "-0001-12-01"},
         {"X-RateLimit-Reset": "x" * 10_000_000},
         {"RateLimit": '"a";r=5;t=' + "9" * 10_000_000},

@@ -323,6 +323,23 @@ async def test_errors_are_retried_as_the_policy_says(method: str) -> None:
     assert len(service.moments) == (5 if method == "GET" else 2)
 
 
+def test_responses_that_the_policy_refuses_are_closed(backend: str) -> None:
+    """Those that were followed by another, and the last one if it was cancelled after that."""
+
+    async def main(victim: Victim) -> None:
+        service = Scripted(lambda _, number: respond(503 if number < 2 else 200))
+        retry = Retry(3, until=lambda response: response.status_code < 500, jitter=0)
+        async with client(service, retry=retry) as http:
+            with anyio.CancelScope():
+                await victim(http.get, "/")
+            assert service.is_quiet()
+        if not victim.cancelled:
+            assert [body.closed for body in service.bodies] == [True, True, True]
+
+    for victim in injections():
+        run(main, victim, backend=backend)
+
+
 def test_nothing_is_left_of_a_request_that_is_cancelled(backend: str) -> None:
     """Wherever it is struck: waiting, sending, closing a refusal, pausing."""
 
