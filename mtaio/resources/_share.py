@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
     from mtaio.resources._bucket import Bucket
     from mtaio.resources._rate import RateLimiter, Watcher
+    from mtaio.resources._taken import Grant
 
 __all__ = ["Share"]
+
+_MORE: Final = 16
+"""So many corrections of one take are told apart."""
 
 _NOTED: Final = 256
 """So many moments are noted; then those that hardly differ become one."""
@@ -179,31 +183,40 @@ class Share:
         self.acquired += tokens
         self.used += tokens
 
-    def settle(
-        self, taken: float, used: float, *, after: int, number: int, at: float | None, moment: float
-    ) -> None:
+    def settle(self, taken: float, used: float, grant: Grant, number: int, moment: float) -> None:
         """
         Give back what was not used, or take what was used beside.
+
+        What was taken beside before comes back first, as of the moment when it was.
 
         Args:
             taken: What was taken at first, or settled last.
             used: What was used.
-            after: The number of that take.
+            grant: The take.
             number: That of this change.
-            at: When it was granted; None if a clock in between makes that unknown.
             moment: Now.
         """
         bucket, unused = self._inner(), taken - used
         clock.catch_up(bucket)
         self._note(number, moment)
         self.used -= unused
-        if unused > 0 and isinstance(bucket, Window):
-            if at is not None:
-                bucket.correct(unused, at)
-        else:
-            if unused > 0:
-                unused = self._give_back(unused, after)
+        more = grant.more.setdefault(self.name, [])
+        if unused < 0:
+            more.append((number, moment, -unused))
+            if len(more) > _MORE:
+                earlier, later = more[-2:]
+                more[-2:] = [(earlier[0], earlier[1], earlier[2] + later[2])]
             bucket.correct(unused, moment)
+        while unused > 0:
+            after, at, most = more.pop() if more else (grant.number, grant.moment, math.inf)
+            back = min(unused, most)
+            unused -= back
+            if back < most < math.inf:
+                more.append((after, at, most - back))
+            if not isinstance(bucket, Window):
+                bucket.correct(self._give_back(back, after), moment)
+            elif grant.timed_by is bucket.timed_by:  # else the moment is not known
+                bucket.correct(back, at)
         self._see(bucket)
 
     def is_told(self, limit: float) -> bool:

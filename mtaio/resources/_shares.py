@@ -217,12 +217,10 @@ class Shares:
 
     def _correct(self, grant: Grant, before: _Costs, after: _Costs) -> None:
         moment = clock.catch_up(self)
-        at = grant.moment if grant.timed_by is self.timed_by else None
         self._number += 1
         for share, taken, used in zip(self.all, before, after, strict=True):
             if taken != used:
-                number = self._number
-                share.settle(taken, used, after=grant.number, number=number, at=at, moment=moment)
+                share.settle(taken, used, grant, self._number, moment)
                 if not share.own:
                     share.look_again()
         self.look_again()
@@ -529,11 +527,15 @@ class Shares:
         self, costs: _Costs, due: float, timeout: float | None, moment: float
     ) -> LimitTimeoutError | None:
         """Return the error for a wait that its timeout, or a limit around the call, would end."""
-        wait, ends = due - moment, deadlines.logical()
+        wait = due - moment
         if timeout is not None and wait > timeout + TICK:
             return self._late(costs, wait, timeout, moment + timeout)
         # A pause may be over in time, for all that is known; else the limit will end the wait.
-        if wait == math.inf or due <= ends + TICK:
+        if wait == math.inf or deadlines.current.get() is None:
+            return None
+        ends = deadlines.logical()
+        # It also will if its moment is that in which all would be there.
+        if due < ends - TICK:
             return None
         left = max(ends - moment, 0.0)
         return LimitTimeoutError(

@@ -220,8 +220,9 @@ async def test_the_time_that_is_left_counts() -> None:
     """A wait that a timeout around it would end is not begun."""
     quota = Quota(requests=1, per=4)
     await quota.acquire()
-    with TimeoutManager(3)(), pytest.raises(LimitTimeoutError, match="that are left here"):
-        await quota.acquire()
+    for seconds in (3, 4):  # the block ends at the very moment at which it would be granted
+        with TimeoutManager(seconds)(), pytest.raises(LimitTimeoutError, match="left here"):
+            await quota.acquire()
     assert anyio.current_time() == 0
     with TimeoutManager(5)():
         await quota.acquire()
@@ -346,16 +347,22 @@ async def test_settle_in_a_window() -> None:
     assert anyio.current_time() == 11
 
 
-async def test_what_was_used_later_stays_in_a_window() -> None:
-    """What was counted as used after the grant leaves when it is old enough, and not before."""
-    quota = Quota(tokens=10, per=10, window=True)
-    async with quota.take(tokens=5) as taken:
-        await anyio.sleep(1)
-        taken.settle(tokens=8)
+@pytest.mark.parametrize("window", [False, True])
+async def test_settled_up_and_down(*, window: bool) -> None:
+    """What was taken beside comes back as of when it was; little is remembered of many changes."""
+    quota = Quota(tokens=100, per=1000, window=window)
+    async with quota.take(tokens=10) as taken:
+        for used in (50, 40, 20):
+            taken.settle(tokens=used)
+            assert level(quota, "tokens") == 100 - used
+        for used in range(21, 60):
+            await anyio.sleep(1)
+            taken.settle(tokens=used)
         taken.settle(tokens=0)
-    assert level(quota, "tokens") == 7
-    await anyio.sleep(10)
-    assert level(quota, "tokens") == 10
+        left = level(quota, "tokens")
+        assert 60 < left <= 100
+    await anyio.sleep(1040)
+    assert level(quota, "tokens") == 100
 
 
 async def test_a_grant_that_has_left_its_window() -> None:
