@@ -1093,6 +1093,22 @@ async def test_part() -> None:
     assert str(Quota(a=1).part(a=1)) == "Quota(a=1)"
 
 
+async def test_what_was_used_may_be_unknown() -> None:
+    """A service that has not said leaves the estimate; what is no mapping is named."""
+    quota = Quota(tokens=100, per=1000)
+    silent = Pipeline(quota.part(tokens=30, used=lambda _: None))
+    assert await silent.run(answer, "prompt") == "pr"
+    assert level(quota, "tokens") == 70.1
+
+    async def asks(_: str) -> dict[str, float]:
+        return {}
+
+    for used, text in ((asks, "<coroutine"), (lambda _: 900, "900")):
+        wrong = Pipeline(quota.part(tokens=1, used=used))  # type: ignore[arg-type] # on purpose
+        with pytest.raises(TypeError, match=rf"^used=.* returned {text}.* is not a mapping\. Ret"):
+            await wrong.run(answer, "prompt")
+
+
 async def test_a_call_that_fails_keeps_its_cost() -> None:
     """Each attempt takes its own; only what has returned is settled."""
     quota = Quota(requests=10, tokens=100, per=1000)
