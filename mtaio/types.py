@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mtaio.resilience._attempts import Holds, HoldsKey
     from mtaio.resilience._part import Next, StreamDecorator, Streams
     from mtaio.resilience._waits import Waits
+    from mtaio.resources._quota_part import Cost, Used
     from mtaio.testing._inject import Mode
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "ClientKey",
     "ClientLimiter",
     "Connection",
+    "Cost",
     "Emitter",
     "ErrorPolicy",
     "ErrorReporter",
@@ -80,6 +82,7 @@ __all__ = [
     "StreamDecorator",
     "Streams",
     "Unset",
+    "Used",
     "Via",
     "Waits",
 ]
@@ -113,6 +116,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.resilience._attempts": ("Holds", "HoldsKey"),
             "mtaio.resilience._part": ("Next", "StreamDecorator", "Streams"),
             "mtaio.resilience._waits": ("Waits",),
+            "mtaio.resources._quota_part": ("Cost", "Used"),
             "mtaio.testing._inject": ("Mode",),
         },
     )

@@ -8,11 +8,15 @@ timeouts = TimeoutManager()
 executor = TaskExecutor(10)
 
 
+async def send(part: int) -> None:
+    if part == 3:
+        raise ConnectionError("part 3 is lost")
+    await anyio.sleep(60)
+
+
 async def upload(part: int) -> None:
     try:
-        if part == 3:
-            raise ConnectionError("part 3 is lost")
-        await anyio.sleep(60)
+        await send(part)
     except BaseException:
         with timeouts.shielded(grace=2):  # without it, the next await is cancelled, too
             await anyio.sleep(part / 10)  # tell the server to forget the part

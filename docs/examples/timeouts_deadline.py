@@ -8,7 +8,7 @@ timeouts = TimeoutManager(name="profile")
 api = Pipeline(Retry(5), RateLimiter(1))  # one request a second
 
 
-async def get(url: str, timeout: float) -> str:  # noqa: ASYNC109 - as httpx has it
+async def get(url: str, timeout: float) -> str:
     await anyio.sleep(0.4)
     return f"{url} within {timeout:.1f} s"
 

@@ -41,7 +41,7 @@ class Whole:
         alarm: Tells when its time is up; it begins now.
         moment: When that is, by `clock.now`, so far away as all that ``alarm`` has.
         error: Makes what is then raised.
-        scope: In which the stream is being opened, if its opening can be interrupted.
+        interrupt: Interrupts the opening of the stream.
     """
 
     # Invariant: _interrupt ends the opening as long as that goes on, then the wait for an item.
@@ -52,10 +52,10 @@ class Whole:
         alarm: Alarm,
         moment: float,
         error: Callable[[], BaseException],
-        scope: anyio.CancelScope | None = None,
+        interrupt: Callable[[], object],
     ) -> None:
         self._alarm = alarm
-        self._interrupt: Callable[[], object] = _nothing if scope is None else scope.cancel
+        self._interrupt = interrupt
         self.error: Callable[[], BaseException] = error
         self.moment: float = moment
         self.is_over: bool = False
@@ -75,11 +75,6 @@ class Whole:
     def release(self) -> None:
         """Interrupt nothing any more."""
         self._alarm.discard(self)
-        self._interrupt = _nothing
-
-
-def _nothing() -> None:
-    pass
 
 
 @final

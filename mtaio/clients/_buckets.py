@@ -33,14 +33,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders, ServiceLimit
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 
 if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
@@ -91,6 +91,8 @@ class ServerBucketsStatistics:
     """Requests allowed."""
     rejected: int = field(metadata=COUNTER)
     """Requests not allowed, because there was no room for their bucket."""
+    timed_out: int = field(metadata=COUNTER)
+    """Requests refused, because the caller's timeout would have ended the wait."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     refused: int = field(metadata=COUNTER)
@@ -117,6 +119,11 @@ class _Window:
     """
 
     __slots__ = ("begin", "end", "limit", "remaining")
+
+    @property
+    def least(self) -> float:
+        """What remains at least: one may find out how things stand if nothing else will."""
+        return 1.0 if self.end == math.inf else 0.0
 
     def __init__(self) -> None:
         self.limit: float | None = None
@@ -282,6 +289,7 @@ class ServerBuckets:
         "_queue",
         "_refused",
         "_rejected",
+        "_timed_out",
         "_turn",
         "_unknown",
         "_wait_seconds",
@@ -318,6 +326,7 @@ class ServerBuckets:
         self._in_flight = 0
         self._acquired = 0
         self._rejected = 0
+        self._timed_out = 0
         self._cancelled = 0
         self._refused = 0
         self._forgotten = 0
@@ -347,8 +356,12 @@ class ServerBuckets:
         Return a block that is entered when the server would accept one more request to ``route``.
 
         Entering is a checkpoint. Cancelled while it waits, it leaves everything as it was. Inside,
-        tell it what the response says; a block that is left without a response counts as a request
-        that the server did not count.
+        tell it what the response says. If a block is left without that, because there was no
+        response, the server is taken to have counted the request.
+
+        Entering raises `mtaio.exceptions.LimitTimeoutError` at once if a timeout of mtaio's around
+        it would end the wait, and `mtaio.exceptions.RateLimitError` if there is no room for the
+        route.
 
         ```python
         async with buckets.take("GET /users") as taken:
@@ -431,29 +444,51 @@ class ServerBuckets:
         """Wait in the queue until the bucket allows a request, and leave it."""
         waiter = self._queue.join(None)
         taken.bucket.waiters[waiter] = taken
-        turn = self._turn
         try:
             while True:
-                moment, due = clock.catch_up(self), math.inf
-                if next(iter(taken.bucket.waiters)) is waiter:
-                    due = self._allowed_from(taken.bucket, moment)
-                    if due <= moment:
-                        break
+                moment = clock.catch_up(self)
+                due = self._allowed_from(taken.bucket, moment)
+                if moment < due < math.inf:
+                    self._check_deadline(taken, due, moment)
+                if next(iter(taken.bucket.waiters)) is not waiter:
+                    due = math.inf
+                elif due <= moment:
+                    break
                 if due == math.inf:
                     await waiter
                     continue
                 with anyio.CancelScope(deadline=clock.loop_deadline(due)):
                     await waiter
-        except BaseException:
-            self._cancelled += 1
-            self._leave(taken, waiter, turn)
+        except BaseException as error:
+            if isinstance(error, LimitTimeoutError):
+                self._timed_out += 1
+            else:
+                self._cancelled += 1
+            self._leave(taken, waiter)
             raise
-        self._leave(taken, waiter, turn)
+        self._leave(taken, waiter)
 
-    def _leave(self, taken: BucketSlot, waiter: Waiter, turn: int) -> None:
-        """Leave the queue, and let the next look, unless the loop is over and all are forgotten."""
-        if turn != self._turn:
+    def _check_deadline(self, taken: BucketSlot, due: float, moment: float) -> None:
+        """Raise if a limit around the call would end the wait."""
+        deadline = deadlines.logical()
+        if due < deadline - _TICK:
             return
+        left = max(deadline - moment, 0.0)
+        msg = (
+            f"{self!r} allows route={reprlib.repr(taken.route)} not within the {left:.6g} s that "
+            f"are left here, only in {due - moment:.6g} s. The limit is that of a timeout around "
+            f"the call."
+        )
+        raise LimitTimeoutError(
+            msg,
+            retry_after=due - moment,
+            timeout=left,
+            deadline=clock.loop_deadline(deadline),
+            name=self._name,
+        )
+
+    def _leave(self, taken: BucketSlot, waiter: Waiter) -> None:
+        """Leave the queue, and let the next look; if the loop was over, it has been forgotten."""
         self._queue.leave(waiter)
         bucket = taken.bucket
         was_first = next(iter(bucket.waiters), None) is waiter
@@ -467,13 +502,21 @@ class ServerBuckets:
         taken.bucket.in_flight.add(taken)
         self._in_flight += 1
         self._acquired += 1
-        _wake_first(taken.bucket)
 
-    def _give_back(self, taken: BucketSlot) -> None:
-        """Count a request as answered, and let the first that waits look again."""
+    def _give_back(self, taken: BucketSlot, *, counted: bool = False) -> None:
+        """
+        Count a request as answered, and let the first that waits look again.
+
+        Args:
+            taken: The request.
+            counted: Whether the server may have counted it, and has not said how much remains.
+        """
         if not taken.allowed or taken.turn != self._turn:
             return
         taken.allowed = False
+        if counted:
+            for window in taken.bucket.windows.values():
+                window.remaining = max(window.least, window.remaining - 1)
         taken.bucket.in_flight.discard(taken)
         self._in_flight -= 1
         _wake_first(taken.bucket)
@@ -638,7 +681,7 @@ class BucketSlot:
 
     # Invariant: while allowed, and while turn is that of the buckets, it is in its bucket's
     # in_flight.
-    __slots__ = ("_buckets", "_entered", "allowed", "bucket", "route", "sent", "turn")
+    __slots__ = ("_buckets", "_entered", "allowed", "bucket", "is_told", "route", "sent", "turn")
 
     def __init__(self, buckets: ServerBuckets, route: Hashable) -> None:
         self._buckets = buckets
@@ -646,6 +689,7 @@ class BucketSlot:
         self.route: Final = route
         self.bucket: _Bucket
         self.allowed = False
+        self.is_told = False
         self.sent = 0.0
         self.turn = -1
 
@@ -677,6 +721,7 @@ class BucketSlot:
         said = headers
         if not isinstance(said, RateLimitHeaders):
             said = RateLimitHeaders.parse(said)
+        self.is_told = True
         self._buckets._observe(self, said, refused=refused, pause=pause)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         return said
 
@@ -696,7 +741,7 @@ class BucketSlot:
         traceback: TracebackType | None,
     ) -> None:
         """Count the request as answered. Not a checkpoint."""
-        self._buckets._give_back(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        self._buckets._give_back(self, counted=not self.is_told)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:
         return f"<BucketSlot of {self._buckets!r} for route={reprlib.repr(self.route)}>"

@@ -217,16 +217,32 @@ class Exchange(Generic[Q, A]):
             if self._retry is None or not repeats:
                 return await self._obey(request, send, repeats=repeats)
 
-            async def attempt() -> A:
-                return await self._obey(request, send, repeats=repeats)
-
-            return await self._retry.run(attempt)
+            return await self._try_again(self._retry, request, send)
         finally:
             self._in_flight -= 1
 
     def statistics(self) -> ClientStatistics:
         """Return the counts so far."""
         return snapshot(ClientStatistics, self)
+
+    async def _try_again(self, retry: Retry, request: Q, send: Callable[[Q], Awaitable[A]]) -> A:
+        """Send a request, again as the policy says, which may refuse responses with ``until``."""
+        last: A | None = None
+
+        async def attempt() -> A:
+            nonlocal last
+            if last is not None:
+                before, last = last, None
+                await self._adapter.discard(before)
+            last = await self._obey(request, send, repeats=True)
+            return last
+
+        try:
+            return await retry.run(attempt)
+        except BaseException:
+            if last is not None:
+                await self._adapter.discard(last)
+            raise
 
     async def _obey(self, request: Q, send: Callable[[Q], Awaitable[A]], *, repeats: bool) -> A:
         """Send a request, again after each refusal, until there is a response that counts."""

@@ -495,8 +495,8 @@ class RedisRateLimiter:
                 msg = f"{self._refusal(tokens, 0)}, only in about {late:.6g} s."
                 raise self._timeout_error(msg, 0, deadline, late)
             return
-        ends = deadlines.logical()
-        if now < ends < deadline:  # a limit of mtaio's around the call, which would end the wait
+        # A limit of mtaio's around the call would end the wait.
+        if deadlines.current.get() is not None and now < (ends := deadlines.logical()) < deadline:
             timeout, deadline = ends - now, ends
         request = _Request(tokens, now, deadline)
         waiter = self._join(request)

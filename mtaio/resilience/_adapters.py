@@ -282,11 +282,17 @@ class _ResourcePart(_Adapter):
             try:
                 if rate is not None:
                     await rate.acquire()
-                opened: OpenStream = await through(call)
+                _count(limiter, 1)
+                try:
+                    opened: OpenStream = await through(call)
+                except BaseException:
+                    _count(limiter, -1)
+                    raise
             except BaseException:
                 if slots is not None:
                     slots.release()
                 raise
+            opened.on_end(lambda _: _count(limiter, -1))
             if slots is not None:
                 opened.on_end(lambda _: slots.release())
             return opened
@@ -320,6 +326,12 @@ class _TimeoutPart(_Adapter):
 
     def wrap_stream(self, then: Next) -> Next:
         return _limited(then, self.seconds, self.inner.name)
+
+
+def _count(limiter: ResourceLimiter, by: int) -> None:
+    """Count a stream as what has entered a limiter, which it has not: see `wrap_stream`."""
+    limiter._in_flight += by  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its block does the same
+    limiter._entered += by > 0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - likewise
 
 
 def _limited(then: Next, seconds: float | None, name: str | None) -> Next:

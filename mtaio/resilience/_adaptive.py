@@ -350,9 +350,7 @@ class AdaptiveLimiter(StandalonePart):
             except BaseException as error:
                 self._leave(error, now() - began, in_use)
                 raise
-            ended = catch_up(estimator)
-            if estimator.sample(ended, ended - began, in_use):
-                self._slots.limit = estimator.limit
+            self._sample(now() - began, in_use)
 
             def end(error: BaseException | None) -> None:
                 if error is None:
@@ -377,6 +375,10 @@ class AdaptiveLimiter(StandalonePart):
                 return
             failed = True
         self._failed += failed
+        self._sample(latency, in_use, failed=failed)
+
+    def _sample(self, latency: float, in_use: int, *, failed: bool = False) -> None:
+        """Use how long a call took, and follow the limit."""
         if self._estimator.sample(catch_up(self._estimator), latency, in_use, failed=failed):
             self._slots.limit = self._estimator.limit
 

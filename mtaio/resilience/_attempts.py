@@ -62,6 +62,9 @@ Reason: TypeAlias = Literal["attempts", "within", "deadline", "budget"]
 LONGEST: Final = 300.0
 """Seconds for which refusals are waited for where neither the policy nor the caller says."""
 
+_LONGEST_HOLD: Final = 86_400.0
+"""Seconds for which what a server says may hold a limiter; all its callers would be stopped."""
+
 _MOST_TYPES: Final = 32
 """Types of errors that are counted by name; those beyond are counted together."""
 
@@ -321,7 +324,7 @@ class Attempts:
             _events.emit(event, is_logged=not self._is_service)
         if pause < math.inf:
             for each in held_by(policy):
-                _hold(each, pause, self._key)
+                _hold(each, min(pause, _LONGEST_HOLD), self._key)
         if pause >= left:
             text = _too_late("the call that was refused", pause, left, what)
             self._give_up(what, text, error, None)

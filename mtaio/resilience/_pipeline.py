@@ -501,10 +501,13 @@ class Direct:
     def _tell_refusal(self, error: BaseException, call: Call) -> None:
         """Tell it if the limiter, which then was no part of the call, has refused it."""
         limiter, trace = self._limiter, error.__traceback__
-        if isinstance(error, LimitError) and limiter is not None and trace is not None:
-            code = getattr(getattr(limiter.acquire, "__func__", None), "__code__", None)
-            if trace.tb_next is not None and trace.tb_next.tb_frame.f_code is code:
-                tell_refusal(error, limiter, call.fn)
+        if limiter is None or not isinstance(error, LimitError):
+            return
+        raised_in = trace and trace.tb_next
+        if raised_in and raised_in.tb_frame.f_code is getattr(
+            type(limiter).acquire, "__code__", None
+        ):
+            tell_refusal(error, limiter, call.fn)
 
 
 def _direct_way(parts: Sequence[Part]) -> Direct | None:

@@ -114,7 +114,8 @@ class Retry:
             there is neither. Without a ``retry_after`` the pauses grow as other waits do.
         hold: What grants nothing during such a pause: a limiter, a `Quota`, or a tuple of them.
             Where it stands inside of the retry, in a pipeline or as the ``rate`` of an executor,
-            refused calls go on there, in their order; elsewhere they sleep.
+            refused calls go on there, in their order; elsewhere they sleep. It is held for a day at
+            most, whatever a service asks.
         on_retry: A plain function, called with a `Retried` after each failure that is followed by
             another attempt, before the wait. What it raises is logged.
         name: For events, statistics and the log.

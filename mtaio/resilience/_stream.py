@@ -106,7 +106,7 @@ class OpenStream:
 
 def opening_of(stream: OpenStream) -> Opening:
     """Return what parts of this package see of a stream."""
-    return stream._opening  # noqa: SLF001 - of this module
+    return stream._opening  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
 
 @final

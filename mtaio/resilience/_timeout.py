@@ -229,7 +229,7 @@ class Timeout(StandalonePart):
             whole: Whole | None = None
             if seconds != math.inf:
                 moment = began + seconds
-                whole = Whole(loop.alarm, moment, lambda: self._error(moment, call), scope)
+                whole = Whole(loop.alarm, moment, lambda: self._error(moment, call), scope.cancel)
             outer = current.get()
             limit = Deadline(began + to_first, outer)
             current.set(limit)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
@@ -105,7 +106,8 @@ class LimitedItems(Generic[T]):
         if self._whole is not None and self._whole != math.inf:
             text = "the items of this block"
             moment, error = clock.now() + self._whole, self._makes(text, self._whole)
-            limits.limit_whole(Whole(self._alarms.of(self._whole), moment, error))
+            alarm, interrupt = self._alarms.of(self._whole), partial(limits.end, error)
+            limits.limit_whole(Whole(alarm, moment, error, interrupt))
         self._limit_next(self._first, "the first item")
         self._next = self._first_item
         return self

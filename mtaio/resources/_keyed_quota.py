@@ -419,6 +419,7 @@ class KeyedQuota:
             self._keys.sweep()
             await checkpoint()
         limits = limits_of(self._quota(key))
+        limits.check(costs)
         grant = await limits.grant(costs, timeout)
         self._acquired += 1
         return limits, grant

@@ -269,8 +269,8 @@ class Quota:
         Args:
             timeout: The most seconds that a call waits, as for `acquire`.
             used: Called with the result of each call, of a stream with its last item when that has
-                been reached; returns what it used of some limits, by their names, as a mapping;
-                None to settle nothing.
+                been reached; returns what it used of some limits, by their names, as a mapping, or
+                None if the service has not said. None in its place settles nothing.
             **cost: For each limit a number, or a function that gets the arguments of a call and
                 returns a number; what is not named costs 1.
 

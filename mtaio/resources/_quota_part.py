@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, cast, final
 
-from mtaio._internal.callables import name_of
+from mtaio._internal.callables import close_unstarted, name_of
 from mtaio.resources._taken import leave
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ __all__ = ["Cost", "QuotaPart", "Used"]
 Cost: TypeAlias = float | Callable[..., float]
 """A number, or a function of a call's arguments that returns one."""
 
-Used: TypeAlias = Callable[[Any], Mapping[str, float]]
-"""A function of a call's result that returns what it has used, by the names of limits."""
+Used: TypeAlias = Callable[[Any], Mapping[str, float] | None]
+"""
+A function of a call's result that returns what it has used, by the names of limits; None if the
+service has not said.
+"""
 
 
 class _Call(Protocol):
@@ -164,7 +167,7 @@ class QuotaPart:
                 raise
             if self._used is not None and not stream.is_exhausted:
                 stream.keep_last()
-                stream.on_end(lambda _: self._settle(taken, stream))
+                stream.on_end(lambda _: self._settle_stream(taken, stream))
             stream.on_end(lambda _: leave(taken))
             return stream
 
@@ -181,14 +184,28 @@ class QuotaPart:
         """Call ``fn`` when there is what such arguments cost, and settle what it has used."""
         async with self._take(args, kwargs, key) as taken:
             result = await fn()
-            if self._used is not None:
-                taken.settle(**self._used(result))
+            self._settle(taken, result)
             return result
 
-    def _settle(self, taken: Taken, stream: _Stream) -> None:
+    def _settle_stream(self, taken: Taken, stream: _Stream) -> None:
         """Settle what a stream has used, if it has come to its end."""
-        if self._used is not None and stream.is_exhausted:
-            taken.settle(**self._used(stream.last))
+        if stream.is_exhausted:
+            self._settle(taken, stream.last)
+
+    def _settle(self, taken: Taken, result: object) -> None:
+        """Settle what a call has used; where the service has not said, the estimate stands."""
+        used: Any = None if self._used is None else self._used(result)
+        if used is None:
+            return
+        if not isinstance(used, Mapping):
+            close_unstarted(used)
+            msg = (
+                f"used={name_of(self._used)} returned {used!r}, which is not a mapping. Return "
+                f"what was used by the names of the limits, as in {{'tokens': 900}}, or None if "
+                f"the service has not said."
+            )
+            raise TypeError(msg)
+        taken.settle(**cast("Mapping[str, float]", used))
 
     def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: Hashable) -> Taken:
         """Return the block of a call with such arguments."""

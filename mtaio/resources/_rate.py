@@ -843,10 +843,12 @@ class RateLimiter:
         """Return the error for a wait that its timeout, or a limit around the call, would end."""
         if timeout is not None and wait > timeout + TICK:
             return self._late(tokens, wait, timeout, moment + timeout)
+        # A pause may be over in time, for all that is known; else the limit will end the wait.
+        if wait == math.inf or deadlines.current.get() is None:
+            return None
         due = deadlines.logical()
-        # A pause may be over in time, for all that is known; else the limit will end the wait. It
-        # also does where it ends in the moment in which the tokens would come.
-        if wait == math.inf or moment + wait < due - TICK:
+        # It also will if its moment is that in which the tokens would come.
+        if moment + wait < due - TICK:
             return None
         left = max(due - moment, 0.0)
         return LimitTimeoutError(

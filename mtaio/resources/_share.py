@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from mtaio._internal.backend import Waiter
     from mtaio.resources._bucket import Bucket
     from mtaio.resources._rate import RateLimiter, Watcher
+    from mtaio.resources._taken import Grant
 
 __all__ = ["Share"]
+
+_MORE: Final = 16
+"""So many corrections of one take are told apart."""
 
 _NOTED: Final = 256
 """So many moments are noted; then those that hardly differ become one."""
@@ -141,11 +145,13 @@ class Share:
         if self.limiter._first is not None:
             self.limiter._attach()
 
-    def due(self, tokens: float, moment: float) -> float:
-        """Return when ``tokens`` will be there, after those that tasks wait for."""
-        bucket = self.limiter._bucket
-        self.limiter._catch_up(bucket)
-        return bucket.due(tokens + self.limiter._queued, moment)
+    def due(self, tokens: float, moment: float, timed_by: clock.Tells) -> float:
+        """Return when ``tokens`` will be there by that clock, after those that tasks wait for."""
+        limiter = self.limiter
+        bucket = limiter._bucket
+        if bucket.timed_by is not timed_by or type(bucket) is Held:
+            limiter._catch_up(bucket)
+        return bucket.due(tokens + limiter._queued, moment)
 
     def due_first(self, waiter: Waiter, tokens: float, moment: float) -> float:
         """Return when a task that waits for the limiter itself gets them; inf if not the first."""
@@ -170,37 +176,47 @@ class Share:
     def take(self, tokens: float, number: int, moment: float, since: float) -> None:
         """Take tokens that are due, as if at ``since``."""
         self._note(number, moment)
-        self.limiter._bucket.take(tokens, since)
-        self._see(self._inner())
-        self.limiter._left -= 1
+        limiter = self.limiter
+        limiter._bucket.take(tokens, since)
+        self._full_at = self._bucket.full_at
+        limiter._left -= 1
         self.acquired += tokens
         self.used += tokens
 
-    def settle(
-        self, taken: float, used: float, *, after: int, number: int, at: float | None, moment: float
-    ) -> None:
+    def settle(self, taken: float, used: float, grant: Grant, number: int, moment: float) -> None:
         """
         Give back what was not used, or take what was used beside.
+
+        What was taken beside before comes back first, as of the moment when it was.
 
         Args:
             taken: What was taken at first, or settled last.
             used: What was used.
-            after: The number of that take.
+            grant: The take.
             number: That of this change.
-            at: When it was granted; None if a clock in between makes that unknown.
             moment: Now.
         """
         bucket, unused = self._inner(), taken - used
         clock.catch_up(bucket)
         self._note(number, moment)
         self.used -= unused
-        if unused > 0 and isinstance(bucket, Window):
-            if at is not None:
-                bucket.correct(unused, at)
-        else:
-            if unused > 0:
-                unused = self._give_back(unused, after)
+        more = grant.more.setdefault(self.name, [])
+        if unused < 0:
+            more.append((number, moment, -unused))
+            if len(more) > _MORE:
+                earlier, later = more[-2:]
+                more[-2:] = [(earlier[0], earlier[1], earlier[2] + later[2])]
             bucket.correct(unused, moment)
+        while unused > 0:
+            after, at, most = more.pop() if more else (grant.number, grant.moment, math.inf)
+            back = min(unused, most)
+            unused -= back
+            if back < most < math.inf:
+                more.append((after, at, most - back))
+            if not isinstance(bucket, Window):
+                bucket.correct(self._give_back(back, after), moment)
+            elif grant.timed_by is bucket.timed_by:  # else the moment is not known
+                bucket.correct(back, at)
         self._see(bucket)
 
     def is_told(self, limit: float) -> bool:
@@ -318,11 +334,14 @@ class Share:
 
     def _note(self, number: int, moment: float) -> None:
         """Note how much the bucket has lacked since the last note, before it changes."""
-        bucket = self._inner()
+        bucket = self.limiter._bucket
+        if bucket is not self._bucket:
+            bucket = self._inner()
         if bucket is not self._bucket:
             room = 0.0  # emptied, reset or filled by others: nothing comes back from before
+            self._bucket = bucket
         elif bucket.interval:  # what others took since can only be more
-            room = max(0.0, self._full_at - moment) / bucket.interval
+            room = (self._full_at - moment) / bucket.interval if self._full_at > moment else 0.0
         else:
             room = math.inf
         numbers, rooms = self._numbers, self._rooms

@@ -121,6 +121,7 @@ class Shares:
         "_acquired",
         "_closed",
         "_first",
+        "_given",
         "_in_flight",
         "_left",
         "_number",
@@ -156,9 +157,9 @@ class Shares:
         self._pace = Pace(max([share.limiter.per for share in shares if share.own], default=0.0))
         self.timed_by: clock.Tells = clock.REAL
         clock.catch_up(self)
-        for share in self.all:
-            if not share.own:
-                share.watched_by(self)
+        self._given: tuple[Share, ...] = tuple([share for share in shares if not share.own])
+        for share in self._given:
+            share.watched_by(self)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -169,7 +170,7 @@ class Shares:
     def checked(self, cost: Mapping[str, float]) -> _Costs:
         """Return the cost for each limit if it can be granted at some time, or raise."""
         costs = self.costs(cost, default=self.ones)
-        self._check(costs)
+        self.check(costs)
         return costs
 
     def take_nowait(self, costs: _Costs) -> None:
@@ -194,7 +195,6 @@ class Shares:
             await self._refuse(closed_error(self, self.name))
         self._attach()
         moment = clock.catch_up(self)
-        self._check(costs)
         due, is_free = self._due_behind(costs, moment)
         if due != moment and (error := self._too_long(costs, due, timeout, moment)):
             await self._refuse(error)
@@ -217,12 +217,10 @@ class Shares:
 
     def _correct(self, grant: Grant, before: _Costs, after: _Costs) -> None:
         moment = clock.catch_up(self)
-        at = grant.moment if grant.timed_by is self.timed_by else None
         self._number += 1
         for share, taken, used in zip(self.all, before, after, strict=True):
             if taken != used:
-                number = self._number
-                share.settle(taken, used, after=grant.number, number=number, at=at, moment=moment)
+                share.settle(taken, used, grant, self._number, moment)
                 if not share.own:
                     share.look_again()
         self.look_again()
@@ -359,7 +357,7 @@ class Shares:
 
     def _is_closed(self) -> bool:
         """Return whether it, or one of its limiters, grants nothing any more."""
-        return self._closed or any(share.is_closed for share in self.all)
+        return self._closed or (bool(self._given) and any(share.is_closed for share in self._given))
 
     async def _refuse(self, error: LimitError) -> NoReturn:
         """Count a refusal, let other tasks run if it is time to, and raise."""
@@ -378,7 +376,8 @@ class Shares:
                 msg = f"{self!r} has no limit {name!r}. Pass one of {', '.join(known)}."
                 raise TypeError(msg)
 
-    def _check(self, costs: _Costs) -> None:
+    def check(self, costs: _Costs) -> None:
+        """Raise unless so much can be granted at some time."""
         for share, cost in zip(self.all, costs, strict=True):
             if cost > share.most and not share.has_room_for(cost):
                 msg = (
@@ -395,10 +394,12 @@ class Shares:
         """
         due = self._until if self._until - moment > TICK else moment
         is_free = self._first is None
-        for share, cost, queued in zip(self.all, costs, self._queued, strict=True):
-            if cost:
-                due = max(due, share.due(cost + queued, moment))
-                is_free = is_free and not share.is_contended
+        # zip() would cost more than what is asked for.
+        for number, share in enumerate(self.all):
+            if cost := costs[number]:
+                later = share.due(cost + self._queued[number], moment, self.timed_by)
+                due = max(due, later)
+                is_free = is_free and (share.own or not share.is_contended)
         return due, is_free
 
     def _take(self, costs: _Costs, moment: float, asked: float) -> Grant:
@@ -408,11 +409,11 @@ class Shares:
             self._follow_pace(moment)
         self._number += 1
         self._acquired += 1
-        for share, cost in zip(self.all, costs, strict=True):
-            if cost:
+        for number, share in enumerate(self.all):
+            if cost := costs[number]:
                 # A task that slept is late: it counts as served when it could have been.
-                since = moment if not share.slack else max(moment - share.slack, asked)
-                share.take(cost, self._number, moment, min(since, moment))
+                since = min(moment, max(moment - share.slack, asked)) if share.slack else moment
+                share.take(cost, self._number, moment, since)
         return Grant(self._number, moment, self.timed_by)
 
     async def _wait(
@@ -481,14 +482,16 @@ class Shares:
             if entered:
                 due = max(due, share.due_first(waiter, cost, moment))
             else:
-                due = max(due, share.due(cost, moment))
+                due = max(due, share.due(cost, moment, self.timed_by))
                 is_free = is_free and not share.is_contended
         return due, is_free
 
     def _is_outrun(self, costs: _Costs, moment: float) -> bool:
         """Return whether there are shared limiters that others use now."""
         return any(
-            cost and not share.own and (share.is_contended or share.due(cost, moment) > moment)
+            cost
+            and not share.own
+            and (share.is_contended or share.due(cost, moment, self.timed_by) > moment)
             for share, cost in zip(self.all, costs, strict=True)
         )
 
@@ -524,11 +527,15 @@ class Shares:
         self, costs: _Costs, due: float, timeout: float | None, moment: float
     ) -> LimitTimeoutError | None:
         """Return the error for a wait that its timeout, or a limit around the call, would end."""
-        wait, ends = due - moment, deadlines.logical()
+        wait = due - moment
         if timeout is not None and wait > timeout + TICK:
             return self._late(costs, wait, timeout, moment + timeout)
         # A pause may be over in time, for all that is known; else the limit will end the wait.
-        if wait == math.inf or due <= ends + TICK:
+        if wait == math.inf or deadlines.current.get() is None:
+            return None
+        ends = deadlines.logical()
+        # It also will if its moment is that in which all would be there.
+        if due < ends - TICK:
             return None
         left = max(ends - moment, 0.0)
         return LimitTimeoutError(
@@ -609,7 +616,7 @@ class Shares:
         if not queue.runs_here():
             self._forget_finished()
             queue.attach(self)
-        for share in self.all:
+        for share in self._given:
             share.attach()
 
     def _forget_finished(self) -> None:

@@ -28,14 +28,19 @@ class Grant:
         number: The number of the take.
         moment: When they were granted.
         timed_by: The clock of that moment.
+
+    Attributes:
+        more: What was found to be used beside, by the name of the limit: the number and moment of
+            each such correction, and how much.
     """
 
-    __slots__ = ("moment", "number", "timed_by")
+    __slots__ = ("moment", "more", "number", "timed_by")
 
     def __init__(self, number: int, moment: float, timed_by: Tells) -> None:
-        self.number = number
-        self.moment = moment
-        self.timed_by = timed_by
+        self.number: int = number
+        self.moment: float = moment
+        self.timed_by: Tells = timed_by
+        self.more: dict[str, list[tuple[int, float, float]]] = {}
 
 
 class Takes(Protocol):

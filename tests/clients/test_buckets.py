@@ -9,12 +9,12 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtaio import RateLimiter
+from mtaio import Pipeline, RateLimiter, Timeout
 from mtaio.clients import Route, ServerBuckets
-from mtaio.exceptions import RateLimitError
+from mtaio.exceptions import LimitTimeoutError, RateLimitError
 from mtaio.testing import Victim, assert_quiescent, injections, run, settle
 from tests.clients.service import Service
 from tests.closed_loops import leave_waiting
@@ -63,7 +63,8 @@ async def test_an_unknown_route_is_tried_carefully(unknown: float) -> None:
     assert most == (5 if unknown == math.inf else 5 - unknown)
 
 
-@settings(max_examples=40)
+@example(allowed=(5, 1.0), seed=278, asks=16, loss=0.0)
+@settings(max_examples=25)
 @given(
     allowed=st.tuples(st.integers(1, 5), st.sampled_from([0.5, 1.0, 3.0])),
     seed=st.integers(0, 10**6),
@@ -116,6 +117,34 @@ async def test_routes_of_one_bucket_wait_together() -> None:
     assert buckets.statistics().buckets == 2
     await service.ask(buckets, "plain")
     assert buckets.statistics().buckets == 3
+
+
+async def test_who_is_in_flight_is_counted_in_the_bucket_that_is_named() -> None:
+    """Those of a route that nothing was known of, too."""
+    service, buckets = Service(3, 10, bucket="b"), ServerBuckets(unknown=2)
+    await service.ask(buckets, "x")
+    async with anyio.create_task_group() as group, buckets.take("y"):
+        async with buckets.take("y") as slot:
+            slot.observe(service.count()[1])
+        group.start_soon(service.ask, buckets, "x")
+        await settle()
+        service.count()
+    assert (service.refused, service.moments) == (0, [0, 0, 0, 10])
+
+
+async def test_who_waits_is_told_of_the_bucket_that_is_named() -> None:
+    """As soon as a response of another channel names it: there may be more than one at a time."""
+    buckets = ServerBuckets()
+    said = {"X-RateLimit-Bucket": "b", "X-RateLimit-Remaining": "4", "X-RateLimit-Reset-After": "9"}
+    async with buckets.take(Route("x", major=2)) as slot:
+        slot.observe(said)
+    async with buckets.take(Route("y", major=1)) as slot, buckets.take(Route("y", major=2)):
+        async with anyio.create_task_group() as group:
+            group.start_soon(Service(4, 9).ask, buckets, Route("y", major=2))
+            await settle()
+            assert buckets.statistics().waiting == 1
+            slot.observe(said)
+        assert buckets.statistics().waiting == 0
 
 
 async def test_a_route_may_move_to_another_bucket() -> None:
@@ -339,6 +368,29 @@ async def test_idle_buckets_make_room() -> None:
         await anyio.sleep(5)
     now = buckets.statistics()
     assert (now.buckets, now.forgotten, now.rejected) == (2, 4, 1)
+
+
+async def test_a_wait_that_the_deadline_would_end_is_refused_at_once() -> None:
+    """Whoever waits at the end of the queue, too; one that may be over in time is waited out."""
+    buckets = ServerBuckets()
+    said = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "5", "X-RateLimit-Limit": "1"}
+    async with buckets.take("r") as slot:
+        slot.observe(said)
+
+    async def take() -> None:
+        async with buckets.take("r"):
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        await settle()
+        message = r"^<ServerBuckets: .* allows route='r' not within the 3 s that are left"
+        with pytest.raises(LimitTimeoutError, match=message) as caught:
+            await Pipeline(Timeout(3)).run(take)
+        assert (caught.value.retry_after, anyio.current_time()) == (5, 0)
+        await Pipeline(Timeout(7.5)).run(take)
+    assert anyio.current_time() == 7
+    assert buckets.statistics().timed_out == 1
 
 
 async def test_slots_are_entered_once() -> None:

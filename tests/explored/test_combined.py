@@ -119,7 +119,7 @@ async def test_time_for_everything(victim: Victim, sim: Simulation) -> None:
     watched = Watched(
         sim,
         ResourceLimiter(
-            rate=RateLimiter(0.5, burst=1, slack=0), concurrency=2, timeout_total=2, name="api"
+            rate=RateLimiter(0.5, slack=0, name="api"), concurrency=2, timeout_total=2, name="api"
         ),
     )
     await together(
@@ -130,7 +130,9 @@ async def test_time_for_everything(victim: Victim, sim: Simulation) -> None:
     )
     now = watched.ends()
     assert now.timeout_total is not None
-    assert now.timeout_total.timed_out == len(watched.failed)
+    assert now.rate is not None
+    # Who cannot have its token in time is told so at once, by the rate.
+    assert now.timeout_total.timed_out + now.rate.timed_out == len(watched.failed)
     assert all(error.deadline == 2 and error.name == "api" for error in watched.failed.values())
     assert len(watched.done) + len(watched.failed) + victim.cancelled == 4
 

@@ -26,7 +26,9 @@ from mtaio.monitoring._monitor import kinds_of, recent
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
     TimeoutManager,
@@ -68,6 +70,8 @@ MADE: dict[str, Callable[[], Any]] = {
     "rate_limiter": lambda: RateLimiter(1),
     "keyed_rate_limiter": lambda: KeyedRateLimiter(1),
     "keyed_concurrency_limiter": lambda: KeyedConcurrencyLimiter(1),
+    "quota": lambda: Quota(requests=1, tokens=9),
+    "keyed_quota": lambda: KeyedQuota(requests=1, tokens=9),
     "timeout_manager": TimeoutManager,
     "ttl_cache": lambda: TTLCache[int](60, max_size=4),
     "event_emitter": EventEmitter,

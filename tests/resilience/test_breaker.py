@@ -713,6 +713,12 @@ async def test_blocks_inside_each_other() -> None:
     with pytest.raises(ValueError, match=r"Say what the block is for: block\(key\)"):
         async with keyed:
             pass
+    with pytest.raises(ValueError, match=r"Say what the block is for: block\(key\)"):
+        keyed.block()
+    for _ in range(4):
+        async with outer:
+            pass
+    assert outer.statistics().recent_calls == 3
     with pytest.raises(RuntimeError, match=r"^cannot leave <Breaker: closed> here"):
         await outer.__aexit__(None, None, None)
     await outer.block().__aexit__(None, None, None)  # nothing was entered

@@ -17,6 +17,7 @@ from mtaio.events import EventEmitter
 from mtaio.exceptions import LimitError, RateLimitError
 from mtaio.resilience import (
     Breaker,
+    Fallback,
     FellBack,
     GaveUp,
     Hedge,
@@ -25,6 +26,7 @@ from mtaio.resilience import (
     Pipeline,
     Refused,
     Retried,
+    Retry,
     Throttled,
     TimedOut,
     Timeout,
@@ -303,3 +305,14 @@ async def test_limiters_tell_whom_they_refuse(listen: Any, kind: str, direct: bo
 async def items() -> AsyncIterator[int]:
     """Yield something."""
     yield 1  # pragma: no cover - not begun
+
+
+async def test_limiter_inside_of_the_function_is_no_part(listen: Any) -> None:
+    """What it refuses is not told as a refusal of the pipeline's, which has no limiter."""
+    heard: list[PartEvent] = []
+    listen(heard.append)
+    with pytest.raises(RateLimitError):
+        await Pipeline(Fallback(str, on=OSError)).run(refuse)
+    with pytest.raises(RateLimitError):
+        await Pipeline(Retry(2, on=OSError)).run(refuse)
+    assert heard == []

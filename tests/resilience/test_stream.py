@@ -23,10 +23,14 @@ from mtaio.resilience import (
     Call,
     Fallback,
     Hedge,
+    Hedged,
     OpenStream,
+    PartEvent,
     Pipeline,
     StandalonePart,
+    TimedOut,
     Timeout,
+    subscribe,
 )
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -326,6 +330,7 @@ async def test_slots_and_outcomes_last_until_the_block_ends(how: str) -> None:
         async with api.stream(service) as items:
             async for _ in items:
                 assert [each.statistics().in_use for each in limiters] == [1, 1, 1]
+                assert (total.statistics().entered, total.statistics().in_flight) == (1, 1)
                 assert rate.statistics().tokens < 0.1
                 assert api.statistics().in_flight == 1
                 if how == "break":
@@ -339,6 +344,7 @@ async def test_slots_and_outcomes_last_until_the_block_ends(how: str) -> None:
         except (ValueError, ConnectionError):
             assert how in {"error", "fails"}
     assert len(service.closed) == 1
+    assert (total.statistics().entered, total.statistics().in_flight) == (1, 0)
     now = api.statistics()
     assert (now.failed, now.cancelled) == (how == "fails", how == "cancelled")
     assert (breaker.state is BreakerState.OPEN) == (how == "fails")
@@ -352,12 +358,18 @@ async def test_outcome_of_what_does_not_open() -> None:
     slots, adaptive = ConcurrencyLimiter(1), AdaptiveLimiter(initial=1, on=ConnectionError)
     resource = ResourceLimiter(concurrency=1, timeout=5, timeout_total=9)
     api = Pipeline(
-        Breaker(1, last=2, min_calls=2, open_for=1), slots, adaptive, resource, Timeout(3)
+        Breaker(1, last=2, min_calls=2, open_for=1),
+        slots,
+        adaptive,
+        resource,
+        ResourceLimiter(timeout_total=4),
+        Timeout(3),
     )
     for _ in range(2):
         with pytest.raises(ConnectionError):
             await listed(api.stream(Service(0)))
     assert adaptive.statistics().failed == 2
+    assert resource.statistics().in_flight == 0
     with pytest.raises(exceptions.BreakerOpenError):
         await listed(api.stream(Service()))
     await anyio.sleep(1)
@@ -395,9 +407,13 @@ async def test_hedge_closes_the_loser_first() -> None:
             closed.append(mine)
 
     hedge = Hedge(1)
+    events: list[PartEvent] = []
+    unsubscribe = subscribe(events.append)
     async with hedge.stream(tokens) as items:
         assert closed == [9]
         assert [item async for item in items] == [0.5]
+    unsubscribe()
+    assert [(type(event), event.function) for event in events] == [(Hedged, tokens.__qualname__)]
     assert hedge.statistics().wins == 1
     assert anyio.current_time() == 1.5
     assert await listed(Hedge("p95").stream(Service())) == ITEMS
@@ -505,16 +521,16 @@ async def test_keyed_limiter_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "between", "consumer", "message", "moment"),
+    ("first", "between", "consumer", "limit", "message", "moment"),
     [
-        (2, 0, 0, "api: the stream timed out: no item within 1 s", 1),
-        (0.5, 0.5, 0.2, "api: the stream timed out: no further item within 0.4 s", 1.1),
-        (0.5, 0.3, 2.1, "api: the call timed out after 5 s", 5),
-        (0.5, 0.3, 4.6, "api: the call timed out after 5 s", 5.1),
+        (2, 0, 0, "first", "api: the stream timed out: no item within 1 s", 1),
+        (0.5, 0.5, 0.2, "between", "api: the stream timed out: no further item within 0.4 s", 1.1),
+        (0.5, 0.3, 2.1, "call", "api: the call timed out after 5 s", 5),
+        (0.5, 0.3, 4.6, "call", "api: the call timed out after 5 s", 5.1),
     ],
 )
-async def test_time_limits(
-    first: float, between: float, consumer: float, message: str, moment: float
+async def test_time_limits(  # noqa: PLR0917 - the columns of the table
+    first: float, between: float, consumer: float, limit: str, message: str, moment: float
 ) -> None:
     """To the first item, between items without the consumer's time, and the whole."""
     timeout = Timeout(5, first=1, between=0.4, name="api")
@@ -525,8 +541,13 @@ async def test_time_limits(
             async for _ in items:
                 await anyio.sleep(consumer)
 
+    events: list[PartEvent] = []
+    unsubscribe = subscribe(events.append)
     with pytest.raises(exceptions.TimeoutError) as caught:
         await consume()
+    unsubscribe()
+    assert [event.limit for event in events if isinstance(event, TimedOut)] == [limit]
+    assert [(event.name, event.function) for event in events] == [("api", "Service")]
     assert str(caught.value) == message
     assert caught.value.name == "api"
     assert anyio.current_time() == pytest.approx(moment)

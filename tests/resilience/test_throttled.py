@@ -17,7 +17,7 @@ from mtaio.resources import KeyedRateLimiter, Quota, RateLimiter
 from mtaio.testing import Victim, injections, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 
     from mtaio.testing._inject import Mode
 
@@ -196,6 +196,25 @@ async def test_group_of_refusals_is_one() -> None:
 
     assert await Retry(1, throttled=BusyError, jitter=0).run(ask) == "fine"
     assert service.calls == [0, 5]
+
+
+async def test_stream_that_is_refused_is_opened_again() -> None:
+    """And ``until`` does not judge it: a stream that has been opened is no result."""
+    held = limiter()
+    opened: list[float] = []
+
+    async def items() -> AsyncIterator[int]:
+        opened.append(anyio.current_time())
+        if len(opened) == 1:
+            raise BusyError(10)
+        yield 1
+        yield 2
+
+    api = Pipeline(Retry(1, throttled=BusyError, hold=held, until=lambda _: False), held)
+    async with api.stream(items) as stream:
+        assert [item async for item in stream] == [1, 2]
+    assert opened == [0, 10]
+    assert api.statistics().parts["retry"].throttled == 1
 
 
 # ---- where what is held stands -------------------------------------------------------------------

@@ -17,7 +17,7 @@ from mtaio.resilience import Pipeline, Timeout
 from mtaio.resources import KeyedConcurrencyLimiter
 from mtaio.statistics import KeyConcurrencyStatistics
 from mtaio.testing import check_limiter, run
-from tests.hammer.hammer import at_once
+from tests.hammer.hammer import HAS_GIL, at_once
 
 REFUSED = r"^<KeyedConcurrencyLimiter limit=1 keys=1> has no room for key='b': max_keys=1 have a"
 
@@ -234,6 +234,7 @@ def test_a_loop_that_is_over_leaves_no_key(backend: str) -> None:
         assert limiter.statistics().keys == 0
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="a limiter belongs to one thread there")
 def test_in_threads() -> None:
     """Slots may be taken and given back in any thread, and there are never too many."""
     limiter = KeyedConcurrencyLimiter(2, max_keys=3)

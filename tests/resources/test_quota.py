@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -219,8 +220,9 @@ async def test_the_time_that_is_left_counts() -> None:
     """A wait that a timeout around it would end is not begun."""
     quota = Quota(requests=1, per=4)
     await quota.acquire()
-    with TimeoutManager(3)(), pytest.raises(LimitTimeoutError, match="that are left here"):
-        await quota.acquire()
+    for seconds in (3, 4):  # the block ends at the very moment at which it would be granted
+        with TimeoutManager(seconds)(), pytest.raises(LimitTimeoutError, match="left here"):
+            await quota.acquire()
     assert anyio.current_time() == 0
     with TimeoutManager(5)():
         await quota.acquire()
@@ -307,6 +309,20 @@ async def test_nothing_comes_back_twice() -> None:
     assert level(quota, "tokens") == 10
 
 
+async def test_what_came_back_of_one_counts_for_those_before() -> None:
+    """A bucket that would have been full but for one request has nothing to give to an older."""
+    quota = Quota(tokens=10, per=10)
+    async with quota.take(tokens=3) as first:
+        await anyio.sleep(1)
+        async with quota.take(tokens=5) as second:
+            await anyio.sleep(3)
+            async with quota.take(tokens=5):
+                second.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+                first.settle(tokens=0)
+                assert level(quota, "tokens") == 5
+
+
 async def test_many_notes_are_thinned_out() -> None:
     """However many requests are in flight, little is remembered; less may come back, never more."""
     quota = Quota(tokens=100_000, per=1000)
@@ -329,6 +345,24 @@ async def test_settle_in_a_window() -> None:
         assert level(quota, "tokens") == 0
     await quota.acquire(tokens=9)  # 5 leave at 10 s, and the others at 11 s
     assert anyio.current_time() == 11
+
+
+@pytest.mark.parametrize("window", [False, True])
+async def test_settled_up_and_down(*, window: bool) -> None:
+    """What was taken beside comes back as of when it was; little is remembered of many changes."""
+    quota = Quota(tokens=100, per=1000, window=window)
+    async with quota.take(tokens=10) as taken:
+        for used in (50, 40, 20):
+            taken.settle(tokens=used)
+            assert level(quota, "tokens") == 100 - used
+        for used in range(21, 60):
+            await anyio.sleep(1)
+            taken.settle(tokens=used)
+        taken.settle(tokens=0)
+        left = level(quota, "tokens")
+        assert 60 < left <= 100
+    await anyio.sleep(1040)
+    assert level(quota, "tokens") == 100
 
 
 async def test_a_grant_that_has_left_its_window() -> None:
@@ -476,6 +510,7 @@ async def test_hold() -> None:
     assert anyio.current_time() == 2
     alone = Quota(shared=shared)
     alone.hold(3)
+    alone.hold(1)
     assert not alone.try_acquire()
     await alone.acquire()
     assert anyio.current_time() == 5
@@ -615,6 +650,51 @@ def test_what_the_server_said_in_another_loop(backend: str) -> None:
     run(second, backend=backend)
 
 
+async def test_a_server_that_allows_half() -> None:
+    """With what it says in its headers, a batch is hardly refused, and as fast as can be."""
+    quota = Quota(requests=240, tokens=40_000, per=60)
+    half = {"requests": 120.0, "tokens": 20_000.0}
+    left, last = dict(half), 0.0
+    refused, used = 0, 0
+    lengths = Random(1)  # noqa: S311 - the same requests each time
+
+    def serve(cost: int) -> float:
+        """Take it as it comes; return how long to wait if there is not enough."""
+        nonlocal last
+        now = anyio.current_time()
+        for name, limit in half.items():
+            left[name] = min(limit, left[name] + (now - last) * limit / 60)
+        last = now
+        wait = (cost - left["tokens"]) / half["tokens"] * 60
+        if wait <= 0:
+            left["requests"] -= 1
+            left["tokens"] -= cost
+        return wait
+
+    async def ask(_: int) -> bool:
+        nonlocal refused, used
+        guess = lengths.randint(100, 900)
+        cost = int(guess * lengths.uniform(0.3, 1))
+        while True:
+            async with quota.take(tokens=guess) as taken:
+                await anyio.sleep(lengths.uniform(0.05, 0.1))
+                wait = serve(cost)
+                if wait > 0:
+                    refused += 1
+                    quota.hold(wait)
+                    continue
+                remaining = dict(left)
+                await anyio.sleep(lengths.uniform(0.5, 3))
+                quota.observe(limit=half, remaining=remaining)
+                taken.settle(tokens=cost)
+                used += cost
+                return True
+
+    assert all(await TaskExecutor().map(ask, range(200), limit=20))
+    assert refused <= 2
+    assert (used - half["tokens"]) / half["tokens"] * 60 >= 0.95 * anyio.current_time()
+
+
 async def test_the_pace_of_a_server_that_allows_less() -> None:
     """From its refusals alone a quota learns how much that is, and finds its way back."""
     given = RateLimiter(100, burst=100)
@@ -710,6 +790,21 @@ async def test_a_quota_that_waits_in_the_queue_of_a_limiter() -> None:
     assert_quiescent(shared, quota)
 
 
+async def test_what_comes_back_to_a_shared_limiter_is_seen() -> None:
+    """Tasks that wait for it get what a request has not used."""
+    shared = RateLimiter(1, burst=4, slack=0)
+    quota = Quota(shared=shared)
+    async with Asked() as tasks, quota.take(shared=4) as taken:
+        await tasks.ask("direct", partial(shared.acquire, 3))
+        await anyio.sleep(1)
+        taken.settle(shared=1)
+        await settle()
+        assert tasks.served == {"direct": 1}
+        await tasks.ask("another", partial(shared.acquire, 3))
+        quota.observe(remaining={"shared": 0})
+    assert tasks.served["another"] == 4
+
+
 async def test_changes_of_a_shared_limiter_are_seen() -> None:
     """A pause that ends, a reset and a lower burst reach the tasks of a quota."""
     shared = RateLimiter(0, burst=4)
@@ -732,6 +827,16 @@ async def test_changes_of_a_shared_limiter_are_seen() -> None:
         await anyio.sleep(5)
         shared.burst = 2
     assert (tasks.served["a"], tasks.served["b"], tasks.served["c"]) == (4, 6, 11)
+
+
+async def test_nothing_comes_back_of_before_a_reset() -> None:
+    """A bucket that somebody has filled has got back what was taken from it."""
+    shared = RateLimiter(1, burst=10, slack=0)
+    async with Quota(shared=shared).take(shared=8) as taken:
+        shared.reset()
+        await shared.acquire(9)
+        taken.settle(shared=0)
+    assert shared.statistics().tokens == 1
 
 
 async def test_a_queue_that_has_become_empty_is_seen() -> None:
@@ -986,6 +1091,22 @@ async def test_part() -> None:
     assert api.statistics().parts["quota_part"].acquired == 3
     assert quota.part().name == "model"
     assert str(Quota(a=1).part(a=1)) == "Quota(a=1)"
+
+
+async def test_what_was_used_may_be_unknown() -> None:
+    """A service that has not said leaves the estimate; what is no mapping is named."""
+    quota = Quota(tokens=100, per=1000)
+    silent = Pipeline(quota.part(tokens=30, used=lambda _: None))
+    assert await silent.run(answer, "prompt") == "pr"
+    assert level(quota, "tokens") == 70.1
+
+    async def asks(_: str) -> dict[str, float]:
+        return {}
+
+    for used, text in ((asks, "<coroutine"), (lambda _: 900, "900")):
+        wrong = Pipeline(quota.part(tokens=1, used=used))  # type: ignore[arg-type] # on purpose
+        with pytest.raises(TypeError, match=rf"^used=.* returned {text}.* is not a mapping\. Ret"):
+            await wrong.run(answer, "prompt")
 
 
 async def test_a_call_that_fails_keeps_its_cost() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -267,6 +268,11 @@ def test_awaitable_that_holds_its_own_coroutine(backend: str) -> None:
         await loop.awaiting
 
     assert waits_in(circular, backend) == "inside"
+
+
+def test_place_in_anyio(backend: str) -> None:
+    """A task that AnyIO has started waits in AnyIO's own code, but not in what it hands on."""
+    assert waits_in(partial(anyio.sleep, 5), backend) == "sleep"
 
 
 def test_place_of_what_does_not_wait() -> None:

@@ -11,6 +11,7 @@ from mtaio.resources import (
     KeyedRateLimiter,
     RateLimiter,
     ResourceLimiter,
+    time_left,
 )
 
 assert_type(RateLimiter.window(100, per=60), RateLimiter)
@@ -44,6 +45,18 @@ async def length(text: str) -> int:
     return len(text)
 
 
+hosts = KeyedConcurrencyLimiter(2, max_keys=None)
+KeyedConcurrencyLimiter(2, 5)  # type: ignore[call-arg] # as above
+assert_type(KeyedRateLimiter.window(100, per=60), KeyedRateLimiter)
+assert_type(time_left(10), float)
+
+
+@hosts(key=str, timeout=5)
+async def fetch(host: str) -> str:
+    """The signature stays."""
+    return host
+
+
 class Turnstile:
     """A rate of somebody else's."""
 
@@ -66,6 +79,9 @@ async def use() -> None:
     async with AsyncExitStack() as stack:
         for each in (limiter, slots, both):
             await stack.enter_async_context(each)
+        await stack.enter_async_context(hosts.slot("a.example", timeout=5))
+    assert_type(await hosts.run(length, "a", key="a.example"), int)
+    assert_type(await fetch("a.example"), str)
     ResourceLimiter(rate=keyed)  # type: ignore[arg-type] # acquires for a key
 
 
@@ -83,5 +99,8 @@ async def misuse() -> None:
         pass
     async with keyed:  # type: ignore[attr-defined] # names no key
         pass
+    async with hosts:  # type: ignore[attr-defined] # as above
+        pass
+    await hosts.run(length, "a")  # type: ignore[call-arg] # no key
     keyed(greet)  # type: ignore[call-arg, arg-type] # no key
     keyed(tokens=2)  # type: ignore[call-arg] # no key

@@ -10,10 +10,11 @@ from mtaio.resilience import Hedge
 from mtaio.resources import ConcurrencyLimiter
 
 attempts = count(1)
+started: list[float] = []
 
 
 def say(text: str) -> None:
-    print(f"{anyio.current_time() - started:.1f} s  {text}")
+    print(f"{anyio.current_time() - started[-1]:.1f} s  {text}")
 
 
 # --8<-- [start:pipeline]
@@ -51,15 +52,12 @@ async def ask(prompt: str) -> None:
 
 
 async def main() -> None:
-    global started
-    started = anyio.current_time()
+    started.append(anyio.current_time())
     try:
         await ask("how are you?")
     except TimeoutError as error:
         say(str(error))
 
-
-started = 0.0
 
 if __name__ == "__main__":
     anyio.run(main)

@@ -191,6 +191,7 @@ class Core:
         """Return the machine that has an address, if there is one."""
         for machine in self.machines.values():
             if machine.address == address:
+                machine.known = True
                 return machine
         return None
 

@@ -91,6 +91,9 @@ class Datagram(Endpoint):
             network.note("lost", self.label(), f"{target.name}:{to[1]}")
         else:
             self._depart(target, to, packet)
+            if network.links.doubles(self.host.name, target.name):
+                network.note("duplicated", self.label(), f"{target.name}:{to[1]}")
+                self._depart(target, to, packet)
 
     def _to(self, address: Any) -> Address:
         """Return where to send, for what a program says, which is None for its peer."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Cause", "Fault", "FaultMissedError", "Faults"]
+__all__ = ["Cause", "Fault", "FaultMissedError", "Faults", "caller"]
 
 Kind = Literal["partition", "hold", "refuse", "reset", "fail_dns"]
 
@@ -50,7 +50,7 @@ class Cause:
         self.what: Final = what
         self.struck = 0
         self.required: Final = required
-        self.where: Final = _caller()
+        self.where: Final = caller()
 
     def strike(self) -> None:
         """Count that it applies."""
@@ -157,7 +157,7 @@ class Faults:
                 yield said
 
 
-def _caller() -> str:
+def caller() -> str:
     """Return the line of the program outside of this package that asks for something."""
     frame = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
     while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:

@@ -22,6 +22,7 @@ class Link:
     jitter: float
     bandwidth: float | None
     loss: float
+    duplicate: float
     segment: int | None
     busy_until: float = 0.0
     """When the last byte that was put on it so far has left."""
@@ -37,11 +38,12 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(msg)
     if options.get("bandwidth") is not None:
         checks.positive("bandwidth", options["bandwidth"], way_out="Pass bytes a second, or None.")
-    if "loss" in options:
-        way_out = "Pass the share of datagrams that are lost, from 0 to 1."
-        if checks.at_least("loss", options["loss"], 0, way_out=way_out) > 1:
-            msg = f"loss={options['loss']!r} is more than 1. {way_out}"
-            raise ValueError(msg)
+    for name, what in (("loss", "are lost"), ("duplicate", "arrive twice")):
+        if name in options:
+            way_out = f"Pass the share of datagrams that {what}, from 0 to 1."
+            if checks.at_least(name, options[name], 0, way_out=way_out) > 1:
+                msg = f"{name}={options[name]!r} is more than 1. {way_out}"
+                raise ValueError(msg)
     if options.get("segment") is not None:
         way_out = "Pass the most bytes that arrive at once, or None."
         checks.count("segment", options["segment"], way_out=way_out)
@@ -82,8 +84,14 @@ class Links:
 
     def loses(self, source: str, target: str) -> bool:
         """Return whether a datagram is lost on the way."""
-        loss = 0.0 if source == target else self.of(source, target).loss
-        return loss > 0 and self._random.random() < loss
+        return source != target and self._happens(self.of(source, target).loss)
+
+    def doubles(self, source: str, target: str) -> bool:
+        """Return whether a datagram arrives twice."""
+        return source != target and self._happens(self.of(source, target).duplicate)
+
+    def _happens(self, share: float) -> bool:
+        return share > 0 and self._random.random() < share
 
     def pieces(self, source: str, target: str, data: bytes) -> list[bytes]:
         """Return the segments in which ``data`` arrives."""

@@ -42,12 +42,14 @@ class Machine:
         endpoints: All its sockets that are open, by number.
         life: What runs on it now, or did until it was killed.
         disk: Its disk, once it was asked for.
+        known: Whether anybody has asked for it, but to name it for a link or a fault.
     """
 
     __slots__ = (
         "address",
         "disk",
         "endpoints",
+        "known",
         "life",
         "name",
         "ports",
@@ -64,6 +66,7 @@ class Machine:
         self.endpoints: dict[int, Endpoint] = {}
         self.life = Life(self)
         self.disk: Storage | None = None
+        self.known = False
 
     def kill(self, *, silent: bool) -> None:
         """End what runs on it, and all its sockets; silently, without a word to their peers."""

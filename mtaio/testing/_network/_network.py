@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
@@ -21,7 +22,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.testing._network._faults import Cause, Fault, FaultMissedError
+from mtaio.testing._network._faults import Cause, Fault, FaultMissedError, caller
 from mtaio.testing._network._host import Host
 from mtaio.testing._network._links import checked
 from mtaio.testing._network._machine import MAIN, MOST_HOSTS
@@ -60,6 +61,7 @@ class Network:
         jitter: At most this many seconds are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
+        duplicate: The share of the others that arrive twice, each after a jitter of its own.
         segment: The most bytes of a stream that arrive at once, cut at random; None for no such
             limit. 1 shows who takes what one ``recv`` returns for a message.
         dns: Seconds that an asynchronous lookup of a name takes.
@@ -71,6 +73,9 @@ class Network:
         RuntimeError: The system is not Linux. On entering: no simulation runs in this thread,
             another network is open, or this one was open before.
         FaultMissedError: On leaving, if nothing else is raised: a fault never struck.
+
+    Warns:
+        UserWarning: On leaving: a host was named for a link or a fault, and for nothing else.
 
     Example:
         ```python
@@ -106,6 +111,7 @@ class Network:
         jitter: float = 0.0,
         bandwidth: float | None = None,
         loss: float = 0.0,
+        duplicate: float = 0.0,
         segment: int | None = None,
         dns: float = 0.0,
         seed: int = 0,
@@ -129,11 +135,13 @@ class Network:
                 "jitter": jitter,
                 "bandwidth": bandwidth,
                 "loss": loss,
+                "duplicate": duplicate,
                 "segment": segment,
             },
             dns=dns,
         )
         self._hosts: dict[str, Host] = {}
+        self._named: dict[str, str] = {}
         self._left: tuple[OpenSocket, ...] = ()
         self._random: object = None
         self.host(MAIN)
@@ -151,6 +159,12 @@ class Network:
             TypeError: ``name`` is not a str.
             ValueError: It is empty or ``"*"``, or there are too many hosts.
         """
+        host = self._host(name)
+        self._core.machines[name].known = True
+        return host
+
+    def _host(self, name: str) -> Host:
+        """Return the host of a name, which may be a misspelt one."""
         _require("name", name, str, "a str", "Pass the name of a host.")
         host = self._hosts.get(name)
         if host is None:
@@ -160,7 +174,9 @@ class Network:
             if len(self._hosts) >= MOST_HOSTS:
                 msg = f"there are {MOST_HOSTS} hosts already, and no address for {name!r}."
                 raise ValueError(msg)
-            host = self._hosts[name] = Host(self._core, self._core.machine(name))
+            machine = self._core.machine(name)
+            host = self._hosts[name] = Host(self._core, machine)
+            self._named[name] = caller()
         return host
 
     def link(
@@ -173,6 +189,7 @@ class Network:
         jitter: float | Unset = UNSET,
         bandwidth: float | Unset | None = UNSET,
         loss: float | Unset = UNSET,
+        duplicate: float | Unset = UNSET,
         segment: int | Unset | None = UNSET,
     ) -> None:
         """
@@ -189,6 +206,7 @@ class Network:
             jitter: The most seconds that are added at random.
             bandwidth: Bytes a second, or None.
             loss: The share of datagrams that are lost.
+            duplicate: The share of the others that arrive twice.
             segment: The most bytes that arrive at once, or None.
 
         Raises:
@@ -208,6 +226,7 @@ class Network:
             "jitter": jitter,
             "bandwidth": bandwidth,
             "loss": loss,
+            "duplicate": duplicate,
             "segment": segment,
         }
         options = checked({name: value for name, value in given.items() if value is not UNSET})
@@ -473,10 +492,20 @@ class Network:
         return swallowed
 
     def _refuse_missed(self) -> None:
+        machines = self._core.machines
+        others = ", ".join(repr(name) for name in self._hosts if machines[name].known)
+        strange = " ".join(
+            f"Nothing ever ran on the host {name!r} ({where}), and nobody asked for it: is its "
+            f"name right? There are {others}."
+            for name, where in self._named.items()
+            if not machines[name].known
+        )
         missed = list(self._core.faults.missed())
         if missed:
             msg = f"{'; '.join(missed)}. Let it strike, or pass required=False where it may miss."
-            raise FaultMissedError(msg)
+            raise FaultMissedError(f"{msg} {strange}".rstrip())
+        if strange:
+            warnings.warn(strange, stacklevel=3)
 
     def _start(self, cause: Cause) -> Fault:
         self._core.note("begins", cause.what)
@@ -517,7 +546,7 @@ class Network:
         """Return the name of a host, which is there from now on."""
         if isinstance(host, Host):
             return host.name
-        return host if host == EVERYBODY else self.host(host).name
+        return host if host == EVERYBODY else self._host(host).name
 
 
 def _listed(hosts: HostLike | Iterable[HostLike]) -> list[HostLike]:

@@ -316,6 +316,58 @@ def test_datagrams_get_lost(backend: str) -> None:
     run(main, backend=backend)
 
 
+async def test_datagrams_that_arrive_twice(net: Network) -> None:
+    """As many as the link says, each after a jitter of its own; nothing does within a host."""
+    got: list[bytes] = []
+
+    async def listen() -> None:
+        async with await anyio.create_udp_socket(family=socket.AF_INET, local_port=9) as udp:
+            async for data, _ in udp:
+                got.append(data)
+
+    net.link("main", "peer", duplicate=0.25, latency=0.01, jitter=0.05)
+    net.host("peer").start(listen)
+    await settle()
+    async with await anyio.create_udp_socket(family=socket.AF_INET) as udp:
+        for number in range(400):
+            await udp.sendto(b"%d" % number, "peer", 9)
+            await anyio.sleep(0.001)
+    await anyio.sleep(1)
+    twice = [data for data in set(got) if got.count(data) == 2]
+    assert len(set(got)) == 400
+    assert len(got) == 400 + len(twice)
+    assert 70 < len(twice) < 130
+    assert len([event for event in net.trace if event.what == "duplicated"]) == len(twice)
+    assert any(got[got.index(data) + 1] != data for data in twice)  # others came in between
+
+
+@pytest.mark.parametrize("fault", [None, "missed", "may miss"])
+def test_host_that_is_misspelt(backend: str, fault: str | None) -> None:
+    """Who names a host for a link or a fault alone is told that nothing ever ran on it."""
+
+    async def main() -> None:
+        async with Network() as net:
+            net.host("stock").start(anyio.sleep_forever)
+            if fault is None:
+                net.link("main", "stok", latency=1)
+            else:
+                net.partition("main", "stok", required=fault == "missed")
+
+    strange = r"the host 'stok' \(\S+test_network.py:\d+\).* There are 'main', 'stock'\.$"
+    told: Any = pytest.warns(UserWarning, match=rf"^Nothing ever ran on {strange}")
+    if fault == "missed":
+        told = pytest.raises(FaultMissedError, match=rf"never struck.* Nothing ever.*{strange}")
+    with told:
+        run(main, backend=backend)
+
+
+async def test_host_that_is_named_and_asked_for(net: Network) -> None:
+    """A host on which nothing runs is none that is misspelt, if somebody connects to it."""
+    net.link("main", "stock", latency=1)
+    with pytest.raises(OSError, match=r"."):
+        await anyio.connect_tcp("stock", 80)
+
+
 def test_refused_reset_and_names(backend: str) -> None:
     """Each fault does what it says, once it is made until it is ended."""
 
@@ -417,7 +469,7 @@ def test_a_fault_that_misses_fails_the_test(backend: str) -> None:
 
     async def main(*, required: bool) -> None:
         async with Network() as net:
-            net.partition("main", "stock", required=required)
+            net.partition("main", net.host("stock"), required=required)
 
     run(lambda: main(required=False), backend=backend)
     with pytest.raises(FaultMissedError, match=r"partition between main and stock \(.*test_netw"):
@@ -562,6 +614,7 @@ def test_what_is_refused() -> None:
         ({"jitter": "a"}, TypeError),
         ({"bandwidth": 0}, ValueError),
         ({"loss": 2}, ValueError),
+        ({"duplicate": -0.5}, ValueError),
         ({"segment": 0}, ValueError),
     ):
         with pytest.raises(kind, match=next(iter(wrong))):

@@ -74,7 +74,7 @@ async def test_other_heals_do_not_prolong_patience() -> None:
         began = anyio.current_time()
         for _ in range(9):
             await anyio.sleep(100)
-            net.heal(net.partition("b", "c", required=False))
+            net.heal(net.partition(net.host("b"), net.host("c"), required=False))
         with pytest.raises(anyio.BrokenResourceError):
             await stream.receive()
         assert anyio.current_time() - began == pytest.approx(924.6)
@@ -120,7 +120,7 @@ async def test_lists_of_hosts() -> None:
     """Any iterable is a list of hosts; an empty one is refused, and is not all of them."""
     got = bytearray()
     async with Network(latency=0.01) as net, connected(net, got) as stream:
-        net.partition((name for name in ("x", "y")), required=False)
+        net.partition((net.host(name) for name in ("x", "y")), required=False)
         for begin in (net.partition, net.hold, net.reset):
             with pytest.raises(ValueError, match="between no hosts"):
                 begin([])
