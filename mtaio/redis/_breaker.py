@@ -31,7 +31,7 @@ from mtaio.redis._circuit import Answer, Report, SharedCircuit, SharedState
 from mtaio.redis._outage import Backoff
 from mtaio.redis._server_task import ServerTask
 from mtaio.redis._store import Store, check_key, check_store, store_left_error
-from mtaio.resilience import Breaker, BreakerChange, Call
+from mtaio.resilience import Breaker, BreakerBlock, BreakerChange, Call
 from mtaio.statistics import BreakerStatistics
 
 __all__ = ["RedisBreaker", "RedisBreakerStatistics"]
@@ -301,6 +301,20 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             return prepare(call)
 
         return run
+
+    async def __aenter__(self) -> BreakerBlock:
+        """
+        Begin a block, as `mtaio.resilience.Breaker` does.
+
+        A checkpoint if the block might be a probe.
+
+        Raises:
+            BreakerOpenError: The breaker lets no call through.
+            RuntimeError: The store is not entered.
+        """
+        self._used = True
+        await self._prepare()
+        return await super().__aenter__()
 
     async def _begin(self, key: Hashable) -> Circuit:
         self._used = True

@@ -319,5 +319,5 @@ class SharedCircuit(Circuit):
             return
         self.held -= 1
         self.ended += 1
-        self.bad += failed or seconds >= self._rules.slow
+        self.bad += failed or seconds >= self._rules.slow_from
         self._tell()

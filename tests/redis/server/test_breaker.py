@@ -223,7 +223,7 @@ def test_by_hand(connection: Connection, backend: str) -> None:
                 with suppress(BreakerOpenError):
                     await first.run(works)
                 await anyio.sleep(1)
-                async with first as block:
+                async with first as block, second.block():
                     block.mark_failed()
                 first.disable()
                 second.force_open()
@@ -356,6 +356,7 @@ def test_opened_before_the_first_answer(redis_connection: Connection, backend: s
             await opened(fleet)
             await anyio.sleep(1 + ROUND)
             await second.run(works)
+            await anyio.sleep(ROUND)  # it is closed now
             new = RedisBreaker(fleet.stores[0], first.key, last=4, open_for=1)
             await failing(new)
             await anyio.sleep(0.9)
