@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from mtaio.exceptions import LimitTimeoutError
-from mtaio.redis import RedisRateLimiter
+from mtaio.redis import RedisKeyedRateLimiter, RedisRateLimiter
 from mtaio.redis._bucket import RESERVE_IN_WINDOW
 from mtaio.resilience import Pipeline
 from mtaio.testing import run
@@ -67,6 +67,27 @@ def test_no_window_sees_more(
     least = min(moments[number + limit] - moments[number] for number in range(len(moments) - limit))
     assert least >= per - 1e-6
     assert len(moments) >= 0.75 * limit * spans * per / (per + slack)
+
+
+def test_a_window_for_each_key(connection: Connection, backend: str) -> None:
+    """Two processes share that of a key, exactly; no key waits for another."""
+
+    async def main() -> None:
+        async with VirtualScripts(connection, latency=LATENCY) as store:
+            new = partial(RedisKeyedRateLimiter.window, store, uuid4().hex, 2, per=60)
+            one, other = new(), new()
+            await one.acquire("a")
+            await anyio.sleep(10)
+            await other.acquire("a")
+            with pytest.raises(LimitTimeoutError):
+                await one.acquire("a", timeout=30)
+            await one.acquire("b")
+            assert anyio.current_time() == pytest.approx(10, abs=0.1)
+            for limiter, moment in (one, 60), (other, 70):
+                await limiter.acquire("a")
+                assert anyio.current_time() == pytest.approx(moment, abs=0.2)
+
+    run(main, backend=backend)
 
 
 def test_takes_back_what_it_granted(connection: Connection, backend: str) -> None:
