@@ -336,11 +336,15 @@ class Quota:
         """
         Grant nothing for so long: for a server that has answered "429, retry later".
 
-        What is there of the quota's own buckets counts as gone; limiters that were given are left
-        alone. If the server refuses again and again, it allows less than it says, and what it has
-        granted between two refusals is how much. Then the quota goes by that, and tries a twentieth
-        more in each period (`QuotaStatistics.pace`). Otherwise as `RateLimiter.hold`. Not a
-        checkpoint; from any thread.
+        What is there of the quota's own buckets counts as gone, but not of a limit of a long
+        period for which the server would have asked to wait longer: the day's, after a pause of a
+        second. Limiters that were given are left alone. Otherwise as `RateLimiter.hold`.
+
+        If the server refuses again and again after short waits, it allows less than it says, and
+        what it has granted between two refusals is how much. Then the quota goes by that, and tries
+        a twentieth more in each period: `QuotaStatistics.pace`.
+
+        Not a checkpoint; from any thread.
 
         Args:
             seconds: How long, such as the server's ``Retry-After``; 0 or more.

@@ -650,6 +650,30 @@ def test_what_the_server_said_in_another_loop(backend: str) -> None:
     run(second, backend=backend)
 
 
+async def test_a_short_pause_leaves_a_long_limit_alone() -> None:
+    """What the server asks to wait is too short for the day to be used up, or long enough."""
+    quota = Quota(second=(2, 1), minute=(100, 60), day=(5_000, 86_400))
+    await quota.acquire()
+    quota.hold(1)
+    assert (level(quota, "second"), level(quota, "minute")) == (0, 0)
+    assert level(quota, "day") == 4_999
+    quota.hold(100)
+    assert level(quota, "day") == 0
+    await quota.acquire()
+    assert anyio.current_time() == 100
+
+
+async def test_a_server_of_windows_teaches_no_pace() -> None:
+    """It grants everything in an instant and then nothing, which says nothing of its rate."""
+    quota = Quota(requests=60, per=60)
+    for _ in range(3):
+        for _ in range(20):
+            await quota.acquire()
+        quota.hold(50)
+    await quota.acquire()
+    assert quota.statistics().pace == 1
+
+
 async def test_a_server_that_allows_half() -> None:
     """With what it says in its headers, a batch is hardly refused, and as fast as can be."""
     quota = Quota(requests=240, tokens=40_000, per=60)
