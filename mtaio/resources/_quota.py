@@ -121,8 +121,11 @@ class Quota:
         checks.flag("window", window)
         given = [each for each in limits.values() if isinstance(each, RateLimiter)]
         if len({*map(id, given)}) < len(given):
-            msg = f"{limits!r} has one limiter twice, of which each request would take two tokens. "
-            raise ValueError(f"{msg}Leave one out.")
+            msg = (
+                f"{limits!r} has one limiter twice, of which each request would take two tokens. "
+                f"Leave one out."
+            )
+            raise ValueError(msg)
         shares = [_share(each, limit, per, window=window) for each, limit in limits.items()]
         for share in shares:
             if share.own and start != 1:
