@@ -63,7 +63,8 @@ class Quota:
     Raises:
         TypeError: There is no limit, one has a name that `take` needs, or something is not a
             number.
-        ValueError: A number is not greater than 0, or ``start`` is not from 0 to 1.
+        ValueError: A number is not greater than 0, ``start`` is not from 0 to 1, or a limiter is
+            given twice.
 
     Example:
         ```python
@@ -118,6 +119,13 @@ class Quota:
             msg = f"start={start!r} is more than 1. {way_out}"
             raise ValueError(msg)
         checks.flag("window", window)
+        given = [each for each in limits.values() if isinstance(each, RateLimiter)]
+        if len({*map(id, given)}) < len(given):
+            msg = (
+                f"{limits!r} has one limiter twice, of which each request would take two tokens. "
+                f"Leave one out."
+            )
+            raise ValueError(msg)
         shares = [_share(each, limit, per, window=window) for each, limit in limits.items()]
         for share in shares:
             if share.own and start != 1:

@@ -592,6 +592,7 @@ async def test_unknown_names_and_wrong_values() -> None:
         ({"a": "1"}, TypeError, "^a='1' is a str, not a number"),
         ({"a": 1, "start": 1.5}, ValueError, "^start=1.5 is more than 1"),
         ({"a": 1, "window": 1}, TypeError, "^window=1 is an int, not a bool"),
+        (dict.fromkeys("ab", RateLimiter(1)), ValueError, r"^\{'a': <.* has one limiter twice"),
     ],
 )
 def test_what_is_no_quota(options: dict[str, Any], kind: type[Exception], message: str) -> None:
