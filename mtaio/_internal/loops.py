@@ -121,6 +121,16 @@ def call_at(loop: object, moment: float, fn: Callable[[], object]) -> None:
     backend.of(loop).call_at(loop, moment, fn)
 
 
+def mark(loop: object, context: Context) -> None:
+    """
+    Let AnyIO see in ``context``, used in a callback, that ``loop`` runs there.
+
+    No task runs in a callback of asyncio's, by which AnyIO could tell. `anyio.run` has left such a
+    mark in all contexts; `asyncio.run`, and the servers that use it, have not.
+    """
+    backend.of(loop).mark(context)
+
+
 def exit_from(loop: object, code: int) -> None:
     """
     Have ``loop`` end, as `sys.exit` in one of its tasks does; called in its thread.

@@ -329,6 +329,7 @@ def forward_to(emitter: EventEmitter) -> Callable[[], None]:
         msg = f"cannot forward to {emitter!r}: it has no emit_nowait(). Pass an EventEmitter."
         raise TypeError(msg)
     loop, context = loops.current_loop(), copy_context()  # a thread's own says that no loop runs
+    loops.mark(loop, context)
 
     def hand_over(event: PartEvent) -> None:
         from mtaio.exceptions import EventOverflowError  # noqa: PLC0415 - few programs forward

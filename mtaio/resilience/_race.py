@@ -234,6 +234,7 @@ class Race:
             self._left -= 1
             self._hedges += 1
             number = self._hedging.max_hedges - self._left + 1
+            loops.mark(self._alarm.loop, self._context)
             self._context.run(self._group.start_soon, self._hedge, number)
             if self._left:
                 self._alarm.add(self, clock.now() + self._after)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
+from unittest.mock import AsyncMock
 
 import anyio
 import anyio.from_thread
@@ -217,6 +219,22 @@ async def test_emitter_emits_the_events() -> None:
         assert is_wanted(Hedged)
     emit(fell)
     assert not is_wanted(Hedged)
+
+
+def test_forwarded_from_a_thread_under_asyncio_run() -> None:
+    """Events of threads arrive where asyncio runs the program, and not AnyIO."""
+    emitter = EventEmitter()
+    heard = emitter.on("resilience.retried")(AsyncMock())
+
+    async def main() -> None:
+        async with emitter:
+            end = forward_to(emitter)
+            await asyncio.to_thread(emit, RETRIED)
+            await asyncio.sleep(0)  # asyncio's own way leaves AnyIO no mark
+            end()
+
+    asyncio.run(main())
+    assert heard.await_count == 1
 
 
 def test_subscription_ends_with_the_loop(backend: str) -> None:

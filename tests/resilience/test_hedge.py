@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+def test_under_asyncio_run() -> None:
+    """A program that asyncio runs, and not AnyIO, gets its further attempts too."""
+    hedge = Hedge(0.001, max_hedges=2)
+    fn = Sleeper(5, 5, 0)
+    assert asyncio.run(through(hedge)(fn)) == 0  # asyncio's own way leaves AnyIO no mark
+    assert hedge.statistics().hedges == 2
+
+
 async def test_answered_in_time() -> None:
     """A call that is answered in time is made once."""
     hedge = Hedge(1)

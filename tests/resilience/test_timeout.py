@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from itertools import product
 from typing import Any
@@ -178,3 +179,20 @@ def test_in_one_loop_after_another(backends: tuple[str, str]) -> None:
 
     for backend in backends:
         assert run(late, backend=backend) == 1
+
+
+def test_under_asyncio_run() -> None:
+    """Each call is interrupted where asyncio runs the program, and not AnyIO."""
+    timeout = Timeout(0.002)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:  # one timer for all: it is set again as it rings
+            for delay in (0, 0.001):
+                await asyncio.sleep(delay)
+                group.create_task(interrupted())
+
+    async def interrupted() -> None:
+        with pytest.raises(TimeoutError):
+            await timeout.run(anyio.sleep, 30)
+
+    asyncio.run(asyncio.wait_for(main(), 5))  # asyncio's own way leaves AnyIO no mark

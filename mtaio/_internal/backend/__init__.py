@@ -130,6 +130,10 @@ class Backend(Protocol):
         """Start a task of the loop's; see `loops.start_task`."""
         ...
 
+    def mark(self, context: Context) -> None:
+        """Let AnyIO see in ``context`` that the backend runs; see `loops.mark`."""
+        ...
+
     def exit_from(self, loop: Any, code: int) -> None:
         """Have the loop end as by `sys.exit`, where that can be; see `loops.exit_from`."""
         ...

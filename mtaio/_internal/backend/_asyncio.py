@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
@@ -65,7 +66,9 @@ def call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
 
 def call_at(loop: asyncio.AbstractEventLoop, moment: float, fn: Callable[[], object]) -> None:
     """Use a timer of the loop's."""
-    loop.call_at(moment, fn)
+    context = copy_context()
+    mark(context)
+    loop.call_at(moment, fn, context=context)
 
 
 def start_task(
@@ -86,6 +89,13 @@ def start_task(
 
 
 _tasks: Final[set[asyncio.Task[Any]]] = set()
+
+
+def mark(context: Context) -> None:
+    """Tell sniffio, which AnyIO asks where it is installed: it knows tasks alone by itself."""
+    sniffio = _modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
 
 
 def exit_from(loop: asyncio.AbstractEventLoop, code: int) -> None:
