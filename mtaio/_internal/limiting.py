@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     from mtaio._internal.decorators import Decorator
 
-__all__ = ["check_key", "closed_error", "limit", "limit_by", "limit_in", "run_in"]
+__all__ = [
+    "check_key",
+    "closed_error",
+    "limit",
+    "limit_by",
+    "limit_in",
+    "run_in",
+    "unhashable_error",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,11 +105,15 @@ def check_key(key: object) -> None:
     try:
         hash(key)
     except TypeError as error:
-        msg = (
-            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a "
-            f"dict, such as a str, an int, or a tuple of those."
-        )
-        raise TypeError(msg) from error
+        raise unhashable_error(key, error) from error
+
+
+def unhashable_error(key: object, error: TypeError) -> TypeError:
+    """Return the error for a key that cannot be hashed."""
+    return TypeError(
+        f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass what can be the key of a dict, "
+        f"such as a str, an int, or a tuple of those."
+    )
 
 
 async def run_in(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["moment_in", "seconds", "seconds_in"]
+__all__ = ["in_response", "moment_in", "seconds", "seconds_in"]
 
 _LONGEST: Final = 400
 """Characters of a text that may mean something; a float has at most 309 digits before the point."""
@@ -54,6 +54,25 @@ def seconds_in(text: str, sent: str | None = None) -> float | None:
 
         since = datetime.now(UTC)
     return (moment - since).total_seconds()
+
+
+def in_response(error: object) -> float | None:
+    """
+    Return the seconds that the response asks for of which an error tells; None if it does not.
+
+    That is ``error.response.headers`` in httpx, requests and the SDKs that are built on them, and
+    ``error.headers`` in aiohttp and urllib.
+    """
+    headers: Any = getattr(getattr(error, "response", error), "headers", None)
+    get = getattr(headers, "get", None)
+    if not callable(get):
+        return None
+    for name, unit in ("retry-after-ms", 1000), ("Retry-After", 1), ("retry-after", 1):
+        said: object = get(name)
+        asked = seconds_in(said) if isinstance(said, str) else None
+        if asked is not None:
+            return asked / unit
+    return None
 
 
 def moment_in(text: str) -> datetime | None:

@@ -30,6 +30,7 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.circuit import BreakerState, Circuit, checked_rules
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter, check_verdict
+from mtaio._internal.limiting import unhashable_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience import _blocks
@@ -664,7 +665,10 @@ class Breaker(StandalonePart):
     def _circuit_of(self, key: Hashable) -> Circuit:
         """Return the state for a key; make it if there is none."""
         circuits = self._circuits
-        circuit = circuits.get(key)
+        try:
+            circuit = circuits.get(key)
+        except TypeError as error:
+            raise unhashable_error(key, error) from error
         if circuit is not None:
             circuits.move_to_end(key)
             return circuit

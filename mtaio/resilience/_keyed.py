@@ -22,6 +22,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
+from mtaio._internal.limiting import unhashable_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, add_counts, snapshot, total
 from mtaio.exceptions import LimitError
 from mtaio.resilience._adapters import as_part, is_part, name_of_kind
@@ -373,7 +374,10 @@ class Keyed(StandalonePart, Generic[PartT]):
 
         async def run(call: Call) -> Any:
             key = call.key
-            entry = entries.get(key)
+            try:  # as in _use, which would cost each call another frame
+                entry = entries.get(key)
+            except TypeError as error:
+                raise unhashable_error(key, error) from error
             if entry is None:
                 entry = await self._admit(call)
             else:
@@ -399,7 +403,10 @@ class Keyed(StandalonePart, Generic[PartT]):
 
     def _use(self, key: Hashable) -> _Entry | None:
         """Return the entry of a key, which is now the one used last; None if there is none."""
-        entry = self._entries.get(key)
+        try:
+            entry = self._entries.get(key)
+        except TypeError as error:
+            raise unhashable_error(key, error) from error
         if entry is not None:
             self._entries.move_to_end(key)
         return entry

@@ -111,7 +111,9 @@ class Retry:
         throttled: Which exceptions are refusals and not failures, as for ``on``: the service is
             well, and wants a pause. They cost neither an attempt nor a retry of the budget, only
             time: until ``within`` is over or the caller's deadline would pass, or for 300 s if
-            there is neither. Without a ``retry_after`` the pauses grow as other waits do.
+            there is neither. How long the pause is may also stand in the headers of the response
+            (``error.response.headers`` or ``error.headers``, as of httpx, requests and aiohttp). If
+            nothing says so, the pauses grow as other waits do.
         hold: What grants nothing during such a pause: a limiter, a `Quota`, or a tuple of them.
             Where it stands inside of the retry, in a pipeline or as the ``rate`` of an executor,
             refused calls go on there, in their order; elsewhere they sleep. It is held for a day at

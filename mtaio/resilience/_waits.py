@@ -83,20 +83,32 @@ def pause_after(policy: Retry, refusals: int, error: Exception, left: float) -> 
         left: Seconds until the next call has to be made.
     """
     longest = _longest(policy, refusals)
-    asked = asked_by(policy, error)
+    asked = asked_by(policy, error, is_refusal=True)
     pause = max(asked if asked > 0 else longest, _SHORTEST_PAUSE)
     return pause, _spread(policy, pause, longest, left)
 
 
-def asked_by(policy: Retry, error: Exception) -> float:
-    """Return for how long an error, or one in a group, asks to wait; 0 if it does not."""
-    from mtaio._internal.retry_after import seconds  # noqa: PLC0415 - most calls succeed at once
+def asked_by(policy: Retry, error: Exception, *, is_refusal: bool = False) -> float:
+    """
+    Return for how long an error, or one in a group, asks to wait; 0 if it does not.
+
+    Args:
+        policy: May say where to look.
+        error: The error.
+        is_refusal: Whether to look at the headers of its response, too.
+    """
+    from mtaio._internal.retry_after import (  # noqa: PLC0415 - most calls succeed at once
+        in_response,
+        seconds,
+    )
 
     longest = 0.0
     for each in errors_in(error):
         asked = None if policy.retry_after is None else seconds(policy.retry_after(each))
         if asked is None:
             asked = seconds(getattr(each, "retry_after", None))
+        if asked is None and is_refusal:
+            asked = in_response(each)
         longest = max(longest, asked or 0.0)
     return longest
 

@@ -63,7 +63,8 @@ class Quota:
     Raises:
         TypeError: There is no limit, one has a name that `take` needs, or something is not a
             number.
-        ValueError: A number is not greater than 0, or ``start`` is not from 0 to 1.
+        ValueError: A number is not greater than 0, ``start`` is not from 0 to 1, or a limiter is
+            given twice.
 
     Example:
         ```python
@@ -118,6 +119,13 @@ class Quota:
             msg = f"start={start!r} is more than 1. {way_out}"
             raise ValueError(msg)
         checks.flag("window", window)
+        given = [each for each in limits.values() if isinstance(each, RateLimiter)]
+        if len({*map(id, given)}) < len(given):
+            msg = (
+                f"{limits!r} has one limiter twice, of which each request would take two tokens. "
+                f"Leave one out."
+            )
+            raise ValueError(msg)
         shares = [_share(each, limit, per, window=window) for each, limit in limits.items()]
         for share in shares:
             if share.own and start != 1:
@@ -336,11 +344,15 @@ class Quota:
         """
         Grant nothing for so long: for a server that has answered "429, retry later".
 
-        What is there of the quota's own buckets counts as gone; limiters that were given are left
-        alone. If the server refuses again and again, it allows less than it says, and what it has
-        granted between two refusals is how much. Then the quota goes by that, and tries a twentieth
-        more in each period (`QuotaStatistics.pace`). Otherwise as `RateLimiter.hold`. Not a
-        checkpoint; from any thread.
+        What is there of the quota's own buckets counts as gone, but not of a limit of a long
+        period for which the server would have asked to wait longer: the day's, after a pause of a
+        second. Limiters that were given are left alone. Otherwise as `RateLimiter.hold`.
+
+        If the server refuses again and again after short waits, it allows less than it says, and
+        what it has granted between two refusals is how much. Then the quota goes by that, and tries
+        a twentieth more in each period: `QuotaStatistics.pace`.
+
+        Not a checkpoint; from any thread.
 
         Args:
             seconds: How long, such as the server's ``Retry-After``; 0 or more.

@@ -273,6 +273,10 @@ class Share:
         bucket.correct(level - bucket.tokens(moment), moment)
         self._see(bucket)
 
+    def takes(self, cost: float) -> float:
+        """Return in how many seconds so much would flow into the bucket; 0 for a window."""
+        return cost * self._inner().interval
+
     def hold(self, seconds: float, number: int, moment: float) -> None:
         """Grant nothing for so long; the server, which says so, has counted debts in."""
         self._note(number, moment)

@@ -126,6 +126,7 @@ class Shares:
         "_left",
         "_number",
         "_pace",
+        "_paced",
         "_queue",
         "_queued",
         "_refused",
@@ -154,7 +155,11 @@ class Shares:
         self._queued: list[float] = [0.0] * len(shares)
         self._first: Waiter | None = None
         self._refused = 0
-        self._pace = Pace(max([share.limiter.per for share in shares if share.own], default=0.0))
+        shortest = min([share.limiter.per for share in shares if share.own], default=0.0)
+        self._paced = tuple(
+            [share for share in shares if share.own and share.limiter.per == shortest]
+        )
+        self._pace = Pace(shortest)
         self.timed_by: clock.Tells = clock.REAL
         clock.catch_up(self)
         self._given: tuple[Share, ...] = tuple([share for share in shares if not share.own])
@@ -255,10 +260,14 @@ class Shares:
         moment = clock.catch_up(self)
         self._until = max(self._until, moment + seconds)
         self._refused += 1
-        self._learn(moment)
+        self._learn(moment, seconds)
         self._number += 1
         for share in self.all:
-            if share.own:
+            # What a request costs would be there sooner or later in an empty bucket. If that is
+            # later than the server asks to wait, another limit is what was used up: a pause of a
+            # second must not cost all that is left of the day.
+            cost = share.acquired / self._acquired if self._acquired else 1.0
+            if share in self._paced or (share.own and share.takes(cost) <= seconds):
                 share.hold(seconds, self._number, moment)
         self.look_again()
 
@@ -287,17 +296,22 @@ class Shares:
         for share in self.all:
             left = remaining.get(share.name)
             if share.name in limits and share.is_told(limits[share.name]):
-                share.pace(self._pace.share, self._number, moment, remaining=left)
+                pace = self._pace.share if share in self._paced else 1.0
+                share.pace(pace, self._number, moment, remaining=left)
             if left is not None:
                 share.observe(left, reset.get(share.name), self._number, moment)
             if not share.own:
                 share.look_again()
         self.look_again()
 
-    def _learn(self, moment: float) -> None:
-        """Learn from a refusal how much the server allows in truth."""
-        own = [share for share in self.all if share.own]
-        if not own:
+    def _learn(self, moment: float, seconds: float) -> None:
+        """
+        Learn from a refusal how much the server allows in truth.
+
+        That is put down to the limits of the shortest period, whichever it is that the server has
+        lowered: only of these does the time between two refusals see all there is to see.
+        """
+        if not self._paced:
             return
         before = self._pace.share
         self._pace.refused(
@@ -306,18 +320,19 @@ class Shares:
                 granted=self._acquired,
                 refused=self._refused,
                 waited=self._waited,
-                used=[share.used for share in own],
+                used=[share.used for share in self._paced],
             ),
-            [share.said / share.limiter.per for share in own],
+            [share.said / share.limiter.per for share in self._paced],
+            seconds,
         )
         if self._pace.share != before:
             self._follow_pace(moment)
 
     def _follow_pace(self, moment: float) -> None:
-        """Let each own limit be that share of what the server says."""
+        """Let each limit that is paced be that share of what the server says."""
         self._number += 1
         for number, share in enumerate(self.all):
-            if share.own:
+            if share in self._paced:
                 most = max([costs[number] for costs in self._queue.waiters.values()], default=0)
                 share.pace(self._pace.share, self._number, moment, most=most)
 

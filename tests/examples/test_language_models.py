@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
     from types import ModuleType
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the network needs Linux")
@@ -168,3 +170,25 @@ def test_gateway_says_that_it_is_busy(model: ModuleType, backend: str) -> None:
         assert (await clients.ask("What is it?"))[0] == 503
 
     serve(model.Model(allows=0.001), backend, test)
+
+
+def test_pipeline_waits_as_the_error_asks(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal is waited out, and costs no attempt."""
+    run(load(HOME / "pipeline.py", "example_pipeline").main, backend=backend)
+    assert capsys.readouterr().out == "HELLO after 2 s, in 2 attempts\n"
+
+
+def test_resume_asks_for_what_is_not_written(backend: str, tmp_path: Path) -> None:
+    """A line that was torn is asked for again, and no other."""
+    program = load(HOME / "resume.py", "example_resume")
+    path = tmp_path / "answers.jsonl"
+    run(program.main, str(path), backend=backend)
+    lines = path.read_text().splitlines(keepends=True)
+    assert sorted(map(json.loads, lines), key=str) == [
+        {"key": "a", "text": "HELLO"},
+        {"key": "b", "text": "AGAIN"},
+        {"key": "c", "text": "AT LAST"},
+    ]
+    path.write_text("".join(lines)[:-5])
+    run(program.answer_all, {"a": "hello", "b": "again", "c": "at last"}, path, backend=backend)
+    assert sorted(path.read_text().splitlines()) == sorted(map(str.strip, lines))

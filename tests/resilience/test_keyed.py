@@ -74,8 +74,11 @@ async def test_each_key_has_a_part() -> None:
     assert (keyed.name, keyed.kind) == ("hosts", "breaker")
     with pytest.raises(ValueError, match=r"^the call of succeed has no key, and <Keyed"):
         await api.run(succeed)
-    with pytest.raises(TypeError, match="unhashable"):
-        await api.run(succeed, key=[])  # type: ignore[arg-type] # a list
+    for part in (api, Breaker(max_keys=1)):
+        with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: .*\. Pass what can be"):
+            await part.run(succeed, key=[])  # type: ignore[arg-type] # a list
+    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed"):
+        keyed.part([])  # type: ignore[arg-type] # as above
 
 
 async def test_forgets_the_part_used_longest_ago() -> None:

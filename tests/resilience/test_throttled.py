@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -327,3 +328,42 @@ def test_cancelled_anywhere_it_leaves_nothing(mode: Mode, backend: str) -> None:
 
     for victim in injections(mode):
         run(scenario, victim, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+        ({"Retry-After": b"7"}, 0.1),  # what means nothing leaves the policy's own wait
+        ({"Retry-After": "soon"}, 0.1),
+        (None, 0.1),
+    ],
+)
+@pytest.mark.parametrize("in_response", [True, False])
+async def test_headers_of_the_response_say_how_long(
+    headers: object, seconds: float, *, in_response: bool
+) -> None:
+    """They are found where httpx and where aiohttp have them; of a failure they mean nothing."""
+
+    class RefusedError(Exception):
+        """What a client raises for a 429."""
+
+    error: Any = RefusedError()
+    if in_response:
+        error.response = SimpleNamespace(headers=headers)
+    else:
+        error.headers = headers
+    ends = iter([error, None])
+
+    async def ask() -> None:
+        end = next(ends)
+        if end is not None:
+            raise end
+
+    await Retry(1, throttled=RefusedError, wait_initial=0.1, jitter=0).run(ask)
+    assert anyio.current_time() == pytest.approx(seconds)
+    ends = iter([error, None])
+    await Retry(2, on=RefusedError, wait_initial=0, jitter=0).run(ask)
+    assert anyio.current_time() == pytest.approx(seconds)

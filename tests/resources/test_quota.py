@@ -592,6 +592,7 @@ async def test_unknown_names_and_wrong_values() -> None:
         ({"a": "1"}, TypeError, "^a='1' is a str, not a number"),
         ({"a": 1, "start": 1.5}, ValueError, "^start=1.5 is more than 1"),
         ({"a": 1, "window": 1}, TypeError, "^window=1 is an int, not a bool"),
+        (dict.fromkeys("ab", RateLimiter(1)), ValueError, r"^\{'a': <.* has one limiter twice"),
     ],
 )
 def test_what_is_no_quota(options: dict[str, Any], kind: type[Exception], message: str) -> None:
@@ -648,6 +649,30 @@ def test_what_the_server_said_in_another_loop(backend: str) -> None:
 
     run(first, backend=backend)
     run(second, backend=backend)
+
+
+async def test_a_short_pause_leaves_a_long_limit_alone() -> None:
+    """What the server asks to wait is too short for the day to be used up, or long enough."""
+    quota = Quota(second=(2, 1), minute=(100, 60), day=(5_000, 86_400))
+    await quota.acquire()
+    quota.hold(1)
+    assert (level(quota, "second"), level(quota, "minute")) == (0, 0)
+    assert level(quota, "day") == 4_999
+    quota.hold(100)
+    assert level(quota, "day") == 0
+    await quota.acquire()
+    assert anyio.current_time() == 100
+
+
+async def test_a_server_of_windows_teaches_no_pace() -> None:
+    """It grants everything in an instant and then nothing, which says nothing of its rate."""
+    quota = Quota(requests=60, per=60)
+    for _ in range(3):
+        for _ in range(20):
+            await quota.acquire()
+        quota.hold(50)
+    await quota.acquire()
+    assert quota.statistics().pace == 1
 
 
 async def test_a_server_that_allows_half() -> None:

@@ -29,9 +29,13 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 429
 
 
+def is_failure(error: Exception) -> bool:
+    return isinstance(error, httpx.HTTPError | TimeoutError) and not is_refusal(error)
+
+
 api = Pipeline(
-    Retry(3, on=(httpx.HTTPError, TimeoutError), throttled=is_refusal, hold=quota, within=10),
-    Breaker(0.5, last=20),
+    Retry(3, on=is_failure, throttled=is_refusal, hold=quota, within=10),
+    Breaker(0.5, last=20, on=is_failure),
     quota.part(tokens=lambda prompt: len(prompt) // 4 + 50),
     Timeout(60, first=2.0, between=1.0),
     name="model",

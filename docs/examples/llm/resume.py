@@ -38,7 +38,7 @@ async def ask(prompt: str) -> str:
     return prompt.upper()
 
 
-async def main(path: str = "answers.jsonl") -> None:
+async def main(path: str) -> None:
     """Answer two prompts, and then three: only the third is asked for."""
     prompts = {"a": "hello", "b": "again"}
     await answer_all(prompts, Path(path))
@@ -46,4 +46,4 @@ async def main(path: str = "answers.jsonl") -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(main, sys.argv[1] if sys.argv[1:] else "answers.jsonl")
