@@ -23,7 +23,7 @@ from mtaio._internal import checks
 try:
     from starlette.responses import Response
 except ImportError as error:
-    msg = "StreamedResponse needs Starlette (or FastAPI). Install it: pip install starlette"
+    msg = "StreamedResponse needs Starlette (or FastAPI). Install it with: pip install starlette"
     raise ImportError(msg) from error
 
 __all__ = ["StreamedResponse"]
