@@ -255,6 +255,7 @@ class ServerBuckets:
         ```python
         import httpx
 
+        from mtaio import RateLimiter
         from mtaio.clients import LimitedTransport, ServerBuckets
 
         buckets = ServerBuckets(overall=RateLimiter(50, burst=50))
