@@ -410,7 +410,7 @@ async def test_misuse_of_a_block() -> None:
     """It is for one request, and has to be entered."""
     quota = Quota(requests=2, per=9)
     taken = quota.take()
-    with pytest.raises(RuntimeError, match=r"^<Taken: 1 requests of .*> has not got anything yet"):
+    with pytest.raises(RuntimeError, match=r"^<Taken: 1 requests of .*> has taken nothing yet"):
         taken.settle(requests=0)
     async with taken:
         pass
