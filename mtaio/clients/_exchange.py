@@ -33,6 +33,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from mtaio._internal import checks, deadlines
+from mtaio._internal.callables import close_unstarted, name_of
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.clients._buckets import ServerBuckets
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders
@@ -385,7 +386,14 @@ class _QuotaGate:
         self._names = quota.limits if names is None else names
 
     def block(self, key: Hashable, request: object) -> AbstractAsyncContextManager[Any]:
-        cost: Mapping[str, float] = {} if self._cost is None else self._cost(request)
+        cost: Any = {} if self._cost is None else self._cost(request)
+        if not isinstance(cost, Mapping):
+            close_unstarted(cost)
+            msg = (
+                f"cost={name_of(self._cost)} returned {cost!r}, which is {checks.type_of(cost)}. "
+                f'Let it return what a request takes of each limit, as {{"tokens": 1500}}.'
+            )
+            raise TypeError(msg)
         block = self._quota.take(*self._which(key), **cost)
         return cast("AbstractAsyncContextManager[Any]", block)
 

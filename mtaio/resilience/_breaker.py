@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Final, Literal, final
 
 from mtaio._internal import checks, clock
 from mtaio._internal.block import entered_before_error
@@ -46,6 +46,9 @@ from mtaio.resilience._part import Call, Next, StandalonePart, is_outcome
 from mtaio.resilience._stream import OpenStream
 
 __all__ = ["Breaker", "BreakerBlock", "BreakerChange", "BreakerState", "BreakerStatistics"]
+
+_LOOKS: Final = 100
+"""The most states that are looked at to find one that can be forgotten without harm."""
 
 
 @final
@@ -220,7 +223,7 @@ class Breaker(StandalonePart):
             called with each.
         max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.run`,
             which is then required, has a state of its own; of more keys than that, the least
-            recently used is forgotten.
+            recently used is forgotten that is closed, or else any: see `Keyed` to refuse instead.
         on_change: A plain function, called with a `BreakerChange` at each change, in the task that
             caused it. What it raises is logged.
         name: For error messages.
@@ -673,11 +676,21 @@ class Breaker(StandalonePart):
             circuits.move_to_end(key)
             return circuit
         if len(circuits) == self._max_keys:
-            _, forgotten = circuits.popitem(last=False)
-            self._count(forgotten.state, -1)
-            forgotten.retire()
+            self._forget_one()
         circuit = circuits[key] = self._new_circuit(key)
         return circuit
+
+    def _forget_one(self) -> None:
+        """Forget the closed state that was used longest ago; another one if none is found soon."""
+        circuits = self._circuits
+        for _ in range(min(len(circuits), _LOOKS)):
+            key, circuit = next(iter(circuits.items()))
+            if circuit.state is BreakerState.CLOSED:
+                break
+            circuits.move_to_end(key)  # the next new key looks at others first
+        _, forgotten = circuits.popitem(last=False)
+        self._count(forgotten.state, -1)
+        forgotten.retire()
 
     def _known(self) -> list[Circuit]:
         """Return the states of all keys, from any thread."""

@@ -446,3 +446,17 @@ async def test_httpx_s_own_transport_is_the_default() -> None:
     transport = LimitedTransport()
     assert isinstance(transport._transport, httpx.AsyncHTTPTransport)
     await transport.aclose()
+
+
+async def test_cost_that_is_no_mapping_is_refused() -> None:
+    """A number, or a coroutine of an async function, says how to write it."""
+    quota = Quota(tokens=100)
+
+    async def later(_: httpx.Request) -> dict[str, float]:
+        return {}
+
+    wrong: Any
+    for wrong in (lambda _: 5, later):
+        async with client(Scripted(lambda *_: respond(200, {})), quota=quota, cost=wrong) as http:
+            with pytest.raises(TypeError, match=r'^cost=.* returned .* as \{"tokens": 1500\}\.$'):
+                await http.get("/")

@@ -353,13 +353,12 @@ async def test_a_state_for_each_key() -> None:
             by_hand()
 
 
-async def test_forgets_the_key_used_longest_ago() -> None:
-    """The table of keys is bounded; a key that is forgotten begins again, closed."""
+async def test_forgets_the_closed_key_used_longest_ago() -> None:
+    """The table of keys is bounded; what refuses or probes is kept as long as others can go."""
     breaker = Breaker(0.5, last=2, min_calls=2, open_for=1, max_keys=2)
     call = through(breaker)
     assert await outcomes(call, "--", "a") == "--"
     await outcomes(call, "+", "b")
-    await outcomes(call, "+", "a")  # refused, but used
     await outcomes(call, "+", "c")
     assert breaker.state_of("a") is OPEN
     assert breaker.statistics().open == 1
@@ -371,9 +370,25 @@ async def test_forgets_the_key_used_longest_ago() -> None:
         await outcomes(call, "+", "d")
         await outcomes(call, "+", "e")
         now = breaker.statistics()
-        assert (now.open, now.half_open, now.keys, now.max_keys) == (0, 0, 2, 2)
-    assert breaker.statistics() == now  # the probe's success came too late
-    assert await outcomes(call, "+", "a") == "+"
+        assert (now.open, now.half_open, now.keys, now.max_keys) == (0, 1, 2, 2)
+    assert breaker.state_of("a") is CLOSED
+
+
+async def test_forgets_an_open_key_if_all_are_open() -> None:
+    """That one begins again, closed, and a call that began before it was forgotten is too late."""
+    breaker = Breaker(0.5, last=2, min_calls=2, open_for=1, max_keys=2)
+    call = through(breaker)
+    await outcomes(call, "--", "a")
+    await outcomes(call, "--", "b")
+    await anyio.sleep(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, partial(anyio.sleep, 1), "a")
+        await anyio.sleep(0.5)
+        await outcomes(call, "+", "c")
+        now = breaker.statistics()
+        assert (now.open + now.half_open, now.keys) == (1, 2)
+    assert await outcomes(call, "+", "c") == "+"
+    assert breaker.statistics().keys == 2
 
 
 async def test_tells_of_each_change(caplog: pytest.LogCaptureFixture) -> None:

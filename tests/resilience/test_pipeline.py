@@ -112,6 +112,9 @@ def test_parts_are_those_that_were_given() -> None:
 @pytest.mark.parametrize("given", [3, Timeout, answer, None])
 def test_what_is_no_part_is_refused(given: Any) -> None:
     """With what could be meant."""
+    in_a_list: Any = [Retry(3), Timeout(1)]
+    with pytest.raises(TypeError, match=r"^a list of parts .* one by one: Pipeline\(\*parts\)"):
+        Pipeline(in_a_list)
     with pytest.raises(TypeError, match=r"^.* is an? \w+, which cannot be part of a pipeline"):
         Pipeline(given)
 
