@@ -223,9 +223,17 @@ EVENTS = [
             "purgatory": contender(purgatory_breaker),
             "aiobreaker": contender(aiobreaker_breaker),
             "hyx": contender(hyx_with_breaker),
+            "nopanic": contender(lambda: nopanic.circuit_breaker()(answer)),
         },
         targets={"purgatory": 1.0, "aiobreaker": 1.0},
         asyncio_only=frozenset({"aiobreaker", "hyx", "purgatory"}),
+    ),
+    Contest(
+        title="@pipeline with a ConcurrencyLimiter",
+        contenders={
+            OURS: ours(ConcurrencyLimiter(10)),
+            "nopanic": contender(lambda: nopanic.bulkhead(10)(answer)),
+        },
     ),
     Contest(
         title="@pipeline with a Fallback",

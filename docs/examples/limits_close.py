@@ -1,4 +1,4 @@
-"""At shutdown who waits for a slot is sent away, and who is inside finishes."""
+"""At shutdown a task that waits for a slot is refused, and one that has a slot finishes."""
 
 import anyio
 

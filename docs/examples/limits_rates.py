@@ -1,4 +1,4 @@
-"""Two a second and five in ten seconds: a list of rates is kept in whole."""
+"""Two a second, and five in any ten seconds: every rate of a list is kept."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""One deadline for an operation: limiters and retries see it, and a client is told the rest."""
+"""One deadline for an operation: limiters and retries see it, and a client is told it."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Each item in its time, while the consumer takes its own."""
+"""Limit the wait for each item, and not what the consumer does with it."""
 
 from collections.abc import AsyncIterator
 

@@ -1,8 +1,8 @@
 """
-Calling HTTP APIs that limit: what they say in headers, and clients that keep to it by themselves.
+HTTP APIs with rate limits: what they say in headers, and clients that keep to it by themselves.
 
-Promise: a refusal is waited out as the service asks, and costs nobody anything else; bodies pass
-untouched.
+Promise: after a refusal nothing is sent under the same limits for as long as the service asks;
+bodies pass untouched.
 Cost: each name is imported on first use; httpx, aiohttp and Starlette only with the class that is
 for them.
 """

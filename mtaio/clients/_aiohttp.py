@@ -80,8 +80,9 @@ class LimitedMiddleware:
     A middleware of aiohttp's client that waits before it sends, and obeys when a service refuses.
 
     It does what `LimitedTransport` does for httpx, with the same arguments: ``key``, ``cost`` and
-    ``resend`` get an ``aiohttp.ClientRequest``. aiohttp's total timeout includes its waits. Needs
-    the extra ``aiohttp``.
+    ``resend`` get an ``aiohttp.ClientRequest``. A response has no place for what was taken of a
+    quota, so it cannot be settled. aiohttp's total timeout includes the waits. Needs the extra
+    ``aiohttp``.
 
     Args:
         quota: A `mtaio.resources.Quota`, or a `mtaio.resources.KeyedQuota`.

@@ -255,6 +255,7 @@ class ServerBuckets:
         ```python
         import httpx
 
+        from mtaio import RateLimiter
         from mtaio.clients import LimitedTransport, ServerBuckets
 
         buckets = ServerBuckets(overall=RateLimiter(50, burst=50))
@@ -394,7 +395,7 @@ class ServerBuckets:
             seconds: How long, from now.
 
         Raises:
-            TypeError, ValueError: That is no number of at least 0.
+            TypeError, ValueError: ``seconds`` is not a number of at least 0.
         """
         checks.at_least("seconds", seconds, 0, way_out="Pass seconds >= 0.")
         self._held_until = max(self._held_until, clock.catch_up(self) + seconds)
@@ -475,7 +476,7 @@ class ServerBuckets:
             return
         left = max(deadline - moment, 0.0)
         msg = (
-            f"{self!r} allows route={reprlib.repr(taken.route)} not within the {left:.6g} s that "
+            f"{self!r} cannot allow route={reprlib.repr(taken.route)} within the {left:.6g} s that "
             f"are left here, only in {due - moment:.6g} s. The limit is that of a timeout around "
             f"the call."
         )

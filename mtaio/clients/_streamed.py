@@ -3,7 +3,7 @@ A response whose body is a stream of a pipeline: the tokens of a language model,
 
 Promise: the stream is opened before the response starts, so an error before its first item can
 still become a status; it is read and closed in the task that sends the response, also when the
-client goes away, the server stops, or sending fails. Errors come bare.
+client goes away, the server stops, or sending fails. Errors are not wrapped in groups.
 Cost: one task for each response, which waits for the client to leave.
 
 An async generator that reads the stream would not do: frameworks leave it to the garbage
@@ -23,7 +23,7 @@ from mtaio._internal import checks
 try:
     from starlette.responses import Response
 except ImportError as error:
-    msg = "StreamedResponse needs Starlette (or FastAPI). Install it: pip install starlette"
+    msg = "StreamedResponse needs Starlette (or FastAPI). Install it with: pip install starlette"
     raise ImportError(msg) from error
 
 __all__ = ["StreamedResponse"]

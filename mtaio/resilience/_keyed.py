@@ -158,7 +158,7 @@ class _Way:
 @uncopied
 class Keyed(StandalonePart, Generic[PartT]):
     """
-    A part of a pipeline that is another part for each key: a breaker per host, say.
+    A part of a pipeline that has a part of its own for each key, such as a breaker per host.
 
     Each call goes through the part of its key, which is made on first use. So any part works per
     key: breakers, limiters, timeouts, retries. Every call needs a key: ``key=`` of `Pipeline`, of

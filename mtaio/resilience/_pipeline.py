@@ -79,8 +79,8 @@ class Pipeline:
             of numbers for every second, is one part: a token of each is taken together.
         key: Finds the key of a call, such as its host, for parts that keep a state for each key: a
             function of the arguments that the function is called with, those of a partial
-            included. A ``key=`` that is given for a call, or to the decorator, comes first; None
-            for no key.
+            included. A ``key=`` that is given for a call, or to the decorator, takes precedence;
+            None for no key.
         name: For the monitor and for printing.
 
     Raises:

@@ -71,8 +71,9 @@ class Retry:
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
     attribute, as mtaio's `RateLimitError` does, the wait is at least that long, and a random part
-    comes on top, half as long at most; with the argument ``retry_after`` it is looked up elsewhere.
-    Of a group of exceptions the longest wait counts.
+    comes on top, up to half of it or up to the policy's own wait, whichever is more; with the
+    argument ``retry_after`` it is looked up elsewhere. Of a group of exceptions the longest wait
+    counts.
 
     ``@Retry(3)`` above an async function retries each of its calls, and `run` makes a single call.
     A block is retried by ``async for attempt in Retry(3):`` with ``async with attempt:`` in it; see

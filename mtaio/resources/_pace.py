@@ -64,20 +64,27 @@ class Pace:
         rises_at: When it rises, if the server does not refuse until then; ``inf`` while it is 1.
     """
 
-    # Invariant: _since are the sums at the last refusal from which it was measured, or could be.
-    __slots__ = ("_since", "per", "rises_at", "share")
+    # Invariants:
+    # - _since are the sums at the last refusal from which it was measured, or could be;
+    # - _ended are the sums with which the last window of the server began and ended, if it has
+    #   any; after the first of its refusals the second still grow, by those of what was under way.
+    __slots__ = ("_ended", "_since", "per", "rises_at", "share")
 
     def __init__(self, per: float) -> None:
         self.per: float = per
         self._since: Sums | None = None
+        self._ended: tuple[Sums | None, Sums | None] = (None, None)
         self.share: float = 1.0
         self.rises_at: float = math.inf
 
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""
         self.rises_at += seconds
-        if self._since is not None:
-            self._since = self._since._replace(moment=self._since.moment + seconds)
+        self._since, *ended = [
+            sums and sums._replace(moment=sums.moment + seconds)
+            for sums in (self._since, *self._ended)
+        ]
+        self._ended = ended[0], ended[1]
 
     def refused(self, now: Sums, limits: Sequence[float], seconds: float) -> None:
         """
@@ -86,28 +93,41 @@ class Pace:
         Args:
             now: What was counted until now.
             limits: What the server says that it allows of each limit in a second.
-            seconds: How long it asks to wait. If that is long, it counts in windows: all of one may
-                have been granted in an instant, and then nothing. That says nothing of the rate.
+            seconds: How long it asks to wait. If that is long, it counts in windows: it may grant
+                all of one in an instant, and then nothing. So what counts is the whole of it.
         """
         if seconds >= _LONG * self.per:
             self._since = None
+            begun = self._window(now)
+            if begun is not None:  # of the first one it is not known when it began
+                self._learn(begun, now, limits, self.per)
             return
         before = self._since
         # Several requests that were under way are refused one after another: that is one refusal.
         if before is None or now.granted == before.granted:
             self._since = now
-            return
+        elif now.granted - before.granted >= _ENOUGH:
+            self._since = now
+            self._learn(before, now, limits, now.moment - before.moment)
+
+    def _window(self, now: Sums) -> Sums | None:
+        """Return the sums with which the window began that is used up now: where the last ended."""
+        begun, ended = self._ended
+        if ended is None or now.granted != ended.granted:
+            begun = ended
+        self._ended = begun, now
+        return begun
+
+    def _learn(self, before: Sums, now: Sums, limits: Sequence[float], seconds: float) -> None:
+        """Go by what was granted between two moments, which is what is allowed in so long."""
         granted = now.granted - before.granted
-        if granted < _ENOUGH:
-            return
-        self._since = now
-        span = now.moment - before.moment
-        if span <= 0 or now.waited - before.waited < _BUSY * span:
+        waited = now.waited - before.waited
+        if granted < _ENOUGH or seconds <= 0 or waited < _BUSY * (now.moment - before.moment):
             return
         # What was refused was not used, and of each limit that is the same share of what was taken.
         served = max(0.0, 1 - (now.refused - before.refused) / granted)
         allowed = max(
-            (after - first) * served / span / limit
+            (after - first) * served / seconds / limit
             for after, first, limit in zip(now.used, before.used, limits, strict=True)
         )
         self.share = min(self.share, max(allowed, self.share / 2, _LEAST))

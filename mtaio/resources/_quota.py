@@ -52,8 +52,8 @@ class Quota:
 
     Args:
         per: The seconds that the numbers are meant for.
-        start: The share of each bucket that is there at first, from 0 to 1: 0 for a service that
-            restarts, and may have used all just before. A limiter that is given stays as it is.
+        start: The share of each bucket that is there at first, from 0 to 1: 0 for a program that
+            is restarted, and may have used all just before. A limiter that is given stays as it is.
         window: Whether a number is a sliding window, of which never more is granted in any ``per``
             seconds, and not a bucket, which refills evenly and holds as much when full.
         name: For messages and the monitor.

@@ -347,8 +347,9 @@ class RateLimiter:
         What is in the bucket counts as gone, since the service has just said that nothing is left,
         and what flows in from now on is there when the hold ends; a window only pauses. Of several
         holds the one that ends last counts. Tasks that wait keep their order, and are served when
-        it ends; whether a ``timeout`` suffices is decided with it, and one that ends before ends
-        its wait. `reset` ends the hold. Not a checkpoint; from any thread, as `reconfigure`.
+        it ends, unless their ``timeout`` ends before; a later call whose ``timeout`` is too short
+        is refused at once. `reset` ends the hold. Not a checkpoint; from any thread, as
+        `reconfigure`.
 
         Args:
             seconds: How long, such as the service's ``Retry-After``; 0 or more.

@@ -66,6 +66,7 @@ class Share:
         "_depth",
         "_full_at",
         "_numbers",
+        "_pace",
         "_rooms",
         "acquired",
         "in_flight",
@@ -88,6 +89,7 @@ class Share:
         self.used: float = 0
         self.resets_at: float | None = None
         self.said: float = limiter.rate
+        self._pace = 1.0
         self._depth = limiter.burst / limiter.rate if 0 < limiter.rate < math.inf else 1.0
         self._numbers: list[int] = []
         self._rooms: list[float] = []
@@ -256,6 +258,7 @@ class Share:
             remaining: How many are left by what the server says.
         """
         limiter, bucket = self.limiter, self._inner()
+        self._pace = share
         clock.catch_up(bucket)
         if not bucket.rate:
             return  # a pause stays
@@ -305,7 +308,7 @@ class Share:
             begun = before is not None and before <= moment and self.resets_at > before + jitter
             at = min(moment, moment + reset - bucket.per)
         if begun:
-            level = max(level, min(remaining, bucket.most) - self.in_flight)
+            level = max(level, min(remaining, bucket.most, self.said * self._pace) - self.in_flight)
             if isinstance(bucket, Window):
                 self._replace(bucket.copy())
         elif level < 0:  # a debt that the server does not know of is none

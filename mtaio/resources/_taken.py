@@ -171,7 +171,7 @@ class Taken:
             RuntimeError: The block was not entered, or not yet.
         """
         if self._grant is None:
-            msg = f"{self!r} has not got anything yet. Settle in its block, or after it."
+            msg = f"{self!r} has taken nothing yet. Settle in its block, or after it."
             raise RuntimeError(msg)
         before = self._costs
         after = self._quota.costs(used, default=before)

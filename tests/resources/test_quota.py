@@ -410,7 +410,7 @@ async def test_misuse_of_a_block() -> None:
     """It is for one request, and has to be entered."""
     quota = Quota(requests=2, per=9)
     taken = quota.take()
-    with pytest.raises(RuntimeError, match=r"^<Taken: 1 requests of .*> has not got anything yet"):
+    with pytest.raises(RuntimeError, match=r"^<Taken: 1 requests of .*> has taken nothing yet"):
         taken.settle(requests=0)
     async with taken:
         pass
@@ -664,15 +664,22 @@ async def test_a_short_pause_leaves_a_long_limit_alone() -> None:
     assert anyio.current_time() == 100
 
 
-async def test_a_server_of_windows_teaches_no_pace() -> None:
-    """It grants everything in an instant and then nothing, which says nothing of its rate."""
+async def test_a_window_of_the_server_counts_as_a_whole() -> None:
+    """It grants everything in an instant and then nothing: what counts is all of it."""
     quota = Quota(requests=60, per=60)
+    paces: list[float] = []
     for _ in range(3):
         for _ in range(20):
             await quota.acquire()
-        quota.hold(50)
-    await quota.acquire()
-    assert quota.statistics().pace == 1
+        await anyio.sleep(1)
+        for _ in range(3):  # that were under way
+            quota.hold(59)
+        paces.append(quota.statistics().pace)
+    assert paces == [1, pytest.approx(17 / 60), pytest.approx(17 / 60)]
+    quota.observe(remaining={"requests": 60}, reset={"requests": 1})
+    await anyio.sleep(60)
+    quota.observe(remaining={"requests": 60}, reset={"requests": 60})
+    assert level(quota, "requests") == pytest.approx(17)  # whatever the server says it has left
 
 
 async def test_a_server_that_allows_half() -> None:

@@ -25,7 +25,7 @@ def route(request: httpx.Request) -> Route:
     return Route(f"{request.method} {pattern}", major=channel and channel[1])
 
 
-buckets = ServerBuckets(overall=RateLimiter(27))  # of 30 a second, since ways take time
+buckets = ServerBuckets(overall=RateLimiter(27))  # the server allows 30: see below
 transport = LimitedTransport(limiter=buckets, key=route, resend=True)
 # --8<-- [end:client]
 

@@ -34,6 +34,7 @@ def is_failure(error: Exception) -> bool:
 
 
 api = Pipeline(
+    Timeout(90, first=15, total=True),
     Retry(3, on=is_failure, throttled=is_refusal, hold=quota, within=10),
     Breaker(0.5, last=20, on=is_failure),
     quota.part(tokens=lambda prompt: len(prompt) // 4 + 50),
