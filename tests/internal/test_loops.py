@@ -246,3 +246,11 @@ def test_handler_of_somebody_else_is_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     asyncio_backend.end_sigint(before)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_mark_where_sniffio_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AnyIO does not ask it then, and nothing is to be done."""
+    context = copy_context()
+    monkeypatch.delitem(sys.modules, "sniffio")
+    asyncio_backend.mark(context)
+    assert context == copy_context()
