@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
-__all__ = ["Link", "Links"]
+__all__ = ["Link", "Links", "Piece"]
+
+Piece: TypeAlias = bytes | memoryview
+"""What travels as one."""
 
 
 @dataclass(slots=True)
@@ -93,18 +97,19 @@ class Links:
     def _happens(self, share: float) -> bool:
         return share > 0 and self._random.random() < share
 
-    def pieces(self, source: str, target: str, data: bytes) -> list[bytes]:
-        """Return the segments in which ``data`` arrives."""
+    def pieces(self, source: str, target: str, data: bytes) -> Sequence[Piece]:
+        """Return the segments in which ``data`` arrives; what is cut is not copied."""
         most = None if source == target else self.of(source, target).segment
         if most is None and len(data) <= SEGMENT:
-            return [data]
+            return (data,)
+        view = memoryview(data)
         if most is None:
-            return [data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
-        pieces: list[bytes] = []
+            return [view[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
+        pieces: list[Piece] = []
         at = 0
         while at < len(data):
             size = self._random.randint(1, most)
-            pieces.append(data[at : at + size])
+            pieces.append(view[at : at + size])
             at += size
         return pieces
 
