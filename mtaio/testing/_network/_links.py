@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mtaio._internal import checks
 
@@ -16,6 +16,13 @@ __all__ = ["Link", "Links", "Piece"]
 
 Piece: TypeAlias = bytes | memoryview
 """What travels as one."""
+
+SEGMENT: Final = 131_072
+"""The most bytes that travel as one, as with the kernel's segmentation offload."""
+LEAST: Final = 65_536
+"""The most where more of them would be on a slow link for longer than it `LASTS`."""
+LASTS: Final = 1 / 64
+"""For how long a link may be busy with what travels as one, in seconds."""
 
 
 @dataclass(slots=True)
@@ -99,12 +106,16 @@ class Links:
 
     def pieces(self, source: str, target: str, data: bytes) -> Sequence[Piece]:
         """Return the segments in which ``data`` arrives; what is cut is not copied."""
-        most = None if source == target else self.of(source, target).segment
-        if most is None and len(data) <= SEGMENT:
+        link = None if source == target else self.of(source, target)
+        most = None if link is None else link.segment
+        if most is None and len(data) <= LEAST:
             return (data,)
         view = memoryview(data)
         if most is None:
-            return [view[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
+            size = SEGMENT
+            if link is not None and link.bandwidth is not None:
+                size = max(LEAST, int(min(SEGMENT, link.bandwidth * LASTS)))
+            return [view[at : at + size] for at in range(0, len(data), size)]
         pieces: list[Piece] = []
         at = 0
         while at < len(data):
@@ -112,7 +123,3 @@ class Links:
             pieces.append(view[at : at + size])
             at += size
         return pieces
-
-
-SEGMENT = 65536
-"""The most bytes that travel as one, as with the kernel's segmentation offload."""

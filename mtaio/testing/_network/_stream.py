@@ -44,10 +44,13 @@ ROOM: Final = 131_072
 """How many bytes a program can write before any are taken. It is less than every kernel allows."""
 READ: Final = ROOM + 1
 """How many bytes are taken from a program at once: one more says that there may be others."""
-UNREAD: Final = 65_536
+UNREAD: Final = 131_072
 """How many bytes the reader's kernel keeps for it."""
 PIECES: Final = 64
-"""In how many pieces at most. Each costs the kernel more than its bytes; how much, it decides."""
+"""In how many pieces a program can write them. Each costs the kernel more than its bytes."""
+WASTE: Final = 113_664
+"""How much the reader's kernel may need beside those bytes: so that a last piece fits into `BUFFER`
+twice, as it has to."""
 TICK: Final = 0.1
 """How often a host with a `read_rate` reads, in seconds."""
 
@@ -108,7 +111,7 @@ class Stream(Endpoint):
     # - again has the numbers of what was held and is on its way again, and of what waits for that;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
-    # - pushed is at least what its kernel keeps for it, in filled pieces;
+    # - pushed is at least what its kernel keeps for it, and wasted what it needs for that besides;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
     # - reads says that there is, or may be, something to read, or that there was;
@@ -140,7 +143,7 @@ class Stream(Endpoint):
         self.stuck: deque[Piece | Mark] = deque()
         self.heard_all = False
         self.pushed = 0
-        self.filled = 0
+        self.wasted = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
         self.backlog: deque[Stream] = deque()
@@ -676,7 +679,8 @@ class Stream(Endpoint):
                     break
             pushed = True
             self.pushed += sent
-            self.filled += 1
+            # Blocks of memory are powers of two, of up to 32 KiB; and each piece has its header.
+            self.wasted += min(sent, 16_384) + 1_024
             if sent == len(item):
                 self.stuck.popleft()
             else:
@@ -716,14 +720,14 @@ class Stream(Endpoint):
         """Note that the program has taken so many bytes from its kernel, by a call that we see."""
         self.pushed -= size
         if self.pushed <= 0:
-            self.pushed = self.filled = 0
+            self.pushed = self.wasted = 0
 
     def _room_in_kernel(self, size: int) -> int:
-        if self.pushed + size > UNREAD or self.filled >= PIECES:
+        if self.pushed + size > UNREAD or self.wasted >= WASTE:
             self.pushed = self._unread()
             if not self.pushed:
-                self.filled = 0
-            elif self.filled >= PIECES:
+                self.wasted = 0
+            elif self.wasted >= WASTE:
                 return 0
         return min(size, UNREAD - self.pushed)
 
