@@ -343,7 +343,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._now = moment
             self._resolve()
             if network is not None:
-                network.stirs()
+                network.arrive()
         else:
             return self.world.patience(real_io=self._awaits_real_io())
         return None

@@ -160,7 +160,7 @@ class TrioEngine(trio.abc.Instrument):
             if moment < math.inf:
                 self._now = moment
                 if network is not None:
-                    network.stirs()
+                    network.arrive()
                 return
         patience = self.world.patience(real_io=_awaits_real_io(self.world), hidden=hidden)
         if patience:

@@ -116,6 +116,10 @@ class Beside(Protocol):
         """Let everything happen that takes no time; return whether anything did."""
         ...
 
+    def arrive(self) -> None:
+        """Let happen what is due at a moment to which time has just moved."""
+        ...
+
     def next_at(self) -> float:
         """Return when something happens next, ``inf`` if nothing will."""
         ...

@@ -279,6 +279,13 @@ class Core:
         self.wires.leave()
         return self._events.happen(self.now())
 
+    def arrive(self) -> None:
+        """Let happen what is due at a moment to which time has just moved: nobody ran meanwhile."""
+        if self.wires.stuck:
+            self.stirs()
+        else:
+            self._events.happen(self.now())
+
     def next_at(self) -> float:
         """Return when something happens next, ``inf`` if nothing will."""
         return self._events.next_at()

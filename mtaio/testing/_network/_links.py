@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
-__all__ = ["Link", "Links"]
+__all__ = ["Link", "Links", "Piece"]
+
+Piece: TypeAlias = bytes | memoryview
+"""What travels as one."""
+
+SEGMENT: Final = 131_072
+"""The most bytes that travel as one, as with the kernel's segmentation offload."""
+LEAST: Final = 65_536
+"""The most where more of them would be on a slow link for longer than it `LASTS`."""
+LASTS: Final = 1 / 64
+"""For how long a link may be busy with what travels as one, in seconds."""
 
 
 @dataclass(slots=True)
@@ -93,21 +104,22 @@ class Links:
     def _happens(self, share: float) -> bool:
         return share > 0 and self._random.random() < share
 
-    def pieces(self, source: str, target: str, data: bytes) -> list[bytes]:
-        """Return the segments in which ``data`` arrives."""
-        most = None if source == target else self.of(source, target).segment
-        if most is None and len(data) <= SEGMENT:
-            return [data]
+    def pieces(self, source: str, target: str, data: bytes) -> Sequence[Piece]:
+        """Return the segments in which ``data`` arrives; what is cut is not copied."""
+        link = None if source == target else self.of(source, target)
+        most = None if link is None else link.segment
+        if most is None and len(data) <= LEAST:
+            return (data,)
+        view = memoryview(data)
         if most is None:
-            return [data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT)]
-        pieces: list[bytes] = []
+            size = SEGMENT
+            if link is not None and link.bandwidth is not None:
+                size = max(LEAST, int(min(SEGMENT, link.bandwidth * LASTS)))
+            return [view[at : at + size] for at in range(0, len(data), size)]
+        pieces: list[Piece] = []
         at = 0
         while at < len(data):
             size = self._random.randint(1, most)
-            pieces.append(data[at : at + size])
+            pieces.append(view[at : at + size])
             at += size
         return pieces
-
-
-SEGMENT = 65536
-"""The most bytes that travel as one, as with the kernel's segmentation offload."""

@@ -335,7 +335,8 @@ class Sockets:
     def _reading(self, name: str) -> Callable[..., Any]:
         """Return a method that asks the kernel at once, where it is for a stream to answer."""
         real, ours, found = _REAL[name], _OURS[name], self._open
-        nothing = b"" if name == "recv" else 0
+        counts = name == "recv_into"
+        nothing = 0 if counts else b""
 
         def method(sock: Any, *args: Any, **kwargs: Any) -> Any:
             endpoint: Any = found.get(sock.fileno())
@@ -352,8 +353,10 @@ class Sockets:
                 if code:
                     raise error_of(code) from None
                 return nothing
-            if not got and endpoint.error and (not args or args[0]):
-                return _ended(endpoint, got)
+            if not got:
+                return _ended(endpoint, got) if endpoint.error and (not args or args[0]) else got
+            if len(args) == 1 and not kwargs:  # and so no flags that leave it there
+                endpoint.has_read(got if counts else len(got))
             return got
 
         method.__name__ = name

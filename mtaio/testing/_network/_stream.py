@@ -26,6 +26,7 @@ from weakref import ref
 
 from mtaio.testing._network import _filter
 from mtaio.testing._network._endpoint import BUFFER, Endpoint, error_of
+from mtaio.testing._network._links import Piece
 from mtaio.testing._network._names import ANY, LOOPBACK
 
 if TYPE_CHECKING:
@@ -39,14 +40,17 @@ __all__ = ["Stream"]
 
 WINDOW: Final = 262_144
 """How many bytes may be between a program that writes and the kernel of the one that reads."""
-READ: Final = 65_536
-"""How many bytes are taken from a program at once."""
 ROOM: Final = 131_072
 """How many bytes a program can write before any are taken. It is less than every kernel allows."""
-UNREAD: Final = 65_536
+READ: Final = ROOM + 1
+"""How many bytes are taken from a program at once: one more says that there may be others."""
+UNREAD: Final = 131_072
 """How many bytes the reader's kernel keeps for it."""
 PIECES: Final = 64
-"""In how many pieces at most. Each costs the kernel more than its bytes; how much, it decides."""
+"""In how many pieces a program can write them. Each costs the kernel more than its bytes."""
+WASTE: Final = 113_664
+"""How much the reader's kernel may need beside those bytes: so that a last piece fits into `BUFFER`
+twice, as it has to."""
 TICK: Final = 0.1
 """How often a host with a `read_rate` reads, in seconds."""
 
@@ -107,7 +111,7 @@ class Stream(Endpoint):
     # - again has the numbers of what was held and is on its way again, and of what waits for that;
     # - stuck is what has arrived for this program and is not in its kernel yet;
     # - heard_all says that the program knows of the other's end;
-    # - pushed is at least what its kernel keeps for it, in filled pieces;
+    # - pushed is at least what its kernel keeps for it, and wasted what it needs for that besides;
     # - expected counts the connections of a listener whose handshakes go on;
     # - told says that connect() has said that there is a connection;
     # - reads says that there is, or may be, something to read, or that there was;
@@ -122,7 +126,7 @@ class Stream(Endpoint):
         super().__init__(network, life, fd)
         self.other: Stream | None = None
         self.state = State.NEW
-        self.leaving = bytearray()
+        self.leaving: list[bytes] = []
         self.ending: Mark | None = None
         self.has_left = False
         self.flying = 0
@@ -131,15 +135,15 @@ class Stream(Endpoint):
         self.choked: ref[Any] | None = None
         self.arrives = 0.0
         self.sent = 0
-        self.held: list[tuple[int, bytes | Mark]] = []
+        self.held: list[tuple[int, Piece | Mark]] = []
         self.held_since: float | None = None
         self.is_waited_for = False
         self.again: list[int] = []
         self.began = 0.0
-        self.stuck: deque[bytes | Mark] = deque()
+        self.stuck: deque[Piece | Mark] = deque()
         self.heard_all = False
         self.pushed = 0
-        self.filled = 0
+        self.wasted = 0
         self.reads_at = 0.0
         self.listener: Stream | None = None
         self.backlog: deque[Stream] = deque()
@@ -427,10 +431,7 @@ class Stream(Endpoint):
         wire = self.wire
         if wire is None or self.ending is not None:  # pragma: no cover - as in _hang_up
             return False
-        if self.flying >= WINDOW:
-            self.network.wires.unwatch(self)
-            return False
-        before = len(self.leaving)
+        before = self.flying
         while True:
             try:
                 data = wire.recv(READ)
@@ -442,15 +443,18 @@ class Stream(Endpoint):
             if not data:
                 self._end(Mark.RST if self._leaves_with_reset() else Mark.FIN)
                 return True
-            self.leaving += data
+            self.leaving.append(data)
             self.flying += len(data)
-            if not ending and len(data) < READ:
+            if len(data) < READ and not ending:
                 break  # that was all
-        self.room, self.pieces = ROOM, PIECES
+        self.room = ROOM
+        self.pieces = PIECES
+        if self.flying >= WINDOW:
+            self.network.wires.unwatch(self)
         if self.choked is not None:
             self._size_buffer(self.choked(), BUFFER)
             self.choked = None
-        return len(self.leaving) > before
+        return self.flying > before
 
     def wrote(self, sock: Any, size: int) -> None:
         """Note what the program has written; let it wait if that is all it can before a look."""
@@ -468,7 +472,7 @@ class Stream(Endpoint):
     def _end(self, mark: Mark) -> None:
         self.ending = mark
         if mark is Mark.RST:
-            self.flying -= len(self.leaving)
+            self.flying -= sum(map(len, self.leaving))
             self.leaving.clear()
         self.network.wires.unwatch(self)
         if not self.network.sockets.is_laid(self):
@@ -495,7 +499,7 @@ class Stream(Endpoint):
         if other is None:  # pragma: no cover - it was abandoned in this very moment
             return
         if self.leaving:
-            data = bytes(self.leaving)
+            data = self.leaving[0] if len(self.leaving) == 1 else b"".join(self.leaving)
             self.leaving.clear()
             for piece in self.network.links.pieces(self.host.name, other.host.name, data):
                 self._send(piece)
@@ -509,11 +513,11 @@ class Stream(Endpoint):
         if self.ending is Mark.RST or (self.ending is not None and self.heard_all):
             self.drop_wire()
 
-    def _send(self, item: bytes | Mark) -> None:
+    def _send(self, item: Piece | Mark) -> None:
         self.sent += 1
         self._depart(self.sent, item)
 
-    def _depart(self, number: int, item: bytes | Mark) -> None:
+    def _depart(self, number: int, item: Piece | Mark) -> None:
         other, network = self.other, self.network
         if other is None or not self.host.up:
             return
@@ -521,12 +525,12 @@ class Stream(Endpoint):
         if self.held or fault is not None:
             self._hold(number, item, fault)
             return
-        size = len(item) if isinstance(item, bytes) else 0
+        size = 0 if isinstance(item, Mark) else len(item)
         when = network.links.arrival(self.host.name, other.host.name, size, network.now())
         self.arrives = max(self.arrives, when)
         network.at(self.arrives, self, self._arrive, number, item)
 
-    def _hold(self, number: int, item: bytes | Mark, fault: Cause | None) -> None:
+    def _hold(self, number: int, item: Piece | Mark, fault: Cause | None) -> None:
         """Keep back what cannot arrive now; nobody's silence makes the kernel give up."""
         network = self.network
         if fault is not None:
@@ -587,7 +591,7 @@ class Stream(Endpoint):
         self.held_since = None
         self.again = sorted({*self.again, *map(_number, held)})
 
-    def _has_to_wait(self, number: int, item: bytes | Mark) -> bool:
+    def _has_to_wait(self, number: int, item: Piece | Mark) -> bool:
         """Keep back what cannot arrive yet, and return whether that is so."""
         other, network = self.other, self.network
         assert other is not None  # noqa: S101 - it goes there
@@ -603,7 +607,7 @@ class Stream(Endpoint):
             return True
         return False
 
-    def _arrive(self, number: int, item: bytes | Mark) -> None:
+    def _arrive(self, number: int, item: Piece | Mark) -> None:
         """Let something that was sent reach the other host."""
         other = self.other
         if other is None or self._has_to_wait(number, item):
@@ -614,16 +618,13 @@ class Stream(Endpoint):
         else:
             self._deliver(other, item)
 
-    def _deliver(self, other: Stream, item: bytes | Mark) -> None:
+    def _deliver(self, other: Stream, item: Piece | Mark) -> None:
         """Let bytes, the end of them or a reset have arrived at the other end."""
         network = self.network
         network.delivered += 1
-        network.note(
-            item.name if isinstance(item, Mark) else f"{len(item)} bytes",
-            self.label(),
-            other.label(),
-        )
-        size = len(item) if isinstance(item, bytes) else 0
+        size = 0 if isinstance(item, Mark) else len(item)
+        what = item.name if isinstance(item, Mark) else f"{size} bytes"
+        network.note(what, self.label(), other.label())
         if item is Mark.FIN:
             self.parted = other.wire is None  # else it is when what is ahead of it has room
         if item is Mark.RST:
@@ -667,7 +668,7 @@ class Stream(Endpoint):
             if not room:
                 break
             try:
-                sent = self.wire.send(item[:room])
+                sent = self.wire.send(item if room == len(item) else item[:room])
             except BlockingIOError:  # pragma: no cover - small pieces have filled the kernel first
                 break
             except OSError as error:
@@ -678,13 +679,17 @@ class Stream(Endpoint):
                     break
             pushed = True
             self.pushed += sent
-            self.filled += 1
+            # Blocks of memory are powers of two, of up to 32 KiB; and each piece has its header.
+            self.wasted += min(sent, 16_384) + 1_024
             if sent == len(item):
                 self.stuck.popleft()
             else:
                 self.stuck[0] = item[sent:]
             self._arrived_here(sent)
-        self.network.wires.note_stuck(self, stuck=bool(self.stuck) and self.wire is not None)
+        if self.stuck and self.wire is not None:
+            self.network.wires.stuck[self.number] = self
+        elif self.number in (stuck := self.network.wires.stuck):
+            del stuck[self.number]
         return pushed
 
     # As a rule the wire tells of the end before something is pushed.
@@ -711,12 +716,18 @@ class Stream(Endpoint):
             self.network.at(self.reads_at, self, self.push)
         return room
 
+    def has_read(self, size: int) -> None:
+        """Note that the program has taken so many bytes from its kernel, by a call that we see."""
+        self.pushed -= size
+        if self.pushed <= 0:
+            self.pushed = self.wasted = 0
+
     def _room_in_kernel(self, size: int) -> int:
-        if self.pushed + size > UNREAD or self.filled >= PIECES:
+        if self.pushed + size > UNREAD or self.wasted >= WASTE:
             self.pushed = self._unread()
             if not self.pushed:
-                self.filled = 0
-            elif self.filled >= PIECES:
+                self.wasted = 0
+            elif self.wasted >= WASTE:
                 return 0
         return min(size, UNREAD - self.pushed)
 
@@ -731,9 +742,9 @@ class Stream(Endpoint):
         """Let the other end send more."""
         other = self.other
         assert other is not None  # noqa: S101 - it has sent this
-        paused = other.flying >= WINDOW
+        before = other.flying
         other.flying -= size
-        if paused and other.wire is not None and other.ending is None:
+        if other.flying < WINDOW <= before and other.wire is not None and other.ending is None:
             self.network.wires.watch(other)
 
     # ---- the end ----

@@ -29,7 +29,7 @@ class Wires:
     """The wires to look at, and the sockets for which something could not be delivered yet."""
 
     # Invariant: watched holds those whose programs may send now, by the descriptors of their wires.
-    __slots__ = ("_leaving", "_poll", "_stuck", "_watched", "laid")
+    __slots__ = ("_leaving", "_poll", "_watched", "laid", "stuck")
 
     def __init__(self) -> None:
         self.laid: dict[int, Endpoint] = {}
@@ -37,7 +37,8 @@ class Wires:
         self._poll = select.epoll()
         self._watched: dict[int, Stream] = {}
         self._leaving: dict[int, Stream] = {}
-        self._stuck: dict[int, Stream] = {}
+        self.stuck: dict[int, Stream] = {}
+        """Those of which something waits until their programs read, by their numbers."""
 
     def watch(self, stream: Stream) -> None:
         """Take what its program sends."""
@@ -54,13 +55,6 @@ class Wires:
         fd = stream.wire.fileno()
         if self._watched.pop(fd, None) is not None:
             self._poll.unregister(fd)
-
-    def note_stuck(self, stream: Stream, *, stuck: bool) -> None:
-        """Note whether something waits until the program of an endpoint reads."""
-        if stuck:
-            self._stuck[stream.number] = stream
-        else:
-            self._stuck.pop(stream.number, None)
 
     def take(self) -> bool:
         """
@@ -82,7 +76,7 @@ class Wires:
                 if stream.take(ending=ending) and stream.awaits_writing():
                     moved = True
                 self._leaving[stream.number] = stream
-        for stream in sorted(self._stuck.values(), key=_number) if self._stuck else ():
+        for stream in sorted(self.stuck.values(), key=_number) if self.stuck else ():
             if stream.push():
                 moved = True
         return moved
@@ -100,6 +94,6 @@ class Wires:
         for endpoint in list(self.laid.values()):
             endpoint.drop_wire()
         self._watched.clear()
-        self._stuck.clear()
+        self.stuck.clear()
         self._leaving.clear()
         self._poll.close()
