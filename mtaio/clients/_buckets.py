@@ -187,11 +187,11 @@ class _Bucket:
     )
 
     def __init__(self, key: _Key, unknown: float) -> None:
-        self.key = key
+        self.key: _Key = key
         self.windows: dict[str, _Window] = {}
-        self.held_until = -math.inf
-        self.side_by_side = unknown
-        self.refused = False
+        self.held_until: float = -math.inf
+        self.side_by_side: float = unknown
+        self.refused: bool = False
         self.in_flight: set[BucketSlot] = set()
         self.waiters: OrderedDict[Waiter, BucketSlot] = OrderedDict()
 
@@ -689,10 +689,10 @@ class BucketSlot:
         self._entered = False
         self.route: Final = route
         self.bucket: _Bucket
-        self.allowed = False
-        self.is_told = False
-        self.sent = 0.0
-        self.turn = -1
+        self.allowed: bool = False
+        self.is_told: bool = False
+        self.sent: float = 0.0
+        self.turn: int = -1
 
     def observe(
         self,

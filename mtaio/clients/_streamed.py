@@ -21,6 +21,7 @@ import anyio
 from mtaio._internal import checks
 
 try:
+    from starlette.background import BackgroundTask
     from starlette.responses import Response
 except ImportError as error:
     msg = "StreamedResponse needs Starlette (or FastAPI). Install it with: pip install starlette"
@@ -104,9 +105,9 @@ class StreamedResponse(Response):
             raise TypeError(msg)
         if encode is not None:
             checks.callable_("encode", encode, way_out="Pass a function from an item to bytes.")
-        self.status_code = status_code
-        self.media_type = media_type
-        self.background = None
+        self.status_code: int = status_code
+        self.media_type: str | None = media_type
+        self.background: BackgroundTask | None = None
         self.init_headers(headers)
         self._stream = stream
         self._encode: Callable[[Any], bytes] = _encoded if encode is None else encode

@@ -435,14 +435,15 @@ def as_part(given: object) -> Part:
     """Return ``given`` if it is a part, or else a part that wraps it."""
     if isinstance(given, Part) and not isinstance(given, type):
         return given
-    if isinstance(given, list | tuple):
-        inner = cast("Sequence[object]", given)
-        if any(isinstance(each, Part | Retry | TimeoutManager) for each in inner):
-            msg = (
-                f"a {type(given).__name__} of parts is no part: in a pipeline a list means several "
-                f"rates. Pass the parts one by one: Pipeline(*parts)."
-            )
-            raise TypeError(msg)
+    inner: Any = given
+    if isinstance(inner, list | tuple) and any(
+        isinstance(each, Part | Retry | TimeoutManager) for each in cast("Sequence[object]", inner)
+    ):
+        msg = (
+            f"a {type(given).__name__} of parts is no part: in a pipeline a list means several "
+            f"rates. Pass the parts one by one: Pipeline(*parts)."
+        )
+        raise TypeError(msg)
     part = adapter_of(given)
     if part is None:
         msg = (

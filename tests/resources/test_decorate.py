@@ -182,7 +182,10 @@ class Yielding:
 
 
 NOT_ASYNC = r"it is not an async function, and only an async function can wait\. Make it"
-GENERATOR = r"it is an async generator function, which runs in the loop that consumes it\. For streams use a pipeline"
+GENERATOR = (
+    r"it is an async generator function, which runs in the loop that consumes it\. For streams use "
+    r"a pipeline"
+)
 
 
 @pytest.mark.parametrize(
