@@ -106,6 +106,26 @@ def test_segments(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_read_in_ways_that_are_not_counted(backend: str) -> None:
+    """A program may read with flags, or in C: what its kernel still has is looked up then."""
+
+    async def main() -> None:
+        async with Network(latency=0.01) as net:
+            with net.host("stock"):
+                listener = await anyio.create_tcp_listener(local_port=80)
+            async with listener:
+                with socket.socket() as sock:
+                    sock.settimeout(0)
+                    sock.connect_ex(("stock", 80))
+                    async with await listener.listeners[0].accept() as stream:
+                        for _ in range(3):
+                            await stream.send(b"x" * 100_000)
+                            await anyio.sleep(1)
+                            assert len(sock.recv(200_000, 0)) == 100_000
+
+    run(main, backend=backend)
+
+
 def test_what_travels_as_one(backend: str) -> None:
     """What is written in one moment arrives in large pieces, smaller ones where a link is slow."""
 
