@@ -113,11 +113,12 @@ def test_read_in_ways_that_are_not_counted(backend: str) -> None:
         async with Network(latency=0.01) as net:
             with net.host("stock"):
                 listener = await anyio.create_tcp_listener(local_port=80)
+            only: Any = listener.listeners[0]
             async with listener:
                 with socket.socket() as sock:
                     sock.settimeout(0)
                     sock.connect_ex(("stock", 80))
-                    async with await listener.listeners[0].accept() as stream:
+                    async with await only.accept() as stream:
                         for _ in range(3):
                             await stream.send(b"x" * 100_000)
                             await anyio.sleep(1)
