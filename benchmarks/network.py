@@ -11,6 +11,10 @@ they have a limit.
 sockets, as any simulation with real descriptors does: no event loop, no tasks, no checks. A message
 is written and read twice on each way, after a look of epoll, a place in a heap and an entry in a
 list of steps. Many bytes are written and read twice, in pieces of 64 KiB.
+
+"The least with its promises" is the same under a Schedule, with AnyIO's streams at both ends: the
+event loop's own turns, a heap in virtual time and a trace. It knows no hosts, faults, windows or
+errors, and one connection.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import gc
 import heapq
 import logging
+import math
 import resource
 import select
 import socket
@@ -26,9 +31,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from anyio._core._eventloop import get_async_backend
 
 from benchmarks._harness import OURS, Contest, Figure, expect, maybe
 from mtaio.testing import Network, Schedule, current_simulation, explore, run, settle
+from mtaio.testing._world import current_world
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +52,7 @@ RUNS: Final = 200
 LOOPBACK: Final = "loopback"
 SCHEDULED: Final = "loopback under a Schedule"
 LEAST: Final = "the least"
+PROMISING: Final = "the least with its promises"
 MESSAGE: Final = b"x" * 100
 
 MEGABYTES: Final = 100
@@ -61,11 +69,15 @@ async def echo(stream: SocketStream) -> None:
 async def pings(host: str, port: int) -> float:
     """Return the microseconds for each message that goes to and fro."""
     async with await anyio.connect_tcp(host, port) as stream:
-        for number in range(MESSAGES + 100):
-            if number == 100:  # noqa: PLR2004 - the first ones warm up
-                started = time.thread_time()
-            await stream.send(MESSAGE)
-            expect(await stream.receive() == MESSAGE, "echoed the message")
+        return await pings_over(stream)
+
+
+async def pings_over(stream: SocketStream) -> float:
+    for number in range(MESSAGES + 100):
+        if number == 100:  # noqa: PLR2004 - the first ones warm up
+            started = time.thread_time()
+        await stream.send(MESSAGE)
+        expect(await stream.receive() == MESSAGE, "echoed the message")
     return (time.thread_time() - started) / MESSAGES * 1e6
 
 
@@ -209,6 +221,62 @@ def message_least() -> float:
         return (time.thread_time() - started) / MESSAGES * 1e6
 
 
+class Wire:
+    """What an event loop asks of a network, for two pairs of sockets and nothing else."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.ways = {near.fileno(): (near, far), far.fileno(): (far, near)}
+        self.poll = select.epoll()
+        for fd in self.ways:
+            self.poll.register(fd, select.EPOLLIN)
+        self.due: list[tuple[float, int, socket.socket, bytes]] = []
+        self.trace: list[tuple[float, str, int]] = []
+        self.taken = 0
+
+    def stirs(self) -> bool:
+        now = anyio.current_time()
+        for fd, _ in self.poll.poll(0):
+            source, target = self.ways[fd]
+            self.taken += 1
+            heapq.heappush(self.due, (now, self.taken, target, source.recv(65536)))
+        stirred = False
+        while self.due and self.due[0][0] <= now:
+            _, number, target, data = heapq.heappop(self.due)
+            self.trace.append((now, f"{len(data)} bytes", number))
+            target.send(data)
+            stirred = True
+        return stirred
+
+    def arrive(self) -> None:
+        self.stirs()
+
+    def next_at(self) -> float:
+        return self.due[0][0] if self.due else math.inf
+
+    def number_of(self, fd: int) -> int:
+        return fd
+
+    def task_made(self, task: Any) -> None:
+        """Do nothing."""
+
+
+async def message_promising() -> float:
+    client, near, server, far = pairs()
+    world: Any = current_world()
+    wrap = get_async_backend().wrap_stream_socket  # with what TCP streams are made of
+    asked, asker = await wrap(client), await wrap(server)
+    async with asked, asker, anyio.create_task_group() as group:
+        with near, far:
+            world.network = Wire(near, far)
+            try:
+                group.start_soon(echo, asker)
+                taken = await pings_over(asked)
+            finally:
+                world.network = None
+            group.cancel_scope.cancel()
+    return taken
+
+
 def bulk_least() -> float:
     """Return the seconds of the processor for many bytes through two pairs of sockets."""
     client, near, server, far = pairs()
@@ -326,9 +394,10 @@ for backend in ("asyncio", "trio"):
                 OURS: partial(simulated, backend, message_simulated),
                 SCHEDULED: partial(scheduled, backend, message_scheduled),
                 LOOPBACK: partial(real, backend, message_real),
+                PROMISING: partial(scheduled, backend, message_promising),
                 LEAST: message_least,
             },
-            targets={SCHEDULED: 1.8},
+            targets={SCHEDULED: 1.8, PROMISING: 1.6},
             loops=(backend,),
         ),
         Contest(

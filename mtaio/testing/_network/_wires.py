@@ -41,12 +41,11 @@ class Wires:
         """Those of which something waits until their programs read, by their numbers."""
 
     def watch(self, stream: Stream) -> None:
-        """Take what its program sends."""
+        """Take what its program sends, from now on, or again after `unwatch`."""
         assert stream.wire is not None  # noqa: S101 - it was laid
         fd = stream.wire.fileno()
-        if fd not in self._watched:
-            self._poll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
-            self._watched[fd] = stream
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
+        self._watched[fd] = stream
 
     def unwatch(self, stream: Stream) -> None:
         """Take nothing from it any more, or for a while."""

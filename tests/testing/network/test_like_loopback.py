@@ -15,7 +15,7 @@ What is modelled differently on purpose, and in no script therefore:
 - A socket that is bound and connects to itself is refused; Linux connects it to itself.
 - What arrives after shutdown(SHUT_RD) is dropped; Linux lets it be read. A shutdown() of what is
   not connected is ENOTCONN and nothing else; Linux has recv() return the end after that.
-- How much fits into the buffers: 64 KiB wait for a reader and 256 KiB on the way to it, whatever
+- How much fits into the buffers: 128 KiB wait for a reader and 256 KiB on the way to it, whatever
   SO_SNDBUF and SO_RCVBUF say, which are read back as the kernel says.
 - TCP_INFO, SIOCOUTQ and other views into the kernel are those of a socket that never connected.
 - Urgent data, multicast, broadcast, SO_REUSEPORT and Unix sockets are not simulated. IPv6 is as on

@@ -106,6 +106,46 @@ def test_segments(backend: str) -> None:
     run(main, backend=backend)
 
 
+def test_read_in_ways_that_are_not_counted(backend: str) -> None:
+    """A program may read with flags, or in C: what its kernel still has is looked up then."""
+
+    async def main() -> None:
+        async with Network(latency=0.01) as net:
+            with net.host("stock"):
+                listener = await anyio.create_tcp_listener(local_port=80)
+            only: Any = listener.listeners[0]
+            async with listener:
+                with socket.socket() as sock:
+                    sock.settimeout(0)
+                    sock.connect_ex(("stock", 80))
+                    async with await only.accept() as stream:
+                        for _ in range(3):
+                            await stream.send(b"x" * 100_000)
+                            await anyio.sleep(1)
+                            assert len(sock.recv(200_000, 0)) == 100_000
+
+    run(main, backend=backend)
+
+
+def test_what_travels_as_one(backend: str) -> None:
+    """What is written in one moment arrives in large pieces, smaller ones where a link is slow."""
+
+    async def arrived(bandwidth: float | None) -> list[str]:
+        async with Network(latency=0.01, bandwidth=bandwidth) as net:
+            with net.host("stock"):
+                listener = await anyio.create_tcp_listener(local_port=80)
+            async with listener, await anyio.connect_tcp("stock", 80) as stream:
+                await stream.send(b"x" * 200_000)
+                await anyio.sleep(10)
+                return [event.what for event in net.trace if event.what.endswith("bytes")]
+
+    fast = ["131072 bytes", "68928 bytes"]
+    assert run(arrived, None, backend=backend) == fast
+    assert run(arrived, 10_000_000.0, backend=backend) == fast
+    slow = ["65536 bytes", "65536 bytes", "65536 bytes", "3392 bytes"]
+    assert run(arrived, 100_000.0, backend=backend) == slow
+
+
 @pytest.mark.parametrize("way", ["both", "there", "back"])
 def test_a_partition_is_survived(backend: str, way: str) -> None:
     """What was sent meanwhile arrives after it is healed, and the fault says that it struck."""

@@ -200,6 +200,30 @@ def test_buffers_of_the_kernel_do_not_show(backend: str, monkeypatch: pytest.Mon
     assert run(storm, backend, backend=backend) == DIGESTS[backend]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_reader_leaves_unread(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much waits in the kernel of a reader on each machine, whatever it costs the kernel."""
+
+    async def sent(piece: int) -> int:
+        number = 0
+        async with Network(latency=0.01) as net:
+            with net.host("idle"):
+                listener = await anyio.create_tcp_listener(local_port=80)
+            async with listener:
+                with anyio.move_on_after(20):
+                    async with await anyio.connect_tcp("idle", 80) as stream:
+                        while True:
+                            await stream.send(b"x" * piece)
+                            number += piece
+                            await anyio.sleep(0.02)
+        return number
+
+    pieces = (1_000, 3_777, 16_200, 100_000)
+    usual = [run(sent, piece, backend=backend) for piece in pieces]
+    monkeypatch.setattr(_endpoint, "BUFFER", 1_000_000)
+    assert [run(sent, piece, backend=backend) for piece in pieces] == usual
+
+
 def _in_a_process(backend: str, hash_seed: str) -> str:
     command = [sys.executable, __file__, backend]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
