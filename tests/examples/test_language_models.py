@@ -146,7 +146,7 @@ def test_gateway_asks_again_until_the_first_token(model: ModuleType, backend: st
     serve(model.Model(breaks=3), backend, test)
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object:Warning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of httpx
 def test_gateway_closes_the_stream_when_the_client_leaves(model: ModuleType, backend: str) -> None:
     """Nobody waits for the rest: neither the gateway nor the model goes on."""
     server = model.Model()
