@@ -369,6 +369,30 @@ def test_opened_before_the_first_answer(redis_connection: Connection, backend: s
     virtual(main, backend)
 
 
+def test_opening_that_is_over_before_the_server_hears_of_it(
+    redis_connection: Connection, backend: str
+) -> None:
+    """It is not reported any more, and the next call is the probe, as everywhere."""
+
+    async def main() -> None:
+        fleet = Fleet(redis_connection, size=2, open_for=0.5)
+        async with fleet as (first, second):
+            for breaker in fleet.breakers:
+                await breaker.run(works)
+            fleet.stores[0].down = True
+            await failing(first)
+            await anyio.sleep(5)
+            fleet.stores[0].down = False
+            await anyio.sleep(5)
+            assert not first.statistics().down
+            for breaker in fleet.breakers:
+                await breaker.run(works)
+            await anyio.sleep(1)
+            assert (first.state, second.state) == (CLOSED, CLOSED)
+
+    virtual(main, backend)
+
+
 def test_streams(redis_connection: Connection, backend: str) -> None:
     """The end of a stream is its outcome."""
 
