@@ -20,6 +20,10 @@ def without_times(text: str) -> str:
     return re.sub(r"\d+\.\d+", "#", text)
 
 
+LOGGED = re.compile(r"^.*: attempt \d+ ended with .*; the next one is in .* s\n", re.MULTILINE)
+"""What a retry logs at WARNING, which is printed where nobody has configured logging."""
+
+
 class Outcome(NamedTuple):
     """How a program ended, and what it printed, without times."""
 
@@ -38,7 +42,7 @@ def run(program: Path) -> Outcome:
         check=False,
         timeout=60,
     )
-    return Outcome(done.returncode, done.stderr, without_times(done.stdout))
+    return Outcome(done.returncode, LOGGED.sub("", done.stderr), without_times(done.stdout))
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
