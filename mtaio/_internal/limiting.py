@@ -8,10 +8,13 @@ Cost: that of the limit, and one frame.
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, TypeVarTuple
 
+from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.decorators import AsyncFunction, call, check_call, decorate
 from mtaio.exceptions import LimitClosedError
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
     from mtaio._internal.decorators import Decorator
 
 __all__ = [
+    "check_hold",
     "check_key",
     "closed_error",
     "limit",
     "limit_by",
     "limit_in",
+    "limit_through",
     "run_in",
     "unhashable_error",
 ]
@@ -89,6 +94,46 @@ def limit_in(
 
     decorator = decorate(around, name=name)
     return decorator if fn is None else decorator(fn)
+
+
+def limit_through(
+    fn: Any,
+    through: Callable[..., Awaitable[Any]],
+    *,
+    name: str,
+    key: Callable[..., Hashable] | None = None,
+) -> Any:
+    """
+    Return the same as `limit`, for what makes each call itself, since its cost depends on it.
+
+    Args:
+        fn: The function, or None.
+        through: Called with a function that makes the call, with the arguments of the call as a
+            tuple and a dict, and with its ``key``; awaited for the result.
+        name: What decorates, for the message of a refusal.
+        key: Called with the arguments of each call; returns its key. None for no key.
+    """
+
+    def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            found = None if key is None else key(*args, **kwargs)
+            result: R = await through(partial(fn, *args, **kwargs), args, kwargs, key=found)
+            return result
+
+        return limited
+
+    decorator = decorate(around, name=name)
+    return decorator if fn is None else decorator(fn)
+
+
+def check_hold(seconds: object, what: str, way_out: str = "") -> float:
+    """Return for how long a limiter is held; raise unless that is a finite number of at least 0."""
+    wanted = "Pass for how many seconds nothing is to be granted."
+    accepted = checks.at_least("seconds", seconds, 0, way_out=wanted)
+    if accepted == math.inf:
+        msg = f"seconds={seconds!r} would hold the {what} for ever. {wanted}{way_out}"
+        raise ValueError(msg)
+    return accepted
 
 
 def closed_error(limiter: object, name: str | None) -> LimitClosedError:

@@ -12,9 +12,7 @@ Why nothing is reserved ahead, as for a rate: docs/en/design/redis.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,7 +27,8 @@ from typing import (
 
 from mtaio._internal import checks
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import check_hold, limit_through
 from mtaio.redis._quota_tasks import QuotaTasks, RedisQuotaStatistics
 from mtaio.resources import QuotaPart, Taken
 
@@ -291,16 +290,7 @@ class RedisQuota:
             ValueError: As `part`.
         """
         part = self.part(timeout=timeout, used=used, **cost)
-
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                result: R = await part.call(partial(fn, *args, **kwargs), args, kwargs)
-                return result
-
-            return limited
-
-        decorator = decorate(around, name="RedisQuota")
-        return decorator if fn is None else decorator(fn)
+        return limit_through(fn, part.call, name="RedisQuota")
 
     # ---- what the service says ----
 
@@ -319,11 +309,7 @@ class RedisQuota:
             TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
         """
-        way_out = "Pass for how many seconds nothing is to be granted."
-        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
-            msg = f"seconds={seconds!r} would hold the quota for ever. {way_out}"
-            raise ValueError(msg)
-        self._tasks.hold(seconds)
+        self._tasks.hold(check_hold(seconds, "quota"))
 
     def observe(
         self,

@@ -8,7 +8,7 @@ statistics: it may be used elsewhere too.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
@@ -82,6 +82,27 @@ def _acquiring(limiter: Any, then: Next) -> Next:
             tell_refusal(error, limiter, call.fn)
             raise
         return await then(call)
+
+    return run
+
+
+def _holding(limiter: Any, then: Next, key_of: Callable[[Call], tuple[Hashable, ...]]) -> Next:
+    """Return ``then`` for streams, with a slot of a limiter, or of its key, until they end."""
+
+    async def run(call: Call) -> OpenStream:
+        keys = key_of(call)
+        try:
+            await limiter.acquire(*keys)
+        except LimitError as error:
+            tell_refusal(error, limiter, call.fn)
+            raise
+        try:
+            opened: OpenStream = await then(call)
+        except BaseException:
+            limiter.release(*keys)
+            raise
+        opened.on_end(lambda _: limiter.release(*keys))
+        return opened
 
     return run
 
@@ -167,23 +188,7 @@ class _ConcurrencyPart(_Adapter):
         return run
 
     def wrap_stream(self, then: Next) -> Next:
-        acquire, release = self.inner.acquire, self.inner.release
-
-        async def run(call: Call) -> OpenStream:
-            try:
-                await acquire()
-            except LimitError as error:
-                tell_refusal(error, self.inner, call.fn)
-                raise
-            try:
-                opened: OpenStream = await then(call)
-            except BaseException:
-                release()
-                raise
-            opened.on_end(lambda _: release())
-            return opened
-
-        return run
+        return _holding(self.inner, then, lambda _: ())
 
 
 class _KeyedConcurrencyPart(_Adapter):
@@ -213,24 +218,7 @@ class _KeyedConcurrencyPart(_Adapter):
         return run
 
     def wrap_stream(self, then: Next) -> Next:
-        acquire, release = self.inner.acquire, self.inner.release
-
-        async def run(call: Call) -> OpenStream:
-            key = call.key
-            try:
-                await acquire(key)
-            except LimitError as error:
-                tell_refusal(error, self.inner, call.fn)
-                raise
-            try:
-                opened: OpenStream = await then(call)
-            except BaseException:
-                release(key)
-                raise
-            opened.on_end(lambda _: release(key))
-            return opened
-
-        return run
+        return _holding(self.inner, then, lambda call: (call.key,))
 
 
 class _ResourcePart(_Adapter):

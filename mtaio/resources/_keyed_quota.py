@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, final
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
-from mtaio._internal.limiting import closed_error
+from mtaio._internal.decorators import Decorator
+from mtaio._internal.limiting import closed_error, limit_through
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.exceptions import LimitClosedError, RateLimitError
 from mtaio.resources._keys import Keys
@@ -325,16 +325,8 @@ class KeyedQuota:
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
         part = self.part(timeout=timeout, used=used, **cost)
-
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                found = key(*args, **kwargs)
-                result: R = await part.call(partial(fn, *args, **kwargs), args, kwargs, key=found)
-                return result
-
-            return limited
-
-        return decorate(around, name="KeyedQuota")
+        decorator: Decorator = limit_through(None, part.call, name="KeyedQuota", key=key)
+        return decorator
 
     def hold(self, key: Hashable, seconds: float) -> None:
         """

@@ -10,15 +10,14 @@ Cost: that of a rate limiter for each limit; one queue, and one timer for the fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast, final, overload
 from weakref import WeakValueDictionary
 
 from mtaio._internal import checks
 from mtaio._internal.copies import uncopied
-from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.limiting import check_hold, limit_through
 from mtaio._internal.rates import Rate
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._quota_part import Cost, QuotaPart, Used
@@ -327,16 +326,7 @@ class Quota:
             ValueError: As `part`.
         """
         part = self.part(timeout=timeout, used=used, **cost)
-
-        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                result: R = await part.call(partial(fn, *args, **kwargs), args, kwargs)
-                return result
-
-            return limited
-
-        decorator = decorate(around, name="Quota")
-        return decorator if fn is None else decorator(fn)
+        return limit_through(fn, part.call, name="Quota")
 
     # ---- what the server says ----
 
@@ -361,11 +351,7 @@ class Quota:
             TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
         """
-        way_out = "Pass for how many seconds nothing is to be granted."
-        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
-            msg = f"seconds={seconds!r} would hold the quota for ever. {way_out}"
-            raise ValueError(msg)
-        self._limits.hold(seconds)
+        self._limits.hold(check_hold(seconds, "quota"))
 
     def close(self) -> None:
         """

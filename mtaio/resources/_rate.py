@@ -34,7 +34,7 @@ from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
-from mtaio._internal.limiting import closed_error, limit, run_in
+from mtaio._internal.limiting import check_hold, closed_error, limit, run_in
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitClosedError, LimitError, LimitTimeoutError, RateLimitError
@@ -358,10 +358,7 @@ class RateLimiter:
             TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
         """
-        way_out = "Pass for how many seconds nothing is to be granted."
-        if checks.at_least("seconds", seconds, 0, way_out=way_out) == math.inf:
-            msg = f"seconds={seconds!r} would hold the limiter for ever. {way_out} rate=0 pauses."
-            raise ValueError(msg)
+        check_hold(seconds, "limiter", " rate=0 pauses.")
         self._forget_finished()
         bucket, moment = self._bucket_now()
         until = moment + seconds
