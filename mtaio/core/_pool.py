@@ -506,21 +506,29 @@ class Pool:
         if not isinstance(rest, Exception):
             self.stop()  # before another worker begins a call
             return True
-        if self.options.errors == "return":
+        self._note_failure(index, item, rest)
+        return False
+
+    def _note_failure(self, index: int, item: Any, error: Exception) -> None:
+        """Do with an item's error what ``errors`` says."""
+        errors = self.options.errors
+        if errors == "return":
             if self.subject is not None:
-                annotate(rest, self.subject, index, item, many=self.many)
+                annotate(error, self.subject, index, item, many=self.many)
             if self.sink.put_error is None:
-                self.sink.put(index, rest)
+                self.sink.put(index, error)
             else:
-                self.sink.put_error(index, item, rest)
-            return False
-        annotate(rest, self.subject, index, item, many=self.many)
-        self.failures.append((index, rest))
-        if self.options.errors == "raise":
+                self.sink.put_error(index, item, error)
+            return
+        annotate(error, self.subject, index, item, many=self.many)
+        if callable(errors):
+            errors(item, error)
+        else:
+            self.failures.append((index, error))
+        if errors == "raise":
             self.stop()
         elif self.sink.buffer is not None:
             self.sink.buffer.skip(index)
-        return False
 
 
 # ---- the loop for which the pool exists: take an item, run it, put its result away ----
