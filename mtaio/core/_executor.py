@@ -70,7 +70,7 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
-from mtaio.core._intake import acknowledged, find_ack_source
+from mtaio.core._intake import acknowledgement
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -807,7 +807,7 @@ class TaskExecutor:
             sink = Sink(between.put, buffer=between)
         pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
-            pool.fn = _with_args(pool.fn)
+            pool.fn = _with_args(pool.fn, pool.bare)
         return Stream(pool, between)
 
     # ---- several different calls ----
@@ -1371,7 +1371,7 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
-        source = find_ack_source(iterables, options.read_ahead)
+        answers = acknowledgement(iterables, options.read_ahead, fn)
         call, watched = compose(
             work,
             timing=timing,
@@ -1379,11 +1379,11 @@ class TaskExecutor:
             retry=retry,
             threads=self._threads,
             counters=self._counters,
-            taken=subject is not None and source is None,
-            watched=source is None,
+            taken=subject is not None and answers is None,
+            watched=answers is None,
         )
-        if source is not None:
-            call = acknowledged(call, lambda item: [(source, item)], fn)
+        if answers is not None:
+            call = answers.around(call)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1409,6 +1409,7 @@ class TaskExecutor:
             timing=watched,
             total=total,
             crew=crew,
+            bare=None if answers is None else answers.bare,
         )
 
     def _pool_of_calls(
@@ -1465,12 +1466,13 @@ class TaskExecutor:
 
 
 def _with_args(
-    fn: Callable[..., Coroutine[Any, Any, Any]],
+    fn: Callable[..., Coroutine[Any, Any, Any]], bare: Callable[[Any], Any] | None
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments added to the result."""
+    """Return ``fn`` with the arguments added to the result, each ``bare``."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
-        return args, await fn(*args)
+        result = await fn(*args)
+        return args if bare is None else (bare(args[0]),), result
 
     return call
 

@@ -7,25 +7,27 @@ was cancelled, or taken and never begun. The answer comes within the item's slot
 more items in hand than may run, and it is shielded from cancellation for a bounded time.
 Cost: 4 to 5 µs an item, most of it for the cancel scope around the answer.
 
-`acknowledged` goes around all that a call does for an item: its tokens, timeouts and retries, its
-thread or pool. It is the one place that sees how each item ends, because whatever is taken from a
-source is begun, and be it in a cancelled scope (`Pool._begin_what_is_left`). There the function is
-not called: to give the item back is no longer its business.
+How it works: `taken_from` sends each item on its way with its source (`Taken`), so that it does not
+matter how it comes to a worker: alone, in a batch, or through a merge. `Acknowledgement.around` is
+put around all that a call does for an item: its tokens, timeouts and retries, its thread or pool.
+It sees how every item ends, because whatever is taken from a source is begun, if need be in a
+cancelled scope (`Pool._begin_what_is_left`). There the function itself is not called: it is no
+longer the function that gives items back.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
     Literal,
     Protocol,
+    TypeGuard,
     TypeVar,
-    cast,
     final,
     overload,
     runtime_checkable,
@@ -45,9 +47,16 @@ from mtaio.core._errors import conclude, shorten
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["AckSource", "Intake", "Taken", "acknowledged", "answer", "find_ack_source"]
+__all__ = [
+    "AckSource",
+    "Acknowledgement",
+    "Intake",
+    "acknowledgement",
+    "is_ack_source",
+    "taken_from",
+]
 
 T = TypeVar("T")
 
@@ -73,79 +82,117 @@ class AckSource(Protocol[T]):
         ...
 
 
-Taken = tuple[AckSource[Any], Any]
-"""A source, and an item that was taken from it."""
-
-
-def find_ack_source(iterables: tuple[object, ...], read_ahead: int) -> AckSource[Any] | None:
+class Taken:
     """
-    Return the source of a call if its items are acknowledged.
+    An item on its way through a call, with the source to answer.
+
+    The call's function gets the bare item, and so does everything else that users see.
+    """
+
+    __slots__ = ("item", "source")
+
+    def __init__(self, item: Any, source: AckSource[Any]) -> None:
+        self.item: Any = item
+        self.source: AckSource[Any] = source
+
+
+def is_ack_source(source: object) -> TypeGuard[AckSource[Any]]:
+    """Return whether the items of ``source`` are acknowledged."""
+    # Most have no such method, and this takes a fiftieth of what `isinstance` alone takes.
+    return hasattr(source, "nack") and isinstance(source, AckSource)
+
+
+async def taken_from(source: AckSource[Any]) -> AsyncGenerator[Taken, None]:
+    """Yield the items of ``source``, each with the source; if its iterator is ours, close it."""
+    items = aiter(source)
+    try:
+        async for item in items:
+            yield Taken(item, source)
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+@final
+class Acknowledgement:
+    """
+    How a call answers the sources of its items.
+
+    Args:
+        subject: The function, for messages.
+        batched: Whether an item of the call is a list of what was taken.
+    """
+
+    __slots__ = ("_batched", "_subject")
+
+    def __init__(self, subject: object, *, batched: bool) -> None:
+        self._subject = subject
+        self._batched = batched
+
+    def bare(self, item: Any) -> Any:
+        """Return what the function is called with."""
+        return [_bare(each) for each in item] if self._batched else _bare(item)
+
+    def around(self, call: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Any]:
+        """Return ``call``, which is all that is done for an item, with the answer after it."""
+
+        async def settled(item: Any) -> Any:
+            each = item if self._batched else [item]
+            taken = [one for one in each if type(one) is Taken]  # a merge may have others too
+            try:
+                await checkpoint_if_cancelled()
+                result = await call(self.bare(item))
+            except GeneratorExit:
+                raise  # the event loop is over, so nothing can be awaited
+            except BaseException as error:
+                await _give_back(taken, error, name_of(self._subject))
+                raise
+            try:
+                await _answer(taken, "ack")
+            except Exception as error:
+                note(error, "ack() failed after the function had succeeded: it may come again")
+                raise
+            return result
+
+        return settled
+
+
+def _bare(item: Any) -> Any:
+    return item.item if type(item) is Taken else item
+
+
+def acknowledgement(
+    iterables: tuple[object, ...], read_ahead: int, subject: object
+) -> Acknowledgement | None:
+    """
+    Return how the items of these sources are acknowledged; None if they are not.
 
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    source: AckSource[Any] | None = None
-    for each in iterables:
-        # Most have no such method, and this takes a fiftieth of what `isinstance` alone takes.
-        if hasattr(each, "nack") and isinstance(each, AckSource):
-            source = cast("Any", each)
-    if source is None:
+    sources = [each for each in iterables if is_ack_source(each)]
+    if not sources:
         return None
     if len(iterables) > 1:
         msg = (
-            f"{source!r} has its items acknowledged, and with several sources an item may be left "
-            f"without a partner. Pass it alone."
+            f"{sources[0]!r} has its items acknowledged, and with several sources an item may be "
+            f"left without a partner. Pass it alone."
         )
         raise ValueError(msg)
     if read_ahead:
         msg = (
             f"read_ahead={read_ahead!r} would have items in hand that cannot begin, and drop them "
-            f"at the end, where those of {source!r} are acknowledged. Leave it out."
+            f"at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
         )
         raise ValueError(msg)
-    return source
-
-
-def acknowledged(
-    call: Callable[..., Awaitable[Any]], taken: Callable[[Any], Sequence[Taken]], subject: object
-) -> Callable[[Any], Coroutine[Any, Any, Any]]:
-    """
-    Return ``call``, which makes one item, with the answer to its source after it.
-
-    Args:
-        call: All that is to be done for an item.
-        taken: Returns what was taken for the item: itself and its source, or several of them for a
-            batch. It is called in the step in which the item is taken.
-        subject: The function, for messages.
-    """
-
-    def settled(item: Any) -> Coroutine[Any, Any, Any]:
-        return settle(item, taken(item))
-
-    async def settle(item: Any, each: Sequence[Taken]) -> Any:
-        try:
-            await checkpoint_if_cancelled()
-            result = await call(item)
-        except GeneratorExit:
-            raise  # the event loop is over, so nothing can be awaited
-        except BaseException as error:
-            await _give_back(each, error, name_of(subject))
-            raise
-        try:
-            await answer(each, "ack")
-        except Exception as error:
-            note(error, "ack() failed after the function had succeeded, so the item may come again")
-            raise
-        return result
-
-    return settled
+    return Acknowledgement(subject, batched=False)
 
 
 async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) -> None:
     """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
     failure = failure_in(error, what)
     try:
-        await answer(taken, "nack", failure)
+        await _answer(taken, "nack", failure)
     except Exception as trouble:
         if failure is None:
             raise
@@ -154,26 +201,28 @@ async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) ->
         del failure  # it holds this frame: else they keep each other alive
 
 
-async def answer(
+async def _answer(
     taken: Sequence[Taken], method: Literal["ack", "nack"], *args: BaseException | None
 ) -> None:
     """
-    Call a method of the source for each item, one after another, all within its ``grace``.
+    Call a method of its source for each item, one after another, all within its ``grace``.
 
     Raises:
         Exception: What a call raised; the others are made all the same.
         TimeoutError: The time was up.
     """
-    grace: float = max(getattr(source, "grace", GRACE) for source, _ in taken)
+    if not taken:
+        return
+    grace: float = max(getattr(each.source, "grace", GRACE) for each in taken)
     errors: list[BaseException] = []
     left = len(taken)
     limit = deadlines.enter(now() + grace, alone=True)
     due = loop_deadline(limit.moment)
     try:
         with anyio.CancelScope(deadline=due, shield=True) as scope:
-            for source, item in taken:
+            for each in taken:
                 try:
-                    await getattr(source, method)(item, *args)
+                    await getattr(each.source, method)(each.item, *args)
                 except BaseException as error:
                     # Brokers' clients raise asyncio's cancellation when a connection breaks.
                     failure = failure_in(error, f"{method}()", own_task=False)
@@ -329,4 +378,4 @@ class Intake(Generic[T]):
                     yield rest.popleft()
         finally:
             if rest:
-                await answer([(self, item) for item in rest], "nack", None)
+                await _answer([Taken(item, self) for item in rest], "nack", None)

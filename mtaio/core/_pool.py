@@ -112,6 +112,7 @@ class Pool:
       inside an item of the same executor they are part of it, so they take no slots, and this
       limit replaces the other. With slots, calls that wait for each other would hang as soon as
       all slots hold such items;
+    - ``bare``, if there is one, returns what users see of an item;
     - ``calls`` is how many of them there are, 0 for a source: if they are `FEW`, and the limits let
       all of them run at once, each gets a task of its own at the start.
     """
@@ -131,6 +132,7 @@ class Pool:
     limit_inside: int | Unset | None = UNSET
     crew: Crew | None = None
     calls: int = 0
+    bare: Callable[[Any], Any] | None = None
 
     started: int = field(default=0, init=False)
     succeeded: int = field(default=0, init=False)
@@ -512,6 +514,8 @@ class Pool:
     def _note_failure(self, index: int, item: Any, error: Exception) -> None:
         """Do with an item's error what ``errors`` says."""
         errors = self.options.errors
+        if self.bare is not None:
+            item = self.bare(item)
         if errors == "return":
             if self.subject is not None:
                 annotate(error, self.subject, index, item, many=self.many)
