@@ -253,29 +253,35 @@ class Pool:
         """
         Call the function with what was read and is not begun, now that the call ends.
 
-        Each is cancelled at its first checkpoint, so that it can give its item back.
+        Each is cancelled at its first checkpoint, so that it can give its item back. That is done
+        in a task of its own: asyncio's ``Task.cancel()`` of the task that made the call, which goes
+        through every shield, only ends the wait for it.
         """
         if not source.has_items():
             return
         self._all_taken = True
+        errors: list[BaseException] = []
+        try:
+            async with anyio.create_task_group() as group:
+                group.create_task(self._begin_items(source, errors), name=_WORKER)
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
+
+    async def _begin_items(self, source: Feed, errors: list[BaseException]) -> None:
         worker = Worker()
         if self.slots is not None:  # beyond the limit: what is cancelled does not queue
             worker.slot = self.slots.force()
             worker.slot.task, worker.slot.around = running_task(), self._around
-        errors: list[BaseException] = []
         while source.has_items():
             try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await take_items(self, worker)
-            except BaseException as error:  # noqa: BLE001 - raised below
+            except BaseException as error:  # noqa: BLE001 - raised by the call
                 errors.append(error)
         self.give_slot_back(worker)
-        try:
-            if errors:
-                raise errors[0]
-        finally:
-            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     def stop(self) -> None:
         """Take no more items and cancel those that run. May be called at any time."""

@@ -258,7 +258,7 @@ async def test_many_that_are_left() -> None:
     broker = Broker(range(9), many=5)
     with anyio.move_on_after(1):
         await TaskExecutor().for_each(take_a_while, broker.intake(), limit=2)
-    assert broker.acked == [0, 1]
+    assert sorted(broker.acked) == [0, 1]
     assert broker.returned() == [2, 3, 4]
     assert list(broker.left) == [5, 6, 7, 8]
 

@@ -62,7 +62,7 @@ async def test_one_answer(sim: Simulation, victim: Victim, many: int) -> None:
         _, errors = await caught(_for_each, executor, handle, broker)
         assert all(isinstance(error, ValueError) for error in errors)
 
-    await victim.run(call)
+    await victim(call)
     broker.assert_answered(done)
     assert_quiescent(executor)
 
@@ -90,7 +90,7 @@ async def test_shared_slots(sim: Simulation, victim: Victim) -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(other)
-        await victim.run(call)
+        await victim(call)
     broker.assert_answered(done)
     assert_quiescent(executor)
 
@@ -111,6 +111,6 @@ async def test_stream_that_is_left(sim: Simulation, victim: Victim) -> None:
             async for _ in results:
                 break
 
-    await victim.run(consume)
+    await victim(consume)
     broker.assert_answered(done)
     assert_quiescent(executor)
