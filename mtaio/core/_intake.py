@@ -49,6 +49,8 @@ from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mtaio.core._types import Options
+
 __all__ = [
     "AckSource",
     "Acknowledgement",
@@ -162,7 +164,7 @@ def _bare(item: Any) -> Any:
 
 
 def acknowledgement(
-    iterables: tuple[object, ...], read_ahead: int, subject: object
+    iterables: tuple[object, ...], options: Options, subject: object
 ) -> Acknowledgement | None:
     """
     Return how the items of these sources are acknowledged; None if they are not.
@@ -179,13 +181,13 @@ def acknowledgement(
             f"left without a partner. Pass it alone."
         )
         raise ValueError(msg)
-    if read_ahead:
+    if options.read_ahead:
         msg = (
-            f"read_ahead={read_ahead!r} would have items in hand that cannot begin, and drop them "
+            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and drop them "
             f"at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
         )
         raise ValueError(msg)
-    return Acknowledgement(subject, batched=False)
+    return Acknowledgement(subject, batched=options.batch is not None)
 
 
 async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) -> None:
