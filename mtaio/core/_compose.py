@@ -181,6 +181,7 @@ def read_options(method: str, options: EachOptions, errors: Policy | OnError[Any
 
     Raises:
         TypeError: There is no option of that name, or ``errors`` is a function that will not do.
+        ValueError: ``errors`` is none of the policies.
     """
     for name in options:
         if name not in Options.__slots__:
@@ -191,6 +192,8 @@ def read_options(method: str, options: EachOptions, errors: Policy | OnError[Any
             raise TypeError(msg)
     if callable(errors):
         check_handler(method, errors)
+    else:
+        check_errors(errors)
     return Options(errors=errors, **options)
 
 

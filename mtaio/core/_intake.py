@@ -183,8 +183,8 @@ def acknowledgement(
         raise ValueError(msg)
     if options.read_ahead:
         msg = (
-            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and drop them "
-            f"at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
+            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and "
+            f"drop them at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
         )
         raise ValueError(msg)
     return Acknowledgement(subject, batched=options.batch is not None)
