@@ -79,7 +79,7 @@ class AckSource(Protocol[T]):
         """Note that an item is done: it does not come again."""
         ...
 
-    async def nack(self, item: T, error: BaseException | None, /) -> object:
+    async def nack(self, item: T, error: Exception | None, /) -> object:
         """Give an item back: it failed with ``error``, or with None it was not finished."""
         ...
 
@@ -194,7 +194,8 @@ async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) ->
     """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
     failure = failure_in(error, what)
     try:
-        await _answer(taken, "nack", failure)
+        # What is no Exception, such as KeyboardInterrupt, is none of the item's.
+        await _answer(taken, "nack", failure if isinstance(failure, Exception) else None)
     except Exception as trouble:
         if failure is None:
             raise
@@ -204,7 +205,7 @@ async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) ->
 
 
 async def _answer(
-    taken: Sequence[Taken], method: Literal["ack", "nack"], *args: BaseException | None
+    taken: Sequence[Taken], method: Literal["ack", "nack"], *args: Exception | None
 ) -> None:
     """
     Call a method of its source for each item, one after another, all within its ``grace``.
@@ -302,7 +303,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[T]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: Literal[False] = False,
         grace: float = GRACE,
@@ -312,7 +313,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[Iterable[T]]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: Literal[True],
         grace: float = GRACE,
@@ -321,7 +322,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[Any]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: bool = False,
         grace: float = GRACE,
@@ -353,7 +354,7 @@ class Intake(Generic[T]):
             if inspect.isawaitable(result):
                 await result
 
-    async def nack(self, item: T, error: BaseException | None, /) -> None:
+    async def nack(self, item: T, error: Exception | None, /) -> None:
         """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
         if self._nack is not None:
             result = self._nack(item, error)

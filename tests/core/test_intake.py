@@ -414,7 +414,7 @@ async def test_ack_that_hangs() -> None:
 async def test_nack_that_fails() -> None:
     """It is a note on the item's own error; where there is none, its own error is raised."""
 
-    async def nack(_message: int, _error: BaseException | None) -> None:
+    async def nack(_message: int, _error: Exception | None) -> None:
         await checkpoint()
         raise ConnectionError("the broker is gone")
 
