@@ -32,6 +32,7 @@ from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.deadlines import loop_deadline
 from mtaio.core._errors import conclude
+from mtaio.core._intake import is_ack_source, taken_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -107,7 +108,7 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
         )
         raise TypeError(msg)
     if isinstance(source, AsyncIterable):
-        return Feed(aiter(source), ahead)
+        return Feed(taken_from(source) if is_ack_source(source) else aiter(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
