@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.clients._buckets import ServerBucketsStatistics
     from mtaio.clients._exchange import ClientStatistics
+    from mtaio.core._periodic import PeriodicStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -92,6 +93,7 @@ __all__ = [
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
+    "PeriodicStatistics",
     "PipelineStatistics",
     "PolicyStatistics",
     "ProbesStatistics",
@@ -124,6 +126,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),
             "mtaio.clients._exchange": ("ClientStatistics",),
+            "mtaio.core._periodic": ("PeriodicStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),

@@ -13,6 +13,7 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
+    from mtaio._internal.leaders import Leader, Term
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mtaio.clients._exchange import Acquires, AcquiresKey
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
+    from mtaio.core._periodic import Overlap
     from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
@@ -64,12 +66,14 @@ __all__ = [
     "HasStatistics",
     "Holds",
     "HoldsKey",
+    "Leader",
     "LogSettings",
     "Mode",
     "Next",
     "Observation",
     "Observer",
     "Overflow",
+    "Overlap",
     "Progress",
     "Rate",
     "Register",
@@ -81,6 +85,7 @@ __all__ = [
     "Store",
     "StreamDecorator",
     "Streams",
+    "Term",
     "Unset",
     "Used",
     "Via",
@@ -93,6 +98,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
+            "mtaio._internal.leaders": ("Leader", "Term"),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),
@@ -103,6 +109,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
+            "mtaio.core._periodic": ("Overlap",),
             "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
