@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from mtaio._internal.backend import Backend
-    from mtaio.core._periodic import PeriodicTask
+    from mtaio.core._periodic import Periodic
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task
@@ -294,14 +294,14 @@ class Block:
             raise
         return service
 
-    def repeat(self, task: PeriodicTask) -> None:
-        """Start a periodic task, as a service that is ready at once."""
-        service = Service(task.name, self, task.serve, None)
-        service.finish = task.end
-        task.task = service
+    def repeat(self, periodic: Periodic) -> Service:
+        """Start what runs again and again, as a service that is ready at once."""
+        service = Service(periodic.name, self, periodic.serve, None)
+        service.finish = periodic.stop
         self.services[service] = None
         run = partial(service.run, task_status=anyio.TASK_STATUS_IGNORED)
-        self._block.start(run, name=task.name)
+        self._block.start(run, name=periodic.name)
+        return service
 
     # ---- failures that have not been looked at ----
 

@@ -1243,30 +1243,20 @@ class TaskExecutor:
             RuntimeError: The executor is not entered, or draining.
             ValueError, TypeError: An option makes no sense.
         """
-        from mtaio.core._periodic import PeriodicTask, Schedule  # noqa: PLC0415 - few programs do
+        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+            Periodic,
+            PeriodicTask,
+            Schedule,
+        )
 
         block = self._blocks.entered(self, "every()")
         refusal = block.refusal("every")
         if refusal is not None:
             raise refusal
-        schedule = Schedule(period, first, jitter, overlap, leader)
-        run = self._periodic_run(fn, args, timeout=timeout, retry=retry)
-        task = PeriodicTask(name_of(fn) if name is None else name, schedule, run)
-        block.repeat(task)
-        return task
-
-    def _periodic_run(
-        self,
-        fn: Callable[..., object],
-        args: tuple[Any, ...] = (),
-        *,
-        timeout: float | Unset | None,
-        retry: int | Retry | None,
-    ) -> Callable[[], Awaitable[object]]:
-        """Return what makes one run of a periodic task; refuse what cannot be run again."""
-        check_fn(fn)
-        self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)
-        return partial(self.run, fn, *args, timeout=timeout, retry=retry)
+        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        run = schedule.bind(self, fn, *args)
+        periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
+        return PeriodicTask(periodic, block.repeat(periodic))
 
     async def drain(self, timeout: float | None = None) -> bool:
         """

@@ -18,15 +18,18 @@ import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final, get_args
 
 import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, INFO, SECONDS, snapshot
+from mtaio.core._compose import as_policy, check_fn
 from mtaio.core._ticks import Cron, CronTicks, Interval, Ticks
 from mtaio.exceptions import LeaseLostError
 
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from mtaio._internal.leaders import Leader, Term
+    from mtaio.core._executor import TaskExecutor
     from mtaio.core._tasks import Task
+    from mtaio.resilience import Retry
 
 __all__ = ["Overlap", "PeriodicStatistics", "PeriodicTask", "Schedule"]
 
@@ -92,7 +97,7 @@ class PeriodicStatistics:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """
-    When to run, checked: the options of `TaskExecutor.every` but those of the runs.
+    When and how to run: the options of `TaskExecutor.every`, checked.
 
     Args:
         period: Seconds, or a cron expression.
@@ -100,6 +105,8 @@ class Schedule:
         jitter: Seconds of which a random part is added to each tick.
         overlap: What to do about a tick at which the run before has not ended.
         leader: Which of several processes runs; None for this one.
+        timeout: Seconds for each attempt of a run.
+        retry: The attempts of a run.
     """
 
     period: float | Cron
@@ -107,6 +114,8 @@ class Schedule:
     jitter: float
     overlap: Overlap
     leader: Leader | None
+    timeout: float | Unset | None
+    retry: int | Retry | None
 
     def __post_init__(self) -> None:
         period = self.period
@@ -131,6 +140,16 @@ class Schedule:
                 f"a RedisLeader, or None."
             )
             raise TypeError(msg)
+        if self.timeout is not UNSET:
+            checks.timeout("timeout", self.timeout)
+        as_policy(self.retry)
+
+    def bind(
+        self, executor: TaskExecutor, fn: Callable[..., object], *args: object
+    ) -> Callable[[], Awaitable[object]]:
+        """Return what makes one run; refuse what cannot be called."""
+        check_fn(fn)
+        return partial(executor.run, fn, *args, timeout=self.timeout, retry=self.retry)
 
     def ticks(self) -> Ticks:
         """Return the ticks, from now on: in the event loop."""
@@ -152,45 +171,25 @@ class Schedule:
         return self.jitter * random()  # noqa: S311 - no secret depends on it
 
 
-@final
-class PeriodicTask:
+class Periodic:
     """
-    A function that runs again and again, as `TaskExecutor.every` returns it.
+    What a `PeriodicTask` does.
 
-    A monitor can watch it.
-
-    Example:
-        ```python
-        import anyio
-
-        from mtaio.core import TaskExecutor
-
-
-        async def clean() -> None:
-            print("clean")
-
-
-        async def main() -> None:
-            async with TaskExecutor() as executor:
-                cleaning = executor.every(0.1, clean)
-                await anyio.sleep(0.25)
-                print(cleaning.statistics().runs)
-
-
-        if __name__ == "__main__":
-            anyio.run(main)
-        ```
+    Args:
+        name: For messages, and for the leader.
+        schedule: When to run.
+        run: Makes a run.
+        on_error: Called with what a run has raised; None to log it.
     """
 
     # Invariants:
     # - all but `statistics` happens in the event loop in which it was made;
-    # - _idle is the scope around what it waits in, and there while no run goes on;
-    # - _ended is set once: no run begins after that;
+    # - _idle is the scope around what it waits in;
+    # - _stopped is set once: no run begins after that;
     # - _expected is by when a run has to have succeeded, on the clock of _ticks.
     __slots__ = (
         "__weakref__",
         "_cancelled",
-        "_ended",
         "_expected",
         "_failed",
         "_failed_in_row",
@@ -200,7 +199,6 @@ class PeriodicTask:
         "_last_start",
         "_last_success",
         "_leading",
-        "_name",
         "_next_start",
         "_on_error",
         "_run",
@@ -208,9 +206,10 @@ class PeriodicTask:
         "_runs",
         "_schedule",
         "_skipped",
+        "_stopped",
         "_succeeded",
         "_ticks",
-        "task",
+        "name",
     )
 
     def __init__(
@@ -220,14 +219,14 @@ class PeriodicTask:
         run: Callable[[], Awaitable[object]],
         on_error: Callable[[Exception], object] | None = None,
     ) -> None:
-        self._name = name
+        self.name: Final = name
         self._schedule = schedule
         self._run = run
         self._on_error = on_error or self._log
         self._ticks = schedule.ticks()
         self._expected = math.inf
         self._idle: anyio.CancelScope | None = None
-        self._ended = False
+        self._stopped = False
         self._leading = self._running = False
         self._runs = self._succeeded = self._failed = self._cancelled = self._skipped = 0
         self._failed_in_row = 0
@@ -236,52 +235,19 @@ class PeriodicTask:
         self._last_duration_seconds: float | None = None
         self._last_error = ""
         self._next_start: float | None = None
-        self.task: Task | None = None  # in an executor's block
 
-    def __repr__(self) -> str:
-        return f"<PeriodicTask {self._name!r}>"
-
-    @property
-    def name(self) -> str:
-        """The name of the function, or the one that was given."""
-        return self._name
-
-    def cancel(self) -> None:
-        """
-        End it, and cancel the run that is going on. Not a checkpoint.
-
-        Nothing happens if it has ended. Await `wait` to be sure that it has.
-
-        Raises:
-            RuntimeError: Called outside the event loop in which it runs.
-        """
-        if self.task is not None:
-            self.task.cancel()
-
-    async def wait(self) -> None:
-        """
-        Wait until it has ended. A checkpoint unless it already has.
-
-        Raises:
-            RuntimeError: The code that waits is part of it, or runs in another event loop.
-        """
-        if self.task is not None:
-            await self.task.wait()
-
-    def statistics(self) -> PeriodicStatistics:
-        """Return what it has done. Not a checkpoint; from any thread."""
-        return snapshot(PeriodicStatistics, self)
-
-    # ---- for what runs it ----
-
-    def end(self) -> None:
+    def stop(self) -> None:
         """Begin no more runs; `serve` returns when the one that is going on has ended."""
-        self._ended = True
+        self._stopped = True
         if self._idle is not None:
             self._idle.cancel()
 
+    def statistics(self) -> PeriodicStatistics:
+        """Return what it has done; from any thread."""
+        return snapshot(PeriodicStatistics, self)
+
     def check_health(self) -> str | None:
-        """Return what is wrong; None if a run has succeeded at the last three ticks."""
+        """Return what is wrong, or None."""
         if self._ticks.now() <= self._expected:
             return None
         last = self._last_success
@@ -289,25 +255,25 @@ class PeriodicTask:
         error = f"; the last raised {self._last_error}" if self._last_error else ""
         return f"no run has succeeded{since}: {self._failed_in_row} in a row{error}"
 
-    async def serve(self, *, task_status: TaskStatus[None]) -> None:
-        """Run it until `end` or cancellation."""
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run it until `stop` or cancellation."""
         task_status.started()
         leader = self._schedule.leader
         if leader is None:
             await self._serve_term(None)
             return
-        while not self._ended:
+        while not self._stopped:
             try:
                 with self._waiting():
                     await leader.wait_leader()
-                if not self._ended:
+                if not self._stopped:
                     with leader.hold() as term:
                         await self._serve_term(term)
             except LeaseLostError as error:
-                getLogger("mtaio.core").warning("%s stops here: %s", self._name, error)
+                getLogger("mtaio.core").warning("%s stops here: %s", self.name, error)
             except Exception as error:  # a leader may be anybody's
                 getLogger("mtaio.core").warning(
-                    "%s stops for now: its leader failed", self._name, exc_info=error
+                    "%s stops for now: its leader failed", self.name, exc_info=error
                 )
                 with self._waiting():
                     await anyio.sleep(_PAUSE)
@@ -315,7 +281,7 @@ class PeriodicTask:
     async def _serve_term(self, term: Term | None) -> None:
         """Make runs for as long as this process leads."""
         ticks, now = self._ticks, self._ticks.now()
-        last = None if term is None else await term.last_tick(self._name)
+        last = None if term is None else await term.last_tick(self.name)
         if last is not None:
             tick = ticks.after(last)  # which may have passed: the process that led before is gone
         elif not self._schedule.begins_now:
@@ -334,7 +300,7 @@ class PeriodicTask:
     # ---- ticks ----
 
     async def _go_on(self, tick: float, term: Term | None) -> None:
-        """Begin a run at ``tick``, and at those that follow, until `end`."""
+        """Begin a run at ``tick``, and at those that follow, until `stop`."""
         ticks, schedule = self._ticks, self._schedule
         begin = tick + schedule.delay()
         while (now := await self._sleep_until(begin)) is not None:
@@ -350,7 +316,7 @@ class PeriodicTask:
             following = ticks.after(now)
             begin = following + schedule.delay()
             # 3. Of all processes, the one that claims a tick makes the run.
-            if term is None or await term.claim_tick(self._name, tick):
+            if term is None or await term.claim_tick(self.name, tick):
                 await self._make_run(begin)
             else:
                 self._skipped += 1
@@ -368,14 +334,14 @@ class PeriodicTask:
 
         Returns:
             What the time is then; or, as soon as that is known, that the time of day was set back
-            by far; None after `end`.
+            by far; None after `stop`.
         """
         ticks = self._ticks
         seen = ticks.now()
         self._next_start = clock.wall() + moment - seen
         if moment <= seen:
             await checkpoint()
-        while not self._ended:
+        while not self._stopped:
             now = ticks.now()
             if now >= moment or (ticks.on_wall and now >= moment - _HAIR):
                 return max(now, moment)
@@ -386,13 +352,13 @@ class PeriodicTask:
             with self._waiting() as scope:
                 scope.deadline = clock.loop_deadline(clock.now() + seconds)
                 await anyio.sleep_forever()
-            if not (ticks.on_wall or self._ended):
+            if not (ticks.on_wall or self._stopped):
                 return max(ticks.now(), moment)  # rounding may have put it a hair before
         return None
 
     @contextmanager
     def _waiting(self) -> Generator[anyio.CancelScope]:
-        """Be where `end` ends what is awaited."""
+        """Be where `stop` ends what is awaited."""
         with anyio.CancelScope() as scope:
             self._idle = scope
             try:
@@ -447,4 +413,86 @@ class PeriodicTask:
         self._expected = moment + self._schedule.jitter + seconds
 
     def _log(self, error: Exception) -> None:
-        getLogger("mtaio.core").error("%s failed; it goes on", self._name, exc_info=error)
+        getLogger("mtaio.core").error("%s failed; it goes on", self.name, exc_info=error)
+
+
+@final
+class PeriodicTask:
+    """
+    A function that runs again and again, as `TaskExecutor.every` returns it.
+
+    A monitor can watch it, and `check_health` is made for a `mtaio.monitoring.HealthRegistry`.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+
+        async def clean() -> None:
+            print("clean")
+
+
+        async def main() -> None:
+            async with TaskExecutor() as executor:
+                cleaning = executor.every(0.1, clean)
+                await anyio.sleep(0.25)
+                print(cleaning.statistics().runs)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_periodic", "_task")
+
+    def __init__(self, periodic: Periodic, task: Task | None) -> None:
+        self._periodic = periodic
+        self._task: Task = cast("Task", task)  # None where only the application has this object
+
+    def __repr__(self) -> str:
+        return f"<PeriodicTask {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the function, or the one that was given."""
+        return self._periodic.name
+
+    def stop(self) -> None:
+        """Begin no more runs; one that is going on ends by itself. Not a checkpoint."""
+        self._periodic.stop()
+
+    def cancel(self) -> None:
+        """
+        Begin no more runs, and cancel one that is going on. Not a checkpoint.
+
+        Await `wait` to be sure that it has ended.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which it runs.
+        """
+        self._task.cancel()
+
+    async def wait(self) -> None:
+        """
+        Wait until it has ended. A checkpoint unless it already has.
+
+        Raises:
+            RuntimeError: The code that waits is part of it, or runs in another event loop.
+        """
+        await self._task.wait()
+
+    def check_health(self) -> str | None:
+        """
+        Return what is wrong, or None.
+
+        That is so if no run has succeeded at three ticks, and the next is due, while this process
+        makes the runs. Not a checkpoint.
+        """
+        return self._periodic.check_health()
+
+    def statistics(self) -> PeriodicStatistics:
+        """Return what it has done. Not a checkpoint; from any thread."""
+        return self._periodic.statistics()
