@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mtaio.redis._bridge import BridgeStatistics
     from mtaio.redis._concurrency import RedisConcurrencyStatistics
     from mtaio.redis._keyed import RedisKeyedRateLimiterStatistics
+    from mtaio.redis._leader import RedisLeaderStatistics
     from mtaio.redis._quota_tasks import RedisQuotaStatistics
     from mtaio.redis._rate import RedisRateLimiterStatistics
     from mtaio.redis._tiered import TieredCacheStatistics
@@ -104,6 +105,7 @@ __all__ = [
     "RedisBreakerStatistics",
     "RedisConcurrencyStatistics",
     "RedisKeyedRateLimiterStatistics",
+    "RedisLeaderStatistics",
     "RedisQuotaStatistics",
     "RedisRateLimiterStatistics",
     "ResourceStatistics",
@@ -146,6 +148,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.redis._bridge": ("BridgeStatistics",),
             "mtaio.redis._concurrency": ("RedisConcurrencyStatistics",),
             "mtaio.redis._keyed": ("RedisKeyedRateLimiterStatistics",),
+            "mtaio.redis._leader": ("RedisLeaderStatistics",),
             "mtaio.redis._quota_tasks": ("RedisQuotaStatistics",),
             "mtaio.redis._rate": ("RedisRateLimiterStatistics",),
             "mtaio.redis._tiered": ("TieredCacheStatistics",),
