@@ -13,6 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.core._executor import Outcome, TaskExecutor
+    from mtaio.core._merge import merge
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
     from mtaio.core._via import ExternalPool
@@ -27,6 +28,7 @@ __all__ = [
     "TaskExecutor",
     "TaskHandle",
     "TaskStatus",
+    "merge",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -34,6 +36,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+            "mtaio.core._merge": ("merge",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
             "mtaio.core._via": ("ExternalPool",),
