@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 __all__ = [
     "as_limiter",
     "as_policy",
+    "check_batch",
     "check_call",
     "check_errors",
     "check_fn",
     "check_progress",
     "check_shared",
+    "check_until",
     "compose",
     "coroutine_maker",
     "in_loop",
@@ -118,10 +120,41 @@ def check_progress(callback: object) -> None:
     check_takes("on_progress", report, "done", "total", way_out=way_out)
 
 
+def check_until(until: object) -> None:
+    """Refuse an ``until`` that cannot be called and awaited."""
+    way_out = "Pass an async function without arguments, such as the wait of an anyio.Event."
+    checks.callable_("until", until, way_out=way_out)
+    ask = cast("Callable[..., Any]", until)
+    if not is_async(ask):
+        msg = f"until={until!r} is not an async function, and would block the event loop. {way_out}"
+        raise TypeError(msg)
+    check_takes("until", ask, way_out=way_out)
+
+
+def check_batch(batch: int | None, within: float | None, sources: int) -> None:
+    """Refuse options of batches that make no sense, alone or together."""
+    if batch is None:
+        if within is not None:
+            msg = (
+                f"within={within!r} is how long a batch waits for its items, and batch= is not "
+                f"given. Pass batch= too, or leave it out."
+            )
+            raise ValueError(msg)
+        return
+    checks.count("batch", batch, way_out="Pass how many items make a batch, or None.")
+    checks.timeout("within", within)
+    if sources > 1:
+        msg = (
+            f"batch={batch!r} makes lists of the items of one source, and there are {sources}. "
+            f"Pass one that gives tuples, such as zip(a, b)."
+        )
+        raise ValueError(msg)
+
+
 _OWN: Final[Mapping[str, tuple[str, ...]]] = {
     "map": ("ordered",),
     "for_each": (),
-    "stream": ("ordered", "max_pending", "outcomes"),
+    "stream": ("ordered", "max_pending", "outcomes", "flatten"),
 }
 """The options that only some of the methods have."""
 

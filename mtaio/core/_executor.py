@@ -56,11 +56,13 @@ from mtaio.core._block import Block
 from mtaio.core._compose import (
     as_limiter,
     as_policy,
+    check_batch,
     check_call,
     check_errors,
     check_fn,
     check_progress,
     check_shared,
+    check_until,
     compose,
     coroutine_maker,
     in_loop,
@@ -1356,10 +1358,15 @@ class TaskExecutor:
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
             checks.count("read_ahead", options.read_ahead, least=0, way_out=way_out)
+        batch, within = options.batch, options.within
+        if batch is not None or within is not None:
+            check_batch(batch, within, len(iterables))
+        if options.until is not None:
+            check_until(options.until)
         total = None
         if options.on_progress is not None:
             check_progress(options.on_progress)
-            total = total_of(iterables)  # which may be slow: asked for only if it is used
+            total = total_of(iterables, batch)  # which may be slow: asked for only if it is used
         timing = self._timing(options.timeout)
         work = fn
         if options.via is not None:
@@ -1395,7 +1402,13 @@ class TaskExecutor:
                 crew = Crew(fn, self._threads)
         return Pool(
             call,
-            open_source(iterables, options.read_ahead),
+            open_source(
+                iterables,
+                options.read_ahead,
+                batch=batch,
+                within=within,
+                ends=options.until is not None,
+            ),
             sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,

@@ -19,19 +19,25 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import unfinished
 from mtaio._internal.callables import name_of
-from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
+from mtaio._internal.cancellation import (
+    is_cancelled,
+    raise_failure,
+    stray_error,
+    without_cancellation,
+)
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint_if_cancelled
 from mtaio._internal.clock import now
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, TaskIds, here, running_task
-from mtaio.core._source import Feed, Reader
+from mtaio.core._source import Feed, Reader, Slices, watched
 from mtaio.core._timeouts import Watched
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
     from anyio.abc import TaskGroup
 
@@ -108,6 +114,8 @@ class Pool:
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken;
+    - ``_held`` says that none may be taken yet, as ``until=`` has to be asked first, or at all, as
+      it was over by then; ``_asking`` is the scope in which it is awaited;
     - ``limit_inside`` is set for calls that belong together (`gather` and its relatives): made
       inside an item of the same executor they are part of it, so they take no slots, and this
       limit replaces the other. With slots, calls that wait for each other would hang as soon as
@@ -145,6 +153,8 @@ class Pool:
     _around: Link | None = field(default=None, init=False)
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
+    _held: bool = field(default=False, init=False)
+    _asking: anyio.CancelScope | None = field(default=None, init=False)
     _cut_short: bool = field(default=False, init=False)
     _progress_failed: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
@@ -198,6 +208,8 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
+        if isinstance(self.source, Slices) and self.source.error is not None:
+            escaped.append(self.source.error)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
@@ -233,11 +245,16 @@ class Pool:
         return True
 
     async def _run(self, group: TaskGroup) -> None:
-        if isinstance(self.source, Feed):
-            if self.stopping:
-                self.source.end()
-            self.source.start(group, self)
-        if self.stopping:  # a stream that was left before this task ran for the first time
+        try:
+            if self.options.until is not None and not self.stopping:
+                await self._ask(self.options.until, group)
+        finally:
+            if isinstance(self.source, Feed):
+                if self.stopping or self._held:
+                    self.source.end()
+                self.source.start(group, self)
+        # A stream may have been left before this task ran for the first time.
+        if self.stopping or self._held:
             return
         if anyio.current_effective_deadline() == -math.inf:
             await checkpoint_if_cancelled()
@@ -246,6 +263,42 @@ class Pool:
             await self.watch.run()
         elif self.crew is not None:
             await self.crew.attend(self)
+
+    async def _ask(self, until: Callable[[], Awaitable[object]], group: TaskGroup) -> None:
+        """Start to await ``until()``; return when it waits, or is over."""
+        self._held = True
+        self._asking = anyio.CancelScope()
+        known = anyio.Event()
+
+        def waits() -> None:
+            self._held = False
+            known.set()
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            over = False
+            with scope:
+                try:
+                    await watched(until(), waits)
+                except BaseException as error:
+                    raise_failure(error, until, own_task=True)
+                    raise
+                over = True
+            if over:
+                self._take_no_more()
+                known.set()
+
+        group.start_soon(ask, self._asking)
+        await known.wait()
+
+    def _take_no_more(self) -> None:
+        """Let what runs go on to its end, and take nothing else from the source."""
+        source = cast("Slices | Feed", self.source)
+        if source.stop() and not self._all_taken:
+            unfinished.note()
+        if isinstance(source, Slices):
+            self._all_taken = True
+            if self.sink.buffer is not None:
+                self.sink.buffer.wake_workers()
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """
@@ -404,6 +457,8 @@ class Pool:
                 for each in (self.watch, self.crew):
                     if each is not None:
                         each.end()
+                if self._asking is not None:
+                    self._asking.cancel()
 
     async def admit(self, worker: Worker) -> None:
         """
@@ -501,6 +556,7 @@ class Pool:
         if rest is None:
             self.cancelled += 1
             return True
+        batch = self.options.batch is not None
         self.failed += 1
         rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
@@ -508,13 +564,13 @@ class Pool:
             return True
         if self.options.errors == "return":
             if self.subject is not None:
-                annotate(rest, self.subject, index, item, many=self.many)
+                annotate(rest, self.subject, index, item, many=self.many, batch=batch)
             if self.sink.put_error is None:
                 self.sink.put(index, rest)
             else:
                 self.sink.put_error(index, item, rest)
             return False
-        annotate(rest, self.subject, index, item, many=self.many)
+        annotate(rest, self.subject, index, item, many=self.many, batch=batch)
         self.failures.append((index, rest))
         if self.options.errors == "raise":
             self.stop()

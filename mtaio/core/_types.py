@@ -132,6 +132,7 @@ class EachOptions(CallOptions, total=False):
     chunksize: int
     read_ahead: int
     on_progress: Progress | None
+    until: Callable[[], Awaitable[object]] | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,6 +147,9 @@ class Options:
     chunksize: int = 1
     read_ahead: int = 0
     on_progress: Progress | None = None
+    until: Callable[[], Awaitable[object]] | None = None
+    batch: int | None = None
+    within: float | None = None
     errors: Policy = "raise"
 
 
