@@ -78,7 +78,7 @@ from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
-from mtaio.core._stream import Buffer, Stream
+from mtaio.core._stream import Buffer, Stream, closing_sources, discard
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
@@ -573,7 +573,10 @@ class TaskExecutor:
             results.append(value)
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
-        await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        try:
+            await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        finally:
+            discard(iterables)
         return results
 
     @overload
@@ -627,13 +630,16 @@ class TaskExecutor:
         with each item that failed (with several sources a tuple); then the call goes on. What it
         raises ends the call.
         """
-        if cast("str", errors) == "return":  # callers may be untyped
-            raise ValueError(
-                'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
-                "to run all items and raise the errors together."
-            )
-        passed = read_options("for_each", options, errors)
-        await self._pool(fn, iterables, Sink(_forget), passed).run()
+        try:
+            if cast("str", errors) == "return":  # callers may be untyped
+                raise ValueError(
+                    'for_each() returns nothing, so errors="return" would lose them. Pass '
+                    '"collect" to run all items and raise the errors together.'
+                )
+            passed = read_options("for_each", options, errors)
+            await self._pool(fn, iterables, Sink(_forget), passed).run()
+        finally:
+            discard(iterables)
 
     @overload
     def stream(
@@ -744,6 +750,7 @@ class TaskExecutor:
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
     @show_options
+    @closing_sources
     def stream(
         self,
         fn: Callable[..., Any],
@@ -813,7 +820,7 @@ class TaskExecutor:
         pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
             pool.fn = _with_args(pool.fn, pool.bare)
-        return Stream(pool, between)
+        return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
 
