@@ -33,6 +33,8 @@ from mtaio._internal.clock import now
 from mtaio._internal.deadlines import loop_deadline
 from mtaio.core._errors import conclude
 from mtaio.core._intake import is_ack_source, taken_from
+from mtaio.core._merge import Merge
+from mtaio.core._stream import Stream, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -107,7 +109,11 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
             f"map(fn, arguments)."
         )
         raise TypeError(msg)
+    if isinstance(source, Merge):
+        return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
+        if isinstance(source, Stream):
+            return Feed(results_of(source), ahead)
         return Feed(taken_from(source) if is_ack_source(source) else aiter(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
@@ -225,6 +231,49 @@ class Slices:
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
+    parts = [_open(each, 0) for each in merge.sources]
+    iterators = [part for part in parts if not isinstance(part, Feed)]
+    if len(iterators) == len(parts):
+        return _in_turn(iterators)
+    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    return _MergedFeed(_merged(feeds), ahead, feeds)
+
+
+def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
+    while iterators:
+        for each in [*iterators]:
+            try:
+                item = next(each)
+            except StopIteration:
+                iterators.remove(each)
+            else:
+                yield item
+
+
+async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    for item in iterator:
+        yield item
+
+
+async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
+    """
+    Yield what the parts have in hand, one after another; then have each that has nothing read one.
+
+    So each part has at most one item in hand, and none has two turns while another one has none.
+    """
+    waiter = new_waiter()  # one for all: whichever part has something wakes this
+    readers = {part: Reader(waiter) for part in parts}
+    while readers:
+        seen = [part.ask(reader) for part, reader in readers.items()]
+        if not any(seen):
+            await waiter
+        for part in parts:
+            for item in part:  # it is one at most
+                yield item
+        readers = {part: reader for part, reader in readers.items() if not part.is_over()}
 
 
 def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
@@ -453,6 +502,26 @@ class Feed:
             if called or not (self._source_waits or self._filling or self._closed):
                 return True
 
+    def ask(self, reader: Reader) -> bool:
+        """
+        Have an item read for a reader that waits for several feeds, unless there is one.
+
+        Returns:
+            Whether there is something to see: an item, or the end.
+        """
+        self._called -= reader.called
+        reader.called = False
+        if self._ready or self._closed:
+            return True
+        if reader not in self._parked:
+            self._parked.append(reader)
+            self.look()
+        return False
+
+    def is_over(self) -> bool:
+        """Return whether there is no item, and never will be."""
+        return self._closed and not self._ready
+
     def look(self) -> None:
         """Let the reading task look again at who waits."""
         if self._paused:
@@ -668,3 +737,16 @@ class Feed:
             if self._pool is None or reader.slot is None:
                 return
             self._pool.give_slot_back(reader)
+
+
+class _MergedFeed(Feed):
+    """A feed of several, from any of which an item may be begun."""
+
+    __slots__ = ()
+
+    def has_items(self) -> bool:
+        """Return whether there is something to be begun, in the hands of a part too."""
+        for part in self._parts:
+            while part.has_items():
+                self._ready.append(next(part))
+        return super().has_items()

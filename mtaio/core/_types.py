@@ -26,6 +26,7 @@ from typing import (
 
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.core._merge import Merge
 from mtaio.core._via import Via
 from mtaio.resilience import Retry
 
@@ -42,8 +43,8 @@ T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 
-AnyIterable = Iterable[A] | AsyncIterable[A]
-"""What items come from: any iterable, sync or async."""
+AnyIterable = Iterable[A] | AsyncIterable[A] | Merge[A]
+"""What items come from: any iterable, sync or async, or several that `mtaio.core.merge` joins."""
 
 
 if TYPE_CHECKING:
