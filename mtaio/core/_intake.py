@@ -44,10 +44,11 @@ from mtaio._internal.notes import note
 from mtaio._internal.signature import check_takes
 from mtaio._internal.sources import GRACE
 from mtaio.core._errors import conclude, shorten
+from mtaio.core._merge import Merge
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mtaio.core._types import Options
 
@@ -163,6 +164,16 @@ def _bare(item: Any) -> Any:
     return item.item if type(item) is Taken else item
 
 
+def _ack_sources(iterables: tuple[object, ...]) -> Iterator[AckSource[Any]]:
+    each: Any
+    for each in iterables:
+        kind: object = type(each)  # in a variable, as pyright would narrow Any to Merge[Unknown]
+        if kind is Merge:
+            yield from _ack_sources(each.sources)
+        elif is_ack_source(each):
+            yield each
+
+
 def acknowledgement(
     iterables: tuple[object, ...], options: Options, subject: object
 ) -> Acknowledgement | None:
@@ -172,7 +183,7 @@ def acknowledgement(
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    sources = [each for each in iterables if is_ack_source(each)]
+    sources = list(_ack_sources(iterables))
     if not sources:
         return None
     if len(iterables) > 1:

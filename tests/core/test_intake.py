@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mtaio._internal import loops
 from mtaio._internal.backend import is_asyncio
-from mtaio.core import Intake, Retry, TaskExecutor
+from mtaio.core import Intake, Retry, TaskExecutor, merge
 from mtaio.core._intake import Acknowledgement, Taken
 from mtaio.exceptions import StrayCancellationError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -516,6 +516,34 @@ async def test_any_source_with_ack_and_nack() -> None:
     ]
     assert broker.acked == [0, 1, 2]
     assert broker.failed() == [3, 4]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+async def test_merged_sources(batch: int | None) -> None:
+    """Each gets the answers to its own messages, whatever they equal; others get none."""
+    one, two = Broker([0, 1, 2, 3], every=1, ends=False), Broker([0, 1, 2, 3], every=1, ends=False)
+
+    async def work(item: Any) -> None:
+        await anyio.sleep(0.5)
+        if {1, "x"} & set(item if isinstance(item, list) else [item]):
+            raise LookupError
+
+    failed: list[Any] = []
+    options: dict[str, Any] = {} if batch is None else {"batch": batch, "within": 0.25}
+    with anyio.move_on_after(3.25):
+        await TaskExecutor().for_each(
+            work,
+            merge(one.intake(), merge(two.intake(), ["x"])),
+            errors=lambda item, _: failed.append(item),
+            **options,
+        )
+    for broker in (one, two):
+        assert broker.hand == set()
+        assert sorted(broker.acked) == [0]
+        assert broker.failed() == [1]
+        assert broker.returned() == [2]
+        assert list(broker.left) == [3]
+    assert failed == (["x", 1, 1] if batch is None else [["x"], [1, 1]])
 
 
 # ---- errors= as a function -----------------------------------------------------------------------
