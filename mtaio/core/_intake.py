@@ -28,6 +28,7 @@ from typing import (
     Protocol,
     TypeGuard,
     TypeVar,
+    cast,
     final,
     overload,
     runtime_checkable,
@@ -165,11 +166,10 @@ def _bare(item: Any) -> Any:
 
 
 def _ack_sources(iterables: tuple[object, ...]) -> Iterator[AckSource[Any]]:
-    each: Any
     for each in iterables:
-        kind: object = type(each)  # in a variable, as pyright would narrow Any to Merge[Unknown]
-        if kind is Merge:
-            yield from _ack_sources(each.sources)
+        if isinstance(each, Merge):
+            merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
+            yield from _ack_sources(merged.sources)
         elif is_ack_source(each):
             yield each
 
