@@ -49,7 +49,7 @@ from mtaio.core._merge import Merge
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from mtaio.core._types import Options
 
@@ -144,7 +144,8 @@ class Acknowledgement:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                await checkpoint_if_cancelled()
+                if taken:
+                    await checkpoint_if_cancelled()
                 result = await call(self.bare(item))
             except GeneratorExit:
                 raise  # the event loop is over, so nothing can be awaited
@@ -165,13 +166,17 @@ def _bare(item: Any) -> Any:
     return item.item if type(item) is Taken else item
 
 
-def _ack_sources(iterables: tuple[object, ...]) -> Iterator[AckSource[Any]]:
+def _first_of(iterables: tuple[object, ...]) -> AckSource[Any] | None:
+    """Return the first source whose items are acknowledged, if there is one."""
     for each in iterables:
+        if is_ack_source(each):
+            return each
         if isinstance(each, Merge):
             merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
-            yield from _ack_sources(merged.sources)
-        elif is_ack_source(each):
-            yield each
+            found = _first_of(merged.sources)
+            if found is not None:
+                return found
+    return None
 
 
 def acknowledgement(
@@ -183,19 +188,19 @@ def acknowledgement(
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    sources = list(_ack_sources(iterables))
-    if not sources:
+    source = _first_of(iterables)
+    if source is None:
         return None
     if len(iterables) > 1:
         msg = (
-            f"{sources[0]!r} has its items acknowledged, and with several sources an item may be "
+            f"{source!r} has its items acknowledged, and with several sources an item may be "
             f"left without a partner. Pass it alone."
         )
         raise ValueError(msg)
     if options.read_ahead:
         msg = (
             f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and "
-            f"drop them at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
+            f"drop them at the end, where those of {source!r} are acknowledged. Leave it out."
         )
         raise ValueError(msg)
     return Acknowledgement(subject, batched=options.batch is not None)
