@@ -15,13 +15,16 @@ class Broker:
         self.waiting = [*SECONDS]
 
     async def receive(self) -> str:
+        """Wait for an order."""
         await anyio.sleep(0.01)
         return self.waiting.pop(0)
 
     async def ack(self, order: str) -> None:
+        """Forget it."""
         print(f"{anyio.current_time():.2f} s: {order} is done")
 
     async def nack(self, order: str, error: Exception | None) -> None:
+        """Keep it for another worker, or put it aside."""
         if error is None:  # it was cancelled, or never begun
             self.waiting.append(order)
         else:
