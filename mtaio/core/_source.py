@@ -29,8 +29,7 @@ from mtaio._internal.backend import new_waiter
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
-from mtaio._internal.clock import now
-from mtaio._internal.deadlines import loop_deadline
+from mtaio._internal.clock import loop_deadline, now
 from mtaio.core._errors import conclude
 
 if TYPE_CHECKING:
@@ -402,8 +401,9 @@ class Feed:
         """
         self._size = size
         self._within = within
-        for each in (self, *self._parts):
-            each._ends = ends
+        self._ends = ends
+        for part in self._parts:
+            part.prepare(0, within, ends=ends)
 
     def __iter__(self) -> Feed:
         return self
@@ -495,9 +495,10 @@ class Feed:
         if self._closed:
             return False
         self.end()
-        for each in (self, *self._parts):
-            if each._scope is not None and not each._outside:
-                each._scope.cancel()
+        if self._scope is not None and not self._outside:
+            self._scope.cancel()
+        for part in self._parts:
+            part.stop()
         return True
 
     async def run(self) -> None:
@@ -540,7 +541,23 @@ class Feed:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     @types.coroutine
-    def _read(self) -> Generator[Any, Any, None]:  # noqa: C901 - one loop, once for each item
+    def _read(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved for every item
+        self,
+    ) -> Generator[Any, Any, None]:
+        """
+        Read items and hand them to workers, until there are no more.
+
+        The steps of one turn:
+
+        1. After an error of the source, end when the batch that it cut short has been taken.
+        2. Wait until a worker waits that may begin another item; but not while a batch is being
+           filled, and not for the items that are read ahead.
+        3. Read an item, unless one that was read before is still there: then its slot went to
+           another call. In a batch it joins the others.
+        4. If there is an item, or a batch that is full, wake the uppermost worker for it. If that
+           may not begin it now, it is woken to ask for what it lacks.
+        5. Yield after `FAST_ITEMS` items that came without a wait.
+        """
         ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
         size = self._size
         slots = None if pool is None or ahead else pool.slots
@@ -549,8 +566,10 @@ class Feed:
         turn = object() if size else _turn()
         unyielding = 0
         while self._failure is not None or not self._ended:
+            # 1. After an error.
             if self._failure is not None and not ready:
                 break
+            # 2. Wait for a worker.
             if (
                 not self._filling
                 and (len(ready) >= ahead or self._failure is not None)
@@ -560,8 +579,7 @@ class Feed:
                 yield from self._reader.__await__()
                 unyielding = 0
                 continue
-            # The other way, the source has failed, or a worker has ended just as it was granted a
-            # slot for what was read.
+            # 3. Read an item. A worker may also have ended just as it was granted a slot for one.
             if self._failure is None and (ahead or self._filling or len(ready) <= self._called):
                 try:
                     self._outside = False
@@ -587,10 +605,12 @@ class Feed:
                 finally:
                     self._source_waits = False
                     self._outside = True
+            # 4. Wake a worker.
             if parked and (not size or len(ready) > self._called) and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
+            # 5. Yield.
             if unyielding >= FAST_ITEMS:
                 unyielding = 0
                 yield from checkpoint().__await__()

@@ -38,14 +38,19 @@ T = TypeVar("T")
 _FAILED: Final = object()
 """Stands for the result of an item that failed."""
 
+_NONE: Final = object()
+"""Stands for the element after the last."""
+
 
 class Buffer:
     """
     Results between the workers that make them and the consumer.
 
-    Ordered, a result waits for those before it, and counts until it is handed over.
+    Ordered, a result waits for those before it, and counts until it is handed over. ``flat``, it is
+    a sequence, handed over element by element, and counts until the last one is.
 
     Invariants:
+    - flat, ``_ready`` holds for each result its next element and an iterator over the others;
     - ``until`` is how many items may have been taken by now: ``window`` more than those whose
       results were handed over or dropped;
     - ``_early`` holds results that wait for one before them, by number; ``_next`` is that one's;
@@ -55,6 +60,7 @@ class Buffer:
     __slots__ = (
         "_closed",
         "_early",
+        "_flat",
         "_next",
         "_ordered",
         "_readers",
@@ -64,9 +70,10 @@ class Buffer:
         "until",
     )
 
-    def __init__(self, window: int, *, ordered: bool) -> None:
+    def __init__(self, window: int, *, ordered: bool, flat: bool = False) -> None:
         self.until: int = window
         self._ordered = ordered
+        self._flat = flat
         self._ready: deque[Any] = deque()
         self._early: dict[int, Any] = {}
         self._next = 0
@@ -123,8 +130,17 @@ class Buffer:
         return True
 
     def take(self) -> Any:
-        """Return the next result, which must be there."""
-        value = self._ready.popleft()
+        """Return the next result, or element of one, which must be there."""
+        if self._flat:
+            following = self._ready[0]
+            value, elements = following
+            following[0] = next(elements, _NONE)
+            if following[0] is not _NONE:
+                self._readers.wake_next()
+                return value
+            self._ready.popleft()
+        else:
+            value = self._ready.popleft()
         self._make_space()
         return value
 
@@ -134,6 +150,10 @@ class Buffer:
         self._early.clear()
 
     def _pass_on(self, value: Any) -> None:
+        if self._flat and value is not _FAILED:
+            elements = iter(value)
+            first = next(elements, _NONE)
+            value = _FAILED if first is _NONE else [first, elements]
         if value is _FAILED:
             self._make_space()
         else:
