@@ -257,10 +257,6 @@ def giving_elements(fn: Callable[..., Any], *, is_pickled: bool) -> Callable[...
     return call
 
 
-_ONE_THING: Final = (str, bytes, bytearray, memoryview, Mapping)
-"""What can be iterated, and is hardly ever meant to be."""
-
-
 def _call_for_elements(fn: Callable[..., Any], *args: Any) -> Any:
     result = fn(*args)
     return _await_elements(result, fn) if inspect.isawaitable(result) else _elements(result, fn)
@@ -270,13 +266,18 @@ async def _await_elements(result: Awaitable[Any], fn: Callable[..., Any]) -> Any
     return _elements(await result, fn)
 
 
+def _is_one_thing(result: object) -> bool:
+    """Return whether it can be iterated, but is hardly ever meant to be."""
+    return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
+
+
 def _elements(result: object, fn: Callable[..., Any]) -> Any:
     """Return a list, a tuple or a range as it is, and what else can be iterated as a list."""
     if type(result) in {list, tuple, range}:
         return result
     elements = None
     with suppress(TypeError):
-        elements = None if isinstance(result, _ONE_THING) else iter(cast("Any", result))
+        elements = None if _is_one_thing(result) else iter(cast("Any", result))
     if elements is None:
         msg = (
             f"{name_of(fn)} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "

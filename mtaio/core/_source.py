@@ -541,7 +541,7 @@ class Feed:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     @types.coroutine
-    def _read(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved for every item
+    def _read(  # noqa: C901, PLR0912 - each call saved here is saved for every item
         self,
     ) -> Generator[Any, Any, None]:
         """
@@ -549,14 +549,15 @@ class Feed:
 
         The steps of one turn:
 
-        1. After an error of the source, end when the batch that it cut short has been taken.
-        2. Wait until a worker waits that may begin another item; but not while a batch is being
+        1. Wait until a worker waits that may begin another item; but not while a batch is being
            filled, and not for the items that are read ahead.
-        3. Read an item, unless one that was read before is still there: then its slot went to
+        2. Read an item, unless one that was read before is still there: then its slot went to
            another call. In a batch it joins the others.
-        4. If there is an item, or a batch that is full, wake the uppermost worker for it. If that
+        3. If there is an item, or a batch that is full, wake the uppermost worker for it. If that
            may not begin it now, it is woken to ask for what it lacks.
-        5. Yield after `FAST_ITEMS` items that came without a wait.
+        4. Yield after `FAST_ITEMS` items that came without a wait.
+
+        An error that cuts a batch short is raised when a worker has taken that.
         """
         ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
         size = self._size
@@ -565,22 +566,20 @@ class Feed:
         # While a batch fills no worker needs a slot, so each turn that is given away is a wait.
         turn = object() if size else _turn()
         unyielding = 0
-        while self._failure is not None or not self._ended:
-            # 1. After an error.
-            if self._failure is not None and not ready:
-                break
-            # 2. Wait for a worker.
+        while not self._ended:
+            # 1. Wait for a worker.
             if (
                 not self._filling
-                and (len(ready) >= ahead or self._failure is not None)
+                and len(ready) >= ahead
                 and not (parked and (free or self._lets_in()))
             ):
                 self._paused = True
                 yield from self._reader.__await__()
                 unyielding = 0
                 continue
-            # 3. Read an item. A worker may also have ended just as it was granted a slot for one.
-            if self._failure is None and (ahead or self._filling or len(ready) <= self._called):
+            # 2. Read an item. The other way, a worker has ended just as it was granted a slot for
+            # what was read.
+            if ahead or self._filling or len(ready) <= self._called:  # pragma: no branch - as said
                 try:
                     self._outside = False
                     read = anext(self._source)
@@ -595,7 +594,7 @@ class Feed:
                     if not self._filling:
                         raise
                     self._failure = error
-                    self._complete()
+                    break
                 else:
                     if size:
                         self._fill(item)
@@ -605,21 +604,31 @@ class Feed:
                 finally:
                     self._source_waits = False
                     self._outside = True
-            # 4. Wake a worker.
+            # 3. Wake a worker.
             if parked and (not size or len(ready) > self._called) and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
-            # 5. Yield.
+            # 4. Yield.
             if unyielding >= FAST_ITEMS:
                 unyielding = 0
                 yield from checkpoint().__await__()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it holds this frame: else they keep each other alive
+        if self._failure is not None:
+            yield from self._fail()
+
+    def _fail(self) -> Generator[Any, Any, None]:
+        """Raise the error of the source, when the batch that it cut short has begun."""
+        self._complete()
+        while self._ready:
+            if self._parked:
+                self._send_off()
+            self._paused = True
+            yield from self._reader.__await__()
+        failure, self._failure = cast("Exception", self._failure), None
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame: else they keep each other alive
 
     def _fill(self, item: Any) -> None:
         """Add an item to the batch that is being filled, or begin one."""
