@@ -973,23 +973,12 @@ class TaskExecutor:
         waiting = sys.maxsize if max_pending is None else max_pending
         window = max(waiting, 1) if at_once is None else at_once + waiting
         between = Buffer(window, ordered=ordered, flat=flatten)
-        many = len(iterables) > 1
-
-        def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
-            args, value = given
-            item = args if many else args[0]
-            between.put(index, Outcome(index=index, item=item, value=value))
-
-        def put_error(index: int, item: Any, error: Exception) -> None:
-            between.put(index, Outcome(index=index, item=item, error=error))
-
-        def put_alone(index: int, _item: Any, error: Exception) -> None:
-            between.put(index, (error,))
-
         if outcomes:
-            sink, errors = Sink(put_value, put_error, buffer=between), "return"
+            sink, errors = _sink_of_outcomes(between, many=len(iterables) > 1), "return"
+        elif flatten:
+            sink = _sink_of_elements(between)
         else:
-            sink = Sink(between.put, put_alone if flatten else None, buffer=between)
+            sink = Sink(between.put, buffer=between)
         passed = read_options("stream", options, errors)
         pool = self._pool(fn, iterables, sink, passed, flatten=flatten)
         if outcomes:
@@ -1655,6 +1644,25 @@ class TaskExecutor:
         block = self._blocks.entered(self, f"{method}()")
         await block.check_open(method)
         return block
+
+
+def _sink_of_outcomes(between: Buffer, *, many: bool) -> Sink:
+    def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
+        args, value = given
+        item = args if many else args[0]
+        between.put(index, Outcome(index=index, item=item, value=value))
+
+    def put_error(index: int, item: Any, error: Exception) -> None:
+        between.put(index, Outcome(index=index, item=item, error=error))
+
+    return Sink(put_value, put_error, buffer=between)
+
+
+def _sink_of_elements(between: Buffer) -> Sink:
+    def put_error(index: int, _item: Any, error: Exception) -> None:
+        between.put_elements(index, (error,))
+
+    return Sink(between.put_elements, put_error, buffer=between)
 
 
 def _with_args(

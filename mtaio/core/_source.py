@@ -16,7 +16,6 @@ import reprlib
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
@@ -326,8 +325,6 @@ class Feed:
     Invariants:
     - an item is a batch where there are batches, except for ``_filling``;
     - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
-    - ``_outside`` says that the reading task is not in the source, so that cancelling it would
-      disturb nothing but its cleaning up;
     - ``_ready`` holds what was read and not begun: items for the ``_called`` workers that were
       woken for one and have not run yet, and beyond them at most ``_ahead``; without ``_ahead`` at
       most one, whose slot went to another call while it was being read;
@@ -347,7 +344,6 @@ class Feed:
         "_failure",
         "_filling",
         "_moment",
-        "_outside",
         "_parked",
         "_parts",
         "_paused",
@@ -388,7 +384,6 @@ class Feed:
         self._timer_idles = False
         self._ends = False
         self._scope: anyio.CancelScope | None = None
-        self._outside = True
 
     def prepare(self, size: int, within: float, *, ends: bool) -> None:
         """
@@ -469,7 +464,9 @@ class Feed:
         self._reader = new_waiter()
         if self._ends:
             self._scope = anyio.CancelScope()
-        group.start_soon(self.run)
+            group.start_soon(self._run_in, self._scope)
+        else:
+            group.start_soon(self.run)
         if self._size and self._within != math.inf:
             self._timer = new_waiter()
             group.start_soon(self._tick, self._timer)
@@ -495,18 +492,18 @@ class Feed:
         if self._closed:
             return False
         self.end()
-        if self._scope is not None and not self._outside:
-            self._scope.cancel()
+        if self._source_waits:
+            cast("anyio.CancelScope", self._scope).cancel()
         for part in self._parts:
             part.stop()
         return True
 
+    async def _run_in(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self.run()
+
     async def run(self) -> None:
         """Read the whole source, or until `end`, `stop` or cancellation, and close it."""
-        with nullcontext() if self._scope is None else self._scope:
-            await self._run()
-
-    async def _run(self) -> None:
         errors: list[BaseException] = []
         try:
             await self._read()
@@ -563,14 +560,15 @@ class Feed:
         size = self._size
         slots = None if pool is None or ahead else pool.slots
         free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
+        unwatched = slots is None and not self._ends
         # While a batch fills no worker needs a slot, so each turn that is given away is a wait.
         turn = object() if size else _turn()
         unyielding = 0
         while not self._ended:
             # 1. Wait for a worker.
             if (
-                not self._filling
-                and len(ready) >= ahead
+                len(ready) >= ahead
+                and not (size and self._filling)
                 and not (parked and (free or self._lets_in()))
             ):
                 self._paused = True
@@ -579,31 +577,28 @@ class Feed:
                 continue
             # 2. Read an item. The other way, a worker has ended just as it was granted a slot for
             # what was read.
-            if ahead or self._filling or len(ready) <= self._called:  # pragma: no branch - as said
+            if ahead or len(ready) <= self._called or self._filling:  # pragma: no branch - as said
                 try:
-                    self._outside = False
                     read = anext(self._source)
                     item: Any
-                    if slots is None:
+                    if unwatched:
                         item = yield from read.__await__()
                     else:
                         item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:
                     return
                 except Exception as error:
+                    self._source_waits = False
                     if not self._filling:
                         raise
                     self._failure = error
                     break
+                self._source_waits = False
+                if size:
+                    self._fill(item)
                 else:
-                    if size:
-                        self._fill(item)
-                    else:
-                        ready.append(item)
-                    unyielding += 1
-                finally:
-                    self._source_waits = False
-                    self._outside = True
+                    ready.append(item)
+                unyielding += 1
             # 3. Wake a worker.
             if parked and (not size or len(ready) > self._called) and (free or self._lets_in()):
                 parked[-1].called = True
@@ -682,12 +677,14 @@ class Feed:
 
     def _on_wait(self) -> None:
         """
-        Note that the source has to wait for its next item.
+        Note that the source has to wait for its next item; after `stop` it may not.
 
         The slots are given back by the worker that this wakes, and not here: what the source waits
         for may be such a slot, and trio does not let a task be woken before it has really stopped.
         """
         self._source_waits = True
+        if self._ended and self._scope is not None:
+            self._scope.cancel()
         if self._parked and self._parked[-1].slot is not None:
             self._send_off()
 

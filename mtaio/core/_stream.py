@@ -12,7 +12,7 @@ across ``yield`` breaks when its consumer stops early (PEP 789).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final
 
@@ -46,8 +46,8 @@ class Buffer:
     """
     Results between the workers that make them and the consumer.
 
-    Ordered, a result waits for those before it, and counts until it is handed over. ``flat``, it is
-    a sequence, handed over element by element, and counts until the last one is.
+    Ordered, a result waits for those before it, and counts until it is handed over. ``flat``, that
+    is done element by element, and it counts until the last one.
 
     Invariants:
     - flat, ``_ready`` holds for each result its next element and an iterator over the others;
@@ -103,6 +103,12 @@ class Buffer:
             self._pass_on(self._early.pop(self._next))
             self._next += 1
 
+    def put_elements(self, index: int, values: Iterable[Any]) -> None:
+        """Put the elements of a sequence, or what else does not fail, for item number ``index``."""
+        elements = iter(values)
+        first = next(elements, _NONE)
+        self.put(index, _FAILED if first is _NONE else [first, elements])
+
     def skip(self, index: int) -> None:
         """Note that item number ``index`` failed, so that it has no result."""
         self.put(index, _FAILED)
@@ -150,10 +156,6 @@ class Buffer:
         self._early.clear()
 
     def _pass_on(self, value: Any) -> None:
-        if self._flat and value is not _FAILED:
-            elements = iter(value)
-            first = next(elements, _NONE)
-            value = _FAILED if first is _NONE else [first, elements]
         if value is _FAILED:
             self._make_space()
         else:
