@@ -189,6 +189,7 @@ def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]
 
     Raises:
         TypeError: There is no option of that name, or ``errors`` is a function that will not do.
+        ValueError: ``errors`` is none of the policies.
     """
     for name in options:
         if name not in Options.__slots__:
@@ -199,6 +200,8 @@ def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]
             raise TypeError(msg)
     if callable(errors):
         check_handler(method, errors)
+    else:
+        check_errors(errors)
     return Options(errors=errors, **options)
 
 

@@ -1614,8 +1614,6 @@ class TaskExecutor:
         flatten: bool = False,
     ) -> Pool:
         check_fn(fn, flatten=flatten)
-        if not callable(options.errors):
-            check_errors(options.errors)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
@@ -1709,8 +1707,8 @@ class TaskExecutor:
                 check_call(number, call)
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
+        check_errors(cast("Policy", options.errors))
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
-            check_errors(cast("Policy", options.errors))
             pool = Pool(
                 make,
                 source,
