@@ -1404,8 +1404,8 @@ class TaskExecutor:
         which the run before has not ended.
 
         A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
-        Leaving the block, after the submitted tasks have ended, begins no more runs, and waits for
-        those that are going on; what cancels the block cancels them. Not a checkpoint.
+        Leaving the block begins no more runs, and waits for one that is going on as for submitted
+        tasks; what cancels the block cancels it. Not a checkpoint.
 
         Args:
             period: Seconds, or a `Cron`.
@@ -1446,6 +1446,7 @@ class TaskExecutor:
         if refusal is not None:
             raise refusal
         schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        checks.title("name", name)
         run = schedule.bind(self, fn, *args)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
         return PeriodicTask(periodic, block.repeat(periodic))
