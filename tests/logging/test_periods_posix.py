@@ -22,8 +22,9 @@ assert sys.platform != "win32"
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 SAO_PAULO = "BRT3BRST,M10.3.0/0,M2.3.0/0"  # no midnight in October, two of them in February
 HAVANA = "CST5CDT,M3.2.0/0,M11.1.0/1"
+ST_JOHNS = "NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01"  # at 0:01 the clock is put back to 23:01
 LORD_HOWE = "LHST-10:30LHDT-11,M10.1.0,M4.1.0"
-ZONES = [BERLIN, SAO_PAULO, HAVANA, LORD_HOWE, "IST-5:30", "UTC0"]
+ZONES = [BERLIN, SAO_PAULO, HAVANA, ST_JOHNS, LORD_HOWE, "IST-5:30", "UTC0"]
 
 
 @contextmanager
@@ -56,6 +57,7 @@ EXPECTED: list[tuple[str, str, int, str, str, str, float]] = [
     (SAO_PAULO, "midnight", 1, "", "2026-10-18T12:00", "2026-10-18T01:00", 23),
     (SAO_PAULO, "midnight", 1, "", "2026-02-14T23:30", "2026-02-14T00:00", 25),
     (HAVANA, "midnight", 1, "", "2026-11-01T00:30", "2026-11-01T00:00", 25),
+    (ST_JOHNS, "midnight", 1, "", "2026-10-31T23:30-03:30", "2026-11-01T00:00", 25),
 ]
 
 
