@@ -46,7 +46,7 @@ class CachingStore(MemoryStore):
 
     def _publish(self, channel: Argument, message: Argument) -> int:
         self.start(self._arrive, str(channel), _bytes(message))
-        return self.listeners()
+        return self.listeners(str(channel))
 
     async def _arrive(self, channel: str, message: bytes) -> None:
         await anyio.sleep(self.latency / 2)
