@@ -54,9 +54,11 @@ class _Decorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, R], /) -> PlainCached[P, R]: ...
     @overload
-    def __call__(self, fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[..., R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+    def __call__(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+        self, fn: partialmethod[Coroutine[Any, Any, R]], /
+    ) -> Cached[Concatenate[Any, ...], R]: ...
     @overload
-    def __call__(self, fn: partialmethod[R], /) -> PlainCached[..., R]: ...
+    def __call__(self, fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 
 
 @overload
@@ -64,9 +66,9 @@ def cached(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...  # t
 @overload
 def cached(fn: Callable[P, R], /) -> PlainCached[P, R]: ...
 @overload
-def cached(fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[..., R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+def cached(fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[Concatenate[Any, ...], R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
 @overload
-def cached(fn: partialmethod[R], /) -> PlainCached[..., R]: ...
+def cached(fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 @overload
 def cached(
     *,
