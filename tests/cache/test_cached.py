@@ -588,7 +588,7 @@ async def test_objects_are_not_kept_alive() -> None:
         assert len(cache) == 3
         await other.price("tea")  # what asks may be an object that is known
         assert len(cache) == 1
-        assert len(Shop.price._owners._tokens) == 1
+        assert len(Shop.price._binding.owners._tokens) == 1
         assert await other.price("tea") == "tea at other: 1"
         third = Shop("third")
         await third.price("tea")
