@@ -13,6 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.core._executor import Outcome, TaskExecutor
+    from mtaio.core._intake import Intake
     from mtaio.core._merge import merge
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "ExternalPool",
+    "Intake",
     "Outcome",
     "Retry",
     "Stream",
@@ -36,6 +38,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+            "mtaio.core._intake": ("Intake",),
             "mtaio.core._merge": ("merge",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),

@@ -72,6 +72,7 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._intake import acknowledgement
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -95,6 +96,7 @@ from mtaio.core._types import (
     CallOptions,
     EachOptions,
     MapOptions,
+    OnError,
     Options,
     Policy,
     Returned,
@@ -581,7 +583,7 @@ class TaskExecutor:
         source: AnyIterable[A],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -592,7 +594,7 @@ class TaskExecutor:
         another: AnyIterable[B],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -604,7 +606,7 @@ class TaskExecutor:
         third: AnyIterable[Any],
         /,
         *others: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -613,14 +615,17 @@ class TaskExecutor:
         fn: Callable[..., object],
         /,
         *iterables: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[Any] = "raise",
         **options: Unpack[EachOptions],
     ) -> None:
         """
         Call ``fn`` with every item for its effect: `map` without the list of results.
 
         Memory stays constant however long the source is. Arguments, errors and cancellation are
-        those of `map`; as there are no results, ``errors="return"`` is refused.
+        those of `map`; as there are no results, ``errors="return"`` is refused. For a source that
+        never ends ``errors`` may be a function, called as ``errors(item, error)`` in the event loop
+        with each item that failed (with several sources a tuple); then the call goes on. What it
+        raises ends the call.
         """
         try:
             if cast("str", errors) == "return":  # callers may be untyped
@@ -641,7 +646,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -653,7 +658,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -666,7 +671,7 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -751,7 +756,7 @@ class TaskExecutor:
         outcomes: bool = False,
         ordered: bool = False,
         max_pending: int | Unset | None = UNSET,
-        errors: Literal["raise", "collect", "return"] = "raise",
+        errors: Literal["raise", "collect", "return"] | OnError[Any] = "raise",
         **options: Unpack[EachOptions],
     ) -> Stream[Any]:
         """
@@ -775,7 +780,7 @@ class TaskExecutor:
                 many items may run or wait: 100 if omitted, and at least 1.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
-                results.
+                results. A function: called with each item that failed, and its error.
             **options: As for `map`.
 
         Raises:
@@ -811,7 +816,7 @@ class TaskExecutor:
             sink = Sink(between.put, buffer=between)
         pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
-            pool.fn = _with_args(pool.fn)
+            pool.fn = _with_args(pool.fn, pool.bare)
         return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
@@ -1353,7 +1358,8 @@ class TaskExecutor:
         subject: object = UNSET,
     ) -> Pool:
         check_fn(fn)
-        check_errors(options.errors)
+        if not callable(options.errors):
+            check_errors(options.errors)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
@@ -1379,6 +1385,7 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
+        answers = acknowledgement(iterables, options, fn)
         call, watched = compose(
             work,
             timing=timing,
@@ -1386,8 +1393,11 @@ class TaskExecutor:
             retry=retry,
             threads=self._threads,
             counters=self._counters,
-            taken=subject is not None,
+            taken=subject is not None and answers is None,
+            watched=answers is None,
         )
+        if answers is not None:
+            call = answers.around(call)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1419,6 +1429,7 @@ class TaskExecutor:
             timing=watched,
             total=total,
             crew=crew,
+            bare=None if answers is None else answers.bare,
         )
 
     def _pool_of_calls(
@@ -1443,7 +1454,7 @@ class TaskExecutor:
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
-            check_errors(options.errors)
+            check_errors(cast("Policy", options.errors))
             pool = Pool(
                 make,
                 source,
@@ -1475,12 +1486,13 @@ class TaskExecutor:
 
 
 def _with_args(
-    fn: Callable[..., Coroutine[Any, Any, Any]],
+    fn: Callable[..., Coroutine[Any, Any, Any]], bare: Callable[[Any], Any] | None
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments added to the result."""
+    """Return ``fn`` with the arguments added to the result, each ``bare``."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
-        return args, await fn(*args)
+        result = await fn(*args)
+        return args if bare is None else (bare(args[0]),), result
 
     return call
 

@@ -32,6 +32,7 @@ from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.deadlines import loop_deadline
 from mtaio.core._errors import conclude
+from mtaio.core._intake import is_ack_source, taken_from
 from mtaio.core._merge import Merge
 from mtaio.core._stream import Stream, results_of
 
@@ -111,7 +112,7 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, Merge):
         return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
-        return Feed(results_of(source) if isinstance(source, Stream) else aiter(source), ahead)
+        return Feed(_items_of(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
@@ -228,6 +229,12 @@ class Slices:
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _items_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, Stream):
+        return results_of(source)
+    return taken_from(source) if is_ack_source(source) else aiter(source)
 
 
 def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
@@ -449,8 +456,9 @@ class Feed:
         """
         self._size = size
         self._within = within
-        for each in (self, *self._parts):
-            each._ends = ends
+        self._ends = ends
+        for part in self._parts:
+            part.prepare(0, math.inf, ends=ends)
 
     def __iter__(self) -> Feed:
         return self
@@ -562,9 +570,10 @@ class Feed:
         if self._closed:
             return False
         self.end()
-        for each in (self, *self._parts):
-            if each._scope is not None and not each._outside:
-                each._scope.cancel()
+        if self._scope is not None and not self._outside:
+            self._scope.cancel()
+        for part in self._parts:
+            part.stop()
         return True
 
     async def run(self) -> None:
@@ -745,5 +754,15 @@ class _MergedFeed(Feed):
         """Return whether there is something to be begun, in the hands of a part too."""
         for part in self._parts:
             while part.has_items():
-                self._ready.append(next(part))
+                if self._size:
+                    self._fill(next(part))
+                else:
+                    self._ready.append(next(part))
+        if self._filling:
+            self._complete()
         return super().has_items()
+
+    def stop(self) -> bool:
+        """Have the parts read no more: what they have in hand is still given, and then it ends."""
+        stopped = [part.stop() for part in self._parts]
+        return any(stopped)

@@ -69,6 +69,9 @@ CallLike = Awaitable[T] | Callable[[], Returned[T]]
 
 Policy = Literal["raise", "collect", "return"]
 
+OnError = Callable[[A, Exception], object]
+"""What ``errors=`` takes in place of a policy: called with an item that failed, and its error."""
+
 Progress = Callable[[int, "int | None"], object]
 """What ``on_progress=`` takes: called with how many items have ended, and of how many."""
 
@@ -150,7 +153,7 @@ class Options:
     until: Callable[[], Awaitable[object]] | None = None
     batch: int | None = None
     within: float | None = None
-    errors: Policy = "raise"
+    errors: Policy | OnError[Any] = "raise"
 
 
 class MapOptions(EachOptions, total=False):
