@@ -23,7 +23,7 @@ async def second_of(x: int) -> int:
     return x
 
 
-async def itself(x: Any) -> Any:
+async def itself(x: int) -> int:
     """Return ``x``."""
     return x
 
@@ -241,8 +241,9 @@ async def test_sources_are_looked_at_by_the_call() -> None:
     """What is no source is refused as it would be alone, and nothing has been touched."""
     executor = TaskExecutor()
     numbers: Iterator[int] = iter(range(3))
+    text: Any = "text"
     with pytest.raises(TypeError, match=r"^'text' is a str"):
-        await executor.map(itself, merge(numbers, "text"))
+        await executor.map(itself, merge(numbers, text))
     assert next(numbers) == 0
     with pytest.raises(ValueError, match=r"^merge\(\) of no sources"):
         merge()
