@@ -304,8 +304,9 @@ class Run:
             app.monitor.watch(server, name=self._label(spec.info, server))
 
     def _start_services(self) -> None:
-        for service in self._app.registered.services:
-            running = Service(service.info, service.bound(self._app), self._service_failed)
+        for service in self._app.registered.running():
+            fn = service.bound(self._app, self.report)
+            running = Service(service.info, fn, self._service_failed)
             self._services.append(running)
             self._group.start_soon(running.run, name=service.info.name)
 

@@ -110,7 +110,10 @@ from mtaio.core._via import Via, calls_via
 from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
+    from mtaio._internal.leaders import Leader
+    from mtaio.core._periodic import Overlap, PeriodicTask
     from mtaio.core._slots import Slot
+    from mtaio.core._ticks import Cron
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -1199,6 +1202,76 @@ class TaskExecutor:
             raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
 
+    def every(
+        self,
+        period: float | Cron,
+        fn: Callable[[*Ts], object],
+        /,
+        *args: *Ts,
+        first: Literal["now", "later"] | None = None,
+        jitter: float = 0.0,
+        overlap: Overlap = "skip",
+        timeout: float | Unset | None = UNSET,
+        retry: int | Retry | None = None,
+        name: str | None = None,
+        leader: Leader | None = None,
+    ) -> PeriodicTask:
+        """
+        Run ``fn(*args)`` each ``period`` seconds, or when a `Cron` says so, until the block ends.
+
+        Runs are due at ticks: multiples of the period from now on, by the event loop's clock, which
+        no run moves, however long it takes. Where several ticks have passed unnoticed, because the
+        event loop was blocked, one run follows, and the others count as skipped. Each run is an
+        item: it waits for a slot of ``max_workers``, and ticks that pass meanwhile are those at
+        which the run before has not ended.
+
+        A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
+        Leaving the block, after the submitted tasks have ended, begins no more runs, and waits for
+        those that are going on; what cancels the block cancels them. Not a checkpoint.
+
+        Args:
+            period: Seconds, or a `Cron`.
+            fn: An async function, or a plain one to run in a worker thread.
+            *args: Its arguments.
+            first: ``"now"`` makes the first run at once, ``"later"`` at the first tick after that;
+                by default ``"now"`` for a period, and ``"later"`` for a `Cron`.
+            jitter: Each run begins up to so many seconds after its tick, at random, so that many
+                processes do not begin together. Less than the period.
+            overlap: What happens at a tick if the run before has not ended. ``"skip"``: nothing.
+                ``"queue"``: a run follows it at once; however many ticks have passed, one. With
+                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins.
+            timeout: Seconds for a run, or each attempt of it, as for `run`.
+            retry: Attempts in all, or a `Retry` policy, for each run.
+            name: For messages and metrics, and for ``leader`` what all processes call it; None for
+                the function's name.
+            leader: A `mtaio.redis.RedisLeader`, or the like: the process that leads makes the runs,
+                and they are cancelled when it leads no more. No tick is run twice, and a tick that
+                passed while nobody led is made up for, once. A period's ticks are then multiples of
+                it since 1970, by the time of day, as the processes have no other clock in common;
+                ``first="now"`` is for the very first run of all of them.
+
+        Returns:
+            The task, to be cancelled, and for its statistics.
+
+        Raises:
+            RuntimeError: The executor is not entered, or draining.
+            ValueError, TypeError: An option makes no sense.
+        """
+        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+            Periodic,
+            PeriodicTask,
+            Schedule,
+        )
+
+        block = self._blocks.entered(self, "every()")
+        refusal = block.refusal("every")
+        if refusal is not None:
+            raise refusal
+        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        run = schedule.bind(self, fn, *args)
+        periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
+        return PeriodicTask(periodic, block.repeat(periodic))
+
     async def drain(self, timeout: float | None = None) -> bool:
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
@@ -1226,7 +1299,11 @@ class TaskExecutor:
         return await block.drain(timeout)
 
     def cancel(self) -> None:
-        """Cancel all submitted tasks and services. Not a checkpoint; the block itself goes on."""
+        """
+        Cancel all submitted tasks, services and periodic tasks.
+
+        Not a checkpoint; the block itself goes on.
+        """
         if (block := self._blocks.current) is not None:
             block.cancel()
 
