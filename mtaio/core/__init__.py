@@ -43,8 +43,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
             "mtaio.core._intake": ("Intake",),
-            "mtaio.core._periodic": ("PeriodicTask",),
             "mtaio.core._merge": ("merge",),
+            "mtaio.core._periodic": ("PeriodicTask",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
             "mtaio.core._ticks": ("Cron",),

@@ -110,9 +110,7 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, Merge):
         return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
-        if isinstance(source, Stream):
-            return Feed(results_of(source), ahead)
-        return Feed(taken_from(source) if is_ack_source(source) else aiter(source), ahead)
+        return Feed(_items_of(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
@@ -229,6 +227,12 @@ class Slices:
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _items_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, Stream):
+        return results_of(source)
+    return taken_from(source) if is_ack_source(source) else aiter(source)
 
 
 def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
@@ -448,7 +452,7 @@ class Feed:
         self._within = within
         self._ends = ends
         for part in self._parts:
-            part.prepare(0, within, ends=ends)
+            part.prepare(0, math.inf, ends=ends)
 
     def __iter__(self) -> Feed:
         return self
@@ -774,5 +778,15 @@ class _MergedFeed(Feed):
         """Return whether there is something to be begun, in the hands of a part too."""
         for part in self._parts:
             while part.has_items():
-                self._ready.append(next(part))
+                if self._size:
+                    self._fill(next(part))
+                else:
+                    self._ready.append(next(part))
+        if self._filling:
+            self._complete()
         return super().has_items()
+
+    def stop(self) -> bool:
+        """Have the parts read no more: what they have in hand is still given, and then it ends."""
+        stopped = [part.stop() for part in self._parts]
+        return any(stopped)

@@ -26,7 +26,7 @@ from mtaio._internal.cancellation import Stray, classify, stray_error, without_c
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.core._errors import conclude, loud
-from mtaio.core._merge import Merge
+from mtaio.core._merge import unmerged
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
@@ -392,11 +392,9 @@ def results_of(stream: Stream[T]) -> AsyncGenerator[T, None]:
 
 def discard(sources: Iterable[object]) -> None:
     """Close the streams among the sources of a call that were not entered, and now will not be."""
-    for each in sources:
+    for each in unmerged(sources):
         if isinstance(each, Stream):
             each._discard()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
-        elif isinstance(each, Merge):
-            discard(cast("Merge[object]", each).sources)
 
 
 def closing_sources(method: F) -> F:

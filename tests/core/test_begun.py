@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mtaio._internal import loops
 from mtaio._internal.backend import is_asyncio
-from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes
+from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes, merge
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 from tests.core.manual_pool import ManualPool
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mtaio.core import Stream
 
-Kind = Literal["iterator", "generator", "async generator", "class", "stream", "queue"]
+Kind = Literal["iterator", "generator", "async generator", "class", "stream", "queue", "merge"]
 Method = Literal["map", "for_each", "stream", "ordered"]
 Stop = Literal[
     "nothing", "scope", "native", "item", "source", "progress", "break", "deadline", "each", "until"
@@ -94,6 +94,8 @@ class Jobs:
             return (job for job in self)
         if self.kind == "async generator":
             return self.generate()
+        if self.kind == "merge":
+            return merge(self.generate(), AsyncJobs(self), self.generate())
         if self.kind == "stream":
             send, self.receive = anyio.create_memory_object_stream[int](ITEMS)
             with send:
@@ -269,7 +271,8 @@ class Play:
         left = self.jobs.left()
         assert sorted(self.begun + left) == list(range(ITEMS))
         assert case.stop != "nothing" or not left
-        assert self.jobs.asked_after_error == 0
+        # Several that read one source are not stopped before the call hears of the error.
+        assert self.jobs.asked_after_error == 0 or case.kind == "merge"
         assert self.executor.statistics().in_flight == 0
         assert self.executor.statistics().in_use == 0
         assert case.stop in {"item", "source", "progress"} or not failed
