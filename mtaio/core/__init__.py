@@ -13,6 +13,7 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.core._executor import Outcome, TaskExecutor
+    from mtaio.core._journal import Journal
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
     from mtaio.core._via import ExternalPool
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "ExternalPool",
+    "Journal",
     "Outcome",
     "Retry",
     "Stream",
@@ -34,6 +36,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+            "mtaio.core._journal": ("Journal",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
             "mtaio.core._via": ("ExternalPool",),

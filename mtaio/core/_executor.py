@@ -70,10 +70,11 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
-from mtaio.core._source import open_source, total_of
+from mtaio.core._source import as_feed, open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
 from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
@@ -546,6 +547,8 @@ class TaskExecutor:
                 its own.
             read_ahead (int): How many items to read from a slow async source before they can begin,
                 which are dropped if the call ends early.
+            journal (Journal | None): A file of what is done, which the next run of the program
+                does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
 
@@ -803,6 +806,8 @@ class TaskExecutor:
         pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
         if outcomes:
             pool.fn = _with_args(pool.fn)
+            if pool.journal is not None:
+                pool.journal.with_args = True
         return Stream(pool, between)
 
     # ---- several different calls ----
@@ -1374,11 +1379,20 @@ class TaskExecutor:
             counters=self._counters,
             taken=subject is not None,
         )
+        source, journal = open_source(iterables, options.read_ahead), None
+        if options.journal is not None:
+            journal = record(
+                options.journal, many=len(iterables) > 1, values=sink.put is not _forget
+            )
+            source, call = as_feed(source), journal.around(call)
+            source.keep_journal(journal)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
             at_once = self._threads.narrowed(at_once)
-            needs_loop = options.on_progress is not None or sink.buffer is not None
+            needs_loop = (
+                options.on_progress is not None or sink.buffer is not None or journal is not None
+            )
             if (
                 not needs_loop
                 and timing.timeout is None
@@ -1388,7 +1402,7 @@ class TaskExecutor:
                 crew = Crew(fn, self._threads)
         return Pool(
             call,
-            open_source(iterables, options.read_ahead),
+            source,
             sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,
@@ -1399,6 +1413,7 @@ class TaskExecutor:
             timing=watched,
             total=total,
             crew=crew,
+            journal=journal,
         )
 
     def _pool_of_calls(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.core._crew import Crew
+    from mtaio.core._journal import Recording
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
     from mtaio.core._timeouts import Timing, Watch
@@ -130,6 +131,7 @@ class Pool:
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
     crew: Crew | None = None
+    journal: Recording | None = None
     calls: int = 0
 
     started: int = field(default=0, init=False)
@@ -168,6 +170,14 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
+        if self.journal is None:
+            await self._run_all()
+        else:
+            self.journal.pool = self
+            async with self.journal:
+                await self._run_all()
+
+    async def _run_all(self) -> None:
         self._around = here()
         if self._around is not None:
             self._join(self._around)

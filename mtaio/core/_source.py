@@ -15,7 +15,7 @@ import types
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, cast
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio._internal.backend import Waiter
+    from mtaio.core._journal import Recording
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
 
-__all__ = ["Feed", "open_source", "total_of"]
+__all__ = ["Feed", "as_feed", "open_source", "total_of"]
 
 
 def total_of(iterables: tuple[AnyIterable[Any], ...]) -> int | None:
@@ -65,6 +66,29 @@ def open_source(iterables: tuple[AnyIterable[Any], ...], ahead: int) -> Iterator
         return first
     feeds = tuple(part for part in parts if isinstance(part, Feed))
     return Feed(_rows(parts), ahead, feeds) if feeds else zip(*parts, strict=False)
+
+
+def as_feed(source: Iterator[Any] | Feed) -> Feed:
+    """Return what `open_source` returned as a `Feed`, whatever it is."""
+    return source if isinstance(source, Feed) else Feed(_Async(source), 0)
+
+
+class _Async:
+    """A sync source as an async one."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self._source = source
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
@@ -237,6 +261,7 @@ class Feed:
         "_closed",
         "_cut_short",
         "_ended",
+        "_journal",
         "_parked",
         "_parts",
         "_paused",
@@ -254,6 +279,7 @@ class Feed:
         self._ahead = ahead
         self._parts = parts
         self._pool: Pool | None = None
+        self._journal: Recording | None = None
         self._ready: deque[Any] = deque()
         self._parked: list[Reader] = []
         self._called = 0
@@ -268,12 +294,17 @@ class Feed:
         return self
 
     def __next__(self) -> Any:
-        if not self._ready:
-            raise StopIteration
-        item = self._ready.popleft()
-        if self._ahead or self._parked:
-            self.look()
-        return item
+        while self._ready:
+            item = self._ready.popleft()
+            if self._ahead or self._parked:
+                self.look()
+            if self._journal is None or not self._journal.skips(item):
+                return item
+        raise StopIteration
+
+    def keep_journal(self, journal: Recording) -> None:
+        """Skip items that the journal has."""
+        self._journal = journal
 
     def has_items(self) -> bool:
         """Return whether there is something that was read to be begun, and is not."""
@@ -366,6 +397,7 @@ class Feed:
     @types.coroutine
     def _read(self) -> Generator[Any, Any, None]:
         ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
+        journal = self._journal
         slots = None if pool is None or ahead else pool.slots
         free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
         turn = _turn()
@@ -388,9 +420,17 @@ class Feed:
                 except StopAsyncIteration:
                     return
                 self._source_waits = False
-                ready.append(item)
                 unyielding += 1
-            if parked and (free or self._lets_in()):
+                if journal is None:
+                    ready.append(item)
+                else:
+                    try:
+                        yield from journal.prepare(item).__await__()
+                    finally:
+                        ready.append(item)
+                    if len(ready) == 1 and not ahead and journal.skips(item):
+                        ready.clear()  # it takes its place at once, as none is before it
+            if ready and parked and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
