@@ -1,54 +1,51 @@
 """
-A word from work that stopped early to whoever runs it: there is more to do.
+Whether a call returned although its source may have had more items.
 
-Promise: `note` reaches every `watching` block around the running code, and those of the tasks
-around it; outside of any it does nothing. From any task that was started inside the block.
+Promise: `note` changes nothing where nobody records it. A record belongs to a context, so what one
+task notes is seen by the block around it, and by no other.
+
+Who notes it: a call of an executor that its ``until=`` has cut short. Who records it: a job, whose
+exit code says whether it is complete.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
-__all__ = ["Watch", "note", "watching"]
+__all__ = ["Record", "note", "recording"]
 
 
-class Watch:
-    """What a block of `watching` learns; ``noted`` says whether work was left undone in it."""
+@final
+class Record:
+    """Whether anything inside a block was noted."""
 
-    __slots__ = ("_around", "noted")
+    __slots__ = ("noted",)
 
-    def __init__(self, around: Watch | None) -> None:
+    def __init__(self) -> None:
         self.noted: bool = False
-        self._around = around
-
-    def note(self) -> None:
-        """Note it here, and in the blocks around."""
-        self.noted = True
-        if self._around is not None:
-            self._around.note()
 
 
-_watch: Final[ContextVar[Watch | None]] = ContextVar("mtaio.unfinished", default=None)
+_record: Final[ContextVar[Record | None]] = ContextVar("mtaio.unfinished", default=None)
 
 
 def note() -> None:
-    """Note that work was left undone."""
-    watch = _watch.get()
-    if watch is not None:
-        watch.note()
+    """Note that a call was cut short. Not a checkpoint."""
+    record = _record.get()
+    if record is not None:
+        record.noted = True
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    """Learn whether work is left undone in the block."""
-    watch = Watch(_watch.get())
-    token = _watch.set(watch)
+def recording() -> Generator[Record]:
+    """Record what is noted in the block, and in the tasks that are started in it."""
+    record = Record()
+    token = _record.set(record)
     try:
-        yield watch
+        yield record
     finally:
-        _watch.reset(token)
+        _record.reset(token)

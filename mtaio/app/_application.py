@@ -40,6 +40,7 @@ from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
@@ -56,9 +57,13 @@ from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
+    from mtaio._internal.leaders import Leader
     from mtaio.app._guard import Guard
+    from mtaio.app._periodic import PeriodicService
     from mtaio.app._run import Body, Run
     from mtaio.app._server import Server
+    from mtaio.core import Cron
+    from mtaio.core._periodic import Overlap
     from mtaio.logging import LoggingContext
 else:
     Config = object  # an extra, which need not be there
@@ -79,6 +84,9 @@ _WATCHDOG: Final = 0.5
 """The share of systemd's watchdog interval after which it is notified again."""
 
 logger: Final = logging.getLogger("mtaio.app")
+
+Report: TypeAlias = Callable[[Exception, Mapping[str, object]], None]
+"""What an error is handed to, with what it is about."""
 
 ApplicationState: TypeAlias = Literal[
     "new", "starting", "running", "draining", "stopping", "stopped"
@@ -160,7 +168,7 @@ class _Serviced:
     fn: Callable[..., Any]
     info: PartInfo
 
-    def bound(self, app: Application) -> Callable[[], Coroutine[Any, Any, object]]:
+    def bound(self, app: Application, _report: Report) -> Callable[[], Coroutine[Any, Any, object]]:
         """Return the function as one of no arguments."""
         return bind_app(self.fn, app)
 
@@ -172,6 +180,11 @@ class Registered:
     resources: list[Opening[Any]] = field(default_factory=list[Opening[Any]])
     servers: list[_Served] = field(default_factory=list[_Served])
     services: list[_Serviced] = field(default_factory=list[_Serviced])
+    periodic: list[PeriodicService] = field(default_factory=list["PeriodicService"])
+
+    def running(self) -> list[_Serviced | PeriodicService]:
+        """Return what runs while the application is up."""
+        return [*self.services, *self.periodic]
 
 
 @final
@@ -534,13 +547,81 @@ class Application:
             drains=drains,
             job=job,
         )
-        for each in self.registered.services:
-            if info.name == each.info.name:
-                other = "job" if each.info.job else "service"
-                msg = f"there is a {other} named {info.name!r}. Give this one another: name=..."
-                raise ValueError(msg)
+        self._check_name(info.name)
         self.registered.services.append(_Serviced(fn, info))
         return fn
+
+    def every(
+        self,
+        period: float | Cron,
+        /,
+        *,
+        first: Literal["now", "later"] | None = None,
+        jitter: float = 0.0,
+        overlap: Overlap = "skip",
+        timeout: float | Unset | None = UNSET,
+        retry: int | Retry | None = None,
+        name: str | None = None,
+        leader: Leader | None = None,
+        critical: bool = False,
+    ) -> Callable[[F], F]:
+        """
+        Run the decorated function again and again while the application is up.
+
+        ``@app.every(60)`` does what `TaskExecutor.every` does, with the application's executor,
+        from when all is started until nothing new is accepted. A run that is going on then has the
+        time that requests in flight have. A run that fails goes to the error handler.
+
+        A health check of its name, of the kind ``"ready"``, fails when no run has succeeded at
+        three ticks and the next is due; with ``leader`` in the process that leads. The monitor has
+        its figures.
+
+        Args:
+            period: Seconds, or a `mtaio.core.Cron`.
+            first: As for `TaskExecutor.every`.
+            jitter: As for `TaskExecutor.every`.
+            overlap: As for `TaskExecutor.every`.
+            timeout: As for `TaskExecutor.every`.
+            retry: As for `TaskExecutor.every`.
+            name: For messages, metrics, the health check, and what all processes call it with
+                ``leader``; None for the function's.
+            leader: As for `TaskExecutor.every`; enter it in a resource.
+            critical: Whether the application is not ready when the check fails, or only degraded.
+
+        Returns:
+            A decorator of an async function, or of a plain one to run in a worker thread. It takes
+            the application, or nothing. The decorator returns it.
+
+        Raises:
+            ValueError, TypeError: As for `TaskExecutor.every`; or the function cannot be called
+                that way, or there is a service of that name.
+            RuntimeError: The application has started.
+        """
+        from mtaio.app._periodic import (  # noqa: PLC0415 - few applications have periodic work
+            PeriodicService,
+            Schedule,
+        )
+
+        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        checks.flag("critical", critical)
+
+        def add(fn: F) -> F:
+            self._check_new("every")
+            checks.callable_("fn", fn, way_out="Write @app.every(60) above a function.")
+            bind_app(fn, self)
+            info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
+            self._check_name(info.name)
+            service = PeriodicService(fn, info, schedule, critical=critical)
+            self.registered.periodic.append(service)
+            return fn
+
+        return add
+
+    def _check_name(self, name: str) -> None:
+        """Refuse the name of another service."""
+        if any(name == each.info.name for each in self.registered.running()):
+            msg = f"there is a service named {name!r}. Give this one another: name=..."
+            raise ValueError(msg)
 
     def serve(
         self,

@@ -307,8 +307,9 @@ class Run:
             app.monitor.watch(server, name=self._label(spec.info, server))
 
     def _start_services(self) -> None:
-        for service in self._app.registered.services:
-            running = Service(service.info, service.bound(self._app), self._service_failed)
+        for service in self._app.registered.running():
+            fn = service.bound(self._app, self.report)
+            running = Service(service.info, fn, self._service_failed)
             self._services.append(running)
             self._group.start_soon(self._run_service, running, name=service.info.name)
 
@@ -549,7 +550,7 @@ class Service:
     ) -> None:
         self.info: Final = info
         self.ended: Final = anyio.Event()
-        self._watch: unfinished.Watch | None = None
+        self._record: unfinished.Record | None = None
         self.starts = 0
         """How often it was started."""
         self._fn = fn
@@ -559,7 +560,7 @@ class Service:
     @property
     def is_complete(self) -> bool:
         """Whether it has returned without having been cancelled, and no call was cut short."""
-        return self._watch is not None and not (self._watch.noted or self._scope.cancel_called)
+        return self._record is not None and not (self._record.noted or self._scope.cancel_called)
 
     def cancel(self) -> None:
         """Cancel it; `ended` is set when it has ended."""
@@ -586,9 +587,9 @@ class Service:
             self.ended.set()
 
     async def _attempt(self) -> object:
-        with unfinished.watching() as watch:
+        with unfinished.recording() as record:
             result = await self._fn()
-        self._watch = watch
+        self._record = record
         return result
 
     def _again(self) -> Callable[..., Coroutine[Any, Any, object]]:

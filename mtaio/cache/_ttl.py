@@ -387,7 +387,8 @@ class TTLCache(Generic[T]):
         """
         Return whether ``key`` has a live value, one that has not expired.
 
-        It does not count as a read. ``key in cache`` is the same.
+        It does not count as a read. ``key in cache`` is the same. A value that is still being
+        loaded is not there: see `is_loading`.
 
         Args:
             key: Which key.
@@ -408,6 +409,23 @@ class TTLCache(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         return self.contains_nowait(key)
+
+    def is_loading(self, key: Hashable) -> bool:
+        """
+        Return whether a load of ``key`` is in progress, in any event loop or thread.
+
+        With a value too, while that is being renewed. False once the key was set or deleted: that
+        load still answers its callers, but its value will not be stored. Not a checkpoint.
+
+        Args:
+            key: Which key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        check_hashable(key)
+        with self._lock.held:
+            return self._loads.is_loading(key)
 
     def __len__(self) -> int:
         """Return how many entries are held, including expired ones that are still there."""

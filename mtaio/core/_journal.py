@@ -11,17 +11,17 @@ values: those are read again, in blocks, when their items come.
 
 How an item goes (`Recording`):
 
-1. Where the source is read (`prepare`), its key is looked up. If it has a line, the value is read,
+1. Where the source is read (`rest_of`), its key is looked up. If it has a line, the value is read,
    in a thread unless it is in the block that was read last: runs read the source in about the
-   order in which they wrote.
-2. Where a worker takes it (`skips`), a value that was found becomes its result, and the worker
-   takes the next one. So it has no call, and no token or thread. It has no slot of its own either:
-   the worker keeps its own for as long as the items that come were recorded.
-3. Otherwise it is called, inside everything that belongs to its attempts (`around`). If another
-   item of the same key is at work, it waits for that one, and takes its value.
-4. Its value is turned into a line, which is then read as the next run will: what the call gives
+   order in which they wrote. If no item before it still waits to begin, the value takes its place
+   among the results there and then: without a slot, a token, a thread or a call.
+2. Otherwise it goes on its way to a worker, and inside everything that belongs to its attempts
+   (`around`) its key is looked up again. An item that is recorded has its value, and one whose key
+   is at work waits for that. The items of a batch are looked up one by one, and the function gets
+   the rest of them.
+3. The value is turned into a line, which is then read as the next run will: what the call gives
    does not depend on which run has made it.
-5. The line is put with the others that wait. Whoever comes to the file first writes all of them at
+4. The line is put with the others that wait. Whoever comes to the file first writes all of them at
    once; the others find theirs written (`_write`). The item cannot be cancelled meanwhile: what was
    paid for is recorded.
 """
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -55,14 +55,18 @@ from anyio import from_thread, to_thread
 
 from mtaio._internal import checks
 from mtaio._internal.callables import is_async
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.notes import note
+from mtaio.core._errors import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
     from types import TracebackType
 
     from mtaio.core._pool import Pool
+    from mtaio.core._source import Feed
+    from mtaio.core._types import Options
 
 __all__ = ["Journal", "Key", "Recording", "record"]
 
@@ -258,29 +262,32 @@ class Journal(Generic[T]):
                     yield key, self._format.loaded(value)
 
 
-def record(journal: object, *, many: bool, values: bool) -> Recording:
+def record(options: Options, *, many: bool, values: bool) -> Recording | None:
     """
-    Return what one call does with a journal.
+    Return what one call does with its journal; None if it has none.
 
     Args:
-        journal: What was passed as ``journal=``.
+        options: Of the call.
         many: Whether the function gets several arguments for each item.
-        values: Whether anybody wants the values of what was recorded.
+        values: Whether anybody wants the results.
 
     Raises:
-        TypeError: That is no journal.
+        TypeError: ``journal`` is no journal.
     """
+    journal: object = options.journal
+    if journal is None:
+        return None
     if not isinstance(journal, Journal):
         msg = (
             f"journal={journal!r} is {checks.type_of(journal)}. Pass a mtaio.core.Journal, or None."
         )
         raise TypeError(msg)
     form: _Format = journal._format  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-    return Recording(form, many=many, values=values)
+    return Recording(form, many=many, values=values, batched=options.batch is not None)
 
 
-class _Line:
-    """A line that is to be written; it has its ``place`` when that is done, or an ``error``."""
+class _Entry:
+    """Lines that are to be written; they have a ``place`` when that is done, or an ``error``."""
 
     __slots__ = ("data", "error", "place")
 
@@ -288,11 +295,6 @@ class _Line:
         self.data = data
         self.place: int | None = None
         self.error: OSError | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it was written, or could not be."""
-        return self.place is not None or self.error is not None
 
 
 class Recording:
@@ -303,6 +305,7 @@ class Recording:
         form: The journal.
         many: As for `record`.
         values: As for `record`.
+        batched: Whether an item of the call is a list of those that have keys.
 
     Attributes:
         pool: The call.
@@ -314,17 +317,18 @@ class Recording:
     - ``_size`` is where the next line begins: there is nothing behind it, unless the file is
       ``_torn``, and then nothing is written any more;
     - ``_places`` has where the line of each recorded key begins;
-    - ``_found`` has the values of items that were read from the source and not taken yet;
-    - ``_at_work`` has the keys of the items that are called, each with an event if another waits.
+    - ``_at_work`` has the keys of the items that are called, each with what is set when its call
+      has ended; no call begins with one of these.
     """
 
     pool: Pool
 
-    def __init__(self, form: _Format, *, many: bool, values: bool) -> None:
+    def __init__(self, form: _Format, *, many: bool, values: bool, batched: bool) -> None:
         self.with_args = False
         self._format = form
         self._many = many
         self._values = values
+        self._batched = batched
         self._lock = Lock()
         self._file: FileIO | None = None
         self._closed = False
@@ -332,9 +336,8 @@ class Recording:
         self._torn: OSError | None = None
         self._places: dict[Key, int] = {}
         self._block = (0, b"")
-        self._found: dict[Key, Any] = {}
-        self._at_work: dict[Key, anyio.Event | None] = {}
-        self._pending: list[_Line] = []
+        self._at_work: dict[Key, anyio.Event] = {}
+        self._pending: list[_Entry] = []
         self._failure: OSError | None = None
         self._written: anyio.Event | None = None
         self._threads: anyio.CapacityLimiter
@@ -367,72 +370,129 @@ class Recording:
 
     # ---- items ----
 
-    async def prepare(self, item: Any) -> None:
-        """Find the value of an item that was just read, if it is recorded."""
-        # What fails here fails again where the item is called, and is then its error.
-        with suppress(Exception):
-            key = self._format.key_of(item)
-            if key in self._places:
-                self._found[key] = await self._value(key)
-
-    def skips(self, item: Any) -> bool:
-        """Give an item that is to be taken the value that was found for it, if there is one."""
-        if not self._found:
-            return False
+    async def rest_of(self, source: AsyncIterator[Any], feed: Feed) -> AsyncGenerator[Any, None]:
+        """Yield what has to be called, and what cannot take its place among the results yet."""
+        unyielding = 0
         try:
-            value = self._found.pop(self._format.key_of(item))
-        except Exception:  # noqa: BLE001 - there is none; or the key fails, as above
+            async for item in source:
+                if not (feed.is_clear() and await self._skip(item)):
+                    unyielding = 0
+                    yield item
+                    continue
+                unyielding += 1
+                if unyielding >= FAST_ITEMS:
+                    unyielding = 0
+                    await checkpoint()
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+
+    async def _skip(self, item: Any) -> bool:
+        """Give the item that comes next its recorded value for a result, if there is one."""
+        try:
+            key = self._format.key_of(item)
+            if key not in self._places:
+                return False
+            value = await self._value(key)
+        except Exception:  # noqa: BLE001 - it fails again where it is called, and is its error then
             return False
-        pool = self.pool
-        index = pool.started
-        pool.started += 1
         if self.with_args:
             value = (item if self._many else (item,), value)
-        if pool.sink.results is not None:
-            pool.sink.results.append(value)
-        else:
-            pool.sink.put(index, value)
-        pool.succeeded += 1
-        if pool.options.on_progress is not None:
-            pool.report(pool.options.on_progress)
-        return True
+        return self.pool.put_without_call(value)
 
     def around(
         self, call: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Coroutine[Any, Any, Any]]:
-        """Return what makes a call for an item and records its value, or has it already."""
+        """Return what makes a call for an item, or for those of a batch, that are not recorded."""
 
-        async def recorded(*args: Any) -> Any:
-            key = self._format.key_of(args if self._many else args[0])
-            while key in self._at_work:
-                event = self._at_work[key] = self._at_work[key] or anyio.Event()
-                await event.wait()
-            if key in self._places:
-                return await self._value(key)
-            self._at_work[key] = None
-            try:
-                return await self._record(key, await call(*args))
-            finally:
-                waited_for = self._at_work.pop(key)
-                if waited_for is not None:
-                    waited_for.set()
+        async def one(*args: Any) -> Any:
+            async def only(_: list[Any]) -> list[Any]:
+                return [await call(*args)]
 
-        return recorded
+            (value,) = await self._values_of([args if self._many else args[0]], only)
+            return value
 
-    async def _record(self, key: Key, value: Any) -> Any:
+        async def batch(items: list[Any]) -> list[Any]:
+            return await self._values_of(items, call)
+
+        return batch if self._batched else one
+
+    async def _values_of(
+        self, items: list[Any], call: Callable[[list[Any]], Awaitable[list[Any]]]
+    ) -> list[Any]:
+        """Return the values of items, after a ``call`` with those that nobody has called."""
+        keys = [self._format.key_of(item) for item in items]
+        fresh: dict[Key, Any] = {}
+        while True:
+            rest: dict[Key, Any] = {}
+            busy: anyio.Event | None = None
+            for key, item in zip(keys, items, strict=True):
+                if key in self._at_work:
+                    busy = self._at_work[key]
+                elif key not in self._places:
+                    rest[key] = item
+            if rest:
+                fresh |= await self._call(rest, call)
+            elif busy is not None:  # only now, so that no two wait for each other
+                await busy.wait()
+            else:
+                return [fresh[key] if key in fresh else await self._value(key) for key in keys]
+
+    async def _call(
+        self, items: dict[Key, Any], call: Callable[[list[Any]], Awaitable[list[Any]]]
+    ) -> dict[Key, Any]:
+        """Make a call, and record its values."""
+        ended = anyio.Event()
+        self._at_work |= dict.fromkeys(items, ended)
         try:
-            data, value = self._format.line(key, value)
-            await self._write(key, _Line(data))
-        except Exception as error:
-            msg = f"the call for key={key!r} was made, and is not recorded: the next run repeats it"
-            note(error, msg)
-            raise
-        return value
+            values = await call([*items.values()])
+            try:
+                return await self._record([*items], values)
+            except Exception as error:
+                note(
+                    error,
+                    f"the call for {shorten([*items])} was made, and its result is not recorded in "
+                    f"{self._format}: the next run makes it again",
+                )
+                raise
+        finally:
+            for key in items:
+                del self._at_work[key]
+            ended.set()
 
-    async def _write(self, key: Key, line: _Line) -> None:
-        self._pending.append(line)
+    async def _record(self, keys: list[Key], values: Any) -> dict[Key, Any]:
+        """Write a line for each key, and return the values as they are read from there."""
+        if values is None and not self._values:
+            values = [None] * len(keys)
+        if not isinstance(values, list | tuple):
+            msg = (
+                f"a batch returned {checks.type_of(values)}, and {self._format} has a line for "
+                f"each of its items. Return a list with a result for each."
+            )
+            raise TypeError(msg)
+        if len(cast("list[Any]", values)) != len(keys):
+            msg = (
+                f"a batch of {len(keys)} items returned {len(values)} results, and {self._format} "
+                f"has a line for each item. Return a list with a result for each."
+            )
+            raise ValueError(msg)
+        lines: list[bytes] = []
+        fresh: dict[Key, Any] = {}
+        for key, value in zip(keys, cast("list[Any]", values), strict=True):
+            line, fresh[key] = self._format.line(key, value)
+            lines.append(line)
+        place = await self._write(b"".join(lines))
+        for key, line in zip(keys, lines, strict=True):
+            self._places[key] = place
+            place += len(line)
+        return fresh
+
+    async def _write(self, data: bytes) -> int:
+        """Have lines written, and return their place. A checkpoint that cannot be cancelled."""
+        entry = _Entry(data)
+        self._pending.append(entry)
         with anyio.CancelScope(shield=True):
-            while not line.is_settled:
+            while entry.place is None and entry.error is None:
                 if self._written is not None:
                     await self._written.wait()
                     continue
@@ -442,17 +502,17 @@ class Recording:
                 finally:
                     self._written = None
                     written.set()
-        error, line.error = line.error, None
-        if error is not None:
-            # Whatever the call does about errors of items: to go on would be to pay for nothing.
-            if self._failure is None:
-                self._failure = error
-            self.pool.stop()
-            try:
-                raise error
-            finally:
-                del error  # it holds this frame: else they keep each other alive
-        self._places[key] = cast("int", line.place)
+        if entry.error is None:
+            return cast("int", entry.place)
+        error, entry.error = entry.error, None
+        # Whatever the call does about errors of items: to go on would be to pay for nothing.
+        if self._failure is None:
+            self._failure = error
+        self.pool.stop()
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame: else they keep each other alive
 
     async def _value(self, key: Key) -> Any:
         """Return what is recorded for a key."""
@@ -534,18 +594,18 @@ class Recording:
     def _flush(self) -> None:
         """Write all lines that wait (in a thread)."""
         with self._lock:
-            lines, self._pending = self._pending, []
+            entries, self._pending = self._pending, []
             try:
                 if self._torn is not None:
                     raise self._torn
-                self._append(b"".join(line.data for line in lines))
+                self._append(b"".join(entry.data for entry in entries))
             except OSError as error:
-                for line in lines:
-                    line.error = OSError(error.errno, error.strerror, str(self._format.path))
+                for entry in entries:
+                    entry.error = OSError(error.errno, error.strerror, str(self._format.path))
             else:
-                for line in lines:
-                    line.place = self._size
-                    self._size += len(line.data)
+                for entry in entries:
+                    entry.place = self._size
+                    self._size += len(entry.data)
 
     def _append(self, data: bytes) -> None:
         file = cast("FileIO", self._file)

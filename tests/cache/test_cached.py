@@ -1000,17 +1000,11 @@ anything: Any = cached
 """`cached`, called as no type checker lets one."""
 
 REFUSED: list[tuple[Any, type[Exception], str]] = [
+    (lambda: anything(3), TypeError, r"^@cached cannot decorate 3: it is not a function\. Write"),
     (
-        lambda: anything(lambda: 1),
+        lambda: anything(staticmethod(anything([]))),
         TypeError,
-        r"^@cached cannot decorate <function .*: it is not an",
-    ),
-    (lambda: anything(3), TypeError, r"^@cached cannot decorate 3: it is not an async function\. "),
-    (lambda: anything(ttl=1)(len), TypeError, r"^@cached cannot decorate <built-in function len>"),
-    (
-        lambda: anything(staticmethod(len)),
-        TypeError,
-        r"^@cached cannot decorate <staticmethod.* Write it above an 'async def', a @",
+        r"^@cached cannot decorate \[\]: it is not a function\. .* options are named, as in",
     ),
     (lambda: anything(ttl=-1), ValueError, r"^ttl=-1 is less than 0\. Pass seconds >= 0, math\."),
     (lambda: anything(ttl=math.nan), ValueError, r"^ttl=nan is not a number\. "),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from mtaio.redis._far import ACQUIRE, KEEP, READ, RENEW, WRITE
+from mtaio.redis._far import (
+    ACQUIRE,
+    DROP,
+    INCREMENT,
+    KEEP,
+    READ,
+    RENEW,
+    TAGS,
+    TOUCH,
+    WRITE,
+)
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -28,30 +38,79 @@ def caching_store(**options: Any) -> MemoryStore:
         store.deliver(channel, message)
 
     def keep(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
-        token, value, milliseconds, channel, message = args
+        token, value, tags, milliseconds, channel, message = args
         held = _get(data, keys[1], now)
         if held not in {token, f"{token!s}+"}:
             return 0
         del data[keys[1]]
-        _set(data, keys[0], _bytes(value), milliseconds, now)
+        _set(data, keys[0], _stored(value, tags), milliseconds, now)
         if held != token:
             publish(channel, message)
         return 1
 
-    def write(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[int]:
-        value, milliseconds, channel, message = args
-        there = _get(data, keys[0], now) is not None
-        data.pop(keys[0], None)
-        data.pop(keys[1], None)
-        _set(data, keys[0], _bytes(value), milliseconds, now)
+    def write(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
+        channel, message, milliseconds, tags, *values = args
+        answer: list[Any] = [store.listeners()]
+        for number, key in enumerate(keys[::2]):
+            value = _get(data, key, now)
+            answer.append(value[1] if isinstance(value, tuple) else int(value is not None))
+            data.pop(key, None)
+            data.pop(f"{key}:load", None)
+            if milliseconds:
+                _set(data, key, _stored(values[number], tags), milliseconds, now)
         publish(channel, message)
-        return [int(there), store.listeners()]
+        return answer
+
+    def touch(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
+        milliseconds, channel, message = args[2:]
+        value = ask(data, now, keys[0], args)
+        if value is None or isinstance(value, list):
+            return value or [0]
+        left = _left(data, keys[0], now)
+        del data[keys[0]]
+        _set(data, keys[0], value, milliseconds, now)
+        if milliseconds == -1 or 0 <= left <= float(milliseconds):
+            return [1]
+        publish(channel, message)
+        return [2]
+
+    def increment(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
+        delta, milliseconds, channel, message = args[2:]
+        value = ask(data, now, keys[0], args)
+        if isinstance(value, list):
+            return value
+        raw, tags = value if isinstance(value, tuple) else (value, b"")
+        try:
+            made = _stored(b"%d" % (int(raw or 0) + int(delta)), tags)
+        except ValueError:
+            return [b"ERR value is not an integer or out of range"]
+        if value is None:
+            data.pop(keys[0], None)
+            _set(data, keys[0], made, milliseconds, now)
+        else:
+            data[keys[0]] = (made, data[keys[0]][1])
+        data.pop(keys[1], None)
+        publish(channel, message)
+        return [made[0] if isinstance(made, tuple) else made, store.listeners()]
+
+    def drop(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
+        del now
+        for key in keys:
+            data.pop(key, None)
+        channel, message = args
+        if message:
+            publish(channel, message)
+        return store.listeners()
 
     scripts: dict[Script, Handler] = {
         ACQUIRE: acquire,
-        READ: read,
+        DROP: drop,
+        INCREMENT: increment,
         KEEP: keep,
+        READ: read,
         RENEW: renew,
+        TAGS: tokens,
+        TOUCH: touch,
         WRITE: write,
     }
     store = MemoryStore(scripts, **options)
@@ -60,12 +119,13 @@ def caching_store(**options: Any) -> MemoryStore:
 
 def acquire(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
     """Find the value, or take the lease."""
-    token, milliseconds, discard = args
-    if discard:
-        data.pop(keys[0], None)
+    token, milliseconds, no_use = args
     value = _get(data, keys[0], now)
+    if value is not None and (no_use == "1" or (isinstance(value, tuple) and value[1] == no_use)):
+        del data[keys[0]]
+        value = None
     if value is not None:
-        return [value, _left(data, keys[0], now)]
+        return _answer(data, keys[0], value, now)
     held = _get(data, keys[1], now)
     if held is None:
         _set(data, keys[1], token, milliseconds, now)
@@ -75,11 +135,36 @@ def acquire(data: Data, now: float, keys: list[str], args: list[Argument]) -> li
     return [None, max(1, _left(data, keys[1], now))]
 
 
-def read(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any] | None:
-    """Find the value."""
+def read(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
+    """Find values."""
     del args
-    value = _get(data, keys[0], now)
-    return None if value is None else [value, _left(data, keys[0], now)]
+    values = {key: _get(data, key, now) for key in keys}
+    return [
+        None if value is None else _answer(data, key, value, now) for key, value in values.items()
+    ]
+
+
+def ask(data: Data, now: float, key: str, args: list[Argument]) -> Any:
+    """Return the value, or a list that asks about its tags."""
+    value = _get(data, key, now)
+    if isinstance(value, tuple) and value[1] != args[0]:
+        return [None, value[1]]
+    return None if isinstance(value, tuple) and not args[1] else value
+
+
+def tokens(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[bytes | None]:
+    """Find the tokens of tags, or make them."""
+    new, milliseconds = args
+    for key in keys:
+        token = _get(data, key, now)
+        if token is None and new:
+            data.pop(key, None)
+            _set(data, key, _bytes(new), milliseconds, now)
+        elif token is not None and (
+            milliseconds == -1 or 0 <= _left(data, key, now) < float(milliseconds)
+        ):
+            _set(data, key, token, milliseconds, now)
+    return [_get(data, key, now) for key in keys]
 
 
 def renew(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
@@ -90,6 +175,15 @@ def renew(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
         return 0
     _set(data, keys[1], held, milliseconds, now)
     return 1
+
+
+def _stored(value: Argument, tags: Argument) -> Any:
+    return (_bytes(value), tags) if tags else _bytes(value)
+
+
+def _answer(data: Data, key: str, value: Any, now: float) -> list[Any]:
+    raw, tags = value if isinstance(value, tuple) else (value, None)
+    return [raw, _left(data, key, now), tags]
 
 
 def _get(data: Data, key: str, now: float) -> Any:

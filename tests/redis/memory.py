@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
 
 import anyio
 
@@ -55,6 +57,7 @@ class MemoryStore:
         self.data: dict[str, Any] = {}
         self.calls = 0
         self.down = False
+        self.cluster = False
         self.skew = 1e6  # its clock is not ours
         self._subscribers: list[_Subscriber] = []
         self._group: TaskGroup | None = None
@@ -98,6 +101,21 @@ class MemoryStore:
         return await self._call(
             handler, [], list(args[1:]), self.timeout if timeout is None else timeout
         )
+
+    async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, list[bytes]]:
+        """Find those of one third of the keys that match: one in three places, by their hash."""
+        part = cursor or 0
+
+        def find(data: dict[str, Any], *_: object) -> list[bytes]:
+            plain = re.escape(pattern.replace("\\", "")).replace(r"\*", ".*")
+            return [
+                key.encode()
+                for key in data
+                if crc32(key.encode()) % 3 == part and re.fullmatch(plain, key, re.DOTALL)
+            ]
+
+        found = await self._call(find, [], [], self.timeout)
+        return None if part == 2 else part + 1, found
 
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Deliver a message at once."""
