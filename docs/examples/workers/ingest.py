@@ -39,7 +39,9 @@ db.execute("CREATE TABLE IF NOT EXISTS vectors (file, number, vector, PRIMARY KE
 
 
 def chunks(file: Path) -> list[Chunk]:
-    there = {number for (number,) in db.execute("SELECT number FROM vectors WHERE file = ?", [file.name])}
+    there = {
+        number for (number,) in db.execute("SELECT number FROM vectors WHERE file = ?", [file.name])
+    }
     text = file.read_text("utf-8")
     parts = enumerate(text[start : start + SIZE] for start in range(0, len(text), SIZE))
     return [(file.name, number, part) for number, part in parts if number not in there]
@@ -47,7 +49,9 @@ def chunks(file: Path) -> list[Chunk]:
 
 async def embed(batch: list[Chunk]) -> list[tuple[str, int, float]]:
     vectors = await vectors_of([text for _, _, text in batch])
-    return [(file, number, vector) for (file, number, _), vector in zip(batch, vectors, strict=True)]
+    return [
+        (file, number, vector) for (file, number, _), vector in zip(batch, vectors, strict=True)
+    ]
 
 
 def write(rows: list[tuple[str, int, float]]) -> None:
