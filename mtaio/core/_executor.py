@@ -74,6 +74,7 @@ from mtaio.core._compose import (
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
+from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -586,6 +587,8 @@ class TaskExecutor:
             until (Callable | None): An async function without arguments, such as the ``wait`` of an
                 ``anyio.Event``. Once it has returned nothing more is taken from the source, and
                 the call returns what has become of the rest.
+            journal (Journal | None): A file of what is done, which the next run of the program
+                does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
 
@@ -998,6 +1001,8 @@ class TaskExecutor:
         pool = self._pool(fn, iterables, sink, passed, flatten=flatten)
         if outcomes:
             pool.fn = _with_args(pool.fn, pool.bare)
+            if pool.journal is not None:
+                pool.journal.with_args = True
         return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
@@ -1641,6 +1646,7 @@ class TaskExecutor:
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
         answers = acknowledgement(iterables, options, fn)
+        journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
             timing=timing,
@@ -1649,15 +1655,19 @@ class TaskExecutor:
             threads=self._threads,
             counters=self._counters,
             taken=subject is not None and answers is None,
-            watched=answers is None,
+            watched=answers is None and journal is None,
         )
+        if journal is not None:
+            call = journal.around(call)
         if answers is not None:
             call = answers.around(call)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
             at_once = self._threads.narrowed(at_once)
-            needs_loop = options.on_progress is not None or sink.buffer is not None
+            needs_loop = (
+                options.on_progress is not None or sink.buffer is not None or journal is not None
+            )
             if (
                 not needs_loop
                 and timing.timeout is None
@@ -1673,6 +1683,8 @@ class TaskExecutor:
                 batch=batch,
                 within=within,
                 ends=options.until is not None,
+                # Each item of a source with acknowledgement has to come to its answer.
+                journal=journal if answers is None else None,
             ),
             sink=sink,
             subject=fn if subject is UNSET else subject,
@@ -1685,6 +1697,7 @@ class TaskExecutor:
             total=total,
             crew=crew,
             bare=None if answers is None else answers.bare,
+            journal=journal,
         )
 
     def _pool_of_calls(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio._internal.backend import Waiter
+    from mtaio.core._journal import Recording
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
@@ -61,6 +62,7 @@ def open_source(
     batch: int | None = None,
     within: float | None = None,
     ends: bool = False,
+    journal: Recording | None = None,
 ) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
@@ -73,12 +75,17 @@ def open_source(
         batch: How many items make a batch, which then counts as one; None for no batches.
         within: Seconds after which a batch begins that is not full; None for no limit.
         ends: Whether there has to be a method ``stop``, for the source to be ended from outside.
+        journal: What is done with the items that need not be called; None to call all.
 
     Raises:
         ValueError: No iterable at all.
         TypeError: A source cannot be iterated, or is a single thing: text, a mapping.
     """
     source = _join(iterables, ahead)
+    if journal is not None:
+        if not isinstance(source, Feed):
+            source = Feed(_each(source), 0)
+        source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
         return source
@@ -453,6 +460,14 @@ class Feed:
         self._ends = ends
         for part in self._parts:
             part.prepare(0, math.inf, ends=ends)
+
+    def sift(self, journal: Recording) -> None:
+        """Let a journal take out what it has, before anything is read."""
+        self._source = journal.rest_of(self._source, self)
+
+    def is_clear(self) -> bool:
+        """Return whether what is read now is the call's next item: nothing waits before it."""
+        return not (self._ready or self._size or self._ahead)
 
     def __iter__(self) -> Feed:
         return self
