@@ -603,6 +603,7 @@ class Application:
         )
 
         schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        checks.title("name", name)
         checks.flag("critical", critical)
 
         def add(fn: F) -> F:

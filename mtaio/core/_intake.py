@@ -28,6 +28,7 @@ from typing import (
     Protocol,
     TypeGuard,
     TypeVar,
+    cast,
     final,
     overload,
     runtime_checkable,
@@ -44,6 +45,7 @@ from mtaio._internal.notes import note
 from mtaio._internal.signature import check_takes
 from mtaio._internal.sources import GRACE
 from mtaio.core._errors import conclude, shorten
+from mtaio.core._merge import Merge
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class AckSource(Protocol[T]):
         """Note that an item is done: it does not come again."""
         ...
 
-    async def nack(self, item: T, error: BaseException | None, /) -> object:
+    async def nack(self, item: T, error: Exception | None, /) -> object:
         """Give an item back: it failed with ``error``, or with None it was not finished."""
         ...
 
@@ -142,7 +144,8 @@ class Acknowledgement:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                await checkpoint_if_cancelled()
+                if taken:
+                    await checkpoint_if_cancelled()
                 result = await call(self.bare(item))
             except GeneratorExit:
                 raise  # the event loop is over, so nothing can be awaited
@@ -163,6 +166,19 @@ def _bare(item: Any) -> Any:
     return item.item if type(item) is Taken else item
 
 
+def _first_of(iterables: tuple[object, ...]) -> AckSource[Any] | None:
+    """Return the first source whose items are acknowledged, if there is one."""
+    for each in iterables:
+        if is_ack_source(each):
+            return each
+        if isinstance(each, Merge):
+            merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
+            found = _first_of(merged.sources)
+            if found is not None:
+                return found
+    return None
+
+
 def acknowledgement(
     iterables: tuple[object, ...], options: Options, subject: object
 ) -> Acknowledgement | None:
@@ -172,19 +188,19 @@ def acknowledgement(
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    sources = [each for each in iterables if is_ack_source(each)]
-    if not sources:
+    source = _first_of(iterables)
+    if source is None:
         return None
     if len(iterables) > 1:
         msg = (
-            f"{sources[0]!r} has its items acknowledged, and with several sources an item may be "
+            f"{source!r} has its items acknowledged, and with several sources an item may be "
             f"left without a partner. Pass it alone."
         )
         raise ValueError(msg)
     if options.read_ahead:
         msg = (
-            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and drop them "
-            f"at the end, where those of {sources[0]!r} are acknowledged. Leave it out."
+            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and "
+            f"drop them at the end, where those of {source!r} are acknowledged. Leave it out."
         )
         raise ValueError(msg)
     return Acknowledgement(subject, batched=options.batch is not None)
@@ -194,7 +210,8 @@ async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) ->
     """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
     failure = failure_in(error, what)
     try:
-        await _answer(taken, "nack", failure)
+        # What is no Exception, such as KeyboardInterrupt, is none of the item's.
+        await _answer(taken, "nack", failure if isinstance(failure, Exception) else None)
     except Exception as trouble:
         if failure is None:
             raise
@@ -204,7 +221,7 @@ async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) ->
 
 
 async def _answer(
-    taken: Sequence[Taken], method: Literal["ack", "nack"], *args: BaseException | None
+    taken: Sequence[Taken], method: Literal["ack", "nack"], *args: Exception | None
 ) -> None:
     """
     Call a method of its source for each item, one after another, all within its ``grace``.
@@ -302,7 +319,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[T]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: Literal[False] = False,
         grace: float = GRACE,
@@ -312,7 +329,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[Iterable[T]]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: Literal[True],
         grace: float = GRACE,
@@ -321,7 +338,7 @@ class Intake(Generic[T]):
         self,
         receive: Callable[[], Awaitable[Any]],
         ack: Callable[[T], object] | None = None,
-        nack: Callable[[T, BaseException | None], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
         *,
         many: bool = False,
         grace: float = GRACE,
@@ -353,7 +370,7 @@ class Intake(Generic[T]):
             if inspect.isawaitable(result):
                 await result
 
-    async def nack(self, item: T, error: BaseException | None, /) -> None:
+    async def nack(self, item: T, error: Exception | None, /) -> None:
         """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
         if self._nack is not None:
             result = self._nack(item, error)

@@ -220,13 +220,17 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
-        if isinstance(self.source, Slices) and self.source.error is not None:
-            escaped.append(self.source.error)
+            self._add_error_of_source(escaped)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
+
+    def _add_error_of_source(self, errors: list[BaseException]) -> None:
+        """Add what a sync source raised after the last items that were taken, if it was not yet."""
+        if isinstance(self.source, Slices) and self.source.error is not None:
+            errors.append(self.source.error)
 
     def _join(self, around: Link) -> None:
         """Take no slots if the calls belong together, and are made inside an item."""
@@ -487,11 +491,15 @@ class Pool:
             if isinstance(self.source, Feed):
                 self.source.look()
             if not self.live:
-                for each in (self.watch, self.crew):
-                    if each is not None:
-                        each.end()
-                if self._asking is not None:
-                    self._asking.cancel()
+                self._end()
+
+    def _end(self) -> None:
+        """Let go of what goes on as long as there are workers: the last one has gone."""
+        for each in (self.watch, self.crew):
+            if each is not None:
+                each.end()
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def admit(self, worker: Worker) -> None:
         """

@@ -140,6 +140,13 @@ class EachOptions(CallOptions, total=False):
     until: Callable[[], Awaitable[object]] | None
 
 
+class AllOptions(EachOptions, total=False):
+    """The same and those with which the function takes lists: overloads of their own have them."""
+
+    batch: int | None
+    within: float | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Options:
     """The same with their defaults, and what to do about errors: what a pool is made from."""

@@ -74,9 +74,9 @@ _TAGGED: Final = b"#"
 """Begins the message that a tag was invalidated; the tag follows."""
 
 _CLEARED: Final = b"*"
-"""The message that all keys were deleted."""
+"""The message that all keys were deleted; so is any that is not known here."""
 
-_CONFIRM: Final = b"?"
+_CONFIRM: Final = b"!"
 """Begins any of these if it is to be confirmed; two tokens come before it."""
 
 _SETTLED: Final = b"+"
@@ -317,7 +317,7 @@ class Notice(NamedTuple):
             return cls(settled=text)
         if kind == _SEVERAL:
             return cls(changed=tuple(text.split("\0")))
-        return cls(tag=text) if kind == _TAGGED else cls(cleared=kind == _CLEARED)
+        return cls(tag=text) if kind == _TAGGED else cls(cleared=True)
 
 
 class FarTier:
@@ -583,12 +583,12 @@ class FarTier:
         if len(groups) == 1:
             return [await call(groups[0])]
         answers: list[T] = []
-        failures: list[StoreError] = []
+        failures: list[Exception] = []
 
         async def run(group: list[str]) -> None:
             try:
                 answers.append(await call(group))
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - raised below, and not in a group
                 failures.append(error)
 
         for first in range(0, len(groups), _AT_ONCE):

@@ -78,7 +78,6 @@ _NO_TAGS: Final[frozenset[str]] = frozenset()
 _LOADER: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 _KEY: Final = "Pass one, such as str(user_id)."
 _KEYS: Final = "Pass a list of keys, even for one."
-_TAGS: Final = 'Pass a set of str: tags={"user:7"}.'
 _TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
 
 
@@ -775,7 +774,7 @@ class TieredCache(Generic[T]):
             TypeError: ``tag`` is not a str, or ``confirm`` is not a number.
             ValueError: ``confirm`` is negative or NaN.
         """
-        stores.sendable("tag", tag, way_out=_TAGS)
+        stores.sendable("tag", tag, way_out="Pass one, such as 'user:7'.")
         self._check_entered()
         await self._change(
             partial(self._drop_tag, tag),
@@ -1073,7 +1072,9 @@ class TieredCache(Generic[T]):
 
     def _check_many(self, keys: Iterable[str]) -> list[str]:
         """Return the keys of an operation on several."""
-        accepted = _texts("keys", "key", keys, _KEYS)
+        accepted = [
+            stores.sendable("key", key, way_out=_KEY) for key in _several("keys", keys, _KEYS)
+        ]
         self._check_entered()
         return accepted
 
@@ -1119,16 +1120,19 @@ class TieredCache(Generic[T]):
         return self._default_ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
 
 
-def _texts(argument: str, each: str, values: object, way_out: str) -> list[str]:
-    """Return several texts that can be sent."""
+def _several(argument: str, values: object, way_out: str) -> Iterable[object]:
+    """Return ``values`` if they can be several; a str would silently be split up."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         msg = f"{argument}={values!r:.100} is {checks.type_of(values)}, not several. {way_out}"
         raise TypeError(msg)
-    return [stores.sendable(each, value, way_out=way_out) for value in values]
+    return cast("Iterable[object]", values)
 
 
 def _tags(tags: object) -> frozenset[str]:
-    return frozenset(_texts("tags", "tag", tags, _TAGS))
+    way_out = 'Pass a set of str: tags={"user:7"}.'
+    return frozenset(
+        [stores.sendable("tag", tag, way_out=way_out) for tag in _several("tags", tags, way_out)]
+    )
 
 
 def _listed(keys: Collection[str]) -> str:

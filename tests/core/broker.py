@@ -32,7 +32,7 @@ class Broker:
         self.hand: set[int] = set()
         self.most = 0
         self.acked: list[int] = []
-        self.nacked: list[tuple[int, BaseException | None]] = []
+        self.nacked: list[tuple[int, Exception | None]] = []
         self._every = every
         self._many = many
         self._ends = ends
@@ -70,7 +70,7 @@ class Broker:
         await checkpoint()
         self.acked.append(message)
 
-    async def nack(self, message: int, error: BaseException | None) -> None:
+    async def nack(self, message: int, error: Exception | None) -> None:
         """Take a message back."""
         self.hand.remove(message)
         await checkpoint()

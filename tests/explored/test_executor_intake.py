@@ -32,7 +32,7 @@ class Counted(Broker):
         self.answers[message] += 1
         await super().ack(message)
 
-    async def nack(self, message: int, error: BaseException | None) -> None:
+    async def nack(self, message: int, error: Exception | None) -> None:
         """Take a message back."""
         self.answers[message] += 1
         await super().nack(message, error)

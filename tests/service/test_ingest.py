@@ -29,7 +29,7 @@ IN_FLIGHT = 5 * 100
 @pytest.fixture
 def texts(tmp_path: Path) -> dict[str, str]:
     """Return documents of all lengths, also an empty one, that were written to a directory."""
-    chance = random.Random(26)
+    chance = random.Random(26)  # noqa: S311 - a test's
     home = tmp_path / "texts"
     home.mkdir()
     texts = {f"{number:02}.txt": "x" * chance.randrange(60_000) for number in range(20)}
@@ -96,7 +96,7 @@ def test_told_to_stop(
 
 def test_killed_at_any_moment(tmp_path: Path, loop: str, texts: dict[str, str]) -> None:
     """Nothing is missing or doubled; what is paid for twice was in flight when it was killed."""
-    chance = random.Random(loop)
+    chance = random.Random(loop)  # noqa: S311 - a test's
     ingest = Ingest(tmp_path, loop)
     kills = 0
     for signum in [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]:
