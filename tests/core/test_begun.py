@@ -340,7 +340,7 @@ def pool_cases(draw: st.DrawFn) -> PoolCase:
     streams = {"stream", "ordered"}
     stops: list[Halt] = [stop for stop in every if stop != "break" or method in streams]
     return PoolCase(
-        kind=draw(st.sampled_from(get_args(Kind))),
+        kind=draw(st.sampled_from([kind for kind in get_args(Kind) if kind != "merge"])),
         method=method,
         stop=draw(st.sampled_from(stops)),
         limit=draw(st.sampled_from([None, 1, 2, 5])),
