@@ -28,13 +28,15 @@ def check_takes_calls_of(
     """
     Raise ``TypeError`` if ``fn`` cannot be called with the arguments that ``called`` takes.
 
-    That is tried with as few arguments as it takes, and with all that it names; what it may take by
-    position is then given so.
+    That is tried with as few arguments as it takes, and with all; what it may take by position is
+    then given so. If ``called`` takes any number of arguments, nothing is known of its calls.
     """
     signature = _signature_of(called)
     if signature is None:
         return
-    named = [each for each in signature.parameters.values() if each.kind not in _VARIABLE]
+    named = [*signature.parameters.values()]
+    if any(each.kind in _VARIABLE for each in named):
+        return
     for given in ([each for each in named if each.default is each.empty], named):
         by_name = [each.name for each in given if each.kind is each.KEYWORD_ONLY]
         by_position = [each.name for each in given if each.name not in by_name]

@@ -51,7 +51,9 @@ class PeriodicService:
         periodic = Periodic(name, self.schedule, run, failed)
         task = PeriodicTask(periodic, None)
         app.monitor.watch(task)
-        app.health.add(name, task.check_health, ttl=0.0, critical=self.critical)
+        app.health.add(
+            name, task.check_health, ttl=0.0, critical=self.critical, failure_threshold=1
+        )
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(_stop_when_draining, app, periodic)

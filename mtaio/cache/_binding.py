@@ -15,35 +15,24 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial, partialmethod, update_wrapper
 from types import MethodType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Generic,
-    Literal,
-    ParamSpec,
-    Self,
-    TypeAlias,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mtaio._internal.callables import name_of
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache._calls import Call, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from mtaio.cache._calls import Request
     from mtaio.cache._ttl import TTLCache
 
-__all__ = ["Bind", "Bound", "Function", "unbound"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["Annotations", "Bind", "Binding", "BoundCall", "look_like", "unbound"]
 
 Bind: TypeAlias = Literal["object", "class", "nothing"]
 
 
-class _Annotations(dict[str, Any]):
+class Annotations(dict[str, Any]):
     """
     What a function's attribute ``__annotations__`` is, for an object that stands for it.
 
@@ -53,79 +42,43 @@ class _Annotations(dict[str, Any]):
     """
 
     def __get__(self, function: Any, owner: type | None = None) -> dict[str, Any]:
-        annotations: dict[str, Any] = {} if function is None else function._call.fn.__annotations__  # noqa: SLF001 - of this module
+        annotations: dict[str, Any] = {} if function is None else function._call.fn.__annotations__  # noqa: SLF001 - of a cached function
         return annotations
 
 
-class Function(Generic[P, R], partial[Any]):  # noqa: PYI059 - the ways of Generic
+class Binding:
     """
-    What every cached function is; its kinds say how calls are answered, and in what they are bound.
+    What a cached function is bound to as a method, and how the calls of that are answered.
 
     Args:
         call: How its calls are cached.
-        bind: What it is bound to as a method: the "object", its "class", or "nothing".
+        method: What answers the calls of a method, given its object and that object's token.
+        bind: What it is bound to: the "object", its "class", or "nothing".
     """
 
-    __slots__ = ("_bind", "_call", "_method", "_owners")
+    __slots__ = ("_bind", "_call", "_method", "owners")
 
-    if TYPE_CHECKING:
-        _bound: ClassVar[type[Bound[..., Any]]]
-        """What it is as a method of an object."""
+    def __init__(self, call: Call[Any], method: Callable[..., Any], bind: Bind) -> None:
+        self._call = call
+        self._method = update_wrapper(method, call.fn)
+        self._bind = bind
+        self.owners: Owners = Owners()
 
-        @staticmethod
-        def _answers(call: Call[Any]) -> Callable[..., Any]:
-            """Return the function that answers the calls of a function."""
-            ...
-
-        @staticmethod
-        def _answers_method(call: Call[Any]) -> Callable[..., Any]:
-            """Return the same for a method, called with its object and that object's token."""
-            ...
-
-    else:
-        __annotations__ = _Annotations()
-
-    def __new__(cls, call: Call[R], *, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
-        # Named as the function, after which trio and others name a partial's task.
-        return super().__new__(cls, update_wrapper(cls._answers(call), call.fn))
-
-    def __init__(self, call: Call[R], *, bind: Bind) -> None:
-        self._bind: Bind = bind
-        self._call: Call[R] = call
-        self._method = update_wrapper(self._answers_method(call), call.fn)
-        self._owners = _Owners()
-        update_wrapper(self, call.fn)
-        self.__dict__.pop("__signature__", None)  # a method shares these: it would have a self
-
-    def __repr__(self) -> str:
-        return repr(self._call)
-
-    def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
-        return str(getattr(self, "__qualname__", repr(self)))
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Return the method of ``instance``, or of its class if that is what the function is."""
+    def find(self, instance: object, owner: type | None) -> object:
+        """Return what a function is bound to that was found by an attribute, UNSET for nothing."""
         if self._bind == "class":
-            instance = type(instance) if owner is None else owner
-        elif self._bind == "nothing" or instance is None:
-            return self
-        return self._bound(self, instance)
+            return type(instance) if owner is None else owner
+        return UNSET if self._bind == "nothing" or instance is None else instance
 
-    def _key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call; raise for one that cannot be made, instead of finding none."""
-        self._call.check(args, kwargs)
-        return self._call.key_of(args, kwargs)
-
-    def _bound_to(self, instance: object) -> tuple[Any, object, object]:
-        """Return what a method calls, and with what."""
+    def arguments(self, instance: object) -> tuple[Callable[..., Any], object, object]:
+        """Return the arguments of the partial that a method is."""
         return self._method, instance, self._token_of(instance)
 
     def _token_of(self, instance: object) -> object:
         """Return the token of ``instance`` in keys."""
         if not self._call.per_object:
             return None
-        owners = self._owners
+        owners = self.owners
         if owners.late:
             owners.forget_dead(self._call.cache)
         found = owners.known(instance)
@@ -135,74 +88,76 @@ class Function(Generic[P, R], partial[Any]):  # noqa: PYI059 - the ways of Gener
             return owners.admit(instance)
         except TypeError as error:
             msg = (
-                f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
+                f"{self._call!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
                 f"'__weakref__' to its __slots__ (a dataclass: weakref_slot=True), or pass key= to "
                 f"cached()."
             )
             raise TypeError(msg) from error
 
 
-class Bound(Generic[P, R], partial[Any]):  # noqa: PYI059 - as above
+class BoundCall:
     """
-    What every cached method of one object is.
+    How the calls of a method of one object are cached; the same as `Call`, for a bound method.
 
-    It has the name, docstring and signature of the method, and equals any other bound method made
-    from the same function and object.
+    Args:
+        call: How those of the function are.
+        instance: The object.
+        token: What stands for it in keys.
     """
 
-    __slots__ = ("__func__", "__self__")
+    __slots__ = ("_call", "_instance", "_token")
 
-    if TYPE_CHECKING:
-        __func__: Any  # a Function: declared so, it would be bound
-        __self__: object
-    else:
-        __annotations__ = _Annotations()
-
-        def __get__(self, instance: object, owner: type | None = None) -> Self:
-            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
-            return self
-
-    def __new__(cls, function: Function[..., R], instance: object) -> Self:
-        bound = super().__new__(cls, *function._bound_to(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-        bound.__func__ = function
-        bound.__self__ = instance
-        bound.__dict__ = function.__dict__  # its name, and what else a function has
-        return bound
+    def __init__(self, call: Call[Any], instance: object, token: object) -> None:
+        self._call = call
+        self._instance = instance
+        self._token = token
 
     def __repr__(self) -> str:
-        return f"<cached {self._call.fn!r} of {self.__self__!r}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
-        return getattr, (self.__self__, self._call.fn.__name__)
+        return f"<cached {self._call.fn!r} of {self._instance!r}>"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Bound):
-            return NotImplemented
-        return self.__self__ is other.__self__ and self.__func__ is other.__func__
+        return (
+            isinstance(other, BoundCall)
+            and self._instance is other._instance
+            and self._call is other._call
+        )
 
     def __hash__(self) -> int:
-        return hash((id(self.__self__), self.__func__))
+        return hash((id(self._instance), self._call))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lead to the bound method, by its object and its name, as methods are pickled."""
+        return getattr, (self._instance, self._call.fn.__name__)
 
     @property
-    def __wrapped__(self) -> Callable[..., Any]:
+    def fn(self) -> Callable[..., Any]:
         """The uncached method, from which `inspect.signature` takes the signature."""
-        return MethodType(self._call.fn, self.__self__)
+        return MethodType(self._call.fn, self._instance)
 
-    @property
-    def _call(self) -> Call[R]:
-        call: Call[R] = self.__func__._call  # noqa: SLF001 - of this module
-        return call
-
-    def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call."""
-        instance, token = self.args
-        return self._call.key_in(instance, token, args, kwargs)
-
-    def _key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    def key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """Return the key of a call; raise for one that cannot be made, instead of finding none."""
-        self._call.check((self.__self__, *args), kwargs)
-        return self._key_of(args, kwargs)
+        self._call.check((self._instance, *args), kwargs)
+        return self._call.key_in(self._instance, self._token, args, kwargs)
+
+    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """Return what a fetcher is asked for."""
+        call, instance, token = self._call, self._instance, self._token
+        key = call.key_in(instance, token, args, kwargs)
+        args = (instance, *args)
+        return (
+            key,
+            call.fn,
+            args,
+            kwargs,
+            call.ttl_of(args, kwargs),
+            call.tags_of(args, kwargs, token),
+        )
+
+
+def look_like(function: Any, call: Call[Any]) -> None:
+    """Give a cached function the name, the docstring and the signature of the function."""
+    update_wrapper(function, call.fn)
+    function.__dict__.pop("__signature__", None)  # a method shares these, and has no self
 
 
 def unbound(given: partialmethod[Any]) -> Callable[..., Any]:
@@ -222,7 +177,7 @@ def unbound(given: partialmethod[Any]) -> Callable[..., Any]:
     return method
 
 
-class _Owners:
+class Owners:
     """The objects that the methods of one function were called on."""
 
     # Invariants:

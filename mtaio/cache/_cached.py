@@ -10,13 +10,15 @@ Cost: a hit of an async function takes a coroutine, the look-up of a tuple, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from functools import partialmethod
+from functools import partial, partialmethod, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Generic,
     ParamSpec,
     Protocol,
+    Self,
     TypeVar,
     cast,
     final,
@@ -27,7 +29,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.signature import check_takes, check_takes_calls_of
-from mtaio.cache._binding import Bind, Bound, Function, unbound
+from mtaio.cache._binding import Annotations, Bind, Binding, BoundCall, look_like, unbound
 from mtaio.cache._calls import Call
 from mtaio.cache._config import NO_TAGS, check_plain, check_tags, lifetime
 from mtaio.cache._policy import HOT
@@ -54,9 +56,11 @@ class _Decorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, R], /) -> PlainCached[P, R]: ...
     @overload
-    def __call__(self, fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[..., R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+    def __call__(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+        self, fn: partialmethod[Coroutine[Any, Any, R]], /
+    ) -> Cached[Concatenate[Any, ...], R]: ...
     @overload
-    def __call__(self, fn: partialmethod[R], /) -> PlainCached[..., R]: ...
+    def __call__(self, fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 
 
 @overload
@@ -64,9 +68,9 @@ def cached(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...  # t
 @overload
 def cached(fn: Callable[P, R], /) -> PlainCached[P, R]: ...
 @overload
-def cached(fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[..., R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+def cached(fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[Concatenate[Any, ...], R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
 @overload
-def cached(fn: partialmethod[R], /) -> PlainCached[..., R]: ...
+def cached(fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 @overload
 def cached(
     *,
@@ -307,7 +311,7 @@ def _answers_method(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
 
 
 @final
-class BoundCached(Bound[P, R]):
+class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
     """
     A cached method of one object.
 
@@ -315,50 +319,90 @@ class BoundCached(Bound[P, R]):
     from the same function and object.
     """
 
-    __slots__ = ()
+    __slots__ = ("__func__", "__self__")
 
     if TYPE_CHECKING:  # else it is the partial's
+        __func__: Any  # a Cached: declared so, it would be bound
+        __self__: object
 
         async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
 
+    else:
+        __annotations__ = Annotations()
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
+            return self
+
+    def __new__(cls, function: Cached[..., R], instance: object) -> Self:
+        bound = super().__new__(cls, *function._binding.arguments(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        bound.__func__ = function
+        bound.__self__ = instance
+        bound.__dict__ = function.__dict__  # its name, and what else a function has
+        return bound
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as methods are: by its object and its name."""
+        return self._call.__reduce__()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundCached):
+            return NotImplemented
+        return self._call == other._call
+
+    def __hash__(self) -> int:
+        return hash(self._call)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, R]]:
+        """The uncached method, from which `inspect.signature` takes the signature."""
+        return self._call.fn
+
+    @property
+    def _call(self) -> BoundCall:
+        instance, token = self.args
+        return BoundCall(self.__func__._call, instance, token)  # noqa: SLF001 - of this module
+
     @property
     def cache(self) -> TTLCache[R]:
         """The cache that holds the results, those of all objects."""
-        return self._call.cache
+        cache: TTLCache[R] = self.__func__.cache
+        return cache
 
     def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether the result of a call is in the cache; see `Cached.contains_nowait`."""
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether the result of a call is in the cache. Not a checkpoint."""
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether a call is in progress; see `Cached.is_loading`."""
-        return self.cache.is_loading(self._key_to_find(args, kwargs))
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
     def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call; see `Cached.invalidate_nowait`."""
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call, and return whether there was one. Not a checkpoint."""
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call again, as `TTLCache.refresh` does, and return its result."""
-        call, fetch = self._call, self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        key, given = self._key_of(args, kwargs), (self.__self__, *args)
-        ttl, tags = call.ttl_of(given, kwargs), call.tags_of(given, kwargs, self.args[1])
-        result: R = await fetch(key, call.fn, given, kwargs, ttl, tags, refresh=True)
+        fetch = self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        result: R = await fetch(*self._call.request(args, kwargs), refresh=True)
         return result
 
 
 @final
-class Cached(Function[P, R]):
+class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
     """
     An async function whose results are cached; what `cached` returns.
 
@@ -371,27 +415,43 @@ class Cached(Function[P, R]):
         bind: What it is bound to as a method: the "object", its "class", or "nothing".
     """
 
-    __slots__ = ()
+    __slots__ = ("_binding", "_call")
 
-    _bound = BoundCached
-    _answers = staticmethod(_answers)
-    _answers_method = staticmethod(_answers_method)
-
-    if TYPE_CHECKING:  # else they are the partial's, and the base's
+    if TYPE_CHECKING:  # else it is the partial's
 
         async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
 
-        @overload
-        def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
-        @overload
-        def __get__(
-            self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
-        ) -> BoundCached[Rest, R]: ...
-        def __get__(self, instance: object, owner: type | None = None) -> Any:
-            """Return the method of ``instance``."""
-            ...
+    else:
+        __annotations__ = Annotations()
+
+    def __new__(cls, call: Call[R], *, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
+        # Named as the function, after which trio and others name a partial's task.
+        return super().__new__(cls, update_wrapper(_answers(call), call.fn))
+
+    def __init__(self, call: Call[R], *, bind: Bind) -> None:
+        self._call: Call[R] = call
+        self._binding = Binding(call, _answers_method(call), bind)
+        look_like(self, call)
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __reduce__(self) -> str:
+        """Make copies the function itself, and pickles its name, as for functions."""
+        return str(getattr(self, "__qualname__", repr(self)))
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> BoundCached[Rest, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method of ``instance``, or of its class if that is what the function is."""
+        found = self._binding.find(instance, owner)
+        return self if found is UNSET else BoundCached[..., R](self, found)
 
     @property
     def cache(self) -> TTLCache[R]:
@@ -408,7 +468,7 @@ class Cached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -416,7 +476,7 @@ class Cached(Function[P, R]):
 
         Not a checkpoint. It is `contains_nowait`.
         """
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -425,7 +485,7 @@ class Cached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self.cache.is_loading(self._key_to_find(args, kwargs))
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
     def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -436,7 +496,7 @@ class Cached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -444,12 +504,10 @@ class Cached(Function[P, R]):
 
         Not a checkpoint. It is `invalidate_nowait`.
         """
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call again, as `TTLCache.refresh` does, and return its result."""
-        call, fetch = self._call, self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        key = call.key_of(args, kwargs)
-        ttl, tags = call.ttl_of(args, kwargs), call.tags_of(args, kwargs)
-        result: R = await fetch(key, call.fn, args, kwargs, ttl, tags, refresh=True)
+        fetch = self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        result: R = await fetch(*self._call.request(args, kwargs), refresh=True)
         return result

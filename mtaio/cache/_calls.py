@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from mtaio._internal import checks
 from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from mtaio.cache._store import Store
     from mtaio.cache._ttl import TTLCache
 
-__all__ = ["Call", "Owner"]
+__all__ = ["Call", "Owner", "Request"]
 
 R = TypeVar("R")
+
+Request: TypeAlias = (
+    "tuple[Hashable, Callable[..., Any], tuple[Any, ...], dict[str, Any], Lifetime, "
+    "frozenset[Hashable]]"
+)
+"""What a fetcher is asked for: key, function, arguments, time to live and tags."""
 
 
 class _Separator:
@@ -141,8 +147,18 @@ class Call(Generic[R]):
         key = self.key(instance, *args, **kwargs)
         return (token, key) if self.per_object else key
 
+    def key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """Return the key of a call; raise for one that cannot be made, instead of finding none."""
+        self.check(args, kwargs)
+        return self.key_of(args, kwargs)
+
+    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """Return what a fetcher is asked for."""
+        key, ttl = self.key_of(args, kwargs), self.ttl_of(args, kwargs)
+        return key, self.fn, args, kwargs, ttl, self.tags_of(args, kwargs)
+
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise for a call that cannot be made, instead of finding nothing of it."""
+        """Raise ``TypeError`` for a call that cannot be made."""
         if self.key is None:
             inspect.signature(self.fn).bind(*args, **kwargs)
 

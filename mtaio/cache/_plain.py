@@ -10,9 +10,21 @@ Cost: a hit takes a call, the look-up of a tuple, and the time of day; it takes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, overload
+from functools import partial, update_wrapper
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    final,
+    overload,
+)
 
-from mtaio.cache._binding import Bind, Bound, Function
+from mtaio._internal.sentinel import UNSET
+from mtaio.cache._binding import Annotations, Bind, Binding, BoundCall, look_like
 from mtaio.cache._config import NO_TAGS
 from mtaio.cache._policy import HOT
 from mtaio.cache._threads import ThreadFetcher
@@ -28,8 +40,8 @@ Rest = ParamSpec("Rest")
 R = TypeVar("R")
 
 
-def _fetcher_of(call: Call[Any]) -> ThreadFetcher:
-    return ThreadFetcher(call.cache._fetcher)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+def _fetcher_of(cache: TTLCache[Any]) -> ThreadFetcher:
+    return ThreadFetcher(cache._fetcher)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
 
 def _answers(call: Call[R]) -> Callable[..., R]:
@@ -37,7 +49,7 @@ def _answers(call: Call[R]) -> Callable[..., R]:
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
     lookup = store.lookup
-    fetch = _fetcher_of(call).fetch
+    fetch = _fetcher_of(call.cache).fetch
     plain = call.plain
 
     def answer(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +74,7 @@ def _answers_method(call: Call[R]) -> Callable[..., R]:
     """Return the same for a method, called with its object and that object's token."""
     store = call.store
     lookup = store.lookup
-    fetch = _fetcher_of(call).fetch
+    fetch = _fetcher_of(call.cache).fetch
     plain = call.plain
 
     def answer(instance: object, token: object, /, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +96,7 @@ def _answers_method(call: Call[R]) -> Callable[..., R]:
 
 
 @final
-class BoundPlainCached(Bound[P, R]):
+class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of Generic
     """
     A cached plain method of one object.
 
@@ -92,42 +104,82 @@ class BoundPlainCached(Bound[P, R]):
     from the same function and object.
     """
 
-    __slots__ = ()
+    __slots__ = ("__func__", "__self__")
 
     if TYPE_CHECKING:  # else it is the partial's
+        __func__: Any  # a PlainCached: declared so, it would be bound
+        __self__: object
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the result of the call, from the cache or by making it."""
             ...
 
+    else:
+        __annotations__ = Annotations()
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
+            return self
+
+    def __new__(cls, function: PlainCached[..., R], instance: object) -> Self:
+        bound = super().__new__(cls, *function._binding.arguments(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        bound.__func__ = function
+        bound.__self__ = instance
+        bound.__dict__ = function.__dict__  # its name, and what else a function has
+        return bound
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as methods are: by its object and its name."""
+        return self._call.__reduce__()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundPlainCached):
+            return NotImplemented
+        return self._call == other._call
+
+    def __hash__(self) -> int:
+        return hash(self._call)
+
+    @property
+    def __wrapped__(self) -> Callable[..., R]:
+        """The uncached method, from which `inspect.signature` takes the signature."""
+        return self._call.fn
+
+    @property
+    def _call(self) -> BoundCall:
+        instance, token = self.args
+        return BoundCall(self.__func__._call, instance, token)  # noqa: SLF001 - of this module
+
     @property
     def cache(self) -> TTLCache[R]:
         """The cache that holds the results, those of all objects."""
-        return self._call.cache
+        cache: TTLCache[R] = self.__func__.cache
+        return cache
 
     def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether the result of a call is in the cache; see `PlainCached.contains`."""
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether a call is in progress; see `PlainCached.is_loading`."""
-        return self.cache.is_loading(self._key_to_find(args, kwargs))
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call; see `PlainCached.invalidate`."""
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call again; see `PlainCached.refresh`."""
-        call, given = self._call, (self.__self__, *args)
-        ttl, tags = call.ttl_of(given, kwargs), call.tags_of(given, kwargs, self.args[1])
-        key = self._key_of(args, kwargs)
-        result: R = _fetcher_of(call).fetch(key, call.fn, given, kwargs, ttl, tags, refresh=True)
+        fetch = _fetcher_of(self.cache).fetch
+        result: R = fetch(*self._call.request(args, kwargs), refresh=True)
         return result
 
 
 @final
-class PlainCached(Function[P, R]):
+class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
     """
     A plain function whose results are cached; what `cached` returns for one.
 
@@ -150,11 +202,20 @@ class PlainCached(Function[P, R]):
         bind: What it is bound to as a method: the "object", its "class", or "nothing".
     """
 
-    __slots__ = ()
+    __slots__ = ("_binding", "_call")
 
-    _bound = BoundPlainCached
-    _answers = staticmethod(_answers)
-    _answers_method = staticmethod(_answers_method)
+    if TYPE_CHECKING:  # else it is the partial's
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the result of the call, from the cache or by making it."""
+            ...
+
+    else:
+        __annotations__ = Annotations()
+
+    def __new__(cls, call: Call[R], *, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
+        # Named as the function, after which trio and others name a partial's task.
+        return super().__new__(cls, update_wrapper(_answers(call), call.fn))
 
     def __init__(self, call: Call[R], *, bind: Bind) -> None:
         if call.cache._loads.refreshing:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
@@ -164,25 +225,29 @@ class PlainCached(Function[P, R]):
                 f"refresh_ahead, or make it async."
             )
             raise ValueError(msg)
-        super().__init__(call, bind=bind)
+        self._call: Call[R] = call
+        self._binding = Binding(call, _answers_method(call), bind)
+        look_like(self, call)
 
-    if TYPE_CHECKING:  # else they are the partial's, and the base's
+    def __repr__(self) -> str:
+        return repr(self._call)
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-            """Return the result of the call, from the cache or by making it."""
-            ...
+    def __reduce__(self) -> str:
+        """Make copies the function itself, and pickles its name, as for functions."""
+        return str(getattr(self, "__qualname__", repr(self)))
 
-        @overload
-        def __get__(self, instance: None, owner: type | None = None) -> PlainCached[P, R]: ...
-        @overload
-        def __get__(
-            self: PlainCached[Concatenate[Any, Rest], R],
-            instance: object,
-            owner: type | None = None,
-        ) -> BoundPlainCached[Rest, R]: ...
-        def __get__(self, instance: object, owner: type | None = None) -> Any:
-            """Return the method of ``instance``."""
-            ...
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> PlainCached[P, R]: ...
+    @overload
+    def __get__(
+        self: PlainCached[Concatenate[Any, Rest], R],
+        instance: object,
+        owner: type | None = None,
+    ) -> BoundPlainCached[Rest, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method of ``instance``, or of its class if that is what the function is."""
+        found = self._binding.find(instance, owner)
+        return self if found is UNSET else BoundPlainCached[..., R](self, found)
 
     @property
     def cache(self) -> TTLCache[R]:
@@ -199,7 +264,7 @@ class PlainCached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self._key_to_find(args, kwargs) in self.cache
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -208,7 +273,7 @@ class PlainCached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self.cache.is_loading(self._key_to_find(args, kwargs))
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -219,7 +284,7 @@ class PlainCached(Function[P, R]):
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self.cache.delete_nowait(self._key_to_find(args, kwargs))
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """
@@ -228,8 +293,6 @@ class PlainCached(Function[P, R]):
         Until it is there, other callers get the old one, and if the call fails that stays. A call
         in progress still answers its callers, but its result is not kept.
         """
-        call = self._call
-        ttl, tags = call.ttl_of(args, kwargs), call.tags_of(args, kwargs)
-        key = call.key_of(args, kwargs)
-        result: R = _fetcher_of(call).fetch(key, call.fn, args, kwargs, ttl, tags, refresh=True)
+        fetch = _fetcher_of(self.cache).fetch
+        result: R = fetch(*self._call.request(args, kwargs), refresh=True)
         return result

@@ -14,6 +14,7 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio.core._executor import Outcome, TaskExecutor
     from mtaio.core._intake import Intake
+    from mtaio.core._journal import Journal
     from mtaio.core._merge import merge
     from mtaio.core._periodic import PeriodicTask
     from mtaio.core._stream import Stream
@@ -27,6 +28,7 @@ __all__ = [
     "Cron",
     "ExternalPool",
     "Intake",
+    "Journal",
     "Outcome",
     "PeriodicTask",
     "Retry",
@@ -43,8 +45,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
             "mtaio.core._intake": ("Intake",),
-            "mtaio.core._periodic": ("PeriodicTask",),
+            "mtaio.core._journal": ("Journal",),
             "mtaio.core._merge": ("merge",),
+            "mtaio.core._periodic": ("PeriodicTask",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
             "mtaio.core._ticks": ("Cron",),

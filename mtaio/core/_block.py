@@ -138,13 +138,13 @@ class Block:
     async def _wind_down(self) -> BaseException | None:
         """Drain, then end the services; return what prevented it."""
         try:
-            await self._until_idle()
+            # First what makes work: its runs may submit more than could ever be drained.
             finishing = [each for each in self.services if each.finish is not None]
             for service in finishing:
                 cast("Callable[[], None]", service.finish)()
             for service in finishing:
                 await service.wait()
-            await self._until_idle()  # what their last runs have submitted
+            await self._until_idle()
         except BaseException as error:  # noqa: BLE001 - the task group has to see it first
             return error
         for service in self.services:

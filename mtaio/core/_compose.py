@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import partial, wraps
 from itertools import chain, count, repeat
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
@@ -25,11 +26,13 @@ from mtaio._internal.callables import (
     is_async_def,
     is_async_generator,
     is_generator,
+    name_of,
     unwrap,
 )
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.rates import Rate
 from mtaio._internal.signature import check_takes
+from mtaio.core._errors import shorten
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._types import OnError, Options, Policy
 from mtaio.resilience import Retry
@@ -38,7 +41,7 @@ from mtaio.resources import KeyedRateLimiter, RateLimiter
 if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
-    from mtaio.core._types import EachOptions
+    from mtaio.core._types import AllOptions
 
 __all__ = [
     "as_limiter",
@@ -52,6 +55,7 @@ __all__ = [
     "check_until",
     "compose",
     "coroutine_maker",
+    "giving_elements",
     "in_loop",
     "one_attempt",
     "read_options",
@@ -64,11 +68,15 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 # ---- what may be called ----
 
 
-def check_fn(fn: object) -> None:
-    """Refuse what cannot be called, and generator functions, which have no single result."""
+def check_fn(fn: object, *, flatten: bool = False) -> None:
+    """
+    Refuse what cannot be called, and generator functions, which have no single result.
+
+    To ``flatten``, a plain generator function will do.
+    """
     if is_async_def(fn):
         return
-    if is_async_generator(fn) or is_generator(fn):
+    if is_async_generator(fn) or (is_generator(fn) and not flatten):
         a = "an async" if is_async_generator(fn) else "a"
         msg = (
             f"fn={fn!r} is {a} generator function: it has no single result to wait for. "
@@ -175,7 +183,7 @@ _OWN: Final[Mapping[str, tuple[str, ...]]] = {
 """The options that only some of the methods have."""
 
 
-def read_options(method: str, options: EachOptions, errors: Policy | OnError[Any]) -> Options:
+def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]) -> Options:
     """
     Return the options of one call, as they were passed.
 
@@ -245,6 +253,59 @@ def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None
 async def settle(result: Awaitable[Any]) -> Any:
     """Await ``result``; this makes a coroutine of any awaitable."""
     return await result
+
+
+def giving_elements(fn: Callable[..., Any], *, is_pickled: bool) -> Callable[..., Any]:
+    """
+    Return ``fn`` with its result made into a sequence, by the same call and where it is made.
+
+    So a generator runs in the item, with its errors and its time, and not in who takes results.
+    """
+    if is_async(fn):
+
+        @wraps(fn)
+        async def wait(*args: Any) -> Any:
+            return _elements(await fn(*args), fn)
+
+        return wait
+    if is_pickled:
+        return partial(_call_for_elements, fn)
+
+    @wraps(fn)
+    def call(*args: Any) -> Any:
+        return _call_for_elements(fn, *args)
+
+    return call
+
+
+def _call_for_elements(fn: Callable[..., Any], *args: Any) -> Any:
+    result = fn(*args)
+    return _await_elements(result, fn) if inspect.isawaitable(result) else _elements(result, fn)
+
+
+async def _await_elements(result: Awaitable[Any], fn: Callable[..., Any]) -> Any:
+    return _elements(await result, fn)
+
+
+def _is_one_thing(result: object) -> bool:
+    """Return whether it can be iterated, but is hardly ever meant to be."""
+    return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
+
+
+def _elements(result: object, fn: Callable[..., Any]) -> Any:
+    """Return a list, a tuple or a range as it is, and what else can be iterated as a list."""
+    if type(result) in {list, tuple, range}:
+        return result
+    elements = None
+    with suppress(TypeError):
+        elements = None if _is_one_thing(result) else iter(cast("Any", result))
+    if elements is None:
+        msg = (
+            f"{name_of(fn)} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
+            f"is for functions that return several results. Return a list, which may be empty."
+        )
+        raise TypeError(msg)
+    return list(elements)
 
 
 def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:

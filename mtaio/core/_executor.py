@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import call as call_it
@@ -65,6 +65,7 @@ from mtaio.core._compose import (
     check_until,
     compose,
     coroutine_maker,
+    giving_elements,
     in_loop,
     one_attempt,
     read_options,
@@ -73,6 +74,7 @@ from mtaio.core._compose import (
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
+from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -90,6 +92,7 @@ from mtaio.core._types import (
     T5,
     T6,
     A,
+    AllOptions,
     AnyIterable,
     B,
     CallLike,
@@ -509,6 +512,30 @@ class TaskExecutor:
         errors: Literal["return"],
         **options: Unpack[MapOptions],
     ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
     @show_options
     async def map(
         self,
@@ -517,7 +544,7 @@ class TaskExecutor:
         *iterables: AnyIterable[Any],
         ordered: bool = True,
         errors: Literal["raise", "collect", "return"] = "raise",
-        **options: Unpack[EachOptions],
+        **options: Unpack[AllOptions],
     ) -> list[Any]:
         """
         Call ``fn`` with every item, several at once, and return the results as a list.
@@ -553,6 +580,15 @@ class TaskExecutor:
                 its own.
             read_ahead (int): How many items to read from a slow async source before they can begin,
                 which are dropped if the call ends early.
+            batch (int | None): Call ``fn`` with lists of up to so many items of the one source; for
+                the other options, the results and the statistics each is one item.
+            within (float | None): Seconds after its first item has come from an async source in
+                which a batch begins, full or not; None if it is to be full.
+            until (Callable | None): An async function without arguments, such as the ``wait`` of an
+                ``anyio.Event``. Once it has returned nothing more is taken from the source, and
+                the call returns what has become of the rest.
+            journal (Journal | None): A file of what is done, which the next run of the program
+                does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
 
@@ -612,6 +648,18 @@ class TaskExecutor:
         errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
+    @overload
+    async def for_each(
+        self,
+        fn: Callable[[list[A]], object],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[EachOptions],
+    ) -> None: ...
     @show_options
     async def for_each(
         self,
@@ -619,7 +667,7 @@ class TaskExecutor:
         /,
         *iterables: AnyIterable[Any],
         errors: Literal["raise", "collect"] | OnError[Any] = "raise",
-        **options: Unpack[EachOptions],
+        **options: Unpack[AllOptions],
     ) -> None:
         """
         Call ``fn`` with every item for its effect: `map` without the list of results.
@@ -649,6 +697,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -661,6 +710,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -674,6 +724,7 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -685,6 +736,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -697,6 +749,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -710,6 +763,7 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -721,6 +775,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
@@ -733,6 +788,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
@@ -746,9 +802,130 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[True],
+        flatten: Literal[False] = False,
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Returned[Iterable[T]]],
+        source: AnyIterable[Any],
+        another: AnyIterable[Any],
+        /,
+        *others: AnyIterable[Any],
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Returned[Iterable[T]]],
+        source: AnyIterable[Any],
+        another: AnyIterable[Any],
+        /,
+        *others: AnyIterable[Any],
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
     @show_options
     @closing_sources
     def stream(
@@ -757,10 +934,11 @@ class TaskExecutor:
         /,
         *iterables: AnyIterable[Any],
         outcomes: bool = False,
+        flatten: bool = False,
         ordered: bool = False,
         max_pending: int | Unset | None = UNSET,
         errors: Literal["raise", "collect", "return"] | OnError[Any] = "raise",
-        **options: Unpack[EachOptions],
+        **options: Unpack[AllOptions],
     ) -> Stream[Any]:
         """
         Return an async context manager that iterates over results as they come.
@@ -777,6 +955,10 @@ class TaskExecutor:
             *iterables: As for `map`.
             outcomes: Whether to give an `Outcome` for each item instead of the bare value: its
                 number, the item, and the value or the error. Then ``errors`` is left out.
+            flatten: Whether ``fn`` returns several results, in a list or any other iterable but
+                text and mappings, and the stream gives them one by one. Those of an item stay
+                together, and the item counts as pending until the last of them is taken. A
+                generator is run to its end as a part of the item.
             ordered: Whether results come in the order of the items, or as they are completed.
             max_pending: How many results may wait for the consumer beyond the ``limit`` items that
                 run; as many as ``limit`` if omitted; None for no limit. Without a ``limit``, how
@@ -798,28 +980,29 @@ class TaskExecutor:
                 f"errors={errors!r}. Leave out one of them."
             )
             raise ValueError(msg)
+        if flatten and outcomes:
+            raise ValueError(
+                "outcomes=True gives one outcome for each item, and flatten=True several results. "
+                'Leave out one of them; errors="return" puts errors among the results.'
+            )
         at_once = self._narrowed(options.get("limit"))
         if max_pending is UNSET:
             max_pending = at_once or _UNLIMITED_WINDOW
         waiting = sys.maxsize if max_pending is None else max_pending
-        between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
-        many = len(iterables) > 1
-
-        def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
-            args, value = given
-            item = args if many else args[0]
-            between.put(index, Outcome(index=index, item=item, value=value))
-
-        def put_error(index: int, item: Any, error: Exception) -> None:
-            between.put(index, Outcome(index=index, item=item, error=error))
-
+        window = max(waiting, 1) if at_once is None else at_once + waiting
+        between = Buffer(window, ordered=ordered, flat=flatten)
         if outcomes:
-            sink, errors = Sink(put_value, put_error, buffer=between), "return"
+            sink, errors = _sink_of_outcomes(between, many=len(iterables) > 1), "return"
+        elif flatten:
+            sink = _sink_of_elements(between)
         else:
             sink = Sink(between.put, buffer=between)
-        pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
+        passed = read_options("stream", options, errors)
+        pool = self._pool(fn, iterables, sink, passed, flatten=flatten)
         if outcomes:
             pool.fn = _with_args(pool.fn, pool.bare)
+            if pool.journal is not None:
+                pool.journal.with_args = True
         return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
@@ -1226,8 +1409,8 @@ class TaskExecutor:
         which the run before has not ended.
 
         A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
-        Leaving the block, after the submitted tasks have ended, begins no more runs, and waits for
-        those that are going on; what cancels the block cancels them. Not a checkpoint.
+        Leaving the block begins no more runs, and waits for one that is going on as for submitted
+        tasks; what cancels the block cancels it. Not a checkpoint.
 
         Args:
             period: Seconds, or a `Cron`.
@@ -1268,6 +1451,7 @@ class TaskExecutor:
         if refusal is not None:
             raise refusal
         schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        checks.title("name", name)
         run = schedule.bind(self, fn, *args)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
         return PeriodicTask(periodic, block.repeat(periodic))
@@ -1433,8 +1617,9 @@ class TaskExecutor:
         options: Options,
         *,
         subject: object = UNSET,
+        flatten: bool = False,
     ) -> Pool:
-        check_fn(fn)
+        check_fn(fn, flatten=flatten)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
@@ -1449,9 +1634,9 @@ class TaskExecutor:
             check_progress(options.on_progress)
             total = total_of(iterables, batch)  # which may be slow: asked for only if it is used
         timing = self._timing(options.timeout)
-        work = fn
+        work = giving_elements(fn, is_pickled=options.via is not None) if flatten else fn
         if options.via is not None:
-            work = calls_via(fn, options.via, self._processes, timing, options.chunksize)
+            work = calls_via(work, options.via, self._processes, timing, options.chunksize)
             timing = self._timing(None)
         elif options.chunksize != 1:
             msg = (
@@ -1461,6 +1646,7 @@ class TaskExecutor:
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
         answers = acknowledgement(iterables, options, fn)
+        journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
             timing=timing,
@@ -1469,15 +1655,19 @@ class TaskExecutor:
             threads=self._threads,
             counters=self._counters,
             taken=subject is not None and answers is None,
-            watched=answers is None,
+            watched=answers is None and journal is None,
         )
+        if journal is not None:
+            call = journal.around(call)
         if answers is not None:
             call = answers.around(call)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
             at_once = self._threads.narrowed(at_once)
-            needs_loop = options.on_progress is not None or sink.buffer is not None
+            needs_loop = (
+                options.on_progress is not None or sink.buffer is not None or journal is not None
+            )
             if (
                 not needs_loop
                 and timing.timeout is None
@@ -1493,6 +1683,8 @@ class TaskExecutor:
                 batch=batch,
                 within=within,
                 ends=options.until is not None,
+                # Each item of a source with acknowledgement has to come to its answer.
+                journal=journal if answers is None else None,
             ),
             sink=sink,
             subject=fn if subject is UNSET else subject,
@@ -1505,6 +1697,7 @@ class TaskExecutor:
             total=total,
             crew=crew,
             bare=None if answers is None else answers.bare,
+            journal=journal,
         )
 
     def _pool_of_calls(
@@ -1558,6 +1751,25 @@ class TaskExecutor:
         block = self._blocks.entered(self, f"{method}()")
         await block.check_open(method)
         return block
+
+
+def _sink_of_outcomes(between: Buffer, *, many: bool) -> Sink:
+    def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
+        args, value = given
+        item = args if many else args[0]
+        between.put(index, Outcome(index=index, item=item, value=value))
+
+    def put_error(index: int, item: Any, error: Exception) -> None:
+        between.put(index, Outcome(index=index, item=item, error=error))
+
+    return Sink(put_value, put_error, buffer=between)
+
+
+def _sink_of_elements(between: Buffer) -> Sink:
+    def put_error(index: int, _item: Any, error: Exception) -> None:
+        between.put_elements(index, (error,))
+
+    return Sink(between.put_elements, put_error, buffer=between)
 
 
 def _with_args(

@@ -8,12 +8,14 @@ Promise: `merge` touches no source; the call that it is given to opens, reads an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from mtaio.core._types import AnyIterable
 
-__all__ = ["Merge", "merge"]
+__all__ = ["Merge", "merge", "unmerged"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -52,3 +54,12 @@ def merge(*sources: AnyIterable[T]) -> Merge[T]:
     if not sources:
         raise ValueError("merge() of no sources has no items. Pass at least one iterable.")
     return Merge(sources)
+
+
+def unmerged(sources: Iterable[object]) -> Iterator[object]:
+    """Yield the sources, and in place of a merge what it was made of."""
+    for each in sources:
+        if isinstance(each, Merge):
+            yield from unmerged(cast("Merge[object]", each).sources)
+        else:
+            yield each

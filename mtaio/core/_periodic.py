@@ -262,16 +262,17 @@ class Periodic:
         if leader is None:
             await self._serve_term(None)
             return
-        while not self._stopped:
+        while True:
+            with self._waiting():
+                await leader.wait_leader()
+            if self._stopped:
+                return
             try:
-                with self._waiting():
-                    await leader.wait_leader()
-                if not self._stopped:
-                    with leader.hold() as term:
-                        await self._serve_term(term)
+                with leader.hold() as term:
+                    await self._serve_term(term)
             except LeaseLostError as error:
                 getLogger("mtaio.core").warning("%s stops here: %s", self.name, error)
-            except Exception as error:  # a leader may be anybody's
+            except Exception as error:  # it may be anybody's
                 getLogger("mtaio.core").warning(
                     "%s stops for now: its leader failed", self.name, exc_info=error
                 )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.core._crew import Crew
+    from mtaio.core._journal import Recording
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
     from mtaio.core._timeouts import Timing, Watch
@@ -139,6 +140,7 @@ class Pool:
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
     crew: Crew | None = None
+    journal: Recording | None = None
     calls: int = 0
     bare: Callable[[Any], Any] | None = None
 
@@ -180,6 +182,14 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
+        if self.journal is None:
+            await self._run_all()
+        else:
+            self.journal.pool = self
+            async with self.journal:
+                await self._run_all()
+
+    async def _run_all(self) -> None:
         self._around = here()
         if self._around is not None:
             self._join(self._around)
@@ -210,13 +220,17 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
-        if isinstance(self.source, Slices) and self.source.error is not None:
-            escaped.append(self.source.error)
+            self._add_error_of_source(escaped)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
+
+    def _add_error_of_source(self, errors: list[BaseException]) -> None:
+        """Add what a sync source raised after the last items that were taken, if it was not yet."""
+        if isinstance(self.source, Slices) and self.source.error is not None:
+            errors.append(self.source.error)
 
     def _join(self, around: Link) -> None:
         """Take no slots if the calls belong together, and are made inside an item."""
@@ -342,6 +356,21 @@ class Pool:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
+    def put_without_call(self, value: Any) -> bool:
+        """Give the item that comes next a result, if there is space for it; return whether so."""
+        if not self._has_space():
+            return False
+        index = self.started
+        self.started = index + 1
+        if self.sink.results is None:
+            self.sink.put(index, value)
+        else:
+            self.sink.results.append(value)
+        self.succeeded += 1
+        if self.options.on_progress is not None:
+            self.report(self.options.on_progress)
+        return True
+
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if one is needed."""
         shared = self.counters.is_shared()
@@ -462,11 +491,15 @@ class Pool:
             if isinstance(self.source, Feed):
                 self.source.look()
             if not self.live:
-                for each in (self.watch, self.crew):
-                    if each is not None:
-                        each.end()
-                if self._asking is not None:
-                    self._asking.cancel()
+                self._end()
+
+    def _end(self) -> None:
+        """Let go of what goes on as long as there are workers: the last one has gone."""
+        for each in (self.watch, self.crew):
+            if each is not None:
+                each.end()
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def admit(self, worker: Worker) -> None:
         """

@@ -16,7 +16,6 @@ import reprlib
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
@@ -29,8 +28,7 @@ from mtaio._internal.backend import new_waiter
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
-from mtaio._internal.clock import now
-from mtaio._internal.deadlines import loop_deadline
+from mtaio._internal.clock import loop_deadline, now
 from mtaio.core._errors import conclude
 from mtaio.core._intake import is_ack_source, taken_from
 from mtaio.core._merge import Merge
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio._internal.backend import Waiter
+    from mtaio.core._journal import Recording
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
@@ -63,6 +62,7 @@ def open_source(
     batch: int | None = None,
     within: float | None = None,
     ends: bool = False,
+    journal: Recording | None = None,
 ) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
@@ -75,12 +75,17 @@ def open_source(
         batch: How many items make a batch, which then counts as one; None for no batches.
         within: Seconds after which a batch begins that is not full; None for no limit.
         ends: Whether there has to be a method ``stop``, for the source to be ended from outside.
+        journal: What is done with the items that need not be called; None to call all.
 
     Raises:
         ValueError: No iterable at all.
         TypeError: A source cannot be iterated, or is a single thing: text, a mapping.
     """
     source = _join(iterables, ahead)
+    if journal is not None:
+        if not isinstance(source, Feed):
+            source = Feed(_each(source), 0)
+        source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
         return source
@@ -112,9 +117,7 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, Merge):
         return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
-        if isinstance(source, Stream):
-            return Feed(results_of(source), ahead)
-        return Feed(taken_from(source) if is_ack_source(source) else aiter(source), ahead)
+        return Feed(_items_of(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
@@ -231,6 +234,12 @@ class Slices:
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _items_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, Stream):
+        return results_of(source)
+    return taken_from(source) if is_ack_source(source) else aiter(source)
 
 
 def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
@@ -377,8 +386,6 @@ class Feed:
     Invariants:
     - an item is a batch where there are batches, except for ``_filling``;
     - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
-    - ``_outside`` says that the reading task is not in the source, so that cancelling it would
-      disturb nothing but its cleaning up;
     - ``_ready`` holds what was read and not begun: items for the ``_called`` workers that were
       woken for one and have not run yet, and beyond them at most ``_ahead``; without ``_ahead`` at
       most one, whose slot went to another call while it was being read;
@@ -398,7 +405,6 @@ class Feed:
         "_failure",
         "_filling",
         "_moment",
-        "_outside",
         "_parked",
         "_parts",
         "_paused",
@@ -439,7 +445,6 @@ class Feed:
         self._timer_idles = False
         self._ends = False
         self._scope: anyio.CancelScope | None = None
-        self._outside = True
 
     def prepare(self, size: int, within: float, *, ends: bool) -> None:
         """
@@ -452,8 +457,17 @@ class Feed:
         """
         self._size = size
         self._within = within
-        for each in (self, *self._parts):
-            each._ends = ends
+        self._ends = ends
+        for part in self._parts:
+            part.prepare(0, math.inf, ends=ends)
+
+    def sift(self, journal: Recording) -> None:
+        """Let a journal take out what it has, before anything is read."""
+        self._source = journal.rest_of(self._source, self)
+
+    def is_clear(self) -> bool:
+        """Return whether what is read now is the call's next item: nothing waits before it."""
+        return not (self._ready or self._size or self._ahead)
 
     def __iter__(self) -> Feed:
         return self
@@ -539,7 +553,9 @@ class Feed:
         self._reader = new_waiter()
         if self._ends:
             self._scope = anyio.CancelScope()
-        group.start_soon(self.run)
+            group.start_soon(self._run_in, self._scope)
+        else:
+            group.start_soon(self.run)
         if self._size and self._within != math.inf:
             self._timer = new_waiter()
             group.start_soon(self._tick, self._timer)
@@ -565,17 +581,18 @@ class Feed:
         if self._closed:
             return False
         self.end()
-        for each in (self, *self._parts):
-            if each._scope is not None and not each._outside:
-                each._scope.cancel()
+        if self._source_waits:
+            cast("anyio.CancelScope", self._scope).cancel()
+        for part in self._parts:
+            part.stop()
         return True
+
+    async def _run_in(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self.run()
 
     async def run(self) -> None:
         """Read the whole source, or until `end`, `stop` or cancellation, and close it."""
-        with nullcontext() if self._scope is None else self._scope:
-            await self._run()
-
-    async def _run(self) -> None:
         errors: list[BaseException] = []
         try:
             await self._read()
@@ -610,66 +627,92 @@ class Feed:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     @types.coroutine
-    def _read(self) -> Generator[Any, Any, None]:  # noqa: C901 - one loop, once for each item
+    def _read(  # noqa: C901, PLR0912 - each call saved here is saved for every item
+        self,
+    ) -> Generator[Any, Any, None]:
+        """
+        Read items and hand them to workers, until there are no more.
+
+        The steps of one turn:
+
+        1. Wait until a worker waits that may begin another item; but not while a batch is being
+           filled, and not for the items that are read ahead.
+        2. Read an item, unless one that was read before is still there: then its slot went to
+           another call. In a batch it joins the others.
+        3. If there is an item, or a batch that is full, wake the uppermost worker for it. If that
+           may not begin it now, it is woken to ask for what it lacks.
+        4. Yield after `FAST_ITEMS` items that came without a wait.
+
+        An error that cuts a batch short is raised when a worker has taken that.
+        """
         ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
         size = self._size
         slots = None if pool is None or ahead else pool.slots
         free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
+        unwatched = slots is None and not self._ends
         # While a batch fills no worker needs a slot, so each turn that is given away is a wait.
         turn = object() if size else _turn()
         unyielding = 0
-        while self._failure is not None or not self._ended:
-            if self._failure is not None and not ready:
-                break
+        while not self._ended:
+            # 1. Wait for a worker.
             if (
-                not self._filling
-                and (len(ready) >= ahead or self._failure is not None)
+                len(ready) >= ahead
+                and not (size and self._filling)
                 and not (parked and (free or self._lets_in()))
             ):
                 self._paused = True
                 yield from self._reader.__await__()
                 unyielding = 0
                 continue
-            # The other way, the source has failed, or a worker has ended just as it was granted a
-            # slot for what was read.
-            if self._failure is None and (ahead or self._filling or len(ready) <= self._called):
+            # 2. Read an item. The other way, a worker has ended just as it was granted a slot for
+            # what was read.
+            if ahead or len(ready) <= self._called or self._filling:  # pragma: no branch - as said
                 try:
-                    self._outside = False
                     read = anext(self._source)
                     item: Any
-                    if slots is None:
+                    if unwatched:
                         item = yield from read.__await__()
                     else:
                         item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:
                     return
                 except Exception as error:
+                    self._source_waits = False
                     if not self._filling:
                         raise
                     self._failure = error
-                    self._complete()
+                    break
+                self._source_waits = False
+                if size:
+                    self._fill(item)
                 else:
-                    if size:
-                        self._fill(item)
-                    else:
-                        ready.append(item)
-                    unyielding += 1
-                finally:
-                    self._source_waits = False
-                    self._outside = True
+                    ready.append(item)
+                unyielding += 1
+            # 3. Wake a worker.
             if parked and (not size or len(ready) > self._called) and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
+            # 4. Yield.
             if unyielding >= FAST_ITEMS:
                 unyielding = 0
                 yield from checkpoint().__await__()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it holds this frame: else they keep each other alive
+        if self._failure is not None:
+            yield from self._fail()
+
+    def _fail(self) -> Generator[Any, Any, None]:
+        """Raise the error of the source, when the batch that it cut short has begun."""
+        self._complete()
+        while self._ready:
+            if self._parked:
+                self._send_off()
+            self._paused = True
+            yield from self._reader.__await__()
+        failure, self._failure = cast("Exception", self._failure), None
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame: else they keep each other alive
 
     def _fill(self, item: Any) -> None:
         """Add an item to the batch that is being filled, or begin one."""
@@ -723,12 +766,14 @@ class Feed:
 
     def _on_wait(self) -> None:
         """
-        Note that the source has to wait for its next item.
+        Note that the source has to wait for its next item; after `stop` it may not.
 
         The slots are given back by the worker that this wakes, and not here: what the source waits
         for may be such a slot, and trio does not let a task be woken before it has really stopped.
         """
         self._source_waits = True
+        if self._ended and self._scope is not None:
+            self._scope.cancel()
         if self._parked and self._parked[-1].slot is not None:
             self._send_off()
 
@@ -748,5 +793,15 @@ class _MergedFeed(Feed):
         """Return whether there is something to be begun, in the hands of a part too."""
         for part in self._parts:
             while part.has_items():
-                self._ready.append(next(part))
+                if self._size:
+                    self._fill(next(part))
+                else:
+                    self._ready.append(next(part))
+        if self._filling:
+            self._complete()
         return super().has_items()
+
+    def stop(self) -> bool:
+        """Have the parts read no more: what they have in hand is still given, and then it ends."""
+        stopped = [part.stop() for part in self._parts]
+        return any(stopped)

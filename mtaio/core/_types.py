@@ -26,6 +26,7 @@ from typing import (
 
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.core._journal import Journal
 from mtaio.core._merge import Merge
 from mtaio.core._via import Via
 from mtaio.resilience import Retry
@@ -134,8 +135,16 @@ class EachOptions(CallOptions, total=False):
     via: Via | None
     chunksize: int
     read_ahead: int
+    journal: Journal[Any] | None
     on_progress: Progress | None
     until: Callable[[], Awaitable[object]] | None
+
+
+class AllOptions(EachOptions, total=False):
+    """The same and those with which the function takes lists: overloads of their own have them."""
+
+    batch: int | None
+    within: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,6 +158,7 @@ class Options:
     via: Via | None = None
     chunksize: int = 1
     read_ahead: int = 0
+    journal: Journal[Any] | None = None
     on_progress: Progress | None = None
     until: Callable[[], Awaitable[object]] | None = None
     batch: int | None = None

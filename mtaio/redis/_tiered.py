@@ -78,7 +78,6 @@ _NO_TAGS: Final[frozenset[str]] = frozenset()
 _LOADER: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 _KEY: Final = "Pass one, such as str(user_id)."
 _KEYS: Final = "Pass a list of keys, even for one."
-_TAGS: Final = 'Pass a set of str: tags={"user:7"}.'
 _TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
 
 
@@ -775,7 +774,7 @@ class TieredCache(Generic[T]):
             TypeError: ``tag`` is not a str, or ``confirm`` is not a number.
             ValueError: ``confirm`` is negative or NaN.
         """
-        stores.sendable("tag", tag, way_out=_TAGS)
+        stores.sendable("tag", tag, way_out="Pass one, such as 'user:7'.")
         self._check_entered()
         await self._change(
             partial(self._drop_tag, tag),
@@ -789,9 +788,9 @@ class TieredCache(Generic[T]):
         Remove everything of this namespace, in all processes and on the server.
 
         Loads in progress return their values to their callers, but store nothing. The server goes
-        through all of its keys twice, in steps that hold up others for a millisecond or less: some
-        seconds for ten million keys, whoever they belong to. A checkpoint. If it is cancelled or
-        fails, some of the values may have been removed; call it again.
+        through all of its keys twice, those of others too, in steps that hold up nobody for long; a
+        million keys take a few seconds. A checkpoint. If it is cancelled or fails, or the server is
+        restarted meanwhile, some of the values may be left; call it again.
 
         Args:
             confirm: As for `delete`.
@@ -1073,7 +1072,9 @@ class TieredCache(Generic[T]):
 
     def _check_many(self, keys: Iterable[str]) -> list[str]:
         """Return the keys of an operation on several."""
-        accepted = _texts("keys", "key", keys, _KEYS)
+        accepted = [
+            stores.sendable("key", key, way_out=_KEY) for key in _several("keys", keys, _KEYS)
+        ]
         self._check_entered()
         return accepted
 
@@ -1119,16 +1120,19 @@ class TieredCache(Generic[T]):
         return self._default_ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
 
 
-def _texts(argument: str, each: str, values: object, way_out: str) -> list[str]:
-    """Return several texts that can be sent."""
+def _several(argument: str, values: object, way_out: str) -> Iterable[object]:
+    """Return ``values`` if they can be several; a str would silently be split up."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         msg = f"{argument}={values!r:.100} is {checks.type_of(values)}, not several. {way_out}"
         raise TypeError(msg)
-    return [stores.sendable(each, value, way_out=way_out) for value in values]
+    return cast("Iterable[object]", values)
 
 
 def _tags(tags: object) -> frozenset[str]:
-    return frozenset(_texts("tags", "tag", tags, _TAGS))
+    way_out = 'Pass a set of str: tags={"user:7"}.'
+    return frozenset(
+        [stores.sendable("tag", tag, way_out=way_out) for tag in _several("tags", tags, way_out)]
+    )
 
 
 def _listed(keys: Collection[str]) -> str:

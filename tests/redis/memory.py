@@ -107,11 +107,15 @@ class MemoryStore:
         part = cursor or 0
 
         def find(data: dict[str, Any], *_: object) -> list[bytes]:
-            plain = re.escape(pattern.replace("\\", "")).replace(r"\*", ".*")
+            known = re.sub(
+                r"\\(.)|\*|[^\\*]",
+                lambda found: ".*" if found[0] == "*" else re.escape(found[1] or found[0]),
+                pattern,
+            )
             return [
                 key.encode()
                 for key in data
-                if crc32(key.encode()) % 3 == part and re.fullmatch(plain, key, re.DOTALL)
+                if crc32(key.encode()) % 3 == part and re.fullmatch(known, key, re.DOTALL)
             ]
 
         found = await self._call(find, [], [], self.timeout)
@@ -165,9 +169,9 @@ class MemoryStore:
         for subscriber in self._subscribers:
             subscriber.lose()
 
-    def listeners(self) -> int:
-        """Return how many hear messages."""
-        return sum(subscriber.heard for subscriber in self._subscribers)
+    def listeners(self, channel: str | None = None) -> int:
+        """Return how many hear messages, or those of a channel."""
+        return sum(each.heard for each in self._subscribers if channel in {None, *each.channels})
 
     def recover(self) -> None:
         """Answer again, with what was stored."""

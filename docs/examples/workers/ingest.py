@@ -13,41 +13,39 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 import anyio
 
 from mtaio import Application, TaskExecutor
 
-SIZE = 200  # characters of a chunk
-
 
 async def vectors_of(texts: list[str]) -> list[float]:
     """Stand for the service that makes vectors of texts."""
-    with Path(os.environ.get("INGEST_CALLS", os.devnull)).open("a", encoding="utf-8") as calls:
-        calls.write(f"{len(texts)}\n")
+    if "INGEST_CALLS" in os.environ:  # a file to count what is asked for
+        async with await anyio.open_file(os.environ["INGEST_CALLS"], "a") as calls:
+            await calls.write(f"{len(texts)}\n")
     await anyio.sleep(0.05)
     return [float(len(text)) for text in texts]
 
 
 # --8<-- [start:ingest]
-Chunk = tuple[str, int, str]  # the file, the number of the chunk in it, and its text
-
 app = Application(name="ingest")
 executor = TaskExecutor()
+files = sorted(Path(sys.argv[1]).glob("*.txt"))
 db = sqlite3.connect(sys.argv[2], check_same_thread=False, timeout=10)
-db.execute("CREATE TABLE IF NOT EXISTS vectors (file, number, vector, PRIMARY KEY (file, number))")
+db.execute("CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))")
 
 
-def chunks(file: Path) -> list[Chunk]:
-    there = {number for (number,) in db.execute("SELECT number FROM vectors WHERE file = ?", [file.name])}
-    text = file.read_text("utf-8")
-    parts = enumerate(text[start : start + SIZE] for start in range(0, len(text), SIZE))
-    return [(file.name, number, part) for number, part in parts if number not in there]
+def chunks(file: Path) -> list[tuple[str, int, str]]:
+    kept = {n for (n,) in db.execute("SELECT n FROM vectors WHERE file = ?", [file.name])}
+    parts = enumerate(wrap(file.read_text("utf-8"), width=200))
+    return [(file.name, n, part) for n, part in parts if n not in kept]
 
 
-async def embed(batch: list[Chunk]) -> list[tuple[str, int, float]]:
-    vectors = await vectors_of([text for _, _, text in batch])
-    return [(file, number, vector) for (file, number, _), vector in zip(batch, vectors, strict=True)]
+async def embed(batch: list[tuple[str, int, str]]) -> list[tuple[str, int, float]]:
+    vectors = await vectors_of([part for _, _, part in batch])
+    return [(file, n, vector) for (file, n, _), vector in zip(batch, vectors, strict=True)]
 
 
 def write(rows: list[tuple[str, int, float]]) -> None:
@@ -57,7 +55,6 @@ def write(rows: list[tuple[str, int, float]]) -> None:
 
 @app.job
 async def ingest() -> None:
-    files = sorted(Path(sys.argv[1]).glob("*.txt"))
     parts = executor.stream(chunks, files, limit=1, flatten=True, until=app.wait_draining)
     rows = executor.stream(embed, parts, batch=100, within=0.5, limit=5)
     await executor.for_each(write, rows, limit=1)
