@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mtaio._internal import loops
 from mtaio._internal.backend import is_asyncio
-from mtaio.core import Intake, Retry, TaskExecutor, merge
+from mtaio.core import Intake, Journal, Retry, TaskExecutor, merge
 from mtaio.core._intake import Acknowledgement, Taken
 from mtaio.exceptions import StrayCancellationError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -29,6 +29,7 @@ from tests.core.manual_pool import ManualPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 ITEMS = 10
 
@@ -513,6 +514,27 @@ async def test_batches(outcome: str) -> None:
     await acknowledgement.around(work if outcome == "ack" else anyio.sleep)(
         []
     ) if outcome == "ack" else None
+
+
+async def test_journal(tmp_path: Path) -> None:
+    """A message is recorded before it is acknowledged; one that is recorded is not done again."""
+    journal, done = Journal[int](tmp_path / "done.jsonl"), list[int]()
+
+    async def work(message: int) -> int:
+        done.append(message)
+        return message
+
+    async def lost(_: int) -> None:
+        raise ConnectionError("the broker is gone")
+
+    with pytest.raises(ConnectionError):
+        await TaskExecutor().map(work, Intake(Broker([1]).receive, lost), journal=journal)
+    broker = Broker([1, 2])
+    async with TaskExecutor().stream(
+        work, broker.intake(), journal=journal, outcomes=True, ordered=True, limit=1
+    ) as outcomes:
+        assert [(each.item, each.value) async for each in outcomes] == [(1, 1), (2, 2)]
+    assert (done, broker.acked) == ([1, 2], [1, 2])
 
 
 class Messages:
