@@ -114,6 +114,8 @@ from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
     from mtaio._internal.leaders import Leader
+    from mtaio.core._intake import Acknowledgement
+    from mtaio.core._journal import Recording
     from mtaio.core._periodic import Overlap, PeriodicTask
     from mtaio.core._slots import Slot
     from mtaio.core._ticks import Cron
@@ -657,7 +659,7 @@ class TaskExecutor:
         *,
         batch: int,
         within: float | None = None,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -817,7 +819,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -857,7 +859,7 @@ class TaskExecutor:
         *,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -870,7 +872,7 @@ class TaskExecutor:
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -884,7 +886,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -1657,10 +1659,7 @@ class TaskExecutor:
             taken=subject is not None and answers is None,
             watched=answers is None and journal is None,
         )
-        if journal is not None:
-            call = journal.around(call)
-        if answers is not None:
-            call = answers.around(call)
+        call = _wrapped(call, journal, answers)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1770,6 +1769,17 @@ def _sink_of_elements(between: Buffer) -> Sink:
         between.put_elements(index, (error,))
 
     return Sink(between.put_elements, put_error, buffer=between)
+
+
+def _wrapped(
+    call: Callable[..., Coroutine[Any, Any, Any]],
+    journal: Recording | None,
+    answers: Acknowledgement | None,
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return ``call`` with its item recorded after it, and then acknowledged."""
+    if journal is not None:
+        call = journal.around(call)
+    return call if answers is None else answers.around(call)
 
 
 def _with_args(

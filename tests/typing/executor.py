@@ -295,6 +295,7 @@ async def acknowledging(
     await executor.for_each(of_int, intake, errors=report)
     await executor.for_each(of_two, intake, texts, errors=lambda pair, _: pair[1].upper())
     assert_type(executor.stream(of_int, intake, errors=report), Stream[str])
+    await executor.for_each(len, intake, batch=5, errors=lambda batch, _: batch.clear())
     await executor.for_each(plain_thunk, intake)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument too few
     await executor.for_each(str.upper, texts, errors=report)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     await executor.map(of_int, intake, errors=report)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no result then
