@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
     from mtaio._internal.leaders import Leader, Term
+    from mtaio._internal.periodic import Overlap
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mtaio.clients._exchange import Acquires, AcquiresKey
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._periodic import Overlap
     from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
@@ -109,7 +109,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._periodic": ("Overlap",),
+            "mtaio._internal.periodic": ("Overlap",),
             "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from mtaio._internal.backend import Backend
-    from mtaio.core._periodic import Periodic
+    from mtaio._internal.periodic import Periodic
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task

@@ -15,8 +15,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import clock
+from mtaio._internal.ticks import CronTicks, Interval
 from mtaio.core import Cron, PeriodicTask, Retry, TaskExecutor, TaskStatus
-from mtaio.core._ticks import CronTicks, Interval
 from mtaio.exceptions import LeaseLostError
 from mtaio.monitoring import ResourceMonitor
 from mtaio.testing import assert_no_checkpoints
