@@ -56,8 +56,15 @@ class PeriodicTask:
         return self._periodic.name
 
     def stop(self) -> None:
-        """Begin no more runs; one that is going on ends by itself. Not a checkpoint."""
-        self._periodic.stop()
+        """
+        Begin no more runs; one that is going on ends by itself. Not a checkpoint.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which it runs.
+        """
+        if not self._task.ended:
+            self._task.check_loop("stop")
+            self._periodic.stop()
 
     def cancel(self) -> None:
         """

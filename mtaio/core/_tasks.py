@@ -165,9 +165,13 @@ class Task(Awaited):
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
         if self.cancellable is not None and not self.ended:
-            if self._half.running_loop() is not self.loop:
-                raise self._other_loop_error("cancel")
+            self.check_loop("cancel")
             self.cancellable.cancel()
+
+    def check_loop(self, verb: str) -> None:
+        """Raise ``RuntimeError`` where the event loop in which it runs does not run."""
+        if self._half.running_loop() is not self.loop:
+            raise self._other_loop_error(verb)
 
     def seen(self) -> None:
         """Note that its end has been looked at."""
