@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mtaio.clients._exchange import Acquires, AcquiresKey
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
+    from mtaio.core._intake import AckSource
+    from mtaio.core._types import AnyIterable, CallLike, OnError, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNSET",
     "ASGIApp",
+    "AckSource",
     "Acquires",
     "AcquiresKey",
     "AnyIterable",
@@ -72,6 +74,7 @@ __all__ = [
     "Next",
     "Observation",
     "Observer",
+    "OnError",
     "Overflow",
     "Overlap",
     "Progress",
@@ -99,6 +102,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
             "mtaio._internal.leaders": ("Leader", "Term"),
+            "mtaio._internal.periodic": ("Overlap",),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),
@@ -109,8 +113,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio._internal.periodic": ("Overlap",),
-            "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
+            "mtaio.core._intake": ("AckSource",),
+            "mtaio.core._types": ("AnyIterable", "CallLike", "OnError", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

@@ -14,6 +14,9 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio._internal.ticks import Cron
     from mtaio.core._executor import Outcome, TaskExecutor
+    from mtaio.core._intake import Intake
+    from mtaio.core._journal import Journal
+    from mtaio.core._merge import merge
     from mtaio.core._periodic import PeriodicTask
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
@@ -24,6 +27,8 @@ __all__ = [
     "Budget",
     "Cron",
     "ExternalPool",
+    "Intake",
+    "Journal",
     "Outcome",
     "PeriodicTask",
     "Retry",
@@ -31,6 +36,7 @@ __all__ = [
     "TaskExecutor",
     "TaskHandle",
     "TaskStatus",
+    "merge",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every name
@@ -38,6 +44,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.core._executor": ("Outcome", "TaskExecutor"),
+            "mtaio.core._intake": ("Intake",),
+            "mtaio.core._journal": ("Journal",),
+            "mtaio.core._merge": ("merge",),
             "mtaio.core._periodic": ("PeriodicTask",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
