@@ -114,11 +114,12 @@ from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
     from mtaio._internal.leaders import Leader
+    from mtaio._internal.periodic import Overlap
+    from mtaio._internal.ticks import Cron
     from mtaio.core._intake import Acknowledgement
     from mtaio.core._journal import Recording
-    from mtaio.core._periodic import Overlap, PeriodicTask
+    from mtaio.core._periodic import PeriodicTask
     from mtaio.core._slots import Slot
-    from mtaio.core._ticks import Cron
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -1442,19 +1443,21 @@ class TaskExecutor:
             RuntimeError: The executor is not entered, or draining.
             ValueError, TypeError: An option makes no sense.
         """
-        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+        from mtaio._internal.periodic import (  # noqa: PLC0415 - few programs do so
             Periodic,
-            PeriodicTask,
             Schedule,
         )
+        from mtaio.core._periodic import PeriodicTask  # noqa: PLC0415 - likewise
 
         block = self._blocks.entered(self, "every()")
         refusal = block.refusal("every")
         if refusal is not None:
             raise refusal
-        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        schedule = Schedule(period, first, jitter, overlap, leader)
         checks.title("name", name)
-        run = schedule.bind(self, fn, *args)
+        check_fn(fn)
+        self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)  # which checks them
+        run = partial(self.run, fn, *args, timeout=timeout, retry=retry)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
         return PeriodicTask(periodic, block.repeat(periodic))
 
