@@ -111,7 +111,8 @@ def application(look: Look) -> Finding:
             "Name it: mtaio check module:app",
         )
     resources, services, servers = len(app.resources), len(app.services), len(app.servers)
-    return ok(f"resources: {resources}, services: {services}, servers: {servers}")
+    jobs = f", jobs: {len(app.jobs)}" if app.jobs else ""
+    return ok(f"resources: {resources}, services: {services}, servers: {servers}{jobs}")
 
 
 @check("configuration", needs_settings=False)
