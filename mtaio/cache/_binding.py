@@ -116,9 +116,11 @@ class BoundCall:
         return f"<cached {self._call.fn!r} of {self._instance!r}>"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BoundCall):
-            return NotImplemented
-        return self._instance is other._instance and self._call is other._call
+        return (
+            isinstance(other, BoundCall)
+            and self._instance is other._instance
+            and self._call is other._call
+        )
 
     def __hash__(self) -> int:
         return hash((id(self._instance), self._call))

@@ -159,9 +159,11 @@ class NoLoop:
 
     __slots__ = ()
 
-    def is_over(self) -> bool:
-        """Return whether its loads will never end."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def is_over(self) -> bool:
+            """Return whether its loads will never end."""
+            ...
 
 
 def is_over(loop: object) -> bool:

@@ -21,6 +21,7 @@ from threading import Lock, get_ident
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from mtaio._internal import clock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import unhashable
@@ -172,20 +173,32 @@ class ThreadFetcher:
     def _decide(
         self, load: Load, *, refresh: bool, again: bool
     ) -> tuple[Load | None, Any, _Waiter | None]:
-        """Do as `Fetcher.join`; if a load is to be waited for, join it in the same step."""
+        """
+        Do as `Fetcher.join`; if a load is to be waited for, join it in the same step.
+
+        A plain miss is written out, as it is there: nothing else has to be looked at.
+        """
         waiter = None
-        with self._loads.lock:
-            load.started = self._loads.store.now()
+        loads, store, key = self._loads, self._loads.store, load.key
+        with loads.lock:
+            tells = clock.reader()
+            load.started = tells() if tells is store.timed_by else store.now()
             try:
+                if not (loads.table or loads.guarded or refresh or key in store.entries):
+                    loads.table[key] = load
+                    loads.last_loop = 0
+                    loads.started += 1
+                    store.misses += not again
+                    return load, UNSET, None
                 joined, found, _lost = self._fetcher.join(load, refresh=refresh, again=again)
             except TypeError as error:
-                raise unhashable(load.key, error) from error
+                raise unhashable(key, error) from error
             if joined is not None and joined is not load and found is UNSET:
                 waiter = _Waiter()
                 joined.waiting = joined.waiting or {}
                 joined.waiting[waiter] = None
                 joined.waiters += 1
-                self._loads.waiting += 1
+                loads.waiting += 1
         return joined, found, waiter
 
     def _run(

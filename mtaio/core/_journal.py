@@ -534,8 +534,11 @@ class Recording:
 
     async def _close_in_thread(self) -> None:
         self._closed = True
-        with anyio.CancelScope(shield=True):
-            await self._in_thread(self._close)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(self._close)
+        finally:
+            self._close()  # asyncio's own cancellation goes through the shield
 
     def _open(self) -> None:
         """Open and lock the file, and learn what is recorded (in a thread)."""

@@ -8,7 +8,7 @@ ends with its process, and not before its load has ended. A message about a key 
 that had begun to read it before. A server that does not answer is called ever more rarely, and not
 every caller waits for its timeout.
 
-A tag is a record with a random token, and a value that carries the tag has the token beside it. To
+A tag is a record with a random token, and a value that carries the tag has the token before it. To
 invalidate the tag is to delete the record: then no value carries what is there. So a value that was
 loaded before and is stored afterwards is dead as soon as it is there, and a record that the server
 has lost or evicted outdates values in the same way, and never brings one back.
@@ -98,40 +98,31 @@ _SPARE: Final = 3600.0
 """Seconds for which a tag is kept longer than a value: a load begins before its value's time."""
 
 
-# In all of them, KEYS are the value and the lease, unless they say something else. A value is a
-# string, or with tags a hash of itself and of these, as JSON. A lease is the token of its holder,
-# followed by a "+" when others wait for it. Milliseconds to live: -1 for ever, 0 not at all.
+_MARK: Final = b"\0#"
+"""Begins a value with tags; these follow, as JSON, and after a line break the value."""
 
-_FIND: Final = """
-local function find(key)
-    local value = redis.pcall('GET', key)
-    if type(value) ~= 'table' then return value, false end
-    local both = redis.call('HMGET', key, 'value', 'tags')
-    return both[1], both[2]
-end
-"""
+# In all of them, KEYS are the value and the lease, unless they say something else. A lease is the
+# token of its holder, followed by a "+" when others wait for it. Milliseconds to live: -1 for ever,
+# 0 not at all. The tags of a value are all that comes before it.
 
-_STORE: Final = """
-local function store(key, value, tags, milliseconds)
-    redis.call('DEL', key)
-    if tags == '' then redis.call('SET', key, value)
-    else redis.call('HSET', key, 'value', value, 'tags', tags) end
-    if milliseconds ~= '-1' then redis.call('PEXPIRE', key, milliseconds) end
+_TAGS_OF: Final = """
+local function tags_of(value)
+    if string.sub(value, 1, 2) ~= '\\0#' then return '' end
+    return string.sub(value, 1, string.find(value, '\\n', 1, true))
 end
 """
 
 # ARGV: token, milliseconds of the lease, what makes the value there of no use: its tags, or "1".
-# Returns: {value, milliseconds left, tags or nil}, or {nil, milliseconds that another has the
-# lease}, or {nil, 0} to the new holder of the lease.
-ACQUIRE: Final = Script(
-    _FIND
-    + """
-local value, tags = find(KEYS[1])
-if value and (ARGV[3] == '1' or tags == ARGV[3]) then
+# Returns: {value, milliseconds left}, or {nil, milliseconds that another has the lease}, or
+# {nil, 0} to the new holder of the lease.
+ACQUIRE: Final = Script("""
+local value = redis.call('GET', KEYS[1])
+local tags = ARGV[3]
+if tags == '1' or value and tags ~= '' and string.sub(value, 1, #tags) == tags then
     redis.call('DEL', KEYS[1])
     value = false
 end
-if value then return {value, redis.call('PTTL', KEYS[1]), tags} end
+if value then return {value, redis.call('PTTL', KEYS[1])} end
 local held = redis.call('GET', KEYS[2])
 if not held then
     redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
@@ -139,35 +130,29 @@ if not held then
 end
 if string.sub(held, -1) ~= '+' then redis.call('SET', KEYS[2], held .. '+', 'KEEPTTL') end
 return {false, math.max(1, redis.call('PTTL', KEYS[2]))}
-"""
-)
+""")
 
-# KEYS: values. Returns for each: {value, milliseconds left, tags or nil}, or nil.
-READ: Final = Script(
-    _FIND
-    + """
+# KEYS: values. Returns for each: {value, milliseconds left}, or nil.
+READ: Final = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
-    local value, tags = find(key)
-    found[i] = value and {value, redis.call('PTTL', key), tags}
+    local value = redis.call('GET', key)
+    found[i] = value and {value, redis.call('PTTL', key)}
 end
 return found
-"""
-)
+""")
 
-# ARGV: token, value, tags or "", milliseconds to live, channel, message. Gives the lease back.
+# ARGV: token, value, milliseconds to live, channel, message. Gives the lease back.
 # Returns: whether the lease was still there, and the value is stored.
-KEEP: Final = Script(
-    _STORE
-    + """
+KEEP: Final = Script("""
 local held = redis.call('GET', KEYS[2])
 if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then return 0 end
 redis.call('DEL', KEYS[2])
-if ARGV[4] ~= '0' then store(KEYS[1], ARGV[2], ARGV[3], ARGV[4]) end
-if held ~= ARGV[1] then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
+if ARGV[3] == '-1' then redis.call('SET', KEYS[1], ARGV[2])
+elseif ARGV[3] ~= '0' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if held ~= ARGV[1] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 return 1
-"""
-)
+""")
 
 # ARGV: token, milliseconds. Returns: whether the lease was still there.
 RENEW: Final = Script("""
@@ -176,20 +161,21 @@ if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """)
 
-# KEYS: values and leases, in turns. ARGV: channel, message, milliseconds to live, tags or "", and
-# each value, unless they are deleted.
-# Returns: how many processes receive the message, and for each key whether there was a value: 0, 1,
-# or its tags.
+# KEYS: values and leases, in turns. ARGV: channel, message, milliseconds to live, and each value,
+# unless they are deleted.
+# Returns: how many processes receive the message, and for each key 0 if there was no value, else
+# its tags.
 WRITE: Final = Script(
-    _FIND
-    + _STORE
+    _TAGS_OF
     + """
 local answer = {0}
 for i = 1, #KEYS, 2 do
-    local value, tags = find(KEYS[i])
-    answer[#answer + 1] = tags or value and 1 or 0
-    if ARGV[3] == '0' then redis.call('DEL', KEYS[i])
-    else store(KEYS[i], ARGV[4 + (i + 1) / 2], ARGV[4], ARGV[3]) end
+    local value = redis.call('GET', KEYS[i])
+    answer[#answer + 1] = value and tags_of(value) or 0
+    local new = ARGV[3 + (i + 1) / 2]
+    if ARGV[3] == '-1' then redis.call('SET', KEYS[i], new)
+    elseif ARGV[3] ~= '0' then redis.call('SET', KEYS[i], new, 'PX', ARGV[3])
+    else redis.call('DEL', KEYS[i]) end
     redis.call('DEL', KEYS[i + 1])
 end
 answer[1] = redis.call('PUBLISH', ARGV[1], ARGV[2])
@@ -199,21 +185,24 @@ return answer
 
 # The next two begin like this: {nil, tags} asks whether the tags of a value are those of now. ARGV:
 # the tags that were asked for, or "", and then whether they are: 1 or 0.
-_ASK: Final = """
-local value, tags = find(KEYS[1])
-if tags and tags ~= ARGV[1] then return {false, tags} end
-if tags and ARGV[2] == '0' then
+_ASK: Final = (
+    _TAGS_OF
+    + """
+local value = redis.call('GET', KEYS[1])
+local tags = value and tags_of(value) or ''
+if tags ~= '' and tags ~= ARGV[1] then return {false, tags} end
+if tags ~= '' and ARGV[2] == '0' then
     redis.call('DEL', KEYS[1])
-    value, tags = false, false
+    value, tags = false, ''
 end
 """
+)
 
 # ARGV: two for tags, milliseconds to live, channel, message.
 # Returns: {what it was: 0 for no value, 1 for one that now lives longer, 2 for not as long}. The
 # message is sent in the last case: others may keep a value for longer than it lives.
 TOUCH: Final = Script(
-    _FIND
-    + _ASK
+    _ASK
     + """
 if not value then return {0} end
 local left = redis.call('PTTL', KEYS[1])
@@ -227,16 +216,20 @@ return {2}
 
 # ARGV: two for tags, by how much, milliseconds to live for a value that was not there, channel,
 # message.
-# Returns: {the value, how many processes receive the message}, or {error}.
+# Returns: {the value, how many processes receive the message}, or {error}. It is counted by the
+# server, which takes the tags for no number: Lua's own numbers have 53 bits.
 INCREMENT: Final = Script(
-    _FIND
-    + _ASK
+    _ASK
     + """
-local made
-if tags then made = redis.pcall('HINCRBY', KEYS[1], 'value', ARGV[3])
-else made = redis.pcall('INCRBY', KEYS[1], ARGV[3]) end
-if type(made) == 'table' then return {made.err} end
-made = find(KEYS[1])
+local function set(new) redis.call('SET', KEYS[1], new, 'KEEPTTL') end
+if tags ~= '' then set(string.sub(value, #tags + 1)) end
+local made = redis.pcall('INCRBY', KEYS[1], ARGV[3])
+if type(made) == 'table' then
+    if tags ~= '' then set(value) end
+    return {made.err}
+end
+made = redis.call('GET', KEYS[1])
+if tags ~= '' then set(tags .. made) end
 if not value and ARGV[4] ~= '-1' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 redis.call('DEL', KEYS[2])
 return {made, redis.call('PUBLISH', ARGV[5], ARGV[6])}
@@ -285,7 +278,7 @@ class Found(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """The lease of a key, and what `FarTier.keep` stores beside the value: its tags, as JSON."""
+    """The lease of a key, and what `FarTier.keep` stores before the value."""
 
     tags: bytes
 
@@ -363,13 +356,13 @@ class FarTier:
         no_use: bytes | str = "1" if discard else ""
         while True:
             args = (token, self._lease, no_use)
-            value, left, *more = await self._store.script(ACQUIRE, self._keys(key), args)
-            if value is None:
+            stored, left = await self._store.script(ACQUIRE, self._keys(key), args)
+            if stored is None:
                 break
-            header = more[0]
-            if header is None or await self._live([header]):
-                return _found(value, left, header)
-            no_use = header
+            found = _Stored.parse(stored, left)
+            if not found.header or await self._live([found.header]):
+                return found.found()
+            no_use = found.header
         if left:
             seconds: float = left / 1000
             return seconds
@@ -379,22 +372,22 @@ class FarTier:
         """Return the keys that have a value, with their values."""
         stored = {self._key(key): key for key in keys}
 
-        async def read_some(some: list[str]) -> dict[str, Any]:
+        async def read_some(some: list[str]) -> dict[str, _Stored]:
             answers = await self._store.script(READ, some)
             return {
-                stored[each]: answer
+                stored[each]: _Stored.parse(*answer)
                 for each, answer in zip(some, answers, strict=True)
                 if answer is not None
             }
 
-        there: dict[str, Any] = {}
+        there: dict[str, _Stored] = {}
         for some in await self._each(stored, read_some):
             there |= some
-        live = await self._live(header for _, _, header in there.values() if header is not None)
+        live = await self._live([each.header for each in there.values() if each.header])
         return {
-            key: _found(*answer)
-            for key, answer in there.items()
-            if answer[2] is None or answer[2] in live
+            key: each.found()
+            for key, each in there.items()
+            if not each.header or each.header in live
         }
 
     # The lease.
@@ -402,7 +395,7 @@ class FarTier:
     async def keep(self, key: str, token: str, value: bytes, tags: bytes, ttl: float) -> bool:
         """Store what was loaded and give the lease back; return whether it was still there."""
         message = _SETTLED + key.encode()
-        args = (token, value, tags, _milliseconds(ttl), self.channel, message)
+        args = (token, _joined(tags, value), _milliseconds(ttl), self.channel, message)
         return bool(await self._store.script(KEEP, self._keys(key), args))
 
     async def release(self, key: str, token: str) -> None:
@@ -432,9 +425,8 @@ class FarTier:
     ) -> tuple[int, int]:
         """Delete the values; return how many there were."""
         there, heard_by = await self._write(dict.fromkeys(keys, b""), 0, confirm, b"")
-        tagged = [each for each in there if isinstance(each, bytes)]
-        live = await self._live(tagged)
-        return there.count(1) + sum(each in live for each in tagged), heard_by
+        live = await self._live([each for each in there if each])
+        return sum(not each or each in live for each in there), heard_by
 
     async def _write(
         self,
@@ -442,21 +434,21 @@ class FarTier:
         ttl: float,
         confirm: tuple[str, str] | None,
         header: bytes,
-    ) -> tuple[list[int | bytes], int]:
-        """Return for each key whether there was a value, or its tags."""
+    ) -> tuple[list[bytes], int]:
+        """Return the tags of each value that there was."""
         stored = {self._key(key): key for key in values}
 
         async def write_some(some: list[str]) -> list[Any]:
             keys = [stored[each] for each in some]
-            args: list[Argument] = [self.channel, _about(keys, confirm), _milliseconds(ttl), header]
+            args: list[Argument] = [self.channel, _about(keys, confirm), _milliseconds(ttl)]
             if ttl:
-                args += [values[key] for key in keys]
+                args += [_joined(header, values[key]) for key in keys]
             both = [each for key in keys for each in self._keys(key)]
             answer: list[Any] = await self._store.script(WRITE, both, args)
             return answer
 
         answers = await self._each(stored, write_some)
-        there = [each for _, *some in answers for each in some]
+        there = [each for _, *some in answers for each in some if each != 0]
         return there, sum(heard_by for heard_by, *_ in answers)  # each message is confirmed
 
     async def touch(self, key: str, ttl: float) -> tuple[bool, bool]:
@@ -529,11 +521,11 @@ class FarTier:
         if not tags or not ttl:
             return b""
         tokens = await self._tokens(tags, ttl, uuid4().hex)
-        return json.dumps(tokens, sort_keys=True).encode()
+        return _MARK + json.dumps(tokens, sort_keys=True).encode() + b"\n"
 
     async def _live(self, headers: Iterable[bytes], ttl: float = 0) -> set[bytes]:
         """Return those of the headers whose tags have not been invalidated since."""
-        all_tags: dict[bytes, dict[str, str]] = {each: json.loads(each) for each in headers}
+        all_tags = {each: _tags(each) for each in headers}
         if not all_tags:
             return set()
         tokens = await self._tokens({tag for tags in all_tags.values() for tag in tags}, ttl, "")
@@ -629,9 +621,36 @@ def _about(keys: list[str], confirm: tuple[str, str] | None) -> bytes:
     return _asking(confirm) + _SEVERAL + text.encode()
 
 
-def _found(value: Any, left: int, header: bytes | None) -> Found:
-    tags = frozenset[str]() if header is None else frozenset[str](json.loads(header))
-    return Found(value, math.inf if left < 0 else left / 1000, tags)
+class _Stored(NamedTuple):
+    """A value as it is stored, perhaps with tags that are not those of now."""
+
+    value: bytes
+    header: bytes
+    left: int
+
+    @classmethod
+    def parse(cls, stored: bytes, left: int) -> Self:
+        """Take the tags from a value."""
+        if not stored.startswith(_MARK):
+            return cls(stored, b"", left)
+        header, newline, value = stored.partition(b"\n")
+        return cls(value, header + newline, left)
+
+    def found(self) -> Found:
+        """Return what it is for those who read it."""
+        seconds = math.inf if self.left < 0 else self.left / 1000
+        return Found(self.value, seconds, frozenset(_tags(self.header) if self.header else ()))
+
+
+def _joined(header: bytes, value: bytes) -> bytes:
+    if not header and value.startswith(_MARK):  # it would be taken for one with tags
+        header = _MARK + b"{}\n"
+    return header + value
+
+
+def _tags(header: bytes) -> dict[str, str]:
+    tags: dict[str, str] = json.loads(header[len(_MARK) :])
+    return tags
 
 
 def _milliseconds(seconds: float) -> int:

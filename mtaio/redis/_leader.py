@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 import anyio
 
+from mtaio._internal import checks
 from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import LeaseLostError
-from mtaio.redis._concurrency import RedisConcurrencyLimiter
+from mtaio.redis._concurrency import LEASE, RedisConcurrencyLimiter
 from mtaio.redis._store import Argument, Script, Store, check_key, start
 
 if TYPE_CHECKING:
@@ -166,8 +167,8 @@ class RedisLeader:
         name: The name in messages and in the monitor. Default: ``key``.
 
     Raises:
-        TypeError, ValueError: As for the same arguments of `RedisConcurrencyLimiter`, whose
-            ``lease`` is ``ttl``.
+        TypeError: An argument has the wrong type.
+        ValueError: ``ttl`` is not between 0.01 and 31,536,000 (a year), or ``key`` is empty.
 
     Example:
         ```python
@@ -217,6 +218,8 @@ class RedisLeader:
         self, store: Store, key: str, *, ttl: float = 10.0, name: str | None = None
     ) -> None:
         check_key(key)
+        way_out = "Pass the seconds of silence after which another process leads."
+        checks.between("ttl", ttl, *LEASE, way_out=way_out)
         self._limiter = RedisConcurrencyLimiter(
             store,
             f"leader:{key}",

@@ -788,9 +788,9 @@ class TieredCache(Generic[T]):
         Remove everything of this namespace, in all processes and on the server.
 
         Loads in progress return their values to their callers, but store nothing. The server goes
-        through all of its keys twice, in steps that hold up others for a millisecond or less: some
-        seconds for ten million keys, whoever they belong to. A checkpoint. If it is cancelled or
-        fails, some of the values may have been removed; call it again.
+        through all of its keys twice, those of others too, in steps that hold up nobody for long; a
+        million keys take a few seconds. A checkpoint. If it is cancelled or fails, or the server is
+        restarted meanwhile, some of the values may be left; call it again.
 
         Args:
             confirm: As for `delete`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import pickle
 import signal
 import threading
 import time
@@ -187,6 +188,21 @@ def test_methods() -> None:
     assert len(north.price.cache) == 1
 
 
+def test_bound_methods() -> None:
+    """A method of an object is the same each time, and looks like the method."""
+    shop = Shop()
+    price: Any = shop.price
+    assert price == shop.price != Shop().price
+    assert price != shop
+    assert len({price, shop.price}) == 1
+    assert str(inspect.signature(price)) == "(item: 'str') -> 'object'"
+    assert price.__get__(Shop()) is price
+    assert repr(price).startswith("<cached <function Shop.price at 0x")
+    assert price.__self__ is shop
+    assert pickle.loads(pickle.dumps(price)).__func__ is Shop.price  # noqa: S301 - our own
+    assert pickle.loads(pickle.dumps(Shop.price)) is Shop.price  # noqa: S301 - our own
+
+
 async def test_time_is_that_of_the_event_loop() -> None:
     """Called in an event loop, or in its threads, results last for its time."""
 
@@ -323,6 +339,26 @@ def test_interrupted_before_its_call(monkeypatch: pytest.MonkeyPatch, *, started
             fetch(1)
     assert fetch.cache.statistics().cancelled == started
     assert fetch(1) == "1"
+    assert_quiescent(fetch.cache)
+
+
+def test_load_that_ends_before_its_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that joins a load at the last moment has its result."""
+    slow = Slow("result")
+    fetch = cached(slow)
+    decide = ThreadFetcher._decide
+    caller = Caller(lambda: fetch(1))
+    until(lambda: fetch.is_loading(1))
+
+    def delayed(self: ThreadFetcher, *args: Any, **kwargs: Any) -> Any:
+        decided = decide(self, *args, **kwargs)
+        slow.go_on.set()
+        caller.end()
+        return decided
+
+    monkeypatch.setattr(ThreadFetcher, "_decide", delayed)
+    assert fetch(1) == "result"
+    assert fetch.cache.statistics().loads == 1
     assert_quiescent(fetch.cache)
 
 

@@ -188,6 +188,40 @@ def test_increment_of_what_changes_meanwhile(change: str | None) -> None:
     assert_whole(cache)
 
 
+def test_increment_of_what_has_a_weight() -> None:
+    """A count that has grown takes the room of others; one that is too heavy is not kept."""
+    gone: list[tuple[object, int, str]] = []
+    cache: TTLCache[int] = TTLCache(
+        10,
+        max_size=10,
+        policy="fifo",
+        weigher=lambda _, value: value,
+        on_removed=lambda *removal: gone.append(removal),
+    )
+    cache.set_many_nowait({"a": 3, "b": 3, "c": 3})
+    assert cache.increment_nowait("b", 4) == 7
+    assert dict(cache.items()) == {"b": 7, "c": 3}
+    assert cache.increment_nowait("b", 4) == 11
+    assert dict(cache.items()) == {"c": 3}
+    assert gone == [
+        ("b", 3, "replaced"),
+        ("a", 3, "evicted"),
+        ("b", 7, "replaced"),
+        ("b", 11, "evicted"),
+    ]
+    assert_whole(cache)
+
+
+async def test_increment_restarts_the_idle_time() -> None:
+    """It is a use, though it counts as no read."""
+    cache: TTLCache[int] = TTLCache(10, idle_ttl=2)
+    for number in range(1, 7):
+        assert cache.increment_nowait("key") == number
+        await anyio.sleep(1.75)
+    assert cache.increment_nowait("key") == 1  # its time was over at 10
+    assert cache.statistics().hits == 0
+
+
 async def test_increment_during_a_load() -> None:
     """What is loaded meanwhile is not stored."""
     cache: TTLCache[int] = TTLCache(10)

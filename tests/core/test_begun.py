@@ -328,7 +328,8 @@ class PoolCase:
 
     def most(self) -> float:
         """Return how many items may be between the source and their results."""
-        return min(self.limit or math.inf, self.max_workers or math.inf)
+        in_hand = 2 if self.kind == "merge" else 0  # of three sources, beyond what was asked for
+        return min(self.limit or math.inf, self.max_workers or math.inf) + in_hand
 
 
 @st.composite
@@ -466,7 +467,7 @@ class PoolPlay:
         assert sorted([*self.begun, *waited, *left]) == [*range(ITEMS)]
         assert len(waited) <= (0 if case.stop == "nothing" else case.most())
         assert not left or case.stop != "nothing"
-        assert self.jobs.asked_after_error == 0
+        assert self.jobs.asked_after_error == 0 or case.kind == "merge"  # as above
         assert self.executor.statistics().in_flight == self.executor.statistics().in_use == 0
 
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio._internal import clock
 from mtaio.core import Cron, PeriodicTask, Retry, TaskExecutor, TaskStatus
@@ -219,7 +220,7 @@ async def test_health() -> None:
         states.append(task.check_health())
         work.seconds = (1000.0,)  # a run that hangs does not succeed either
         work.errors = False
-        await anyio.sleep(0)
+        await checkpoint()
         task.cancel()
     assert states[0] == "no run has succeeded: 5 in a row; the last raised OSError"
     assert states[1] is not None
@@ -320,7 +321,7 @@ async def test_more_than_an_error_ends_the_block() -> None:
     async def leave() -> None:
         raise Exit
 
-    with pytest.raises(Exit):
+    with pytest.raises(Exit):  # noqa: PT012 - the block is what fails
         async with TaskExecutor() as executor:
             task = executor.every(1, leave)
             await anyio.sleep_forever()
@@ -335,7 +336,7 @@ async def test_cancelled_before_its_first_step() -> None:
             scope.cancel()
     await task.wait()
     assert task.statistics().runs == 0
-    assert task._task.status is TaskStatus.CANCELLED  # noqa: SLF001 - no name for users
+    assert task._task.status is TaskStatus.CANCELLED
 
 
 # ---- misuse --------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ async def test_refused_calls() -> None:
         executor.every(1, Work())
     async with executor:
         coroutine = Work()()
-        with pytest.raises(TypeError, match="^fn="):
+        with pytest.raises(TypeError, match=r"^fn="):
             every(executor, 1, coroutine)
         coroutine.close()
         handle = await executor.submit(anyio.sleep, 1)
@@ -481,9 +482,7 @@ def test_cron_that_was_far_off_is_not_counted() -> None:
         (("* * * * *", 9), TypeError, "^tz=9 is an int"),
     ],
 )
-def test_refused_cron(
-    arguments: tuple[Any, ...], error: type[Exception], message: str
-) -> None:
+def test_refused_cron(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     """Names the value, the reason and the way out."""
     make: Callable[..., Cron] = Cron
     expression, *zone = arguments

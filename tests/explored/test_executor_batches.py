@@ -11,12 +11,16 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import unfinished
-from tests.explored.executor_stage import Stage, caught, explored, reasons
+from mtaio.testing import explore
+from tests.explored.executor_stage import Stage, caught, reasons
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from mtaio.testing import Simulation, Victim
+
+explored = explore(seeds=30, exhaustive=1, max_runs=100_000)
+"""Scenarios of more steps than others, in fewer schedules."""
 
 
 class Batches:
@@ -41,18 +45,6 @@ class Batches:
             assert sorted([*items, *left]) == sorted(among)
         self.stage.read.clear()
         self.stage.clear()
-
-
-@explored
-async def test_batches_of_an_async_source(sim: Simulation, victim: Victim) -> None:
-    """Each item is in one batch, and whatever happens that batch has begun."""
-    stage = Stage(sim, 1, beyond=1)
-    batches = Batches(stage)
-    call = partial(stage.executor.map, batches.work, stage.source(*range(5)), batch=2, within=1)
-    results = await victim(call)
-    if results is not None:
-        assert sum(results) == 10
-    batches.clear(size=2)
 
 
 @explored
@@ -134,24 +126,6 @@ async def test_until_of_a_sync_source(sim: Simulation, victim: Victim) -> None:
     if results is not None:
         assert results == [*range(len(results))]
     assert sorted([*stage.started, *source]) == [*range(6)]
-    stage.clear()
-
-
-@explored
-async def test_until_that_fails(sim: Simulation, victim: Victim) -> None:
-    """Its error ends the call, like that of a source, and comes out once."""
-    stage = Stage(sim, 2)
-
-    async def until() -> None:
-        await checkpoint()
-        await checkpoint()
-        raise ValueError("until")
-
-    call = partial(stage.executor.map, stage.work, range(9), until=until)
-    results, errors = await caught(victim, call)
-    assert (
-        reasons(errors) == {"until": 1} or (victim.fired and not errors) or results == [*range(9)]
-    )
     stage.clear()
 
 

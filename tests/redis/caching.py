@@ -53,26 +53,26 @@ class CachingStore(MemoryStore):
         self.deliver(channel, message)
 
     def _keep(self, data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
-        token, value, tags, milliseconds, channel, message = args
+        token, value, milliseconds, channel, message = args
         held = _get(data, keys[1], now)
         if held not in {token, f"{token!s}+"}:
             return 0
         del data[keys[1]]
-        _set(data, keys[0], _stored(value, tags), milliseconds, now)
+        _set(data, keys[0], _bytes(value), milliseconds, now)
         if held != token:
             self._publish(channel, message)
         return 1
 
     def _write(self, data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
-        channel, message, milliseconds, tags, *values = args
+        channel, message, milliseconds, *values = args
         answer: list[Any] = [self._publish(channel, message)]
         for number, key in enumerate(keys[::2]):
             value = _get(data, key, now)
-            answer.append(value[1] if isinstance(value, tuple) else int(value is not None))
+            answer.append(0 if value is None else _tags(value))
             data.pop(key, None)
             data.pop(f"{key}:load", None)
             if milliseconds:
-                _set(data, key, _stored(values[number], tags), milliseconds, now)
+                _set(data, key, _bytes(values[number]), milliseconds, now)
         return answer
 
     def _touch(self, data: Data, now: float, keys: list[str], args: list[Argument]) -> list[Any]:
@@ -95,16 +95,16 @@ class CachingStore(MemoryStore):
         value = ask(data, now, keys[0], args)
         if isinstance(value, list):
             return value
-        raw, tags = value if isinstance(value, tuple) else (value, b"")
+        tags = _tags(value or b"")
         try:
-            made = b"%d" % (int(raw or 0) + int(delta))
+            made = b"%d" % (int((value or b"0")[len(tags) :]) + int(delta))
         except ValueError:
             return [b"ERR value is not an integer or out of range"]
         if value is None:
             data.pop(keys[0], None)
             _set(data, keys[0], made, milliseconds, now)
         else:
-            data[keys[0]] = (_stored(made, tags), data[keys[0]][1])
+            data[keys[0]] = (tags + made, data[keys[0]][1])
         data.pop(keys[1], None)
         return [made, self._publish(channel, message)]
 
@@ -124,11 +124,11 @@ def acquire(data: Data, now: float, keys: list[str], args: list[Argument]) -> li
     """Find the value, or take the lease."""
     token, milliseconds, no_use = args
     value = _get(data, keys[0], now)
-    if value is not None and (no_use == "1" or (isinstance(value, tuple) and value[1] == no_use)):
+    if value is not None and (no_use == "1" or (no_use and _tags(value) == no_use)):
         del data[keys[0]]
         value = None
     if value is not None:
-        return _answer(data, keys[0], value, now)
+        return [value, _left(data, keys[0], now)]
     held = _get(data, keys[1], now)
     if held is None:
         _set(data, keys[1], token, milliseconds, now)
@@ -143,16 +143,17 @@ def read(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[
     del args
     values = {key: _get(data, key, now) for key in keys}
     return [
-        None if value is None else _answer(data, key, value, now) for key, value in values.items()
+        None if value is None else [value, _left(data, key, now)] for key, value in values.items()
     ]
 
 
 def ask(data: Data, now: float, key: str, args: list[Argument]) -> Any:
     """Return the value, or a list that asks about its tags."""
     value = _get(data, key, now)
-    if isinstance(value, tuple) and value[1] != args[0]:
-        return [None, value[1]]
-    return None if isinstance(value, tuple) and not args[1] else value
+    tags = _tags(value or b"")
+    if tags and tags != args[0]:
+        return [None, tags]
+    return None if tags and not args[1] else value
 
 
 def tokens(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[bytes | None]:
@@ -180,13 +181,8 @@ def renew(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
     return 1
 
 
-def _stored(value: Argument, tags: Argument) -> Any:
-    return (_bytes(value), tags) if tags else _bytes(value)
-
-
-def _answer(data: Data, key: str, value: Any, now: float) -> list[Any]:
-    raw, tags = value if isinstance(value, tuple) else (value, None)
-    return [raw, _left(data, key, now), tags]
+def _tags(value: bytes) -> bytes:
+    return value[: value.index(b"\n") + 1] if value.startswith(b"\0#") else b""
 
 
 def _get(data: Data, key: str, now: float) -> Any:

@@ -633,6 +633,25 @@ async def test_tags() -> None:
         assert await one.get("a") is None
 
 
+async def test_values_that_look_like_others_with_tags() -> None:
+    """They are what they are, with tags and without, however they were stored."""
+    odd = b'\0#{"tag": "token"}\nvalue'
+    async with caching_store() as store:
+        caches = [TieredCache(store, "test", codec=Codec[bytes](bytes, bytes)) for _ in range(2)]
+        async with caches[0] as one, caches[1] as two:
+
+            async def load() -> bytes:
+                return odd
+
+            for tags in ((), ("tag",)):
+                await one.set("key", odd, tags=tags)
+                assert await two.get("key") == odd
+                assert await one.get_or_set("loaded", load, tags=tags) == odd
+                assert await two.get_or_set("loaded", load) == odd
+                assert await one.delete_many(["key", "loaded"]) == 2
+            assert two.statistics().far_hits == 4
+
+
 async def test_tags_of_loads() -> None:
     """What is loaded carries the tags of the load, wherever it is read."""
     async with processes() as (store, (one, two)):

@@ -11,7 +11,7 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from mtaio.redis import RedisStore, TieredCache
+from mtaio.redis import Codec, RedisStore, TieredCache
 from mtaio.testing import check_cache
 from tests.redis.scripts import RealScripts
 from tests.redis.server.test_concurrency import line, program
@@ -129,6 +129,14 @@ async def test_numbers_and_times(shared_server: Server) -> None:
         for key, delta in (("text", 1), ("count", 2**63)):
             with pytest.raises(ValueError, match=r"cannot be incremented by .* not an integer"):
                 await two.increment(key, delta)
+        assert await two.get("text") == "text"
+        await one.invalidate_tag("tag", confirm=5)
+        assert await two.get_many(["text", "tagged"]) == {}
+        await one.set("tagged", -1, tags={"tag"})
+        binary = TieredCache(store, f"{namespace} 2", codec=Codec[bytes](bytes, bytes))
+        async with binary:
+            await binary.set("key", b"\0#\n")
+            assert await binary.delete("key")
         await one.set("other", 1, confirm=5)  # whatever was sent before has arrived now
 
         assert await one.touch("tagged", 1000)
