@@ -556,8 +556,9 @@ class TaskExecutor:
             fn: An async function, or a plain one, which then runs in worker threads.
             *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
                 one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call; any other iterator may be used afterwards, perhaps a few items
-                further on.
+                end of the call, and a `Stream` that was not entered is entered and left by it; any
+                other iterator may be used afterwards, perhaps a few items further on. `merge`
+                makes one source of several.
             ordered: Whether results are in the order of the items, or in that of completion.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
