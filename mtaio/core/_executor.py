@@ -71,7 +71,7 @@ from mtaio.core._compose import (
     read_options,
     settle,
 )
-from mtaio.core._crew import Crew, is_at_hand
+from mtaio.core._crew import Crew
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
 from mtaio.core._journal import record
@@ -613,7 +613,8 @@ class TaskExecutor:
         try:
             await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
         return results
 
     @overload
@@ -688,7 +689,8 @@ class TaskExecutor:
             passed = read_options("for_each", options, errors)
             await self._pool(fn, iterables, Sink(_forget), passed).run()
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
 
     @overload
     def stream(
@@ -1646,7 +1648,8 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
-        answers = acknowledgement(iterables, options, fn)
+        at_hand = _are_at_hand(iterables)
+        answers = None if at_hand else acknowledgement(iterables, options, fn)
         journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
@@ -1673,7 +1676,7 @@ class TaskExecutor:
                 not needs_loop
                 and timing.timeout is None
                 and self._threads.is_own
-                and is_at_hand(iterables)
+                and at_hand
             ):
                 crew = Crew(fn, self._threads)
         return Pool(
@@ -1797,6 +1800,14 @@ _PLAIN: Final[dict[str, Options]] = {
     errors: Options(errors=errors, timeout=None) for errors in get_args(Policy)
 }
 """Most calls have these options. Without a timeout: each call has the executor's already."""
+
+
+_AT_HAND: Final = frozenset({list, tuple, range})
+
+
+def _are_at_hand(sources: tuple[object, ...]) -> bool:
+    """Return whether to take items from these sources runs no code but Python's own."""
+    return all(type(each) in _AT_HAND for each in sources)
 
 
 def _forget(_index: int, _value: Any) -> None:
