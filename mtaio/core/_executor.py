@@ -71,7 +71,7 @@ from mtaio.core._compose import (
     read_options,
     settle,
 )
-from mtaio.core._crew import Crew, is_at_hand
+from mtaio.core._crew import Crew
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
 from mtaio.core._journal import record
@@ -559,8 +559,9 @@ class TaskExecutor:
             fn: An async function, or a plain one, which then runs in worker threads.
             *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
                 one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call; any other iterator may be used afterwards, perhaps a few items
-                further on.
+                end of the call, and a `Stream` that was not entered is entered and left by it; any
+                other iterator may be used afterwards, perhaps a few items further on. `merge`
+                makes one source of several.
             ordered: Whether results are in the order of the items, or in that of completion.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
@@ -615,7 +616,8 @@ class TaskExecutor:
         try:
             await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
         return results
 
     @overload
@@ -690,7 +692,8 @@ class TaskExecutor:
             passed = read_options("for_each", options, errors)
             await self._pool(fn, iterables, Sink(_forget), passed).run()
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
 
     @overload
     def stream(
@@ -1650,7 +1653,8 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
-        answers = acknowledgement(iterables, options, fn)
+        at_hand = _are_at_hand(iterables)
+        answers = None if at_hand else acknowledgement(iterables, options, fn)
         journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
@@ -1674,7 +1678,7 @@ class TaskExecutor:
                 not needs_loop
                 and timing.timeout is None
                 and self._threads.is_own
-                and is_at_hand(iterables)
+                and at_hand
             ):
                 crew = Crew(fn, self._threads)
         return Pool(
@@ -1809,6 +1813,14 @@ _PLAIN: Final[dict[str, Options]] = {
     errors: Options(errors=errors, timeout=None) for errors in get_args(Policy)
 }
 """Most calls have these options. Without a timeout: each call has the executor's already."""
+
+
+_AT_HAND: Final = frozenset({list, tuple, range})
+
+
+def _are_at_hand(sources: tuple[object, ...]) -> bool:
+    """Return whether to take items from these sources runs no code but Python's own."""
+    return all(type(each) in _AT_HAND for each in sources)
 
 
 def _forget(_index: int, _value: Any) -> None:
