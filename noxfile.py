@@ -204,6 +204,38 @@ def found(session: nox.Session) -> None:
     pytest(session, "tests/found", "tests/rivals", MTAIO_FOUND="1")
 
 
+@nox.session(tags=["ci"], python=SHARED)
+def ports(session: nox.Session) -> None:
+    """Run the tests of taskiq and parfive on engines of ours, which tests/rivals holds."""
+    pinned = nox.project.dependency_groups(PROJECT, "ports")
+    session.install("-e", ".[trio]", *pinned)
+    (taskiq,) = [
+        each.split("[")[0] + "==" + each.split("==")[1]
+        for each in pinned
+        if each.startswith("taskiq")
+    ]
+    away = Path(session.create_tmp()).resolve()
+    shutil.rmtree(away)
+    # Its wheel has no tests.
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"),
+        *("--dest", str(away), taskiq),
+    )
+    (sdist,) = away.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(away, filter="data")
+    source = away / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(source / "taskiq")  # the one that is installed is meant
+    env = {**LINES, "PYTHONPATH": str(ROOT / "tests" / "rivals")}
+    quiet = ("-q", "-p", "no:warnings", "-p", "no:cacheprovider", "--timeout", "60")
+    with session.chdir(source):
+        rooms = (f"tests/{room}" for room in ("api", "brokers", "middlewares", "receiver"))
+        session.run("python", "-m", "pytest", *quiet, "-p", "taskiq_port", *rooms, env=env)
+    with session.chdir(away):
+        parfive = ("--pyargs", "parfive", "--allow-hosts=127.0.0.1,::1")
+        session.run("python", "-m", "pytest", *quiet, "-p", "parfive_port", *parfive, env=env)
+
+
 @nox.session(tags=["ci"], python=NEWEST)
 def service(session: nox.Session) -> None:
     """Run whole services on each loop, beside a real Prometheus, Chromium and process pools."""

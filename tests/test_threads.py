@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from mtaio import cache, core, events, monitoring, resilience, resources
-from mtaio.cache import Cached, TTLCache, cached
+from mtaio.cache import Cached, PlainCached, TTLCache, cached
 from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
@@ -150,6 +150,7 @@ CASES: Final[dict[type, Case]] = {
     TimeoutManager: Case(lambda: TimeoutManager(9), limited),
     TTLCache: Case(lambda: TTLCache(100), lambda it: it.get_or_set("key", second), entered=True),
     Cached: Case(function, lambda it: it(1)),
+    PlainCached: Case(lambda: cached(ttl=100)(plain), lambda it: second(it(1))),
     EventEmitter: Case(EventEmitter, emit, entered=True),
     HealthRegistry: Case(registry, lambda it: it.report()),
     HealthMonitor: Case(HealthMonitor, lambda it: it.get_health_status()),
@@ -180,6 +181,7 @@ OTHERS: Final = frozenset(
         "Alert",
         "Attempt",
         "BoundCached",
+        "BoundPlainCached",
         "BreakerBlock",
         "BreakerChange",
         "BreakerState",
@@ -321,8 +323,11 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "get_nowait": lambda it: it.get_nowait("key"),
         "get_or_set": lambda it: it.get_or_set("key", second),
         "get_or_set_many": lambda it: it.get_or_set_many(["key"], everything),
+        "increment": lambda it: it.increment("number"),
+        "increment_nowait": lambda it: it.increment_nowait("number"),
         "invalidate_tag": lambda it: it.invalidate_tag("tag"),
         "invalidate_tag_nowait": lambda it: it.invalidate_tag_nowait("tag"),
+        "is_loading": lambda it: it.is_loading("key"),
         "items": lambda it: it.items(),
         "refresh": lambda it: it.refresh("key", second),
         "set": lambda it: it.set("key", 2),
@@ -338,6 +343,13 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "contains_nowait": lambda it: it.contains_nowait(1),
         "invalidate": lambda it: it.invalidate(1),
         "invalidate_nowait": lambda it: it.invalidate_nowait(1),
+        "is_loading": lambda it: it.is_loading(1),
+        "refresh": lambda it: it.refresh(1),
+    },
+    PlainCached: {
+        "contains": lambda it: it.contains(1),
+        "invalidate": lambda it: it.invalidate(1),
+        "is_loading": lambda it: it.is_loading(1),
         "refresh": lambda it: it.refresh(1),
     },
     EventEmitter: {

@@ -34,7 +34,7 @@ from mtaio._internal.rates import Rate
 from mtaio._internal.signature import check_takes
 from mtaio.core._errors import shorten
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.core._types import Options, Policy
+from mtaio.core._types import OnError, Options, Policy
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
@@ -107,14 +107,30 @@ def check_call(number: int, call: object) -> None:
 _POLICIES: Final = frozenset(get_args(Policy))
 
 
-def check_errors(policy: str) -> None:
+def check_errors(errors: str) -> None:
     """Refuse an ``errors`` that is none of the policies."""
-    if policy not in _POLICIES:
+    if errors not in _POLICIES:
         msg = (
-            f'errors={policy!r} is unknown. Pass "raise" (stop at the first), "collect" (run all, '
-            f'then raise them together) or "return" (put them among the results).'
+            f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run all, '
+            f'then raise them together), "return" (put them among the results); for_each() and '
+            f"stream() also take a function, which is called with each item and its error."
         )
         raise ValueError(msg)
+
+
+def check_handler(method: str, errors: OnError[Any]) -> None:
+    """Refuse a function as ``errors`` where results would lack, or that cannot be called so."""
+    if method == "map":
+        msg = (
+            f"errors={errors!r} would leave map() without a result for items that fail. Pass "
+            f'"return" to have the error there, or use for_each() or stream().'
+        )
+        raise TypeError(msg)
+    way_out = "Pass a plain function of two arguments, (item, error)."
+    if is_async(errors):
+        msg = f"errors={errors!r} is an async function and would not be awaited. {way_out}"
+        raise TypeError(msg)
+    check_takes("errors", errors, "item", "error", way_out=way_out)
 
 
 def check_progress(callback: object) -> None:
@@ -167,12 +183,13 @@ _OWN: Final[Mapping[str, tuple[str, ...]]] = {
 """The options that only some of the methods have."""
 
 
-def read_options(method: str, options: AllOptions, errors: Policy) -> Options:
+def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]) -> Options:
     """
     Return the options of one call, as they were passed.
 
     Raises:
-        TypeError: There is no option of that name.
+        TypeError: There is no option of that name, or ``errors`` is a function that will not do.
+        ValueError: ``errors`` is none of the policies.
     """
     for name in options:
         if name not in Options.__slots__:
@@ -181,6 +198,10 @@ def read_options(method: str, options: AllOptions, errors: Policy) -> Options:
                 f"{', '.join((*Options.__slots__, *_OWN[method]))}."
             )
             raise TypeError(msg)
+    if callable(errors):
+        check_handler(method, errors)
+    else:
+        check_errors(errors)
     return Options(errors=errors, **options)
 
 
@@ -332,18 +353,23 @@ def compose(
     threads: WorkerLimiter,
     counters: Counters,
     taken: bool,
+    watched: bool = True,
 ) -> tuple[CoroutineFunction, Timing | None]:
     """
     Return what to call for each item, and the timeout if it is left to the pool's watch.
 
-    ``taken`` says that each item comes from a source, see `_attempt`.
+    ``taken`` says that each item comes from a source, see `_attempt`, and ``watched`` whether the
+    timeout may be left to the watch.
 
     The pool's watch is ten times cheaper than a scope of its own for each item, but it counts
     from the start of the item: with retries, a rate or a wait for a thread that is too early. Nor
     can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
-    if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
-        return in_loop(fn), None if timing.timeout is None else timing
+    if is_async(fn) and rate is None and retry is None:
+        if timing.timeout is None:
+            return in_loop(fn), None
+        if watched and timing.timeout != 0:
+            return in_loop(fn), timing
     first = _attempt(fn, timing, threads, rate, taken=taken)
     if retry is None:
         return in_loop(partial(first, _nothing)), None

@@ -73,12 +73,14 @@ from mtaio.core._compose import (
 )
 from mtaio.core._crew import Crew, is_at_hand
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._intake import acknowledgement
+from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
-from mtaio.core._stream import Buffer, Stream
+from mtaio.core._stream import Buffer, Stream, closing_sources, discard
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
@@ -97,6 +99,7 @@ from mtaio.core._types import (
     CallOptions,
     EachOptions,
     MapOptions,
+    OnError,
     Options,
     Policy,
     Returned,
@@ -110,7 +113,10 @@ from mtaio.core._via import Via, calls_via
 from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
+    from mtaio._internal.leaders import Leader
+    from mtaio.core._periodic import Overlap, PeriodicTask
     from mtaio.core._slots import Slot
+    from mtaio.core._ticks import Cron
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -581,6 +587,8 @@ class TaskExecutor:
             until (Callable | None): An async function without arguments, such as the ``wait`` of an
                 ``anyio.Event``. Once it has returned nothing more is taken from the source, and
                 the call returns what has become of the rest.
+            journal (Journal | None): A file of what is done, which the next run of the program
+                does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
 
@@ -601,7 +609,10 @@ class TaskExecutor:
             results.append(value)
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
-        await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        try:
+            await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        finally:
+            discard(iterables)
         return results
 
     @overload
@@ -611,7 +622,7 @@ class TaskExecutor:
         source: AnyIterable[A],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -622,7 +633,7 @@ class TaskExecutor:
         another: AnyIterable[B],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -634,7 +645,7 @@ class TaskExecutor:
         third: AnyIterable[Any],
         /,
         *others: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -655,22 +666,28 @@ class TaskExecutor:
         fn: Callable[..., object],
         /,
         *iterables: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[Any] = "raise",
         **options: Unpack[AllOptions],
     ) -> None:
         """
         Call ``fn`` with every item for its effect: `map` without the list of results.
 
         Memory stays constant however long the source is. Arguments, errors and cancellation are
-        those of `map`; as there are no results, ``errors="return"`` is refused.
+        those of `map`; as there are no results, ``errors="return"`` is refused. For a source that
+        never ends ``errors`` may be a function, called as ``errors(item, error)`` in the event loop
+        with each item that failed (with several sources a tuple); then the call goes on. What it
+        raises ends the call.
         """
-        if cast("str", errors) == "return":  # callers may be untyped
-            raise ValueError(
-                'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
-                "to run all items and raise the errors together."
-            )
-        passed = read_options("for_each", options, errors)
-        await self._pool(fn, iterables, Sink(_forget), passed).run()
+        try:
+            if cast("str", errors) == "return":  # callers may be untyped
+                raise ValueError(
+                    'for_each() returns nothing, so errors="return" would lose them. Pass '
+                    '"collect" to run all items and raise the errors together.'
+                )
+            passed = read_options("for_each", options, errors)
+            await self._pool(fn, iterables, Sink(_forget), passed).run()
+        finally:
+            discard(iterables)
 
     @overload
     def stream(
@@ -681,7 +698,7 @@ class TaskExecutor:
         *,
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -694,7 +711,7 @@ class TaskExecutor:
         *,
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -708,7 +725,7 @@ class TaskExecutor:
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -910,6 +927,7 @@ class TaskExecutor:
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
     @show_options
+    @closing_sources
     def stream(
         self,
         fn: Callable[..., Any],
@@ -919,7 +937,7 @@ class TaskExecutor:
         flatten: bool = False,
         ordered: bool = False,
         max_pending: int | Unset | None = UNSET,
-        errors: Literal["raise", "collect", "return"] = "raise",
+        errors: Literal["raise", "collect", "return"] | OnError[Any] = "raise",
         **options: Unpack[AllOptions],
     ) -> Stream[Any]:
         """
@@ -947,7 +965,7 @@ class TaskExecutor:
                 many items may run or wait: 100 if omitted, and at least 1.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
-                results.
+                results. A function: called with each item that failed, and its error.
             **options: As for `map`.
 
         Raises:
@@ -982,8 +1000,10 @@ class TaskExecutor:
         passed = read_options("stream", options, errors)
         pool = self._pool(fn, iterables, sink, passed, flatten=flatten)
         if outcomes:
-            pool.fn = _with_args(pool.fn)
-        return Stream(pool, between)
+            pool.fn = _with_args(pool.fn, pool.bare)
+            if pool.journal is not None:
+                pool.journal.with_args = True
+        return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
 
@@ -1365,6 +1385,77 @@ class TaskExecutor:
             raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
 
+    def every(
+        self,
+        period: float | Cron,
+        fn: Callable[[*Ts], object],
+        /,
+        *args: *Ts,
+        first: Literal["now", "later"] | None = None,
+        jitter: float = 0.0,
+        overlap: Overlap = "skip",
+        timeout: float | Unset | None = UNSET,
+        retry: int | Retry | None = None,
+        name: str | None = None,
+        leader: Leader | None = None,
+    ) -> PeriodicTask:
+        """
+        Run ``fn(*args)`` each ``period`` seconds, or when a `Cron` says so, until the block ends.
+
+        Runs are due at ticks: multiples of the period from now on, by the event loop's clock, which
+        no run moves, however long it takes. Where several ticks have passed unnoticed, because the
+        event loop was blocked, one run follows, and the others count as skipped. Each run is an
+        item: it waits for a slot of ``max_workers``, and ticks that pass meanwhile are those at
+        which the run before has not ended.
+
+        A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
+        Leaving the block begins no more runs, and waits for one that is going on as for submitted
+        tasks; what cancels the block cancels it. Not a checkpoint.
+
+        Args:
+            period: Seconds, or a `Cron`.
+            fn: An async function, or a plain one to run in a worker thread.
+            *args: Its arguments.
+            first: ``"now"`` makes the first run at once, ``"later"`` at the first tick after that;
+                by default ``"now"`` for a period, and ``"later"`` for a `Cron`.
+            jitter: Each run begins up to so many seconds after its tick, at random, so that many
+                processes do not begin together. Less than the period.
+            overlap: What happens at a tick if the run before has not ended. ``"skip"``: nothing.
+                ``"queue"``: a run follows it at once; however many ticks have passed, one. With
+                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins.
+            timeout: Seconds for a run, or each attempt of it, as for `run`.
+            retry: Attempts in all, or a `Retry` policy, for each run.
+            name: For messages and metrics, and for ``leader`` what all processes call it; None for
+                the function's name.
+            leader: A `mtaio.redis.RedisLeader`, or the like: the process that leads makes the runs,
+                and they are cancelled when it leads no more. No tick is run twice, and a tick that
+                passed while nobody led is made up for, once. A period's ticks are then multiples of
+                it since 1970, by the time of day, as the processes have no other clock in common;
+                ``first="now"`` is for the very first run of all of them.
+
+        Returns:
+            The task, to be cancelled, and for its statistics.
+
+        Raises:
+            RuntimeError: The executor is not entered, or draining.
+            ValueError, TypeError: An option makes no sense.
+        """
+        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+            Periodic,
+            PeriodicTask,
+            Schedule,
+        )
+
+        block = self._blocks.entered(self, "every()")
+        refusal = block.refusal("every")
+        if refusal is not None:
+            raise refusal
+        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        checks.title("name", name)
+        run = schedule.bind(self, fn, *args)
+        periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
+        return PeriodicTask(periodic, block.repeat(periodic))
+
     async def drain(self, timeout: float | None = None) -> bool:
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
@@ -1392,7 +1483,11 @@ class TaskExecutor:
         return await block.drain(timeout)
 
     def cancel(self) -> None:
-        """Cancel all submitted tasks and services. Not a checkpoint; the block itself goes on."""
+        """
+        Cancel all submitted tasks, services and periodic tasks.
+
+        Not a checkpoint; the block itself goes on.
+        """
         if (block := self._blocks.current) is not None:
             block.cancel()
 
@@ -1525,7 +1620,6 @@ class TaskExecutor:
         flatten: bool = False,
     ) -> Pool:
         check_fn(fn, flatten=flatten)
-        check_errors(options.errors)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
@@ -1551,6 +1645,8 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
+        answers = acknowledgement(iterables, options, fn)
+        journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
             timing=timing,
@@ -1558,13 +1654,20 @@ class TaskExecutor:
             retry=retry,
             threads=self._threads,
             counters=self._counters,
-            taken=subject is not None,
+            taken=subject is not None and answers is None,
+            watched=answers is None and journal is None,
         )
+        if journal is not None:
+            call = journal.around(call)
+        if answers is not None:
+            call = answers.around(call)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
             at_once = self._threads.narrowed(at_once)
-            needs_loop = options.on_progress is not None or sink.buffer is not None
+            needs_loop = (
+                options.on_progress is not None or sink.buffer is not None or journal is not None
+            )
             if (
                 not needs_loop
                 and timing.timeout is None
@@ -1580,6 +1683,8 @@ class TaskExecutor:
                 batch=batch,
                 within=within,
                 ends=options.until is not None,
+                # Each item of a source with acknowledgement has to come to its answer.
+                journal=journal if answers is None else None,
             ),
             sink=sink,
             subject=fn if subject is UNSET else subject,
@@ -1591,6 +1696,8 @@ class TaskExecutor:
             timing=watched,
             total=total,
             crew=crew,
+            bare=None if answers is None else answers.bare,
+            journal=journal,
         )
 
     def _pool_of_calls(
@@ -1614,8 +1721,8 @@ class TaskExecutor:
                 check_call(number, call)
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
+        check_errors(cast("Policy", options.errors))
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
-            check_errors(options.errors)
             pool = Pool(
                 make,
                 source,
@@ -1666,12 +1773,13 @@ def _sink_of_elements(between: Buffer) -> Sink:
 
 
 def _with_args(
-    fn: Callable[..., Coroutine[Any, Any, Any]],
+    fn: Callable[..., Coroutine[Any, Any, Any]], bare: Callable[[Any], Any] | None
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments added to the result."""
+    """Return ``fn`` with the arguments added to the result, each ``bare``."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
-        return args, await fn(*args)
+        result = await fn(*args)
+        return args if bare is None else (bare(args[0]),), result
 
     return call
 

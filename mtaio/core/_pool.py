@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio.core._crew import Crew
+    from mtaio.core._journal import Recording
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
     from mtaio.core._timeouts import Timing, Watch
@@ -120,6 +121,7 @@ class Pool:
       inside an item of the same executor they are part of it, so they take no slots, and this
       limit replaces the other. With slots, calls that wait for each other would hang as soon as
       all slots hold such items;
+    - ``bare``, if there is one, returns what users see of an item;
     - ``calls`` is how many of them there are, 0 for a source: if they are `FEW`, and the limits let
       all of them run at once, each gets a task of its own at the start.
     """
@@ -138,7 +140,9 @@ class Pool:
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
     crew: Crew | None = None
+    journal: Recording | None = None
     calls: int = 0
+    bare: Callable[[Any], Any] | None = None
 
     started: int = field(default=0, init=False)
     succeeded: int = field(default=0, init=False)
@@ -178,6 +182,14 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
+        if self.journal is None:
+            await self._run_all()
+        else:
+            self.journal.pool = self
+            async with self.journal:
+                await self._run_all()
+
+    async def _run_all(self) -> None:
         self._around = here()
         if self._around is not None:
             self._join(self._around)
@@ -308,35 +320,56 @@ class Pool:
         """
         Call the function with what was read and is not begun, now that the call ends.
 
-        Each is cancelled at its first checkpoint, so that it can give its item back.
+        Each is cancelled at its first checkpoint, so that it can give its item back. That is done
+        in a task of its own: asyncio's ``Task.cancel()`` of the task that made the call, which goes
+        through every shield, only ends the wait for it.
         """
         if not source.has_items():
             return
         self._all_taken = True
+        errors: list[BaseException] = []
+        try:
+            async with anyio.create_task_group() as group:
+                group.create_task(self._begin_items(source, errors), name=_WORKER)
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
+
+    async def _begin_items(self, source: Feed, errors: list[BaseException]) -> None:
         worker = Worker()
         if self.slots is not None:  # beyond the limit: what is cancelled does not queue
             worker.slot = self.slots.force()
             worker.slot.task, worker.slot.around = running_task(), self._around
-        errors: list[BaseException] = []
         while source.has_items():
             try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await take_items(self, worker)
-            except BaseException as error:  # noqa: BLE001 - raised below
+            except BaseException as error:  # noqa: BLE001 - raised by the call
                 errors.append(error)
         self.give_slot_back(worker)
-        try:
-            if errors:
-                raise errors[0]
-        finally:
-            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     def stop(self) -> None:
         """Take no more items and cancel those that run. May be called at any time."""
         self.stopping = True
         if self._group is not None:
             self._group.cancel_scope.cancel()
+
+    def put_without_call(self, value: Any) -> bool:
+        """Give the item that comes next a result, if there is space for it; return whether so."""
+        if not self._has_space():
+            return False
+        index = self.started
+        self.started = index + 1
+        if self.sink.results is None:
+            self.sink.put(index, value)
+        else:
+            self.sink.results.append(value)
+        self.succeeded += 1
+        if self.options.on_progress is not None:
+            self.report(self.options.on_progress)
+        return True
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if one is needed."""
@@ -564,27 +597,36 @@ class Pool:
         if rest is None:
             self.cancelled += 1
             return True
-        batch = self.options.batch is not None
         self.failed += 1
         rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
             self.stop()  # before another worker begins a call
             return True
-        if self.options.errors == "return":
+        self._note_failure(index, item, rest)
+        return False
+
+    def _note_failure(self, index: int, item: Any, error: Exception) -> None:
+        """Do with an item's error what ``errors`` says."""
+        errors, batch = self.options.errors, self.options.batch is not None
+        if self.bare is not None:
+            item = self.bare(item)
+        if errors == "return":
             if self.subject is not None:
-                annotate(rest, self.subject, index, item, many=self.many, batch=batch)
+                annotate(error, self.subject, index, item, many=self.many, batch=batch)
             if self.sink.put_error is None:
-                self.sink.put(index, rest)
+                self.sink.put(index, error)
             else:
-                self.sink.put_error(index, item, rest)
-            return False
-        annotate(rest, self.subject, index, item, many=self.many, batch=batch)
-        self.failures.append((index, rest))
-        if self.options.errors == "raise":
+                self.sink.put_error(index, item, error)
+            return
+        annotate(error, self.subject, index, item, many=self.many, batch=batch)
+        if callable(errors):
+            errors(item, error)
+        else:
+            self.failures.append((index, error))
+        if errors == "raise":
             self.stop()
         elif self.sink.buffer is not None:
             self.sink.buffer.skip(index)
-        return False
 
 
 # ---- the loop for which the pool exists: take an item, run it, put its result away ----

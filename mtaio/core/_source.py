@@ -30,6 +30,9 @@ from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.clock import loop_deadline, now
 from mtaio.core._errors import conclude
+from mtaio.core._intake import is_ack_source, taken_from
+from mtaio.core._merge import Merge
+from mtaio.core._stream import Stream, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio._internal.backend import Waiter
+    from mtaio.core._journal import Recording
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
@@ -58,6 +62,7 @@ def open_source(
     batch: int | None = None,
     within: float | None = None,
     ends: bool = False,
+    journal: Recording | None = None,
 ) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
@@ -70,12 +75,17 @@ def open_source(
         batch: How many items make a batch, which then counts as one; None for no batches.
         within: Seconds after which a batch begins that is not full; None for no limit.
         ends: Whether there has to be a method ``stop``, for the source to be ended from outside.
+        journal: What is done with the items that need not be called; None to call all.
 
     Raises:
         ValueError: No iterable at all.
         TypeError: A source cannot be iterated, or is a single thing: text, a mapping.
     """
     source = _join(iterables, ahead)
+    if journal is not None:
+        if not isinstance(source, Feed):
+            source = Feed(_each(source), 0)
+        source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
         return source
@@ -104,8 +114,10 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
             f"map(fn, arguments)."
         )
         raise TypeError(msg)
+    if isinstance(source, Merge):
+        return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
-        return Feed(aiter(source), ahead)
+        return Feed(_items_of(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
@@ -222,6 +234,55 @@ class Slices:
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _items_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, Stream):
+        return results_of(source)
+    return taken_from(source) if is_ack_source(source) else aiter(source)
+
+
+def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
+    parts = [_open(each, 0) for each in merge.sources]
+    iterators = [part for part in parts if not isinstance(part, Feed)]
+    if len(iterators) == len(parts):
+        return _in_turn(iterators)
+    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    return _MergedFeed(_merged(feeds), ahead, feeds)
+
+
+def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
+    while iterators:
+        for each in [*iterators]:
+            try:
+                item = next(each)
+            except StopIteration:
+                iterators.remove(each)
+            else:
+                yield item
+
+
+async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    for item in iterator:
+        yield item
+
+
+async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
+    """
+    Yield what the parts have in hand, one after another; then have each that has nothing read one.
+
+    So each part has at most one item in hand, and none has two turns while another one has none.
+    """
+    waiter = new_waiter()  # one for all: whichever part has something wakes this
+    readers = {part: Reader(waiter) for part in parts}
+    while readers:
+        seen = [part.ask(reader) for part, reader in readers.items()]
+        if not any(seen):
+            await waiter
+        for part in parts:
+            for item in part:  # it is one at most
+                yield item
+        readers = {part: reader for part, reader in readers.items() if not part.is_over()}
 
 
 def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
@@ -398,7 +459,15 @@ class Feed:
         self._within = within
         self._ends = ends
         for part in self._parts:
-            part.prepare(0, within, ends=ends)
+            part.prepare(0, math.inf, ends=ends)
+
+    def sift(self, journal: Recording) -> None:
+        """Let a journal take out what it has, before anything is read."""
+        self._source = journal.rest_of(self._source, self)
+
+    def is_clear(self) -> bool:
+        """Return whether what is read now is the call's next item: nothing waits before it."""
+        return not (self._ready or self._size or self._ahead)
 
     def __iter__(self) -> Feed:
         return self
@@ -446,6 +515,26 @@ class Feed:
                 self._called -= called
             if called or not (self._source_waits or self._filling or self._closed):
                 return True
+
+    def ask(self, reader: Reader) -> bool:
+        """
+        Have an item read for a reader that waits for several feeds, unless there is one.
+
+        Returns:
+            Whether there is something to see: an item, or the end.
+        """
+        self._called -= reader.called
+        reader.called = False
+        if self._ready or self._closed:
+            return True
+        if reader not in self._parked:
+            self._parked.append(reader)
+            self.look()
+        return False
+
+    def is_over(self) -> bool:
+        """Return whether there is no item, and never will be."""
+        return self._closed and not self._ready
 
     def look(self) -> None:
         """Let the reading task look again at who waits."""
@@ -698,3 +787,26 @@ class Feed:
             if self._pool is None or reader.slot is None:
                 return
             self._pool.give_slot_back(reader)
+
+
+class _MergedFeed(Feed):
+    """A feed of several, from any of which an item may be begun."""
+
+    __slots__ = ()
+
+    def has_items(self) -> bool:
+        """Return whether there is something to be begun, in the hands of a part too."""
+        for part in self._parts:
+            while part.has_items():
+                if self._size:
+                    self._fill(next(part))
+                else:
+                    self._ready.append(next(part))
+        if self._filling:
+            self._complete()
+        return super().has_items()
+
+    def stop(self) -> bool:
+        """Have the parts read no more: what they have in hand is still given, and then it ends."""
+        stopped = [part.stop() for part in self._parts]
+        return any(stopped)

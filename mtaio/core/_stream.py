@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final
 
@@ -25,14 +26,19 @@ from mtaio._internal.cancellation import Stray, classify, stray_error, without_c
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.core._errors import conclude, loud
-from mtaio.core._pool import Pool
+from mtaio.core._merge import unmerged
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from anyio.abc import TaskGroup
 
-__all__ = ["Buffer", "Stream"]
+    from mtaio.core._pool import Pool
 
+__all__ = ["Buffer", "Stream", "closing_sources", "discard", "results_of"]
+
+F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 
 _FAILED: Final = object()
@@ -213,6 +219,7 @@ class Stream(Generic[T]):
         "_ended",
         "_error",
         "_group",
+        "_is_source",
         "_left",
         "_loop",
         "_on_exit",
@@ -229,6 +236,7 @@ class Stream(Generic[T]):
         self._ended: anyio.Event
         self._loop: object
         self._left = False
+        self._is_source = False
         self._error: Exception | None = None
 
     def __repr__(self) -> str:
@@ -310,6 +318,35 @@ class Stream(Generic[T]):
         if self._on_exit is not None:
             self._on_exit()
 
+    def _discard(self) -> None:
+        if self._group is None:
+            self._leave()
+
+    async def _give_results(self) -> AsyncGenerator[T, None]:
+        """
+        Yield the results to the call of which the stream is the source.
+
+        Unless the user has entered it by now, it is entered here, and left when this generator
+        ends. That may hold the task group of a stream, as the call reads and closes it in one task.
+        """
+        if self._is_source:
+            msg = (
+                f"{self!r} is already the source of a call, which leaves it at its end. To share "
+                f"its results enter it with 'async with', before any call does."
+            )
+            raise RuntimeError(msg)
+        if self._group is not None:
+            async for result in self:
+                yield result
+            return
+        self._is_source = True
+        async with self:
+            async for result in self:
+                try:
+                    yield result
+                except GeneratorExit:
+                    return  # the block is left without it: no error that might come in a group
+
     def __aiter__(self) -> Self:
         return self
 
@@ -346,6 +383,32 @@ class Stream(Generic[T]):
         finally:
             self._ended.set()
         self._buffer.close()
+
+
+def results_of(stream: Stream[T]) -> AsyncGenerator[T, None]:
+    """Return what the call reads that ``stream`` is the source of."""
+    return stream._give_results()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
+
+
+def discard(sources: Iterable[object]) -> None:
+    """Close the streams among the sources of a call that were not entered, and now will not be."""
+    for each in unmerged(sources):
+        if isinstance(each, Stream):
+            each._discard()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+
+
+def closing_sources(method: F) -> F:
+    """Let the method that makes a stream close those among its sources if it refuses to."""
+
+    @wraps(method)
+    def make(executor: object, fn: object, /, *iterables: object, **options: object) -> object:
+        try:
+            return method(executor, fn, *iterables, **options)
+        except BaseException:
+            discard(iterables)
+            raise
+
+    return cast("F", make)
 
 
 def _is_cancellation(error: BaseException | None) -> bool:

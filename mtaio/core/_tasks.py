@@ -323,9 +323,12 @@ class Service(Task):
         block: The block in which it lives.
         fn: What runs, once for each start and restart.
         restart: How often it may be started again; None for never.
+
+    Attributes:
+        finish: Has it end by itself, once the block is left; None if it has to be cancelled.
     """
 
-    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope")
+    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope", "finish")
 
     def __init__(
         self,
@@ -338,6 +341,7 @@ class Service(Task):
         self._block = block
         self._fn = fn
         self._restart = restart
+        self.finish: Callable[[], None] | None = None
         self._report: Readiness[Any]  # there as soon as it runs
         self._ready = False
         self._scope = anyio.CancelScope()
@@ -374,6 +378,11 @@ class Service(Task):
     def leave(self) -> None:
         """Be no longer one of the block's services."""
         self._block.services.pop(self, None)
+
+    def end_unrun(self) -> None:
+        """End it, if it was cancelled before its first step."""
+        self.leave()
+        self.abandon()
 
     async def _supervise(self) -> Any:
         policy = self._restart

@@ -164,6 +164,11 @@ class RedisStore:
         """The most seconds that a call waits for an answer."""
         return self._endpoint.timeout
 
+    @property
+    def cluster(self) -> bool:
+        """Whether the nodes belong to a cluster."""
+        return self._endpoint.cluster
+
     async def __aenter__(self) -> Self:
         """
         Enter the block, without connecting. A checkpoint only on some event loops.
@@ -257,6 +262,25 @@ class RedisStore:
         """
         _refuse_unshared(args)
         return await (await self._current()).command(*args, timeout=timeout)
+
+    async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, list[bytes]]:
+        """
+        Find keys, some at a time: of every node of a cluster.
+
+        A checkpoint. Call it again with the cursor that it returned, until that is None.
+
+        Args:
+            pattern: As for ``SCAN``: ``*`` is any text.
+            cursor: Where to go on; None to begin.
+
+        Returns:
+            Where to go on, None at the end, and some of the keys, perhaps none. At the end, each
+            that was there all the time has been found, perhaps more than once.
+
+        Raises:
+            StoreError, RuntimeError: As for `command`.
+        """
+        return await (await self._current()).scan(pattern, cursor)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Send a message to the subscribers of a channel. A checkpoint, like `command`."""

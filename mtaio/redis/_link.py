@@ -41,6 +41,9 @@ _RECONCILE: Final = 200
 _RECONNECT: Final = 200
 """Milliseconds between two attempts to restore a connection, within a fifth."""
 
+_STEP: Final = 1000
+"""About how many keys one step of a scan looks at."""
+
 _TIMED_OUT: Final = "timed out"
 """How glide's errors end when its own timeout was over a moment before ours."""
 
@@ -271,6 +274,16 @@ class Link:
             checks.positive("timeout", timeout, way_out=way_out)
         call = self._client.custom_command([*map(_encoded, args)])
         return await self._answer(call, self._timeout if timeout is None else timeout)
+
+    async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, list[bytes]]:
+        """Find some keys; return where to go on, and None at the end."""
+        cluster: bool = isinstance(self._client, self._glide.GlideClusterClient)
+        if cursor is None:
+            cursor = self._glide.ClusterScanCursor() if cluster else b"0"
+        call = self._client.scan(cursor, match=_encoded(pattern), count=_STEP)
+        cursor, keys = await self._answer(call, self._timeout)
+        over = cursor.is_finished() if cluster else cursor == b"0"
+        return None if over else cursor, keys
 
     async def message(self) -> tuple[str, bytes] | None:
         """Wait for the next message of the channels subscribed to; None once this is closed."""

@@ -103,6 +103,31 @@ class Store(Connection, Protocol):
         """The most seconds that a call waits for an answer."""
         ...
 
+    @property
+    def cluster(self) -> bool:
+        """
+        Whether it is a cluster, where the keys of a script have to be in one slot.
+
+        Without this property a store is taken for a single server.
+        """
+        ...
+
+    async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, Sequence[bytes]]:
+        """
+        Find keys, some at a time: of every node of a cluster. A checkpoint, like `script`.
+
+        Without this method a store serves everything but `TieredCache.clear`.
+
+        Args:
+            pattern: As for ``SCAN``.
+            cursor: Where to go on, as the last call has returned it.
+
+        Returns:
+            Where to go on, None at the end, and some of the keys. At the end, those that were there
+            all the time have been found.
+        """
+        ...
+
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Send a message to the subscribers of a channel. A checkpoint, like `script`."""
         ...

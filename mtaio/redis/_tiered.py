@@ -1,16 +1,18 @@
 """
 A cache in two tiers: this process's memory, and a server that all processes share.
 
-Promise: a key is loaded once for all processes. A value that was set or deleted anywhere leaves the
-memory of every process that gets the message; one that gets none keeps only what it loads without
-the server, for ``fallback_ttl``. A load that began before a change is not stored after it.
-Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script.
+Promise: a key is loaded once for all processes. A value that was set or deleted anywhere, by
+itself, with its tag or with all others, leaves the memory of every process that gets the message;
+one that gets none keeps only what it loads without the server, for ``fallback_ttl``. A load that
+began before a change is not stored after it.
+Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script, also for many keys;
+with tags two.
 Why there are leases and no generations: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +52,7 @@ from mtaio.redis._far import (
     Confirmations,
     FarTier,
     Found,
+    Leased,
     Notice,
     Queries,
     Query,
@@ -62,6 +65,7 @@ __all__ = ["TieredCache", "TieredCacheStatistics"]
 
 T = TypeVar("T", default=Any)
 D = TypeVar("D")
+R = TypeVar("R")
 P = ParamSpec("P")
 
 _LOOK: Final = 1.0
@@ -70,7 +74,10 @@ _LOOK: Final = 1.0
 _POLL: Final = 0.1
 """The same while no messages arrive."""
 
+_NO_TAGS: Final[frozenset[str]] = frozenset()
 _LOADER: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+_KEY: Final = "Pass one, such as str(user_id)."
+_KEYS: Final = "Pass a list of keys, even for one."
 _TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
 
 
@@ -83,7 +90,7 @@ class TieredCacheStatistics:
     near_max_size: float | None = field(metadata=LIMIT)
     """The most values in memory; None for no limit."""
     near_hits: int = field(metadata=COUNTER)
-    """Reads that found a value in memory."""
+    """Reads that found a value in memory; of several keys, each counts."""
     far_hits: int = field(metadata=COUNTER)
     """Reads that found a value on the server, also after waiting for another process's load."""
     misses: int = field(metadata=COUNTER)
@@ -97,7 +104,7 @@ class TieredCacheStatistics:
     outdated: int = field(metadata=COUNTER)
     """Loads that were not stored: the key was changed during the load, or the server was down."""
     changes_heard: int = field(metadata=COUNTER)
-    """Messages about changed keys, this process's own changes included."""
+    """Messages about changes, this process's own included."""
     near_cleared: int = field(metadata=COUNTER)
     """How often the memory was cleared, because messages may have been missed."""
     undecodable: int = field(metadata=COUNTER)
@@ -126,12 +133,15 @@ class _Fetch(Generic[T]):
         seconds: For how long the value may stay in memory.
     """
 
-    __slots__ = ("key", "loader", "seconds", "ttl")
+    __slots__ = ("key", "loader", "seconds", "tags", "ttl")
 
-    def __init__(self, key: str, loader: Callable[[], Awaitable[T]], ttl: float) -> None:
+    def __init__(
+        self, key: str, loader: Callable[[], Awaitable[T]], ttl: float, tags: frozenset[str]
+    ) -> None:
         self.key = key
         self.loader = loader
         self.ttl = ttl
+        self.tags = tags
         self.seconds = 0.0
 
     def lasts(self, _: T) -> float:
@@ -149,9 +159,9 @@ class TieredCache(Generic[T]):
     for its value. If it is cancelled, or its load fails, another that waits starts to load at once;
     if its process is killed, after ``lease``.
 
-    `set` and `delete` send a message to all processes, which takes about a millisecond. Until it
-    arrives, the others may still return what they have in memory; with ``confirm`` the call waits
-    until it has. When messages may have been missed, all of the memory is cleared. A process that
+    A change sends a message to all processes, which takes about a millisecond. Until it arrives,
+    the others may still return what they have in memory; with ``confirm`` the call waits until it
+    has. When messages may have been missed, all of the memory is cleared. A process that
     gets no messages notices that within ``check_interval`` plus the store's timeout, and then calls
     the server at every read; what it has to load without the server it keeps for ``fallback_ttl``.
 
@@ -170,7 +180,7 @@ class TieredCache(Generic[T]):
             lease, so this may be shorter than a load takes.
         on_failure: What reads do while the server is down. With ``"local"``, `get` finds only what
             is in memory, and `get_or_set` loads in this process. With ``"raise"`` they raise
-            `StoreError`. `set` and `delete` always raise it.
+            `StoreError`. What changes something always raises it.
         check_interval: Seconds between two checks of the subscription.
         name: The name in messages and in the monitor. Default: the namespace.
 
@@ -402,29 +412,66 @@ class TieredCache(Generic[T]):
         if value is not UNSET:
             return value
         self._check(key)
-        with Query(self._queries, key) as query:
+        return (await self._read((key,))).get(key, default)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """
+        Return the keys that have a value, with their values, in the order they were given.
+
+        A checkpoint, unless all values are in memory; those that are not take one call to the
+        server, one for each thousand, and on a cluster for each slot. Does not wait for loads.
+
+        Args:
+            keys: Which keys.
+
+        Raises:
+            StoreError: The server is down, with ``on_failure="raise"``.
+            TypeError: A key is not a str, or ``keys`` is one key.
+            RuntimeError: The cache is not entered.
+        """
+        asked = dict.fromkeys(self._check_many(keys))
+        found: dict[str, T] = {}
+        for key in asked:
+            value = self._near_get(key, UNSET)
+            if value is not UNSET:
+                found[key] = value
+        missing = [key for key in asked if key not in found]
+        if not missing:
+            return found
+        found |= await self._read(missing)
+        return {key: found[key] for key in asked if key in found}
+
+    async def _read(self, keys: Collection[str]) -> dict[str, T]:
+        """Return what the server has of keys that are not in memory, and put it there."""
+        values: dict[str, T] = {}
+        with Query(self._queries, keys) as query:
             start = clock.now()
             try:
-                found = await self._breaker.call(self._far.read(key))
+                found = await self._breaker.call(self._far.read(keys))
             except StoreError as error:
-                self._misses += 1
+                self._misses += len(keys)
                 if self._on_failure == "raise":
                     raise
                 self._outage.tell(self, error)
-                return default
-            if found is not None:
-                value = self._decode(key, found)
-            if found is None or value is UNSET:
-                self._misses += 1
-                return default
-            self._far_hits += 1
-            seconds = self._near_seconds(found.seconds, start)
-            if seconds and not query.outdated:
-                self._near.set_nowait(key, value, seconds)
-            return value
+                return values
+            for key, each in found.items():
+                value = self._decode(key, each)
+                if value is UNSET:
+                    continue
+                values[key] = value
+                if key not in query.outdated:
+                    self._keep_near(key, value, each, start)
+        self._far_hits += len(values)
+        self._misses += len(keys) - len(values)
+        return values
 
     async def get_or_set(
-        self, key: str, loader: Callable[[], Awaitable[T]], *, ttl: float | Unset = UNSET
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[str] = (),
     ) -> T:
         """
         Return the value of ``key``; if there is none, load it, once for all processes.
@@ -438,14 +485,16 @@ class TieredCache(Generic[T]):
             loader: Called without arguments; what it returns is awaited. The value passes through
                 the codec, so all processes get the same, this one included.
             ttl: Seconds for which the value is kept once it has been loaded. Default: the cache's.
+            tags: Names under which `invalidate_tag` finds the value once it has been loaded. A load
+                with tags takes one more call to the server.
 
         Raises:
             Exception: What ``loader`` or the codec raised, in each caller of this process that
                 waited for that load. Errors are not kept; other processes load for themselves.
             CacheClosedError: The cache was left during the load.
             StoreError: The server is down, with ``on_failure="raise"``.
-            TypeError: ``key`` is not a str, ``loader`` is not an async function, or ``ttl`` is not
-                a number.
+            TypeError: ``key`` or a tag is not a str, ``loader`` is not an async function, or
+                ``ttl`` is not a number.
             ValueError: ``ttl`` is negative or NaN.
             RuntimeError: The cache is not entered, or a loader asks for the key that it loads.
         """
@@ -457,10 +506,18 @@ class TieredCache(Generic[T]):
         if not callable(loader):
             close_unstarted(loader)
             checks.callable_("loader", loader, way_out=_LOADER)
-        fetch = _Fetch(key, loader, self._seconds(ttl))
-        return await self._near.get_or_set(key, partial(self._fetch, fetch), ttl=fetch.lasts)
+        names = _tags(tags) if tags else _NO_TAGS
+        fetch = _Fetch(key, loader, self._seconds(ttl), names)
+        load = partial(self._fetch, fetch)
+        return await self._near.get_or_set(key, load, ttl=fetch.lasts, tags=names)
 
-    def cached(self, key: Callable[..., str], *, ttl: float | Unset = UNSET) -> _Decorator[T]:
+    def cached(
+        self,
+        key: Callable[..., str],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+    ) -> _Decorator[T]:
         """
         Decorate an async function or method so that its results are cached.
 
@@ -468,10 +525,11 @@ class TieredCache(Generic[T]):
             key: Called with the arguments of each call, ``self`` included; returns the key of its
                 result. To forget a result: ``await cache.delete(key)``.
             ttl: As for `get_or_set`.
+            tags: As for `get_or_set`, or a function that is called like ``key`` and returns them.
 
         Raises:
-            TypeError: ``key`` cannot be called, ``ttl`` is not a number, or what is decorated is
-                not an async function.
+            TypeError: ``key`` cannot be called, a tag is not a str, ``ttl`` is not a number, or
+                what is decorated is not an async function.
             ValueError: ``ttl`` is negative or NaN.
         """
         way_out = "Pass a function that takes what the decorated one takes and returns a str."
@@ -480,13 +538,16 @@ class TieredCache(Generic[T]):
             msg = f"key={key!r} is an async function, which returns no str. {way_out}"
             raise TypeError(msg)
         seconds = self._seconds(ttl)
+        tags_of = tags if callable(tags) else None
+        fixed = _NO_TAGS if callable(tags) else _tags(tags)
 
         def around(
             fn: Callable[P, Coroutine[Any, Any, T]], /
         ) -> Callable[P, Coroutine[Any, Any, T]]:
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
                 load = partial(fn, *args, **kwargs)
-                return await self.get_or_set(key(*args, **kwargs), load, ttl=seconds)
+                names = fixed if tags_of is None else tags_of(*args, **kwargs)
+                return await self.get_or_set(key(*args, **kwargs), load, ttl=seconds, tags=names)
 
             return call
 
@@ -497,7 +558,13 @@ class TieredCache(Generic[T]):
     # Changing.
 
     async def set(
-        self, key: str, value: T, ttl: float | Unset = UNSET, *, confirm: float | None = None
+        self,
+        key: str,
+        value: T,
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[str] = (),
+        confirm: float | None = None,
     ) -> None:
         """
         Store ``value`` under ``key``, replace what is there, and tell all processes.
@@ -510,6 +577,8 @@ class TieredCache(Generic[T]):
             value: What the codec can encode.
             ttl: Seconds until it expires; 0 for at once, ``math.inf`` for never. Default: the
                 cache's.
+            tags: Names under which `invalidate_tag` finds it. They replace those of the old value,
+                and take one more call to the server.
             confirm: As for `delete`.
 
         Raises:
@@ -519,7 +588,128 @@ class TieredCache(Generic[T]):
             Exception: What the codec raised; nothing has changed.
         """
         self._check(key)
-        await self._write(key, encoded(self._codec, value), self._seconds(ttl), confirm)
+        await self._set({key: encoded(self._codec, value)}, ttl, tags, confirm)
+
+    async def set_many(
+        self,
+        values: Mapping[str, T],
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[str] = (),
+        confirm: float | None = None,
+    ) -> None:
+        """
+        Store many values by one call to the server, and tell all processes.
+
+        A checkpoint, like `set`. A thousand values are stored with no change of others in between;
+        more take another call each thousand, and on a cluster each slot takes one. If it is
+        cancelled or fails, any of the changes may have been made.
+
+        Args:
+            values: The keys and their values.
+            ttl: For each, as for `set`.
+            tags: For each, as for `set`.
+            confirm: As for `delete`.
+
+        Raises:
+            BaseException: As for `set`; or ``values`` is not a mapping.
+        """
+        if not hasattr(cast("object", values), "items"):
+            msg = f"values={values!r} is {checks.type_of(values)}, not a mapping. Pass a dict."
+            raise TypeError(msg)
+        self._check_many(values)
+        raw = {key: encoded(self._codec, value) for key, value in values.items()}
+        await self._set(raw, ttl, tags, confirm)
+
+    async def touch(self, key: str, ttl: float | Unset = UNSET) -> bool:
+        """
+        Restart the time of ``key``, without a new value.
+
+        A checkpoint, which may leave the time changed or not, as with `set`. Other processes are
+        told if it ends sooner than before.
+
+        Args:
+            key: The key.
+            ttl: As for `set`.
+
+        Returns:
+            Whether the server has a value.
+
+        Raises:
+            StoreError: The server is down.
+            TypeError, ValueError, RuntimeError: As for `get_or_set`.
+        """
+        self._check(key)
+        shorter = True
+
+        def drop() -> None:
+            if shorter:
+                self._drop(key)
+
+        async def touch() -> tuple[bool, int]:
+            nonlocal shorter
+            there, shorter = await self._far.touch(key, seconds)
+            return there, 0
+
+        seconds = self._seconds(ttl)
+        return (await self._call(touch(), drop))[0]
+
+    async def increment(
+        self,
+        key: str,
+        delta: int = 1,
+        *,
+        ttl: float | Unset = UNSET,
+        confirm: float | None = None,
+    ) -> int:
+        """
+        Add ``delta`` to the int under ``key`` in one step of the server, and tell all processes.
+
+        The value keeps its time to live and its tags. If there is none, it is taken for 0. A
+        checkpoint, which may leave the value changed or not, as with `set`: repeated after a
+        `StoreError`, it may be added twice.
+
+        Args:
+            key: The key.
+            delta: How much to add; less than 0 to subtract.
+            ttl: Seconds until it expires, if there was no value. Default: the cache's.
+            confirm: As for `delete`.
+
+        Returns:
+            The new value.
+
+        Raises:
+            StoreError: The server is down.
+            TimeoutError: As for `delete`.
+            TypeError: ``delta`` is not an int, or the codec does not write ints in digits, as JSON
+                does; or as for `get_or_set`.
+            ValueError: The value is not an int, or the new one has more than 64 bits; or as for
+                `get_or_set`.
+            RuntimeError: The cache is not entered.
+        """
+        self._check(key)
+        checks.count("delta", delta, least=-(2**63), way_out="Pass how much to add.")
+        digits: Codec[Any] = self._codec
+        if encoded(digits, delta) != str(delta).encode():
+            msg = (
+                f"{self!r} has codec={digits!r}, which does not write ints in digits, so the "
+                f"server cannot count. Keep counters in a cache with the JSON codec."
+            )
+            raise TypeError(msg)
+        seconds = self._seconds(ttl)
+        made = await self._change(
+            partial(self._drop, key),
+            lambda writer: self._far.increment(key, delta, seconds, writer),
+            confirm,
+            repr(key),
+        )
+        if isinstance(made, str):
+            msg = (
+                f"{self!r}: {key!r} cannot be incremented by {delta}: {made}. Set it to an int, or "
+                f"delete it."
+            )
+            raise ValueError(msg)  # noqa: TRY004 - made is the reason, not what is wrong
+        return made
 
     async def delete(self, key: str, *, confirm: float | None = None) -> bool:
         """
@@ -546,35 +736,152 @@ class TieredCache(Generic[T]):
             RuntimeError: The cache is not entered.
         """
         self._check(key)
-        return await self._write(key, b"", 0, confirm)
+        return await self._delete((key,), confirm) > 0
 
-    async def _write(self, key: str, value: bytes, ttl: float, confirm: float | None) -> bool:
+    async def delete_many(self, keys: Iterable[str], *, confirm: float | None = None) -> int:
+        """
+        Remove keys by one call to the server, and tell all processes.
+
+        A checkpoint, like `set_many`.
+
+        Args:
+            keys: Which keys.
+            confirm: As for `delete`.
+
+        Returns:
+            How many of them the server had.
+
+        Raises:
+            BaseException: As for `delete`; or ``keys`` is one key.
+        """
+        return await self._delete(dict.fromkeys(self._check_many(keys)), confirm)
+
+    async def invalidate_tag(self, tag: str, *, confirm: float | None = None) -> None:
+        """
+        Outdate everything that carries ``tag``, in all processes and on the server.
+
+        One call to the server, however many values there are; how many is not known, as they are
+        only found when they are read. Those that nobody reads use the server's memory until they
+        expire. Loads in progress with values that would carry the tag return them to their callers,
+        but store nothing. A checkpoint, which may leave the tag invalidated or not, as with `set`.
+
+        Args:
+            tag: One that was given to `set`, `get_or_set` or `cached`.
+            confirm: As for `delete`.
+
+        Raises:
+            StoreError, TimeoutError, RuntimeError: As for `delete`.
+            TypeError: ``tag`` is not a str, or ``confirm`` is not a number.
+            ValueError: ``confirm`` is negative or NaN.
+        """
+        stores.sendable("tag", tag, way_out="Pass one, such as 'user:7'.")
+        self._check_entered()
+        await self._change(
+            partial(self._drop_tag, tag),
+            partial(self._far.invalidate, tag),
+            confirm,
+            f"the tag {tag!r}",
+        )
+
+    async def clear(self, *, confirm: float | None = None) -> None:
+        """
+        Remove everything of this namespace, in all processes and on the server.
+
+        Loads in progress return their values to their callers, but store nothing. The server goes
+        through all of its keys twice, those of others too, in steps that hold up nobody for long; a
+        million keys take a few seconds. A checkpoint. If it is cancelled or fails, or the server is
+        restarted meanwhile, some of the values may be left; call it again.
+
+        Args:
+            confirm: As for `delete`.
+
+        Raises:
+            StoreError, TimeoutError, RuntimeError: As for `delete`.
+            TypeError: The store has no method ``scan``, or ``confirm`` is not a number.
+            ValueError: ``confirm`` is negative or NaN.
+        """
+        self._check_entered()
+        if not hasattr(self._store, "scan"):
+            msg = (
+                f"{self._store!r} has no method scan(pattern, cursor), by which clear() finds the "
+                f"keys. Add it, or use another namespace."
+            )
+            raise TypeError(msg)
+        await self._change(
+            self._drop_values,
+            self._far.clear,
+            confirm,
+            "the namespace",
+        )
+
+    async def _set(
+        self,
+        values: Mapping[str, bytes],
+        ttl: float | Unset,
+        tags: Iterable[str],
+        confirm: float | None,
+    ) -> None:
+        seconds = self._seconds(ttl)
+        names = _tags(tags) if tags else _NO_TAGS
+        await self._change(
+            partial(self._drop, *values),
+            lambda writer: self._far.write(values, seconds, writer, names),
+            confirm,
+            _listed(values),
+        )
+
+    async def _delete(self, keys: Collection[str], confirm: float | None) -> int:
+        return await self._change(
+            partial(self._drop, *keys),
+            partial(self._far.delete, keys),
+            confirm,
+            _listed(keys),
+        )
+
+    async def _change(
+        self,
+        drop: Callable[[], object],
+        change: Callable[[tuple[str, str] | None], Coroutine[Any, Any, tuple[R, int]]],
+        confirm: float | None,
+        what: str,
+    ) -> R:
+        """
+        Change something on the server, and wait for confirmations.
+
+        Args:
+            drop: Drops it from memory.
+            change: Called with the writer and the token to be confirmed; returns what `_change`
+                does, and how many processes receive the message.
+            confirm: The most seconds to wait.
+            what: What was changed, for the error.
+        """
         checks.timeout("confirm", confirm)
-        self._drop(key)
+        drop()
         if confirm is None:
-            return (await self._write_far(key, value, ttl, None))[0]
+            return (await self._call(change(None), drop))[0]
         token = uuid4().hex
         with self._confirmations.expect(token) as answers:
-            there, wanted = await self._write_far(key, value, ttl, (self._identity, token))
+            answer, wanted = await self._call(change((self._identity, token)), drop)
             with anyio.move_on_after(confirm):
                 await answers.wait(wanted)
-                return there
+                return answer
         msg = (
             f"{self!r}: only {answers.count} of {wanted} processes confirmed within {confirm:g} s "
-            f"that {key!r} was changed. The others may still return its old value."
+            f"that {what} was changed. The others may still return its old value."
         )
         raise exceptions.TimeoutError(msg, timeout=confirm, name=self.name)
 
-    async def _write_far(
-        self, key: str, value: bytes, ttl: float, confirm: tuple[str, str] | None
-    ) -> tuple[bool, int]:
+    async def _call(
+        self, call: Coroutine[Any, Any, tuple[R, int]], drop: Callable[[], object]
+    ) -> tuple[R, int]:
+        """Make a change, even if other calls have just failed."""
         try:
-            return await self._far.write(key, value, ttl, confirm)
+            return await call
         except StoreError:
             self._server_failures += 1
             raise
         finally:
-            self._drop(key)  # again: what was read since may be older
+            drop()  # again: what was read since may be older
 
     def statistics(self) -> TieredCacheStatistics:
         """Return what the cache has done here. Not a checkpoint; any thread may call it."""
@@ -595,11 +902,17 @@ class TieredCache(Generic[T]):
             self._confirmations.note(message.decode(errors="replace"))
             return
         notice = Notice.parse(message)
-        if not notice.changed:
-            self._queries.settled(notice.key)
+        if notice.settled is not None:
+            self._queries.settled(notice.settled)
             return
         self._changes_heard += 1
-        self._drop(notice.key)
+        self._drop(*notice.changed)
+        if notice.tag is not None:
+            self._drop_tag(notice.tag)
+            for load in self._renewals.outdate(notice.tag):  # who asks now is not to wait for them
+                stores.start(self._store, self._release, *load)
+        if notice.cleared:
+            self._drop_values()
         if notice.confirm is not None:
             stores.start(self._store, self._confirm, *notice.confirm)
 
@@ -620,44 +933,55 @@ class TieredCache(Generic[T]):
         self._listening = False
         self._drop_all()
 
-    def _drop(self, key: str) -> None:
-        self._near.delete_nowait(key)  # which also keeps a load in progress from being stored
-        self._queries.changed(key)
+    # What is dropped is not put back by what is under way: `TTLCache` stores no load that began
+    # before, and a query is marked.
+
+    def _drop(self, *keys: str) -> None:
+        for key in keys:
+            self._near.delete_nowait(key)
+            self._queries.changed(key)
+
+    def _drop_tag(self, tag: str) -> None:
+        self._near.invalidate_tag_nowait(tag)
+        self._queries.tag_changed()
+
+    def _drop_values(self) -> None:
+        self._near.clear_nowait()
+        self._queries.all_changed()
 
     def _drop_all(self) -> None:
         self._near_cleared += 1
-        self._near.clear_nowait()
-        self._queries.all_changed()
+        self._drop_values()
 
     # Loading.
 
     async def _fetch(self, fetch: _Fetch[T]) -> T:
         """Return the value from the server, or load it."""
         token = uuid4().hex
-        with Query(self._queries, fetch.key) as query:
-            leased = True
+        with Query(self._queries, (fetch.key,)) as query:
+            lease = None
             try:
-                found = await self._find(fetch, token, query)
+                found, lease = await self._find(fetch, token, query)
             except StoreError as error:
                 if self._on_failure == "raise":
                     self._misses += 1
                     raise
                 self._outage.tell(self, error)
-                found, leased = UNSET, False
+                found = UNSET
             if found is not UNSET:
                 self._far_hits += 1
                 there: T = found
                 return there
             self._misses += 1
-            if leased:
-                return await self._load_for_all(fetch, token)
+            if lease is not None:
+                return await self._load_for_all(fetch, token, lease)
             self._loads_without_server += 1
             value, _ = await self._load(fetch)
             fetch.seconds = min(fetch.ttl, self._near_ttl, self._fallback_ttl)
             return value
 
-    async def _find(self, fetch: _Fetch[T], token: str, query: Query) -> Any:
-        """Return the value, once there is one, or UNSET when this process has the lease."""
+    async def _find(self, fetch: _Fetch[T], token: str, query: Query) -> tuple[Any, Leased | None]:
+        """Return the value, once there is one, or UNSET and the lease when this process has it."""
         discard = False
         while True:
             # 1. One script reads the value or takes the lease. The event comes first: a message
@@ -666,7 +990,7 @@ class TieredCache(Generic[T]):
             made = not self._breaker.is_open()
             try:
                 answer = await self._breaker.call(
-                    self._far.acquire(fetch.key, token, discard=discard)
+                    self._far.acquire(fetch.key, token, fetch.tags, fetch.ttl, discard=discard)
                 )
             except anyio.get_cancelled_exc_class():
                 await self._release(fetch.key, token)  # which the server may have given it
@@ -675,18 +999,23 @@ class TieredCache(Generic[T]):
                 if made:  # the server may have the call, and run it before this one
                     stores.start(self._store, self._release, fetch.key, token)
                 raise
-            # 2. A value is returned; one that cannot be decoded is dropped by the next call.
+            # 2. A value is returned; one that cannot be decoded is dropped by the next call. With
+            #    tags, which need not be those of the caller, it is put into memory here and not by
+            #    the `TTLCache`, which knows only the caller's.
             if isinstance(answer, Found):
                 value = self._decode(fetch.key, answer)
                 if value is not UNSET:
-                    fetch.seconds = self._near_seconds(answer.seconds, start)
-                    return value
+                    if not answer.tags:
+                        fetch.seconds = self._near_seconds(answer.seconds, start)
+                    elif not query.outdated:
+                        self._keep_near(fetch.key, value, answer, start)
+                    return value, None
                 discard = True
                 continue
             # 3. Without a value there is the lease, or another process has it: then this one waits
             #    for the message that the key is settled or changed, but looks again in any case.
-            if not answer:
-                return UNSET
+            if isinstance(answer, Leased):
+                return UNSET, answer
             self._waiting += 1
             try:
                 with anyio.move_on_after(min(answer, _LOOK if self._listening else _POLL)):
@@ -694,16 +1023,16 @@ class TieredCache(Generic[T]):
             finally:
                 self._waiting -= 1
 
-    async def _load_for_all(self, fetch: _Fetch[T], token: str) -> T:
+    async def _load_for_all(self, fetch: _Fetch[T], token: str, lease: Leased) -> T:
         """Load a value whose lease this process has, and store it."""
         given_back = False  # `keep` gives it back; what ends before that has to
         try:
-            with self._renewals.renewing(fetch.key, token):
+            with self._renewals.renewing(fetch.key, token, fetch.tags):
                 value, raw = await self._load(fetch)
                 start = clock.now()
                 try:
                     kept = await self._breaker.call(
-                        self._far.keep(fetch.key, token, raw, fetch.ttl)
+                        self._far.keep(fetch.key, token, raw, lease.tags, fetch.ttl)
                     )
                 except StoreError as error:
                     self._outage.tell(self, error)
@@ -738,7 +1067,18 @@ class TieredCache(Generic[T]):
 
     def _check(self, key: object) -> None:
         if not (isinstance(key, str) and key.isascii()):  # ASCII can always be sent
-            stores.sendable("key", key, way_out="Pass one, such as str(user_id).")
+            stores.sendable("key", key, way_out=_KEY)
+        self._check_entered()
+
+    def _check_many(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys of an operation on several."""
+        accepted = [
+            stores.sendable("key", key, way_out=_KEY) for key in _several("keys", keys, _KEYS)
+        ]
+        self._check_entered()
+        return accepted
+
+    def _check_entered(self) -> None:
         block = self._blocks.current
         if block is None or not block.is_current():
             msg = (
@@ -764,6 +1104,12 @@ class TieredCache(Generic[T]):
             )
             return UNSET
 
+    def _keep_near(self, key: str, value: T, found: Found, start: float) -> None:
+        """Put into memory what was found on the server."""
+        seconds = self._near_seconds(found.seconds, start)
+        if seconds:
+            self._near.set_nowait(key, value, seconds, tags=found.tags)
+
     def _near_seconds(self, left: float, start: float) -> float:
         """Return for how long to keep in memory what had ``left`` seconds to live at ``start``."""
         return (
@@ -772,3 +1118,25 @@ class TieredCache(Generic[T]):
 
     def _seconds(self, ttl: float | Unset) -> float:
         return self._default_ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
+
+
+def _several(argument: str, values: object, way_out: str) -> Iterable[object]:
+    """Return ``values`` if they can be several; a str would silently be split up."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        msg = f"{argument}={values!r:.100} is {checks.type_of(values)}, not several. {way_out}"
+        raise TypeError(msg)
+    return cast("Iterable[object]", values)
+
+
+def _tags(tags: object) -> frozenset[str]:
+    way_out = 'Pass a set of str: tags={"user:7"}.'
+    return frozenset(
+        [stores.sendable("tag", tag, way_out=way_out) for tag in _several("tags", tags, way_out)]
+    )
+
+
+def _listed(keys: Collection[str]) -> str:
+    """Return the keys of a change, for an error."""
+    if len(keys) == 1:
+        return repr(*keys)
+    return f"one of {len(keys)} keys"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
 
 import anyio
 
@@ -55,6 +57,7 @@ class MemoryStore:
         self.data: dict[str, Any] = {}
         self.calls = 0
         self.down = False
+        self.cluster = False
         self.skew = 1e6  # its clock is not ours
         self._subscribers: list[_Subscriber] = []
         self._group: TaskGroup | None = None
@@ -98,6 +101,25 @@ class MemoryStore:
         return await self._call(
             handler, [], list(args[1:]), self.timeout if timeout is None else timeout
         )
+
+    async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, list[bytes]]:
+        """Find those of one third of the keys that match: one in three places, by their hash."""
+        part = cursor or 0
+
+        def find(data: dict[str, Any], *_: object) -> list[bytes]:
+            known = re.sub(
+                r"\\(.)|\*|[^\\*]",
+                lambda found: ".*" if found[0] == "*" else re.escape(found[1] or found[0]),
+                pattern,
+            )
+            return [
+                key.encode()
+                for key in data
+                if crc32(key.encode()) % 3 == part and re.fullmatch(known, key, re.DOTALL)
+            ]
+
+        found = await self._call(find, [], [], self.timeout)
+        return None if part == 2 else part + 1, found
 
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Deliver a message at once."""
@@ -147,9 +169,9 @@ class MemoryStore:
         for subscriber in self._subscribers:
             subscriber.lose()
 
-    def listeners(self) -> int:
-        """Return how many hear messages."""
-        return sum(subscriber.heard for subscriber in self._subscribers)
+    def listeners(self, channel: str | None = None) -> int:
+        """Return how many hear messages, or those of a channel."""
+        return sum(each.heard for each in self._subscribers if channel in {None, *each.channels})
 
     def recover(self) -> None:
         """Answer again, with what was stored."""

@@ -59,6 +59,8 @@ class _Link:
     def __init__(self, server: MemoryStore) -> None:
         self.server = server
         self.script = server.script
+        self.scan = server.scan
+        self.cluster = server.cluster
         self.command = server.command
 
     async def open(self) -> _Link:
@@ -213,6 +215,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "dedicated": within(lambda it: it.dedicated()),
         "ping": lambda it: it.ping(),
         "publish": lambda it: it.publish("channel", "message"),
+        "scan": lambda it: it.scan("*"),
         "script": lambda it: it.script(EXCHANGE, ["key"]),
         "subscribe": within(lambda it: it.subscribe(["channel"], nothing, nothing)),
     },
@@ -269,10 +272,17 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     },
     TieredCache: {
         "cached": lambda it: it.cached(str)(second),
+        "clear": lambda it: it.clear(),
         "delete": lambda it: it.delete("key"),
+        "delete_many": lambda it: it.delete_many(["key"]),
         "get": lambda it: it.get("key"),
+        "get_many": lambda it: it.get_many(["key"]),
         "get_or_set": lambda it: it.get_or_set("key", second),
+        "increment": lambda it: it.increment("key"),
+        "invalidate_tag": lambda it: it.invalidate_tag("tag"),
         "set": lambda it: it.set("key", 2),
+        "set_many": lambda it: it.set_many({"key": 2}),
+        "touch": lambda it: it.touch("key"),
         "statistics": lambda it: it.statistics(),
     },
     Bridge: {

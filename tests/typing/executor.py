@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
 import anyio
 
-from mtaio.core import ExternalPool, Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Intake, Outcome, Stream, TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mtaio.core import TaskExecutor
     from mtaio.resources import RateLimiter
+    from mtaio.types import AckSource
 
 T = TypeVar("T")
 
@@ -257,6 +258,47 @@ async def streaming(
         assert_type(results, Stream[str])
         async for result in results:
             assert_type(result, str)
+
+
+class Letters:
+    """A source with acknowledgement."""
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        """Iterate."""
+        raise NotImplementedError
+
+    async def ack(self, letter: int) -> None:
+        """Take note."""
+
+    async def nack(self, letter: int, error: BaseException | None) -> None:
+        """Take it back."""
+
+
+def report(item: int, error: Exception) -> None:
+    """Take what failed."""
+
+
+async def acknowledging(
+    executor: TaskExecutor,
+    one: Callable[[], Awaitable[int]],
+    some: Callable[[], Awaitable[list[int]]],
+    texts: list[str],
+) -> None:
+    """An intake is a source of what is received, and a function takes the errors of any."""
+    intake = Intake(one, ack=print, nack=Letters().nack)
+    assert_type(intake, Intake[int])
+    assert_type(Intake(some), Intake[list[int]])
+    assert_type(Intake(some, many=True), Intake[int])
+    source: AckSource[int] = intake
+    source = Letters()
+    assert_type(await executor.map(of_int, source), list[str])
+    await executor.for_each(of_int, intake, errors=report)
+    await executor.for_each(of_two, intake, texts, errors=lambda pair, _: pair[1].upper())
+    assert_type(executor.stream(of_int, intake, errors=report), Stream[str])
+    await executor.for_each(plain_thunk, intake)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument too few
+    await executor.for_each(str.upper, texts, errors=report)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_int, intake, errors=report)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no result then
+    Intake(one, ack=str.upper)  # type: ignore[misc] # pyright: ignore[reportArgumentType] # str is no int
 
 
 async def joining(

@@ -44,6 +44,17 @@ async def decorated(number: int, *, name: str = "") -> int:
     return number + len(name)
 
 
+def tags_of(number: int, *, name: str = "") -> set[str]:
+    """Make tags."""
+    return {f"{number} {name}"}
+
+
+@cache.cached(key_of, tags=tags_of)
+async def tagged(number: int, *, name: str = "") -> int:
+    """Be cached with a tag."""
+    return number + len(name)
+
+
 async def caching() -> None:
     """Values have the cache's type, and a default its own; a decorated function keeps its own."""
     assert_type(await cache.get("key"), int | None)
@@ -51,6 +62,13 @@ async def caching() -> None:
     assert_type(await cache.get_or_set("key", load), int)
     assert_type(await cache.delete("key", confirm=1), bool)
     assert_type(await decorated(1, name="one"), int)
+    assert_type(await tagged(1, name="one"), int)
+    assert_type(await cache.get_many(["key"]), dict[str, int])
+    assert_type(await cache.delete_many({"key"}), int)
+    assert_type(await cache.increment("key", -1), int)
+    assert_type(await cache.touch("key", 5), bool)
+    await cache.set_many({"key": 1}, 5, tags=["tag"], confirm=1)
+    await cache.set_many({"key": "one"})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType] # what is tested
     assert_type(cache.statistics(), TieredCacheStatistics)
     await cache.set("key", "one")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # what is tested
     await cache.get_or_set("key", text)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # what is tested

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from mtaio.exceptions import StoreError
-from mtaio.redis import RedisRateLimiter, RedisStore
+from mtaio.redis import RedisRateLimiter, RedisStore, TieredCache
 from tests.redis.server.test_store import Signals, until_up
 from tests.redis.servers import free_port, serving
 
@@ -186,3 +186,48 @@ async def test_primary_among_several() -> None:
             await until_up(store)
             assert await store.command("GET", "a") == b"1"
             await store.command("SET", "a", "2")
+
+
+async def test_a_cache_on_a_cluster(cluster: list[Server]) -> None:
+    """Keys of many slots are read, written and cleared together, whatever they have in braces."""
+    url = "redis://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster[:2])
+    async with RedisStore(url, cluster=True, timeout=10) as store:
+        await until_up(store)
+        one, two = (TieredCache[Any](store, "a*b", check_interval=0.05) for _ in range(2))
+        async with one, two, TieredCache[Any](store, "a_b") as other:
+            await other.set("key", 1)
+            while not (one.statistics().listening and two.statistics().listening):  # noqa: ASYNC110 - nothing tells
+                await anyio.sleep(0.01)
+            values: dict[str, Any] = {f"{{{number}}}": number for number in range(120)} | {
+                "}{": 1,
+                "}x": 2,
+                "\u2603": 3,
+            }
+            await one.set_many(values, tags={"all", "\u2603}"})
+            assert await two.get_many(["none", *values]) == values
+            assert await two.increment("}x", -5) == -3
+            assert await one.delete_many(["}{", "none", "{5}"]) == 2
+            assert await one.touch("{7}", 100)
+            await one.invalidate_tag("\u2603}")
+            while two.statistics().near_size:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
+            assert await two.get_many(values) == {}
+            await one.set_many(values, tags={"all"})
+            await one.set("\u2603", 4)
+            assert await two.get_many(values) == values | {"\u2603": 4}
+            await one.clear()
+            while two.statistics().near_size:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
+            assert await two.get_many(values) == {}
+            assert await keys_of(store) == {b"mtaio:cache:a_b:{:key}"}
+
+
+async def keys_of(store: RedisStore) -> set[bytes]:
+    """Return the keys of caches."""
+    keys: set[bytes] = set()
+    cursor, found = await store.scan("mtaio:cache:*")
+    keys.update(found)
+    while cursor is not None:
+        cursor, found = await store.scan("mtaio:cache:*", cursor)
+        keys.update(found)
+    return keys

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
 import pytest
 
-from mtaio.redis import RedisStore, TieredCache
+from mtaio.redis import Codec, RedisStore, TieredCache
 from mtaio.testing import check_cache
 from tests.redis.scripts import RealScripts
+from tests.redis.server.test_concurrency import line, program
 from tests.redis.test_tiered import Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from tests.redis.scripts import Connection
     from tests.redis.servers import Server
@@ -90,6 +92,163 @@ async def test_all_that_it_does(shared_server: Server) -> None:
             await until(lambda: loads == 4)
             assert anyio.current_time() - start < 0.5  # less than a lease
         assert await three.get("key") == 1
+
+
+@asynccontextmanager
+async def two_caches(
+    server: Server, namespace: str
+) -> AsyncGenerator[tuple[RedisStore, TieredCache[Any], TieredCache[Any]]]:
+    """Enter a store and two caches of it, which hear messages."""
+    async with RedisStore(server.url, timeout=10) as store:
+        one, two = (TieredCache[Any](store, namespace, check_interval=0.05) for _ in range(2))
+        async with one, two:
+            await until(lambda: one.statistics().listening and two.statistics().listening)
+            yield store, one, two
+
+
+async def test_numbers_and_times(shared_server: Server) -> None:
+    """Counts are exact, and times to live what they should be: as with the server in memory."""
+    namespace = uuid4().hex
+    async with two_caches(shared_server, namespace) as (store, one, two):
+
+        async def left(key: str) -> float:
+            milliseconds = await store.command("PTTL", f"mtaio:cache:{namespace}:{{:{key}}}")
+            return float(milliseconds / 1000)
+
+        await one.set("count", 2**60, 1000)
+        assert await two.increment("count", 2**61 + 1, ttl=100) == 2**60 + 2**61 + 1
+        assert 500 < await left("count") <= 1000
+        await one.set("tagged", 5, 100, tags={"tag"})
+        assert await two.increment("tagged", -6) == await one.get("tagged") == -1
+        assert 50 < await left("tagged") <= 100
+        assert await one.increment("new", ttl=math.inf) == 1
+        assert await two.increment("new") == 2
+        assert await left("new") == -0.001
+        assert await one.increment("short", ttl=0) == 1
+        await one.set("text", "text", tags={"tag"})
+        for key, delta in (("text", 1), ("count", 2**63)):
+            with pytest.raises(ValueError, match=r"cannot be incremented by .* not an integer"):
+                await two.increment(key, delta)
+        assert await two.get("text") == "text"
+        await one.invalidate_tag("tag", confirm=5)
+        assert await two.get_many(["text", "tagged"]) == {}
+        await one.set("tagged", -1, tags={"tag"})
+        binary = TieredCache(store, f"{namespace} 2", codec=Codec[bytes](bytes, bytes))
+        async with binary:
+            await binary.set("key", b"\0#\n")
+            assert await binary.delete("key")
+        await one.set("other", 1, confirm=5)  # whatever was sent before has arrived now
+
+        assert await one.touch("tagged", 1000)
+        assert 500 < await left("tagged") <= 1000
+        heard = two.statistics().changes_heard
+        assert await two.get_many(["new", "short", "tagged"]) == {"new": 2, "tagged": -1}
+        assert await one.touch("new", 1000)
+        assert 500 < await left("new") <= 1000
+        assert await one.touch("new", 2000)
+        assert await one.touch("new", math.inf)
+        assert await left("new") == -0.001
+        assert await two.touch("count", 0)
+        assert not await one.touch("count")
+        await until(lambda: two.statistics().changes_heard == heard + 2)
+        assert two.statistics().near_size == 1
+
+
+async def test_tags_and_clear(shared_server: Server) -> None:
+    """Values are outdated and deleted as with the server in memory, and nobody else's."""
+    namespace = f"t*?[s]\\t {uuid4().hex}"
+    async with (
+        two_caches(shared_server, namespace) as (store, one, two),
+        TieredCache[Any](store, namespace.replace("*?[s]\\", "x")) as other,
+    ):
+        values: dict[str, Any] = {str(number): number for number in range(1001)} | {"}{": 7}
+        await one.set_many(values, 100, tags={"all", "}\u2603"}, confirm=5)
+        assert await two.get_many(["none", *values]) == values
+        assert two.statistics().near_size == 1002
+        await one.set("mine", 1, tags={"all"})
+        await one.invalidate_tag("}\u2603", confirm=5)
+        assert two.statistics().near_size == 0
+        assert await two.get_many(["5", "6", "mine"]) == {"mine": 1}
+        assert not await two.touch("6")
+        assert await two.increment("6") == 1
+        assert await two.delete_many(["6", "7", "8", "mine", "none"]) == 2
+        assert not await two.delete("9")
+
+        all_of_them = f"mtaio:cache:{namespace}:{{#all}}"
+        await one.set("9", 1, math.inf, tags={"all"})
+        assert await two.touch("9", 1000)
+        await store.command("DEL", all_of_them)  # as if the server had evicted it
+        assert await two.get("9") is None
+        await one.set("9", 1, 10, tags={"all"})
+        assert 3600 < await store.command("TTL", all_of_them) <= 3610
+        assert await two.touch("9", 1000)
+        assert 4500 < await store.command("TTL", all_of_them) <= 4600
+        await one.set("9", 1, math.inf, tags={"all"})
+        await one.set("9", 1, 10, tags={"all"})
+        assert await store.command("TTL", all_of_them) == -1
+
+        await other.set("key", 1)
+        assert await two.get("9") == 1
+        await one.clear(confirm=5)
+        assert two.statistics().near_size == 0
+        assert await two.get_many([*values, "new"]) == {}
+        kept = f"mtaio:cache:{other.namespace}:{{:key}}".encode()
+        assert await store.scan(f"*{namespace[-32:]}*") == (None, [kept])
+
+
+async def test_two_processes(redis_server: Server, backend: str) -> None:
+    """What one changes the other sees at once, and what it was loading then is not kept."""
+    namespace = uuid4().hex
+    async with (
+        RedisStore(redis_server.url, timeout=10) as store,
+        TieredCache[Any](store, namespace) as cache,
+    ):
+        with program("cache_worker", backend, redis_server.url, namespace) as worker:
+
+            def ask(*call: object) -> None:
+                assert worker.stdin is not None
+                worker.stdin.write(f"{json.dumps(call)}\n")
+                worker.stdin.flush()
+
+            async def answer(*call: object) -> Any:
+                ask(*call)
+                return json.loads(await line(worker))
+
+            assert await line(worker) == '"ready"'
+            values = {str(number): number for number in range(100)}
+            await cache.set_many(values, tags={"tag"})
+            assert await answer("get_many", [*values]) == values
+            await cache.invalidate_tag("tag", confirm=10)
+            assert await answer("get_many", [*values]) == {}
+            assert await answer("set_many", values) is None
+            assert await cache.get_many(values) == values
+            await cache.clear(confirm=10)
+            assert await answer("get_many", [*values]) == {}
+
+            ask("load", "key", 0.3, ["tag"])
+            assert await line(worker) == '"loading"'
+            await cache.invalidate_tag("tag", confirm=10)
+            with anyio.fail_after(10):
+                assert await cache.get_or_set("key", new) == "new"
+            assert await line(worker) == '"old"'
+            assert await answer("get", "key") == await cache.get("key") == "new"
+
+            ask("load", "other", 0.3, [])
+            assert await line(worker) == '"loading"'
+            await cache.clear()
+            assert await line(worker) == '"old"'
+            assert await answer("get", "other") == await cache.get("other") is None
+            for _ in range(10):
+                ask("increment", "count")
+                await cache.increment("count")
+            for _ in range(10):
+                await line(worker)
+            assert await answer("get", "count") == await cache.get("count") == 20
+
+
+async def new() -> str:
+    """Be loaded."""
+    return "new"
 
 
 async def test_connections_that_break(shared_server: Server) -> None:
