@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 assert sys.platform != "win32"
 
-
 async def double(number: int) -> int:
     """Return something."""
     return 2 * number
@@ -63,9 +62,7 @@ async def test_forked_child_does_not_keep_the_file(path: Path, child: list[int])
 async def test_other_process_that_has_the_file(path: Path) -> None:
     """The call is refused until that process has gone; nothing was changed."""
     path.write_bytes(b'{"key": 1, "val')
-    locking = (
-        f"import fcntl,sys; f=open({str(path)!r}); fcntl.flock(f, 2); print(); sys.stdin.read()"
-    )
+    locking = f"import fcntl,sys; f=open({str(path)!r}); fcntl.flock(f, 2); print(); sys.stdin.read()"
     with subprocess.Popen(  # noqa: ASYNC220, S603 - this Python
         [sys.executable, "-c", locking], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
