@@ -183,6 +183,9 @@ class Stream(Generic[T]):
     cancels the work. Several tasks may share one stream: each result goes to one of them. `aclose`
     ends it for them all, before the block is left.
 
+    Given to a call as a source and not entered, it is the stage before: that call enters it, and
+    leaves it at its end. One call only; it also closes a stream that it refuses, or never reads.
+
     Example:
         ```python
         import anyio
