@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
     from mtaio._internal.leaders import Leader, Term
+    from mtaio._internal.periodic import Overlap
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
@@ -104,6 +105,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
             "mtaio._internal.leaders": ("Leader", "Term"),
+            "mtaio._internal.periodic": ("Overlap",),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),

@@ -114,9 +114,12 @@ from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
     from mtaio._internal.leaders import Leader
-    from mtaio.core._periodic import Overlap, PeriodicTask
+    from mtaio._internal.periodic import Overlap
+    from mtaio._internal.ticks import Cron
+    from mtaio.core._intake import Acknowledgement
+    from mtaio.core._journal import Recording
+    from mtaio.core._periodic import PeriodicTask
     from mtaio.core._slots import Slot
-    from mtaio.core._ticks import Cron
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -659,7 +662,7 @@ class TaskExecutor:
         *,
         batch: int,
         within: float | None = None,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -820,7 +823,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -860,7 +863,7 @@ class TaskExecutor:
         *,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -873,7 +876,7 @@ class TaskExecutor:
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -887,7 +890,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -1443,19 +1446,21 @@ class TaskExecutor:
             RuntimeError: The executor is not entered, or draining.
             ValueError, TypeError: An option makes no sense.
         """
-        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+        from mtaio._internal.periodic import (  # noqa: PLC0415 - few programs do so
             Periodic,
-            PeriodicTask,
             Schedule,
         )
+        from mtaio.core._periodic import PeriodicTask  # noqa: PLC0415 - likewise
 
         block = self._blocks.entered(self, "every()")
         refusal = block.refusal("every")
         if refusal is not None:
             raise refusal
-        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        schedule = Schedule(period, first, jitter, overlap, leader)
         checks.title("name", name)
-        run = schedule.bind(self, fn, *args)
+        check_fn(fn)
+        self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)  # which checks them
+        run = partial(self.run, fn, *args, timeout=timeout, retry=retry)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
         return PeriodicTask(periodic, block.repeat(periodic))
 
@@ -1661,10 +1666,7 @@ class TaskExecutor:
             taken=subject is not None and answers is None,
             watched=answers is None and journal is None,
         )
-        if journal is not None:
-            call = journal.around(call)
-        if answers is not None:
-            call = answers.around(call)
+        call = _wrapped(call, journal, answers)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1774,6 +1776,17 @@ def _sink_of_elements(between: Buffer) -> Sink:
         between.put_elements(index, (error,))
 
     return Sink(between.put_elements, put_error, buffer=between)
+
+
+def _wrapped(
+    call: Callable[..., Coroutine[Any, Any, Any]],
+    journal: Recording | None,
+    answers: Acknowledgement | None,
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return ``call`` with its item recorded after it, and then acknowledged."""
+    if journal is not None:
+        call = journal.around(call)
+    return call if answers is None else answers.around(call)
 
 
 def _with_args(

@@ -259,6 +259,14 @@ async def _answer(
         errors.clear()
 
 
+async def _told(fn: Callable[..., object] | None, *args: object) -> None:
+    """Call a function that may be there, async or plain."""
+    if fn is not None:
+        result = fn(*args)
+        if inspect.isawaitable(result):
+            await result
+
+
 @final
 class Intake(Generic[T]):
     """
@@ -365,17 +373,11 @@ class Intake(Generic[T]):
 
     async def ack(self, item: T, /) -> None:
         """Note that an item is done. A checkpoint if the function that was passed is one."""
-        if self._ack is not None:
-            result = self._ack(item)
-            if inspect.isawaitable(result):
-                await result
+        await _told(self._ack, item)
 
     async def nack(self, item: T, error: Exception | None, /) -> None:
         """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
-        if self._nack is not None:
-            result = self._nack(item, error)
-            if inspect.isawaitable(result):
-                await result
+        await _told(self._nack, item, error)
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Iterate over the items. For the executor, which answers for each."""
