@@ -229,9 +229,7 @@ class Stream(Generic[T]):
         "_pool",
     )
 
-    def __init__(
-        self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None]) -> None:
         self._pool = pool
         self._buffer = buffer
         self._on_exit = on_exit
@@ -318,8 +316,7 @@ class Stream(Generic[T]):
         """Note that nothing runs, and nothing will; drop what is left."""
         self._left = True
         self._buffer.clear()
-        if self._on_exit is not None:
-            self._on_exit()
+        self._on_exit()
 
     def _discard(self) -> None:
         if self._group is None:

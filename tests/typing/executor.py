@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
 import anyio
 
-from mtaio.core import ExternalPool, Intake, Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Intake, Outcome, Stream, TaskHandle, merge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mtaio.core import TaskExecutor
     from mtaio.resources import RateLimiter
-    from mtaio.types import AckSource
+    from mtaio.types import AckSource, Merge
 
 T = TypeVar("T")
 
@@ -243,6 +243,18 @@ async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str])
     await executor.for_each(of_int, numbers, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument only
     executor.stream(of_three, numbers, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
     await executor.run(of_int(1), 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # arguments of an awaitable
+
+
+async def stages(
+    executor: TaskExecutor, numbers: Iterable[int], later: AsyncIterator[int], texts: list[str]
+) -> None:
+    """A stream and a merge are sources of what they give."""
+    assert_type(executor.stream(len, executor.stream(of_int, numbers)), Stream[int])
+    assert_type(await executor.map(of_int, merge(numbers, later, [1])), list[str])
+    either: Merge[int | str] = merge(numbers, texts)
+    assert_type(await executor.map(repr, either), list[str])
+    await executor.map(of_int, executor.stream(of_int, numbers))  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_int, merge(texts, texts))  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # nor here
 
 
 async def streaming(
