@@ -197,6 +197,7 @@ OTHERS: Final = frozenset(
         "GaveUp",
         "HealthReport",
         "Hedged",
+        "Journal",
         "LimitedItems",
         "Metric",
         "OpenStream",
