@@ -614,7 +614,8 @@ class TaskExecutor:
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
         try:
-            await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+            pool = self._pool(fn, iterables, sink, read_options("map", options, errors))
+            await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)
@@ -690,7 +691,8 @@ class TaskExecutor:
                     '"collect" to run all items and raise the errors together.'
                 )
             passed = read_options("for_each", options, errors)
-            await self._pool(fn, iterables, Sink(_forget), passed).run()
+            pool = self._pool(fn, iterables, Sink(_forget), passed)
+            await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)
