@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._intake import AckSource
+    from mtaio.core._merge import Merge
     from mtaio.core._types import AnyIterable, CallLike, OnError, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
@@ -70,6 +71,7 @@ __all__ = [
     "HoldsKey",
     "Leader",
     "LogSettings",
+    "Merge",
     "Mode",
     "Next",
     "Observation",
@@ -114,6 +116,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._intake": ("AckSource",),
+            "mtaio.core._merge": ("Merge",),
             "mtaio.core._types": ("AnyIterable", "CallLike", "OnError", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),

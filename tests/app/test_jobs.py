@@ -132,7 +132,8 @@ def job_of(app: Application, kind: str) -> Callable[[], Coroutine[Any, Any, obje
         await app.wait_draining()
         raise ZeroDivisionError
 
-    return vars()[kind]
+    job: Callable[[], Coroutine[Any, Any, object]] = vars()[kind]
+    return job
 
 
 @pytest.mark.parametrize(
@@ -251,8 +252,9 @@ def test_exit_codes_of_run(backend: Any) -> None:
 async def test_refusals() -> None:
     """What can be no job is refused, and so is a second one of the same name."""
     app = make()
+    job: Any = app.job
     with pytest.raises(TypeError, match=r"^fn=<.*> is not an async function: a job must be async"):
-        app.job(lambda: None)  # type: ignore[arg-type, return-value] # the test
+        job(lambda: None)
     app.job(name="one")(anyio.sleep_forever)
     with pytest.raises(ValueError, match=r"^there is a service named 'one'. Give this one another"):
         app.job(name="one")(anyio.sleep_forever)

@@ -19,7 +19,7 @@ from tests.explored.searches import SEEDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.testing import Simulation, Victim
+    from mtaio.testing import Victim
 
 
 async def run_here(work: Callable[[], Any], *, limiter: object) -> Any:
@@ -33,9 +33,7 @@ async def run_here(work: Callable[[], Any], *, limiter: object) -> Any:
 
 @pytest.mark.parametrize("kind", ["map", "batches", "stream"])
 @explore(seeds=SEEDS, exhaustive=1, max_runs=100_000)
-async def test_two_runs(
-    sim: Simulation, victim: Victim, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_runs(victim: Victim, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second run calls what the first has not finished, and has every result in its place."""
     monkeypatch.setattr(journals, "to_thread", SimpleNamespace(run_sync=run_here))
     executor, journal = TaskExecutor(2), None

@@ -80,7 +80,7 @@ def test_told_to_stop(tmp_path: Path, loop: str, signum: signal.Signals) -> None
 
 def test_killed_at_any_moment(tmp_path: Path, loop: str) -> None:
     """Nothing is missing or doubled; what is paid for twice was in flight when it was killed."""
-    chance = random.Random(loop)
+    chance = random.Random(loop)  # noqa: S311 - a test's
     survey = Survey(tmp_path, loop)
     kills = 0
     for signum in [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]:
