@@ -47,7 +47,7 @@ PYTHONS: Final = find()
 OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
 SHARED: Final = next((each for each in reversed(PYTHONS) if each != "3.15"), OLDEST)
-"""The newest for which the client of Redis and Valkey has wheels: of `redis` and `smoke`."""
+"""The newest for which Ray and the client of Redis and Valkey have wheels."""
 
 COUNTED: Final = NEWEST if sys.platform == "linux" else ""
 """Where the session `coverage` runs the whole suite; elsewhere nothing counts lines."""
@@ -204,13 +204,51 @@ def found(session: nox.Session) -> None:
     pytest(session, "tests/found", "tests/rivals", MTAIO_FOUND="1")
 
 
+@nox.session(tags=["ci"], python=SHARED)
+def ports(session: nox.Session) -> None:
+    """Run the tests of taskiq and parfive on engines of ours, which tests/rivals holds."""
+    pinned = nox.project.dependency_groups(PROJECT, "ports")
+    session.install("-e", ".[trio]", *pinned)
+    (taskiq,) = [
+        each.split("[")[0] + "==" + each.split("==")[1]
+        for each in pinned
+        if each.startswith("taskiq")
+    ]
+    away = Path(session.create_tmp()).resolve()
+    shutil.rmtree(away)
+    # Its wheel has no tests.
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"),
+        *("--dest", str(away), taskiq),
+    )
+    (sdist,) = away.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(away, filter="data")
+    source = away / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(source / "taskiq")  # the one that is installed is meant
+    env = {**LINES, "PYTHONPATH": str(ROOT / "tests" / "rivals")}
+    quiet = ("-q", "-p", "no:warnings", "-p", "no:cacheprovider", "--timeout", "60")
+    with session.chdir(source):
+        rooms = (f"tests/{room}" for room in ("api", "brokers", "middlewares", "receiver"))
+        session.run("python", "-m", "pytest", *quiet, "-p", "taskiq_port", *rooms, env=env)
+    with session.chdir(away):
+        parfive = ("--pyargs", "parfive", "--allow-hosts=127.0.0.1,::1")
+        session.run("python", "-m", "pytest", *quiet, "-p", "parfive_port", *parfive, env=env)
+
+
 @nox.session(tags=["ci"], python=NEWEST)
 def service(session: nox.Session) -> None:
-    """Run whole services on each loop, beside a real Prometheus, Chromium and process pools."""
+    """Run whole services on each loop, beside a real Prometheus and a real Chromium."""
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
-    install(session, "pools", "browser")
+    install(session, "test", "browser")
     pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
+
+
+@nox.session(tags=["ci"], python=SHARED)
+def pools(session: nox.Session) -> None:
+    """Run the executor's calls in process pools, on a dask cluster and on a Ray cluster."""
+    install(session, "pools")
     pytest(session, "tests/pools", workers=0)
 
 

@@ -18,9 +18,9 @@ import gc
 import math
 import time
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle, islice
-from threading import Lock
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -56,6 +56,9 @@ DICT = "dict, which knows no time"
 ASYNC_LRU = "async_lru"
 ASYNC_LRU_TTL = "async_lru, ttl"
 ANYIO_LRU = "anyio.functools.lru_cache"
+CACHED = "cachetools.cached, with a lock"
+CONDITION = "cachetools.cached, with a condition"
+LRU_CACHE = "functools.lru_cache (C)"
 MEMOIZE = "theine.Memoize"
 
 
@@ -224,6 +227,64 @@ async def method_async_lru() -> float:
             return key
 
     return await await_calls(Service().fetch)
+
+
+def work(key: str) -> str:
+    """Stand for a plain function that is cached."""
+    return key
+
+
+def plain_ours() -> Any:
+    return cached(ttl=TTL, max_size=SIZE)(work)
+
+
+def plain_cachetools(**options: Any) -> Any:
+    made: cachetools.TTLCache[Any, str] = cachetools.TTLCache(SIZE, TTL)
+    decorate: Any = cachetools.cached  # its types know no options
+    return decorate(made, **options)(work)
+
+
+PLAIN: dict[str, Callable[[], Any]] = {
+    OURS: plain_ours,
+    CACHED: lambda: plain_cachetools(lock=Lock()),
+    CONDITION: lambda: plain_cachetools(condition=Condition()),
+    LRU_CACHE: lambda: lru_cache(maxsize=SIZE)(work),
+}
+"""Each kind of cached plain function; with a condition, cachetools has one call for all threads."""
+
+
+async def plain_hit(make: Callable[[], Any]) -> float:
+    return look_up(make())
+
+
+async def plain_miss(make: Callable[[], Any]) -> float:
+    """Time calls with new arguments, from a cache that is full."""
+    call = make()
+    return insert(lambda key, _: call(key))
+
+
+class Plain:
+    """Has a cached plain method, and one of cachetools."""
+
+    def __init__(self) -> None:
+        self.cache: cachetools.TTLCache[Any, str] = cachetools.TTLCache(SIZE, TTL)
+        self.lock = Lock()
+
+    @cached(ttl=TTL, max_size=SIZE)
+    def ours(self, key: str) -> str:
+        return key
+
+    @cachetools.cachedmethod(lambda self: self.cache, lock=lambda self: self.lock)
+    def theirs(self, key: str) -> str:
+        return key
+
+
+async def plain_method_ours() -> float:
+    return look_up(Plain().ours)
+
+
+async def plain_method_cachetools() -> float:
+    return look_up(Plain().theirs)
 
 
 # Misses and stores.
@@ -679,6 +740,23 @@ EVENTS = [
         title="hit, @cached method",
         contenders={OURS: method_ours, ASYNC_LRU: method_async_lru},
         asyncio_only=frozenset({ASYNC_LRU}),
+    ),
+    Contest(
+        title="hit, @cached plain function",
+        contenders={name: partial(plain_hit, make) for name, make in PLAIN.items()},
+        targets={CACHED: 0.4},
+        loops=SYNC,
+    ),
+    Contest(
+        title="hit, @cached plain method",
+        contenders={OURS: plain_method_ours, CACHED: plain_method_cachetools},
+        targets={CACHED: 0.45},
+        loops=SYNC,
+    ),
+    Contest(
+        title="miss with call, @cached plain function",
+        contenders={name: partial(plain_miss, make) for name, make in PLAIN.items()},
+        loops=SYNC,
     ),
     Contest(
         title="a new key in the place of another",

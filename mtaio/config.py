@@ -64,6 +64,7 @@ class SettingValues(TypedDict, total=False):
     log_file: str | os.PathLike[str] | None
     log_max_bytes: int
     log_backup_count: int
+    log_when: str | None
     log_format: Literal["text", "json"]
     log_console: bool
     rate_limit: float
@@ -172,6 +173,8 @@ class Settings:
         log_file: The file that the log is written to; None or ``""`` for none.
         log_max_bytes: The size at which a new log file is started; 0 for never.
         log_backup_count: How many older log files are kept.
+        log_when: When a new log file is started, such as ``"midnight"``, as for
+            ``mtaio.logging.AsyncFileHandler``; None or ``""`` for never.
         log_format: How a line of the log is written: ``"text"`` or ``"json"``.
         log_console: Whether the log is also written to standard error.
         rate_limit: How many requests a second may start; 0 pauses, ``inf`` for no limit.
@@ -212,6 +215,7 @@ class Settings:
     log_file: str | os.PathLike[str] | None = None
     log_max_bytes: int = 10_000_000
     log_backup_count: int = 5
+    log_when: str | None = None
     log_format: Literal["text", "json"] = "text"
     log_console: bool = True
     rate_limit: float = 100.0
@@ -435,6 +439,10 @@ def _file(name: str, value: object, _way_out: str) -> object:
     return value
 
 
+def _when(name: str, value: object, _way_out: str) -> str | None:
+    return None if value is None or value == "" else checks.when(name, value)
+
+
 def _format(name: str, value: object, _way_out: str) -> str:
     return checks.one_of(name, value, ("text", "json"))
 
@@ -487,6 +495,12 @@ _SPECS: Final[dict[str, _Spec]] = {
     ),
     "log_backup_count": _Spec(
         _WHOLE, _count(0), "a whole number, 0 or more", "How many older log files are kept."
+    ),
+    "log_when": _Spec(
+        _text,
+        _when,
+        "midnight, D, H, M, S, or W0 (Monday) to W6",
+        "When a new log file is started, beside log_max_bytes.",
     ),
     "log_format": _Spec(_text, _format, "text or json", "How a line of the log is written."),
     "log_console": _Spec(

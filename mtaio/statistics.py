@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.periodic import PeriodicStatistics
     from mtaio._internal.timeout_statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mtaio.redis._bridge import BridgeStatistics
     from mtaio.redis._concurrency import RedisConcurrencyStatistics
     from mtaio.redis._keyed import RedisKeyedRateLimiterStatistics
+    from mtaio.redis._leader import RedisLeaderStatistics
     from mtaio.redis._quota_tasks import RedisQuotaStatistics
     from mtaio.redis._rate import RedisRateLimiterStatistics
     from mtaio.redis._tiered import TieredCacheStatistics
@@ -92,6 +94,7 @@ __all__ = [
     "LoopStats",
     "MemoryStats",
     "MonitorStatistics",
+    "PeriodicStatistics",
     "PipelineStatistics",
     "PolicyStatistics",
     "ProbesStatistics",
@@ -102,6 +105,7 @@ __all__ = [
     "RedisBreakerStatistics",
     "RedisConcurrencyStatistics",
     "RedisKeyedRateLimiterStatistics",
+    "RedisLeaderStatistics",
     "RedisQuotaStatistics",
     "RedisRateLimiterStatistics",
     "ResourceStatistics",
@@ -124,6 +128,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),
             "mtaio.clients._exchange": ("ClientStatistics",),
+            "mtaio._internal.periodic": ("PeriodicStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),
@@ -143,6 +148,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.redis._bridge": ("BridgeStatistics",),
             "mtaio.redis._concurrency": ("RedisConcurrencyStatistics",),
             "mtaio.redis._keyed": ("RedisKeyedRateLimiterStatistics",),
+            "mtaio.redis._leader": ("RedisLeaderStatistics",),
             "mtaio.redis._quota_tasks": ("RedisQuotaStatistics",),
             "mtaio.redis._rate": ("RedisRateLimiterStatistics",),
             "mtaio.redis._tiered": ("TieredCacheStatistics",),

@@ -13,6 +13,8 @@ from mtaio._internal import lazy
 if TYPE_CHECKING:
     from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
+    from mtaio._internal.leaders import Leader, Term
+    from mtaio._internal.periodic import Overlap
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from mtaio.clients._exchange import Acquires, AcquiresKey
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
-    from mtaio.core._types import AnyIterable, CallLike, Progress, Returned
+    from mtaio.core._intake import AckSource
+    from mtaio.core._merge import Merge
+    from mtaio.core._types import AnyIterable, CallLike, OnError, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
     from mtaio.events._emitter import Register
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNSET",
     "ASGIApp",
+    "AckSource",
     "Acquires",
     "AcquiresKey",
     "AnyIterable",
@@ -64,12 +69,16 @@ __all__ = [
     "HasStatistics",
     "Holds",
     "HoldsKey",
+    "Leader",
     "LogSettings",
+    "Merge",
     "Mode",
     "Next",
     "Observation",
     "Observer",
+    "OnError",
     "Overflow",
+    "Overlap",
     "Progress",
     "Rate",
     "Register",
@@ -81,6 +90,7 @@ __all__ = [
     "Store",
     "StreamDecorator",
     "Streams",
+    "Term",
     "Unset",
     "Used",
     "Via",
@@ -93,6 +103,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         {
             "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
+            "mtaio._internal.leaders": ("Leader", "Term"),
+            "mtaio._internal.periodic": ("Overlap",),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),
@@ -103,7 +115,9 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
-            "mtaio.core._types": ("AnyIterable", "CallLike", "Progress", "Returned"),
+            "mtaio.core._intake": ("AckSource",),
+            "mtaio.core._merge": ("Merge",),
+            "mtaio.core._types": ("AnyIterable", "CallLike", "OnError", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),
             "mtaio.events._emitter": ("Register",),

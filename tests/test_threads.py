@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from mtaio import cache, core, events, monitoring, resilience, resources
-from mtaio.cache import Cached, TTLCache, cached
-from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
+from mtaio.cache import Cached, PlainCached, TTLCache, cached
+from mtaio.core import Budget, PeriodicTask, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
 from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
@@ -115,6 +115,11 @@ async def submit(executor: TaskExecutor) -> None:
     await handle.wait()
 
 
+async def periodic(executor: TaskExecutor) -> PeriodicTask:
+    """Return a task that runs again and again."""
+    return executor.every(1, second)
+
+
 def registry() -> HealthRegistry:
     """Return a registry with a check."""
     made = HealthRegistry()
@@ -150,6 +155,7 @@ CASES: Final[dict[type, Case]] = {
     TimeoutManager: Case(lambda: TimeoutManager(9), limited),
     TTLCache: Case(lambda: TTLCache(100), lambda it: it.get_or_set("key", second), entered=True),
     Cached: Case(function, lambda it: it(1)),
+    PlainCached: Case(lambda: cached(ttl=100)(plain), lambda it: second(it(1))),
     EventEmitter: Case(EventEmitter, emit, entered=True),
     HealthRegistry: Case(registry, lambda it: it.report()),
     HealthMonitor: Case(HealthMonitor, lambda it: it.get_health_status()),
@@ -161,6 +167,9 @@ CASES: Final[dict[type, Case]] = {
         lambda it: it.run(second),
         entered=True,
         wanted=lambda it: it.submit(second),
+    ),
+    PeriodicTask: Case(
+        lambda: TaskExecutor(2), lambda it: it.run(second), entered=True, wanted=periodic
     ),
     Budget: Case(lambda: Budget(0.1), second),
     Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
@@ -180,12 +189,14 @@ OTHERS: Final = frozenset(
         "Alert",
         "Attempt",
         "BoundCached",
+        "BoundPlainCached",
         "BreakerBlock",
         "BreakerChange",
         "BreakerState",
         "Call",
         "CallStream",
         "CheckResult",
+        "Cron",
         "Event",
         "EventKey",
         "EventPriority",
@@ -321,8 +332,11 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "get_nowait": lambda it: it.get_nowait("key"),
         "get_or_set": lambda it: it.get_or_set("key", second),
         "get_or_set_many": lambda it: it.get_or_set_many(["key"], everything),
+        "increment": lambda it: it.increment("number"),
+        "increment_nowait": lambda it: it.increment_nowait("number"),
         "invalidate_tag": lambda it: it.invalidate_tag("tag"),
         "invalidate_tag_nowait": lambda it: it.invalidate_tag_nowait("tag"),
+        "is_loading": lambda it: it.is_loading("key"),
         "items": lambda it: it.items(),
         "refresh": lambda it: it.refresh("key", second),
         "set": lambda it: it.set("key", 2),
@@ -338,6 +352,13 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "contains_nowait": lambda it: it.contains_nowait(1),
         "invalidate": lambda it: it.invalidate(1),
         "invalidate_nowait": lambda it: it.invalidate_nowait(1),
+        "is_loading": lambda it: it.is_loading(1),
+        "refresh": lambda it: it.refresh(1),
+    },
+    PlainCached: {
+        "contains": lambda it: it.contains(1),
+        "invalidate": lambda it: it.invalidate(1),
+        "is_loading": lambda it: it.is_loading(1),
         "refresh": lambda it: it.refresh(1),
     },
     EventEmitter: {
@@ -398,6 +419,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "as_completed": lambda it: it.as_completed(second),
         "cancel": lambda it: it.cancel(),
         "drain": lambda it: it.drain(),
+        "every": lambda it: it.every(1, second),
         "for_each": lambda it: it.for_each(second, [1]),
         "gather": lambda it: it.gather(second),
         "map": lambda it: it.map(second, [1]),
@@ -414,6 +436,13 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     TaskHandle: {
         "cancel": lambda it: it.cancel(),
         "result": lambda it: it.result(),
+        "wait": lambda it: it.wait(),
+    },
+    PeriodicTask: {
+        "cancel": lambda it: it.cancel(),
+        "check_health": lambda it: it.check_health(),
+        "statistics": lambda it: it.statistics(),
+        "stop": lambda it: it.stop(),
         "wait": lambda it: it.wait(),
     },
     Budget: {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -132,6 +133,15 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value.lower() not in known:
         reason = f"{name}={value!r} is unknown"
         raise refusal(ValueError, reason, f"Pass {' or '.join(map(repr, known))}.")
+    return value.lower()
+
+
+def when(name: str, value: object) -> str:
+    """Return ``value``, in lower case, if a log file may be rotated then."""
+    if not isinstance(value, str) or not re.fullmatch("midnight|[dhms]|w[0-6]", value.lower()):
+        reason = f"{name}={value!r} is unknown"
+        way_out = "Pass 'midnight', 'D', 'H', 'M', 'S', or 'W0' (Monday) to 'W6'."
+        raise refusal(ValueError, reason, way_out)
     return value.lower()
 
 

@@ -59,10 +59,15 @@ __all__ = [
     "read",
     "reader",
     "reading_from",
+    "wall",
 ]
 
 REAL: Final = time.monotonic
 """The clock of the loops that keep monotonic time, and of threads without a loop."""
+
+
+_MILLENNIUM: Final = 946_684_800.0
+"""2000-01-01 00:00 UTC, in seconds since 1970."""
 
 
 class Clock:
@@ -185,6 +190,16 @@ one that a `Timed` object is compared with, unless nothing has looked at the loo
 def now() -> float:
     """Return the current time in seconds."""
     return reader()()
+
+
+def wall() -> float:
+    """
+    Return the time of day in seconds since 1970; always called as ``clock.wall()``.
+
+    The machine's, which may be set; on a loop that keeps a time of its own it is 2000-01-01 00:00
+    UTC where `now` is 0, so that what happens at some time of day is the same in each run.
+    """
+    return time.time() if is_real() else _MILLENNIUM + now()
 
 
 def catch_up(owner: Timed) -> float:

@@ -40,6 +40,7 @@ from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
@@ -56,9 +57,13 @@ from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
+    from mtaio._internal.leaders import Leader
+    from mtaio._internal.periodic import Overlap
     from mtaio.app._guard import Guard
+    from mtaio.app._periodic import PeriodicService
     from mtaio.app._run import Body, Run
     from mtaio.app._server import Server
+    from mtaio.core import Cron
     from mtaio.logging import LoggingContext
 else:
     Config = object  # an extra, which need not be there
@@ -72,11 +77,16 @@ S = TypeVar("S", bound="Callable[..., Coroutine[Any, Any, Any]]")
 FAILED: Final = 1
 USAGE: Final = 2
 NOT_STARTED: Final = 3
+INCOMPLETE: Final = 75
+"""The exit code if a job is not complete, and is to be run again (EX_TEMPFAIL)."""
 
 _WATCHDOG: Final = 0.5
 """The share of systemd's watchdog interval after which it is notified again."""
 
 logger: Final = logging.getLogger("mtaio.app")
+
+Report: TypeAlias = Callable[[Exception, Mapping[str, object]], None]
+"""What an error is handed to, with what it is about."""
 
 ApplicationState: TypeAlias = Literal[
     "new", "starting", "running", "draining", "stopping", "stopped"
@@ -90,18 +100,20 @@ closing resources; closed.
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartInfo:
-    """A resource, a service or a server of an application, as it was registered."""
+    """A resource, a service, a job or a server of an application, as it was registered."""
 
     name: str
     """What it is called: by default the function's name, or where a server listens."""
     bind: str | None = None
     """Where a server listens; None for the others."""
     restart: int | Retry | None = None
-    """How often a service is restarted after an error; None for never, as for the others."""
+    """How often a service or a job is restarted after an error; None for never, as for others."""
     critical: bool = True
     """Whether the application stops when it has failed for good; False for some services."""
     drains: bool = False
-    """Whether a service may go on while requests in flight are answered."""
+    """Whether it may go on while requests in flight are answered: a job, and some services."""
+    job: bool = False
+    """Whether it is a job: the application stops when all of them have ended."""
 
 
 @final
@@ -115,6 +127,12 @@ class ApplicationStatistics:
     """Whether it accepts nothing new any more."""
     services: int = field(metadata=GAUGE)
     """Services that have not ended."""
+    jobs: int = field(metadata=GAUGE)
+    """
+    Jobs that are not complete: they have not ended, or have failed, or were cut short.
+
+    If there are any when it has stopped, the program is to be run again.
+    """
     restarts: int = field(metadata=COUNTER)
     """How often a service was restarted after an error."""
     cancelled: int = field(metadata=COUNTER)
@@ -145,12 +163,12 @@ class _Served:
 
 @dataclass(frozen=True, slots=True)
 class _Serviced:
-    """A function that is to run as a service."""
+    """A function that is to run as a service or as a job."""
 
     fn: Callable[..., Any]
     info: PartInfo
 
-    def bound(self, app: Application) -> Callable[[], Coroutine[Any, Any, object]]:
+    def bound(self, app: Application, _report: Report) -> Callable[[], Coroutine[Any, Any, object]]:
         """Return the function as one of no arguments."""
         return bind_app(self.fn, app)
 
@@ -162,6 +180,11 @@ class Registered:
     resources: list[Opening[Any]] = field(default_factory=list[Opening[Any]])
     servers: list[_Served] = field(default_factory=list[_Served])
     services: list[_Serviced] = field(default_factory=list[_Serviced])
+    periodic: list[PeriodicService] = field(default_factory=list["PeriodicService"])
+
+    def running(self) -> list[_Serviced | PeriodicService]:
+        """Return what runs while the application is up."""
+        return [*self.services, *self.periodic]
 
 
 @final
@@ -446,11 +469,57 @@ class Application:
             ValueError: There is a service of that name.
             RuntimeError: The application has started.
         """
-        if fn is None:
-            return partial(
-                self._add_service, name=name, restart=restart, critical=critical, drains=drains
-            )
-        return self._add_service(fn, name=name, restart=restart, critical=critical, drains=drains)
+        add = partial(
+            self._add_service, name=name, restart=restart, critical=critical, drains=drains
+        )
+        return add if fn is None else add(fn)
+
+    @overload
+    def job(self, fn: S, /) -> S: ...
+    @overload
+    def job(
+        self, fn: None = None, /, *, name: str | None = None, restart: int | Retry | None = None
+    ) -> Callable[[S], S]: ...
+    def job(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        restart: int | Retry | None = None,
+    ) -> Callable[..., Any]:
+        """
+        Run an async function to its end; when all jobs have ended, the application stops.
+
+        Jobs start together with the services, which are ended when the jobs are done. If a job
+        raises, it is restarted as ``restart`` allows; when no attempt is left, the application
+        stops, with exit code 1.
+
+        When the application is told to stop, a job goes on until it returns, or is cancelled when
+        time runs out. To have its calls take no new items meanwhile, pass them
+        ``until=app.wait_draining``. The exit code of `run` is then 75 (``EX_TEMPFAIL``): not
+        complete, run it again. It is 0 if all jobs have returned, without having been cancelled,
+        and none of their calls was cut short by ``until``, nor a submitted task cancelled. A job
+        that leaves work undone in another way says so by ``sys.exit(75)``, and one that submits
+        tasks awaits them: when all jobs have returned, tasks have no more than the time to drain.
+
+        Args:
+            fn: The function; it takes the application, or nothing.
+            name: For messages; None for the function's.
+            restart: As for `service`.
+
+        Returns:
+            The function, or a decorator that returns it.
+
+        Raises:
+            TypeError: ``fn`` is not an async function, or cannot be called that way.
+            ValueError: There is a job or a service of that name.
+            RuntimeError: The application has started.
+        """
+        add = partial(
+            self._add_service, name=name, restart=restart, critical=True, drains=True, job=True
+        )
+        return add if fn is None else add(fn)
 
     def _add_service(
         self,
@@ -460,11 +529,13 @@ class Application:
         restart: int | Retry | None,
         critical: bool,
         drains: bool,
+        job: bool = False,
     ) -> S:
-        self._check_new("service")
+        kind = "job" if job else "service"
+        self._check_new(kind)
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
         if not is_async(fn):
-            msg = f"fn={fn!r} is not an async function: a service must be async to be cancellable."
+            msg = f"fn={fn!r} is not an async function: a {kind} must be async to be cancellable."
             raise TypeError(msg)
         bind_app(fn, self)
         if restart is not None and not isinstance(restart, Retry):
@@ -474,12 +545,87 @@ class Application:
             restart=restart,
             critical=critical,
             drains=drains,
+            job=job,
         )
-        if any(info.name == each.info.name for each in self.registered.services):
-            msg = f"there is a service named {info.name!r}. Give this one another: name=..."
-            raise ValueError(msg)
+        self._check_name(info.name)
         self.registered.services.append(_Serviced(fn, info))
         return fn
+
+    def every(
+        self,
+        period: float | Cron,
+        /,
+        *,
+        first: Literal["now", "later"] | None = None,
+        jitter: float = 0.0,
+        overlap: Overlap = "skip",
+        timeout: float | Unset | None = UNSET,
+        retry: int | Retry | None = None,
+        name: str | None = None,
+        leader: Leader | None = None,
+        critical: bool = False,
+    ) -> Callable[[F], F]:
+        """
+        Run the decorated function again and again while the application is up.
+
+        ``@app.every(60)`` does what `TaskExecutor.every` does, with the application's executor,
+        from when all is started until nothing new is accepted. A run that is going on then has the
+        time that requests in flight have. A run that fails goes to the error handler.
+
+        A health check of its name, of the kind ``"ready"``, fails when no run has succeeded at
+        three ticks and the next is due; with ``leader`` in the process that leads. The monitor has
+        its figures.
+
+        Args:
+            period: Seconds, or a `mtaio.core.Cron`.
+            first: As for `TaskExecutor.every`.
+            jitter: As for `TaskExecutor.every`.
+            overlap: As for `TaskExecutor.every`.
+            timeout: As for `TaskExecutor.every`.
+            retry: As for `TaskExecutor.every`.
+            name: For messages, metrics, the health check, and what all processes call it with
+                ``leader``; None for the function's.
+            leader: As for `TaskExecutor.every`; enter it in a resource.
+            critical: Whether the application is not ready when the check fails, or only degraded.
+
+        Returns:
+            A decorator of an async function, or of a plain one to run in a worker thread. It takes
+            the application, or nothing. The decorator returns it.
+
+        Raises:
+            ValueError, TypeError: As for `TaskExecutor.every`; or the function cannot be called
+                that way, or there is a service of that name.
+            RuntimeError: The application has started.
+        """
+        from mtaio._internal.periodic import Schedule  # noqa: PLC0415 - few applications do so
+        from mtaio.app._periodic import PeriodicService  # noqa: PLC0415 - likewise
+
+        schedule = Schedule(period, first, jitter, overlap, leader)
+        if timeout is not UNSET:
+            checks.timeout("timeout", timeout)
+        if retry is not None and not isinstance(retry, Retry):
+            checks.count("retry", retry, way_out="Pass the number of attempts, or a Retry.")
+        checks.title("name", name)
+        checks.flag("critical", critical)
+
+        def add(fn: F) -> F:
+            self._check_new("every")
+            checks.callable_("fn", fn, way_out="Write @app.every(60) above a function.")
+            bind_app(fn, self)
+            info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
+            self._check_name(info.name)
+            options = {"timeout": timeout, "retry": retry}
+            service = PeriodicService(fn, info, schedule, options, critical=critical)
+            self.registered.periodic.append(service)
+            return fn
+
+        return add
+
+    def _check_name(self, name: str) -> None:
+        """Refuse the name of another service."""
+        if any(name == each.info.name for each in self.registered.running()):
+            msg = f"there is a service named {name!r}. Give this one another: name=..."
+            raise ValueError(msg)
 
     def serve(
         self,
@@ -560,7 +706,12 @@ class Application:
     @property
     def services(self) -> tuple[PartInfo, ...]:
         """The services."""
-        return tuple(each.info for each in self.registered.services)
+        return tuple(each.info for each in self.registered.services if not each.info.job)
+
+    @property
+    def jobs(self) -> tuple[PartInfo, ...]:
+        """The jobs."""
+        return tuple(each.info for each in self.registered.services if each.info.job)
 
     @property
     def servers(self) -> tuple[PartInfo, ...]:
@@ -581,14 +732,14 @@ class Application:
         bind: Sequence[str] = (),
     ) -> None:
         """
-        Start, run until a signal comes or `stop_nowait` is called, and stop.
+        Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start, and with what something in it passed to ``sys.exit``. The process exits with 70 if it
-        is not gone after ``shutdown_timeout`` seconds, also when this has returned: after SIGTERM
-        whatever the program does then, otherwise if it exits. It exits with 128 and the signal's
-        number when a second signal comes while it stops.
+        start, 75 if a `job` is not complete, and with what something in it passed to ``sys.exit``.
+        The process exits with 70 if it is not gone after ``shutdown_timeout`` seconds, also when
+        this has returned: after SIGTERM whatever the program does then, otherwise if it exits. It
+        exits with 128 and the signal's number when a second signal comes while it stops.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
@@ -627,6 +778,8 @@ class Application:
             raise life.error
         if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
+        if life.incomplete():
+            raise SystemExit(INCOMPLETE)
 
     def _prepare_with_logs(self) -> LoggingContext | None:
         try:
@@ -693,7 +846,7 @@ class Application:
             if run.error is not None:
                 raise run.error
             if exits:
-                raise SystemExit(0)
+                raise SystemExit(INCOMPLETE if run.incomplete() else 0)
 
     async def stop(self, reason: str = "stop() was called") -> None:
         """
@@ -845,6 +998,7 @@ class Application:
             up=self.state == "running",
             draining=run is not None and run.draining.is_set(),
             services=0 if run is None else run.services_running(),
+            jobs=0 if run is None else len(run.incomplete()),
             restarts=sum(max(0, each - 1) for each in starts),
             cancelled=0 if run is None else run.cancelled,
         )
@@ -967,7 +1121,8 @@ class Application:
     async def _live_in_loop(self, run: Run) -> None:
         await run.live()
         if run.by_signal and not (run.body is not None or run.is_awaited or run.is_hosted):
-            loops.exit_from(run.loop, 0 if run.error is None else FAILED)
+            code = INCOMPLETE if run.incomplete() else 0
+            loops.exit_from(run.loop, code if run.error is None else FAILED)
 
     def _ended(self, run: Run) -> None:
         """Note that the task of `start` has ended, perhaps with its event loop."""

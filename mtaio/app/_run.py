@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio import to_thread
 
-from mtaio._internal import clock, loops
+from mtaio._internal import clock, loops, unfinished
 from mtaio._internal.cancellation import failure_in
 from mtaio._internal.sentinel import UNSET
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
@@ -120,6 +120,7 @@ class Run:
         self._servers: Final[dict[Server, anyio.Event]] = {}
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
+        self._dropped = False  # whether submitted tasks were cancelled, perhaps those of a job
         self._overdue = False  # whether the time to drain was over before all had ended
         if guard is not None:
             guard.attach(self._signalled, self.announce_stop)
@@ -222,7 +223,7 @@ class Run:
             _handler_failed(failure, error, context)
 
     def _service_failed(self, info: PartInfo, error: BaseException) -> None:
-        what = f"the service {info.name!r}"
+        what = f"the {'job' if info.job else 'service'} {info.name!r}"
         if info.critical:
             self._fail(what, error)
         else:
@@ -254,6 +255,8 @@ class Run:
                 self.error = self.error or failure
         finally:
             self.state = "stopped"
+            if self.error is None and (left := self.incomplete()):
+                logger.warning("not complete, to be run again: %s", ", ".join(left))
             logger.info("stopped")
             try:
                 if self._logs is not None:
@@ -304,10 +307,16 @@ class Run:
             app.monitor.watch(server, name=self._label(spec.info, server))
 
     def _start_services(self) -> None:
-        for service in self._app.registered.services:
-            running = Service(service.info, service.bound(self._app), self._service_failed)
+        for service in self._app.registered.running():
+            fn = service.bound(self._app, self.report)
+            running = Service(service.info, fn, self._service_failed)
             self._services.append(running)
-            self._group.start_soon(running.run, name=service.info.name)
+            self._group.start_soon(self._run_service, running, name=service.info.name)
+
+    async def _run_service(self, service: Service) -> None:
+        await service.run()
+        if service.info.job and not any(each.info.job for each in self._unended()):
+            self.stop("all jobs have ended")
 
     def _label(self, info: PartInfo, server: Server) -> str | None:
         """Return what the metrics of a server are called; None for those of the only one."""
@@ -410,6 +419,7 @@ class Run:
     async def _cancel_rest(self) -> None:
         executor = self._app.executor
         tasks = executor.statistics().submitted
+        self._dropped = tasks > 0
         services = self._unended()
         requests = sum(server.cancel() for server in self._servers)
         for service in services:
@@ -455,7 +465,9 @@ class Run:
     def describe(self) -> str:
         """Return what it waits for, in words; from any thread."""
         requests = sum(server.in_flight for server in [*self._servers])
-        left = [service.info.name for service in self._unended()]
+        left = self._unended()
+        services = [service.info.name for service in left if not service.info.job]
+        jobs = [service.info.name for service in left if service.info.job]
         if self.state == "stopped":
             return (
                 "though the application has stopped: the event loop goes on. Leave it when "
@@ -463,7 +475,7 @@ class Run:
             )
         return (
             f"with the application {self.state}; requests in flight: {requests}, services: "
-            f"{', '.join(left) or 'none'}"
+            f"{', '.join(services) or 'none'}{', jobs: ' if jobs else ''}{', '.join(jobs)}"
         )
 
     def addresses(self) -> tuple[str, ...]:
@@ -476,7 +488,12 @@ class Run:
 
     def services_running(self) -> int:
         """Return how many services have not ended."""
-        return len(self._unended())
+        return sum(not service.info.job for service in self._unended())
+
+    def incomplete(self) -> list[str]:
+        """Return the names of the jobs that are not complete; from any thread."""
+        complete = {service.info.name for service in [*self._services] if service.is_complete}
+        return [job.name for job in self._app.jobs if self._dropped or job.name not in complete]
 
     def _unended(self) -> list[Service]:
         return [service for service in [*self._services] if not service.ended.is_set()]
@@ -514,7 +531,7 @@ def _handler_failed(
 
 class Service:
     """
-    One run of a service: an async function that runs as long as the application does.
+    One run of a service: an async function that runs as long as the application does; or of a job.
 
     It is restarted as its policy allows, and its final failure is reported once. It is only
     cancelled by `cancel`, or together with the application.
@@ -533,11 +550,17 @@ class Service:
     ) -> None:
         self.info: Final = info
         self.ended: Final = anyio.Event()
+        self._record: unfinished.Record | None = None
         self.starts = 0
         """How often it was started."""
         self._fn = fn
         self._failed = failed
         self._scope: Final = anyio.CancelScope()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has returned without having been cancelled, and no call was cut short."""
+        return self._record is not None and not (self._record.noted or self._scope.cancel_called)
 
     def cancel(self) -> None:
         """Cancel it; `ended` is set when it has ended."""
@@ -549,7 +572,7 @@ class Service:
             with self._scope:
                 if self.info.restart is None:
                     self.starts = 1
-                    await self._fn()
+                    await self._attempt()
                 else:
                     async with TaskExecutor(name=self.info.name) as executor:
                         await (
@@ -563,6 +586,12 @@ class Service:
         finally:
             self.ended.set()
 
+    async def _attempt(self) -> object:
+        with unfinished.recording() as record:
+            result = await self._fn()
+        self._record = record
+        return result
+
     def _again(self) -> Callable[..., Coroutine[Any, Any, object]]:
         """Return the function as the executor starts services, under its own name."""
 
@@ -570,7 +599,7 @@ class Service:
         async def again(*, task_status: Any) -> object:
             self.starts += 1
             task_status.started()
-            return await self._fn()
+            return await self._attempt()
 
         again.__qualname__ = self.info.name
         return again

@@ -8,7 +8,7 @@ either backend, and by any thread.
 Everything that works on memory alone has a sync twin: ``await cache.get(key)`` is
 ``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, loader)`` and
 ``await cache.refresh(key, loader)``, or ``await cache.get_or_set_many(keys, loader)`` for several
-keys at once; `cached` puts a cache around an async function.
+keys at once; `cached` puts a cache around a function, async or plain.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from mtaio._internal import lazy
 
 if TYPE_CHECKING:
     from mtaio.cache._cached import BoundCached, Cached, cached
+    from mtaio.cache._plain import BoundPlainCached, PlainCached
     from mtaio.cache._store import RemovalCause
     from mtaio.cache._ttl import TTLCache
 
 __all__ = [
     "BoundCached",
+    "BoundPlainCached",
     "Cached",
+    "PlainCached",
     "RemovalCause",
     "TTLCache",
     "cached",
@@ -35,6 +38,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
         __name__,
         {
             "mtaio.cache._cached": ("BoundCached", "Cached", "cached"),
+            "mtaio.cache._plain": ("BoundPlainCached", "PlainCached"),
             "mtaio.cache._store": ("RemovalCause",),
             "mtaio.cache._ttl": ("TTLCache",),
         },

@@ -1,32 +1,24 @@
 """
-Put a cache around an async function or method.
+Put a cache around a function or method, async or plain.
 
-Promise: a decorated function keeps its name, docstring and signature, and remains a coroutine
-function; calls with equal arguments share one value and one load, whatever the order of keywords;
-methods keep the values of each object apart, by identity, and keep no object alive.
-Cost: a hit takes a coroutine, the look-up of a tuple, and the time of day.
-Why both wrappers are a `functools.partial`: docs/en/design/caching.md.
+Promise: a decorated function keeps its name, docstring and signature, and is called as before: an
+async one remains a coroutine function, a plain one remains plain. Calls with equal arguments share
+one value and one load, whatever the order of keywords.
+Cost: a hit of an async function takes a coroutine, the look-up of a tuple, and the time of day.
 """
 
 from __future__ import annotations
 
-import inspect
-import weakref
-from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from functools import partial, update_wrapper
-from types import MethodType
+from functools import partial, partialmethod, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
-    Final,
     Generic,
-    Literal,
     ParamSpec,
     Protocol,
     Self,
-    TypeAlias,
     TypeVar,
     cast,
     final,
@@ -34,15 +26,17 @@ from typing import (
 )
 
 from mtaio._internal import checks
-from mtaio._internal.callables import is_async
+from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
+from mtaio._internal.signature import check_takes, check_takes_calls_of
+from mtaio.cache._binding import Annotations, Bind, Binding, BoundCall, look_like, unbound
+from mtaio.cache._calls import Call
+from mtaio.cache._config import NO_TAGS, check_plain, check_tags, lifetime
 from mtaio.cache._policy import HOT
 from mtaio.cache._ttl import TTLCache
 
 if TYPE_CHECKING:
-    from mtaio.cache._config import Lifetime
-    from mtaio.cache._store import Store
+    from mtaio.cache._plain import PlainCached
 
 __all__ = ["BoundCached", "Cached", "cached"]
 
@@ -50,25 +44,43 @@ P = ParamSpec("P")
 Rest = ParamSpec("Rest")
 R = TypeVar("R")
 
-Bind: TypeAlias = Literal["object", "class", "nothing"]
-
 _TAGS = "Pass a set of tags, or a function of the call's arguments that returns one."
+_TTL_FOR = "Pass a plain function that takes what the decorated one takes, and returns seconds."
 
 
 class _Decorator(Protocol):
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...
+    """What `cached` with options returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> PlainCached[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+        self, fn: partialmethod[Coroutine[Any, Any, R]], /
+    ) -> Cached[Concatenate[Any, ...], R]: ...
+    @overload
+    def __call__(self, fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 
 
 @overload
-def cached(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...
+def cached(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+@overload
+def cached(fn: Callable[P, R], /) -> PlainCached[P, R]: ...
+@overload
+def cached(fn: partialmethod[Coroutine[Any, Any, R]], /) -> Cached[Concatenate[Any, ...], R]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # async ones first
+@overload
+def cached(fn: partialmethod[R], /) -> PlainCached[Concatenate[Any, ...], R]: ...
 @overload
 def cached(
     *,
     ttl: float | Callable[[Any], float] | Unset = UNSET,
+    ttl_for: Callable[..., float | Callable[[Any], float]] | None = None,
     keep: Callable[[Any], bool] | None = None,
     max_size: int | None = 1024,
     key: Callable[..., Hashable] | None = None,
     bind: bool = False,
+    per_object: bool | None = None,
     tags: Iterable[Hashable] | Callable[..., Iterable[Hashable]] = (),
     cache: TTLCache[Any] | None = None,
 ) -> _Decorator: ...
@@ -77,29 +89,35 @@ def cached(
     /,
     *,
     ttl: float | Callable[[Any], float] | Unset = UNSET,
+    ttl_for: Callable[..., float | Callable[[Any], float]] | None = None,
     keep: Callable[[Any], bool] | None = None,
     max_size: int | None = 1024,
     key: Callable[..., Hashable] | None = None,
     bind: bool = False,
+    per_object: bool | None = None,
     tags: Iterable[Hashable] | Callable[..., Iterable[Hashable]] = (),
     cache: TTLCache[Any] | None = None,
 ) -> Any:
     """
-    Decorate an async function or method so that its results are cached, each made once.
+    Decorate a function or method so that its results are cached, each made once.
 
-    Used as ``@cached`` or ``@cached(ttl=60)``. The decorated function is called as before, and has
-    ``cache``, ``await contains(*args)``, ``await invalidate(*args)``, the synchronous forms of
-    these two, whose names end in ``_nowait``, and ``await refresh(*args)``. The key is the
+    Used as ``@cached`` or ``@cached(ttl=60)``, on an async function or a plain one. The decorated
+    function is called as before, and has ``cache``, ``contains(*args)``, ``is_loading(*args)``,
+    ``invalidate(*args)`` and ``refresh(*args)``: see `Cached`, and `PlainCached` for plain
+    functions, which threads may call at the same time. The key is the
     arguments, by position and by name as they were given (see ``bind``); they have to be hashable,
     and 1, 1.0 and True are one key. The key of a method is the identity of its object and the other
     arguments. The object is not kept alive, and the results of one that died are forgotten when the
     method is next called. Above ``@classmethod`` the class is that object; below it, ``invalidate``
-    and ``refresh`` have to be given the class from Python 3.13 on, and must not be before.
+    and ``refresh`` have to be given the class from Python 3.13 on, and must not be before. A
+    `functools.partialmethod` is a method like any other.
 
     Args:
         fn: The function, when used without parentheses.
         ttl: Seconds for which a result is kept, or a plain function of the result that returns
             them. Default: the cache's, 300 if it is made here.
+        ttl_for: Called with the arguments of each call that has to load, ``self`` included, before
+            it does; returns what ``ttl`` may be, for that call. What it raises goes to the caller.
         keep: Called with each result; returns whether to keep it. One that is not kept still
             goes to its callers, and an old result is removed, as with a ``ttl`` of 0.
         max_size: How many results to keep in the cache that is made here; None for no limit.
@@ -107,15 +125,20 @@ def cached(
             leaves out does not count: without ``self``, a result may outlive its object.
         bind: Whether equivalent calls have one key: arguments given by position or by name, and
             defaults given or left out. It costs each call some microseconds.
+        per_object: Whether a method keeps the results of each object apart. False: the key is made
+            of the other arguments, and all objects share results. Default: True; False with
+            ``key``, which then decides by itself.
         tags: Names under which `TTLCache.invalidate_tag` finds the results, or a function of the
             call's arguments that returns them.
         cache: The cache to use, which may be shared; without ``key``, the function itself is
             then part of its keys. Default: a new one for this function.
 
     Raises:
-        TypeError: What is decorated is not an async function, or an argument has the wrong type.
-        ValueError: A number is out of range, ``max_size`` comes with ``cache``, or ``bind`` with
-            ``key``.
+        TypeError: What is decorated is not a function, or is a generator function, or an argument
+            has the wrong type, or ``ttl_for`` cannot take the function's arguments.
+        ValueError: A number is out of range, ``max_size`` comes with ``cache``, ``bind`` with
+            ``key`` or ``ttl_for`` with ``ttl``; or ``cache`` refreshes in the background, and the
+            function is plain.
 
     Example:
         ```python
@@ -152,29 +175,50 @@ def cached(
     if checks.flag("bind", bind) and key is not None:
         msg = f"bind=True is for the default keys, and key={key!r} replaces them. Leave one out."
         raise ValueError(msg)
-    lifetime(ttl, keep, 0)  # to refuse them here and now
+    apart = key is None if per_object is None else checks.flag("per_object", per_object)
+    _check_times(ttl, ttl_for, keep)
     tags_of = _tags_of(tags)
 
     def decorate(given: Any, /) -> Any:
-        to: Bind = "object"
-        fn = given
-        if isinstance(given, classmethod | staticmethod):
-            to = "class" if isinstance(given, classmethod) else "nothing"
-            fn = cast("Any", given).__func__
-        if not is_async(fn):
-            msg = (
-                f"@cached cannot decorate {given!r}: it is not an async function. Write it above "
-                f"an 'async def', a @classmethod or a @staticmethod; options are named, as in "
-                f"@cached(ttl=60)."
-            )
-            raise TypeError(msg)
+        fn, to = _function_in(given)
+        if ttl_for is not None:
+            check_takes_calls_of(fn, "ttl_for", ttl_for, way_out=_TTL_FOR)
         own = 300.0 if ttl is UNSET or callable(ttl) else ttl
         where = TTLCache[Any](own, max_size=max_size) if cache is None else cache
-        lasts = lifetime(ttl, keep, where.default_ttl)
-        call = _Call[Any](fn, where, ttl=lasts, key=key, bind=bind, tags=tags_of)
-        return Cached[..., Any](call, shared=cache is not None, bind=to)
+        call = Call[Any](
+            fn,
+            where,
+            lasts=lifetime(ttl, keep, where.default_ttl),
+            ttl_for=ttl_for,
+            keep=keep,
+            key=key,
+            bind=bind,
+            per_object=apart,
+            tags=tags_of,
+            shared=cache is not None and key is None,
+        )
+        if is_async(given.func if isinstance(given, partialmethod) else fn):
+            return Cached[..., Any](call, bind=to)
+        from mtaio.cache._plain import PlainCached  # noqa: PLC0415 - most programs have none
+
+        return PlainCached[..., Any](call, bind=to)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _check_times(ttl: Any, ttl_for: Any, keep: Any) -> None:
+    """Refuse here and now what cannot say for how long a result is kept."""
+    if callable(ttl):
+        way_out = "Pass a function of the result; one of the call's arguments is ttl_for=."
+        check_takes("ttl", ttl, "result", way_out=way_out)
+    lifetime(ttl, keep, 0)
+    if ttl_for is None:
+        return
+    checks.callable_("ttl_for", ttl_for, way_out=_TTL_FOR)
+    check_plain("ttl_for", ttl_for, _TTL_FOR)
+    if ttl is not UNSET:
+        msg = f"ttl={ttl!r} and ttl_for={ttl_for!r} both say how long. Leave one out."
+        raise ValueError(msg)
 
 
 def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
@@ -188,109 +232,40 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
     return (lambda *_args, **_kwargs: fixed) if fixed else None
 
 
-class _Separator:
-    """Stands between positional and keyword arguments in a key."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "**"
-
-
-_KEYWORDS: Final = _Separator()
-
-
-class _Call(Generic[R]):
-    """How the calls of one function are cached: what `Cached` and `BoundCached` share."""
-
-    __slots__ = ("cache", "fetch", "fn", "key", "prefix", "signature", "store", "tags", "ttl")
-
-    def __init__(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
-        cache: TTLCache[R],
-        *,
-        ttl: Lifetime,
-        key: Callable[..., Hashable] | None,
-        bind: bool,
-        tags: Callable[..., Iterable[Hashable]] | None,
-    ) -> None:
-        self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
-        self.cache: TTLCache[R] = cache
-        self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.fetch: Final = cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.ttl: Lifetime = ttl
-        self.key: Callable[..., Hashable] | None = key
-        self.signature: inspect.Signature | None = inspect.signature(fn) if bind else None
-        self.tags: Callable[..., Iterable[Hashable]] | None = tags
-        self.prefix: tuple[Hashable, ...] = ()
-
-    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call."""
-        if self.key is not None:
-            return self.key(*args, **kwargs)
-        if self.signature is not None:
-            bound = self.signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            args, kwargs = bound.args, bound.kwargs
-        if kwargs:
-            try:
-                keywords = frozenset(kwargs.items())
-            except TypeError as error:
-                raise unhashable(tuple(kwargs.items()), error) from error
-            return (*self.prefix, *args, _KEYWORDS, keywords)
-        return self.prefix + args if self.prefix else args
-
-    def tags_of(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], token: object = None
-    ) -> frozenset[Hashable]:
-        """Return the tags of the result of a call, that of its object among them."""
-        of_object = frozenset((token,)) if isinstance(token, _Owner) else NO_TAGS
-        if self.tags is None:
-            return of_object
-        return of_object | check_tags(self.tags(*args, **kwargs))
-
-    def key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call; raise for one that cannot be made, instead of finding none."""
-        if self.key is None:
-            inspect.signature(self.fn).bind(*args, **kwargs)
-        return self.key_of(args, kwargs)
-
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Return whether the result of a call is in the cache."""
-        return self.key_to_find(args, kwargs) in self.cache
-
-    def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Forget the result of a call."""
-        return self.cache.delete_nowait(self.key_to_find(args, kwargs))
+def _function_in(given: Any) -> tuple[Callable[..., Any], Bind]:
+    """Return the function that is to be cached, and to what it is bound as a method."""
+    to: Bind = "object"
+    fn = given
+    if isinstance(given, classmethod | staticmethod):
+        to = "class" if isinstance(given, classmethod) else "nothing"
+        fn = cast("Any", given).__func__
+    elif isinstance(given, partialmethod):
+        fn = cast("Any", given).func
+    if not callable(fn):
+        reason = "it is not a function. Write it above a 'def', an 'async def'"
+    elif is_generator(fn) or is_async_generator(fn):
+        reason = (
+            "what it returns can be iterated once, and would be empty for the second caller. "
+            "Return a list; or write it above a 'def', an 'async def'"
+        )
+    else:
+        if isinstance(given, partialmethod):
+            fn = unbound(cast("Any", given))
+        return fn, to
+    msg = (
+        f"@cached cannot decorate {given!r}: {reason}, a @classmethod or a @staticmethod; options "
+        f"are named, as in @cached(ttl=60)."
+    )
+    raise TypeError(msg)
 
 
-class _Annotations(dict[str, Any]):
-    """
-    What a function's attribute ``__annotations__`` is, for an object that stands for it.
-
-    Before Python 3.14 `update_wrapper` sets it, and this is not asked. Later it sets
-    ``__annotate__`` alone: annotations may name what does not exist yet. The class itself has none:
-    this is empty, for `typing.get_type_hints`, which takes it out of the ``__dict__`` of the class.
-    """
-
-    def __get__(self, function: Any, owner: type | None = None) -> dict[str, Any]:
-        annotations: dict[str, Any] = {} if function is None else function._call.fn.__annotations__  # noqa: SLF001 - of this module
-        return annotations
-
-
-def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
-    """
-    Return the coroutine function that answers the calls of a function.
-
-    Args:
-        call: How they are cached.
-        plain: Whether the positional arguments of a call are its key.
-    """
+def _answers(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """Return the coroutine function that answers the calls of a function."""
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
     lookup = store.lookup
-    fetch = call.fetch
+    fetch = call.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+    plain = call.plain
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
@@ -303,19 +278,22 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
                 entry.score += 1
             store.hits += 1.0
             return entry.value  # after fresh: see Entry
+        ttl = call.lasts if call.ttl_for is None else call.ttl_of(args, kwargs)
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs)
-        return await fetch(key, call.fn, args, kwargs, call.ttl, tags, False)  # noqa: FBT003 - all given cost less
+        return await fetch(key, call.fn, args, kwargs, ttl, tags, False)  # noqa: FBT003 - all given cost less
 
-    return update_wrapper(answer, call.fn)  # trio and others name a partial's task after it
+    return answer
 
 
-def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
-    """Return the same for a method, called with its object and the object's token in keys."""
+def _answers_method(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """Return the same for a method, called with its object and that object's token."""
     store = call.store
     lookup = store.lookup
+    fetch = call.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+    plain = call.plain
 
-    async def answer(instance: object, token: object, *args: Any, **kwargs: Any) -> Any:
-        key = call.key_of((token, *args), kwargs)
+    async def answer(instance: object, token: object, /, *args: Any, **kwargs: Any) -> Any:
+        key = (token, *args) if plain and not kwargs else call.key_in(instance, token, args, kwargs)
         try:
             entry = lookup(key)
         except TypeError:
@@ -326,14 +304,105 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
             store.hits += 1.0
             return entry.value  # as above
         args = (instance, *args)
-        tags = call.tags_of(args, kwargs, token)
-        return await call.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+        ttl, tags = call.ttl_of(args, kwargs), call.tags_of(args, kwargs, token)
+        return await fetch(key, call.fn, args, kwargs, ttl, tags)
 
-    return update_wrapper(answer, call.fn)
+    return answer
 
 
 @final
-class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
+class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
+    """
+    A cached method of one object.
+
+    It has the name, docstring and signature of the method, and equals any other bound method made
+    from the same function and object.
+    """
+
+    __slots__ = ("__func__", "__self__")
+
+    if TYPE_CHECKING:  # else it is the partial's
+        __func__: Any  # a Cached: declared so, it would be bound
+        __self__: object
+
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the result of the call, from the cache or by making it."""
+            raise NotImplementedError
+
+    else:
+        __annotations__ = Annotations()
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
+            return self
+
+    def __new__(cls, function: Cached[..., R], instance: object) -> Self:
+        bound = super().__new__(cls, *function._binding.arguments(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        bound.__func__ = function
+        bound.__self__ = instance
+        bound.__dict__ = function.__dict__  # its name, and what else a function has
+        return bound
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as methods are: by its object and its name."""
+        return self._call.__reduce__()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundCached):
+            return NotImplemented
+        return self._call == other._call
+
+    def __hash__(self) -> int:
+        return hash(self._call)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, R]]:
+        """The uncached method, from which `inspect.signature` takes the signature."""
+        return self._call.fn
+
+    @property
+    def _call(self) -> BoundCall:
+        instance, token = self.args
+        return BoundCall(self.__func__._call, instance, token)  # noqa: SLF001 - of this module
+
+    @property
+    def cache(self) -> TTLCache[R]:
+        """The cache that holds the results, those of all objects."""
+        cache: TTLCache[R] = self.__func__.cache
+        return cache
+
+    def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of a call is in the cache; see `Cached.contains_nowait`."""
+        return self._call.key_to_find(args, kwargs) in self.cache
+
+    async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of a call is in the cache. Not a checkpoint."""
+        return self._call.key_to_find(args, kwargs) in self.cache
+
+    def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether a call is in progress; see `Cached.is_loading`."""
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
+
+    def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call; see `Cached.invalidate_nowait`."""
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call, and return whether there was one. Not a checkpoint."""
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call again, as `TTLCache.refresh` does, and return its result."""
+        fetch = self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        result: R = await fetch(*self._call.request(args, kwargs), refresh=True)
+        return result
+
+
+@final
+class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
     """
     An async function whose results are cached; what `cached` returns.
 
@@ -343,36 +412,10 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
 
     Args:
         call: How its calls are cached.
-        shared: Whether the cache may also hold values of other functions.
         bind: What it is bound to as a method: the "object", its "class", or "nothing".
     """
 
-    __slots__ = ("_bind", "_call", "_method", "_owners")
-
-    def __new__(cls, call: _Call[R], *, shared: bool, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
-        plain = call.key is None and call.signature is None and not shared
-        return super().__new__(cls, _function(call, plain=plain))
-
-    def __init__(self, call: _Call[R], *, shared: bool, bind: Bind) -> None:
-        if shared and call.key is None:
-            call.prefix = (self,)
-        self._bind: Bind = bind
-        self._call: _Call[R] = call
-        self._method = _method(call)
-        self._owners = _Owners()
-        update_wrapper(self, call.fn)
-
-    def __repr__(self) -> str:
-        return f"<cached {self._call.fn!r}>"
-
-    def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
-        return str(getattr(self, "__qualname__", repr(self)))
-
-    @property
-    def cache(self) -> TTLCache[R]:
-        """The cache that holds the results."""
-        return self._call.cache
+    __slots__ = ("_binding", "_call")
 
     if TYPE_CHECKING:  # else it is the partial's
 
@@ -381,19 +424,51 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             raise NotImplementedError
 
     else:
-        __annotations__ = _Annotations()
+        __annotations__ = Annotations()
+
+    def __new__(cls, call: Call[R], *, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
+        # Named as the function, after which trio and others name a partial's task.
+        return super().__new__(cls, update_wrapper(_answers(call), call.fn))
+
+    def __init__(self, call: Call[R], *, bind: Bind) -> None:
+        self._call: Call[R] = call
+        self._binding = Binding(call, _answers_method(call), bind)
+        look_like(self, call)
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __reduce__(self) -> str:
+        """Make copies the function itself, and pickles its name, as for functions."""
+        return str(getattr(self, "__qualname__", repr(self)))
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> BoundCached[Rest, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method of ``instance``, or of its class if that is what the function is."""
+        found = self._binding.find(instance, owner)
+        return self if found is UNSET else BoundCached[..., R](self, found)
+
+    @property
+    def cache(self) -> TTLCache[R]:
+        """The cache that holds the results."""
+        return self._call.cache
 
     def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
         Return whether the result of a call with these arguments is in the cache.
 
         It does not count as a read, and the result may be gone the next moment: to use it, call the
-        function.
+        function. Of a call that is still in progress there is no result: see `is_loading`.
 
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self._call.holds(args, kwargs)
+        return self._call.key_to_find(args, kwargs) in self.cache
 
     async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -401,7 +476,16 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
 
         Not a checkpoint. It is `contains_nowait`.
         """
-        return self._call.holds(args, kwargs)
+        return self._call.key_to_find(args, kwargs) in self.cache
+
+    def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """
+        Return whether a call with these arguments is in progress, as `TTLCache.is_loading` does.
+
+        Raises:
+            TypeError: The function cannot be called with them.
+        """
+        return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
     def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -412,7 +496,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         Raises:
             TypeError: The function cannot be called with them.
         """
-        return self._call.forget(args, kwargs)
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -420,199 +504,10 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
 
         Not a checkpoint. It is `invalidate_nowait`.
         """
-        return self._call.forget(args, kwargs)
+        return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call again, as `TTLCache.refresh` does, and return its result."""
-        call = self._call
-        key, tags = call.key_of(args, kwargs), call.tags_of(args, kwargs)
-        fetch = call.fetch
-        result: R = await fetch(key, call.fn, args, kwargs, call.ttl, tags, refresh=True)
+        fetch = self.cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        result: R = await fetch(*self._call.request(args, kwargs), refresh=True)
         return result
-
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
-    @overload
-    def __get__(
-        self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
-    ) -> BoundCached[Rest, R]: ...
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Return the method of ``instance``, or of its class if that is what the function is."""
-        if self._bind == "class":
-            instance = type(instance) if owner is None else owner
-        elif self._bind == "nothing" or instance is None:
-            return self
-        return BoundCached[..., R](self, instance)
-
-    def _bound_to(self, instance: object) -> tuple[Any, object, object]:
-        """Return what `BoundCached` calls, and with what."""
-        return self._method, instance, self._token_of(instance)
-
-    def _token_of(self, instance: object) -> object:
-        """Return the token of ``instance`` in keys."""
-        if self._call.key is not None:
-            return instance
-        owners = self._owners
-        if owners.late:
-            owners.forget_dead(self._call.cache)
-        found = owners.known(instance)
-        if found is not None:
-            return found
-        try:
-            return owners.admit(instance)
-        except TypeError as error:
-            msg = (
-                f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
-                f"'__weakref__' to its __slots__ (a dataclass: weakref_slot=True), or pass key= to "
-                f"cached()."
-            )
-            raise TypeError(msg) from error
-
-
-@final
-class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
-    """
-    A cached method of one object.
-
-    It has the name, docstring and signature of the method, and equals any other bound method made
-    from the same function and object.
-    """
-
-    __slots__ = ("__func__", "__self__")
-
-    if TYPE_CHECKING:
-        __func__: Any  # a Cached: declared so, it would be bound
-        __self__: object
-
-    def __new__(cls, function: Cached[..., R], instance: object) -> Self:
-        bound = super().__new__(cls, *function._bound_to(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-        bound.__func__ = function
-        bound.__self__ = instance
-        bound.__dict__ = function.__dict__  # its name, and what else a function has
-        return bound
-
-    def __repr__(self) -> str:
-        return f"<cached {self._call.fn!r} of {self.__self__!r}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
-        return getattr, (self.__self__, self._call.fn.__name__)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BoundCached):
-            return NotImplemented
-        return self.__self__ is other.__self__ and self.__func__ is other.__func__
-
-    def __hash__(self) -> int:
-        return hash((id(self.__self__), self.__func__))
-
-    @property
-    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, R]]:
-        """The uncached method, from which `inspect.signature` takes the signature."""
-        return MethodType(self._call.fn, self.__self__)
-
-    @property
-    def cache(self) -> TTLCache[R]:
-        """The cache that holds the results, those of all objects."""
-        return self._call.cache
-
-    if TYPE_CHECKING:  # else it is the partial's
-
-        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-            """Return the result of the call, from the cache or by making it."""
-            raise NotImplementedError
-
-    else:
-        __annotations__ = _Annotations()
-
-        def __get__(self, instance: object, owner: type | None = None) -> Self:
-            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
-            return self
-
-    def contains_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether the result of a call is in the cache; see `Cached.contains_nowait`."""
-        return self._call.holds((self.args[1], *args), kwargs)
-
-    async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether the result of a call is in the cache. Not a checkpoint."""
-        return self._call.holds((self.args[1], *args), kwargs)
-
-    def invalidate_nowait(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call; see `Cached.invalidate_nowait`."""
-        return self._call.forget((self.args[1], *args), kwargs)
-
-    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call, and return whether there was one. Not a checkpoint."""
-        return self._call.forget((self.args[1], *args), kwargs)
-
-    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Make the call again, as `TTLCache.refresh` does, and return its result."""
-        call = self._call
-        instance, token = self.args
-        key = call.key_of((token, *args), kwargs)
-        given = (instance, *args)
-        tags = call.tags_of(given, kwargs, token)
-        fetch = call.fetch
-        result: R = await fetch(key, call.fn, given, kwargs, call.ttl, tags, refresh=True)
-        return result
-
-    @property
-    def _call(self) -> _Call[R]:
-        call: _Call[R] = self.__func__._call  # noqa: SLF001 - of this module
-        return call
-
-
-class _Owner:
-    """Stands for an object in keys, by identity."""
-
-    __slots__ = ("_of",)
-
-    def __init__(self, of: str) -> None:
-        self._of = of
-
-    def __repr__(self) -> str:
-        return f"<a {self._of}>"
-
-
-class _Owners:
-    """The objects that the methods of one function were called on."""
-
-    # Invariants:
-    # - _tokens has the token of each living object, by id();
-    # - the tokens of those that died are in late until the next call: a weak reference's callback
-    #   may come anywhere, also while a cache is being changed.
-    __slots__ = ("_tokens", "late")
-
-    def __init__(self) -> None:
-        self._tokens: dict[int, tuple[weakref.ref[Any], _Owner]] = {}
-        self.late: deque[_Owner] = deque()
-        """The tokens of those that died since the last time."""
-
-    def known(self, instance: object) -> _Owner | None:
-        """Return the token of an object that has one."""
-        found = self._tokens.get(id(instance))
-        return found[1] if found is not None and found[0]() is instance else None
-
-    def admit(self, instance: object) -> _Owner:
-        """Return the token of an object that had none; it has to take weak references."""
-        token = _Owner(type(instance).__qualname__)
-        number, tokens, dead = id(instance), self._tokens, self.late
-
-        def gone(_: weakref.ref[Any]) -> None:
-            dead.append(token)
-            tokens.pop(number, None)
-
-        # Another thread may have been faster; then that token is the one.
-        return tokens.setdefault(number, (weakref.ref(instance, gone), token))[1]
-
-    def forget_dead(self, cache: TTLCache[Any]) -> None:
-        """Remove what was cached for objects that died, if the cache can be changed now."""
-        notifier, lock = cache._notifier, cache._lock  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        if lock.changing or (notifier is not None and notifier.mute):
-            return
-        while True:
-            try:
-                token = self.late.popleft()
-            except IndexError:  # none is left; another thread may do the same
-                return
-            cache.invalidate_tag_nowait(token)

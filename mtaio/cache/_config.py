@@ -30,6 +30,7 @@ __all__ = [
     "check_loaded",
     "check_loader",
     "check_many",
+    "check_plain",
     "check_tags",
     "check_ttl",
     "lifetime",
@@ -183,14 +184,14 @@ def lifetime(ttl: object, keep: object, default: float) -> Lifetime:
     if ttl is UNSET:
         lasts = float(default)
     elif callable(ttl):
-        _check_plain("ttl", ttl, "Pass seconds, or a plain function of the value.")
+        check_plain("ttl", ttl, "Pass seconds, or a plain function of the value.")
     else:
         lasts = float(check_ttl(ttl))
     if keep is None:
         return cast("Lifetime", lasts)
     way_out = "Pass a plain function of the value that returns whether to keep it."
     checks.callable_("keep", keep, way_out=way_out)
-    _check_plain("keep", keep, way_out)
+    check_plain("keep", keep, way_out)
     return lambda value: seconds_for(lasts, value) if cast("Any", keep)(value) else 0.0
 
 
@@ -202,7 +203,7 @@ def seconds_for(lasts: Lifetime, value: object) -> float:
     return float(checks.at_least("ttl", lasts(value), 0, way_out=way_out))
 
 
-def _check_plain(name: str, fn: Any, way_out: str) -> None:
+def check_plain(name: str, fn: Any, way_out: str) -> None:
     """Raise ``TypeError`` for an async function: it is called in the middle of storing."""
     if is_async(fn):
         msg = f"{name}={fn!r} is an async function, and cannot be awaited here. {way_out}"

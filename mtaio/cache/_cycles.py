@@ -26,7 +26,7 @@ from mtaio.cache._load import Load, together
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["LOADING", "Dependent", "dependent_in", "is_awaited"]
+__all__ = ["LOADING", "Dependent", "dependent_in", "is_awaited", "own_key_error"]
 
 _AWAITS: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 
@@ -76,13 +76,17 @@ def dependent_in(loop: object, owner: object, keys: Iterable[Hashable]) -> Depen
         same = _same_key(dependent, owner, key)
         if same and _waits(dependent, same):
             del load, dependent, same  # the error's traceback has this frame
-            msg = (
-                f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself "
-                f"or through the loads of other keys, and would wait for itself. Compute the value "
-                f"without asking for that key."
-            )
-            raise RuntimeError(msg)
+            raise own_key_error(owner, key)
     return dependent
+
+
+def own_key_error(owner: object, key: Hashable) -> RuntimeError:
+    """Return what is raised in a load that would wait for itself."""
+    return RuntimeError(
+        f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself "
+        f"or through the loads of other keys, and would wait for itself. Compute the value "
+        f"without asking for that key."
+    )
 
 
 def is_awaited(load: Load) -> bool:

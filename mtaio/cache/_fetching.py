@@ -75,10 +75,10 @@ class Fetcher:
         loads: Its loads in flight, and with them the rest of the cache.
     """
 
-    __slots__ = ("_left", "_loads")
+    __slots__ = ("_left", "loads")
 
     def __init__(self, loads: Loads) -> None:
-        self._loads = loads
+        self.loads: Loads = loads
         self._left: int = FAST_CALLS - 1
         """How many loads may start in their callers' tasks before one yields."""
 
@@ -105,13 +105,13 @@ class Fetcher:
            for itself, refuse.
         3. If the block that the cache needs was left, this task may be about to end as well. It has
            to look before it is refused, which takes an ``await``: `_answer` decides then.
-        4. Decide under the lock whether to wait for a load, to return a value or to load. `_join`
+        4. Decide under the lock whether to wait for a load, to return a value or to load. `join`
            does that, except for a plain miss: with no load in flight, no block, no listener and
            no value there is nothing to look at, and the load starts.
         5. Return the coroutine that does what was decided.
         """
         loop = known_loop() or look()
-        loads = self._loads
+        loads = self.loads
         owner, store, lock = loads.owner, loads.store, loads.lock
         dependent = None if _current_load() is None else dependent_in(loop, owner, (key,))
         load = Load()  # as `request` makes it
@@ -138,7 +138,7 @@ class Fetcher:
             moment = tells()
             load.started = store.now() if moment == math.inf else moment
             if loads.table or guarded or refresh or key in store.entries:
-                joined, found, _lost = self._join(load, refresh=refresh, again=False)
+                joined, found, _lost = self.join(load, refresh=refresh, again=False)
             else:
                 joined, found = load, UNSET
                 loads.table[key] = load
@@ -194,11 +194,11 @@ class Fetcher:
         again = False
         while True:
             if joined is None and found is UNSET:
-                if self._loads.guarded and self._refuses(loop):
+                if self.loads.guarded and self._refuses(loop):
                     await checkpoint_if_cancelled()  # the block was left: this task may be to end
                 joined, found = self._decide(load, refresh=refresh and not again, again=again)
                 if joined is load and not load.in_block:
-                    spare = self._loads.sparing and not refresh
+                    spare = self.loads.sparing and not refresh
                     run = self._run_sparing if spare else self._run_here
                     running = run(load, loader, args, kwargs, dependent)
                     del joined, load, dependent  # an error's traceback will have this frame
@@ -208,10 +208,10 @@ class Fetcher:
             if found is UNSET and joined is not None:
                 await self._wait(joined, dependent)
                 if joined.state is ABORTED or joined.state is ABSENT:
-                    load = request(self._loads.owner, load.key, load.ttl, load.tags, loop)
+                    load = request(self.loads.owner, load.key, load.ttl, load.tags, loop)
                     joined, again = None, True
                     continue
-                found = self._outcome(joined, spare=self._loads.sparing and not refresh)
+                found = self.outcome(joined, spare=self.loads.sparing and not refresh)
             if type(found) is not Failure:
                 return found
             raised, trace = found.error, found.traceback
@@ -254,18 +254,18 @@ class Fetcher:
                 raise_failure(error, loader)
                 raise
             if load.siblings:
-                self._loads.succeed_many(load, value)
+                self.loads.succeed_many(load, value)
             else:
-                self._loads.succeed(load, value)
+                self.loads.succeed(load, value)
         except BaseException as error:
             with suppress(ValueError):  # the garbage collector closes it in any context
                 _leave_load(token)
             if isinstance(error, Exception):
-                self._loads.fail(load, error)
+                self.loads.fail(load, error)
             elif isinstance(error, GeneratorExit):
-                self._loads.abandon(load)
+                self.loads.abandon(load)
             else:
-                self._loads.cancel(load, ABORTED)
+                self.loads.cancel(load, ABORTED)
             del load, token, dependent  # the error's traceback has this frame
             raise
         _leave_load(token)
@@ -279,7 +279,7 @@ class Fetcher:
         kwargs: dict[str, Any],
     ) -> None:
         """Start the task of a load that is to run in the block."""
-        block = self._loads.block
+        block = self.loads.block
         assert block is not None  # noqa: S101 - for the type checkers: it is to run there
         block.start_load(load, loader, args, kwargs)
 
@@ -295,20 +295,20 @@ class Fetcher:
         try:
             return await self._run_here(load, loader, args, kwargs, dependent)
         except Exception:
-            value = self._spared(load) if load.state is FAILED else UNSET
+            value = self.spared(load) if load.state is FAILED else UNSET
             del load, dependent  # the error's traceback has this frame
             if value is UNSET:
                 raise
             return value
 
     def _decide(self, load: Load, *, refresh: bool, again: bool) -> tuple[Load | None, Any]:
-        """Do as `_join`, in one step, under the lock."""
-        with self._loads.lock:
-            load.started = self._loads.store.now()
-            joined, found, _lost = self._join(load, refresh=refresh, again=again)
+        """Do as `join`, in one step, under the lock."""
+        with self.loads.lock:
+            load.started = self.loads.store.now()
+            joined, found, _lost = self.join(load, refresh=refresh, again=again)
         return joined, found  # and drop what was lost, outside the lock
 
-    def _join(
+    def join(
         self, load: Load, *, refresh: bool, again: bool
     ) -> tuple[Load | None, Any, list[Load] | None]:
         """
@@ -324,18 +324,18 @@ class Fetcher:
             the value or `Failure` to answer with, or UNSET; and what is to be dropped.
         """
         key, loop, moment = load.key, load.loop, load.started
-        loads, store = self._loads, self._loads.store
+        loads, store = self.loads, self.loads.store
         other = entry = None
         if not refresh:
             other = loads.find(loop, key)
             entry = store.lookup(key)
             if entry is not None and moment >= entry.expires:
                 entry = None
-            elif entry is not None and self._loads.sparing and store.is_spare(entry, moment):
+            elif entry is not None and self.loads.sparing and store.is_spare(entry, moment):
                 if store.is_due(entry, moment):
                     entry = None
                 else:  # a load has failed not long ago: see error_ttl
-                    self._loads.served_stale += 1
+                    self.loads.served_stale += 1
         wanted = entry is None or store.is_due(entry, moment)
         block = self._block_for(loop) if wanted else None  # it may refuse: before we count
         found: Any = UNSET
@@ -360,14 +360,14 @@ class Fetcher:
 
     def _block_for(self, loop: object) -> Background | None:
         """Return the block in which a load runs, None for the caller's task; or refuse."""
-        if self._loads.notifier is not None:
-            self._loads.notifier.check()
-        block = self._loads.block
+        if self.loads.notifier is not None:
+            self.loads.notifier.check()
+        block = self.loads.block
         if block is not None and block.group.loop is loop and not block.leaving:
             return block
-        if self._loads.refreshing:
+        if self.loads.refreshing:
             msg = (
-                f"{self._loads.owner!r} refreshes in the background, but is not entered in this "
+                f"{self.loads.owner!r} refreshes in the background, but is not entered in this "
                 f"event loop. Use 'async with cache:' around code that uses it, or leave out "
                 f"stale_while_revalidate and refresh_ahead."
             )
@@ -376,11 +376,11 @@ class Fetcher:
 
     def _refuses(self, loop: object) -> bool:
         """Return whether `_block_for` refuses."""
-        if self._loads.notifier is not None and self._loads.notifier.mute:
+        if self.loads.notifier is not None and self.loads.notifier.mute:
             return True
-        if not self._loads.refreshing:
+        if not self.loads.refreshing:
             return False
-        block = self._loads.block
+        block = self.loads.block
         return block is None or block.group.loop is not loop or block.leaving
 
     # ---- several keys ----
@@ -399,7 +399,7 @@ class Fetcher:
         """
         loop = look()
         within = _current_load() is not None
-        dependent = dependent_in(loop, self._loads.owner, keys) if within else None
+        dependent = dependent_in(loop, self.loads.owner, keys) if within else None
         return self._answer_many(keys, loader, ttl, tags, loop, dependent)
 
     async def _answer_many(  # noqa: PLR0917 - what `fetch_many` knows
@@ -416,7 +416,7 @@ class Fetcher:
         wanted: list[Any] = keys
         again = False
         while wanted:
-            if self._loads.guarded and self._refuses(loop):
+            if self.loads.guarded and self._refuses(loop):
                 await checkpoint_if_cancelled()  # as in `_answer`
             started, awaited = self._decide_many(wanted, loop, ttl, tags, found, again=again)
             await self._run_and_wait(started, awaited, loader, loop, dependent)
@@ -425,7 +425,7 @@ class Fetcher:
                 if load.state is ABORTED:  # as in `_answer`
                     wanted.append(key)
                 elif load.state is not ABSENT:
-                    found[key] = self._outcome(load, spare=self._loads.sparing)
+                    found[key] = self.outcome(load, spare=self.loads.sparing)
             del started, awaited
         failed = [key for key in keys if type(found.get(key)) is Failure]
         if failed:
@@ -458,12 +458,12 @@ class Fetcher:
         awaited: dict[Any, Load] = {}
         lost: list[object] = []
         try:
-            with self._loads.lock:
-                moment = self._loads.store.now()
+            with self.loads.lock:
+                moment = self.loads.store.now()
                 for key in keys:
-                    load = request(self._loads.owner, key, ttl, tags, loop)
+                    load = request(self.loads.owner, key, ttl, tags, loop)
                     load.started = moment
-                    joined, value, given_up = self._join(load, refresh=False, again=again)
+                    joined, value, given_up = self.join(load, refresh=False, again=again)
                     lost.append(given_up)  # until it is outside the lock
                     if joined is load:
                         started.append(load)
@@ -473,7 +473,7 @@ class Fetcher:
                         awaited[key] = joined
         except BaseException:  # the code of a key
             for load in started:
-                self._loads.cancel(load, ABORTED)
+                self.loads.cancel(load, ABORTED)
             raise
         if started:
             waiting, siblings = dict[Any, None](), tuple(started)
@@ -555,8 +555,8 @@ class Fetcher:
         _park(load, waiter)
         load.kept = False
         load.waiters += 1
-        with self._loads.lock.held:  # other threads wait for other loads of the same cache
-            self._loads.waiting += 1
+        with self.loads.lock.held:  # other threads wait for other loads of the same cache
+            self.loads.waiting += 1
         if dependent is not None:
             load.dependents = load.dependents or {}
             load.dependents[dependent] = None
@@ -565,18 +565,18 @@ class Fetcher:
         self, load: Load, waiter: Waiter, dependent: Dependent | None, *, left: bool
     ) -> None:
         """Count one caller less, which was woken at the end of the load or ``left`` early."""
-        with self._loads.lock.held:
-            self._loads.waiting -= load.waiters > 0  # else its loop was given up, and with it this
+        with self.loads.lock.held:
+            self.loads.waiting -= load.waiters > 0  # else its loop was given up, and with it this
         load.waiters -= 1
         (load.waiting or {}).pop(waiter, None)
         if dependent is not None:
             (load.dependents or {}).pop(dependent, None)
         if left and load.in_block and not load.is_over() and not is_awaited(load):
             for each in together(load):
-                self._loads.detach(each)
+                self.loads.detach(each)
             load.scope.cancel()
 
-    def _outcome(self, load: Load, *, spare: bool) -> Any:
+    def outcome(self, load: Load, *, spare: bool) -> Any:
         """
         Return what a caller that waited for a load gets: a value or a `Failure`.
 
@@ -585,22 +585,22 @@ class Fetcher:
             spare: Whether the caller gets the old value in place of an error.
         """
         if load.state is CLOSED:
-            msg = f"{self._loads.owner!r} was closed while loading key={reprlib.repr(load.key)}"
-            return Failure(CacheClosedError(msg, name=self._loads.name))
+            msg = f"{self.loads.owner!r} was closed while loading key={reprlib.repr(load.key)}"
+            return Failure(CacheClosedError(msg, name=self.loads.name))
         if spare and type(load.result) is Failure:
-            value = self._spared(load)
+            value = self.spared(load)
             if value is not UNSET:
                 return value
         return load.result
 
-    def _spared(self, load: Load) -> Any:
+    def spared(self, load: Load) -> Any:
         """Return the value that is still held for a load that failed, UNSET if there is none."""
         failure: Failure = load.result
-        with self._loads.lock:
-            entry, moment = self._loads.store.lookup(load.key), self._loads.store.now()
+        with self.loads.lock:
+            entry, moment = self.loads.store.lookup(load.key), self.loads.store.now()
             if entry is None or type(entry.value) is Failure or moment >= entry.expires:
                 return UNSET
-            self._loads.served_stale += 1
+            self.loads.served_stale += 1
             value = entry.value
         if not failure.logged:
             failure.logged = True
@@ -608,7 +608,7 @@ class Fetcher:
 
             getLogger("mtaio.cache").warning(
                 "%r: the load of key=%r failed, and its old value was served",
-                self._loads.owner,
+                self.loads.owner,
                 load.key,
                 exc_info=failure.error,
             )

@@ -21,19 +21,20 @@ its ``loop`` becomes None when its end was counted, which happens once.
 At its end a load first has its result, then leaves the table, and then wakes those who wait. Each
 of these steps is a method of `mtaio.cache._loads.Loads`.
 
-Cost: twenty slots.
+Cost: twenty-one slots.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+from mtaio._internal import loops
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
 
     import anyio
 
-    from mtaio._internal.backend import Waiter
     from mtaio.cache._config import Lifetime
     from mtaio.cache._cycles import Dependent
 
@@ -45,7 +46,9 @@ __all__ = [
     "LOADED",
     "RUNNING",
     "Load",
+    "NoLoop",
     "State",
+    "is_over",
     "request",
     "together",
 ]
@@ -60,6 +63,14 @@ FAILED: Final = "failed"
 ABORTED: Final = "aborted"
 CLOSED: Final = "closed"
 ABSENT: Final = "absent"
+
+
+class _Waiter(Protocol):
+    """Who waits for the end of a load."""
+
+    def wake(self) -> object:
+        """Have it go on."""
+        ...
 
 
 class Load:
@@ -82,6 +93,7 @@ class Load:
         "started",
         "state",
         "tags",
+        "thread",
         "ttl",
         "waiters",
         "waiting",
@@ -94,12 +106,12 @@ class Load:
     ttl: Lifetime
     tags: frozenset[Hashable]
     loop: object
-    """The event loop; None once the load is counted as ended."""
+    """The event loop, or what is `NoLoop` in its place; None once the load is counted as ended."""
     state: State
     call: Awaitable[Any] | None
     """What the loader returned, while the load is in progress."""
-    waiting: dict[Waiter, None] | None
-    """The tasks to wake at its end; there as soon as one waits."""
+    waiting: dict[_Waiter, None] | None
+    """The tasks or threads to wake at its end; there as soon as one waits."""
     other: Load | None
     """The next load of the same key, of another event loop."""
     waiters: int
@@ -133,9 +145,30 @@ class Load:
     coroutine: Coroutine[Any, Any, None]
     """What runs it; closed by us if its task is cancelled before its first step."""
 
+    # In a thread alone.
+    thread: int
+    """The thread that runs it."""
+
     def is_over(self) -> bool:
         """Return whether it can no longer be waited for."""
         return self.state is not RUNNING
+
+
+class NoLoop:
+    """What stands in the place of an event loop where there need not be one."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def is_over(self) -> bool:
+            """Return whether its loads will never end."""
+            ...
+
+
+def is_over(loop: object) -> bool:
+    """Return whether what loads belong to can never run again."""
+    return loop.is_over() if isinstance(loop, NoLoop) else loops.is_over(loop)
 
 
 def request(

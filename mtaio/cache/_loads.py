@@ -21,7 +21,17 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_loaded, seconds_for
 from mtaio.cache._entry import Failure
-from mtaio.cache._load import ABORTED, ABSENT, CLOSED, FAILED, LOADED, RUNNING, Load, together
+from mtaio.cache._load import (
+    ABORTED,
+    ABSENT,
+    CLOSED,
+    FAILED,
+    LOADED,
+    RUNNING,
+    Load,
+    is_over,
+    together,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -116,7 +126,7 @@ class Loads:
         """How many calls got an old value because a load had failed."""
         self.seconds: float = 0.0
         self.waiting: int = 0
-        """How many tasks wait for a load in another task, once for each load."""
+        """How many tasks and threads wait for a load in another one, once for each load."""
 
     def run_in(self, block: Background | None) -> None:
         """Have loads run in a block, None for their callers' tasks."""
@@ -142,6 +152,15 @@ class Loads:
         while load is not None and not (load.loop is loop and load.state is RUNNING):
             load = load.other
         return load
+
+    def is_loading(self, key: Hashable) -> bool:
+        """Return whether a load of ``key`` is in flight, in whatever event loop, and wanted."""
+        load = self.table.get(key)
+        while load is not None:
+            if load.state is RUNNING and load.loop is not None and not is_over(load.loop):
+                return True
+            load = load.other
+        return False
 
     def start(self, load: Load) -> list[Load]:
         """Add a load to those in flight, and return those that were given up for good."""
@@ -410,7 +429,7 @@ class Loads:
         found = self.all()
         self._look_again = self.started + len(found)  # not each time, where loops alternate
         running = {load.loop for load in found} - {None}  # None: its key's code had raised
-        over = {loop for loop in running if loops.is_over(loop)}
+        over = {loop for loop in running if is_over(loop)}
         lost = [load for load in found if load.loop in over]
         self.give_up(lost)
         return lost
@@ -418,7 +437,7 @@ class Loads:
     def _give_up(self, load: Load, loop: object) -> None:
         self.cancelled += 1
         self._discard(load)
-        if load.waiting is not None and loops.is_over(loop):  # nor do those end who wait for it
+        if load.waiting is not None and is_over(loop):  # nor do those end who wait for it
             self.waiting -= load.waiters - (not load.in_block)
             load.waiters = 0
         load.loop = load.dependents = None
@@ -427,7 +446,7 @@ class Loads:
 
 
 def _wake(load: Load) -> None:
-    """Wake the tasks that wait for the end of a load; called in its event loop."""
+    """Wake those who wait for the end of a load; called in its event loop, or thread."""
     if load.waiting:
         waiters = [*load.waiting]
         load.waiting.clear()

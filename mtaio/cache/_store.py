@@ -268,10 +268,8 @@ class Store:
         """Note that the value of an entry was served."""
         self.hits += 1.0
         self._policy.hit(entry)
-        if self._idle == math.inf or type(entry.value) is Failure:
-            return
-        if type(entry) is DetailedEntry:  # pragma: no branch - for the type checkers: it is one
-            entry.expires = min(entry.soft + self._stale, moment + self._idle)
+        if self._idle != math.inf and type(entry.value) is not Failure:
+            self._restart_idle(entry, moment)
 
     def tagged(self, tag: Hashable) -> list[Entry]:
         """Return the entries that carry ``tag``."""
@@ -378,6 +376,23 @@ class Store:
         gone.extend(self._make_room(1, moment))
         self._insert(self._made(key, Failure(error), moment + ttl, 1), tags)
         return gone
+
+    def revise(self, entry: Entry, value: Any, weight: float, moment: float) -> object:
+        """Put another value into a live entry, whose time and tags stay; return what had to go."""
+        if weight > self._max_size:
+            self._remove(entry, RemovalCause.REPLACED)
+            self._count(entry.key, value, RemovalCause.EVICTED)
+            return entry
+        old = entry.value
+        self._count(entry.key, old, RemovalCause.REPLACED)
+        entry.value = value
+        self._policy.hit(entry)
+        if type(entry) is not DetailedEntry:
+            return old
+        self._restart_idle(entry, moment)
+        self._weight += weight - entry.weight
+        entry.weight = weight
+        return old, self._make_room(0, moment, entry)
 
     def touch(self, entry: Entry, ttl: float, moment: float) -> Entry | None:
         """Restart the time of an entry; return it if that is over at once."""
@@ -584,6 +599,11 @@ class Store:
             if entry.after is not None:
                 self.expiry.remove(entry)
             self.expiry.add(entry)
+
+    def _restart_idle(self, entry: Entry, moment: float) -> None:
+        """Restart the time for which an entry may be idle."""
+        if type(entry) is DetailedEntry:  # pragma: no branch - for the type checkers: it is one
+            entry.expires = min(entry.soft + self._stale, moment + self._idle)
 
     def _make_room(self, weight: float, moment: float, spared: Entry | None = None) -> list[object]:
         """

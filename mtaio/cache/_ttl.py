@@ -10,6 +10,8 @@ The reasons for the policies, the expiry and the loads: docs/en/design/caching.m
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, cast, final, overload
@@ -387,7 +389,8 @@ class TTLCache(Generic[T]):
         """
         Return whether ``key`` has a live value, one that has not expired.
 
-        It does not count as a read. ``key in cache`` is the same.
+        It does not count as a read. ``key in cache`` is the same. A value that is still being
+        loaded is not there: see `is_loading`.
 
         Args:
             key: Which key.
@@ -408,6 +411,23 @@ class TTLCache(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         return self.contains_nowait(key)
+
+    def is_loading(self, key: Hashable) -> bool:
+        """
+        Return whether a load of ``key`` is in progress, in any event loop or thread.
+
+        With a value too, while that is being renewed. False once the key was set or deleted: that
+        load still answers its callers, but its value will not be stored. Not a checkpoint.
+
+        Args:
+            key: Which key.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        check_hashable(key)
+        with self._lock.held:
+            return self._loads.is_loading(key)
 
     def __len__(self) -> int:
         """Return how many entries are held, including expired ones that are still there."""
@@ -627,6 +647,65 @@ class TTLCache(Generic[T]):
         Not a checkpoint. It is `touch_nowait`.
         """
         return self.touch_nowait(key, ttl)
+
+    def increment_nowait(
+        self: TTLCache[int], key: Hashable, by: int = 1, *, ttl: float | Unset = UNSET
+    ) -> int:
+        """
+        Add ``by`` to the int under ``key``, in one step; without a value it is taken for 0.
+
+        The value keeps its time to live and its tags, and counts as used. A load of the key in
+        progress still answers its callers, but stores nothing.
+
+        Args:
+            key: Any object that can be hashed.
+            by: How much to add; less than 0 to subtract.
+            ttl: As for `set_nowait`, if there was no value.
+
+        Returns:
+            The new value.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed, ``by`` is not an int, or ``ttl`` is not a number.
+            ValueError: The value is not an int; or as `set_nowait`.
+            RuntimeError, BaseException: As `set_nowait`.
+        """
+        store = self._store
+        checks.count("by", by, least=-sys.maxsize, way_out="Pass how much to add, as an int.")
+        seconds = store.spread(self._ttl_of(ttl))
+        check_hashable(key)
+        self._check_listener()
+        while True:  # until nobody has changed it meanwhile: no code of others runs under the lock
+            entry = store.find(key, self._look())
+            before: int = 0 if entry is None else entry.value
+            if isinstance(before, bool) or not isinstance(cast("object", before), int):
+                msg = f"key={reprlib.repr(key)} has the value {before!r}, not an int. Set it first."
+                raise ValueError(msg)  # noqa: TRY004 - each argument has the right type
+            value = before + by
+            weight = store.weigh(key, value)
+            with self._lock:
+                moment = store.now()
+                same = store.find(key, moment) is entry
+                if same and entry is None:
+                    self._loads.forget(key)
+                    gone = store.put(key, value, seconds, moment, weight)
+                elif same and entry is not None and entry.value is before:
+                    self._loads.forget(key)
+                    gone = store.revise(entry, value, weight, moment)
+                else:
+                    continue
+            self._loads.deliver(gone)
+            return value
+
+    async def increment(
+        self: TTLCache[int], key: Hashable, by: int = 1, *, ttl: float | Unset = UNSET
+    ) -> int:
+        """
+        Add ``by`` to the int under ``key``, and return the new value.
+
+        Not a checkpoint. It is `increment_nowait`.
+        """
+        return self.increment_nowait(key, by, ttl=ttl)
 
     # Removing.
 

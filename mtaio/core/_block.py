@@ -9,7 +9,7 @@ looked at is raised by the block. Where no place is free, submitting waits, in o
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from mtaio._internal.backend import Backend
+    from mtaio._internal.periodic import Periodic
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task
@@ -115,6 +116,8 @@ class Block:
             raised = None
         for task in [*self.tasks]:
             task.end_unrun()
+        for service in [*self.services]:
+            service.end_unrun()
         errors = self._take_failures()
         if from_outside:
             # Task.cancel() came for this task, and then it probably came for all of them.
@@ -134,6 +137,12 @@ class Block:
     async def _wind_down(self) -> BaseException | None:
         """Drain, then end the services; return what prevented it."""
         try:
+            # First what makes work: its runs may submit more than could ever be drained.
+            finishing = [each for each in self.services if each.finish is not None]
+            for service in finishing:
+                cast("Callable[[], None]", service.finish)()
+            for service in finishing:
+                await service.wait()
             await self._until_idle()
         except BaseException as error:  # noqa: BLE001 - the task group has to see it first
             return error
@@ -280,6 +289,20 @@ class Block:
                 await self._block.start_ready(service.run)
         except BaseException:
             service.cancel()  # it may have become ready at the moment we were cancelled
+            service.leave()
+            raise
+        return service
+
+    def repeat(self, periodic: Periodic) -> Service:
+        """Start what runs again and again, as a service that is ready at once."""
+        service = Service(periodic.name, self, periodic.serve, None)
+        service.finish = periodic.stop
+        self.services[service] = None
+        try:
+            # Kept, as in `submit`.
+            service.coroutine = service.run(task_status=anyio.TASK_STATUS_IGNORED)
+            self._block.start_coroutine(service.coroutine, periodic.name)
+        except BaseException:
             service.leave()
             raise
         return service

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import partial, wraps
 from itertools import chain, count, repeat
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
@@ -25,31 +26,36 @@ from mtaio._internal.callables import (
     is_async_def,
     is_async_generator,
     is_generator,
+    name_of,
     unwrap,
 )
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.rates import Rate
 from mtaio._internal.signature import check_takes
+from mtaio.core._errors import shorten
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.core._types import Options, Policy
+from mtaio.core._types import OnError, Options, Policy
 from mtaio.resilience import Retry
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
-    from mtaio.core._types import EachOptions
+    from mtaio.core._types import AllOptions
 
 __all__ = [
     "as_limiter",
     "as_policy",
+    "check_batch",
     "check_call",
     "check_errors",
     "check_fn",
     "check_progress",
     "check_shared",
+    "check_until",
     "compose",
     "coroutine_maker",
+    "giving_elements",
     "in_loop",
     "one_attempt",
     "read_options",
@@ -62,11 +68,15 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 # ---- what may be called ----
 
 
-def check_fn(fn: object) -> None:
-    """Refuse what cannot be called, and generator functions, which have no single result."""
+def check_fn(fn: object, *, flatten: bool = False) -> None:
+    """
+    Refuse what cannot be called, and generator functions, which have no single result.
+
+    To ``flatten``, a plain generator function will do.
+    """
     if is_async_def(fn):
         return
-    if is_async_generator(fn) or is_generator(fn):
+    if is_async_generator(fn) or (is_generator(fn) and not flatten):
         a = "an async" if is_async_generator(fn) else "a"
         msg = (
             f"fn={fn!r} is {a} generator function: it has no single result to wait for. "
@@ -97,14 +107,30 @@ def check_call(number: int, call: object) -> None:
 _POLICIES: Final = frozenset(get_args(Policy))
 
 
-def check_errors(policy: str) -> None:
+def check_errors(errors: str) -> None:
     """Refuse an ``errors`` that is none of the policies."""
-    if policy not in _POLICIES:
+    if errors not in _POLICIES:
         msg = (
-            f'errors={policy!r} is unknown. Pass "raise" (stop at the first), "collect" (run all, '
-            f'then raise them together) or "return" (put them among the results).'
+            f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run all, '
+            f'then raise them together), "return" (put them among the results); for_each() and '
+            f"stream() also take a function, which is called with each item and its error."
         )
         raise ValueError(msg)
+
+
+def check_handler(method: str, errors: OnError[Any]) -> None:
+    """Refuse a function as ``errors`` where results would lack, or that cannot be called so."""
+    if method == "map":
+        msg = (
+            f"errors={errors!r} would leave map() without a result for items that fail. Pass "
+            f'"return" to have the error there, or use for_each() or stream().'
+        )
+        raise TypeError(msg)
+    way_out = "Pass a plain function of two arguments, (item, error)."
+    if is_async(errors):
+        msg = f"errors={errors!r} is an async function and would not be awaited. {way_out}"
+        raise TypeError(msg)
+    check_takes("errors", errors, "item", "error", way_out=way_out)
 
 
 def check_progress(callback: object) -> None:
@@ -118,20 +144,52 @@ def check_progress(callback: object) -> None:
     check_takes("on_progress", report, "done", "total", way_out=way_out)
 
 
+def check_until(until: object) -> None:
+    """Refuse an ``until`` that cannot be called and awaited."""
+    way_out = "Pass an async function without arguments, such as the wait of an anyio.Event."
+    checks.callable_("until", until, way_out=way_out)
+    ask = cast("Callable[..., Any]", until)
+    if not is_async(ask):
+        msg = f"until={until!r} is not an async function, and would block the event loop. {way_out}"
+        raise TypeError(msg)
+    check_takes("until", ask, way_out=way_out)
+
+
+def check_batch(batch: int | None, within: float | None, sources: int) -> None:
+    """Refuse options of batches that make no sense, alone or together."""
+    if batch is None:
+        if within is not None:
+            msg = (
+                f"within={within!r} is how long a batch waits for its items, and batch= is not "
+                f"given. Pass batch= too, or leave it out."
+            )
+            raise ValueError(msg)
+        return
+    checks.count("batch", batch, way_out="Pass how many items make a batch, or None.")
+    checks.timeout("within", within)
+    if sources > 1:
+        msg = (
+            f"batch={batch!r} makes lists of the items of one source, and there are {sources}. "
+            f"Pass one that gives tuples, such as zip(a, b)."
+        )
+        raise ValueError(msg)
+
+
 _OWN: Final[Mapping[str, tuple[str, ...]]] = {
     "map": ("ordered",),
     "for_each": (),
-    "stream": ("ordered", "max_pending", "outcomes"),
+    "stream": ("ordered", "max_pending", "outcomes", "flatten"),
 }
 """The options that only some of the methods have."""
 
 
-def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
+def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]) -> Options:
     """
     Return the options of one call, as they were passed.
 
     Raises:
-        TypeError: There is no option of that name.
+        TypeError: There is no option of that name, or ``errors`` is a function that will not do.
+        ValueError: ``errors`` is none of the policies.
     """
     for name in options:
         if name not in Options.__slots__:
@@ -140,6 +198,10 @@ def read_options(method: str, options: EachOptions, errors: Policy) -> Options:
                 f"{', '.join((*Options.__slots__, *_OWN[method]))}."
             )
             raise TypeError(msg)
+    if callable(errors):
+        check_handler(method, errors)
+    else:
+        check_errors(errors)
     return Options(errors=errors, **options)
 
 
@@ -193,6 +255,59 @@ async def settle(result: Awaitable[Any]) -> Any:
     return await result
 
 
+def giving_elements(fn: Callable[..., Any], *, is_pickled: bool) -> Callable[..., Any]:
+    """
+    Return ``fn`` with its result made into a sequence, by the same call and where it is made.
+
+    So a generator runs in the item, with its errors and its time, and not in who takes results.
+    """
+    if is_async(fn):
+
+        @wraps(fn)
+        async def wait(*args: Any) -> Any:
+            return _elements(await fn(*args), fn)
+
+        return wait
+    if is_pickled:
+        return partial(_call_for_elements, fn)
+
+    @wraps(fn)
+    def call(*args: Any) -> Any:
+        return _call_for_elements(fn, *args)
+
+    return call
+
+
+def _call_for_elements(fn: Callable[..., Any], *args: Any) -> Any:
+    result = fn(*args)
+    return _await_elements(result, fn) if inspect.isawaitable(result) else _elements(result, fn)
+
+
+async def _await_elements(result: Awaitable[Any], fn: Callable[..., Any]) -> Any:
+    return _elements(await result, fn)
+
+
+def _is_one_thing(result: object) -> bool:
+    """Return whether it can be iterated, but is hardly ever meant to be."""
+    return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
+
+
+def _elements(result: object, fn: Callable[..., Any]) -> Any:
+    """Return a list, a tuple or a range as it is, and what else can be iterated as a list."""
+    if type(result) in {list, tuple, range}:
+        return result
+    elements = None
+    with suppress(TypeError):
+        elements = None if _is_one_thing(result) else iter(cast("Any", result))
+    if elements is None:
+        msg = (
+            f"{name_of(fn)} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
+            f"is for functions that return several results. Return a list, which may be empty."
+        )
+        raise TypeError(msg)
+    return list(elements)
+
+
 def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
     """Return a function that always returns a coroutine, for an ``fn`` that `is_async`."""
     inner = unwrap(fn)
@@ -238,18 +353,23 @@ def compose(
     threads: WorkerLimiter,
     counters: Counters,
     taken: bool,
+    watched: bool = True,
 ) -> tuple[CoroutineFunction, Timing | None]:
     """
     Return what to call for each item, and the timeout if it is left to the pool's watch.
 
-    ``taken`` says that each item comes from a source, see `_attempt`.
+    ``taken`` says that each item comes from a source, see `_attempt`, and ``watched`` whether the
+    timeout may be left to the watch.
 
     The pool's watch is ten times cheaper than a scope of its own for each item, but it counts
     from the start of the item: with retries, a rate or a wait for a thread that is too early. Nor
     can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
-    if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
-        return in_loop(fn), None if timing.timeout is None else timing
+    if is_async(fn) and rate is None and retry is None:
+        if timing.timeout is None:
+            return in_loop(fn), None
+        if watched and timing.timeout != 0:
+            return in_loop(fn), timing
     first = _attempt(fn, timing, threads, rate, taken=taken)
     if retry is None:
         return in_loop(partial(first, _nothing)), None

@@ -44,16 +44,28 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 40
 
 
-def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
+def annotate(
+    error: BaseException,
+    subject: object,
+    index: int,
+    item: Any,
+    *,
+    many: bool,
+    batch: bool = False,
+) -> None:
     """
     Add a note that names the item's number, the function and what it was called with, shortened.
 
-    Without a function (``subject`` is None) the item is itself the call.
+    Without a function (``subject`` is None) the item is itself the call. Of a ``batch`` the first
+    item is shown, and how many there are.
     """
     if subject is None:
         note(error, f"in call {index}: {name_of(item)}")
         return
-    args = ", ".join(map(shorten, item)) if many else shorten(item)
+    if batch and len(item) > 1:
+        args = f"[{shorten(item[0])}, ... {len(item)} items]"
+    else:
+        args = ", ".join(map(shorten, item)) if many else shorten(item)
     note(error, f"in item {index}: {name_of(subject)}({args})")
 
 

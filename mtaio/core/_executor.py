@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import call as call_it
@@ -56,26 +56,31 @@ from mtaio.core._block import Block
 from mtaio.core._compose import (
     as_limiter,
     as_policy,
+    check_batch,
     check_call,
     check_errors,
     check_fn,
     check_progress,
     check_shared,
+    check_until,
     compose,
     coroutine_maker,
+    giving_elements,
     in_loop,
     one_attempt,
     read_options,
     settle,
 )
-from mtaio.core._crew import Crew, is_at_hand
+from mtaio.core._crew import Crew
 from mtaio.core._errors import ItemError, annotate, conclude
+from mtaio.core._intake import acknowledgement
+from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
-from mtaio.core._stream import Buffer, Stream
+from mtaio.core._stream import Buffer, Stream, closing_sources, discard
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
@@ -87,12 +92,14 @@ from mtaio.core._types import (
     T5,
     T6,
     A,
+    AllOptions,
     AnyIterable,
     B,
     CallLike,
     CallOptions,
     EachOptions,
     MapOptions,
+    OnError,
     Options,
     Policy,
     Returned,
@@ -106,6 +113,12 @@ from mtaio.core._via import Via, calls_via
 from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
+    from mtaio._internal.leaders import Leader
+    from mtaio._internal.periodic import Overlap
+    from mtaio._internal.ticks import Cron
+    from mtaio.core._intake import Acknowledgement
+    from mtaio.core._journal import Recording
+    from mtaio.core._periodic import PeriodicTask
     from mtaio.core._slots import Slot
 
 __all__ = ["Outcome", "TaskExecutor"]
@@ -502,6 +515,30 @@ class TaskExecutor:
         errors: Literal["return"],
         **options: Unpack[MapOptions],
     ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["raise", "collect"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
     @show_options
     async def map(
         self,
@@ -510,7 +547,7 @@ class TaskExecutor:
         *iterables: AnyIterable[Any],
         ordered: bool = True,
         errors: Literal["raise", "collect", "return"] = "raise",
-        **options: Unpack[EachOptions],
+        **options: Unpack[AllOptions],
     ) -> list[Any]:
         """
         Call ``fn`` with every item, several at once, and return the results as a list.
@@ -522,8 +559,9 @@ class TaskExecutor:
             fn: An async function, or a plain one, which then runs in worker threads.
             *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
                 one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call; any other iterator may be used afterwards, perhaps a few items
-                further on.
+                end of the call, and a `Stream` that was not entered is entered and left by it; any
+                other iterator may be used afterwards, perhaps a few items further on. `merge`
+                makes one source of several.
             ordered: Whether results are in the order of the items, or in that of completion.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
@@ -546,6 +584,15 @@ class TaskExecutor:
                 its own.
             read_ahead (int): How many items to read from a slow async source before they can begin,
                 which are dropped if the call ends early.
+            batch (int | None): Call ``fn`` with lists of up to so many items of the one source; for
+                the other options, the results and the statistics each is one item.
+            within (float | None): Seconds after its first item has come from an async source in
+                which a batch begins, full or not; None if it is to be full.
+            until (Callable | None): An async function without arguments, such as the ``wait`` of an
+                ``anyio.Event``. Once it has returned nothing more is taken from the source, and
+                the call returns what has become of the rest.
+            journal (Journal | None): A file of what is done, which the next run of the program
+                does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
                 ``total`` is None if the sources do not know their length.
 
@@ -566,7 +613,11 @@ class TaskExecutor:
             results.append(value)
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
-        await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        try:
+            await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+        finally:
+            if not _are_at_hand(iterables):
+                discard(iterables)
         return results
 
     @overload
@@ -576,7 +627,7 @@ class TaskExecutor:
         source: AnyIterable[A],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -587,7 +638,7 @@ class TaskExecutor:
         another: AnyIterable[B],
         /,
         *,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @overload
@@ -599,7 +650,19 @@ class TaskExecutor:
         third: AnyIterable[Any],
         /,
         *others: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
+        **options: Unpack[EachOptions],
+    ) -> None: ...
+    @overload
+    async def for_each(
+        self,
+        fn: Callable[[list[A]], object],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -608,22 +671,29 @@ class TaskExecutor:
         fn: Callable[..., object],
         /,
         *iterables: AnyIterable[Any],
-        errors: Literal["raise", "collect"] = "raise",
-        **options: Unpack[EachOptions],
+        errors: Literal["raise", "collect"] | OnError[Any] = "raise",
+        **options: Unpack[AllOptions],
     ) -> None:
         """
         Call ``fn`` with every item for its effect: `map` without the list of results.
 
         Memory stays constant however long the source is. Arguments, errors and cancellation are
-        those of `map`; as there are no results, ``errors="return"`` is refused.
+        those of `map`; as there are no results, ``errors="return"`` is refused. For a source that
+        never ends ``errors`` may be a function, called as ``errors(item, error)`` in the event loop
+        with each item that failed (with several sources a tuple); then the call goes on. What it
+        raises ends the call.
         """
-        if cast("str", errors) == "return":  # callers may be untyped
-            raise ValueError(
-                'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
-                "to run all items and raise the errors together."
-            )
-        passed = read_options("for_each", options, errors)
-        await self._pool(fn, iterables, Sink(_forget), passed).run()
+        try:
+            if cast("str", errors) == "return":  # callers may be untyped
+                raise ValueError(
+                    'for_each() returns nothing, so errors="return" would lose them. Pass '
+                    '"collect" to run all items and raise the errors together.'
+                )
+            passed = read_options("for_each", options, errors)
+            await self._pool(fn, iterables, Sink(_forget), passed).run()
+        finally:
+            if not _are_at_hand(iterables):
+                discard(iterables)
 
     @overload
     def stream(
@@ -633,7 +703,8 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        flatten: Literal[False] = False,
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -645,7 +716,8 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        flatten: Literal[False] = False,
+        errors: Literal["raise", "collect"] | OnError[tuple[A, B]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -658,7 +730,8 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        flatten: Literal[False] = False,
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -669,6 +742,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -681,6 +755,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -694,6 +769,7 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
         errors: Literal["return"],
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -705,6 +781,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
@@ -717,6 +794,7 @@ class TaskExecutor:
         /,
         *,
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
@@ -730,20 +808,143 @@ class TaskExecutor:
         /,
         *others: AnyIterable[Any],
         outcomes: Literal[True],
+        flatten: Literal[False] = False,
         errors: Literal["raise"] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[False] = False,
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[T]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[True],
+        flatten: Literal[False] = False,
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Returned[Iterable[T]]],
+        source: AnyIterable[Any],
+        another: AnyIterable[Any],
+        /,
+        *others: AnyIterable[Any],
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Returned[Iterable[T]]],
+        source: AnyIterable[Any],
+        another: AnyIterable[Any],
+        /,
+        *others: AnyIterable[Any],
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[list[A]], Returned[Iterable[T]]],
+        source: AnyIterable[A],
+        /,
+        *,
+        batch: int,
+        within: float | None = None,
+        outcomes: Literal[False] = False,
+        flatten: Literal[True],
+        errors: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
     @show_options
+    @closing_sources
     def stream(
         self,
         fn: Callable[..., Any],
         /,
         *iterables: AnyIterable[Any],
         outcomes: bool = False,
+        flatten: bool = False,
         ordered: bool = False,
         max_pending: int | Unset | None = UNSET,
-        errors: Literal["raise", "collect", "return"] = "raise",
-        **options: Unpack[EachOptions],
+        errors: Literal["raise", "collect", "return"] | OnError[Any] = "raise",
+        **options: Unpack[AllOptions],
     ) -> Stream[Any]:
         """
         Return an async context manager that iterates over results as they come.
@@ -760,13 +961,17 @@ class TaskExecutor:
             *iterables: As for `map`.
             outcomes: Whether to give an `Outcome` for each item instead of the bare value: its
                 number, the item, and the value or the error. Then ``errors`` is left out.
+            flatten: Whether ``fn`` returns several results, in a list or any other iterable but
+                text and mappings, and the stream gives them one by one. Those of an item stay
+                together, and the item counts as pending until the last of them is taken. A
+                generator is run to its end as a part of the item.
             ordered: Whether results come in the order of the items, or as they are completed.
             max_pending: How many results may wait for the consumer beyond the ``limit`` items that
                 run; as many as ``limit`` if omitted; None for no limit. Without a ``limit``, how
                 many items may run or wait: 100 if omitted, and at least 1.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
-                results.
+                results. A function: called with each item that failed, and its error.
             **options: As for `map`.
 
         Raises:
@@ -781,29 +986,30 @@ class TaskExecutor:
                 f"errors={errors!r}. Leave out one of them."
             )
             raise ValueError(msg)
+        if flatten and outcomes:
+            raise ValueError(
+                "outcomes=True gives one outcome for each item, and flatten=True several results. "
+                'Leave out one of them; errors="return" puts errors among the results.'
+            )
         at_once = self._narrowed(options.get("limit"))
         if max_pending is UNSET:
             max_pending = at_once or _UNLIMITED_WINDOW
         waiting = sys.maxsize if max_pending is None else max_pending
-        between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
-        many = len(iterables) > 1
-
-        def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
-            args, value = given
-            item = args if many else args[0]
-            between.put(index, Outcome(index=index, item=item, value=value))
-
-        def put_error(index: int, item: Any, error: Exception) -> None:
-            between.put(index, Outcome(index=index, item=item, error=error))
-
+        window = max(waiting, 1) if at_once is None else at_once + waiting
+        between = Buffer(window, ordered=ordered, flat=flatten)
         if outcomes:
-            sink, errors = Sink(put_value, put_error, buffer=between), "return"
+            sink, errors = _sink_of_outcomes(between, many=len(iterables) > 1), "return"
+        elif flatten:
+            sink = _sink_of_elements(between)
         else:
             sink = Sink(between.put, buffer=between)
-        pool = self._pool(fn, iterables, sink, read_options("stream", options, errors))
+        passed = read_options("stream", options, errors)
+        pool = self._pool(fn, iterables, sink, passed, flatten=flatten)
         if outcomes:
-            pool.fn = _with_args(pool.fn)
-        return Stream(pool, between)
+            pool.fn = _with_args(pool.fn, pool.bare)
+            if pool.journal is not None:
+                pool.journal.with_args = True
+        return Stream(pool, between, on_exit=partial(discard, iterables))
 
     # ---- several different calls ----
 
@@ -1185,6 +1391,79 @@ class TaskExecutor:
             raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
 
+    def every(
+        self,
+        period: float | Cron,
+        fn: Callable[[*Ts], object],
+        /,
+        *args: *Ts,
+        first: Literal["now", "later"] | None = None,
+        jitter: float = 0.0,
+        overlap: Overlap = "skip",
+        timeout: float | Unset | None = UNSET,
+        retry: int | Retry | None = None,
+        name: str | None = None,
+        leader: Leader | None = None,
+    ) -> PeriodicTask:
+        """
+        Run ``fn(*args)`` each ``period`` seconds, or when a `Cron` says so, until the block ends.
+
+        Runs are due at ticks: multiples of the period from now on, by the event loop's clock, which
+        no run moves, however long it takes. Where several ticks have passed unnoticed, because the
+        event loop was blocked, one run follows, and the others count as skipped. Each run is an
+        item: it waits for a slot of ``max_workers``, and ticks that pass meanwhile are those at
+        which the run before has not ended.
+
+        A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
+        Leaving the block begins no more runs, and waits for one that is going on as for submitted
+        tasks; what cancels the block cancels it. Not a checkpoint.
+
+        Args:
+            period: Seconds, or a `Cron`.
+            fn: An async function, or a plain one to run in a worker thread.
+            *args: Its arguments.
+            first: ``"now"`` makes the first run at once, ``"later"`` at the first tick after that;
+                by default ``"now"`` for a period, and ``"later"`` for a `Cron`.
+            jitter: Each run begins up to so many seconds after its tick, at random, so that many
+                processes do not begin together. Less than the period.
+            overlap: What happens at a tick if the run before has not ended. ``"skip"``: nothing.
+                ``"queue"``: a run follows it at once; however many ticks have passed, one. With
+                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins.
+            timeout: Seconds for a run, or each attempt of it, as for `run`.
+            retry: Attempts in all, or a `Retry` policy, for each run.
+            name: For messages and metrics, and for ``leader`` what all processes call it; None for
+                the function's name.
+            leader: A `mtaio.redis.RedisLeader`, or the like: the process that leads makes the runs,
+                and they are cancelled when it leads no more. No tick is run twice, and a tick that
+                passed while nobody led is made up for, once. A period's ticks are then multiples of
+                it since 1970, by the time of day, as the processes have no other clock in common;
+                ``first="now"`` is for the very first run of all of them.
+
+        Returns:
+            The task, to be cancelled, and for its statistics.
+
+        Raises:
+            RuntimeError: The executor is not entered, or draining.
+            ValueError, TypeError: An option makes no sense.
+        """
+        from mtaio._internal.periodic import (  # noqa: PLC0415 - few programs do so
+            Periodic,
+            Schedule,
+        )
+        from mtaio.core._periodic import PeriodicTask  # noqa: PLC0415 - likewise
+
+        block = self._blocks.entered(self, "every()")
+        refusal = block.refusal("every")
+        if refusal is not None:
+            raise refusal
+        schedule = Schedule(period, first, jitter, overlap, leader)
+        checks.title("name", name)
+        check_fn(fn)
+        self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)  # which checks them
+        run = partial(self.run, fn, *args, timeout=timeout, retry=retry)
+        periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
+        return PeriodicTask(periodic, block.repeat(periodic))
+
     async def drain(self, timeout: float | None = None) -> bool:
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
@@ -1212,7 +1491,11 @@ class TaskExecutor:
         return await block.drain(timeout)
 
     def cancel(self) -> None:
-        """Cancel all submitted tasks and services. Not a checkpoint; the block itself goes on."""
+        """
+        Cancel all submitted tasks, services and periodic tasks.
+
+        Not a checkpoint; the block itself goes on.
+        """
         if (block := self._blocks.current) is not None:
             block.cancel()
 
@@ -1342,21 +1625,26 @@ class TaskExecutor:
         options: Options,
         *,
         subject: object = UNSET,
+        flatten: bool = False,
     ) -> Pool:
-        check_fn(fn)
-        check_errors(options.errors)
+        check_fn(fn, flatten=flatten)
         at_once = self._narrowed(options.limit)
         if options.read_ahead != 0:
             way_out = "Pass how many items to read before they can begin, or leave it out."
             checks.count("read_ahead", options.read_ahead, least=0, way_out=way_out)
+        batch, within = options.batch, options.within
+        if batch is not None or within is not None:
+            check_batch(batch, within, len(iterables))
+        if options.until is not None:
+            check_until(options.until)
         total = None
         if options.on_progress is not None:
             check_progress(options.on_progress)
-            total = total_of(iterables)  # which may be slow: asked for only if it is used
+            total = total_of(iterables, batch)  # which may be slow: asked for only if it is used
         timing = self._timing(options.timeout)
-        work = fn
+        work = giving_elements(fn, is_pickled=options.via is not None) if flatten else fn
         if options.via is not None:
-            work = calls_via(fn, options.via, self._processes, timing, options.chunksize)
+            work = calls_via(work, options.via, self._processes, timing, options.chunksize)
             timing = self._timing(None)
         elif options.chunksize != 1:
             msg = (
@@ -1365,6 +1653,9 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
+        at_hand = _are_at_hand(iterables)
+        answers = None if at_hand else acknowledgement(iterables, options, fn)
+        journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
             timing=timing,
@@ -1372,23 +1663,35 @@ class TaskExecutor:
             retry=retry,
             threads=self._threads,
             counters=self._counters,
-            taken=subject is not None,
+            taken=subject is not None and answers is None,
+            watched=answers is None and journal is None,
         )
+        call = _wrapped(call, journal, answers)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
             at_once = self._threads.narrowed(at_once)
-            needs_loop = options.on_progress is not None or sink.buffer is not None
+            needs_loop = (
+                options.on_progress is not None or sink.buffer is not None or journal is not None
+            )
             if (
                 not needs_loop
                 and timing.timeout is None
                 and self._threads.is_own
-                and is_at_hand(iterables)
+                and at_hand
             ):
                 crew = Crew(fn, self._threads)
         return Pool(
             call,
-            open_source(iterables, options.read_ahead),
+            open_source(
+                iterables,
+                options.read_ahead,
+                batch=batch,
+                within=within,
+                ends=options.until is not None,
+                # Each item of a source with acknowledgement has to come to its answer.
+                journal=journal if answers is None else None,
+            ),
             sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,
@@ -1399,6 +1702,8 @@ class TaskExecutor:
             timing=watched,
             total=total,
             crew=crew,
+            bare=None if answers is None else answers.bare,
+            journal=journal,
         )
 
     def _pool_of_calls(
@@ -1422,8 +1727,8 @@ class TaskExecutor:
                 check_call(number, call)
         # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
         source = iter(calls)
+        check_errors(cast("Policy", options.errors))
         if options.rate is None:  # as `_pool` does with these options, for a fifth of the time
-            check_errors(options.errors)
             pool = Pool(
                 make,
                 source,
@@ -1454,13 +1759,44 @@ class TaskExecutor:
         return block
 
 
+def _sink_of_outcomes(between: Buffer, *, many: bool) -> Sink:
+    def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
+        args, value = given
+        item = args if many else args[0]
+        between.put(index, Outcome(index=index, item=item, value=value))
+
+    def put_error(index: int, item: Any, error: Exception) -> None:
+        between.put(index, Outcome(index=index, item=item, error=error))
+
+    return Sink(put_value, put_error, buffer=between)
+
+
+def _sink_of_elements(between: Buffer) -> Sink:
+    def put_error(index: int, _item: Any, error: Exception) -> None:
+        between.put_elements(index, (error,))
+
+    return Sink(between.put_elements, put_error, buffer=between)
+
+
+def _wrapped(
+    call: Callable[..., Coroutine[Any, Any, Any]],
+    journal: Recording | None,
+    answers: Acknowledgement | None,
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return ``call`` with its item recorded after it, and then acknowledged."""
+    if journal is not None:
+        call = journal.around(call)
+    return call if answers is None else answers.around(call)
+
+
 def _with_args(
-    fn: Callable[..., Coroutine[Any, Any, Any]],
+    fn: Callable[..., Coroutine[Any, Any, Any]], bare: Callable[[Any], Any] | None
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments added to the result."""
+    """Return ``fn`` with the arguments added to the result, each ``bare``."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
-        return args, await fn(*args)
+        result = await fn(*args)
+        return args if bare is None else (bare(args[0]),), result
 
     return call
 
@@ -1477,6 +1813,14 @@ _PLAIN: Final[dict[str, Options]] = {
     errors: Options(errors=errors, timeout=None) for errors in get_args(Policy)
 }
 """Most calls have these options. Without a timeout: each call has the executor's already."""
+
+
+_AT_HAND: Final = frozenset({list, tuple, range})
+
+
+def _are_at_hand(sources: tuple[object, ...]) -> bool:
+    """Return whether to take items from these sources runs no code but Python's own."""
+    return all(type(each) in _AT_HAND for each in sources)
 
 
 def _forget(_index: int, _value: Any) -> None:

@@ -19,23 +19,30 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import unfinished
 from mtaio._internal.callables import name_of
-from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
+from mtaio._internal.cancellation import (
+    is_cancelled,
+    raise_failure,
+    stray_error,
+    without_cancellation,
+)
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint_if_cancelled
 from mtaio._internal.clock import now
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, TaskIds, here, running_task
-from mtaio.core._source import Feed, Reader
+from mtaio.core._source import Feed, Reader, Slices, watched
 from mtaio.core._timeouts import Watched
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
     from anyio.abc import TaskGroup
 
     from mtaio.core._crew import Crew
+    from mtaio.core._journal import Recording
     from mtaio.core._statistics import Counters
     from mtaio.core._stream import Buffer
     from mtaio.core._timeouts import Timing, Watch
@@ -108,10 +115,13 @@ class Pool:
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken;
+    - ``_held`` says that none may be taken yet, as ``until=`` has to be asked first, or at all, as
+      it was over by then; ``_asking`` is the scope in which it is awaited;
     - ``limit_inside`` is set for calls that belong together (`gather` and its relatives): made
       inside an item of the same executor they are part of it, so they take no slots, and this
       limit replaces the other. With slots, calls that wait for each other would hang as soon as
       all slots hold such items;
+    - ``bare``, if there is one, returns what users see of an item;
     - ``calls`` is how many of them there are, 0 for a source: if they are `FEW`, and the limits let
       all of them run at once, each gets a task of its own at the start.
     """
@@ -130,7 +140,9 @@ class Pool:
     total: int | None = None
     limit_inside: int | Unset | None = UNSET
     crew: Crew | None = None
+    journal: Recording | None = None
     calls: int = 0
+    bare: Callable[[Any], Any] | None = None
 
     started: int = field(default=0, init=False)
     succeeded: int = field(default=0, init=False)
@@ -145,6 +157,8 @@ class Pool:
     _around: Link | None = field(default=None, init=False)
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
+    _held: bool = field(default=False, init=False)
+    _asking: anyio.CancelScope | None = field(default=None, init=False)
     _cut_short: bool = field(default=False, init=False)
     _progress_failed: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
@@ -168,6 +182,14 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
+        if self.journal is None:
+            await self._run_all()
+        else:
+            self.journal.pool = self
+            async with self.journal:
+                await self._run_all()
+
+    async def _run_all(self) -> None:
         self._around = here()
         if self._around is not None:
             self._join(self._around)
@@ -198,11 +220,17 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
+            self._add_error_of_source(escaped)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
+
+    def _add_error_of_source(self, errors: list[BaseException]) -> None:
+        """Add what a sync source raised after the last items that were taken, if it was not yet."""
+        if isinstance(self.source, Slices) and self.source.error is not None:
+            errors.append(self.source.error)
 
     def _join(self, around: Link) -> None:
         """Take no slots if the calls belong together, and are made inside an item."""
@@ -233,11 +261,16 @@ class Pool:
         return True
 
     async def _run(self, group: TaskGroup) -> None:
-        if isinstance(self.source, Feed):
-            if self.stopping:
-                self.source.end()
-            self.source.start(group, self)
-        if self.stopping:  # a stream that was left before this task ran for the first time
+        try:
+            if self.options.until is not None and not self.stopping:
+                await self._ask(self.options.until, group)
+        finally:
+            if isinstance(self.source, Feed):
+                if self.stopping or self._held:
+                    self.source.end()
+                self.source.start(group, self)
+        # A stream may have been left before this task ran for the first time.
+        if self.stopping or self._held:
             return
         if anyio.current_effective_deadline() == -math.inf:
             await checkpoint_if_cancelled()
@@ -247,39 +280,96 @@ class Pool:
         elif self.crew is not None:
             await self.crew.attend(self)
 
+    async def _ask(self, until: Callable[[], Awaitable[object]], group: TaskGroup) -> None:
+        """Start to await ``until()``; return when it waits, or is over."""
+        self._held = True
+        self._asking = anyio.CancelScope()
+        known = anyio.Event()
+
+        def waits() -> None:
+            self._held = False
+            known.set()
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            over = False
+            with scope:
+                try:
+                    await watched(until(), waits)
+                except BaseException as error:
+                    raise_failure(error, until, own_task=True)
+                    raise
+                over = True
+            if over:
+                self._take_no_more()
+                known.set()
+
+        group.start_soon(ask, self._asking)
+        await known.wait()
+
+    def _take_no_more(self) -> None:
+        """Let what runs go on to its end, and take nothing else from the source."""
+        source = cast("Slices | Feed", self.source)
+        if source.stop() and not self._all_taken:
+            unfinished.note()
+        if isinstance(source, Slices):
+            self._all_taken = True
+            if self.sink.buffer is not None:
+                self.sink.buffer.wake_workers()
+
     async def _begin_what_is_left(self, source: Feed) -> None:
         """
         Call the function with what was read and is not begun, now that the call ends.
 
-        Each is cancelled at its first checkpoint, so that it can give its item back.
+        Each is cancelled at its first checkpoint, so that it can give its item back. That is done
+        in a task of its own: asyncio's ``Task.cancel()`` of the task that made the call, which goes
+        through every shield, only ends the wait for it.
         """
         if not source.has_items():
             return
         self._all_taken = True
+        errors: list[BaseException] = []
+        try:
+            async with anyio.create_task_group() as group:
+                group.create_task(self._begin_items(source, errors), name=_WORKER)
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
+
+    async def _begin_items(self, source: Feed, errors: list[BaseException]) -> None:
         worker = Worker()
         if self.slots is not None:  # beyond the limit: what is cancelled does not queue
             worker.slot = self.slots.force()
             worker.slot.task, worker.slot.around = running_task(), self._around
-        errors: list[BaseException] = []
         while source.has_items():
             try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await take_items(self, worker)
-            except BaseException as error:  # noqa: BLE001 - raised below
+            except BaseException as error:  # noqa: BLE001 - raised by the call
                 errors.append(error)
         self.give_slot_back(worker)
-        try:
-            if errors:
-                raise errors[0]
-        finally:
-            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     def stop(self) -> None:
         """Take no more items and cancel those that run. May be called at any time."""
         self.stopping = True
         if self._group is not None:
             self._group.cancel_scope.cancel()
+
+    def put_without_call(self, value: Any) -> bool:
+        """Give the item that comes next a result, if there is space for it; return whether so."""
+        if not self._has_space():
+            return False
+        index = self.started
+        self.started = index + 1
+        if self.sink.results is None:
+            self.sink.put(index, value)
+        else:
+            self.sink.results.append(value)
+        self.succeeded += 1
+        if self.options.on_progress is not None:
+            self.report(self.options.on_progress)
+        return True
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if one is needed."""
@@ -401,9 +491,15 @@ class Pool:
             if isinstance(self.source, Feed):
                 self.source.look()
             if not self.live:
-                for each in (self.watch, self.crew):
-                    if each is not None:
-                        each.end()
+                self._end()
+
+    def _end(self) -> None:
+        """Let go of what goes on as long as there are workers: the last one has gone."""
+        for each in (self.watch, self.crew):
+            if each is not None:
+                each.end()
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def admit(self, worker: Worker) -> None:
         """
@@ -506,21 +602,31 @@ class Pool:
         if not isinstance(rest, Exception):
             self.stop()  # before another worker begins a call
             return True
-        if self.options.errors == "return":
+        self._note_failure(index, item, rest)
+        return False
+
+    def _note_failure(self, index: int, item: Any, error: Exception) -> None:
+        """Do with an item's error what ``errors`` says."""
+        errors, batch = self.options.errors, self.options.batch is not None
+        if self.bare is not None:
+            item = self.bare(item)
+        if errors == "return":
             if self.subject is not None:
-                annotate(rest, self.subject, index, item, many=self.many)
+                annotate(error, self.subject, index, item, many=self.many, batch=batch)
             if self.sink.put_error is None:
-                self.sink.put(index, rest)
+                self.sink.put(index, error)
             else:
-                self.sink.put_error(index, item, rest)
-            return False
-        annotate(rest, self.subject, index, item, many=self.many)
-        self.failures.append((index, rest))
-        if self.options.errors == "raise":
+                self.sink.put_error(index, item, error)
+            return
+        annotate(error, self.subject, index, item, many=self.many, batch=batch)
+        if callable(errors):
+            errors(item, error)
+        else:
+            self.failures.append((index, error))
+        if errors == "raise":
             self.stop()
         elif self.sink.buffer is not None:
             self.sink.buffer.skip(index)
-        return False
 
 
 # ---- the loop for which the pool exists: take an item, run it, put its result away ----

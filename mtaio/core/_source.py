@@ -3,20 +3,24 @@ Where items come from: sync and async iterables alike, read only as fast as they
 
 Promise: sync sources are not read ahead, async ones by at most ``ahead`` items. Each async source
 is read and closed in one task, which reads nothing else, because a generator may hold cancel
-scopes, and those of two generators would not nest.
+scopes, and those of two generators would not nest. With batches, all this holds of batches: at most
+one is filled that is not begun.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 import reprlib
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
+import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from mtaio._internal import checks
@@ -24,7 +28,11 @@ from mtaio._internal.backend import new_waiter
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
+from mtaio._internal.clock import loop_deadline, now
 from mtaio.core._errors import conclude
+from mtaio.core._intake import is_ack_source, taken_from
+from mtaio.core._merge import Merge
+from mtaio.core._stream import Stream, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -32,30 +40,59 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mtaio._internal.backend import Waiter
+    from mtaio.core._journal import Recording
     from mtaio.core._pool import Pool
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
 
-__all__ = ["Feed", "open_source", "total_of"]
+__all__ = ["Feed", "Slices", "open_source", "total_of", "watched"]
 
 
-def total_of(iterables: tuple[AnyIterable[Any], ...]) -> int | None:
-    """Return how many items the shortest source announces, or None if none announces any."""
+def total_of(iterables: tuple[AnyIterable[Any], ...], batch: int | None = None) -> int | None:
+    """Return how many items, or batches, the shortest source announces; None if none does."""
     hints = [operator.length_hint(each, -1) for each in iterables]
     known = [hint for hint in hints if hint >= 0]
-    return min(known) if known else None
+    return -(-min(known) // (batch or 1)) if known else None
 
 
-def open_source(iterables: tuple[AnyIterable[Any], ...], ahead: int) -> Iterator[Any] | Feed:
+def open_source(
+    iterables: tuple[AnyIterable[Any], ...],
+    ahead: int,
+    *,
+    batch: int | None = None,
+    within: float | None = None,
+    ends: bool = False,
+    journal: Recording | None = None,
+) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
 
     One iterable gives its items, several give tuples and end with the shortest.
 
+    Args:
+        iterables: The sources.
+        ahead: How many items to read from async ones before a worker waits for them.
+        batch: How many items make a batch, which then counts as one; None for no batches.
+        within: Seconds after which a batch begins that is not full; None for no limit.
+        ends: Whether there has to be a method ``stop``, for the source to be ended from outside.
+        journal: What is done with the items that need not be called; None to call all.
+
     Raises:
         ValueError: No iterable at all.
         TypeError: A source cannot be iterated, or is a single thing: text, a mapping.
     """
+    source = _join(iterables, ahead)
+    if journal is not None:
+        if not isinstance(source, Feed):
+            source = Feed(_each(source), 0)
+        source.sift(journal)
+    if isinstance(source, Feed):
+        source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
+        return source
+    return source if batch is None and not ends else Slices(source, batch or 0)
+
+
+def _join(iterables: tuple[AnyIterable[Any], ...], ahead: int) -> Iterator[Any] | Feed:
     if not iterables:
         raise ValueError(
             "no source given: there is nothing to apply fn to. Pass at least one iterable."
@@ -77,8 +114,10 @@ def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
             f"map(fn, arguments)."
         )
         raise TypeError(msg)
+    if isinstance(source, Merge):
+        return _open_merge(source, ahead)
     if isinstance(source, AsyncIterable):
-        return Feed(aiter(source), ahead)
+        return Feed(_items_of(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
@@ -131,9 +170,119 @@ async def _rows(parts: list[Iterator[Any] | Feed]) -> AsyncGenerator[tuple[Any, 
         yield tuple(row)
 
 
+class Slices:
+    """
+    A sync source that gives batches, or that can be ended from outside.
+
+    An error of the source comes after the batch that it cut short: what was read is begun.
+
+    Args:
+        source: What to read.
+        size: How many items make a batch; 0 for single items.
+
+    Attributes:
+        error: What the source raised in the midst of a batch, until it is raised here.
+    """
+
+    __slots__ = ("_ended", "_size", "_source", "error")
+
+    def __init__(self, source: Iterator[Any], size: int) -> None:
+        self._source = source
+        self._size = size
+        self._ended = False
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Slices:
+        return self
+
+    def __next__(self) -> Any:
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame: else they keep each other alive
+        if self._ended:
+            raise StopIteration
+        if not self._size:
+            return next(self._source)
+        batch: list[Any] = []
+        try:
+            batch.extend(islice(self._source, self._size))
+        except BaseException as error:
+            if not batch:
+                raise
+            self.error = error
+        if not batch:
+            raise StopIteration
+        return batch
+
+    def __length_hint__(self) -> int:
+        """Return at least 1 where there may be more."""
+        return 0 if self._ended else operator.length_hint(self._source, 1)
+
+    def stop(self) -> bool:
+        """Give no more; return whether there may have been more."""
+        try:
+            return operator.length_hint(self) > 0
+        except OverflowError:  # a range longer than any list
+            return True
+        finally:
+            self._ended = True
+
+
 @types.coroutine
 def _wait(part: Feed, reader: Reader) -> Generator[Any, Any, bool]:
     return (yield from part.wait(reader))
+
+
+def _items_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, Stream):
+        return results_of(source)
+    return taken_from(source) if is_ack_source(source) else aiter(source)
+
+
+def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
+    parts = [_open(each, 0) for each in merge.sources]
+    iterators = [part for part in parts if not isinstance(part, Feed)]
+    if len(iterators) == len(parts):
+        return _in_turn(iterators)
+    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    return _MergedFeed(_merged(feeds), ahead, feeds)
+
+
+def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
+    while iterators:
+        for each in [*iterators]:
+            try:
+                item = next(each)
+            except StopIteration:
+                iterators.remove(each)
+            else:
+                yield item
+
+
+async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    for item in iterator:
+        yield item
+
+
+async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
+    """
+    Yield what the parts have in hand, one after another; then have each that has nothing read one.
+
+    So each part has at most one item in hand, and none has two turns while another one has none.
+    """
+    waiter = new_waiter()  # one for all: whichever part has something wakes this
+    readers = {part: Reader(waiter) for part in parts}
+    while readers:
+        seen = [part.ask(reader) for part, reader in readers.items()]
+        if not any(seen):
+            await waiter
+        for part in parts:
+            for item in part:  # it is one at most
+                yield item
+        readers = {part: reader for part, reader in readers.items() if not part.is_over()}
 
 
 def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
@@ -205,6 +354,12 @@ def _watched(
             thrown = error
 
 
+@types.coroutine
+def watched(read: Awaitable[Any], on_wait: Callable[[], object]) -> Generator[Any, Any, Any]:
+    """Await ``read``, and call ``on_wait`` if it waits, other than once for others to run."""
+    return (yield from _watched(read, _turn(), on_wait))
+
+
 class Feed:
     """
     An async source as seen by the workers: an iterator over what has been read so far.
@@ -217,12 +372,20 @@ class Feed:
     no slot, those below it have none. If no slot is free when one is needed, the uppermost worker
     is woken without an item, and queues for a slot like any other.
 
+    Batches: what is read fills one (``_filling``), which joins ``_ready`` when it is full, or when
+    there is no more to read. When its time has come (``_due``) a worker takes it as it is; while
+    none is free, it goes on filling. So the first item of a batch is read for a worker that waits,
+    and the others whether one waits or not. An error of the source comes when the batch that it
+    cut short has begun.
+
     Args:
         source: What to read.
         ahead: How many items to read before a worker waits for them.
         parts: Feeds that ``source`` draws on, and whose sources end with it.
 
     Invariants:
+    - an item is a batch where there are batches, except for ``_filling``;
+    - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
     - ``_ready`` holds what was read and not begun: items for the ``_called`` workers that were
       woken for one and have not run yet, and beyond them at most ``_ahead``; without ``_ahead`` at
       most one, whose slot went to another call while it was being read;
@@ -236,15 +399,25 @@ class Feed:
         "_called",
         "_closed",
         "_cut_short",
+        "_due",
         "_ended",
+        "_ends",
+        "_failure",
+        "_filling",
+        "_moment",
         "_parked",
         "_parts",
         "_paused",
         "_pool",
         "_reader",
         "_ready",
+        "_scope",
+        "_size",
         "_source",
         "_source_waits",
+        "_timer",
+        "_timer_idles",
+        "_within",
     )
 
     def __init__(
@@ -263,13 +436,47 @@ class Feed:
         self._ended = False
         self._closed = False
         self._cut_short = False
+        self._size = 0
+        self._within = self._moment = math.inf
+        self._filling: list[Any] = []
+        self._due = False
+        self._failure: Exception | None = None
+        self._timer: Waiter | None = None
+        self._timer_idles = False
+        self._ends = False
+        self._scope: anyio.CancelScope | None = None
+
+    def prepare(self, size: int, within: float, *, ends: bool) -> None:
+        """
+        Say how to read, before anything is read.
+
+        Args:
+            size: How many items make a batch; 0 for single items.
+            within: Seconds after its first item in which a batch begins; ``inf`` for no limit.
+            ends: Whether there will be a `stop`.
+        """
+        self._size = size
+        self._within = within
+        self._ends = ends
+        for part in self._parts:
+            part.prepare(0, math.inf, ends=ends)
+
+    def sift(self, journal: Recording) -> None:
+        """Let a journal take out what it has, before anything is read."""
+        self._source = journal.rest_of(self._source, self)
+
+    def is_clear(self) -> bool:
+        """Return whether what is read now is the call's next item: nothing waits before it."""
+        return not (self._ready or self._size or self._ahead)
 
     def __iter__(self) -> Feed:
         return self
 
     def __next__(self) -> Any:
         if not self._ready:
-            raise StopIteration
+            if not self._due:
+                raise StopIteration
+            self._complete()
         item = self._ready.popleft()
         if self._ahead or self._parked:
             self.look()
@@ -286,11 +493,11 @@ class Feed:
         A worker that has no slot after that has to ask for one before it takes an item.
         """
         while True:
-            if self._ready:
+            if self._ready or self._due:
                 return True
             if self._closed:
                 return False
-            if self._pool is not None and (self._source_waits or self._ahead):
+            if self._pool is not None and (self._source_waits or self._ahead or self._filling):
                 self._pool.give_slot_back(reader)
                 self._take_slots_back()
             if reader.waiter is None:
@@ -309,6 +516,26 @@ class Feed:
             if called or not (self._source_waits or self._closed):
                 return True
 
+    def ask(self, reader: Reader) -> bool:
+        """
+        Have an item read for a reader that waits for several feeds, unless there is one.
+
+        Returns:
+            Whether there is something to see: an item, or the end.
+        """
+        self._called -= reader.called
+        reader.called = False
+        if self._ready or self._closed:
+            return True
+        if reader not in self._parked:
+            self._parked.append(reader)
+            self.look()
+        return False
+
+    def is_over(self) -> bool:
+        """Return whether there is no item, and never will be."""
+        return self._closed and not self._ready
+
     def look(self) -> None:
         """Let the reading task look again at who waits."""
         if self._paused:
@@ -324,7 +551,14 @@ class Feed:
         """Start reading, for the workers of ``pool``."""
         self._pool = pool
         self._reader = new_waiter()
-        group.start_soon(self.run)
+        if self._ends:
+            self._scope = anyio.CancelScope()
+            group.start_soon(self._run_in, self._scope)
+        else:
+            group.start_soon(self.run)
+        if self._size and self._within != math.inf:
+            self._timer = new_waiter()
+            group.start_soon(self._tick, self._timer)
         for part in self._parts:
             part.start(group)
 
@@ -335,8 +569,30 @@ class Feed:
         for part in self._parts:
             part.end()
 
+    def stop(self) -> bool:
+        """
+        Read no more, and cancel the source if it waits for its next item.
+
+        What was read is still given; so is an item that comes in spite of that.
+
+        Returns:
+            Whether there may have been more.
+        """
+        if self._closed:
+            return False
+        self.end()
+        if self._source_waits:
+            cast("anyio.CancelScope", self._scope).cancel()
+        for part in self._parts:
+            part.stop()
+        return True
+
+    async def _run_in(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self.run()
+
     async def run(self) -> None:
-        """Read the whole source, or until `end` or cancellation, and close it."""
+        """Read the whole source, or until `end`, `stop` or cancellation, and close it."""
         errors: list[BaseException] = []
         try:
             await self._read()
@@ -345,7 +601,14 @@ class Feed:
             # Taken for a real cancellation, a stray one would end the call silently, half done.
             stray = isinstance(classify(error), Stray)
             errors.append(stray_error(error, name_of(self._source)) if stray else error)
+        if self._failure is not None:  # cancelled before the batch began that it cut short
+            errors.append(self._failure)
+            self._failure = None
+        if self._filling:
+            self._complete()
         self._closed = True
+        if self._timer is not None:
+            self._timer.wake()
         while self._parked:
             self._send_off()
         self.end()
@@ -364,39 +627,126 @@ class Feed:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     @types.coroutine
-    def _read(self) -> Generator[Any, Any, None]:
+    def _read(  # noqa: C901, PLR0912 - each call saved here is saved for every item
+        self,
+    ) -> Generator[Any, Any, None]:
+        """
+        Read items and hand them to workers, until there are no more.
+
+        The steps of one turn:
+
+        1. Wait until a worker waits that may begin another item; but not while a batch is being
+           filled, and not for the items that are read ahead.
+        2. Read an item, unless one that was read before is still there: then its slot went to
+           another call. In a batch it joins the others.
+        3. If there is an item, or a batch that is full, wake the uppermost worker for it. If that
+           may not begin it now, it is woken to ask for what it lacks.
+        4. Yield after `FAST_ITEMS` items that came without a wait.
+
+        An error that cuts a batch short is raised when a worker has taken that.
+        """
         ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
+        size = self._size
         slots = None if pool is None or ahead else pool.slots
         free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
+        unwatched = slots is None and not self._ends
         turn = _turn()
         unyielding = 0
         while not self._ended:
-            if len(ready) >= ahead and not (parked and (free or self._lets_in())):
+            # 1. Wait for a worker.
+            if (
+                len(ready) >= ahead
+                and not (size and self._filling)
+                and not (parked and (free or self._lets_in()))
+            ):
                 self._paused = True
                 yield from self._reader.__await__()
                 unyielding = 0
                 continue
-            # The other way, a worker has ended just as it was granted a slot for what was read.
-            if ahead or len(ready) <= self._called:  # pragma: no branch - as said
+            # 2. Read an item. The other way, a worker has ended just as it was granted a slot for
+            # what was read.
+            if ahead or len(ready) <= self._called or self._filling:  # pragma: no branch - as said
                 try:
                     read = anext(self._source)
                     item: Any
-                    if slots is None:
+                    if unwatched:
                         item = yield from read.__await__()
                     else:
                         item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:
                     return
+                except Exception as error:
+                    self._source_waits = False
+                    if ahead or not self._filling:
+                        raise
+                    self._failure = error
+                    break
                 self._source_waits = False
-                ready.append(item)
+                if size:
+                    self._fill(item)
+                else:
+                    ready.append(item)
                 unyielding += 1
-            if parked and (free or self._lets_in()):
+            # 3. Wake a worker.
+            if parked and (not size or len(ready) > self._called) and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
+            # 4. Yield.
             if unyielding >= FAST_ITEMS:
                 unyielding = 0
                 yield from checkpoint().__await__()
+        if self._failure is not None:
+            yield from self._fail()
+
+    def _fail(self) -> Generator[Any, Any, None]:
+        """Raise the error of the source, when the batch that it cut short has begun."""
+        self._complete()
+        while self._ready:
+            if self._parked:
+                self._send_off()
+            self._paused = True
+            yield from self._reader.__await__()
+        failure, self._failure = cast("Exception", self._failure), None
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame: else they keep each other alive
+
+    def _fill(self, item: Any) -> None:
+        """Add an item to the batch that is being filled, or begin one."""
+        filling = self._filling
+        filling.append(item)
+        if len(filling) == self._size:
+            self._complete()
+        elif len(filling) == 1:
+            self._send_off_with_slot()
+            if self._timer is not None:
+                self._moment = now() + self._within
+                if self._timer_idles:
+                    self._timer_idles = False
+                    self._timer.wake()
+
+    def _complete(self) -> None:
+        """Let the batch begin that is being filled."""
+        self._ready.append(self._filling)
+        self._filling = []
+        self._moment = math.inf
+        self._due = False
+
+    async def _tick(self, timer: Waiter) -> None:
+        """Note when the batch that is being filled is due."""
+        while not self._closed:
+            moment = self._moment
+            self._timer_idles = moment == math.inf
+            with anyio.CancelScope(deadline=loop_deadline(moment)):
+                await timer
+            # Not now() alone: rounding could put it a hair before the moment slept for.
+            if self._moment <= (now() if timer.woken else max(now(), moment)):
+                self._moment = math.inf
+                self._due = True
+                if self._parked:
+                    self._send_off()
 
     def _lets_in(self) -> bool:
         """
@@ -417,12 +767,18 @@ class Feed:
 
     def _on_wait(self) -> None:
         """
-        Note that the source has to wait for its next item.
+        Note that the source has to wait for its next item; after `stop` it may not.
 
         The slots are given back by the worker that this wakes, and not here: what the source waits
         for may be such a slot, and trio does not let a task be woken before it has really stopped.
         """
         self._source_waits = True
+        if self._ended and self._scope is not None:
+            self._scope.cancel()
+        self._send_off_with_slot()
+
+    def _send_off_with_slot(self) -> None:
+        """Wake the uppermost worker if it has a slot, which it then gives back."""
         if self._parked and self._parked[-1].slot is not None:
             self._send_off()
 
@@ -431,3 +787,26 @@ class Feed:
             if self._pool is None or reader.slot is None:
                 return
             self._pool.give_slot_back(reader)
+
+
+class _MergedFeed(Feed):
+    """A feed of several, from any of which an item may be begun."""
+
+    __slots__ = ()
+
+    def has_items(self) -> bool:
+        """Return whether there is something to be begun, in the hands of a part too."""
+        for part in self._parts:
+            while part.has_items():
+                if self._size:
+                    self._fill(next(part))
+                else:
+                    self._ready.append(next(part))
+        if self._filling:
+            self._complete()
+        return super().has_items()
+
+    def stop(self) -> bool:
+        """Have the parts read no more: what they have in hand is still given, and then it ends."""
+        stopped = [part.stop() for part in self._parts]
+        return any(stopped)

@@ -12,7 +12,8 @@ across ``yield`` breaks when its consumer stops early (PEP 789).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final
 
@@ -25,27 +26,37 @@ from mtaio._internal.cancellation import Stray, classify, stray_error, without_c
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.core._errors import conclude, loud
-from mtaio.core._pool import Pool
+from mtaio.core._merge import unmerged
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from anyio.abc import TaskGroup
 
-__all__ = ["Buffer", "Stream"]
+    from mtaio.core._pool import Pool
 
+__all__ = ["Buffer", "Stream", "closing_sources", "discard", "results_of"]
+
+F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 
 _FAILED: Final = object()
 """Stands for the result of an item that failed."""
+
+_NONE: Final = object()
+"""Stands for the element after the last."""
 
 
 class Buffer:
     """
     Results between the workers that make them and the consumer.
 
-    Ordered, a result waits for those before it, and counts until it is handed over.
+    Ordered, a result waits for those before it, and counts until it is handed over. ``flat``, that
+    is done element by element, and it counts until the last one.
 
     Invariants:
+    - flat, ``_ready`` holds for each result its next element and an iterator over the others;
     - ``until`` is how many items may have been taken by now: ``window`` more than those whose
       results were handed over or dropped;
     - ``_early`` holds results that wait for one before them, by number; ``_next`` is that one's;
@@ -55,6 +66,7 @@ class Buffer:
     __slots__ = (
         "_closed",
         "_early",
+        "_flat",
         "_next",
         "_ordered",
         "_readers",
@@ -64,9 +76,10 @@ class Buffer:
         "until",
     )
 
-    def __init__(self, window: int, *, ordered: bool) -> None:
+    def __init__(self, window: int, *, ordered: bool, flat: bool = False) -> None:
         self.until: int = window
         self._ordered = ordered
+        self._flat = flat
         self._ready: deque[Any] = deque()
         self._early: dict[int, Any] = {}
         self._next = 0
@@ -96,6 +109,12 @@ class Buffer:
             self._pass_on(self._early.pop(self._next))
             self._next += 1
 
+    def put_elements(self, index: int, values: Iterable[Any]) -> None:
+        """Put the elements of a sequence, or what else does not fail, for item number ``index``."""
+        elements = iter(values)
+        first = next(elements, _NONE)
+        self.put(index, _FAILED if first is _NONE else [first, elements])
+
     def skip(self, index: int) -> None:
         """Note that item number ``index`` failed, so that it has no result."""
         self.put(index, _FAILED)
@@ -123,8 +142,17 @@ class Buffer:
         return True
 
     def take(self) -> Any:
-        """Return the next result, which must be there."""
-        value = self._ready.popleft()
+        """Return the next result, or element of one, which must be there."""
+        if self._flat:
+            following = self._ready[0]
+            value, elements = following
+            following[0] = next(elements, _NONE)
+            if following[0] is not _NONE:
+                self._readers.wake_next()
+                return value
+            self._ready.popleft()
+        else:
+            value = self._ready.popleft()
         self._make_space()
         return value
 
@@ -154,6 +182,9 @@ class Stream(Generic[T]):
     checkpoint when there is none yet, and for one ready result in 32. Cancelling the consumer
     cancels the work. Several tasks may share one stream: each result goes to one of them. `aclose`
     ends it for them all, before the block is left.
+
+    Given to a call as a source and not entered, it is the stage before: that call enters it, and
+    leaves it at its end. One call only; it also closes a stream that it refuses, or never reads.
 
     Example:
         ```python
@@ -191,15 +222,14 @@ class Stream(Generic[T]):
         "_ended",
         "_error",
         "_group",
+        "_is_source",
         "_left",
         "_loop",
         "_on_exit",
         "_pool",
     )
 
-    def __init__(
-        self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None]) -> None:
         self._pool = pool
         self._buffer = buffer
         self._on_exit = on_exit
@@ -207,6 +237,7 @@ class Stream(Generic[T]):
         self._ended: anyio.Event
         self._loop: object
         self._left = False
+        self._is_source = False
         self._error: Exception | None = None
 
     def __repr__(self) -> str:
@@ -285,8 +316,36 @@ class Stream(Generic[T]):
         """Note that nothing runs, and nothing will; drop what is left."""
         self._left = True
         self._buffer.clear()
-        if self._on_exit is not None:
-            self._on_exit()
+        self._on_exit()
+
+    def _discard(self) -> None:
+        if self._group is None:
+            self._leave()
+
+    async def _give_results(self) -> AsyncGenerator[T, None]:
+        """
+        Yield the results to the call of which the stream is the source.
+
+        Unless the user has entered it by now, it is entered here, and left when this generator
+        ends. That may hold the task group of a stream, as the call reads and closes it in one task.
+        """
+        if self._is_source:
+            msg = (
+                f"{self!r} is already the source of a call, which leaves it at its end. To share "
+                f"its results enter it with 'async with', before any call does."
+            )
+            raise RuntimeError(msg)
+        if self._group is not None:
+            async for result in self:
+                yield result
+            return
+        self._is_source = True
+        async with self:
+            async for result in self:
+                try:
+                    yield result
+                except GeneratorExit:
+                    return  # the block is left without it: no error that might come in a group
 
     def __aiter__(self) -> Self:
         return self
@@ -324,6 +383,32 @@ class Stream(Generic[T]):
         finally:
             self._ended.set()
         self._buffer.close()
+
+
+def results_of(stream: Stream[T]) -> AsyncGenerator[T, None]:
+    """Return what the call reads that ``stream`` is the source of."""
+    return stream._give_results()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
+
+
+def discard(sources: Iterable[object]) -> None:
+    """Close the streams among the sources of a call that were not entered, and now will not be."""
+    for each in unmerged(sources):
+        if isinstance(each, Stream):
+            each._discard()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
+
+
+def closing_sources(method: F) -> F:
+    """Let the method that makes a stream close those among its sources if it refuses to."""
+
+    @wraps(method)
+    def make(executor: object, fn: object, /, *iterables: object, **options: object) -> object:
+        try:
+            return method(executor, fn, *iterables, **options)
+        except BaseException:
+            discard(iterables)
+            raise
+
+    return cast("F", make)
 
 
 def _is_cancellation(error: BaseException | None) -> bool:

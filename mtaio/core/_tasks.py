@@ -165,9 +165,13 @@ class Task(Awaited):
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
         if self.cancellable is not None and not self.ended:
-            if self._half.running_loop() is not self.loop:
-                raise self._other_loop_error("cancel")
+            self.check_loop("cancel")
             self.cancellable.cancel()
+
+    def check_loop(self, verb: str) -> None:
+        """Raise ``RuntimeError`` where the event loop in which it runs does not run."""
+        if self._half.running_loop() is not self.loop:
+            raise self._other_loop_error(verb)
 
     def seen(self) -> None:
         """Note that its end has been looked at."""
@@ -323,9 +327,22 @@ class Service(Task):
         block: The block in which it lives.
         fn: What runs, once for each start and restart.
         restart: How often it may be started again; None for never.
+
+    Attributes:
+        finish: Has it end by itself, once the block is left; None if it has to be cancelled.
+        coroutine: What runs it, if nobody waits for it to be ready.
     """
 
-    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope")
+    __slots__ = (
+        "_block",
+        "_fn",
+        "_ready",
+        "_report",
+        "_restart",
+        "_scope",
+        "coroutine",
+        "finish",
+    )
 
     def __init__(
         self,
@@ -338,6 +355,8 @@ class Service(Task):
         self._block = block
         self._fn = fn
         self._restart = restart
+        self.finish: Callable[[], None] | None = None
+        self.coroutine: Coroutine[Any, Any, None] | None = None
         self._report: Readiness[Any]  # there as soon as it runs
         self._ready = False
         self._scope = anyio.CancelScope()
@@ -374,6 +393,13 @@ class Service(Task):
     def leave(self) -> None:
         """Be no longer one of the block's services."""
         self._block.services.pop(self, None)
+        self.coroutine = None
+
+    def end_unrun(self) -> None:
+        """End it in place of its coroutine, if that was cancelled before its first step."""
+        close_unstarted(self.coroutine)
+        self.leave()
+        self.abandon()
 
     async def _supervise(self) -> Any:
         policy = self._restart

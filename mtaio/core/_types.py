@@ -26,6 +26,8 @@ from typing import (
 
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.core._journal import Journal
+from mtaio.core._merge import Merge
 from mtaio.core._via import Via
 from mtaio.resilience import Retry
 
@@ -42,8 +44,8 @@ T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 
-AnyIterable = Iterable[A] | AsyncIterable[A]
-"""What items come from: any iterable, sync or async."""
+AnyIterable = Iterable[A] | AsyncIterable[A] | Merge[A]
+"""What items come from: any iterable, sync or async, or several that `mtaio.core.merge` joins."""
 
 
 if TYPE_CHECKING:
@@ -67,6 +69,9 @@ CallLike = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
 
 Policy = Literal["raise", "collect", "return"]
+
+OnError = Callable[[A, Exception], object]
+"""What ``errors=`` takes in place of a policy: called with an item that failed, and its error."""
 
 Progress = Callable[[int, "int | None"], object]
 """What ``on_progress=`` takes: called with how many items have ended, and of how many."""
@@ -130,7 +135,16 @@ class EachOptions(CallOptions, total=False):
     via: Via | None
     chunksize: int
     read_ahead: int
+    journal: Journal[Any] | None
     on_progress: Progress | None
+    until: Callable[[], Awaitable[object]] | None
+
+
+class AllOptions(EachOptions, total=False):
+    """The same and those with which the function takes lists: overloads of their own have them."""
+
+    batch: int | None
+    within: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,8 +158,12 @@ class Options:
     via: Via | None = None
     chunksize: int = 1
     read_ahead: int = 0
+    journal: Journal[Any] | None = None
     on_progress: Progress | None = None
-    errors: Policy = "raise"
+    until: Callable[[], Awaitable[object]] | None = None
+    batch: int | None = None
+    within: float | None = None
+    errors: Policy | OnError[Any] = "raise"
 
 
 class MapOptions(EachOptions, total=False):

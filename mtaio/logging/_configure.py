@@ -34,6 +34,7 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "file": None,
     "max_bytes": 10_000_000,
     "backup_count": 5,
+    "when": None,
     "format": "text",
     "console": True,
 }
@@ -52,7 +53,7 @@ class LogSettings(Protocol):
     """
     The settings that `configure` reads; any object with these attributes will do.
 
-    It may also have ``log_console``, a bool.
+    It may also have ``log_console``, a bool, and ``log_when``, as for `AsyncFileHandler`.
     """
 
     @property
@@ -176,6 +177,7 @@ def configure(
     file: str | os.PathLike[str] | None = None,
     max_bytes: int | None = None,
     backup_count: int | None = None,
+    when: str | None = None,
     format: Literal["text", "json"] | None = None,  # noqa: A002 - as logging.basicConfig calls it
     console: bool | None = None,
     logger: logging.Logger | str | None = None,
@@ -206,6 +208,8 @@ def configure(
             10,000,000.
         backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
             ``MTAIO_LOG_BACKUP_COUNT``; 5.
+        when: As for `AsyncFileHandler`, such as ``"midnight"``; ``""`` for never. ``log_when``, if
+            the settings have it, ``MTAIO_LOG_WHEN``; never.
         format: ``"text"`` or ``"json"``. ``log_format``, ``MTAIO_LOG_FORMAT``; ``text``.
         console: Whether to write to ``sys.stderr`` too. ``log_console``, if the settings have it,
             ``MTAIO_LOG_CONSOLE`` (``1`` or ``0``, ``yes`` or ``no``, …); yes.
@@ -261,14 +265,16 @@ def configure(
     path = _path_of(*_value(settings, "file", file))
     most = _count_of(*_value(settings, "max_bytes", max_bytes))
     backups = _count_of(*_value(settings, "backup_count", backup_count))
+    rotated_when = _when_of(*_value(settings, "when", when))
     formatter = _formatter_of(*_value(settings, "format", format), fields)
     handlers: list[logging.Handler] = []
     if _flag_of(*_value(settings, "console", console)):
         handlers.append(logging.StreamHandler())
     if path is not None:  # the last that may fail, since it leaves something behind
-        handlers.insert(
-            0, AsyncFileHandler(path, max_bytes=most, backup_count=backups, errors=errors)
+        file_handler = AsyncFileHandler(
+            path, max_bytes=most, backup_count=backups, when=rotated_when, errors=errors
         )
+        handlers.insert(0, file_handler)
     for handler in handlers:
         handler.setFormatter(formatter)
         for each in (*more, redact):
@@ -350,6 +356,10 @@ def _count_of(name: str, value: object) -> int:
     if isinstance(value, str) and name.isupper():  # a variable of the environment
         value = environment.whole_number(name, value)
     return checks.count(name, value, least=0, way_out="0 means no rotation.")
+
+
+def _when_of(name: str, value: object) -> str | None:
+    return None if value is None or value == "" else checks.when(name, value)
 
 
 def _flag_of(name: str, value: object) -> bool:

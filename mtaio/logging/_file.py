@@ -1,10 +1,10 @@
 """
-The log file: written in batches, rotated by size, reopened after it was moved.
+The log file: written in batches, rotated by size and by time, reopened after it was moved.
 
 Promise: while nothing fails, the files are byte for byte those of a ``RotatingFileHandler`` that
 counts bytes and never rotates an empty file. While something fails, no record is lost, doubled
 or torn, and no older file is touched.
-Cost: one ``stat`` and one ``write`` for each batch.
+Cost: one ``stat`` and one ``write`` for each batch, and a look at the clock with rotation by time.
 Why bytes, and why a lock on the file that is renamed: docs/en/design/logging.md.
 """
 
@@ -19,11 +19,15 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mtaio.logging._periods import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mtaio.logging._periods import Periods
 
 __all__ = ["RotatingFile"]
 
@@ -44,17 +48,27 @@ _DESCRIPTOR: Final = re.compile(r"/dev/fd/([0-9]{1,9})")
 _STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
+class _Older(NamedTuple):
+    """An older file of a log that is rotated by time; they sort as they were written."""
+
+    stamp: str
+    number: int
+    path: Path
+
+
 class RotatingFile:
     """
     One log file and its older ones, for one thread at a time.
 
     Args:
-        path: The absolute path; the older ones are ``path.1`` (the newest) to ``path.N``.
+        path: The absolute path; the older ones are ``path.1`` (the newest) to ``path.N``, or with
+            ``periods`` ``path.2026-11-30``, ``path.2026-11-30.1`` and so on, the newest last.
         mode: ``"a"``, or what the first opening is to do: ``"w"`` truncates, ``"x"`` must create.
         encoding: The encoding of the records; at most at the start of a file they may begin with a
             byte order mark.
         max_bytes: A record that would bring the file to this size starts a new one; 0 for never.
-        backup_count: How many older files are kept; 0 for no rotation.
+        backup_count: How many older files are kept; 0 for no rotation, with ``periods`` for all.
+        periods: A record starts a new file if that of the last one is over; None for never.
         report: Called with the error when a rotation fails; the record is written all the same.
         close_first: Whether a file must be closed to be renamed, as on Windows.
 
@@ -69,8 +83,9 @@ class RotatingFile:
     # - _rotates says that the path names a regular file, which may be renamed;
     # - _unfinished is what the file behind _fd lacks of a record that it has the start of, the
     #   first in the batch that the next write() is given; empty if there is none;
-    # - _shifted is the file for which the older ones were moved out of the way, if it could not be
-    #   moved itself then: the next try does not move them once more;
+    # - _room is the file for which the older ones were moved out of the way, and the name that it
+    #   was to get, if it could not be moved itself then: the next try does neither once more;
+    # - _period is when the period of the file behind _fd began, and when it ends;
     # - _torn says that the file of _identity ends in a part of a record that is not continued;
     # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
     __slots__ = (
@@ -83,11 +98,13 @@ class RotatingFile:
         "_line_end",
         "_max_bytes",
         "_pause",
+        "_period",
+        "_periods",
         "_place",
         "_report",
+        "_room",
         "_rotate_after",
         "_rotates",
-        "_shifted",
         "_size",
         "_torn",
         "_unfinished",
@@ -109,6 +126,7 @@ class RotatingFile:
         encoding: str = "utf-8",
         max_bytes: int = 0,
         backup_count: int = 0,
+        periods: Periods | None = None,
         report: Callable[[Exception], None],
         close_first: bool = os.name == "nt",
     ) -> None:
@@ -124,13 +142,15 @@ class RotatingFile:
         self._within = _within_a_file(encoding)
         line_end = "\n".encode(encoding)
         self._line_end = line_end if self._within is None else self._within(line_end)
-        self._max_bytes = max_bytes
+        self._max_bytes = max_bytes if backup_count or periods is not None else 0
         self._backup_count = backup_count
+        self._periods = periods
+        self._period = (0.0, 0.0)
         self._report = report
         self._close_first = close_first
         self._fd = _CLOSED
         self._identity = (0, 0)
-        self._shifted: tuple[int, int] | None = None
+        self._room: tuple[tuple[int, int], Path] | None = None
         self._rotates = False
         self._size = 0
         self._unfinished = b""
@@ -162,8 +182,14 @@ class RotatingFile:
         self._rotates = regular and descriptor is None
         identity = status.st_dev, status.st_ino
         self._torn = self._torn and identity == self._identity
-        self._identity = identity
         self._size = status.st_size if regular else 0
+        if self._periods is not None and identity != self._identity:
+            # What took the place of a file is later than that, whatever its time says: the clock of
+            # a file system is behind ours, by 10 ms on Linux, by seconds on some servers.
+            now = time()
+            last = max(status.st_mtime, self._period[1]) if self._size else now
+            self._period = self._periods.of(min(last, now))
+        self._identity = identity
         if before != _CLOSED:
             os.close(before)  # last, as it may fail: on a network that is where a full disk shows
 
@@ -210,16 +236,16 @@ class RotatingFile:
         """Return how many records from the front go into this file; 0 if a new one is due."""
         if self._failing:
             return 1  # nothing is renamed until it is known that writing works again
-        if (
-            not self._max_bytes
-            or not self._backup_count
-            or not self._rotates
-            or (self._pause and monotonic() < self._rotate_after)
-        ):
+        if not self._rotates or (self._pause and monotonic() < self._rotate_after):
             return len(batch)
+        periods = self._periods
+        if periods is not None and self._is_over(periods):
+            return 0
         size = self._size
         within = self._within
-        if within is None and size + sum(map(len, batch)) < self._max_bytes:
+        if not self._max_bytes or (
+            within is None and size + sum(map(len, batch)) < self._max_bytes
+        ):
             return len(batch)
         for number, record in enumerate(batch):
             if size and size + len(record) >= self._max_bytes:
@@ -287,27 +313,47 @@ class RotatingFile:
 
     # ---- rotating --------------------------------------------------------------------------------
 
+    def _is_over(self, periods: Periods) -> bool:
+        """
+        Return whether the file is one of a period that is over.
+
+        A file without records passes to the present period. So does one of a time to come, which is
+        there if the clock was wrong; a clock that is only put right a little changes nothing, or
+        there would be two files for each midnight that comes twice.
+        """
+        start, end = self._period
+        now = time()
+        if now >= end and self._size:
+            return True
+        if not 2 * start - end <= now < end:
+            self._period = periods.of(now)
+        return False
+
     def _rotate(self) -> bool:
         """
         Rename each file to the next number and open a new one.
 
         A process that renames a file has it locked, and looks again whether it is still the one at
-        the path: so no two processes rename the same one, nor each other's.
+        the path: so no two processes rename the same one, nor each other's. If another has it
+        locked, the record goes into the file as it is, which is as good as the one before; but not
+        with a rotator, which may have copied the file already, and is waited for.
 
         Returns:
             False if the next record has to go into the file as it is.
         """
         fd = self._fd
-        if not _lock(fd):
+        if not _lock(fd, wait=self.rotator is not None):
             return False
         try:
             if not self._moved():
                 if self._close_first:
                     self.close()
-                self._rename()
-                self._shifted = None
+                older = self._dated()
+                newest = self._rename(older)
+                self._room = None
                 self._pause = 0.0
                 self.rotations += 1
+                self._delete([each for each in older if each.path != newest])
         except Exception as error:  # noqa: BLE001 - the namer and the rotator are the user's
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LAST_PAUSE)
             self._rotate_after = monotonic() + self._pause
@@ -322,9 +368,15 @@ class RotatingFile:
         self.open()
         return True
 
-    def _rename(self) -> None:
+    def _rename(self, older: list[_Older]) -> Path:
+        """Make the file the newest of the older ones; return its path."""
         rotator = self.rotator
-        newest = self._older(1)
+        room = self._room
+        tried = room[1] if room is not None and room[0] == self._identity else None
+        if self._periods is None:
+            newest = self._older(1)
+        else:
+            newest = tried or self._free(self._periods, older)
         if newest == self._place:
             msg = (
                 f"namer={self.namer!r} calls the older file {self.path!r}, as the file itself is "
@@ -332,14 +384,14 @@ class RotatingFile:
             )
             raise ValueError(msg)
         # What a rotator that failed has left there is no older file.
-        if self._shifted != self._identity or (rotator is None and newest.exists()):
+        if self._periods is None and (tried is None or (rotator is None and newest.exists())):
             for number in range(self._backup_count - 1, 0, -1):
                 with suppress(FileNotFoundError):
                     self._older(number).replace(self._older(number + 1))
-            self._shifted = self._identity
+        self._room = self._identity, newest
         if rotator is None:
             self._place.replace(newest)
-            return
+            return newest
         newest.unlink(missing_ok=True)
         rotator(self.path, str(newest))
         if not self._moved() and self._size:
@@ -348,11 +400,61 @@ class RotatingFile:
                 f"empty the file that it is given first."
             )
             raise RuntimeError(msg)
+        return newest
 
     def _older(self, number: int) -> Path:
         """Return the path of an older file, 1 being the newest."""
-        default = f"{self.path}.{number}"
+        return self._named(str(number))
+
+    def _named(self, end: str) -> Path:
+        default = f"{self.path}.{end}"
         return Path(default if self.namer is None else self.namer(default))
+
+    def _dated(self) -> list[_Older]:
+        """
+        Return the older files that are there, the oldest first; with rotation by time alone.
+
+        They are the files with a name that this one could have given them, and so no other
+        program's. Those of a time to come are from before the clock was put back, and so the
+        oldest.
+        """
+        if self._periods is None:
+            return []
+        stamp = self._periods.stamp(self._period[0])
+        folder = self._named(stamp).parent
+        found: dict[Path, _Older] = {}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            for match in STAMP.finditer(path.name):
+                for number in (int(match[2] or 0), 0):
+                    if self._named(_end(match[1], number)) == path and not path.is_dir():
+                        found.setdefault(path, _Older(match[1], number, path))
+        return sorted(found.values(), key=lambda each: (each.stamp <= stamp, each))
+
+    def _free(self, periods: Periods, older: list[_Older]) -> Path:
+        """Return the name for the file: that of its period, numbered if there are others of it."""
+        stamp = periods.stamp(self._period[0])
+        number = max((each.number + 1 for each in older if each.stamp == stamp), default=0)
+        newest = self._named(_end(stamp, number))
+        while newest.exists():  # in a name of the namer's our part may not be found
+            taken, number = newest, number + 1
+            newest = self._named(_end(stamp, number))
+            if newest == taken:
+                msg = (
+                    f"namer={self.namer!r} calls two older files {str(taken)!r}. It has to make a "
+                    f"name of its own of each that it is given."
+                )
+                raise ValueError(msg)
+        return newest
+
+    def _delete(self, older: list[_Older]) -> None:
+        """Delete the oldest of the files that were there before this rotation."""
+        surplus = len(older) + 1 - self._backup_count if self._backup_count else 0
+        for each in older[: max(0, surplus)]:
+            try:
+                each.path.unlink(missing_ok=True)
+            except OSError as error:
+                self.rotation_errors += 1
+                self._report(error)
 
     def _moved(self) -> bool:
         """Return whether the path is no longer our file; if it is, note its size."""
@@ -365,6 +467,11 @@ class RotatingFile:
             return True
         self._size = status.st_size
         return False
+
+
+def _end(stamp: str, number: int) -> str:
+    """Return what a period and a number add to the name of a file; 0 is the first of a period."""
+    return f"{stamp}.{number}" if number else stamp
 
 
 def _open(path: Path, flags: int) -> int:
@@ -427,7 +534,7 @@ def _write(fd: int, data: bytes | memoryview) -> int:
 
 if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what another has open
 
-    def _lock(fd: int) -> bool:  # noqa: ARG001 - the same signature everywhere
+    def _lock(fd: int, *, wait: bool) -> bool:  # noqa: ARG001 - the same signature everywhere
         return True
 
     def _unlock(fd: int) -> None:
@@ -436,10 +543,10 @@ if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what
 else:
     import fcntl
 
-    def _lock(fd: int) -> bool:
-        """Lock the file, if no other process has; without waiting."""
+    def _lock(fd: int, *, wait: bool) -> bool:
+        """Lock the file; if another process has, return False, or ``wait`` until it has not."""
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:

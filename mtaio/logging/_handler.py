@@ -16,6 +16,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import time
 from time import gmtime, localtime, monotonic, strftime
 from typing import Final, Literal, cast, final
 
@@ -25,6 +26,7 @@ from mtaio._internal import checks
 from mtaio._internal.levels import level_number
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.logging._file import RotatingFile
+from mtaio.logging._periods import Periods
 from mtaio.logging._queue import RecordQueue
 from mtaio.logging._reports import DropNotice, ErrorReports, advice, by_level_name
 from mtaio.logging._shutdown import PATIENCE
@@ -74,24 +76,35 @@ class AsyncFileHandler(logging.Handler):
     r"""
     A log file, with rotation, that is written by a thread of its own.
 
-    Takes the place of ``logging.FileHandler`` and ``logging.handlers.RotatingFileHandler``. The
-    caller formats the record and puts it in a bounded queue, and waits neither for the disk nor for
-    a lock. May be made anywhere, with no event loop running, and used from any thread, on either
-    backend or without one. Closing it, which ``logging.shutdown`` does at the interpreter's exit,
-    writes what is queued. A process that is killed, by SIGTERM too unless it handles it, or that
-    ends by ``os._exit``, loses what is queued.
+    Takes the place of ``logging.FileHandler``, and of ``RotatingFileHandler`` and
+    ``TimedRotatingFileHandler`` of ``logging.handlers``. The caller formats the record and puts it
+    in a bounded queue, and waits neither for the disk nor for a lock. May be made anywhere, with no
+    event loop running, and used from any thread, on either backend or without one. Closing it,
+    which ``logging.shutdown`` does at the interpreter's exit, writes what is queued. A process that
+    is killed, by SIGTERM too unless it handles it, or that ends by ``os._exit``, loses what is
+    queued.
 
     Args:
         filename: The file. It is opened now, unless ``delay``; the folder must exist.
             ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` are written through that descriptor,
             be it a file, a pipe or a socket: never truncated, never rotated.
         mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
-            ``max_bytes`` it is ``"a"``. Later openings always append.
+            ``max_bytes`` or ``when`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.
         max_bytes: The size that a file never reaches, unless one record alone does. A record that
             would reach it starts a new file; the old one becomes ``filename.1``. 0 for no limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
-            then there is no rotation, and the file grows.
+            then there is no rotation, and the file grows. With ``when`` 0 keeps all of them.
+        when: When a new file is started: ``"midnight"`` or ``"D"`` for each day, ``"H"``, ``"M"``
+            or ``"S"`` for each hour, minute or second, ``"W0"`` (Monday) to ``"W6"`` for each week,
+            in any case; None for never. A file that is older is moved with the next record, to
+            ``filename.2026-11-30``, the day or time when its period began, or if that is taken to
+            ``filename.2026-11-30.1`` and so on, as it is when ``max_bytes`` is reached before.
+            What counts is the time at which a record is written.
+        interval: How many of these units pass. Days and weeks are counted from a fixed date, others
+            from midnight, not from the start of the program.
+        utc: Whether days begin at midnight UTC, and names are in UTC, not in local time.
+        at_time: The time of day at which days and weeks begin; None for midnight.
         max_pending: How many records may be queued or being written; None for no limit.
         overflow: What happens to a record that finds no room: with ``"drop_newest"`` it is dropped
             and counted, and a line in the file says how many were. With ``"block"`` the caller
@@ -108,8 +121,9 @@ class AsyncFileHandler(logging.Handler):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: ``mode``, ``encoding``, ``errors``, ``overflow`` or ``keep_level`` is unknown,
-            a number is too small, or no file can be called ``filename``.
+        ValueError: ``mode``, ``encoding``, ``errors``, ``overflow``, ``keep_level`` or ``when`` is
+            unknown, a number is too small or too large, an argument has no meaning with or without
+            ``when``, or no file can be called ``filename``.
         OSError: The file cannot be opened.
 
     Example:
@@ -142,6 +156,10 @@ class AsyncFileHandler(logging.Handler):
         *,
         max_bytes: int = 0,
         backup_count: int = 0,
+        when: str | None = None,
+        interval: int = 1,
+        utc: bool = False,
+        at_time: time | None = None,
         max_pending: int | None = 10_000,
         overflow: Literal["drop_newest", "block"] = "drop_newest",
         keep_level: int | str = logging.ERROR,
@@ -152,6 +170,11 @@ class AsyncFileHandler(logging.Handler):
     ) -> None:
         checks.count("max_bytes", max_bytes, least=0, way_out="0 means no limit.")
         checks.count("backup_count", backup_count, least=0, way_out="0 means no rotation.")
+        if when is None:
+            _check_unused(interval=(interval, 1), utc=(utc, False), at_time=(at_time, None))
+            periods = None
+        else:
+            periods = Periods(when, interval, utc=utc, at_time=at_time)
         if max_pending is not None:
             way_out = "The queue needs room for a record; None means no limit."
             checks.count("max_pending", max_pending, way_out=way_out)
@@ -163,7 +186,7 @@ class AsyncFileHandler(logging.Handler):
         level = level_number("keep_level", keep_level)
         check_encoding(encoding, errors)
         self.baseFilename: Final = str(checks.path("filename", filename).absolute())
-        self.mode: Final = "a" if max_bytes else mode
+        self.mode: Final = "a" if max_bytes or when else mode
         self.encoding: Final = encoding
         self.errors: Final = errors
         report = ErrorReports(self.baseFilename, on_error)
@@ -173,6 +196,7 @@ class AsyncFileHandler(logging.Handler):
             encoding=encoding,
             max_bytes=max_bytes,
             backup_count=backup_count,
+            periods=periods,
             report=report,
         )
         if not delay:
@@ -207,9 +231,12 @@ class AsyncFileHandler(logging.Handler):
         Names the older files, like ``namer`` of the standard library's rotating handlers.
 
         Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
-        the same each time. Its errors are those of a rotation: the records go on into the file as
-        it is, and ``on_error`` is told. None, the default, leaves names as they are. A subclass may
-        define it as a method; its handlers then live until they are closed.
+        the same each time. With ``when`` that is a path such as ``app.log.2026-11-30``, and files
+        count as older ones, to be deleted in time, if they are in the folder of the newest, and
+        what it returns still has the date, and the number if there is one. Its errors are those of
+        a rotation: the records go on into the file as it is, and ``on_error`` is told. None, the
+        default, leaves names as they are. A subclass may define it as a method; its handlers then
+        live until they are closed.
         """
         return self._writer.file.namer
 
@@ -429,6 +456,14 @@ def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         msg = f"{name}={value!r} is unknown. Pass one of {', '.join(map(repr, known))}."
         raise ValueError(msg)
+
+
+def _check_unused(**arguments: tuple[object, object]) -> None:
+    """Refuse what says more about rotation by time, which there is none of."""
+    for name, (value, default) in arguments.items():
+        if value != default:
+            msg = f"{name}={value!r} has no meaning without when. Pass when='midnight', or another."
+            raise ValueError(msg)
 
 
 def check_encoding(encoding: str, errors: str) -> None:

@@ -12,6 +12,7 @@ from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._concurrency import RedisConcurrencyLimiter
 from mtaio.redis._keyed import RedisKeyedRateLimiter
+from mtaio.redis._leader import LeaderTerm, RedisLeader
 from mtaio.redis._lease import Lease
 from mtaio.redis._quota import RedisQuota
 from mtaio.redis._rate import RedisRateLimiter
@@ -21,10 +22,12 @@ __all__ = [
     "JSON",
     "Bridge",
     "Codec",
+    "LeaderTerm",
     "Lease",
     "RedisBreaker",
     "RedisConcurrencyLimiter",
     "RedisKeyedRateLimiter",
+    "RedisLeader",
     "RedisQuota",
     "RedisRateLimiter",
     "RedisStore",

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from mtaio._internal.backend import Waiter
 
-__all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
+__all__ = ["LEASE", "RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +67,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 C = TypeVar("C")
 
-_LEASE: Final = (0.01, 31_536_000.0)
+LEASE: Final = (0.01, 31_536_000.0)
 """Seconds of a lease, least and most: in less no server can be called three times."""
 
 _SAFE: Final = 0.9
@@ -258,7 +258,7 @@ class RedisConcurrencyLimiter:
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
         way_out = "Pass the seconds of silence after which a process loses its slots."
-        self._lease = checks.between("lease", lease, *_LEASE, way_out=way_out)
+        self._lease = checks.between("lease", lease, *LEASE, way_out=way_out)
         if max_waiting is not None:
             checks.count(
                 "max_waiting",

@@ -151,6 +151,9 @@ SPOILT_BY_VARIABLES: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("debug log", {"MTAIO_LOG_LEVEL": "debug"}, {"log_level": "warn"}),
     ("endless log", {"MTAIO_LOG_MAX_BYTES": "0"}, {"log_rotation": "warn"}),
     ("no older logs", {"MTAIO_LOG_BACKUP_COUNT": "0"}, {"log_rotation": "warn"}),
+    ("all older logs", {"MTAIO_LOG_BACKUP_COUNT": "0", "MTAIO_LOG_WHEN": "midnight",
+      "MTAIO_LOG_MAX_BYTES": "0"}, {"log_rotation": "warn"}),
+    ("a log for each day", {"MTAIO_LOG_MAX_BYTES": "0", "MTAIO_LOG_WHEN": "midnight"}, {}),
     ("no folder for the log", {"MTAIO_LOG_FILE": "/nowhere/app.log"}, {"log_path": "fail"}),
     ("log is a folder", {"MTAIO_LOG_FILE": os.path.abspath(os.sep)}, {"log_path": "fail"}),  # noqa: PTH100 - a variable is text
     ("no room for the log", {"MTAIO_LOG_MAX_BYTES": str(10**18)}, {"log_space": "fail"}),

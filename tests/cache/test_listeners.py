@@ -203,6 +203,7 @@ CHANGES: list[Callable[[TTLCache[int]], object]] = [
     lambda cache: cache.set_nowait("key", 1),
     lambda cache: cache.set_many_nowait({"key": 1}),
     lambda cache: cache.touch_nowait("key"),
+    lambda cache: cache.increment_nowait("key"),
     lambda cache: cache.delete_nowait("key"),
     lambda cache: cache.delete_many_nowait(["key"]),
     lambda cache: cache.clear_nowait(),

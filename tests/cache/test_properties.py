@@ -148,6 +148,23 @@ class Model:
         held.expires = min(held.limit + self.stale, self.now + self.idle)
         return held.value
 
+    def increment(self, key: int, by: int, ttl: float) -> int:
+        held = self.live(key)
+        if held is None:
+            self.set(key, by, ttl, frozenset())
+            return by
+        value = held.value + by
+        if self.weighed and value % 5 > self.max_size:
+            self.drop(key, RemovalCause.REPLACED)
+            self.set(key, value, ttl, frozenset())
+            return value
+        self.heard.append((key, held.value, RemovalCause.REPLACED))
+        held.value, held.weight = value, value % 5 if self.weighed else 1
+        held.expires = min(held.limit + self.stale, self.now + self.idle)
+        self.policy.hit(key)
+        self.shrink(self.max_size, key)
+        return value
+
     def delete(self, key: int) -> bool:
         if key not in self.held:
             return False
@@ -266,6 +283,11 @@ class CacheMachine(RuleBasedStateMachine):
     def touch(self, key: int, ttl: float) -> None:
         ttl = self.ttl(ttl)
         assert self.cache.touch_nowait(key, ttl) == self.model.touch(key, ttl)
+
+    @rule(key=KEYS, by=st.integers(-9, 9), ttl=TTLS)
+    def increment(self, key: int, by: int, ttl: float) -> None:
+        ttl = self.ttl(ttl)
+        assert self.cache.increment_nowait(key, by, ttl=ttl) == self.model.increment(key, by, ttl)
 
     @rule(tag=st.sampled_from("abc"))
     def invalidate_tag(self, tag: str) -> None:

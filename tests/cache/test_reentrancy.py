@@ -107,6 +107,8 @@ OPERATIONS: dict[str, Callable[[TTLCache[int]], object]] = {
     "delete": lambda cache: cache.delete_nowait(Odd(4)),
     "delete many": lambda cache: cache.delete_many_nowait([Odd(4), Odd(5), Odd(200)]),
     "touch": lambda cache: cache.touch_nowait(Odd(4), 3),
+    "increment": lambda cache: cache.increment_nowait(Odd(4)),
+    "increment new": lambda cache: cache.increment_nowait(Odd(103)),
     "end": lambda cache: cache.touch_nowait(Odd(4), 0),
     "invalidate": lambda cache: cache.invalidate_tag_nowait(Odd(1)),
     "clear": lambda cache: cache.clear_nowait(),

@@ -23,6 +23,14 @@ async def answer(*_: object, **__: object) -> str:
     return "answer"
 
 
+async def answer_one(_: object) -> str:
+    """Return something for an argument."""
+    return "answer"
+
+
+UNHASHABLE: Any = []
+
+
 @in_both
 async def test_ttl_of_the_value(cache: TTLCache[int]) -> None:
     """A function of what was loaded says for how long it is kept; 0 is not at all."""
@@ -98,6 +106,116 @@ async def test_cached_results_by_what_they_are() -> None:
     await anyio.sleep(2)
     assert not fetch.contains_nowait(2)
     assert not large.contains_nowait(2)
+
+
+async def test_ttl_for_the_arguments() -> None:
+    """``ttl_for`` says for each call that loads how long, or how to tell by the result."""
+    asked: list[tuple[str, bool]] = []
+
+    def lasts(user: str, /, *, fresh: bool = False) -> float:
+        asked.append((user, fresh))
+        return 1.5 if fresh else 5
+
+    @cached(ttl_for=lasts, keep=lambda user: user[0] != "bob")
+    async def load(user: str, /, *, fresh: bool = False) -> object:
+        return user, fresh
+
+    class Shop:
+        @cached(ttl_for=lambda _, number: lambda result: result - number)
+        async def price(self, number: int) -> int:
+            return 2 * number
+
+    for user in ("ann", "ann", "bob"):
+        await load(user)
+        await load(user, fresh=True)
+    assert asked == [("ann", False), ("ann", True), ("bob", False), ("bob", True)]
+    shop = Shop()
+    await shop.price(1)
+    await shop.price(3)
+    assert [load.contains_nowait(user) for user in ("ann", "bob")] == [True, False]
+    await anyio.sleep(1.5)
+    assert load.contains_nowait("ann")
+    assert not load.contains_nowait("ann", fresh=True)
+    assert [shop.price.contains_nowait(number) for number in (1, 3)] == [False, True]
+    await load.refresh("ann", fresh=True)
+    await shop.price.refresh(3)
+    assert load.contains_nowait("ann", fresh=True)
+    await anyio.sleep(3.5)
+    assert [*load.cache, *shop.price.cache] == []
+
+
+@pytest.mark.parametrize(
+    ("lasts", "kind", "message"),
+    [
+        (lambda _: -1, ValueError, r"^ttl=-1 is less than 0\. <function .* has to return seconds"),
+        (lambda _: None, TypeError, r"^ttl=None is a NoneType, not a number\. <function "),
+        (lambda number: 1 / number, ZeroDivisionError, r"^division by zero$"),
+        (lambda _: answer, TypeError, r"^ttl=<function answer .*> is an async function"),
+    ],
+    ids=["negative", "none", "fails", "async"],
+)
+async def test_ttl_for_that_fails(lasts: Any, kind: type[Exception], message: str) -> None:
+    """What it raises goes to the caller, as a time that is none does, and nothing is called."""
+    fetch = anything_cached(ttl_for=lasts)(answer)
+    plain = anything_cached(ttl_for=lasts)(str)
+    for call in (fetch, fetch.refresh):
+        with pytest.raises(kind, match=message):
+            await call(0)
+    for call in (plain, plain.refresh):
+        with pytest.raises(kind, match=message):
+            call(0)
+    assert (fetch.cache.statistics().loads, plain.cache.statistics().loads) == (0, 0)
+
+
+async def test_ttl_for_of_nothing() -> None:
+    """A time of 0 keeps nothing."""
+    fetch = cached(ttl_for=lambda *_: 0)(answer)
+    await fetch(1)
+    assert not fetch.contains_nowait(1)
+
+
+@in_both
+async def test_is_loading(cache: TTLCache[str]) -> None:
+    """A load in progress is no value yet, can be asked for, and is forgotten with its key."""
+
+    @cached(cache=cache, key=lambda key: key)
+    async def fetch(key: str) -> str:
+        await anyio.sleep(1)
+        return key
+
+    class Shop:
+        @cached(cache=cache, key=lambda _, key: key)
+        async def price(self, key: str) -> str:
+            return await fetch(key)
+
+    shop = Shop()
+    assert not cache.is_loading("a")
+    async with anyio.create_task_group() as group:
+        group.start_soon(fetch, "a")
+        group.start_soon(fetch, "b")
+        await anyio.sleep(0.5)
+        with assert_no_checkpoints():
+            for key in ("a", "b"):
+                assert cache.is_loading(key)
+                assert fetch.is_loading(key)
+                assert shop.price.is_loading(key)
+                assert not await cache.contains(key)
+                assert key not in cache
+                assert not fetch.contains_nowait(key)
+        cache.delete_nowait("a")
+        assert (cache.is_loading("a"), cache.is_loading("b")) == (False, True)
+    assert (cache.is_loading("a"), cache.is_loading("b")) == (False, False)
+    assert [*cache] == ["b"]
+    cache.set_nowait("b", "old")
+    async with anyio.create_task_group() as group:
+        group.start_soon(fetch.refresh, "b")
+        await anyio.sleep(0.5)
+        assert cache.is_loading("b")
+        assert "b" in cache
+    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
+        cache.is_loading(UNHASHABLE)
+    with pytest.raises(TypeError, match=r"^too many positional arguments$"):
+        cached(answer_one).is_loading(1, 2)  # type: ignore[call-arg] # the point
 
 
 # Which call is which.
@@ -205,6 +323,24 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
         r"keep=<function answer .*> is an async function, .* Pass a plain function",
     ),
     (lambda: anything_cached(keep=3), r"keep=3 is an int, which is not callable\. Pass a plain"),
+    (lambda: anything_cached(ttl_for=3), r"ttl_for=3 is an int, which is not callable\. Pass a p"),
+    (
+        lambda: anything_cached(ttl_for=answer),
+        r"ttl_for=<function answer .*> is an async function, .* Pass a plain function that takes",
+    ),
+    (
+        lambda: anything_cached(ttl_for=lambda: 1)(answer_one),
+        r"ttl_for=<function .*<lambda>\(_\): too many positional arguments\. Pass a plain funct",
+    ),
+    (
+        lambda: anything_cached(ttl_for=lambda _: 1)(lambda a, *, b=0: a + b),
+        r"ttl_for=<function .*<lambda>\(a, b=…\): got an unexpected keyword argument 'b'\. ",
+    ),
+    (
+        lambda: anything_cached(ttl=lambda user, fresh: 1),  # noqa: ARG005 - it is not called
+        r"ttl=<function .*<lambda>\(result\): missing a required argument: 'fresh'\. .* ttl_for=",
+    ),
+    (lambda: anything_cached(per_object=1), r"per_object=1 is an int, not a bool\. Pass True"),
     (lambda: anything_cached(bind=1), r"bind=1 is an int, not a bool\. Pass True or False\."),
 ]
 
@@ -216,7 +352,18 @@ def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: s
         mistake()
 
 
-def test_bind_and_key() -> None:
-    """Two ways to make a key are one too many."""
+def test_signatures_that_cannot_be_known() -> None:
+    """What may take anything is accepted, and so is anything for what may be given anything."""
+    takes_anything: Any = dict
+    for fn in (answer_one, answer, takes_anything):
+        cached(ttl_for=takes_anything)(fn)
+    for fn in (answer, takes_anything):
+        cached(ttl_for=lambda: 1)(fn)
+
+
+def test_two_ways_for_one_thing() -> None:
+    """Two ways to make a key are one too many, and so are two to say how long it lasts."""
+    with pytest.raises(ValueError, match=r"^ttl=5 and ttl_for=<function .* both say how long\. L"):
+        cached(ttl=5, ttl_for=lambda: 5)
     with pytest.raises(ValueError, match=r"^bind=True is for the default keys, and key=<function "):
         cached(bind=True, key=lambda item: item)

@@ -103,6 +103,7 @@ class Storm:
             cache.touch_nowait,
             lambda key: cache.touch_nowait(key, chance.choice([0, 1e-4, 10])),
             lambda key: key in cache,
+            cache.is_loading,
             lambda _: self.look_at_size(),
             self.look_at_all,
             self.look_at_statistics,

@@ -64,6 +64,9 @@ async def test_every_operation_has_a_plain_twin() -> None:
         ("contains", ("x",), {}),
         ("touch", ("c", 9), {}),
         ("touch", ("x",), {}),
+        ("increment", ("a", 4), {}),
+        ("increment", ("x",), {"ttl": 2}),
+        ("delete", ("x",), {}),
         ("delete", ("a",), {}),
         ("delete", ("a",), {}),
         ("delete_many", (["b", "x"],), {}),
@@ -127,6 +130,112 @@ async def test_ttl_of_infinity_never_ends() -> None:
     assert "one" not in cache
     cache.set_nowait("third", 3)
     assert len(cache) == 2 or cache.get_nowait("one") is None
+
+
+async def test_increment() -> None:
+    """A count keeps its time and its tags; without a value it begins at 0, with a time."""
+    cache: TTLCache[int] = TTLCache(10)
+    assert cache.increment_nowait("key", 3, ttl=2) == 3
+    await anyio.sleep(1)
+    cache.set_nowait("tagged", 1, tags={"tag"})
+    assert [cache.increment_nowait(key, -1) for key in ("key", "tagged", "new")] == [2, 0, -1]
+    await anyio.sleep(1)
+    assert [*cache] == ["tagged", "new"]
+    assert cache.increment_nowait("key") == 1
+    assert cache.invalidate_tag_nowait("tag") == 1
+    await anyio.sleep(9)
+    assert dict(cache.items()) == {"key": 1}
+    await anyio.sleep(1)
+    assert [*cache] == []
+    assert cache.increment_nowait("never", ttl=0) == 1
+    assert [*cache] == []
+
+
+def test_increment_of_what_is_no_count() -> None:
+    """It is refused, and nothing has changed."""
+    cache: TTLCache[Any] = TTLCache(10)
+    for value in ("1", 1.5, True, None):
+        cache.set_nowait("key", value)
+        with pytest.raises(ValueError, match=r"^key='key' has the value .*, not an int\. Set it f"):
+            cache.increment_nowait("key")
+        assert cache.get_nowait("key") is value
+    for by in (1.5, True, "1"):
+        with pytest.raises(
+            TypeError, match=r"^by=.*, not an int\. Pass how much to add, as an int"
+        ):
+            cache.increment_nowait("new", by)  # type: ignore[arg-type] # the point
+    assert "new" not in cache
+
+
+@pytest.mark.parametrize("change", [None, "set", "delete"])
+def test_increment_of_what_changes_meanwhile(change: str | None) -> None:
+    """No change of others is lost, though they may come between reading and storing."""
+    changes = [change]
+
+    def weigh(key: str, value: int) -> float:
+        if changes and key == "key" and value != 10:
+            if changes.pop() == "set":
+                cache.set_nowait("key", 10)
+            elif change == "delete":
+                cache.delete_nowait("key")
+        return 1
+
+    cache: TTLCache[int] = TTLCache(10, weigher=weigh)
+    cache.set_nowait("key", 10)
+    assert cache.increment_nowait("key", 5) == (5 if change == "delete" else 15)
+    changes[:] = [change]
+    assert cache.increment_nowait("key", 5) == cache.get_nowait("key")
+    assert_whole(cache)
+
+
+def test_increment_of_what_has_a_weight() -> None:
+    """A count that has grown takes the room of others; one that is too heavy is not kept."""
+    gone: list[tuple[object, int, str]] = []
+    cache: TTLCache[int] = TTLCache(
+        10,
+        max_size=10,
+        policy="fifo",
+        weigher=lambda _, value: value,
+        on_removed=lambda *removal: gone.append(removal),
+    )
+    cache.set_many_nowait({"a": 3, "b": 3, "c": 3})
+    assert cache.increment_nowait("b", 4) == 7
+    assert dict(cache.items()) == {"b": 7, "c": 3}
+    assert cache.increment_nowait("b", 4) == 11
+    assert dict(cache.items()) == {"c": 3}
+    assert gone == [
+        ("b", 3, "replaced"),
+        ("a", 3, "evicted"),
+        ("b", 7, "replaced"),
+        ("b", 11, "evicted"),
+    ]
+    assert_whole(cache)
+
+
+async def test_increment_restarts_the_idle_time() -> None:
+    """It is a use, though it counts as no read."""
+    cache: TTLCache[int] = TTLCache(10, idle_ttl=2)
+    for number in range(1, 7):
+        assert cache.increment_nowait("key") == number
+        await anyio.sleep(1.75)
+    assert cache.increment_nowait("key") == 1  # its time was over at 10
+    assert cache.statistics().hits == 0
+
+
+async def test_increment_during_a_load() -> None:
+    """What is loaded meanwhile is not stored."""
+    cache: TTLCache[int] = TTLCache(10)
+
+    async def load() -> int:
+        await anyio.sleep(1)
+        return 100
+
+    for expected in (1, 2):
+        async with anyio.create_task_group() as group:
+            group.start_soon(cache.refresh, "key", load)
+            await anyio.sleep(0.5)
+            assert await cache.increment("key") == expected
+    assert cache.get_nowait("key") == 2
 
 
 async def test_touch() -> None:

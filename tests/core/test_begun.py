@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mtaio._internal import loops
 from mtaio._internal.backend import is_asyncio
-from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes
+from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes, merge
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 from tests.core.manual_pool import ManualPool
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from mtaio.core import Stream
 
-Kind = Literal["iterator", "generator", "async generator", "class", "stream", "queue"]
+Kind = Literal["iterator", "generator", "async generator", "class", "stream", "queue", "merge"]
 Method = Literal["map", "for_each", "stream", "ordered"]
 Stop = Literal[
-    "nothing", "scope", "native", "item", "source", "progress", "break", "deadline", "each"
+    "nothing", "scope", "native", "item", "source", "progress", "break", "deadline", "each", "until"
 ]
 ITEMS = 12
 
@@ -94,6 +94,8 @@ class Jobs:
             return (job for job in self)
         if self.kind == "async generator":
             return self.generate()
+        if self.kind == "merge":
+            return merge(self.generate(), AsyncJobs(self), self.generate())
         if self.kind == "stream":
             send, self.receive = anyio.create_memory_object_stream[int](ITEMS)
             with send:
@@ -152,6 +154,8 @@ class Case:
     rate: float | None
     retry: bool
     at: float
+    batch: int | None
+    within: float | None
 
 
 @st.composite
@@ -161,9 +165,12 @@ def cases(draw: st.DrawFn) -> Case:
     every: tuple[Stop, ...] = get_args(Stop)
     streams = {"stream", "ordered"}
     stops: list[Stop] = [stop for stop in every if stop != "break" or method in streams]
+    batch = draw(st.sampled_from([None, None, 1, 3, 5]))
     return Case(
         kind=draw(st.sampled_from(get_args(Kind))),
         method=method,
+        batch=batch,
+        within=None if batch is None else draw(st.sampled_from([None, 0, 0.25, 0.6])),
         stop=draw(st.sampled_from(stops)),
         limit=draw(st.sampled_from([None, 1, 2, 5])),
         max_workers=draw(st.sampled_from([None, 1, 3])),
@@ -187,16 +194,18 @@ class Play:
         self.jobs = Jobs(case.kind, fails_at=fails_at, every=case.every)
         self.executor = TaskExecutor(case.max_workers)
 
-    async def work(self, job: int) -> int:
-        """Do a job; given back by a real one, cancelled at the first checkpoint."""
-        self.begun.append(job)
+    async def work(self, given: Any) -> int:
+        """Do a job, or a batch; given back by a real one, cancelled at the first checkpoint."""
+        jobs: list[int] = [given] if self.case.batch is None else given
+        assert 1 <= len(jobs) <= (self.case.batch or 1)
+        self.begun += jobs
         self.at_work += 1
         assert self.at_work <= (self.case.limit or math.inf)
         try:
             await anyio.sleep(self.case.seconds)
-            if self.case.stop == "item" and job == int(self.case.at):
-                raise OSError(job)
-            return job
+            if self.case.stop == "item" and int(self.case.at) in jobs:
+                raise OSError(jobs)
+            return jobs[0]
         finally:
             self.at_work -= 1
 
@@ -215,6 +224,9 @@ class Play:
             "on_progress": self.report,
             "timeout": 0.25 if case.stop == "each" else None,
             "retry": Retry(attempts=2, on=KeyError) if case.retry else None,
+            "until": self.wait if case.stop == "until" else None,
+            "batch": case.batch,
+            "within": case.within,
         }
         if case.method in {"map", "for_each"}:
             await getattr(executor, case.method)(self.work, source, **options)
@@ -228,6 +240,11 @@ class Play:
                 seen += 1
                 if case.stop == "break" and seen > int(case.at):
                     break
+
+    async def wait(self) -> None:
+        """Wait until no more is to be taken."""
+        if self.case.at:
+            await anyio.sleep(self.case.at)
 
     async def occupy(self) -> None:
         """Take slots from the call now and then."""
@@ -251,8 +268,11 @@ class Play:
             except ExceptionGroup:  # several items that began together are out of time together
                 assert case.stop == "each"
             group.cancel_scope.cancel()
-        assert sorted(self.begun + self.jobs.left()) == list(range(ITEMS))
-        assert self.jobs.asked_after_error == 0
+        left = self.jobs.left()
+        assert sorted(self.begun + left) == list(range(ITEMS))
+        assert case.stop != "nothing" or not left
+        # Several that read one source are not stopped before the call hears of the error.
+        assert self.jobs.asked_after_error == 0 or case.kind == "merge"
         assert self.executor.statistics().in_flight == 0
         assert self.executor.statistics().in_use == 0
         assert case.stop in {"item", "source", "progress"} or not failed
@@ -308,7 +328,8 @@ class PoolCase:
 
     def most(self) -> float:
         """Return how many items may be between the source and their results."""
-        return min(self.limit or math.inf, self.max_workers or math.inf)
+        in_hand = 2 if self.kind == "merge" else 0  # of three sources, beyond what was asked for
+        return min(self.limit or math.inf, self.max_workers or math.inf) + in_hand
 
 
 @st.composite
@@ -319,7 +340,7 @@ def pool_cases(draw: st.DrawFn) -> PoolCase:
     streams = {"stream", "ordered"}
     stops: list[Halt] = [stop for stop in every if stop != "break" or method in streams]
     return PoolCase(
-        kind=draw(st.sampled_from(get_args(Kind))),
+        kind=draw(st.sampled_from([kind for kind in get_args(Kind) if kind != "merge"])),
         method=method,
         stop=draw(st.sampled_from(stops)),
         limit=draw(st.sampled_from([None, 1, 2, 5])),
@@ -446,7 +467,7 @@ class PoolPlay:
         assert sorted([*self.begun, *waited, *left]) == [*range(ITEMS)]
         assert len(waited) <= (0 if case.stop == "nothing" else case.most())
         assert not left or case.stop != "nothing"
-        assert self.jobs.asked_after_error == 0
+        assert self.jobs.asked_after_error == 0 or case.kind == "merge"  # as above
         assert self.executor.statistics().in_flight == self.executor.statistics().in_use == 0
 
 

@@ -87,6 +87,57 @@ def test_one_cached_function_in_many_loops(backend: str) -> None:
         assert now.size <= ROOM
 
 
+def test_one_plain_function_in_many_threads() -> None:
+    """One thread at a time makes a call, all get its result or its error, and nobody hangs."""
+    running: Counter[int] = Counter()
+    made: deque[int] = deque()
+
+    @cached(max_size=ROOM)
+    def double(number: int) -> tuple[int, int]:
+        running[number] += 1
+        assert running[number] == 1
+        made.append(number)
+        try:
+            if number % 7 == 0:
+                double(number + 1)
+        finally:
+            running[number] -= 1
+        if number % 11 == 0 and len(made) % 3 == 0:
+            raise (LookupError, GeneratorExit)[len(made) % 2]
+        return number, 2 * number
+
+    def ask(thread: int) -> None:
+        for step in range(80):
+            number = (step * 3 + thread // 2) % KEYS
+            try:
+                assert double(number) == (number, 2 * number)
+            except (LookupError, GeneratorExit):
+                assert not number % 11 or not number % 7
+
+    for _ in rounds(5):
+        at_once(partial(ask, thread) for thread in range(THREADS))
+        assert_whole(double.cache)
+        now = double.cache.statistics()
+        assert (now.in_flight, now.waiting) == (0, 0)
+        assert now.loads == len(made)
+        assert now.size <= ROOM
+        double.cache.clear_nowait()
+
+
+def test_counts_by_many_threads() -> None:
+    """No increment is lost."""
+    cache = TTLCache[int](60, max_size=ROOM)
+
+    def work() -> None:
+        for step in range(KEYS):
+            cache.increment_nowait(key_of(step % 3))
+
+    for turn in rounds(5):
+        at_once([work] * THREADS)
+        assert sum(value for _, value in cache.items()) == (turn + 1) * THREADS * KEYS
+        assert_whole(cache)
+
+
 def test_no_lock_is_held_over_the_code_of_others() -> None:
     """While a weigher, a listener or a loader runs, another thread can change the cache."""
     seen = []

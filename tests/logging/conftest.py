@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.logging.tools import Disk, Logbook
+from tests.logging.tools import Disk, Logbook, Wall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,12 @@ def disk(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:  # n
     yield disk
     disk.full = 0
     disk.go()
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """Return the clock of the log."""
+    return Wall(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

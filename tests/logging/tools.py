@@ -11,11 +11,12 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from mtaio.logging import AsyncFileHandler
+from mtaio.logging import AsyncFileHandler, _file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +118,23 @@ class Logbook:
         """Close the handlers."""
         for handler in self.handlers:
             handler.close()
+
+
+def at(text: str) -> float:
+    """Return the time that a text says, in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+class Wall:
+    """The clock on the wall, which the log goes by; it stands still until it is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = at("2026-03-01T12:00")
+        monkeypatch.setattr(_file, "time", lambda: self.now)
+
+    def set(self, text: str) -> None:
+        """Set it to a time, in UTC."""
+        self.now = at(text)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any, assert_type
 
-from mtaio.cache import BoundCached, Cached, TTLCache, cached
+from mtaio.cache import BoundCached, BoundPlainCached, Cached, PlainCached, TTLCache, cached
 from mtaio.statistics import CacheStatistics
 from mtaio.types import EvictionPolicy
 
@@ -52,6 +53,10 @@ async def writing() -> None:
     cache.set_many_nowait({"a": 1, "b": 2}, 5)
     assert_type(cache.delete_nowait("key"), bool)
     assert_type(await cache.invalidate_tag("a"), int)
+    assert_type(cache.increment_nowait("key", 2, ttl=5), int)
+    assert_type(await cache.increment("key"), int)
+    assert_type(cache.is_loading("key"), bool)
+    await TTLCache[str]().increment("key")  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue] # of strings
     cache.set_nowait("key", "text")  # type: ignore[arg-type] # not an int
     cache.set_nowait([], 5)  # type: ignore[arg-type] # a list cannot be hashed
     cache.set_nowait("key", 5, tags=5)  # type: ignore[arg-type] # not a set of tags
@@ -147,6 +152,11 @@ async def told(item: str) -> int:
     return len(item)
 
 
+def lasting_for(_: object, number: int) -> float:
+    """Return for how long the result of a call is kept."""
+    return number / 2
+
+
 class Shop:
     """Has methods of every kind."""
 
@@ -159,6 +169,14 @@ class Shop:
     async def plain(self) -> Shop:
         """Take no arguments."""
         return self
+
+    @cached(ttl_for=lasting_for)
+    def total(self, number: int) -> list[int]:
+        """Be a cached plain method."""
+        return [number]
+
+    dear = cached(partialmethod(price, "dear"))
+    all = cached(ttl=5)(partialmethod(total, 5))
 
     @staticmethod
     @cached
@@ -202,6 +220,37 @@ async def methods(shop: Shop) -> None:
     await shop.plain(1)  # type: ignore[call-arg] # takes none
 
 
+@cached
+def plainly(item: str, *, count: int = 1) -> list[str]:
+    """Be a cached plain function."""
+    return [item] * count
+
+
+async def plain_functions(shop: Shop) -> None:
+    """A plain function stays one."""
+    assert_type(plainly("tea", count=2), list[str])
+    assert_type(plainly.contains("tea"), bool)
+    assert_type(plainly.invalidate("tea"), bool)
+    assert_type(plainly.is_loading("tea"), bool)
+    assert_type(plainly.refresh("tea"), list[str])
+    assert_type(plainly.cache, TTLCache[list[str]])
+    assert_type(plainly, PlainCached[[str], list[str]])  # type: ignore[assert-type] # pyright: ignore[reportAssertTypeFailure] # count is by name
+    assert_type(shop.total(5), list[int])
+    assert_type(shop.total.refresh(5), list[int])
+    assert_type(shop.total, BoundPlainCached[[int], list[int]])  # type: ignore[assert-type] # pyright: ignore[reportAssertTypeFailure] # its argument has a name
+    assert_type(await shop.dear(count=2), float)
+    assert_type(shop.all(), list[int])
+    takes_plain(plainly)
+    plainly(5)  # type: ignore[arg-type] # not a string
+    shop.total("5")  # type: ignore[arg-type] # not an int
+    plainly.contains_nowait("tea")  # type: ignore[attr-defined] # of async functions
+
+
+def takes_plain(fn: Callable[[str], list[str]]) -> None:
+    """Take a plain function."""
+    del fn
+
+
 def takes_cached(fn: Cached[..., list[str]]) -> None:
     """Take what `cached` returns."""
     del fn
@@ -214,11 +263,6 @@ def takes_function(fn: Callable[[str], Awaitable[int]]) -> None:
 
 def decorating() -> None:
     """What cannot be decorated."""
-
-    @cached  # type: ignore[arg-type] # not async
-    def plain(item: str) -> str:
-        return item
-
+    cached(5)  # type: ignore[call-overload] # not a function
     cached(ttl="60")  # type: ignore[call-overload] # a string is not a time
     cached(cache=TTLCache[int])  # type: ignore[call-overload] # a class is not a cache
-    del plain

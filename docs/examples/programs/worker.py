@@ -16,13 +16,13 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import httpx
 
 from mtaio import Application, Retry, TaskExecutor
+from mtaio.core import Intake
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -133,7 +133,7 @@ async def queue() -> AsyncIterator[Queue]:
 
 @app.resource
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - work() limits it
+    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - consumer() limits it
         yield client
 
 
@@ -144,41 +144,39 @@ async def deliver(job: Job) -> None:
     answer.raise_for_status()
 
 
-async def work(job: Job) -> None:
-    try:
-        async with app.timeout_manager(LEASE / 2):  # it ends before others may take the job
-            await deliver(job)
-    except Exception as error:  # noqa: BLE001 - a job may fail in any way
-        level = logging.ERROR if job.attempts == RETRY.attempts else logging.WARNING
-        text = "job %d failed, attempt %d of %d: %r"
-        log.log(level, text, job.id, job.attempts, RETRY.attempts, error)
-        settle = partial(queue.get().put_off, job, error)
-    except BaseException:  # cancelled: the time to stop is over
-        async with app.timeout_manager.shielded(grace=1.0):
-            await disk.run_in_thread(queue.get().give_back, job)
-        raise
+async def receive() -> Job:
+    while (job := await disk.run_in_thread(queue.get().take)) is None:  # noqa: ASYNC110 - asked
+        await anyio.sleep(POLL)
+    return job
+
+
+async def ack(job: Job) -> None:
+    log.info("job %d is done", job.id)
+    await disk.run_in_thread(queue.get().delete, job)
+
+
+async def nack(job: Job, error: Exception | None) -> None:
+    if error is None:  # the time to stop is over
+        await disk.run_in_thread(queue.get().give_back, job)
     else:
-        log.info("job %d is done", job.id)
-        settle = partial(queue.get().delete, job)
-    async with app.timeout_manager.shielded(grace=1.0):  # what was done is not done again
-        await disk.run_in_thread(settle)
+        await disk.run_in_thread(queue.get().put_off, job, error)
 
 
-async def consume() -> None:
-    while not app.draining:
-        job = await disk.run_in_thread(queue.get().take)
-        if job is not None:
-            await work(job)
-            continue
-        with anyio.move_on_after(POLL):
-            await app.wait_draining()
+def failed(job: Job, error: Exception) -> None:
+    level = logging.ERROR if job.attempts == RETRY.attempts else logging.WARNING
+    text = "job %d failed, attempt %d of %d: %r"
+    log.log(level, text, job.id, job.attempts, RETRY.attempts, error)
 
 
 @app.service(drains=True)  # at shutdown, what was begun is finished
-async def consumers() -> None:
-    async with anyio.create_task_group() as group:
-        for _ in range(app.settings.max_workers):
-            group.start_soon(consume)
+async def consumer() -> None:
+    await app.executor.for_each(
+        deliver,
+        Intake(receive, ack, nack, grace=1.0),
+        timeout=LEASE / 2,  # it ends before others may take the job
+        errors=failed,
+        until=app.wait_draining,
+    )
 
 
 if __name__ == "__main__":

@@ -150,8 +150,9 @@ def log_threshold(look: Look) -> tuple[str, int]:
 
 
 def rotates(look: Look) -> bool:
-    """Return whether the settings have the log file rotated."""
-    return bool(look.settings.log_max_bytes and look.settings.log_backup_count)
+    """Return whether the settings have the log file rotated, and older ones deleted."""
+    settings = look.settings
+    return bool(settings.log_backup_count and (settings.log_max_bytes or settings.log_when))
 
 
 # ---- words ----

@@ -111,7 +111,8 @@ def application(look: Look) -> Finding:
             "Name it: mtaio check module:app",
         )
     resources, services, servers = len(app.resources), len(app.services), len(app.servers)
-    return ok(f"resources: {resources}, services: {services}, servers: {servers}")
+    jobs = f", jobs: {len(app.jobs)}" if app.jobs else ""
+    return ok(f"resources: {resources}, services: {services}, servers: {servers}{jobs}")
 
 
 @check("configuration", needs_settings=False)
@@ -219,10 +220,13 @@ def log_level(look: Look) -> Finding:
 def log_rotation(look: Look) -> Finding | None:
     if log_file(look) is None:
         return None
+    settings = look.settings
+    count, size, when = settings.log_backup_count, settings.log_max_bytes, settings.log_when
     if rotates(look):
-        settings = look.settings
-        return ok(f"{settings.log_backup_count} older files of {in_bytes(settings.log_max_bytes)}")
-    label = look.label("log_backup_count" if look.settings.log_max_bytes else "log_max_bytes")
+        said = [f"of {in_bytes(size)}"] if size else []
+        said += [f"by {look.label('log_when')}={when}"] if when else []
+        return ok(f"{count} older files {', '.join(said)}")
+    label = look.label("log_backup_count" if size or when else "log_max_bytes")
     return warn(
         f"{label}=0: the log file grows without end",
         f"Set {label}, unless something else rotates the file.",
@@ -268,15 +272,15 @@ def _why_not_written(path: Path, *, rotates: bool) -> tuple[str, str] | None:
 @check("configuration")
 def log_space(look: Look) -> Finding | None:
     path = log_file(look)
-    if path is None or not rotates(look) or not path.parent.is_dir():
-        return None
     count, size = look.settings.log_backup_count, look.settings.log_max_bytes
+    if path is None or not rotates(look) or not size or not path.parent.is_dir():
+        return None
     needed = (count + 1) * size
-    there = sum(
-        each.stat().st_size
-        for each in (path, *(Path(f"{path}.{number}") for number in range(1, min(count, 999) + 1)))
-        if each.is_file()
-    )
+    if look.settings.log_when:
+        older = [each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.")]
+    else:
+        older = [Path(f"{path}.{number}") for number in range(1, min(count, 999) + 1)]
+    there = sum(each.stat().st_size for each in (path, *older) if each.is_file())
     room = shutil.disk_usage(path.parent).free + there
     if needed > room:
         return fail(

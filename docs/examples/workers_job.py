@@ -1,0 +1,43 @@
+"""A job with a journal: told to stop it is not complete, and run again it does the rest."""
+
+import os
+
+import anyio
+
+from mtaio import Application, TaskExecutor
+from mtaio.core import Journal
+
+app = Application(name="survey", probes=False, logging=False)
+executor = TaskExecutor(max_workers=10)
+answers = Journal[str](os.environ.get("ANSWERS", "answers.jsonl"))
+asked: list[str] = []
+
+
+async def ask(question: str) -> str:  # stands for a model that is slow, and paid by the call
+    asked.append(question)
+    await anyio.sleep(0.2)
+    return question.upper()
+
+
+@app.job
+async def survey() -> None:
+    questions = [f"question {number}" for number in range(100)]
+    await executor.for_each(ask, questions, retry=3, journal=answers, until=app.wait_draining)
+
+
+async def main() -> None:
+    answers.path.unlink(missing_ok=True)
+    async with app:
+        await anyio.sleep(0.5)
+        app.stop_nowait("deployment")  # as SIGTERM does
+        await app.wait_closed()
+    print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+    async with app:
+        await app.wait_closed()
+    print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+    print(f"{len(dict(answers.entries()))} answers")
+    answers.path.unlink()
+
+
+if __name__ == "__main__":
+    anyio.run(main)  # a program on its own: app.run(), whose exit code is 75, and then 0

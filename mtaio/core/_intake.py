@@ -1,0 +1,405 @@
+"""
+Sources whose items are acknowledged: the messages of a broker, the jobs in a table.
+
+Promise: every item that a call takes from such a source gets one answer, and only one: `ack` after
+the function has succeeded, `nack` with the error when it has failed, and `nack` with None when it
+was cancelled, or taken and never begun. The answer comes within the item's slot, so there are no
+more items in hand than may run, but for one whose slot went to another call while it was being
+read. The answer is shielded from cancellation for a bounded time.
+Cost: 20 µs an item, half of it for the cancel scope around the answer, which is little beside the
+way to a broker and back.
+
+How it works: `taken_from` sends each item on its way with its source (`Taken`), so that it does not
+matter how it comes to a worker: alone, in a batch, or through a merge. `Acknowledgement.around` is
+put around all that a call does for an item: its tokens, timeouts and retries, its thread or pool.
+It sees how every item ends, because whatever is taken from a source is begun, if need be in a
+cancelled scope (`Pool._begin_what_is_left`). There the function itself is not called: it is no
+longer the function that gives items back.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeGuard,
+    TypeVar,
+    cast,
+    final,
+    overload,
+    runtime_checkable,
+)
+
+import anyio
+
+from mtaio._internal import checks, deadlines
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import failure_in
+from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
+from mtaio._internal.clock import loop_deadline, now
+from mtaio._internal.notes import note
+from mtaio._internal.signature import check_takes
+from mtaio._internal.sources import GRACE
+from mtaio.core._errors import conclude, shorten
+from mtaio.core._merge import Merge
+from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtaio.core._types import Options
+
+__all__ = [
+    "AckSource",
+    "Acknowledgement",
+    "Intake",
+    "acknowledgement",
+    "is_ack_source",
+    "taken_from",
+]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class AckSource(Protocol[T]):
+    """
+    An async iterable whose items are acknowledged: any that has the methods `ack` and `nack`.
+
+    `TaskExecutor.map`, `for_each` and `stream` call one of them, once, for each item they take.
+    """
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        """Return an iterator over the items."""
+        ...
+
+    async def ack(self, item: T, /) -> object:
+        """Note that an item is done: it does not come again."""
+        ...
+
+    async def nack(self, item: T, error: Exception | None, /) -> object:
+        """Give an item back: it failed with ``error``, or with None it was not finished."""
+        ...
+
+
+class Taken:
+    """
+    An item on its way through a call, with the source to answer.
+
+    The call's function gets the bare item, and so does everything else that users see.
+    """
+
+    __slots__ = ("item", "source")
+
+    def __init__(self, item: Any, source: AckSource[Any]) -> None:
+        self.item: Any = item
+        self.source: AckSource[Any] = source
+
+
+def is_ack_source(source: object) -> TypeGuard[AckSource[Any]]:
+    """Return whether the items of ``source`` are acknowledged."""
+    # Most have no such method, and this takes a fiftieth of what `isinstance` alone takes.
+    return hasattr(source, "nack") and isinstance(source, AckSource)
+
+
+async def taken_from(source: AckSource[Any]) -> AsyncGenerator[Taken, None]:
+    """Yield the items of ``source``, each with the source; if its iterator is ours, close it."""
+    items = aiter(source)
+    try:
+        async for item in items:
+            yield Taken(item, source)
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+@final
+class Acknowledgement:
+    """
+    How a call answers the sources of its items.
+
+    Args:
+        subject: The function, for messages.
+        batched: Whether an item of the call is a list of what was taken.
+    """
+
+    __slots__ = ("_batched", "_subject")
+
+    def __init__(self, subject: object, *, batched: bool) -> None:
+        self._subject = subject
+        self._batched = batched
+
+    def bare(self, item: Any) -> Any:
+        """Return what the function is called with."""
+        return [_bare(each) for each in item] if self._batched else _bare(item)
+
+    def around(self, call: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Any]:
+        """Return ``call``, which is all that is done for an item, with the answer after it."""
+
+        async def settled(item: Any) -> Any:
+            each = item if self._batched else [item]
+            taken = [one for one in each if type(one) is Taken]  # a merge may have others too
+            try:
+                if taken:
+                    await checkpoint_if_cancelled()
+                result = await call(self.bare(item))
+            except GeneratorExit:
+                raise  # the event loop is over, so nothing can be awaited
+            except BaseException as error:
+                await _give_back(taken, error, name_of(self._subject))
+                raise
+            try:
+                await _answer(taken, "ack")
+            except Exception as error:
+                note(error, "ack() failed after the function had succeeded: it may come again")
+                raise
+            return result
+
+        return settled
+
+
+def _bare(item: Any) -> Any:
+    return item.item if type(item) is Taken else item
+
+
+def _first_of(iterables: tuple[object, ...]) -> AckSource[Any] | None:
+    """Return the first source whose items are acknowledged, if there is one."""
+    for each in iterables:
+        if is_ack_source(each):
+            return each
+        if isinstance(each, Merge):
+            merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
+            found = _first_of(merged.sources)
+            if found is not None:
+                return found
+    return None
+
+
+def acknowledgement(
+    iterables: tuple[object, ...], options: Options, subject: object
+) -> Acknowledgement | None:
+    """
+    Return how the items of these sources are acknowledged; None if they are not.
+
+    Raises:
+        ValueError: They cannot be, with several sources or read ahead.
+    """
+    source = _first_of(iterables)
+    if source is None:
+        return None
+    if len(iterables) > 1:
+        msg = (
+            f"{source!r} has its items acknowledged, and with several sources an item may be "
+            f"left without a partner. Pass it alone."
+        )
+        raise ValueError(msg)
+    if options.read_ahead:
+        msg = (
+            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and "
+            f"drop them at the end, where those of {source!r} are acknowledged. Leave it out."
+        )
+        raise ValueError(msg)
+    return Acknowledgement(subject, batched=options.batch is not None)
+
+
+async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) -> None:
+    """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
+    failure = failure_in(error, what)
+    try:
+        # What is no Exception, such as KeyboardInterrupt, is none of the item's.
+        await _answer(taken, "nack", failure if isinstance(failure, Exception) else None)
+    except Exception as trouble:
+        if failure is None:
+            raise
+        note(error, f"nack() failed as well, so the item may not come again: {shorten(trouble)}")
+    finally:
+        del failure  # it holds this frame: else they keep each other alive
+
+
+async def _answer(
+    taken: Sequence[Taken], method: Literal["ack", "nack"], *args: Exception | None
+) -> None:
+    """
+    Call a method of its source for each item, one after another, all within its ``grace``.
+
+    Raises:
+        Exception: What a call raised; the others are made all the same.
+        TimeoutError: The time was up.
+    """
+    if not taken:
+        return
+    grace: float = max(getattr(each.source, "grace", GRACE) for each in taken)
+    errors: list[BaseException] = []
+    left = len(taken)
+    limit = deadlines.enter(now() + grace, alone=True)
+    due = loop_deadline(limit.moment)
+    try:
+        with anyio.CancelScope(deadline=due, shield=True) as scope:
+            for each in taken:
+                try:
+                    await getattr(each.source, method)(each.item, *args)
+                except BaseException as error:
+                    # Brokers' clients raise asyncio's cancellation when a connection breaks.
+                    failure = failure_in(error, f"{method}()", own_task=False)
+                    if failure is None or not isinstance(failure, Exception):
+                        raise
+                    errors.append(failure)
+                    del failure  # it holds this frame: else they keep each other alive
+                left -= 1
+        if scope.cancelled_caught:
+            msg = f"{method}() did not end within grace={grace!r} s, for {left} of {len(taken)}"
+            errors.append(TimeoutError(msg, timeout=grace, deadline=due))
+        if errors:
+            conclude([], errors)
+    finally:
+        deadlines.leave(limit)
+        errors.clear()
+
+
+async def _told(fn: Callable[..., object] | None, *args: object) -> None:
+    """Call a function that may be there, async or plain."""
+    if fn is not None:
+        result = fn(*args)
+        if inspect.isawaitable(result):
+            await result
+
+
+@final
+class Intake(Generic[T]):
+    """
+    A source of what an async function receives, with acknowledgement: a broker's messages.
+
+    ``await executor.for_each(handle, Intake(receive, ack=..., nack=...), limit=10)`` waits until
+    there is room, then receives: no message is in hand before a slot is free, except one whose slot
+    went to another call while it was being received. A message is acknowledged when all that the
+    call does for it has succeeded, retries included, and before its slot is free. It may be made
+    anywhere, and used by one call after another.
+
+    Args:
+        receive: An async function that waits for the next item. It is called again and again, by
+            one task at a time for each call, and cancelled when that call ends: then it must not
+            have taken an item, or return it all the same. What it raises ends the call;
+            ``StopAsyncIteration`` says that there are no more items.
+        ack: Called with an item that is done; async, or plain if it does not block. None: nothing
+            is to be done then.
+        nack: Called with an item that is not done, and with the error that its function raised, or
+            None if it was cancelled or never begun. As for ``ack``.
+        many: Whether ``receive`` returns a list of items, perhaps empty. They are in hand from then
+            on; those that the call has not begun when it ends are given back.
+        grace: Seconds for ``ack`` and ``nack``, in which no cancellation reaches them. Beyond that
+            they are interrupted, which is an error.
+
+    Raises:
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.core import Intake, TaskExecutor
+
+
+        async def main() -> None:
+            queue, messages = anyio.create_memory_object_stream[str](10)
+            async with messages:
+                async with queue:
+                    for letter in "abc":
+                        await queue.send(letter)
+                intake = Intake(messages.__anext__, ack=print)
+                print(await TaskExecutor().map(str.upper, intake, limit=2))
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_ack", "_many", "_nack", "_receive", "grace")
+
+    grace: float
+    """Seconds for ``ack`` and ``nack``."""
+
+    @overload
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[T]],
+        ack: Callable[[T], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
+        *,
+        many: Literal[False] = False,
+        grace: float = GRACE,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[Iterable[T]]],
+        ack: Callable[[T], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
+        *,
+        many: Literal[True],
+        grace: float = GRACE,
+    ) -> None: ...
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[Any]],
+        ack: Callable[[T], object] | None = None,
+        nack: Callable[[T, Exception | None], object] | None = None,
+        *,
+        many: bool = False,
+        grace: float = GRACE,
+    ) -> None:
+        way_out = "Pass an async function without arguments that waits for the next item."
+        checks.callable_("receive", receive, way_out=way_out)
+        check_takes("receive", receive, way_out=way_out)
+        if ack is not None:
+            way_out = "Pass a function of the item, or leave it out."
+            checks.callable_("ack", ack, way_out=way_out)
+            check_takes("ack", ack, "item", way_out=way_out)
+        if nack is not None:
+            way_out = "Pass a function of the item and the error, or leave it out."
+            checks.callable_("nack", nack, way_out=way_out)
+            check_takes("nack", nack, "item", "error", way_out=way_out)
+        self.grace = checks.positive("grace", grace, way_out="Pass the seconds for ack and nack.")
+        self._receive = receive
+        self._ack = ack
+        self._nack = nack
+        self._many = many
+
+    def __repr__(self) -> str:
+        return f"<Intake of {name_of(self._receive)}>"
+
+    async def ack(self, item: T, /) -> None:
+        """Note that an item is done. A checkpoint if the function that was passed is one."""
+        await _told(self._ack, item)
+
+    async def nack(self, item: T, error: Exception | None, /) -> None:
+        """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
+        await _told(self._nack, item, error)
+
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
+        """Iterate over the items. For the executor, which answers for each."""
+        # Nothing may be awaited between what was received and the last of it being yielded.
+        rest: deque[T] = deque()
+        try:
+            while True:
+                try:
+                    received = await self._receive()
+                except StopAsyncIteration:
+                    return
+                if not self._many:
+                    yield received
+                    continue
+                rest.extend(received)
+                if not rest:
+                    await checkpoint()
+                while rest:
+                    yield rest.popleft()
+        finally:
+            if rest:
+                await _answer([Taken(item, self) for item in rest], "nack", None)

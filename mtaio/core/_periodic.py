@@ -1,0 +1,100 @@
+"""The handle of a function that runs again and again in an executor's block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast, final
+
+if TYPE_CHECKING:
+    from mtaio._internal.periodic import Periodic, PeriodicStatistics
+    from mtaio.core._tasks import Task
+
+__all__ = ["PeriodicTask"]
+
+
+@final
+class PeriodicTask:
+    """
+    A function that runs again and again, as `TaskExecutor.every` returns it.
+
+    A monitor can watch it, and `check_health` is made for a `mtaio.monitoring.HealthRegistry`.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+
+        async def clean() -> None:
+            print("clean")
+
+
+        async def main() -> None:
+            async with TaskExecutor() as executor:
+                cleaning = executor.every(0.1, clean)
+                await anyio.sleep(0.25)
+                print(cleaning.statistics().runs)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_periodic", "_task")
+
+    def __init__(self, periodic: Periodic, task: Task | None) -> None:
+        self._periodic = periodic
+        self._task: Task = cast("Task", task)  # None where only the application has this object
+
+    def __repr__(self) -> str:
+        return f"<PeriodicTask {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the function, or the one that was given."""
+        return self._periodic.name
+
+    def stop(self) -> None:
+        """
+        Begin no more runs; one that is going on ends by itself. Not a checkpoint.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which it runs.
+        """
+        if not self._task.ended:
+            self._task.check_loop("stop")
+            self._periodic.stop()
+
+    def cancel(self) -> None:
+        """
+        Begin no more runs, and cancel one that is going on. Not a checkpoint.
+
+        Await `wait` to be sure that it has ended.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which it runs.
+        """
+        self._task.cancel()
+
+    async def wait(self) -> None:
+        """
+        Wait until it has ended. A checkpoint unless it already has.
+
+        Raises:
+            RuntimeError: The code that waits is part of it, or runs in another event loop.
+        """
+        await self._task.wait()
+
+    def check_health(self) -> str | None:
+        """
+        Return what is wrong, or None.
+
+        That is so if no run has succeeded at three ticks, and the next is due, while this process
+        makes the runs. Not a checkpoint.
+        """
+        return self._periodic.check_health()
+
+    def statistics(self) -> PeriodicStatistics:
+        """Return what it has done. Not a checkpoint; from any thread."""
+        return self._periodic.statistics()
