@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._intake import AckSource
     from mtaio.core._merge import Merge
-    from mtaio.core._periodic import Overlap
     from mtaio.core._types import AnyIterable, CallLike, OnError, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
@@ -117,7 +116,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._intake": ("AckSource",),
-            "mtaio.core._periodic": ("Overlap",),
             "mtaio.core._merge": ("Merge",),
             "mtaio.core._types": ("AnyIterable", "CallLike", "OnError", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
