@@ -47,7 +47,7 @@ PYTHONS: Final = find()
 OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
 SHARED: Final = next((each for each in reversed(PYTHONS) if each != "3.15"), OLDEST)
-"""The newest for which the client of Redis and Valkey has wheels: of `redis` and `smoke`."""
+"""The newest for which Ray and the client of Redis and Valkey have wheels."""
 
 COUNTED: Final = NEWEST if sys.platform == "linux" else ""
 """Where the session `coverage` runs the whole suite; elsewhere nothing counts lines."""
@@ -238,11 +238,17 @@ def ports(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=NEWEST)
 def service(session: nox.Session) -> None:
-    """Run whole services on each loop, beside a real Prometheus, Chromium and process pools."""
+    """Run whole services on each loop, beside a real Prometheus and a real Chromium."""
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
-    install(session, "pools", "browser")
+    install(session, "test", "browser")
     pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
+
+
+@nox.session(tags=["ci"], python=SHARED)
+def pools(session: nox.Session) -> None:
+    """Run the executor's calls in process pools, on a dask cluster and on a Ray cluster."""
+    install(session, "pools")
     pytest(session, "tests/pools", workers=0)
 
 

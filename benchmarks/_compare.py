@@ -161,16 +161,6 @@ def lines() -> list[Line]:
             of(cache, "hit, @cached function", cache.ASYNC_LRU, cache.ANYIO_LRU, cache.MEMOIZE),
         ),
         Line(
-            "decorated-plain",
-            of(
-                cache,
-                "hit, @cached plain function",
-                cache.CACHED,
-                cache.CONDITION,
-                cache.LRU_CACHE,
-            ),
-        ),
-        Line(
             "store",
             of(
                 cache,

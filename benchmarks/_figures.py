@@ -134,7 +134,6 @@ WHATS: Final = {
     ),
     "hit": What("cache", "a hit", "ヒット"),
     "decorated": What("cache", "a hit of an async function", "非同期関数のヒット"),
-    "decorated-plain": What("cache", "a hit of a plain function", "同期関数のヒット"),
     "store": What("cache", "a new key, cache full", "満杯のとき新しいキー"),
     "load": What(
         "cache",
@@ -165,15 +164,6 @@ RIVALS: Final = {
     "anyio.amap, no limit": ("anyio.amap, no limit", "anyio.amap、制限なし"),
     "aiolimiter": ("aiolimiter", "aiolimiter"),
     "cachetools.TTLCache, with a lock": ("cachetools, with a lock", "cachetools、ロック付き"),
-    "cachetools.cached, with a lock": (
-        "cachetools.cached, with a lock",
-        "cachetools.cached、ロック付き",
-    ),
-    "cachetools.cached, with a condition": (
-        "cachetools.cached, with a condition",
-        "cachetools.cached、condition付き",
-    ),
-    "functools.lru_cache (C)": ("functools.lru_cache, no expiry", "functools.lru_cache、期限なし"),
     "cachetools.TTLCache, without": ("cachetools, no lock", "cachetools、ロックなし"),
     "cachebox.TTLCache (Rust)": ("cachebox (Rust)", "cachebox(Rust)"),
     "dict, which knows no time": ("dict, no expiry", "dict、期限なし"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.periodic import PeriodicStatistics
     from mtaio._internal.timeout_statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.clients._buckets import ServerBucketsStatistics
     from mtaio.clients._exchange import ClientStatistics
-    from mtaio.core._periodic import PeriodicStatistics
     from mtaio.core._statistics import ExecutorStatistics
     from mtaio.core._via import ExternalPoolStatistics
     from mtaio.events._statistics import EmitterStatistics, EventStatistics
@@ -128,7 +128,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),
             "mtaio.clients._exchange": ("ClientStatistics",),
-            "mtaio.core._periodic": ("PeriodicStatistics",),
+            "mtaio._internal.periodic": ("PeriodicStatistics",),
             "mtaio.core._statistics": ("ExecutorStatistics",),
             "mtaio.core._via": ("ExternalPoolStatistics",),
             "mtaio.events._statistics": ("EmitterStatistics", "EventStatistics"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtaio._internal.asgi import ASGIApp
     from mtaio._internal.filters import Filter
     from mtaio._internal.leaders import Leader, Term
+    from mtaio._internal.periodic import Overlap
     from mtaio._internal.rates import Rate
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
     from mtaio.config import SettingSource, SettingValues
     from mtaio.core._intake import AckSource
-    from mtaio.core._periodic import Overlap
+    from mtaio.core._merge import Merge
     from mtaio.core._types import AnyIterable, CallLike, OnError, Progress, Returned
     from mtaio.core._via import Via
     from mtaio.events._dispatch import ErrorPolicy
@@ -70,6 +71,7 @@ __all__ = [
     "HoldsKey",
     "Leader",
     "LogSettings",
+    "Merge",
     "Mode",
     "Next",
     "Observation",
@@ -102,6 +104,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio._internal.asgi": ("ASGIApp",),
             "mtaio._internal.filters": ("Filter",),
             "mtaio._internal.leaders": ("Leader", "Term"),
+            "mtaio._internal.periodic": ("Overlap",),
             "mtaio._internal.rates": ("Rate",),
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),
@@ -113,7 +116,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),
             "mtaio.config": ("SettingSource", "SettingValues"),
             "mtaio.core._intake": ("AckSource",),
-            "mtaio.core._periodic": ("Overlap",),
+            "mtaio.core._merge": ("Merge",),
             "mtaio.core._types": ("AnyIterable", "CallLike", "OnError", "Progress", "Returned"),
             "mtaio.core._via": ("Via",),
             "mtaio.events._dispatch": ("ErrorPolicy",),

@@ -14,7 +14,7 @@ import pytest
 
 from mtaio import cache, core, events, monitoring, resilience, resources
 from mtaio.cache import Cached, PlainCached, TTLCache, cached
-from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
+from mtaio.core import Budget, PeriodicTask, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
 from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
@@ -115,6 +115,11 @@ async def submit(executor: TaskExecutor) -> None:
     await handle.wait()
 
 
+async def periodic(executor: TaskExecutor) -> PeriodicTask:
+    """Return a task that runs again and again."""
+    return executor.every(1, second)
+
+
 def registry() -> HealthRegistry:
     """Return a registry with a check."""
     made = HealthRegistry()
@@ -163,6 +168,9 @@ CASES: Final[dict[type, Case]] = {
         entered=True,
         wanted=lambda it: it.submit(second),
     ),
+    PeriodicTask: Case(
+        lambda: TaskExecutor(2), lambda it: it.run(second), entered=True, wanted=periodic
+    ),
     Budget: Case(lambda: Budget(0.1), second),
     Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
     AdaptiveLimiter: Case(lambda: AdaptiveLimiter(initial=1, max_waiting=9), slot),
@@ -188,6 +196,7 @@ OTHERS: Final = frozenset(
         "Call",
         "CallStream",
         "CheckResult",
+        "Cron",
         "Event",
         "EventKey",
         "EventPriority",
@@ -411,6 +420,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "as_completed": lambda it: it.as_completed(second),
         "cancel": lambda it: it.cancel(),
         "drain": lambda it: it.drain(),
+        "every": lambda it: it.every(1, second),
         "for_each": lambda it: it.for_each(second, [1]),
         "gather": lambda it: it.gather(second),
         "map": lambda it: it.map(second, [1]),
@@ -427,6 +437,13 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     TaskHandle: {
         "cancel": lambda it: it.cancel(),
         "result": lambda it: it.result(),
+        "wait": lambda it: it.wait(),
+    },
+    PeriodicTask: {
+        "cancel": lambda it: it.cancel(),
+        "check_health": lambda it: it.check_health(),
+        "statistics": lambda it: it.statistics(),
+        "stop": lambda it: it.stop(),
         "wait": lambda it: it.wait(),
     },
     Budget: {

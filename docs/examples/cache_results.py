@@ -1,4 +1,4 @@
-"""Whether and how long to keep a result may depend on the result; equivalent calls share a key."""
+"""How long to keep a result may depend on it or on the call; equivalent calls share a key."""
 
 from dataclasses import dataclass
 
@@ -27,6 +27,11 @@ async def find(item: str, shop: str = "north") -> str | None:
     return None if item == "salt" else f"{item}, {shop}"
 
 
+@cached(ttl_for=lambda user, *, live=False: 0.5 if live else 60)
+async def page(user: str, *, live: bool = False) -> str:
+    return f"the page of {user}"
+
+
 async def main() -> None:
     await login("ann")
     print("kept:", login.contains_nowait("ann"))
@@ -36,6 +41,11 @@ async def main() -> None:
     await find("tea")
     await find(shop="north", item="tea")  # means the same: no second look
     print("kept:", find.contains_nowait("salt"), find.contains_nowait("tea", "north"))
+
+    await page("ann")
+    await page("ann", live=True)
+    await anyio.sleep(0.5)
+    print("kept:", page.contains_nowait("ann"), page.contains_nowait("ann", live=True))
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from mtaio._internal.leaders import Leader
+    from mtaio._internal.periodic import Overlap
     from mtaio.app._guard import Guard
     from mtaio.app._periodic import PeriodicService
     from mtaio.app._run import Body, Run
     from mtaio.app._server import Server
     from mtaio.core import Cron
-    from mtaio.core._periodic import Overlap
     from mtaio.logging import LoggingContext
 else:
     Config = object  # an extra, which need not be there
@@ -597,12 +597,14 @@ class Application:
                 that way, or there is a service of that name.
             RuntimeError: The application has started.
         """
-        from mtaio.app._periodic import (  # noqa: PLC0415 - few applications have periodic work
-            PeriodicService,
-            Schedule,
-        )
+        from mtaio._internal.periodic import Schedule  # noqa: PLC0415 - few applications do so
+        from mtaio.app._periodic import PeriodicService  # noqa: PLC0415 - likewise
 
-        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        schedule = Schedule(period, first, jitter, overlap, leader)
+        if timeout is not UNSET:
+            checks.timeout("timeout", timeout)
+        if retry is not None and not isinstance(retry, Retry):
+            checks.count("retry", retry, way_out="Pass the number of attempts, or a Retry.")
         checks.title("name", name)
         checks.flag("critical", critical)
 
@@ -612,7 +614,8 @@ class Application:
             bind_app(fn, self)
             info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
             self._check_name(info.name)
-            service = PeriodicService(fn, info, schedule, critical=critical)
+            options = {"timeout": timeout, "retry": retry}
+            service = PeriodicService(fn, info, schedule, options, critical=critical)
             self.registered.periodic.append(service)
             return fn
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from mtaio._internal.periodic import Periodic
 from mtaio.app._resource import bind_app
 from mtaio.core import PeriodicTask
-from mtaio.core._periodic import Periodic, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
+    from mtaio._internal.periodic import Schedule
     from mtaio.app._application import Application, PartInfo, Report
 
-__all__ = ["PeriodicService", "Schedule"]
+__all__ = ["PeriodicService"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class PeriodicService:
     fn: Callable[..., Any]
     info: PartInfo
     schedule: Schedule
+    options: Mapping[str, Any]
+    """Those of each run."""
     critical: bool = field(kw_only=True)
     """Whether the application is not ready when the health check fails."""
 
@@ -47,7 +50,7 @@ class PeriodicService:
             report(error, {"what": f"the periodic function {name!r}"})
 
         args = () if bind_app(self.fn, app) is self.fn else (app,)
-        run = self.schedule.bind(app.executor, self.fn, *args)
+        run = partial(app.executor.run, self.fn, *args, **self.options)
         periodic = Periodic(name, self.schedule, run, failed)
         task = PeriodicTask(periodic, None)
         app.monitor.watch(task)

@@ -126,7 +126,7 @@ class Loads:
         """How many calls got an old value because a load had failed."""
         self.seconds: float = 0.0
         self.waiting: int = 0
-        """How many tasks wait for a load in another task, once for each load."""
+        """How many tasks and threads wait for a load in another one, once for each load."""
 
     def run_in(self, block: Background | None) -> None:
         """Have loads run in a block, None for their callers' tasks."""

@@ -47,7 +47,7 @@ class CacheStatistics:
     in_flight: int = field(metadata=GAUGE)
     """Loads in progress now."""
     waiting: int = field(metadata=GAUGE)
-    """Callers waiting now for a load in another task, once for each key they wait for."""
+    """Callers waiting now for a load in another task or thread, once for each key they wait for."""
     evictions: int = field(metadata=COUNTER)
     """Entries removed to make room."""
     expirations: int = field(metadata=COUNTER)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.ticks import Cron
     from mtaio.core._executor import Outcome, TaskExecutor
     from mtaio.core._intake import Intake
     from mtaio.core._journal import Journal
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mtaio.core._periodic import PeriodicTask
     from mtaio.core._stream import Stream
     from mtaio.core._tasks import TaskHandle, TaskStatus
-    from mtaio.core._ticks import Cron
     from mtaio.core._via import ExternalPool
     from mtaio.resilience import Budget, Retry
 
@@ -50,7 +50,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.core._periodic": ("PeriodicTask",),
             "mtaio.core._stream": ("Stream",),
             "mtaio.core._tasks": ("TaskHandle", "TaskStatus"),
-            "mtaio.core._ticks": ("Cron",),
+            "mtaio._internal.ticks": ("Cron",),
             "mtaio.core._via": ("ExternalPool",),
             "mtaio.resilience": ("Budget", "Retry"),
         },

@@ -9,7 +9,6 @@ looked at is raised by the block. Where no place is free, submitting waits, in o
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from mtaio._internal.backend import Backend
-    from mtaio.core._periodic import Periodic
+    from mtaio._internal.periodic import Periodic
     from mtaio.core._slots import Slot
     from mtaio.core._statistics import Counters
     from mtaio.core._tasks import Task
@@ -299,8 +298,13 @@ class Block:
         service = Service(periodic.name, self, periodic.serve, None)
         service.finish = periodic.stop
         self.services[service] = None
-        run = partial(service.run, task_status=anyio.TASK_STATUS_IGNORED)
-        self._block.start(run, name=periodic.name)
+        try:
+            # Kept, as in `submit`.
+            service.coroutine = service.run(task_status=anyio.TASK_STATUS_IGNORED)
+            self._block.start_coroutine(service.coroutine, periodic.name)
+        except BaseException:
+            service.leave()
+            raise
         return service
 
     # ---- failures that have not been looked at ----

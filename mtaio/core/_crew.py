@@ -52,9 +52,7 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Link, Slot
     from mtaio.core._threads import WorkerLimiter
 
-__all__ = ["Crew", "is_at_hand"]
-
-_AT_HAND: Final = frozenset({list, tuple, range})
+__all__ = ["Crew"]
 
 _SHORTEST: Final = 30e-6
 """Seconds: functions that take less on average are left to the threads that there are."""
@@ -66,11 +64,6 @@ _FIRST_LOOK: Final = 0.001
 """Seconds after which a thread that stands by looks again; then the double, and so on."""
 
 _LAST_LOOK: Final = 0.008
-
-
-def is_at_hand(iterables: tuple[object, ...]) -> bool:
-    """Return whether to take items from these sources runs no code but Python's own."""
-    return all(type(each) in _AT_HAND for each in iterables)
 
 
 class Item(Parent):

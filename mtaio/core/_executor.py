@@ -71,7 +71,7 @@ from mtaio.core._compose import (
     read_options,
     settle,
 )
-from mtaio.core._crew import Crew, is_at_hand
+from mtaio.core._crew import Crew
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
 from mtaio.core._journal import record
@@ -114,9 +114,12 @@ from mtaio.resilience import Retry
 
 if TYPE_CHECKING:
     from mtaio._internal.leaders import Leader
-    from mtaio.core._periodic import Overlap, PeriodicTask
+    from mtaio._internal.periodic import Overlap
+    from mtaio._internal.ticks import Cron
+    from mtaio.core._intake import Acknowledgement
+    from mtaio.core._journal import Recording
+    from mtaio.core._periodic import PeriodicTask
     from mtaio.core._slots import Slot
-    from mtaio.core._ticks import Cron
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -556,8 +559,9 @@ class TaskExecutor:
             fn: An async function, or a plain one, which then runs in worker threads.
             *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
                 one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call; any other iterator may be used afterwards, perhaps a few items
-                further on.
+                end of the call, and a `Stream` that was not entered is entered and left by it; any
+                other iterator may be used afterwards, perhaps a few items further on. `merge`
+                makes one source of several.
             ordered: Whether results are in the order of the items, or in that of completion.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
@@ -613,7 +617,8 @@ class TaskExecutor:
             pool = self._pool(fn, iterables, sink, read_options("map", options, errors))
             await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
         return results
 
     @overload
@@ -658,7 +663,7 @@ class TaskExecutor:
         *,
         batch: int,
         within: float | None = None,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[EachOptions],
     ) -> None: ...
     @show_options
@@ -689,7 +694,8 @@ class TaskExecutor:
             pool = self._pool(fn, iterables, Sink(_forget), passed)
             await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
-            discard(iterables)
+            if not _are_at_hand(iterables):
+                discard(iterables)
 
     @overload
     def stream(
@@ -819,7 +825,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[False] = False,
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -859,7 +865,7 @@ class TaskExecutor:
         *,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[A] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -872,7 +878,7 @@ class TaskExecutor:
         *others: AnyIterable[Any],
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[tuple[Any, ...]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -886,7 +892,7 @@ class TaskExecutor:
         within: float | None = None,
         outcomes: Literal[False] = False,
         flatten: Literal[True],
-        errors: Literal["raise", "collect"] = "raise",
+        errors: Literal["raise", "collect"] | OnError[list[A]] = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
     @overload
@@ -1442,19 +1448,21 @@ class TaskExecutor:
             RuntimeError: The executor is not entered, or draining.
             ValueError, TypeError: An option makes no sense.
         """
-        from mtaio.core._periodic import (  # noqa: PLC0415 - few programs have periodic work
+        from mtaio._internal.periodic import (  # noqa: PLC0415 - few programs do so
             Periodic,
-            PeriodicTask,
             Schedule,
         )
+        from mtaio.core._periodic import PeriodicTask  # noqa: PLC0415 - likewise
 
         block = self._blocks.entered(self, "every()")
         refusal = block.refusal("every")
         if refusal is not None:
             raise refusal
-        schedule = Schedule(period, first, jitter, overlap, leader, timeout, retry)
+        schedule = Schedule(period, first, jitter, overlap, leader)
         checks.title("name", name)
-        run = schedule.bind(self, fn, *args)
+        check_fn(fn)
+        self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)  # which checks them
+        run = partial(self.run, fn, *args, timeout=timeout, retry=retry)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
         return PeriodicTask(periodic, block.repeat(periodic))
 
@@ -1647,7 +1655,8 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
-        answers = acknowledgement(iterables, options, fn)
+        at_hand = _are_at_hand(iterables)
+        answers = None if at_hand else acknowledgement(iterables, options, fn)
         journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
         call, watched = compose(
             work,
@@ -1659,10 +1668,7 @@ class TaskExecutor:
             taken=subject is not None and answers is None,
             watched=answers is None and journal is None,
         )
-        if journal is not None:
-            call = journal.around(call)
-        if answers is not None:
-            call = answers.around(call)
+        call = _wrapped(call, journal, answers)
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1674,7 +1680,7 @@ class TaskExecutor:
                 not needs_loop
                 and timing.timeout is None
                 and self._threads.is_own
-                and is_at_hand(iterables)
+                and at_hand
             ):
                 crew = Crew(fn, self._threads)
         return Pool(
@@ -1774,6 +1780,17 @@ def _sink_of_elements(between: Buffer) -> Sink:
     return Sink(between.put_elements, put_error, buffer=between)
 
 
+def _wrapped(
+    call: Callable[..., Coroutine[Any, Any, Any]],
+    journal: Recording | None,
+    answers: Acknowledgement | None,
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return ``call`` with its item recorded after it, and then acknowledged."""
+    if journal is not None:
+        call = journal.around(call)
+    return call if answers is None else answers.around(call)
+
+
 def _with_args(
     fn: Callable[..., Coroutine[Any, Any, Any]], bare: Callable[[Any], Any] | None
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
@@ -1798,6 +1815,14 @@ _PLAIN: Final[dict[str, Options]] = {
     errors: Options(errors=errors, timeout=None) for errors in get_args(Policy)
 }
 """Most calls have these options. Without a timeout: each call has the executor's already."""
+
+
+_AT_HAND: Final = frozenset({list, tuple, range})
+
+
+def _are_at_hand(sources: tuple[object, ...]) -> bool:
+    """Return whether to take items from these sources runs no code but Python's own."""
+    return all(type(each) in _AT_HAND for each in sources)
 
 
 def _forget(_index: int, _value: Any) -> None:

@@ -513,7 +513,7 @@ class Feed:
             finally:
                 called, reader.called = reader.called, False
                 self._called -= called
-            if called or not (self._source_waits or self._filling or self._closed):
+            if called or not (self._source_waits or self._closed):
                 return True
 
     def ask(self, reader: Reader) -> bool:
@@ -650,8 +650,7 @@ class Feed:
         slots = None if pool is None or ahead else pool.slots
         free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
         unwatched = slots is None and not self._ends
-        # While a batch fills no worker needs a slot, so each turn that is given away is a wait.
-        turn = object() if size else _turn()
+        turn = _turn()
         unyielding = 0
         while not self._ended:
             # 1. Wait for a worker.
@@ -678,7 +677,7 @@ class Feed:
                     return
                 except Exception as error:
                     self._source_waits = False
-                    if not self._filling:
+                    if ahead or not self._filling:
                         raise
                     self._failure = error
                     break
@@ -720,11 +719,13 @@ class Feed:
         filling.append(item)
         if len(filling) == self._size:
             self._complete()
-        elif len(filling) == 1 and self._timer is not None:
-            self._moment = now() + self._within
-            if self._timer_idles:
-                self._timer_idles = False
-                self._timer.wake()
+        elif len(filling) == 1:
+            self._send_off_with_slot()
+            if self._timer is not None:
+                self._moment = now() + self._within
+                if self._timer_idles:
+                    self._timer_idles = False
+                    self._timer.wake()
 
     def _complete(self) -> None:
         """Let the batch begin that is being filled."""
@@ -774,6 +775,10 @@ class Feed:
         self._source_waits = True
         if self._ended and self._scope is not None:
             self._scope.cancel()
+        self._send_off_with_slot()
+
+    def _send_off_with_slot(self) -> None:
+        """Wake the uppermost worker if it has a slot, which it then gives back."""
         if self._parked and self._parked[-1].slot is not None:
             self._send_off()
 

@@ -183,6 +183,9 @@ class Stream(Generic[T]):
     cancels the work. Several tasks may share one stream: each result goes to one of them. `aclose`
     ends it for them all, before the block is left.
 
+    Given to a call as a source and not entered, it is the stage before: that call enters it, and
+    leaves it at its end. One call only; it also closes a stream that it refuses, or never reads.
+
     Example:
         ```python
         import anyio
@@ -226,9 +229,7 @@ class Stream(Generic[T]):
         "_pool",
     )
 
-    def __init__(
-        self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None]) -> None:
         self._pool = pool
         self._buffer = buffer
         self._on_exit = on_exit
@@ -315,8 +316,7 @@ class Stream(Generic[T]):
         """Note that nothing runs, and nothing will; drop what is left."""
         self._left = True
         self._buffer.clear()
-        if self._on_exit is not None:
-            self._on_exit()
+        self._on_exit()
 
     def _discard(self) -> None:
         if self._group is None:

@@ -165,9 +165,13 @@ class Task(Awaited):
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
         if self.cancellable is not None and not self.ended:
-            if self._half.running_loop() is not self.loop:
-                raise self._other_loop_error("cancel")
+            self.check_loop("cancel")
             self.cancellable.cancel()
+
+    def check_loop(self, verb: str) -> None:
+        """Raise ``RuntimeError`` where the event loop in which it runs does not run."""
+        if self._half.running_loop() is not self.loop:
+            raise self._other_loop_error(verb)
 
     def seen(self) -> None:
         """Note that its end has been looked at."""
@@ -326,9 +330,19 @@ class Service(Task):
 
     Attributes:
         finish: Has it end by itself, once the block is left; None if it has to be cancelled.
+        coroutine: What runs it, if nobody waits for it to be ready.
     """
 
-    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope", "finish")
+    __slots__ = (
+        "_block",
+        "_fn",
+        "_ready",
+        "_report",
+        "_restart",
+        "_scope",
+        "coroutine",
+        "finish",
+    )
 
     def __init__(
         self,
@@ -342,6 +356,7 @@ class Service(Task):
         self._fn = fn
         self._restart = restart
         self.finish: Callable[[], None] | None = None
+        self.coroutine: Coroutine[Any, Any, None] | None = None
         self._report: Readiness[Any]  # there as soon as it runs
         self._ready = False
         self._scope = anyio.CancelScope()
@@ -378,9 +393,11 @@ class Service(Task):
     def leave(self) -> None:
         """Be no longer one of the block's services."""
         self._block.services.pop(self, None)
+        self.coroutine = None
 
     def end_unrun(self) -> None:
-        """End it, if it was cancelled before its first step."""
+        """End it in place of its coroutine, if that was cancelled before its first step."""
+        close_unstarted(self.coroutine)
         self.leave()
         self.abandon()
 

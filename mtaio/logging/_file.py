@@ -414,8 +414,9 @@ class RotatingFile:
         """
         Return the older files that are there, the oldest first; with rotation by time alone.
 
-        They are those with a name that this file could have given them, and so no other program's.
-        Those of a time to come are from before the clock was put back, and so the oldest.
+        They are the files with a name that this one could have given them, and so no other
+        program's. Those of a time to come are from before the clock was put back, and so the
+        oldest.
         """
         if self._periods is None:
             return []
@@ -425,7 +426,7 @@ class RotatingFile:
         for path in folder.iterdir() if folder.is_dir() else ():
             for match in STAMP.finditer(path.name):
                 for number in (int(match[2] or 0), 0):
-                    if self._named(_end(match[1], number)) == path:
+                    if self._named(_end(match[1], number)) == path and not path.is_dir():
                         found.setdefault(path, _Older(match[1], number, path))
         return sorted(found.values(), key=lambda each: (each.stamp <= stamp, each))
 

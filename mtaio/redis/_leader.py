@@ -22,6 +22,7 @@ import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.block import Blocks, OwnedBlock
+from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import LeaseLostError
@@ -307,10 +308,9 @@ class RedisLeader:
             RuntimeError: It is not entered, or was entered in another event loop.
         """
         self._blocks.entered(self, "wait_leader()")
-        while True:
+        await checkpoint()
+        while not self.is_leader:
             await self._elected.wait()
-            if self.is_leader:
-                return
 
     @contextmanager
     def hold(self) -> Generator[LeaderTerm]:

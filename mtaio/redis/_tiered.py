@@ -286,7 +286,7 @@ class TieredCache(Generic[T]):
         self._outage = Outage(on_failure)
         self._name = namespace if name is None else name
         self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_max_size, name=self._name)
-        self._near_get: Callable[[str, Any], Any] = self._near.get_nowait
+        self._near_get: Callable[[str, Unset], T | Unset] = self._near.get_nowait
         self._far = FarTier(store, namespace, lease)
         self._breaker = Breaker(store)
         self._renewals = Renewals(store, self._far, lease)
@@ -500,8 +500,7 @@ class TieredCache(Generic[T]):
         """
         value = self._near_get(key, UNSET)
         if value is not UNSET:
-            found: T = value
-            return found
+            return value
         self._check(key)
         if not callable(loader):
             close_unstarted(loader)

@@ -94,6 +94,7 @@ OTHERS: Final = {"PartInfo"}
 
 CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     Application: {
+        "every": lambda it: it.every(1)(another),
         "health_check": lambda it: it.health_check("check")(plain),
         "job": lambda it: it.job(another),
         "stop_nowait": lambda it: it.stop_nowait(),

@@ -739,7 +739,7 @@ async def test_whether_objects_share() -> None:
 
 
 async def test_partialmethods() -> None:
-    """A partialmethod can be cached, and a cached method can be one's."""
+    """A partialmethod can be cached, and, but for Python 3.13, a cached method can be one's."""
 
     class Part:
         async def plain(self, item: str, count: int = 1, *, deep: bool = False) -> list[object]:
@@ -763,7 +763,8 @@ async def test_partialmethods() -> None:
     assert await one.tea(deep=False) == [one, "tea", 1, False]
     assert one.milk(2) is one.milk(2)
     assert other.milk(2) == [other, "milk", 2]
-    assert await one.water() is await one.water() is await one.cached("water")
+    if sys.version_info[:2] != (3, 13):  # which binds no partial, and a cached function is one
+        assert await one.water() is await one.water() is await one.cached("water")
     assert await other.water(count=3) == [other, "water", 3, False]
     tea: Any = one.tea
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import sys
@@ -15,11 +16,11 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import clock
-from mtaio.core import Cron, PeriodicTask, Retry, TaskExecutor, TaskStatus
-from mtaio.core._ticks import CronTicks, Interval
+from mtaio._internal.ticks import CronTicks, Interval
+from mtaio.core import Cron, PeriodicTask, Retry, TaskExecutor
 from mtaio.exceptions import LeaseLostError
 from mtaio.monitoring import ResourceMonitor
-from mtaio.testing import assert_no_checkpoints
+from mtaio.testing import assert_no_checkpoints, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -335,8 +336,44 @@ async def test_cancelled_before_its_first_step() -> None:
             task = executor.every(1, Work())
             scope.cancel()
     await task.wait()
+    task.stop()
+    task.cancel()
     assert task.statistics().runs == 0
-    assert task._task.status is TaskStatus.CANCELLED
+
+
+def test_natively_cancelled_before_its_first_step() -> None:
+    """Likewise; and where the event loop refuses its task, there is none."""
+
+    async def main(tasks: list[PeriodicTask], this: object) -> None:
+        async with TaskExecutor() as executor:
+            tasks.append(executor.every(1, Work()))
+            for each in asyncio.all_tasks() - {this}:
+                each.cancel()
+            await anyio.sleep(1)
+
+    async def scenario() -> None:
+        tasks: list[PeriodicTask] = []
+        this = asyncio.current_task()
+        alone = asyncio.create_task(main(tasks, this))
+        await asyncio.wait([alone])
+        assert alone.cancelled()
+        await tasks[0].wait()
+        assert check(tasks[0]).runs == 0
+
+        def refuse(_: object, coroutine: Any, **__: object) -> Any:
+            coroutine.close()
+            msg = "no more tasks"
+            raise RuntimeError(msg)
+
+        loop = asyncio.get_running_loop()
+        async with TaskExecutor() as executor:
+            loop.set_task_factory(refuse)
+            with pytest.raises(RuntimeError, match=r"^no more tasks$"):
+                executor.every(1, Work())
+            loop.set_task_factory(None)
+            assert executor.statistics().services == 0
+
+    run(scenario, backend="asyncio")
 
 
 # ---- misuse --------------------------------------------------------------------------------------

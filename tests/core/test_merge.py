@@ -220,6 +220,19 @@ async def test_kinds_of_sources() -> None:
     assert await executor.map(itself, merge(range(3))) == [0, 1, 2]
 
 
+async def test_each_message_has_one_answer() -> None:
+    """What a source with acknowledgement has in hand when the call ends goes back to it."""
+    brokers = [Broker(range(10 * n, 10 * n + 9)) for n in range(3)]
+    with anyio.move_on_after(1.5):
+        source = merge(*(broker.intake() for broker in brokers))
+        await TaskExecutor(1).for_each(second_of, source)
+    assert sum(len(broker.acked) for broker in brokers) == 1
+    assert sum(len(broker.returned()) for broker in brokers) > 1
+    for broker in brokers:
+        assert not broker.hand
+        assert len(broker.acked) + len(broker.nacked) + len(broker.left) == 9
+
+
 async def test_beside_other_sources() -> None:
     """A merge is one of several sources too, and may be read ahead."""
 

@@ -17,7 +17,7 @@ from mtaio.core import TaskExecutor
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 
 async def second(x: Any) -> Any:
@@ -43,7 +43,7 @@ class Source:
         self.left = count
         self.cleaned = False
 
-    async def numbers(self) -> AsyncIterator[int]:
+    async def numbers(self) -> AsyncGenerator[int]:
         """Yield the numbers."""
         try:
             while self.left:
@@ -90,12 +90,20 @@ async def test_a_source_in_a_turn_of_its_own_is_not_cancelled() -> None:
     async def item(number: int) -> None:
         begun.append(number)
 
+    async def waits() -> AsyncIterator[int]:
+        yield 0
+        ended.set()
+        await checkpoint()
+        await anyio.sleep_forever()
+
     for executor in (TaskExecutor(2), TaskExecutor()):
         begun.clear()
         ended, turns = anyio.Event(), 0
         await executor.for_each(item, source(), until=ended.wait)
         assert begun == [*range(turns)]
         assert 0 < turns < 9
+        ended = anyio.Event()
+        await executor.for_each(item, waits(), until=ended.wait)
 
 
 @pytest.mark.parametrize("options", [{}, {"read_ahead": 2}, {"batch": 2}])
@@ -199,21 +207,23 @@ async def test_cancelled_as_it_is_asked(how: str) -> None:
     numbers = source.numbers()
     await anext(numbers)
 
+    stop: Callable[[], object]
+
     async def until() -> None:
-        scope.cancel()
+        stop()
         await checkpoint()
 
-    async def call() -> None:
-        await TaskExecutor().map(second, numbers, until=until)
-
+    call = partial(TaskExecutor().map, second, numbers, until=until)
     if how == "scope":
         with anyio.CancelScope() as scope:
+            stop = scope.cancel
             await call()
     elif is_asyncio(loops.current_loop()):
-        scope = asyncio.ensure_future(call())  # type: ignore[assignment] # both have cancel()
-        await asyncio.wait([scope])  # type: ignore[list-item] # as above
+        task = asyncio.ensure_future(call())
+        stop = task.cancel
+        await asyncio.wait([task])
     else:
-        await numbers.aclose()
+        pytest.skip("trio has no Task.cancel()")
     assert source.left == 2
 
 
@@ -249,7 +259,8 @@ async def test_several_sources() -> None:
     """Each of them is left to wait no longer."""
 
     async def add(a: int, b: int) -> int:
-        return await second(a + b)
+        await anyio.sleep(1)
+        return a + b
 
     one, two = Source(2), Source(3)
     call = TaskExecutor().map(add, one.numbers(), two.numbers(), until=after(0.5))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from mtaio.testing import Simulation
+
+T = TypeVar("T")
 
 explored = explore(seeds=SEEDS, exhaustive=2, max_runs=100_000)
 """Every schedule of two delays, 300 at random, and struck at every moment in each mode."""
@@ -55,7 +57,7 @@ class Stage:
 
     # ---- what items do ----
 
-    async def work(self, x: int, steps: int = 1) -> int:
+    async def work(self, x: T, steps: int = 1) -> T:
         """Take so many steps, and return ``x``."""
         with self._noting(x):
             for _ in range(steps):

@@ -49,12 +49,12 @@ class Counted(Broker):
 @pytest.mark.parametrize("many", [0, 2])
 async def test_one_answer(sim: Simulation, victim: Victim, many: int) -> None:
     """Whenever the call is struck: the victim is the task that makes it."""
-    broker = Counted(sim, 4, 2 + max(many - 1, 0), many=many)
+    broker = Counted(sim, 3, 2 + max(many - 1, 0), many=many)
     executor, done = TaskExecutor(), list[int]()
 
     async def handle(message: int) -> None:
         await checkpoint()
-        if message == 2:
+        if message == 1:
             raise ValueError(message)
         done.append(message)
 
@@ -74,7 +74,7 @@ async def _for_each(executor: TaskExecutor, handle: Any, broker: Broker) -> None
 @explored
 async def test_shared_slots(sim: Simulation, victim: Victim) -> None:
     """Another call takes slots meanwhile: one message waits in hand for one at most."""
-    broker = Counted(sim, 3, 2)
+    broker = Counted(sim, 2, 2)
     executor, done = TaskExecutor(1), list[int]()
 
     async def handle(message: int) -> None:
@@ -98,7 +98,7 @@ async def test_shared_slots(sim: Simulation, victim: Victim) -> None:
 @explored
 async def test_stream_that_is_left(sim: Simulation, victim: Victim) -> None:
     """A consumer that leaves: what ran is given back, and what was done stays done."""
-    broker = Counted(sim, 4, 2)
+    broker = Counted(sim, 3, 2)
     executor, done = TaskExecutor(2), list[int]()
 
     async def handle(message: int) -> int:

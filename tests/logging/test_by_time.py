@@ -177,6 +177,23 @@ def test_only_our_own_older_files_are_deleted(
     )
 
 
+@pytest.mark.parametrize("name", ["app", ".log", "a[1]+(x)$.log", "2026-02-01.7.log", "日本 {0}"])
+def test_file_of_any_name(tmp_path: Path, wall: Wall, name: str) -> None:
+    """Whatever the file is called; a folder of that name is nobody's older file."""
+    path = tmp_path / name
+    (tmp_path / f"{name}.2026-03-01").mkdir()
+    periods = Periods("midnight", utc=True)
+    file = RotatingFile(str(path), periods=periods, backup_count=1, report=unexpected)
+    for record in "abc":
+        write(file, record)
+        wall.now += DAY
+    file.close()
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [path, *(tmp_path / f"{name}.2026-03-0{day}" for day in (1, 2))]
+    )
+    assert written(tmp_path) == {f"{name}.2026-03-02": "b ", name: "c "}
+
+
 # ---- clocks --------------------------------------------------------------------------------------
 
 
@@ -366,18 +383,32 @@ def test_rotator_that_fails_leaves_no_older_file(
     }
 
 
-def test_older_file_that_cannot_be_deleted(tmp_path: Path, wall: Wall) -> None:
+def test_older_file_that_cannot_be_deleted(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is reported, the others are deleted, and the file is rotated all the same."""
     errors: list[Exception] = []
-    (tmp_path / "app.log.2026-02-01" / "in the way").mkdir(parents=True)
-    (tmp_path / "app.log.2026-02-02").touch()
+    for day in (1, 2):
+        (tmp_path / f"app.log.2026-02-0{day}").touch()
+    real = Path.unlink
+
+    def unlink(path: Path, *, missing_ok: bool) -> None:
+        if path.name.endswith("01"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
     file = make(tmp_path, errors.append, backup_count=1)
     write(file, "a")
     wall.now += DAY
     write(file, "b")
     file.close()
-    assert written(tmp_path) == {"app.log.2026-03-01": "a ", "app.log": "b "}
-    assert [isinstance(error, OSError) for error in errors] == [True]
+    assert written(tmp_path) == {
+        "app.log.2026-02-01": "",
+        "app.log.2026-03-01": "a ",
+        "app.log": "b ",
+    }
+    assert [type(error) for error in errors] == [PermissionError]
     assert (file.rotations, file.rotation_errors) == (1, 1)
 
 

@@ -70,6 +70,20 @@ def test_processes_share_a_file(book: Logbook) -> None:
     check(lines[1:], ["a", "b", "c"], RECORDS)
 
 
+def test_fifo_is_never_rotated(tmp_path: Path, wall: Wall) -> None:
+    """What is not a regular file is written as it is, whatever the clock says."""
+    os.mkfifo(tmp_path / "app.log")
+    reader = os.open(tmp_path / "app.log", os.O_RDONLY | os.O_NONBLOCK)
+    file = make(tmp_path, unexpected)
+    write(file, "a")
+    wall.now += DAY
+    write(file, "b")
+    file.close()
+    assert os.read(reader, 1000) == b"a\nb\n"
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["app.log"]
+
+
 def test_only_one_process_moves_a_file(tmp_path: Path, wall: Wall) -> None:
     """While another has it locked, to move it, records go into it as it is, for that long."""
     file = make(tmp_path, unexpected)

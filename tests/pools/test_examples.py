@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from tests.pages import EXAMPLES
@@ -13,7 +15,8 @@ from tests.pages import EXAMPLES
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = sorted((EXAMPLES / "pools").glob("*.py"))
+RAY = EXAMPLES / "pools" / "ray_pool.py"
+PROGRAMS = sorted({*(EXAMPLES / "pools").glob("*.py")} - {RAY})
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -34,3 +37,13 @@ def test_program_prints_what_the_guide_says(program: Path, backend: str) -> None
     )
     expected = EXAMPLES / "pools" / f"{program.stem}.out"
     assert answer.stdout == expected.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_program_on_the_cluster_that_is_there(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What Ray takes half a minute to start for is run here."""
+    anyio.run(runpy.run_path(str(RAY))["main"], backend=backend)
+    assert capsys.readouterr().out == RAY.with_suffix(".out").read_text(encoding="utf-8")

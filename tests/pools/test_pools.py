@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -15,17 +16,18 @@ import dask.config
 import distributed
 import loky
 import pytest
+import ray
 
 from mtaio.core import ExternalPool, TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from tests.backends import BACKENDS
+from tests.pages import EXAMPLES
+from tests.pools.conftest import WORKERS
 from tests.pools.work import die_at_three, note, note_span, refuse_three, span, square
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
-
-WORKERS = 3
 
 
 @contextmanager
@@ -63,20 +65,31 @@ def dask_pool() -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-POOLS = [process_pool, loky_pool, dask_pool]
+@contextmanager
+def ray_pool() -> Iterator[Executor]:
+    """The guide's, on the cluster that the fixtures have started."""
+    yield runpy.run_path(str(EXAMPLES / "pools" / "ray_pool.py"))["RayPool"]()
 
 
-@pytest.fixture(scope="module", params=POOLS, ids=["processes", "loky", "dask"])
+POOLS = [process_pool, loky_pool, dask_pool, ray_pool]
+NAMES = ["processes", "loky", "dask", "ray"]
+
+
+@pytest.fixture(scope="module", params=POOLS, ids=NAMES)
 def pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Return one pool after another."""
+    if request.param is ray_pool:
+        request.getfixturevalue("ray_cluster")
     with request.param() as pool:
         list(pool.map(square, range(WORKERS)))  # its workers are there
         yield pool
 
 
-@pytest.fixture(params=POOLS, ids=["processes", "loky", "dask"])
+@pytest.fixture(params=POOLS, ids=NAMES)
 def pool_maker(request: pytest.FixtureRequest) -> Any:
     """Return what makes one pool after another."""
+    if request.param is ray_pool:
+        request.getfixturevalue("ray_cluster")
     return request.param
 
 
@@ -212,10 +225,25 @@ def test_dead_worker_fails_what_it_had(finish: Finish, pool_maker: Any) -> None:
             results = await executor.map(die_at_three, range(6), via=pool, limit=1, errors="return")
         assert results[:3] == [0, 1, 2]
         assert isinstance(results[3], Exception)
-        if pool_maker is dask_pool:
+        if pool_maker in {dask_pool, ray_pool}:
             assert results[4:] == [4, 5]
         else:
             assert all(isinstance(result, Exception) for result in results[4:])
+
+    finish(main)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_ray_adds(finish: Finish) -> None:
+    """References are resolved; errors are the function's own, and say where they were raised."""
+
+    async def main() -> None:
+        executor = TaskExecutor()
+        with ray_pool() as pool:
+            assert await executor.map(square, [ray.put(3), 4], via=pool) == [9, 16]
+            (error,) = await executor.map(refuse_three, [3], via=pool, errors="return")
+        assert type(error) is LookupError
+        assert "refuse_three" in str(error.__cause__)
 
     finish(main)
 

@@ -239,18 +239,29 @@ async def test_store_that_is_left_first() -> None:
 
 
 def test_one_loop_after_another(backend: str) -> None:
-    """Also if the loop before ended without leaving it."""
+    """Also if the loop before ended without leaving it; leaving it then changes nothing."""
     store = Elections()
     leader = RedisLeader(store, "key", ttl=1)
 
     async def main() -> None:
-        async with store, leader:
+        async with store:
+            await leader.__aexit__(None, None, None)
+            await leader.__aenter__()
             await leader.wait_leader()
             assert leader.is_leader
 
     for _ in range(2):
         run(main, backend=backend)
         store.forget()
+
+
+async def test_entered_and_left_at_once() -> None:
+    """A campaign that has not begun ends as it begins."""
+    async with Elections() as store:
+        async with RedisLeader(store, "key"):
+            pass
+        await anyio.sleep(1)
+        assert store.members == {}
 
 
 def test_refusals() -> None:

@@ -18,10 +18,12 @@ from mtaio.events import EventEmitter
 from mtaio.redis import (
     JSON,
     Bridge,
+    LeaderTerm,
     Lease,
     RedisBreaker,
     RedisConcurrencyLimiter,
     RedisKeyedRateLimiter,
+    RedisLeader,
     RedisQuota,
     RedisRateLimiter,
     RedisStore,
@@ -32,6 +34,7 @@ from mtaio.redis._slots import EXCHANGE
 from tests.redis.answering import answering_store
 from tests.redis.caching import caching_store
 from tests.redis.exchanging import Slots
+from tests.redis.leading import Elections
 from tests.redis.memory import MemoryStore
 from tests.redis.reserving import reserving_store
 from tests.redis.streaming import StreamStore
@@ -127,6 +130,13 @@ async def in_bridge(made: Any) -> AsyncGenerator[Any]:
         yield made
 
 
+async def term(leader: RedisLeader) -> LeaderTerm:
+    """Return the time for which it leads."""
+    await leader.wait_leader()
+    with leader.hold() as made:
+        return made
+
+
 async def second(*_: object) -> int:
     """Take a second."""
     await anyio.sleep(1)
@@ -195,6 +205,12 @@ CASES: Final[dict[type, Case]] = {
         hold,
         around=in_store,
         wanted=lambda it: it.acquire(),
+    ),
+    RedisLeader: Case(
+        lambda: RedisLeader(Store(Elections()), "key"), lambda it: it.wait_leader(), around=in_cache
+    ),
+    LeaderTerm: Case(
+        lambda: RedisLeader(Store(Elections()), "key"), second, around=in_cache, wanted=term
     ),
     TieredCache: Case(
         lambda: TieredCache(Store(caching_store()), "users"),
@@ -269,6 +285,15 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     Lease: {
         "check": lambda it: it.check(),
         "release": lambda it: it.release(),
+    },
+    RedisLeader: {
+        "hold": lambda it: it.hold().__enter__(),
+        "statistics": lambda it: it.statistics(),
+        "wait_leader": lambda it: it.wait_leader(),
+    },
+    LeaderTerm: {
+        "claim_tick": lambda it: it.claim_tick("work", 1.0),
+        "last_tick": lambda it: it.last_tick("work"),
     },
     TieredCache: {
         "cached": lambda it: it.cached(str)(second),

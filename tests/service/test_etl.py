@@ -36,12 +36,13 @@ def start(files: list[Path], rows: Path, loop: str) -> subprocess.Popen[str]:
     """Start the program."""
     environment = {
         **os.environ,
-        "ETL_BACKEND": loop,
+        "PYTHONPATH": str(PROGRAM.parent),
         "MTAIO_HEALTH_BIND": "127.0.0.1:0",
         "MTAIO_LOG_LEVEL": "ERROR",
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, str(PROGRAM), *map(str, files), str(rows)]
+    program = f"import etl; etl.app.run({loop!r})"
+    command = [sys.executable, "-c", program, *map(str, files), str(rows)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: S603 - this Python
 
 

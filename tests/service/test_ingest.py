@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 PROGRAM = ROOT / "docs" / "examples" / "workers" / "ingest.py"
 NOT_COMPLETE = 75
-SIZE = 200
-IN_FLIGHT = 5 * 100
+IN_FLIGHT = 11 * 100  # five batches that are embedded, five that wait, one that is written
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def texts(tmp_path: Path) -> dict[str, str]:
     chance = random.Random(26)  # noqa: S311 - a test's
     home = tmp_path / "texts"
     home.mkdir()
-    texts = {f"{number:02}.txt": "x" * chance.randrange(60_000) for number in range(20)}
+    texts = {f"{number:02}.txt": "word " * chance.randrange(12_000) for number in range(20)}
     texts["20.txt"] = ""
     for name, text in texts.items():
         (home / name).write_text(text, "utf-8")
@@ -45,10 +45,11 @@ class Ingest:
     def __init__(self, home: Path, loop: str) -> None:
         self.calls, self.db = home / "calls", home / "vectors.db"
         self.calls.touch()
-        self._command = [sys.executable, str(PROGRAM), str(home / "texts"), str(self.db)]
+        self._command = [sys.executable, "-m", "mtaio", "run", "--backend", loop, "ingest:app"]
         self._environment = {
             **os.environ,
-            "INGEST_BACKEND": loop,
+            "INGEST_TEXTS": str(home / "texts"),
+            "INGEST_DB": str(self.db),
             "INGEST_CALLS": str(self.calls),
             "MTAIO_HEALTH_BIND": "127.0.0.1:0",
             "MTAIO_LOG_LEVEL": "ERROR",
@@ -56,7 +57,7 @@ class Ingest:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it."""
-        return subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - this Python
+        return subprocess.Popen(self._command, env=self._environment, cwd=PROGRAM.parent)  # noqa: S603 - this Python
 
     def paid(self) -> int:
         """Return how many chunks the service was asked for."""
@@ -65,15 +66,15 @@ class Ingest:
     def rows(self) -> list[tuple[str, int, float]]:
         """Return what is in the table."""
         with closing(sqlite3.connect(self.db)) as db:
-            return db.execute("SELECT * FROM vectors ORDER BY file, number").fetchall()
+            return db.execute("SELECT * FROM vectors ORDER BY file, n").fetchall()
 
 
 def expected(texts: dict[str, str]) -> list[tuple[str, int, float]]:
     """Return what ought to be in the table at the end."""
     return [
-        (name, number, float(len(text[start : start + SIZE])))
+        (name, number, float(len(part)))
         for name, text in sorted(texts.items())
-        for number, start in enumerate(range(0, len(text), SIZE))
+        for number, part in enumerate(wrap(text, width=200))
     ]
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
 import anyio
 
-from mtaio.core import ExternalPool, Intake, Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Intake, Outcome, Stream, TaskHandle, merge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from concurrent.futures import Executor
 
     from anyio.abc import TaskStatus
 
     from mtaio.core import TaskExecutor
     from mtaio.resources import RateLimiter
-    from mtaio.types import AckSource
+    from mtaio.types import AckSource, Merge
 
 T = TypeVar("T")
 
@@ -103,6 +103,70 @@ async def in_pools(executor: TaskExecutor, pool: Executor, numbers: list[int]) -
     assert_type(executor.stream(plain, numbers, via=pool), Stream[str])
 
 
+async def of_batch(batch: list[int]) -> str:
+    """Take a batch."""
+    return str(batch)
+
+
+async def of_several(x: int) -> list[bytes]:
+    """Return several results."""
+    return [bytes(x)]
+
+
+async def of_pair(x: int, y: int) -> tuple[int, int]:
+    """Return several results for two arguments."""
+    return x, y
+
+
+def generate(x: int) -> Iterator[bytes]:
+    """Be a generator."""
+    yield bytes(x)
+
+
+async def batches(
+    executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], event: anyio.Event
+) -> None:
+    """With ``batch=`` the function takes a list, with ``flatten=`` it returns several results."""
+    assert_type(await executor.map(of_batch, numbers, batch=2), list[str])
+    assert_type(await executor.map(of_batch, later, batch=2, within=0.5, limit=2), list[str])
+    assert_type(await executor.map(len, numbers, batch=2, until=event.wait), list[int])
+    assert_type(await executor.map(lambda batch: batch[0], numbers, batch=2), list[int])
+    some = await executor.map(of_batch, numbers, batch=2, errors="return")
+    assert_type(some, list[str | Exception])
+    assert_type(await executor.for_each(of_batch, later, batch=2), None)
+    assert_type(executor.stream(of_batch, numbers, batch=2), Stream[str])
+    assert_type(
+        executor.stream(of_batch, numbers, batch=2, errors="return"), Stream[str | Exception]
+    )
+    assert_type(executor.stream(of_batch, numbers, batch=2, outcomes=True), Stream[Outcome[str]])
+    assert_type(executor.stream(of_several, later, flatten=True), Stream[bytes])
+    assert_type(executor.stream(generate, numbers, flatten=True), Stream[bytes])
+    assert_type(
+        executor.stream(of_several, later, flatten=True, errors="return"),
+        Stream[bytes | Exception],
+    )
+    assert_type(executor.stream(of_pair, [1], [2], flatten=True), Stream[int])
+    assert_type(
+        executor.stream(of_pair, [1], [2], flatten=True, errors="return"), Stream[int | Exception]
+    )
+    assert_type(executor.stream(list, later, batch=2, flatten=True), Stream[int])
+    assert_type(
+        executor.stream(list, later, batch=2, flatten=True, errors="return"),
+        Stream[int | Exception],
+    )
+
+
+async def batches_refused(executor: TaskExecutor, numbers: list[int]) -> None:
+    """An item is no batch, and what is not iterable has no elements."""
+    await executor.map(of_int, numbers, batch=2)  # type: ignore[arg-type]
+    await executor.map(of_batch, numbers)  # type: ignore[arg-type]
+    await executor.map(of_batch, numbers, within=1)  # type: ignore[call-overload]
+    executor.stream(of_none, numbers, flatten=True)  # type: ignore[call-overload]
+    executor.stream(of_several, numbers, flatten=True, outcomes=True)  # type: ignore[call-overload]
+    executor.stream(of_several, numbers, batch=2, flatten=True)  # type: ignore[call-overload]
+    await executor.map(of_int, numbers, until=of_int)  # type: ignore[arg-type]
+
+
 async def mapping(
     executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
 ) -> None:
@@ -181,6 +245,18 @@ async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str])
     await executor.run(of_int(1), 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # arguments of an awaitable
 
 
+async def stages(
+    executor: TaskExecutor, numbers: Iterable[int], later: AsyncIterator[int], texts: list[str]
+) -> None:
+    """A stream and a merge are sources of what they give."""
+    assert_type(executor.stream(len, executor.stream(of_int, numbers)), Stream[int])
+    assert_type(await executor.map(of_int, merge(numbers, later, [1])), list[str])
+    either: Merge[int | str] = merge(numbers, texts)
+    assert_type(await executor.map(repr, either), list[str])
+    await executor.map(of_int, executor.stream(of_int, numbers))  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_int, merge(texts, texts))  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # nor here
+
+
 async def streaming(
     executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
 ) -> None:
@@ -231,6 +307,7 @@ async def acknowledging(
     await executor.for_each(of_int, intake, errors=report)
     await executor.for_each(of_two, intake, texts, errors=lambda pair, _: pair[1].upper())
     assert_type(executor.stream(of_int, intake, errors=report), Stream[str])
+    await executor.for_each(len, intake, batch=5, errors=lambda batch, _: batch.clear())
     await executor.for_each(plain_thunk, intake)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument too few
     await executor.for_each(str.upper, texts, errors=report)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     await executor.map(of_int, intake, errors=report)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no result then

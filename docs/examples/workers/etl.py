@@ -10,7 +10,6 @@ Told to stop, it reads no more, and what it has read goes through to the end; th
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,8 @@ def lines_of(name: str) -> Iterator[str]:
 
 
 def parse(line: str) -> Order:  # a sync function: it runs in worker threads
-    return json.loads(line)
+    order: Order = json.loads(line)
+    return order
 
 
 async def add_price(order: Order) -> Order:
@@ -60,4 +60,4 @@ async def etl() -> None:
 
 # --8<-- [end:etl]
 if __name__ == "__main__":
-    app.run(os.environ.get("ETL_BACKEND", "asyncio"))
+    app.run()

@@ -1,7 +1,8 @@
 """
 Read documents, embed their chunks in batches, and keep the vectors in SQLite: each exactly once.
 
-    python ingest.py DIRECTORY vectors.db
+    export INGEST_TEXTS=texts INGEST_DB=vectors.db
+    mtaio run ingest:app
 
 It may be stopped or killed at any moment, and goes on where it was when it is started again. The
 exit code is 0 when everything is in the table, and 75 when it was told to stop before.
@@ -11,14 +12,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from pathlib import Path
+from textwrap import wrap
 
 import anyio
 
 from mtaio import Application, TaskExecutor
-
-SIZE = 200  # characters of a chunk
 
 
 async def vectors_of(texts: list[str]) -> list[float]:
@@ -31,29 +30,22 @@ async def vectors_of(texts: list[str]) -> list[float]:
 
 
 # --8<-- [start:ingest]
-Chunk = tuple[str, int, str]  # the file, the number of the chunk in it, and its text
-
 app = Application(name="ingest")
 executor = TaskExecutor()
-files = sorted(Path(sys.argv[1]).glob("*.txt"))
-db = sqlite3.connect(sys.argv[2], check_same_thread=False, timeout=10)
-db.execute("CREATE TABLE IF NOT EXISTS vectors (file, number, vector, PRIMARY KEY (file, number))")
+files = sorted(Path(os.environ["INGEST_TEXTS"]).glob("*.txt"))
+db = sqlite3.connect(os.environ["INGEST_DB"], check_same_thread=False, timeout=10)
+db.execute("CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))")
 
 
-def chunks(file: Path) -> list[Chunk]:
-    there = {
-        number for (number,) in db.execute("SELECT number FROM vectors WHERE file = ?", [file.name])
-    }
-    text = file.read_text("utf-8")
-    parts = enumerate(text[start : start + SIZE] for start in range(0, len(text), SIZE))
-    return [(file.name, number, part) for number, part in parts if number not in there]
+def chunks(file: Path) -> list[tuple[str, int, str]]:
+    kept = {n for (n,) in db.execute("SELECT n FROM vectors WHERE file = ?", [file.name])}
+    parts = enumerate(wrap(file.read_text("utf-8"), width=200))
+    return [(file.name, n, part) for n, part in parts if n not in kept]
 
 
-async def embed(batch: list[Chunk]) -> list[tuple[str, int, float]]:
-    vectors = await vectors_of([text for _, _, text in batch])
-    return [
-        (file, number, vector) for (file, number, _), vector in zip(batch, vectors, strict=True)
-    ]
+async def embed(batch: list[tuple[str, int, str]]) -> list[tuple[str, int, float]]:
+    vectors = await vectors_of([part for _, _, part in batch])
+    return [(file, n, vector) for (file, n, _), vector in zip(batch, vectors, strict=True)]
 
 
 def write(rows: list[tuple[str, int, float]]) -> None:
@@ -70,4 +62,4 @@ async def ingest() -> None:
 
 # --8<-- [end:ingest]
 if __name__ == "__main__":
-    app.run(os.environ.get("INGEST_BACKEND", "asyncio"))
+    app.run()

@@ -196,6 +196,30 @@ async def test_tags_and_clear(shared_server: Server) -> None:
         assert await store.scan(f"*{namespace[-32:]}*") == (None, [kept])
 
 
+async def test_what_other_caches_do(shared_server: Server) -> None:
+    """The rows of the guide for those who come from aiocache, cashews, dogpile.cache or Django."""
+    namespace = uuid4().hex
+    async with two_caches(shared_server, namespace) as (store, cache, other):
+        await store.command("SET", f"foreign {namespace}", "1")
+        await cache.set_many({"a": 1, "b": 2})  # multi_set, set_multi, set_many
+        assert await other.get_many(["a", "none", "b"]) == {"a": 1, "b": 2}  # multi_get, get_multi
+        assert await cache.touch("a", 60)  # expire, touch
+        assert not await cache.touch("none", 60)
+        assert await cache.increment("a", 5) == 6  # increment, incr
+        assert 30 < await store.command("TTL", f"mtaio:cache:{namespace}:{{:a}}") <= 60
+        assert await other.increment("a", -5) == 1  # decr
+        assert await cache.increment("missing") == 1  # where Django raises a ValueError
+        assert await cache.delete_many(["a", "b", "none"]) == 2
+        await cache.set("name", "Ada", tags={"user:7"})
+        await other.invalidate_tag("user:7")  # delete_tags
+        await until(lambda: cache.statistics().near_size == 0)
+        assert await cache.get("name") is None
+        assert await cache.get_or_set("name", new) == "new"  # get_or_create, get_or_set
+        await cache.clear()  # clear, delete_match, region.invalidate
+        assert await cache.get_many(["name", "missing"]) == {}
+        assert await store.command("GET", f"foreign {namespace}") == b"1"  # as Django's would not
+
+
 async def test_two_processes(redis_server: Server, backend: str) -> None:
     """What one changes the other sees at once, and what it was loading then is not kept."""
     namespace = uuid4().hex
