@@ -189,6 +189,8 @@ class Journal(Generic[T]):
 
     Example:
         ```python
+        from tempfile import TemporaryDirectory
+
         import anyio
 
         from mtaio.core import Journal, TaskExecutor
@@ -202,8 +204,10 @@ class Journal(Generic[T]):
 
 
         async def main() -> None:
-            questions = ["what?", "why?"]
-            print(await executor.map(ask, questions, journal=Journal("answers.jsonl")))
+            with TemporaryDirectory() as folder:  # in earnest, where the next run finds it
+                journal = Journal[str](f"{folder}/answers.jsonl")
+                for _ in range(2):  # the second time nothing is asked
+                    print(await executor.map(ask, ["what?", "why?"], journal=journal))
 
 
         if __name__ == "__main__":
