@@ -276,7 +276,7 @@ def record(options: Options, *, many: bool, values: bool) -> Recording | None:
     Raises:
         TypeError: ``journal`` is no journal.
     """
-    journal: object = options.journal
+    journal = cast("object", options.journal)  # callers may be untyped
     if journal is None:
         return None
     if not isinstance(journal, Journal):
@@ -469,15 +469,16 @@ class Recording:
                 f"each of its items. Return a list with a result for each."
             )
             raise TypeError(msg)
-        if len(cast("list[Any]", values)) != len(keys):
+        results = cast("list[Any]", values)
+        if len(results) != len(keys):
             msg = (
-                f"a batch of {len(keys)} items returned {len(values)} results, and {self._format} "
+                f"a batch of {len(keys)} items returned {len(results)} results, and {self._format} "
                 f"has a line for each item. Return a list with a result for each."
             )
             raise ValueError(msg)
         lines: list[bytes] = []
         fresh: dict[Key, Any] = {}
-        for key, value in zip(keys, cast("list[Any]", values), strict=True):
+        for key, value in zip(keys, results, strict=True):
             line, fresh[key] = self._format.line(key, value)
             lines.append(line)
         place = await self._write(b"".join(lines))
