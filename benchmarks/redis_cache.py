@@ -1,7 +1,9 @@
 """
 What `TieredCache` promises, with a real server, and what it costs.
 
-    python -m benchmarks.redis_cache race|strict|cost|killed asyncio|trio redis-server|valkey-server
+    python -m benchmarks.redis_cache PART asyncio|trio redis-server|valkey-server
+
+PART is race, strict, tags, clear, cost or killed.
 
 race: four processes of eight tasks read some keys while a writer changes their source and deletes
 them from the cache. Stale is a value older than the source was when the ``delete`` had returned,
@@ -9,7 +11,8 @@ read by a call that began more than a grace later; ``late_ms`` is how long after
 began that still got an older one. At the end every process is asked once more for each key:
 ``kept`` are those that have an older value then.
 
-strict: the same, with ``delete(confirm=5)``, where nothing may be stale, with or without grace.
+strict: the same, with ``delete(confirm=5)``, where nothing may be stale, with or without grace;
+tags and clear: with ``invalidate_tag(confirm=5)`` and ``clear(confirm=5)`` in place of it.
 
 cost: what hits and loads take. killed: how long others wait when the loader is killed.
 """
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -85,7 +89,9 @@ class Source:
         return sum(self._map[KEYS * 32 :])
 
 
-async def read(url: str, source: Source, reads: int, number: int) -> dict[str, float]:
+async def read(
+    url: str, source: Source, reads: int, number: int, *, tagged: bool
+) -> dict[str, float]:
     """Be one of the processes that read."""
     count = dict.fromkeys(("reads", "stale", "within_grace", "kept"), 0)
     late = 0.0
@@ -106,7 +112,8 @@ async def read(url: str, source: Source, reads: int, number: int) -> dict[str, f
                 key = dice.randrange(KEYS)
                 told, when = source.told(key)
                 began = time.monotonic()
-                got = await cache.get_or_set(str(key), load_of(key))
+                tags = {f"tag {key}"} if tagged else ()
+                got = await cache.get_or_set(str(key), load_of(key), tags=tags)
                 if got < told:
                     late = max(late, began - when)
                     count["stale" if began - when > GRACE else "within_grace"] += 1
@@ -151,26 +158,31 @@ def race(part: str, backend: str, kind: str) -> None:
             ]
             readers.append(
                 subprocess.Popen(  # noqa: S603 - this program
-                    [*command, str(path), str(number)], stdout=subprocess.PIPE, text=True
+                    [*command, str(path), str(number), part], stdout=subprocess.PIPE, text=True
                 )
             )
         source = Source(str(path))
-        confirm = 5.0 if part == "strict" else None
-        changes = anyio.run(write, server.url, source, confirm, backend=backend)
+        changes = anyio.run(write, server.url, source, part, backend=backend)
         seen = [json.loads(each.communicate(timeout=60)[0]) for each in readers]
     total = {name: sum(each[name] for each in seen) for name in seen[0]}
     total["late_ms"] = round(max(each["late_ms"] for each in seen), 1)
     print(f"{part} {backend} {kind}: {changes} changes, {total}")
 
 
-async def write(url: str, source: Source, confirm: float | None) -> int:
+async def write(url: str, source: Source, part: str) -> int:
     """Change things until the readers have read."""
     changes = 0
+    confirm = None if part == "race" else 5.0
     async with RedisStore(url) as store, TieredCache[int](store, "race") as cache:
         while source.ended() < PROCESSES:
             key = dice.randrange(KEYS)
             version = source.change(key)
-            await cache.delete(str(key), confirm=confirm)
+            if part == "tags":
+                await cache.invalidate_tag(f"tag {key}", confirm=confirm)
+            elif part == "clear":
+                await cache.clear(confirm=confirm)
+            else:
+                await cache.delete(str(key), confirm=confirm)
             source.tell(key, version)
             changes += 1
             await anyio.sleep(dice.uniform(0, 0.004))
@@ -282,10 +294,12 @@ def main(argv: list[str]) -> None:
     if part == "reader":
         source = Source(argv[3])
         reads = READS // PROCESSES
-        print(json.dumps(anyio.run(read, where, source, reads, int(argv[4]), backend=backend)))
+        reading = partial(read, tagged=argv[5] == "tags")
+        seen = anyio.run(reading, where, source, reads, int(argv[4]), backend=backend)
+        print(json.dumps(seen))
     elif part == "holder":
         anyio.run(hold, where, backend=backend)
-    elif part in {"race", "strict"}:
+    elif part in {"race", "strict", "tags", "clear"}:
         race(part, backend, where)
     elif part == "killed":
         killed(backend, where)

@@ -206,6 +206,7 @@ OTHERS: Final = frozenset(
         "GaveUp",
         "HealthReport",
         "Hedged",
+        "Journal",
         "LimitedItems",
         "Metric",
         "OpenStream",

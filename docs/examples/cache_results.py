@@ -27,9 +27,9 @@ async def find(item: str, shop: str = "north") -> str | None:
     return None if item == "salt" else f"{item}, {shop}"
 
 
-@cached(ttl_for=lambda user, *, live=False: 0.5 if live else 60)
+@cached(ttl_for=lambda _, *, live=False: 0.5 if live else 60)
 async def page(user: str, *, live: bool = False) -> str:
-    return f"the page of {user}"
+    return f"{user} {'now' if live else 'today'}"
 
 
 async def main() -> None:

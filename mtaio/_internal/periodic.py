@@ -15,11 +15,12 @@ the tick that has passed; "cancel" does the same, and lets the run go on no long
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from logging import getLogger
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import anyio
 
@@ -27,6 +28,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, INFO, SECONDS, snapshot
+from mtaio._internal.steps import run_in
 from mtaio._internal.ticks import Cron, CronTicks, Interval, Ticks
 from mtaio.exceptions import LeaseLostError
 
@@ -196,7 +198,7 @@ class Periodic:
         self,
         name: str,
         schedule: Schedule,
-        run: Callable[[], Awaitable[object]],
+        run: Callable[[], Coroutine[Any, Any, object]],
         on_error: Callable[[Exception], object] | None = None,
     ) -> None:
         self.name: Final = name
@@ -320,7 +322,7 @@ class Periodic:
         ticks = self._ticks
         seen = ticks.now()
         self._next_start = clock.wall() + moment - seen
-        if moment <= seen:
+        if moment - seen <= _HAIR:  # it may not sleep at all
             await checkpoint()
         while not self._stopped:
             now = ticks.now()
@@ -361,10 +363,10 @@ class Periodic:
         self._runs += 1
         self._failed_in_row += 1
         self._running = True
-        self._last_error = ""
         try:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await self._run()
+                # In a context of its own, as other items: what it sets is gone with it.
+                await run_in(copy_context(), self._run())
         except BaseException as error:
             if without_cancellation(error) is None:
                 self._cancelled += 1
@@ -375,6 +377,7 @@ class Periodic:
                 raise
             self._on_error(error)
         else:
+            self._last_error = ""
             if scope.cancelled_caught:
                 self._cancelled += 1
             else:

@@ -14,10 +14,9 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from mtaio._internal import checks
-from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
+from mtaio.cache._config import NO_TAGS, Lifetime, check_tags, lifetime, unhashable
 
 if TYPE_CHECKING:
-    from mtaio.cache._config import Lifetime
     from mtaio.cache._store import Store
     from mtaio.cache._ttl import TTLCache
 
@@ -25,10 +24,14 @@ __all__ = ["Call", "Owner", "Request"]
 
 R = TypeVar("R")
 
-Request: TypeAlias = (
-    "tuple[Hashable, Callable[..., Any], tuple[Any, ...], dict[str, Any], Lifetime, "
-    "frozenset[Hashable]]"
-)
+Request: TypeAlias = tuple[
+    Hashable,
+    Callable[..., Any],
+    tuple[Any, ...],
+    dict[str, Any],
+    Lifetime,
+    frozenset[Hashable],
+]
 """What a fetcher is asked for: key, function, arguments, time to live and tags."""
 
 

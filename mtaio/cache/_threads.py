@@ -17,8 +17,9 @@ that waits would stop its event loop, and what that loads.
 from __future__ import annotations
 
 import os
+from inspect import isawaitable
 from threading import Lock, get_ident
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mtaio._internal import clock
@@ -36,42 +37,48 @@ if TYPE_CHECKING:
     from mtaio.cache._fetching import Fetcher
     from mtaio.cache._loads import Loads
 
-__all__ = ["ThreadFetcher"]
+__all__ = ["ThreadFetcher", "Threads"]
 
 
 class Threads(NoLoop):
     """
     The threads of this process, in the place of an event loop; and which load each waits for.
 
-    A load has one thread that runs it, and a thread waits for one load at most, so the loads that
-    end up waiting for each other are found by following a chain.
+    A load has one thread that runs it, and a thread waits for one load at most, so what would end
+    up waiting for itself is found by following a chain.
     """
 
-    # Invariant: waits has no circle.
-    __slots__ = ("_lock", "_waits")
+    __slots__ = ("_waits",)
 
     here: ClassVar[Threads]
     """Those of this process; a fork has others."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._waits: dict[int, Load] = {}
+        self._waits: dict[int, Load] = {}  # no lock: a finaliser may wait in the middle of anything
 
     def is_over(self) -> bool:
         """Return whether they are those of the process that this one was forked from."""
         return self is not Threads.here
 
     def enter_wait(self, load: Load) -> bool:
-        """Note that this thread waits for a load; return False if it would wait for itself."""
+        """
+        Note that this thread waits for a load; return False if it would wait for itself.
+
+        1. Note it before looking: of several threads that close a circle, the last one sees it.
+        2. Follow the chain: the load, its thread, the load that this one waits for, and so on. It
+           may end in a circle of others, which those find.
+        3. If it leads back here, all of its loads have to be running still: then none of the
+           threads has gone on meanwhile, since each waits for the next load.
+        """
         me = get_ident()
-        with self._lock:
-            found: Load | None = load
-            while found is not None and not found.is_over():
-                if found.thread == me:
-                    return False
-                found = self._waits.get(found.thread)
-            self._waits[me] = load
-        return True
+        self._waits[me] = load
+        chain = [load]
+        while chain[-1].thread != me:
+            following = self._waits.get(chain[-1].thread)
+            if following is None or following in chain:
+                return True
+            chain.append(following)
+        return any(each.is_over() for each in chain)
 
     def leave_wait(self) -> None:
         """Note that this thread waits no longer."""
@@ -239,9 +246,9 @@ class ThreadFetcher:
         threads = load.loop
         try:
             if isinstance(threads, Threads):  # else it is over
-                if not threads.enter_wait(load):
-                    raise own_key_error(load.owner, load.key)
                 try:
+                    if not threads.enter_wait(load):
+                        raise own_key_error(load.owner, load.key)
                     waiter.wait()
                 finally:
                     threads.leave_wait()
@@ -252,12 +259,12 @@ class ThreadFetcher:
                 (load.waiting or {}).pop(waiter, None)
 
 
-_ONCE: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+_ONCE: Final = frozenset({GeneratorType, AsyncGeneratorType})
 
 
 def _check_value(fn: object, value: object) -> None:
     """Raise ``TypeError`` for what can be used once, and not by all callers."""
-    if type(value) in _ONCE:
+    if type(value) in _ONCE or isawaitable(value):
         close_unstarted(value)
         msg = (
             f"{fn!r} returned {value!r}, which can be used once, and not by each caller. Make it "

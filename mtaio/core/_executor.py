@@ -614,7 +614,8 @@ class TaskExecutor:
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
         try:
-            await self._pool(fn, iterables, sink, read_options("map", options, errors)).run()
+            pool = self._pool(fn, iterables, sink, read_options("map", options, errors))
+            await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)
@@ -690,7 +691,8 @@ class TaskExecutor:
                     '"collect" to run all items and raise the errors together.'
                 )
             passed = read_options("for_each", options, errors)
-            await self._pool(fn, iterables, Sink(_forget), passed).run()
+            pool = self._pool(fn, iterables, Sink(_forget), passed)
+            await (pool.run() if pool.journal is None else pool.journal.run(pool))
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)
@@ -1428,11 +1430,12 @@ class TaskExecutor:
                 processes do not begin together. Less than the period.
             overlap: What happens at a tick if the run before has not ended. ``"skip"``: nothing.
                 ``"queue"``: a run follows it at once; however many ticks have passed, one. With
-                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins.
+                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins; a
+                thread cannot be stopped, and is waited for.
             timeout: Seconds for a run, or each attempt of it, as for `run`.
             retry: Attempts in all, or a `Retry` policy, for each run.
-            name: For messages and metrics, and for ``leader`` what all processes call it; None for
-                the function's name.
+            name: For messages and metrics; None for the function's. With ``leader`` it is what all
+                processes call the schedule, and no other schedule of that leader.
             leader: A `mtaio.redis.RedisLeader`, or the like: the process that leads makes the runs,
                 and they are cancelled when it leads no more. No tick is run twice, and a tick that
                 passed while nobody led is made up for, once. A period's ticks are then multiples of

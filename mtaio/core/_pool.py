@@ -182,14 +182,6 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
-        if self.journal is None:
-            await self._run_all()
-        else:
-            self.journal.pool = self
-            async with self.journal:
-                await self._run_all()
-
-    async def _run_all(self) -> None:
         self._around = here()
         if self._around is not None:
             self._join(self._around)

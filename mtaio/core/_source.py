@@ -514,7 +514,7 @@ class Feed:
             finally:
                 called, reader.called = reader.called, False
                 self._called -= called
-            if called or not (self._source_waits or self._filling or self._closed):
+            if called or not (self._source_waits or self._closed):
                 return True
 
     def ask(self, reader: Reader) -> bool:

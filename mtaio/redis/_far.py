@@ -65,10 +65,7 @@ __all__ = [
 T = TypeVar("T")
 
 _CHANGED: Final = b"-"
-"""Begins the message that a key was set or deleted; the key follows."""
-
-_SEVERAL: Final = b"="
-"""Begins the message that several keys were; they follow, each but the first after a NUL."""
+"""Begins the message that keys were set or deleted; they follow, with a NUL between them."""
 
 _TAGGED: Final = b"#"
 """Begins the message that a tag was invalidated; the tag follows."""
@@ -305,11 +302,9 @@ class Notice(NamedTuple):
             confirm = (text[:_TOKEN], text[_TOKEN : 2 * _TOKEN])
             return cls.parse(message[1 + 2 * _TOKEN :])._replace(confirm=confirm)
         if kind == _CHANGED:
-            return cls(changed=(text,))
+            return cls(changed=tuple(text.split("\0")))
         if kind == _SETTLED:
             return cls(settled=text)
-        if kind == _SEVERAL:
-            return cls(changed=tuple(text.split("\0")))
         return cls(tag=text) if kind == _TAGGED else cls(cleared=True)
 
 
@@ -613,12 +608,10 @@ def _asking(confirm: tuple[str, str] | None) -> bytes:
 
 def _about(keys: list[str], confirm: tuple[str, str] | None) -> bytes:
     """Return the message that keys were changed."""
-    if len(keys) == 1:
-        return _asking(confirm) + _CHANGED + keys[0].encode()
     text = "\0".join(keys)
     if text.count("\0") >= len(keys):  # a key has one itself: rather too many are dropped
         return _asking(confirm) + _CLEARED
-    return _asking(confirm) + _SEVERAL + text.encode()
+    return _asking(confirm) + _CHANGED + text.encode()
 
 
 class _Stored(NamedTuple):

@@ -16,7 +16,8 @@ import pytest
 from anyio import to_thread
 
 from mtaio.cache import BoundPlainCached, PlainCached, TTLCache, cached
-from mtaio.cache._threads import ThreadFetcher
+from mtaio.cache._load import request
+from mtaio.cache._threads import ThreadFetcher, Threads
 from mtaio.testing import assert_quiescent
 from tests.cache.whole import assert_whole
 
@@ -404,6 +405,21 @@ def test_threads_that_would_wait_for_each_other() -> None:
         assert_quiescent(fetch.cache)
 
 
+def test_circle_of_others_and_one_that_is_over() -> None:
+    """A chain that ends in a circle of others, or whose loads have ended, is no circle of ours."""
+    threads, me = Threads(), threading.get_ident()
+    ours, mine, over = (request(None, key, 1.0, frozenset(), threads) for key in range(3))
+    ours.thread, mine.thread, over.thread = 1, me, 2
+    threads._waits[1] = ours
+    assert threads.enter_wait(ours)
+    threads._waits[2] = mine
+    assert not threads.enter_wait(over)
+    over.state = "loaded"
+    assert threads.enter_wait(over)
+    threads.leave_wait()
+    assert me not in threads._waits
+
+
 def test_threads_that_wait_in_a_row() -> None:
     """A thread that loads may wait for another one that does."""
     slow = Slow("result")
@@ -545,7 +561,15 @@ def test_generator_functions_are_refused(fn: Any) -> None:
         cached(fn)
 
 
-@pytest.mark.parametrize("fn", [numbers, later, stream])
+class Foreign:
+    """Is awaitable, as what a compiled async function returns is, and no coroutine of Python's."""
+
+    def __await__(self) -> Generator[None]:
+        """Return at once."""
+        yield from ()
+
+
+@pytest.mark.parametrize("fn", [numbers, later, stream, Foreign])
 def test_what_can_be_used_once_is_refused(fn: Any) -> None:
     """A plain function that returns it is told so, and nothing is kept."""
     fetch = cached(lambda: fn())  # noqa: PLW0108 - a plain function is the point

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import TaskExecutor
 from mtaio.testing import settle
@@ -135,6 +136,16 @@ async def test_no_slot_is_held_while_a_batch_fills() -> None:
         await settle()
         assert executor.statistics().in_use == 1
         send.close()
+    in_use: list[int] = []
+
+    async def turns() -> AsyncIterator[int]:
+        for number in range(6):
+            await checkpoint()
+            in_use.append(executor.statistics().in_use)
+            yield number
+
+    await executor.for_each(Work(), turns(), batch=6)
+    assert in_use[2:] == [0, 0, 0, 0]
 
 
 async def test_a_batch_goes_on_filling_while_all_are_at_work() -> None:

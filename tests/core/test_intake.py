@@ -479,6 +479,31 @@ async def test_cancellation_out_of_the_blue() -> None:
     assert task.cancelled()
 
 
+async def test_cancelled_natively_while_giving_back() -> None:
+    """What waits in hand is given back though asyncio's cancellation comes a second time."""
+    if not is_asyncio(loops.current_loop()):
+        return
+    executor, broker = TaskExecutor(1), Broker(range(3), every=1)
+
+    async def nack(message: int, error: Exception | None) -> None:
+        await anyio.sleep(1)
+        await broker.nack(message, error)
+
+    task = asyncio.ensure_future(
+        executor.for_each(anyio.sleep, Intake(broker.receive, broker.ack, nack))
+    )
+    await settle()
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, anyio.sleep, 9)  # takes the slot while it is received
+        await anyio.sleep(2)
+        task.cancel()
+        await anyio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait([task])
+        assert broker.nacked == [(0, None)]
+        group.cancel_scope.cancel()
+
+
 async def test_loop_that_is_over() -> None:
     """A coroutine that is closed awaits nothing more."""
     broker = Broker([0])

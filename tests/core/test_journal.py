@@ -6,19 +6,24 @@ import json
 import logging
 import re
 import threading
+from contextlib import suppress
 from functools import partial
 from io import FileIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import from_thread
 
 from mtaio.core import Intake, Journal, Retry, TaskExecutor
 from mtaio.core import _journal as journals
+from mtaio.testing import run
+from tests.closed_loops import leave_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -102,13 +107,12 @@ async def test_streams_give_what_is_recorded(path: Path, outcomes: Any) -> None:
     await executor.for_each(work, [1, 2, 5], journal=journal)
     work.calls.clear()
 
-    async def items() -> AsyncIterator[int]:
+    send, receive = anyio.create_memory_object_stream[int](7)
+    with send:
         for item in range(7):
-            await anyio.sleep(0.25)
-            yield item
-
-    call = partial(executor.stream, work, items(), journal=journal, ordered=True, limit=2)
-    async with call(outcomes=outcomes) as results:
+            send.send_nowait(item)
+    call = partial(executor.stream, work, receive, journal=journal, ordered=True, limit=2)
+    async with receive, call(outcomes=outcomes) as results:
         found = [result async for result in results]
     assert work.taken() == [0, 3, 4, 6]
     if outcomes:
@@ -122,7 +126,7 @@ async def test_full_stream_holds_recorded_items_back(path: Path) -> None:
     executor, taken = TaskExecutor(), 0
     await executor.for_each(Work(seconds=0), range(100), journal=Journal(path))
 
-    def items() -> Any:
+    async def items() -> AsyncIterator[int]:
         nonlocal taken
         for number in range(100):
             taken = number
@@ -466,6 +470,72 @@ async def test_path(tmp_path: Path) -> None:
     assert not [*Journal[Any](tmp_path / "none").entries()]
 
 
+async def test_cancelled_while_the_file_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reads it is told, and the file is free again."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def check() -> None:
+        begun.set()
+        assert go_on.wait(10)
+        from_thread.check_cancelled()
+
+    put(path, b'{"key": 1, "value": 2}\n' * 2500)
+    monkeypatch.setattr(journals, "from_thread", SimpleNamespace(check_cancelled=check))
+    executor, journal = TaskExecutor(), Journal[Any](path)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(executor.map, Work(), [1], journal=journal))
+        while not begun.is_set():
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+        go_on.set()
+    assert await executor.map(Work(), [1], journal=journal) == [2]
+
+
+async def test_thread_that_comes_late(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins when the call is over already does not open the file."""
+    late: list[Callable[[], object]] = []
+
+    async def run_late(work: Callable[[], object], *, limiter: object) -> None:
+        del limiter
+        late.append(work)
+        if len(late) == 1:
+            await anyio.sleep_forever()
+        work()
+
+    monkeypatch.setattr(journals, "to_thread", SimpleNamespace(run_sync=run_late))
+    with anyio.move_on_after(1):
+        await TaskExecutor().map(Work(), [1], journal=Journal(path))
+    late[0]()
+    assert not path.exists()  # noqa: ASYNC240 - one look
+
+
+def test_event_loop_that_is_closed(path: Path) -> None:
+    """The file is closed without one."""
+    work, executor = Work(seconds=1e9), TaskExecutor()
+    call = executor.map(work, [1], journal=Journal(path))
+    leave_waiting(call, until=lambda: work.calls)
+    with suppress(RuntimeError):  # of AnyIO's task group, which asks for the loop
+        call.close()
+    assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
+
+
+async def test_file_that_others_cut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is gone, though it was there, is an error."""
+    monkeypatch.setattr(journals, "_BLOCK", 10)
+    journal = Journal[Any](path)
+    await TaskExecutor().map(Work(), [1, 2], journal=journal)
+
+    def items() -> Iterator[int]:
+        yield 1
+        put(path, b"")
+        yield 2
+
+    with pytest.raises(RuntimeError, match=r"^the journal '.*' was changed by others while"):
+        await TaskExecutor().map(Work(), items(), journal=journal)
+
+
 @pytest.mark.parametrize("fsync", [False, True])
 async def test_lines_are_written_together(
     path: Path,
@@ -485,7 +555,7 @@ async def test_lines_are_written_together(
     monkeypatch.setattr(journals, "FileIO", Slow)
     results: list[Any] = []
 
-    async def run() -> None:
+    async def read() -> None:
         journal = Journal[Any](path, fsync=fsync)
         call = partial(TaskExecutor().stream, Work(seconds=0), range(5), journal=journal)
         async with call(timeout=1) as stream:
@@ -494,7 +564,7 @@ async def test_lines_are_written_together(
                 results.append(result)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(run)
+        group.start_soon(read)
         for _ in range(100):  # the event loop goes on meanwhile
             await anyio.lowlevel.checkpoint()
         assert not written
@@ -549,14 +619,30 @@ async def test_full_disk(
     assert work.taken() == [1, 2]
 
 
-async def test_full_disk_with_several_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the file is torn nothing is written behind that."""
-    monkeypatch.setattr(Full, "left", 1)
+async def test_torn_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written behind a line that was written in part and cannot be cut off."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Broken(Full):
+        def write(self, _data: Any, /) -> int:
+            if writing.is_set():
+                raise NotImplementedError
+            writing.set()
+            assert go_on.wait(10)
+            raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(Full, "is_broken", True)
-    monkeypatch.setattr(journals, "FileIO", Full)
-    with pytest.RaisesGroup(OSError, OSError, OSError):
-        await TaskExecutor().map(Work(), range(3), journal=Journal(path))
-    assert len(content(path)) == 10
+    monkeypatch.setattr(journals, "FileIO", Broken)
+
+    async def work(number: int) -> int:
+        while number and not writing.is_set():
+            await anyio.lowlevel.checkpoint()
+        if number:
+            go_on.set()
+        return number
+
+    with pytest.RaisesGroup(OSError, OSError):
+        await TaskExecutor().map(work, [0, 1], journal=Journal(path))
 
 
 # ---- arguments -----------------------------------------------------------------------------------

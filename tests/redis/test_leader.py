@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -282,7 +281,6 @@ def test_refusals() -> None:
 @explore(seeds=10, exhaustive=1, inject=("checkpoint", "step", "native"))
 async def test_struck_anywhere(victim: Victim) -> None:
     """A process that is struck between any two steps leaves the lead to the other."""
-    logging.getLogger("mtaio.core").setLevel(logging.CRITICAL)
     async with Elections(latency=0.002) as store, anyio.create_task_group() as group:
         first, second = Process(store), Process(store)
 

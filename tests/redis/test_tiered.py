@@ -427,7 +427,10 @@ async def test_many_keys_by_one_call() -> None:
         assert store.calls == 4
         statistics = two.statistics()
         assert (statistics.near_hits, statistics.far_hits, statistics.misses) == (101, 101, 1)
-        assert await one.delete_many(["7", "7", "none", "8"]) == 2
+        assert store.data["mtaio:cache:test:{:1}"][0] == b"1"  # as other programs would write it
+        near = two.statistics().near_size
+        assert await one.delete_many(["7", "7", "none", "8"], confirm=1) == 2
+        assert two.statistics().near_size == near - 2
         await heard()
         assert await two.get_many(["7", "8", "9"]) == {"9": 9}
         await one.set_many({"9": 1, "a\0b": 1}, 10, confirm=1)
@@ -629,7 +632,9 @@ async def test_tags() -> None:
         await one.set("a", 6)
         await one.invalidate_tag("user", confirm=1)
         assert await two.get("a") == 6
+        calls = store.calls
         await one.set("a", 7, 0, tags={"user"})
+        assert store.calls == calls + 1
         assert await one.get("a") is None
 
 
@@ -835,6 +840,7 @@ async def test_clear_without_scan() -> None:
         async with TieredCache[Any](plain, "test") as cache:
             await cache.set_many({"a": 1, "b": 2}, tags={"tag"})
             assert await cache.get_many(["a", "b"]) == {"a": 1, "b": 2}
+            assert store.calls == 4
             with pytest.raises(TypeError, match=r"has no method scan\(pattern, cursor\), by which"):
                 await cache.clear()
             assert await cache.get("a") == 1

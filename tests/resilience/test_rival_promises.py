@@ -730,7 +730,7 @@ async def test_stream_parts_that_theirs_refuse() -> None:
     with pytest.raises(TimeoutError):
         await read(Pipeline(Timeout(3, total=True)).stream(Tokens([2, 2])), [])
     with pytest.raises(TypeError):
-        cached(Tokens.__call__)  # type: ignore[arg-type] # which is the mistake
+        cached(Tokens.__call__)  # which is the mistake
 
 
 # ---- testing, one-off calls, one's own policy ----------------------------------------------------

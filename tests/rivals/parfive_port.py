@@ -50,7 +50,7 @@ PREFERRED: Final = {"sha-512": 8, "sha-256": 7, "sha": 3, "md5": 2}
 CHUNK: Final = 1024
 
 
-class Downloader(parfive.downloader.Downloader):  # type: ignore[misc] # it has no types
+class Downloader(parfive.downloader.Downloader):  # type: ignore[misc] # not where mypy runs
     """parfive's downloader, whose files and parts are items of an executor."""
 
     async def run_download(self) -> Any:

@@ -49,7 +49,7 @@ DIFFERENT: Final = {
 log = logging.getLogger("taskiq.receiver")
 
 
-class Receiver(taskiq.receiver.receiver.Receiver):
+class Receiver(taskiq.receiver.receiver.Receiver):  # type: ignore[misc] # not where mypy runs
     """taskiq's receiver, whose messages are items of an executor."""
 
     def __init__(self, *args: Any, max_prefetch: int = 0, **options: Any) -> None:

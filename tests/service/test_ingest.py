@@ -45,10 +45,11 @@ class Ingest:
     def __init__(self, home: Path, loop: str) -> None:
         self.calls, self.db = home / "calls", home / "vectors.db"
         self.calls.touch()
-        self._command = [sys.executable, str(PROGRAM), str(home / "texts"), str(self.db)]
+        self._command = [sys.executable, "-m", "mtaio", "run", "--backend", loop, "ingest:app"]
         self._environment = {
             **os.environ,
-            "INGEST_BACKEND": loop,
+            "INGEST_TEXTS": str(home / "texts"),
+            "INGEST_DB": str(self.db),
             "INGEST_CALLS": str(self.calls),
             "MTAIO_HEALTH_BIND": "127.0.0.1:0",
             "MTAIO_LOG_LEVEL": "ERROR",
@@ -56,7 +57,7 @@ class Ingest:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it."""
-        return subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - this Python
+        return subprocess.Popen(self._command, env=self._environment, cwd=PROGRAM.parent)  # noqa: S603 - this Python
 
     def paid(self) -> int:
         """Return how many chunks the service was asked for."""

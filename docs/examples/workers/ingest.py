@@ -1,7 +1,8 @@
 """
 Read documents, embed their chunks in batches, and keep the vectors in SQLite: each exactly once.
 
-    python ingest.py DIRECTORY vectors.db
+    export INGEST_TEXTS=texts INGEST_DB=vectors.db
+    mtaio run ingest:app
 
 It may be stopped or killed at any moment, and goes on where it was when it is started again. The
 exit code is 0 when everything is in the table, and 75 when it was told to stop before.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from pathlib import Path
 from textwrap import wrap
 
@@ -32,8 +32,8 @@ async def vectors_of(texts: list[str]) -> list[float]:
 # --8<-- [start:ingest]
 app = Application(name="ingest")
 executor = TaskExecutor()
-files = sorted(Path(sys.argv[1]).glob("*.txt"))
-db = sqlite3.connect(sys.argv[2], check_same_thread=False, timeout=10)
+files = sorted(Path(os.environ["INGEST_TEXTS"]).glob("*.txt"))
+db = sqlite3.connect(os.environ["INGEST_DB"], check_same_thread=False, timeout=10)
 db.execute("CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))")
 
 
@@ -62,4 +62,4 @@ async def ingest() -> None:
 
 # --8<-- [end:ingest]
 if __name__ == "__main__":
-    app.run(os.environ.get("INGEST_BACKEND", "asyncio"))
+    app.run()
