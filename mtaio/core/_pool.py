@@ -303,10 +303,6 @@ class Pool:
         source = cast("Slices | Feed", self.source)
         if source.stop() and not self._all_taken:
             unfinished.note()
-        if isinstance(source, Slices):
-            self._all_taken = True
-            if self.sink.buffer is not None:
-                self.sink.buffer.wake_workers()
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """
