@@ -193,8 +193,8 @@ class Pool:
                     if not self._start_calls(self._group):
                         await self._run(self._group)
             finally:
-                if isinstance(self.source, Feed):
-                    await self._begin_what_is_left(self.source)
+                if isinstance(self.source, Feed | Slices):
+                    await self._finish(self.source, escaped)
             if self._group.cancel_scope.cancel_called and not self.stopping:
                 escaped.append(silent_end())
             elif not self.stopping and (
@@ -212,8 +212,6 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
-            if isinstance(self.source, Slices) and self.source.error is not None:
-                escaped.append(self.source.error)  # it came after the last items that were taken
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
@@ -299,6 +297,12 @@ class Pool:
         source = cast("Slices | Feed", self.source)
         if source.stop() and not self._all_taken:
             unfinished.note()
+
+    async def _finish(self, source: Feed | Slices, escaped: list[BaseException]) -> None:
+        if isinstance(source, Feed):
+            await self._begin_what_is_left(source)
+        elif source.error is not None:
+            escaped.append(source.error)  # it came after the last items that were taken
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """
