@@ -250,6 +250,9 @@ class Pool:
         try:
             if self.options.until is not None and not self.stopping:
                 await self._ask(self.options.until, group)
+        except BaseException:
+            self._held = True
+            raise
         finally:
             if isinstance(self.source, Feed):
                 if self.stopping or self._held:
