@@ -212,17 +212,13 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
-            self._add_error_of_source(escaped)
+            if isinstance(self.source, Slices) and self.source.error is not None:
+                escaped.append(self.source.error)  # it came after the last items that were taken
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
-
-    def _add_error_of_source(self, errors: list[BaseException]) -> None:
-        """Add what a sync source raised after the last items that were taken, if it was not yet."""
-        if isinstance(self.source, Slices) and self.source.error is not None:
-            errors.append(self.source.error)
 
     def _join(self, around: Link) -> None:
         """Take no slots if the calls belong together, and are made inside an item."""
@@ -303,10 +299,6 @@ class Pool:
         source = cast("Slices | Feed", self.source)
         if source.stop() and not self._all_taken:
             unfinished.note()
-        if isinstance(source, Slices):
-            self._all_taken = True
-            if self.sink.buffer is not None:
-                self.sink.buffer.wake_workers()
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """

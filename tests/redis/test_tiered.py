@@ -894,6 +894,27 @@ async def test_changes_that_are_not_confirmed(change: Callable[[TieredCache[Any]
         store.publish = publish  # type: ignore[method-assign] # no more
 
 
+async def test_a_change_under_way() -> None:
+    """What is being changed is no longer served from memory, and nothing else is dropped."""
+    async with processes(1) as (store, (cache,)):
+        await cache.set_many({"a": 1, "b": 1}, tags={"tag"})
+        await cache.set("c", 1)
+        changes: list[Callable[[], Any]] = [
+            partial(cache.set, "a", 2, tags={"tag"}),
+            partial(cache.invalidate_tag, "tag"),
+            partial(cache.clear),
+        ]
+        for left, change in zip((2, 1, 0), changes, strict=True):
+            await heard()
+            await cache.get_many(["a", "b", "c"])
+            store.latency = 1
+            async with anyio.create_task_group() as group:
+                group.start_soon(change)
+                await anyio.sleep(0.1)
+                assert cache.statistics().near_size == left
+            store.latency = 0.001
+
+
 async def test_many_keys_without_the_server() -> None:
     """What is in memory is returned, or the error raised."""
     async with processes(1, fallback_ttl=100) as (store, (cache,)):
