@@ -322,6 +322,23 @@ async def test_for_each_of_batches_without_results(path: Path) -> None:
     assert [*Journal[None](path).entries()] == [(1, None), (2, None), (3, None)]
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+async def test_flat_streams(path: Path, batch: Any) -> None:
+    """The elements of a result are recorded with its item, or each with its item of the batch."""
+    calls: list[Any] = []
+
+    async def split(item: Any) -> list[Any]:
+        calls.append(item)
+        return [10 * each for each in item] if batch else [item, item]
+
+    call: Any = partial(TaskExecutor().stream, split, flatten=True, ordered=True, batch=batch)
+    for _ in range(2):
+        async with call([1, 2, 3], journal=Journal(path)) as elements:
+            found = [element async for element in elements]
+        assert found == ([10, 20, 30] if batch else [1, 1, 2, 2, 3, 3])
+    assert calls == ([[1, 2], [3]] if batch else [1, 2, 3])
+
+
 async def test_messages_are_acknowledged(path: Path) -> None:
     """One that is recorded comes again if it was not acknowledged: then it only is."""
     work, acknowledged = Work(), list[int]()
