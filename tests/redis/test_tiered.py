@@ -956,8 +956,8 @@ REFUSED: list[tuple[str, Callable[[Any], Any]]] = [
     ("ttl=-1 is less than 0", lambda cache: cache.touch("key", -1)),
     ("ttl=-1 is less than 0", lambda cache: cache.increment("key", ttl=-1)),
     ("ttl=-1 is less than 0", lambda cache: cache.set_many({"key": 1}, -1)),
-    ("delta=1.5 is a float", lambda cache: cache.increment("key", 1.5)),
-    ("delta=-9223372036854775809 is less", lambda cache: cache.increment("key", -(2**63) - 1)),
+    ("by=1.5 is a float", lambda cache: cache.increment("key", 1.5)),
+    ("by=-9223372036854775809 is less", lambda cache: cache.increment("key", -(2**63) - 1)),
     ("confirm=-1 is less than 0", lambda cache: cache.clear(confirm=-1)),
     ("confirm=-1 is less than 0", lambda cache: cache.invalidate_tag("tag", confirm=-1)),
 ]
