@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from io import FileIO
 from types import SimpleNamespace
@@ -527,6 +527,27 @@ async def test_thread_that_comes_late(path: Path, monkeypatch: pytest.MonkeyPatc
         await TaskExecutor().map(Work(), [1], journal=Journal(path))
     late[0]()
     assert not path.exists()  # noqa: ASYNC240 - one look
+
+
+@pytest.mark.parametrize("line", ["", "not a journal\n"], ids=["until", "broken"])
+async def test_source_of_which_nothing_is_read_is_closed(path: Path, line: str) -> None:
+    """A generator is closed by a call that ends before it reads from it."""
+    await anyio.Path(path).write_text(line)
+    over, closed = anyio.Event(), anyio.Event()
+    over.set()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for item in range(3):
+                yield item
+        finally:
+            closed.set()
+
+    items = source()
+    assert await anext(items) == 0
+    with pytest.raises(ValueError, match=r"^line 1 of") if line else nullcontext():
+        await TaskExecutor().map(Work(), items, journal=Journal(path), until=over.wait)
+    assert closed.is_set()
 
 
 def test_event_loop_that_is_closed(path: Path) -> None:
