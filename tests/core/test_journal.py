@@ -554,7 +554,10 @@ def test_event_loop_that_is_closed(path: Path) -> None:
     """The file is closed without one."""
     work, executor = Work(seconds=1e9), TaskExecutor()
     call = executor.map(work, [1], journal=Journal(path))
-    leave_waiting(call, until=lambda: work.calls)
+    # AnyIO's worker threads outlive such a loop. Those of a daemon do not keep the process alive.
+    daemon = threading.Thread(target=leave_waiting, args=(call, lambda: work.calls), daemon=True)
+    daemon.start()
+    daemon.join()
     with suppress(RuntimeError):  # of AnyIO's task group, which asks for the loop
         call.close()
     assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
