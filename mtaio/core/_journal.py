@@ -51,7 +51,7 @@ from weakref import WeakSet
 import anyio
 from anyio import from_thread, to_thread
 
-from mtaio._internal import checks, loops
+from mtaio._internal import checks, file_locks, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.notes import note
@@ -577,7 +577,7 @@ class Recording:
                 raise ValueError(msg)
             self._file = file = FileIO(path, "a+")
             _files.add(file)
-            if not _lock(file.fileno()):
+            if not file_locks.lock(file.fileno(), wait=False):
                 msg = (
                     f"{self._format} is in use by another call, or another process: both would "
                     f"do the same work. Wait for its end, or give each a file of its own."
@@ -683,34 +683,12 @@ def _in_child() -> None:  # pragma: no cover - a forked child, which is not meas
 
 
 if sys.platform == "win32":  # pragma: no cover - Windows
-    import msvcrt
-
-    def _lock(fd: int) -> bool:
-        """Lock a byte that no file reaches, if nobody else has; without waiting."""
-        os.lseek(fd, 1 << 40, os.SEEK_SET)
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
 
     def _sync_folder(path: Path) -> None:
         """Do nothing: a folder cannot be synchronised there."""
 
 else:
-    import fcntl
-
     os.register_at_fork(after_in_child=_in_child)
-
-    def _lock(fd: int) -> bool:
-        """Lock the file, if nobody else has; without waiting."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks: who shares a file takes the risk
-        return True
 
     def _sync_folder(path: Path) -> None:
         """Bring the entry of a new file to the disk."""
