@@ -653,13 +653,13 @@ class Recording:
         with self._lock:
             file = cast("FileIO", self._file)
             file.seek(place)
-            block = b""
-            while b"\n" not in block:
-                more = file.read(_BLOCK)
-                if not more:
+            blocks = [b""]
+            while b"\n" not in blocks[-1]:
+                blocks.append(file.read(_BLOCK))
+                if not blocks[-1]:
                     msg = f"{self._format} was changed by others while a call used it"
                     raise RuntimeError(msg)
-                block += more
+        block = b"".join(blocks)
         self._block = place, block
         return block[: block.index(b"\n")]
 
