@@ -14,7 +14,7 @@ import pytest
 
 from mtaio import cache, core, events, monitoring, resilience, resources
 from mtaio.cache import Cached, PlainCached, TTLCache, cached
-from mtaio.core import Budget, PeriodicTask, Retry, TaskExecutor, TaskHandle
+from mtaio.core import Budget, Intake, PeriodicTask, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
 from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
@@ -171,6 +171,7 @@ CASES: Final[dict[type, Case]] = {
     PeriodicTask: Case(
         lambda: TaskExecutor(2), lambda it: it.run(second), entered=True, wanted=periodic
     ),
+    Intake: Case(lambda: Intake(second, ack=second, nack=second), lambda it: it.ack(1)),
     Budget: Case(lambda: Budget(0.1), second),
     Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
     AdaptiveLimiter: Case(lambda: AdaptiveLimiter(initial=1, max_waiting=9), slot),
@@ -446,6 +447,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "stop": lambda it: it.stop(),
         "wait": lambda it: it.wait(),
     },
+    Intake: {"ack": lambda it: it.ack(1), "nack": lambda it: it.nack(1, None)},
     Budget: {
         "statistics": lambda it: it.statistics(),
     },

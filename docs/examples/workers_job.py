@@ -1,6 +1,7 @@
 """A job with a journal: told to stop it is not complete, and run again it does the rest."""
 
-import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 
@@ -9,7 +10,7 @@ from mtaio.core import Journal
 
 app = Application(name="survey", probes=False, logging=False)
 executor = TaskExecutor(max_workers=10)
-answers = Journal[str](os.environ.get("ANSWERS", "answers.jsonl"))
+answers = Path("answers.jsonl")
 asked: list[str] = []
 
 
@@ -22,21 +23,23 @@ async def ask(question: str) -> str:  # stands for a model that is slow, and pai
 @app.job
 async def survey() -> None:
     questions = [f"question {number}" for number in range(100)]
-    await executor.for_each(ask, questions, retry=3, journal=answers, until=app.wait_draining)
+    journal = Journal[str](answers)
+    await executor.for_each(ask, questions, retry=3, journal=journal, until=app.wait_draining)
 
 
 async def main() -> None:
-    answers.path.unlink(missing_ok=True)
-    async with app:
-        await anyio.sleep(0.5)
-        app.stop_nowait("deployment")  # as SIGTERM does
-        await app.wait_closed()
-    print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
-    async with app:
-        await app.wait_closed()
-    print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
-    print(f"{len(dict(answers.entries()))} answers")
-    answers.path.unlink()
+    global answers  # noqa: PLW0603 - for the test alone
+    with TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.jsonl"
+        async with app:
+            await anyio.sleep(0.5)
+            app.stop_nowait("deployment")  # as SIGTERM does
+            await app.wait_closed()
+        print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+        async with app:
+            await app.wait_closed()
+        print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+        print(f"{len(dict(Journal[str](answers).entries()))} answers")
 
 
 if __name__ == "__main__":

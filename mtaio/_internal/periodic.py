@@ -76,8 +76,8 @@ class PeriodicStatistics:
     """Runs that were cancelled: by the next tick, with the task, or because another leads."""
     skipped: int = field(metadata=COUNTER)
     """Ticks that began no run, counted when the run that was in their way has ended."""
-    failed_in_row: int = field(metadata=GAUGE)
-    """Runs since the last that succeeded."""
+    runs_since_success: int = field(metadata=GAUGE)
+    """Runs since the last that succeeded, with one that is going on."""
     last_start: float | None = field(metadata=GAUGE | SECONDS)
     """When the last run began, in seconds since 1970; None before the first."""
     last_success: float | None = field(metadata=GAUGE | SECONDS)
@@ -175,7 +175,6 @@ class Periodic:
         "_cancelled",
         "_expected",
         "_failed",
-        "_failed_in_row",
         "_idle",
         "_last_duration_seconds",
         "_last_error",
@@ -187,6 +186,7 @@ class Periodic:
         "_run",
         "_running",
         "_runs",
+        "_runs_since_success",
         "_schedule",
         "_skipped",
         "_stopped",
@@ -212,7 +212,7 @@ class Periodic:
         self._stopped = False
         self._leading = self._running = False
         self._runs = self._succeeded = self._failed = self._cancelled = self._skipped = 0
-        self._failed_in_row = 0
+        self._runs_since_success = 0
         self._last_start: float | None = None
         self._last_success: float | None = None
         self._last_duration_seconds: float | None = None
@@ -236,7 +236,7 @@ class Periodic:
         last = self._last_success
         since = "" if last is None else f" for {clock.wall() - last:.3g} s"
         error = f"; the last raised {self._last_error}" if self._last_error else ""
-        return f"no run has succeeded{since}: {self._failed_in_row} in a row{error}"
+        return f"no run has succeeded{since}: {self._runs_since_success} in a row{error}"
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run it until `stop` or cancellation."""
@@ -370,7 +370,7 @@ class Periodic:
         if self._schedule.overlap == "cancel":
             deadline = clock.loop_deadline(started + until_next)
         self._runs += 1
-        self._failed_in_row += 1
+        self._runs_since_success += 1
         self._running = True
         try:
             with anyio.CancelScope(deadline=deadline) as scope:
@@ -391,7 +391,7 @@ class Periodic:
                 self._cancelled += 1
             else:
                 self._succeeded += 1
-                self._failed_in_row = 0
+                self._runs_since_success = 0
                 self._last_success = clock.wall()
                 self._expect(clock.now() - started)
         finally:

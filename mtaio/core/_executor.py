@@ -1677,12 +1677,7 @@ class TaskExecutor:
             needs_loop = (
                 options.on_progress is not None or sink.buffer is not None or journal is not None
             )
-            if (
-                not needs_loop
-                and timing.timeout is None
-                and self._threads.is_own
-                and at_hand
-            ):
+            if not needs_loop and timing.timeout is None and self._threads.is_own and at_hand:
                 crew = Crew(fn, self._threads)
         return Pool(
             call,

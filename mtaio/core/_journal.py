@@ -189,6 +189,8 @@ class Journal(Generic[T]):
 
     Example:
         ```python
+        from tempfile import TemporaryDirectory
+
         import anyio
 
         from mtaio.core import Journal, TaskExecutor
@@ -202,8 +204,10 @@ class Journal(Generic[T]):
 
 
         async def main() -> None:
-            questions = ["what?", "why?"]
-            print(await executor.map(ask, questions, journal=Journal("answers.jsonl")))
+            with TemporaryDirectory() as folder:  # in earnest, where the next run finds it
+                journal = Journal[str](f"{folder}/answers.jsonl")
+                for _ in range(2):  # the second time nothing is asked
+                    print(await executor.map(ask, ["what?", "why?"], journal=journal))
 
 
         if __name__ == "__main__":
@@ -272,7 +276,7 @@ def record(options: Options, *, many: bool, values: bool) -> Recording | None:
     Raises:
         TypeError: ``journal`` is no journal.
     """
-    journal: object = options.journal
+    journal = cast("object", options.journal)  # callers may be untyped
     if journal is None:
         return None
     if not isinstance(journal, Journal):
@@ -465,15 +469,16 @@ class Recording:
                 f"each of its items. Return a list with a result for each."
             )
             raise TypeError(msg)
-        if len(cast("list[Any]", values)) != len(keys):
+        results = cast("list[Any]", values)
+        if len(results) != len(keys):
             msg = (
-                f"a batch of {len(keys)} items returned {len(values)} results, and {self._format} "
+                f"a batch of {len(keys)} items returned {len(results)} results, and {self._format} "
                 f"has a line for each item. Return a list with a result for each."
             )
             raise ValueError(msg)
         lines: list[bytes] = []
         fresh: dict[Key, Any] = {}
-        for key, value in zip(keys, cast("list[Any]", values), strict=True):
+        for key, value in zip(keys, results, strict=True):
             line, fresh[key] = self._format.line(key, value)
             lines.append(line)
         place = await self._write(b"".join(lines))

@@ -193,8 +193,8 @@ class Pool:
                     if not self._start_calls(self._group):
                         await self._run(self._group)
             finally:
-                if isinstance(self.source, Feed):
-                    await self._begin_what_is_left(self.source)
+                if isinstance(self.source, Feed | Slices):
+                    await self._finish(self.source, escaped)
             if self._group.cancel_scope.cancel_called and not self.stopping:
                 escaped.append(silent_end())
             elif not self.stopping and (
@@ -212,17 +212,11 @@ class Pool:
         finally:
             self._group = None
             self.counters.absorb(self)
-            self._add_error_of_source(escaped)
         if self.failures or escaped:
             try:
                 conclude(self.failures, escaped)
             finally:
                 del escaped  # the error holds this frame: else they keep each other alive
-
-    def _add_error_of_source(self, errors: list[BaseException]) -> None:
-        """Add what a sync source raised after the last items that were taken, if it was not yet."""
-        if isinstance(self.source, Slices) and self.source.error is not None:
-            errors.append(self.source.error)
 
     def _join(self, around: Link) -> None:
         """Take no slots if the calls belong together, and are made inside an item."""
@@ -256,6 +250,9 @@ class Pool:
         try:
             if self.options.until is not None and not self.stopping:
                 await self._ask(self.options.until, group)
+        except BaseException:
+            self._held = True
+            raise
         finally:
             if isinstance(self.source, Feed):
                 if self.stopping or self._held:
@@ -303,10 +300,12 @@ class Pool:
         source = cast("Slices | Feed", self.source)
         if source.stop() and not self._all_taken:
             unfinished.note()
-        if isinstance(source, Slices):
-            self._all_taken = True
-            if self.sink.buffer is not None:
-                self.sink.buffer.wake_workers()
+
+    async def _finish(self, source: Feed | Slices, escaped: list[BaseException]) -> None:
+        if isinstance(source, Feed):
+            await self._begin_what_is_left(source)
+        elif source.error is not None:
+            escaped.append(source.error)  # it came after the last items that were taken
 
     async def _begin_what_is_left(self, source: Feed) -> None:
         """

@@ -285,16 +285,17 @@ async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
 
     So each part has at most one item in hand, and none has two turns while another one has none.
     """
-    waiter = new_waiter()  # one for all: whichever part has something wakes this
-    readers = {part: Reader(waiter) for part in parts}
-    while readers:
-        seen = [part.ask(reader) for part, reader in readers.items()]
+    waiter = new_waiter()
+    reader = Reader(waiter)  # of them all: whichever has something wakes it
+    left = [*parts]
+    while left:
+        seen = [part.ask(reader) for part in left]
         if not any(seen):
             await waiter
-        for part in parts:
+        for part in left:
             for item in part:  # it is one at most
                 yield item
-        readers = {part: reader for part, reader in readers.items() if not part.is_over()}
+        left = [part for part in left if not part.is_over()]
 
 
 def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
@@ -537,11 +538,12 @@ class Feed:
         """
         Have an item read for a reader that waits for several feeds, unless there is one.
 
+        Such a reader need not be waiting when the item comes, so ``_called`` only grows, and bounds
+        nothing: an item is read while the reader is parked, which it is while there is none.
+
         Returns:
             Whether there is something to see: an item, or the end.
         """
-        self._called -= reader.called
-        reader.called = False
         if self._ready or self._closed:
             return True
         if reader not in self._parked:

@@ -333,7 +333,7 @@ class FarTier:
     # Reading.
 
     async def acquire(
-        self, key: str, token: str, tags: Collection[str], ttl: float, *, discard: bool = False
+        self, key: str, token: str, tags: Collection[str], ttl: float, *, discard: bool
     ) -> Found | Leased | float:
         """
         Return the value, or else take the lease of the key.

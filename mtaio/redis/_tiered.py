@@ -656,13 +656,13 @@ class TieredCache(Generic[T]):
     async def increment(
         self,
         key: str,
-        delta: int = 1,
+        by: int = 1,
         *,
         ttl: float | Unset = UNSET,
         confirm: float | None = None,
     ) -> int:
         """
-        Add ``delta`` to the int under ``key`` in one step of the server, and tell all processes.
+        Add ``by`` to the int under ``key`` in one step of the server, and tell all processes.
 
         The value keeps its time to live and its tags. If there is none, it is taken for 0. A
         checkpoint, which may leave the value changed or not, as with `set`: repeated after a
@@ -670,7 +670,7 @@ class TieredCache(Generic[T]):
 
         Args:
             key: The key.
-            delta: How much to add; less than 0 to subtract.
+            by: How much to add; less than 0 to subtract.
             ttl: Seconds until it expires, if there was no value. Default: the cache's.
             confirm: As for `delete`.
 
@@ -680,16 +680,16 @@ class TieredCache(Generic[T]):
         Raises:
             StoreError: The server is down.
             TimeoutError: As for `delete`.
-            TypeError: ``delta`` is not an int, or the codec does not write ints in digits, as JSON
+            TypeError: ``by`` is not an int, or the codec does not write ints in digits, as JSON
                 does; or as for `get_or_set`.
             ValueError: The value is not an int, or the new one has more than 64 bits; or as for
                 `get_or_set`.
             RuntimeError: The cache is not entered.
         """
         self._check(key)
-        checks.count("delta", delta, least=-(2**63), way_out="Pass how much to add.")
+        checks.count("by", by, least=-(2**63), way_out="Pass how much to add.")
         digits: Codec[Any] = self._codec
-        if encoded(digits, delta) != str(delta).encode():
+        if encoded(digits, by) != str(by).encode():
             msg = (
                 f"{self!r} has codec={digits!r}, which does not write ints in digits, so the "
                 f"server cannot count. Keep counters in a cache with the JSON codec."
@@ -698,13 +698,13 @@ class TieredCache(Generic[T]):
         seconds = self._seconds(ttl)
         made = await self._change(
             partial(self._drop, key),
-            lambda writer: self._far.increment(key, delta, seconds, writer),
+            lambda writer: self._far.increment(key, by, seconds, writer),
             confirm,
             repr(key),
         )
         if isinstance(made, str):
             msg = (
-                f"{self!r}: {key!r} cannot be incremented by {delta}: {made}. Set it to an int, or "
+                f"{self!r}: {key!r} cannot be incremented by {by}: {made}. Set it to an int, or "
                 f"delete it."
             )
             raise ValueError(msg)  # noqa: TRY004 - made is the reason, not what is wrong

@@ -225,6 +225,15 @@ async def test_an_error_of_the_source_comes_after_what_was_read(
     assert executor.statistics().in_use == executor.statistics().in_flight == 0
 
 
+async def test_an_error_of_the_source_drops_what_was_read_ahead() -> None:
+    """Whatever ends the call early does; the batch that it cuts short is no exception."""
+    work = Work(1)
+    source = apart(5, 0, OSError("the source broke"))
+    with pytest.raises(OSError, match="the source broke"):
+        await TaskExecutor().map(work, source, batch=3, limit=1, read_ahead=2)
+    assert [batch for _, batch in work.begun] in ([], [[0, 1, 2]])
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_no_error_is_lost(kind: str) -> None:
     """If the last batch fails too, both come out."""

@@ -88,7 +88,12 @@ async def test_runs_begin_at_multiples_of_the_period() -> None:
         assert task.statistics().next_start == pytest.approx(clock.wall() + 0.09)
     assert work.began == [round(0.1 * number, 6) for number in range(1001)]
     found = check(task)
-    assert (found.runs, found.skipped, found.failed_in_row, found.last_error) == (1001, 0, 0, "")
+    assert (found.runs, found.skipped, found.runs_since_success, found.last_error) == (
+        1001,
+        0,
+        0,
+        "",
+    )
     assert found.last_duration_seconds == pytest.approx(0.09)
 
 
@@ -114,7 +119,7 @@ async def test_overlap(overlap: str, seconds: float, began: list[float], skipped
     found = check(task)
     assert found.skipped == skipped
     cancelled = 7 if (overlap, seconds) == ("cancel", 1.5) else 0
-    assert (found.cancelled, found.failed_in_row) == (cancelled, cancelled)
+    assert (found.cancelled, found.runs_since_success) == (cancelled, cancelled)
 
 
 async def test_run_that_does_not_end_when_cancelled() -> None:

@@ -120,6 +120,23 @@ async def test_an_item_counts_until_its_last_element_is_taken(*, ordered: bool) 
     assert started == [2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9] + [9] * 6
 
 
+async def test_each_consumer_that_waits_gets_an_element() -> None:
+    """One that is slow with the first element holds up none that waits for the next."""
+    seen: list[tuple[float, int]] = []
+
+    async with TaskExecutor().stream(several, [2, 1], flatten=True) as elements:
+
+        async def take() -> None:
+            async for _, element in elements:
+                seen.append((anyio.current_time(), element))
+                await anyio.sleep(5)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take)
+            group.start_soon(take)
+    assert seen == [(8, 0), (8, 1), (13, 0)]
+
+
 async def test_a_generator_is_a_part_of_its_item() -> None:
     """Its code runs where the function is called, and what it raises is the item's error."""
     assert await all_of(TaskExecutor().stream(generate, [2, 0, 1], flatten=True, ordered=True)) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -319,6 +320,23 @@ async def test_for_each_of_batches_without_results(path: Path) -> None:
         await TaskExecutor().for_each(nothing, [1, 2, 3], batch=2, journal=Journal(path))
     assert calls == [[1, 2], [3]]
     assert [*Journal[None](path).entries()] == [(1, None), (2, None), (3, None)]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+async def test_flat_streams(path: Path, batch: Any) -> None:
+    """The elements of a result are recorded with its item, or each with its item of the batch."""
+    calls: list[Any] = []
+
+    async def split(item: Any) -> list[Any]:
+        calls.append(item)
+        return [10 * each for each in item] if batch else [item, item]
+
+    call: Any = partial(TaskExecutor().stream, split, flatten=True, ordered=True, batch=batch)
+    for _ in range(2):
+        async with call([1, 2, 3], journal=Journal(path)) as elements:
+            found = [element async for element in elements]
+        assert found == ([10, 20, 30] if batch else [1, 1, 2, 2, 3, 3])
+    assert calls == ([[1, 2], [3]] if batch else [1, 2, 3])
 
 
 async def test_messages_are_acknowledged(path: Path) -> None:
@@ -643,6 +661,82 @@ async def test_torn_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.RaisesGroup(OSError, OSError):
         await TaskExecutor().map(work, [0, 1], journal=Journal(path))
+
+
+class Held(FileIO):
+    """A file whose first write takes until it may go on."""
+
+    writing: threading.Event
+    go_on: threading.Event
+    error: OSError | None
+    """What the others meet."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or fail."""
+        if Held.writing.is_set() and Held.error is not None:
+            raise Held.error
+        Held.writing.set()
+        assert Held.go_on.wait(10)
+        return super().write(data)
+
+
+async def one_waits(number: int) -> int:
+    """Return, the second time when the first result is being written."""
+    while number and not Held.writing.is_set():
+        await anyio.lowlevel.checkpoint()
+    return number
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the file held up."""
+    monkeypatch.setattr(journals, "FileIO", Held)
+    Held.writing, Held.go_on, Held.error = threading.Event(), threading.Event(), None
+
+
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize("error", [None, OSError(28, "No space left on device")])
+async def test_cancelled_while_it_writes(path: Path, error: OSError | None) -> None:
+    """What was paid for is recorded all the same; if that fails, the call says so."""
+    Held.error = error
+    errors: list[BaseException] = []
+
+    async def run_it() -> None:
+        try:
+            await TaskExecutor().map(one_waits, [0, 1], journal=Journal(path))
+        except OSError as caught:
+            errors.append(caught)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_it)
+        while not Held.writing.is_set():
+            await anyio.lowlevel.checkpoint()
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+        Held.go_on.set()
+    assert recorded(path) == ([0, 1] if error is None else [0])
+    assert len(errors) == (error is not None)
+
+
+@pytest.mark.usefixtures("held")
+def test_every_task_is_cancelled(path: Path) -> None:
+    """When asyncio ends all tasks, each for itself, what was paid for is recorded."""
+
+    async def main() -> None:
+        call = TaskExecutor().map(one_waits, [0, 1], journal=Journal(path))
+        task = asyncio.create_task(call)
+        while not Held.writing.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        Held.go_on.set()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert recorded(path) == [0, 1]
 
 
 # ---- arguments -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from mtaio._internal import loops, unfinished
 from mtaio._internal.backend import is_asyncio
 from mtaio.core import Journal, TaskExecutor, merge
 from mtaio.exceptions import StrayCancellationError
+from mtaio.testing import settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -123,6 +124,16 @@ async def test_nothing_is_taken_if_it_is_over_before(kind: str, options: Any) ->
     await numbers.aclose()
 
 
+async def test_no_slot_is_waited_for_if_it_is_over_before() -> None:
+    """Others may have them all."""
+    executor = TaskExecutor(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, second, 0)
+        await settle()
+        assert await executor.map(second, [1], until=over) == []
+        assert anyio.current_time() == 0
+
+
 @pytest.mark.parametrize(
     ("source", "noted"),
     [
@@ -226,7 +237,7 @@ async def test_cancelled_as_it_is_asked(how: str) -> None:
         stop()
         await checkpoint()
 
-    call = partial(TaskExecutor().map, second, numbers, until=until)
+    call = partial(TaskExecutor().map, second, numbers, until=until, read_ahead=1)
     if how == "scope":
         with anyio.CancelScope() as scope:
             stop = scope.cancel

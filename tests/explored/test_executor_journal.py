@@ -32,7 +32,7 @@ async def run_here(work: Callable[[], Any], *, limiter: object) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["map", "batches", "stream"])
-@explore(seeds=SEEDS, exhaustive=1, max_runs=100_000)
+@explore(seeds=SEEDS // 2, exhaustive=1, max_runs=100_000)
 async def test_two_runs(victim: Victim, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second run calls what the first has not finished, and has every result in its place."""
     monkeypatch.setattr(journals, "to_thread", SimpleNamespace(run_sync=run_here))
@@ -61,12 +61,12 @@ async def test_two_runs(victim: Victim, kind: str, monkeypatch: pytest.MonkeyPat
 
     with TemporaryDirectory() as folder:
         journal = Journal[int](Path(folder) / "out.jsonl")
-        await victim(run, [1, 2, 1, 3])
+        await victim(run, [1, 2, 1])
         recorded = dict(journal.entries())
         if kind != "batches":  # where one may be cancelled between its items
             assert set(recorded) == set(finished)
         assert len(set(finished)) == len(finished) or kind == "batches"
         calls.clear()
-        assert await run([1, 2, 1, 3, 4]) == [2, 4, 2, 6, 8]
-        assert sorted(calls) == sorted({1, 2, 3, 4} - set(recorded))
+        assert await run([1, 2, 1, 3]) == [2, 4, 2, 6]
+        assert sorted(calls) == sorted({1, 2, 3} - set(recorded))
     assert_quiescent(executor)

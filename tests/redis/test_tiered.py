@@ -894,6 +894,27 @@ async def test_changes_that_are_not_confirmed(change: Callable[[TieredCache[Any]
         store.publish = publish  # type: ignore[method-assign] # no more
 
 
+async def test_a_change_under_way() -> None:
+    """What is being changed is no longer served from memory, and nothing else is dropped."""
+    async with processes(1) as (store, (cache,)):
+        await cache.set_many({"a": 1, "b": 1}, tags={"tag"})
+        await cache.set("c", 1)
+        changes: list[Callable[[], Any]] = [
+            partial(cache.set, "a", 2, tags={"tag"}),
+            partial(cache.invalidate_tag, "tag"),
+            partial(cache.clear),
+        ]
+        for left, change in zip((2, 1, 0), changes, strict=True):
+            await heard()
+            await cache.get_many(["a", "b", "c"])
+            store.latency = 1
+            async with anyio.create_task_group() as group:
+                group.start_soon(change)
+                await anyio.sleep(0.1)
+                assert cache.statistics().near_size == left
+            store.latency = 0.001
+
+
 async def test_many_keys_without_the_server() -> None:
     """What is in memory is returned, or the error raised."""
     async with processes(1, fallback_ttl=100) as (store, (cache,)):
@@ -935,8 +956,8 @@ REFUSED: list[tuple[str, Callable[[Any], Any]]] = [
     ("ttl=-1 is less than 0", lambda cache: cache.touch("key", -1)),
     ("ttl=-1 is less than 0", lambda cache: cache.increment("key", ttl=-1)),
     ("ttl=-1 is less than 0", lambda cache: cache.set_many({"key": 1}, -1)),
-    ("delta=1.5 is a float", lambda cache: cache.increment("key", 1.5)),
-    ("delta=-9223372036854775809 is less", lambda cache: cache.increment("key", -(2**63) - 1)),
+    ("by=1.5 is a float", lambda cache: cache.increment("key", 1.5)),
+    ("by=-9223372036854775809 is less", lambda cache: cache.increment("key", -(2**63) - 1)),
     ("confirm=-1 is less than 0", lambda cache: cache.clear(confirm=-1)),
     ("confirm=-1 is less than 0", lambda cache: cache.invalidate_tag("tag", confirm=-1)),
 ]

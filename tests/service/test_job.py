@@ -18,6 +18,7 @@ from tests.service.harness import PATIENCE, wait_until
 
 PROGRAM = f"""
 import os, sys
+from pathlib import Path
 sys.path.insert(0, {str(ROOT / "docs" / "examples")!r})
 import workers_job
 
@@ -29,6 +30,7 @@ async def counted(question):
     return await ask(question)
 
 workers_job.ask = counted
+workers_job.answers = Path(os.environ["ANSWERS"])
 workers_job.app.run(sys.argv[1])
 """
 NOT_COMPLETE = 75

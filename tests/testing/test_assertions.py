@@ -177,6 +177,7 @@ def test_every_primitive_of_mtaio() -> None:
         "KeyedConcurrencyLimiter",
         "KeyedQuota",
         "KeyedRateLimiter",
+        "PeriodicTask",
         "Pipeline",
         "Quota",
         "QuotaPart",
