@@ -74,7 +74,6 @@ from mtaio.core._compose import (
 from mtaio.core._crew import Crew
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._intake import acknowledgement
-from mtaio.core._journal import record
 from mtaio.core._late_binding import check_binding
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._slots import Slots, here
@@ -1658,7 +1657,7 @@ class TaskExecutor:
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
         at_hand = _are_at_hand(iterables)
         answers = None if at_hand else acknowledgement(iterables, options, fn)
-        journal = record(options, many=len(iterables) > 1, values=sink.put is not _forget)
+        journal = _recording(options, sink, many=len(iterables) > 1)
         call, watched = compose(
             work,
             timing=timing,
@@ -1755,6 +1754,15 @@ class TaskExecutor:
         block = self._blocks.entered(self, f"{method}()")
         await block.check_open(method)
         return block
+
+
+def _recording(options: Options, sink: Sink, *, many: bool) -> Recording | None:
+    if options.journal is None:
+        return None
+    from mtaio.core._journal import record  # noqa: PLC0415 - few programs have one
+
+    values = sink.put is not _forget
+    return record(options.journal, many=many, values=values, batched=options.batch is not None)
 
 
 def _sink_of_outcomes(between: Buffer, *, many: bool) -> Sink:

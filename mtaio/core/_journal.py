@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 
     from mtaio.core._pool import Pool
     from mtaio.core._source import Feed
-    from mtaio.core._types import Options
 
 __all__ = ["Journal", "Key", "Recording", "record"]
 
@@ -264,28 +263,26 @@ class Journal(Generic[T]):
                     yield key, self._format.loaded(value)
 
 
-def record(options: Options, *, many: bool, values: bool) -> Recording | None:
+def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recording:
     """
-    Return what one call does with its journal; None if it has none.
+    Return what one call does with its journal.
 
     Args:
-        options: Of the call.
+        journal: What was passed.
         many: Whether the function gets several arguments for each item.
         values: Whether anybody wants the results.
+        batched: Whether an item of the call is a list of those that are recorded.
 
     Raises:
         TypeError: ``journal`` is no journal.
     """
-    journal = cast("object", options.journal)  # callers may be untyped
-    if journal is None:
-        return None
     if not isinstance(journal, Journal):
         msg = (
             f"journal={journal!r} is {checks.type_of(journal)}. Pass a mtaio.core.Journal, or None."
         )
         raise TypeError(msg)
     form: _Format = journal._format  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-    return Recording(form, many=many, values=values, batched=options.batch is not None)
+    return Recording(form, many=many, values=values, batched=batched)
 
 
 class _Entry:
