@@ -46,7 +46,7 @@ from mtaio.core._source import may_have_more
 from mtaio.core._threads import ThreadCall, explain, warn_of_awaitable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mtaio.core._pool import Pool, Worker
     from mtaio.core._slots import Link, Slot
