@@ -8,7 +8,7 @@ Cost: between runs one task that sleeps.
 
 One task does it all: it sleeps until a tick, makes the run itself, and goes on from the clock. So
 there is nothing to wake, no run without an owner, and ``overlap`` is what happens when the run
-comes back late (`PeriodicTask._go_on`): "skip" goes on with the next tick to come; "queue" with
+comes back late (`Periodic._go_on`): "skip" goes on with the next tick to come; "queue" with
 the tick that has passed; "cancel" does the same, and lets the run go on no longer than up to there.
 """
 

@@ -30,7 +30,6 @@ from typing import (
     Protocol,
     TypeGuard,
     TypeVar,
-    cast,
     final,
     overload,
     runtime_checkable,
@@ -47,7 +46,7 @@ from mtaio._internal.notes import note
 from mtaio._internal.signature import check_takes
 from mtaio._internal.sources import GRACE
 from mtaio.core._errors import conclude, shorten
-from mtaio.core._merge import Merge
+from mtaio.core._merge import unmerged
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
@@ -168,19 +167,6 @@ def _bare(item: Any) -> Any:
     return item.item if type(item) is Taken else item
 
 
-def _first_of(iterables: tuple[object, ...]) -> AckSource[Any] | None:
-    """Return the first source whose items are acknowledged, if there is one."""
-    for each in iterables:
-        if is_ack_source(each):
-            return each
-        if isinstance(each, Merge):
-            merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
-            found = _first_of(merged.sources)
-            if found is not None:
-                return found
-    return None
-
-
 def acknowledgement(
     iterables: tuple[object, ...], options: Options, subject: object
 ) -> Acknowledgement | None:
@@ -190,7 +176,7 @@ def acknowledgement(
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    source = _first_of(iterables)
+    source = next(filter(is_ack_source, unmerged(iterables)), None)
     if source is None:
         return None
     if len(iterables) > 1:
@@ -263,7 +249,7 @@ async def _answer(
         errors.clear()
 
 
-async def _told(fn: Callable[..., object] | None, *args: object) -> None:
+async def _call(fn: Callable[..., object] | None, *args: object) -> None:
     """Call a function that may be there, async or plain."""
     if fn is not None:
         result = fn(*args)
@@ -377,11 +363,11 @@ class Intake(Generic[T]):
 
     async def ack(self, item: T, /) -> None:
         """Note that an item is done. A checkpoint if the function that was passed is one."""
-        await _told(self._ack, item)
+        await _call(self._ack, item)
 
     async def nack(self, item: T, error: Exception | None, /) -> None:
         """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
-        await _told(self._nack, item, error)
+        await _call(self._nack, item, error)
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Iterate over the items. For the executor, which answers for each."""

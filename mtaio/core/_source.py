@@ -55,6 +55,14 @@ def total_of(iterables: tuple[AnyIterable[Any], ...], batch: int | None = None) 
     return -(-min(known) // (batch or 1)) if known else None
 
 
+def may_have_more(source: Iterator[Any]) -> bool:
+    """Return False if it is known that the source is exhausted."""
+    try:
+        return operator.length_hint(source, 1) > 0
+    except OverflowError:  # a range longer than any list
+        return True
+
+
 def open_source(
     iterables: tuple[AnyIterable[Any], ...],
     ahead: int,
@@ -223,18 +231,9 @@ class Slices:
 
     def stop(self) -> bool:
         """Give no more; return whether there may have been more."""
-        try:
-            return may_have_more(self)
-        finally:
-            self._ended = True
-
-
-def may_have_more(source: Iterator[Any]) -> bool:
-    """Return False if it is known that the source is exhausted."""
-    try:
-        return operator.length_hint(source, 1) > 0
-    except OverflowError:  # a range longer than any list
-        return True
+        more = may_have_more(self)
+        self._ended = True
+        return more
 
 
 @types.coroutine
@@ -289,7 +288,7 @@ async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
     reader = Reader(waiter)  # of them all: whichever has something wakes it
     left = [*parts]
     while left:
-        seen = [part.ask(reader) for part in left]
+        seen = [part.request(reader) for part in left]
         if not any(seen):
             await waiter
         for part in left:
@@ -298,7 +297,7 @@ async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
         left = [part for part in left if not part.is_over()]
 
 
-def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
+def _is_generator(source: AsyncIterator[Any] | None) -> TypeGuard[AsyncGenerator[Any, Any]]:
     return isinstance(source, AsyncGenerator)
 
 
@@ -428,6 +427,7 @@ class Feed:
         "_reader",
         "_ready",
         "_scope",
+        "_sifted",
         "_size",
         "_source",
         "_source_waits",
@@ -441,6 +441,7 @@ class Feed:
         self, source: AsyncIterator[Any], ahead: int, parts: tuple[Feed, ...] = ()
     ) -> None:
         self._source = source
+        self._sifted: AsyncIterator[Any] | None = None
         self._ahead = ahead
         self._parts = parts
         self.known: Iterator[Any] | None = None
@@ -481,7 +482,8 @@ class Feed:
 
     def sift(self, journal: Recording) -> None:
         """Let a journal take out what it has, before anything is read."""
-        self._source = journal.rest_of(self._source, self)
+        self._sifted = self._source
+        self._source = journal.rest_of(self._sifted, self)
 
     def is_clear(self) -> bool:
         """Return whether what is read now is the call's next item: nothing waits before it."""
@@ -534,7 +536,7 @@ class Feed:
             if called or not (self._source_waits or self._closed):
                 return True
 
-    def ask(self, reader: Reader) -> bool:
+    def request(self, reader: Reader) -> bool:
         """
         Have an item read for a reader that waits for several feeds, unless there is one.
 
@@ -631,19 +633,23 @@ class Feed:
         while self._parked:
             self._send_off()
         self.end()
-        # Only sources that nobody can read further: others are for their owner to close.
-        if _is_generator(self._source):
-            try:
-                await self._source.aclose()
-            except BaseException as error:  # noqa: BLE001 - raised below
-                if (rest := _without_exit(error)) is not None:
-                    errors.append(rest)
+        await self._close_sources(errors)
         try:
             conclude([], errors)
             if errors:
                 raise errors[0]  # nothing but cancellation
         finally:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
+
+    async def _close_sources(self, errors: list[BaseException]) -> None:
+        """Close what nobody can read further; other sources are for their owner to close."""
+        for source in (self._source, self._sifted):
+            if _is_generator(source):
+                try:
+                    await source.aclose()
+                except BaseException as error:  # noqa: BLE001 - raised by `run`
+                    if (rest := _without_exit(error)) is not None:
+                        errors.append(rest)
 
     @types.coroutine
     def _read(  # noqa: C901, PLR0912 - each call saved here is saved for every item

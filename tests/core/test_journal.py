@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from io import FileIO
 from types import SimpleNamespace
@@ -530,11 +530,35 @@ async def test_thread_that_comes_late(path: Path, monkeypatch: pytest.MonkeyPatc
     assert not path.exists()  # noqa: ASYNC240 - one look
 
 
+@pytest.mark.parametrize("line", ["", "not a journal\n"], ids=["until", "broken"])
+async def test_source_of_which_nothing_is_read_is_closed(path: Path, line: str) -> None:
+    """A generator is closed by a call that ends before it reads from it."""
+    await anyio.Path(path).write_text(line)
+    over, closed = anyio.Event(), anyio.Event()
+    over.set()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for item in range(3):
+                yield item
+        finally:
+            closed.set()
+
+    items = source()
+    assert await anext(items) == 0
+    with pytest.raises(ValueError, match=r"^line 1 of") if line else nullcontext():
+        await TaskExecutor().map(Work(), items, journal=Journal(path), until=over.wait)
+    assert closed.is_set()
+
+
 def test_event_loop_that_is_closed(path: Path) -> None:
     """The file is closed without one."""
     work, executor = Work(seconds=1e9), TaskExecutor()
     call = executor.map(work, [1], journal=Journal(path))
-    leave_waiting(call, until=lambda: work.calls)
+    # AnyIO's worker threads outlive such a loop. Those of a daemon do not keep the process alive.
+    daemon = threading.Thread(target=leave_waiting, args=(call, lambda: work.calls), daemon=True)
+    daemon.start()
+    daemon.join()
     with suppress(RuntimeError):  # of AnyIO's task group, which asks for the loop
         call.close()
     assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
