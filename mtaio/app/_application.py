@@ -836,8 +836,8 @@ class Application:
             raise
         # A server that handles SIGTERM too has been handed the signal, and leaves the block; every
         # other program would go on in it with an application that is closed, and nothing but an
-        # exception keeps it out.
-        exits = run.is_told_to_stop and (body is not None or run.by_signal)
+        # exception keeps it out. Where the jobs ended at once, the block is as if they had later.
+        exits = run.is_told_to_stop and (body is not None or run.by_signal) and not run.by_jobs
         exits = exits and not (run.by_signal and run.is_hosted)
         if run.never_ran or exits:
             if body is not None:

@@ -14,7 +14,7 @@ matter how it comes to a worker: alone, in a batch, or through a merge. `Acknowl
 put around all that a call does for an item: its tokens, timeouts and retries, its thread or pool.
 It sees how every item ends, because whatever is taken from a source is begun, if need be in a
 cancelled scope (`Pool._begin_what_is_left`). There the function itself is not called: it is no
-longer the function that gives items back.
+longer the function that gives items back, unless its batch has items of other sources too.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Acknowledgement:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                if taken:
+                if 0 < len(taken) == len(each):  # other items have to be begun
                     await checkpoint_if_cancelled()
                 result = await call(self.bare(item))
             except GeneratorExit:
@@ -236,12 +236,13 @@ async def _answer(
         return
     grace: float = max(getattr(each.source, "grace", GRACE) for each in taken)
     errors: list[BaseException] = []
-    left = len(taken)
+    late = 0
     limit = deadlines.enter(now() + grace, alone=True)
     due = loop_deadline(limit.moment)
     try:
-        with anyio.CancelScope(deadline=due, shield=True) as scope:
-            for each in taken:
+        for each in taken:
+            # Each in a scope of its own: when the time is up, the rest of them are called still.
+            with anyio.CancelScope(deadline=due, shield=True) as scope:
                 try:
                     await getattr(each.source, method)(each.item, *args)
                 except BaseException as error:
@@ -251,9 +252,9 @@ async def _answer(
                         raise
                     errors.append(failure)
                     del failure  # it holds this frame: else they keep each other alive
-                left -= 1
-        if scope.cancelled_caught:
-            msg = f"{method}() did not end within grace={grace!r} s, for {left} of {len(taken)}"
+            late += scope.cancelled_caught
+        if late:
+            msg = f"{method}() did not end within grace={grace!r} s, for {late} of {len(taken)}"
             errors.append(TimeoutError(msg, timeout=grace, deadline=due))
         if errors:
             conclude([], errors)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
 
-__all__ = ["Feed", "Slices", "open_source", "total_of", "watched"]
+__all__ = ["Feed", "Slices", "may_have_more", "open_source", "total_of", "watched"]
 
 
 def total_of(iterables: tuple[AnyIterable[Any], ...], batch: int | None = None) -> int | None:
@@ -84,7 +84,7 @@ def open_source(
     source = _join(iterables, ahead)
     if journal is not None:
         if not isinstance(source, Feed):
-            source = Feed(_each(source), 0)
+            source = _feed_of(source)
         source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
@@ -224,11 +224,17 @@ class Slices:
     def stop(self) -> bool:
         """Give no more; return whether there may have been more."""
         try:
-            return operator.length_hint(self) > 0
-        except OverflowError:  # a range longer than any list
-            return True
+            return may_have_more(self)
         finally:
             self._ended = True
+
+
+def may_have_more(source: Iterator[Any]) -> bool:
+    """Return False if it is known that the source is exhausted."""
+    try:
+        return operator.length_hint(source, 1) > 0
+    except OverflowError:  # a range longer than any list
+        return True
 
 
 @types.coroutine
@@ -247,7 +253,7 @@ def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
     iterators = [part for part in parts if not isinstance(part, Feed)]
     if len(iterators) == len(parts):
         return _in_turn(iterators)
-    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    feeds = tuple(part if isinstance(part, Feed) else _feed_of(part) for part in parts)
     return _MergedFeed(_merged(feeds), ahead, feeds)
 
 
@@ -260,6 +266,12 @@ def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
                 iterators.remove(each)
             else:
                 yield item
+
+
+def _feed_of(iterator: Iterator[Any]) -> Feed:
+    feed = Feed(_each(iterator), 0)
+    feed.known = iterator
+    return feed
 
 
 async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
@@ -384,6 +396,9 @@ class Feed:
         ahead: How many items to read before a worker waits for them.
         parts: Feeds that ``source`` draws on, and whose sources end with it.
 
+    Attributes:
+        known: The sync iterator that ``source`` reads, if it does; it may know that it has no more.
+
     Invariants:
     - an item is a batch where there are batches, except for ``_filling``;
     - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
@@ -419,6 +434,7 @@ class Feed:
         "_timer",
         "_timer_idles",
         "_within",
+        "known",
     )
 
     def __init__(
@@ -427,6 +443,7 @@ class Feed:
         self._source = source
         self._ahead = ahead
         self._parts = parts
+        self.known: Iterator[Any] | None = None
         self._pool: Pool | None = None
         self._ready: deque[Any] = deque()
         self._parked: list[Reader] = []
@@ -587,7 +604,7 @@ class Feed:
             cast("anyio.CancelScope", self._scope).cancel()
         for part in self._parts:
             part.stop()
-        return True
+        return self.known is None or may_have_more(self.known)
 
     async def _run_in(self, scope: anyio.CancelScope) -> None:
         with scope:

@@ -433,6 +433,7 @@ async def test_torn_at_any_byte(path: Path, caplog: pytest.LogCaptureFixture) ->
         (b"\xff\n", "line 1 of"),
         (b"some text of somebody's", "line 1 of"),
         (b'{"id": 1}', "line 1 of"),
+        (b'{"key": "of a settings file"}', "line 1 of"),
     ],
 )
 async def test_what_is_no_journal(path: Path, data: bytes, message: str) -> None:
