@@ -302,7 +302,7 @@ class Run:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
             self._starting = f"the server {spec.info.name}"
-            server = spec.server(self.report)
+            server = spec.server(app.settings, self.report)
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
