@@ -112,7 +112,10 @@ class Schedule:
     def __post_init__(self) -> None:
         period = self.period
         if not isinstance(period, Cron):
-            way_out = 'Pass the seconds from one run to the next, or Cron("*/5 * * * *").'
+            way_out = (
+                "Pass the seconds from one run to the next, such as 60 or delta.total_seconds(), "
+                'or Cron("*/5 * * * *").'
+            )
             checks.positive("period", period, way_out=way_out)
             period = float(period)
         if self.first is not None:

@@ -39,7 +39,7 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.callables import is_async, name_of
+from mtaio._internal.callables import is_async, is_async_generator, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -547,6 +547,12 @@ class Application:
         kind = "job" if job else "service"
         self._check_new(kind)
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
+        if is_async_generator(fn):
+            msg = (
+                f"fn={fn!r} is an async generator function: it has a yield. A {kind} has none; "
+                f"what is opened and closed is a resource (@app.resource)."
+            )
+            raise TypeError(msg)
         if not is_async(fn):
             msg = f"fn={fn!r} is not an async function: a {kind} must be async to be cancellable."
             raise TypeError(msg)
@@ -637,7 +643,10 @@ class Application:
     def _check_name(self, name: str) -> None:
         """Refuse the name of another service."""
         if any(name == each.info.name for each in self.registered.running()):
-            msg = f"there is a service named {name!r}. Give this one another: name=..."
+            msg = (
+                f"there is a service, job or periodic function named {name!r}. Give this one "
+                f"another: name=..."
+            )
             raise ValueError(msg)
 
     def serve(

@@ -25,6 +25,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     Literal,
     Protocol,
@@ -257,6 +258,10 @@ async def _call(fn: Callable[..., object] | None, *args: object) -> None:
             await result
 
 
+_SINGLE: Final = frozenset({str, bytes, dict})
+"""What can be iterated over, and is yet one message."""
+
+
 @final
 class Intake(Generic[T]):
     """
@@ -361,6 +366,11 @@ class Intake(Generic[T]):
     def __repr__(self) -> str:
         return f"<Intake of {name_of(self._receive)}>"
 
+    def _odd(self, received: object, reason: str, way_out: str) -> TypeError:
+        """Return the error for what ``receive`` returned."""
+        what = f"{received!r:.100}, {checks.type_of(received)}, {reason}"
+        return checks.refusal(TypeError, f"receive={self._receive!r} returned {what}", way_out)
+
     async def ack(self, item: T, /) -> None:
         """Note that an item is done. A checkpoint if the function that was passed is one."""
         await _call(self._ack, item)
@@ -376,12 +386,19 @@ class Intake(Generic[T]):
         try:
             while True:
                 try:
-                    received = await self._receive()
+                    waiting = self._receive()
+                    if not inspect.isawaitable(waiting):
+                        way_out = "Pass an async function."
+                        raise self._odd(waiting, "which cannot be awaited", way_out)
+                    received = await waiting
                 except StopAsyncIteration:
                     return
                 if not self._many:
                     yield received
                     continue
+                if type(received) in _SINGLE or not hasattr(received, "__iter__"):
+                    way_out = "Return a list of items, or leave many= out."
+                    raise self._odd(received, "and many=True is for several", way_out)
                 rest.extend(received)
                 if not rest:
                     await checkpoint()

@@ -575,7 +575,7 @@ class Recording:
             if not (is_new or path.is_file()):
                 msg = f"{self._format} is not a regular file. Pass the path of one, or a new one."
                 raise ValueError(msg)
-            self._file = file = FileIO(path, "a+")
+            self._file = file = FileIO(str(path), "a+")
             _files.add(file)
             if not file_locks.lock(file.fileno(), wait=False):
                 msg = (

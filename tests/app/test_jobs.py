@@ -273,8 +273,16 @@ async def test_refusals() -> None:
     job: Any = app.job
     with pytest.raises(TypeError, match=r"^fn=<.*> is not an async function: a job must be async"):
         job(lambda: None)
+
+    async def opened() -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match=r"has a yield\. A job has none; .* \(@app\.resource\)\."):
+        job(opened)
     app.job(name="one")(anyio.sleep_forever)
-    with pytest.raises(ValueError, match=r"^there is a service named 'one'. Give this one another"):
+    with pytest.raises(
+        ValueError, match=r"^there is a service, job or periodic function named 'one'"
+    ):
         app.job(name="one")(anyio.sleep_forever)
     async with app:
         with pytest.raises(RuntimeError, match=r"it is too late for job\(\). Register"):

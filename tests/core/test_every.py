@@ -407,7 +407,7 @@ def test_natively_cancelled_before_its_first_step() -> None:
     ("period", "options", "error", "message"),
     [
         (0, {}, ValueError, "^period=0 is not a finite number greater than 0. Pass the seconds"),
-        ("60", {}, TypeError, "^period='60' is "),
+        ("60", {}, TypeError, r"such as 60 or delta\.total_seconds\(\), or Cron"),
         (1, {"first": "soon"}, ValueError, "^first='soon' is unknown"),
         (1, {"overlap": "both"}, ValueError, "^overlap='both' is unknown"),
         (1, {"jitter": -1}, ValueError, "^jitter=-1 is less than 0"),
@@ -434,9 +434,15 @@ async def test_refused_calls() -> None:
         executor.every(1, Work())
     async with executor:
         coroutine = Work()()
-        with pytest.raises(TypeError, match=r"^fn="):
+        with pytest.raises(TypeError, match=r"arguments: every\(period, fn, \*args\)\.$"):
             every(executor, 1, coroutine)
         coroutine.close()
+        for args, call in (((), r"sleep\(\)"), ((1, "b"), r"sleep\(1, 'b'\)")):
+            message = (
+                rf"^fn=.* cannot be called as {call}: .*after it: every\(period, fn, \*args\)\."
+            )
+            with pytest.raises(TypeError, match=message):
+                every(executor, 1, anyio.sleep, *args)
         handle = await executor.submit(anyio.sleep, 1)
         async with anyio.create_task_group() as group:
             group.start_soon(executor.drain)

@@ -752,3 +752,38 @@ def test_refused_intakes(options: dict[str, Any], reason: str) -> None:
     made: Callable[..., Intake[int]] = Intake
     with pytest.raises((TypeError, ValueError), match=reason):
         made(**{"receive": Broker([]).receive, **options})
+
+
+async def one() -> str:
+    """Receive a single item."""
+    return "abc"
+
+
+async def none() -> None:
+    """Receive what is not several."""
+
+
+@pytest.mark.parametrize(
+    ("receive", "many", "reason"),
+    [
+        (
+            lambda: 1,
+            False,
+            r"^receive=<.*> returned 1, an int, which cannot be awaited\. Pass an as",
+        ),
+        (
+            none,
+            True,
+            r"^receive=<.*> returned None, a NoneType, and many=True is for several\. Ret",
+        ),
+        (
+            one,
+            True,
+            r"^receive=<.*> returned 'abc', a str, and many=True is for several\. Return a",
+        ),
+    ],
+)
+async def test_what_is_received_is_refused(receive: Any, many: Any, reason: str) -> None:
+    """The error says what the function has to return."""
+    with pytest.raises(TypeError, match=reason):
+        await TaskExecutor().for_each(print, Intake[int](receive, many=many))

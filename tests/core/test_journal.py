@@ -484,7 +484,7 @@ async def test_path(tmp_path: Path) -> None:
     executor = TaskExecutor()
     with pytest.raises(ValueError, match=r"^the journal '.*' is not a regular file. Pass"):
         await executor.map(Work(), [1], journal=Journal(tmp_path))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r": '.*out\.jsonl'$"):
         await executor.map(Work(), [1], journal=Journal(tmp_path / "no" / "out.jsonl"))
     assert not [*Journal[Any](tmp_path / "none").entries()]
 
