@@ -68,24 +68,40 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 # ---- what may be called ----
 
 
-def check_fn(fn: object, *, flatten: bool = False) -> None:
+def check_fn(fn: object, *, flatten: bool = False, call: str | None = None) -> None:
     """
     Refuse what cannot be called, and generator functions, which have no single result.
 
-    To ``flatten``, a plain generator function will do.
+    To ``flatten``, a plain generator function will do. ``call`` is what to write instead of a call
+    whose result was passed; None where several calls would be passed.
     """
     if is_async_def(fn):
         return
-    if is_async_generator(fn) or (is_generator(fn) and not flatten):
-        a = "an async" if is_async_generator(fn) else "a"
+    if is_async_generator(fn):
+        if flatten:
+            msg = (
+                f"fn={fn!r} is an async generator function, which flatten=True does not take. "
+                f"Return a list from an async function, or write a plain generator."
+            )
+        else:
+            msg = (
+                f"fn={fn!r} is an async generator function: it has no single result to wait for. "
+                f"Call it and pass what it yields as the source."
+            )
+        raise TypeError(msg)
+    if is_generator(fn) and not flatten:
         msg = (
-            f"fn={fn!r} is {a} generator function: it has no single result to wait for. "
-            f"Call it and pass what it yields as the source."
+            f"fn={fn!r} is a generator function: it has no single result to wait for. Call it and "
+            f"pass what it yields as the source. For what it yields for each item, use "
+            f"stream(fn, items, flatten=True)."
         )
         raise TypeError(msg)
     if not callable(fn):
         way_out = "Pass an async function, or a plain one to run in a worker thread."
-        if inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
+        if call is not None:
+            if inspect.iscoroutine(fn):
+                way_out = f"Pass the function itself and its arguments: {call}."
+        elif inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
             way_out += " Coroutines go to gather(*coroutines)."
         checks.callable_("fn", fn, way_out=way_out)
 
@@ -193,9 +209,11 @@ def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]
     """
     for name in options:
         if name not in Options.__slots__:
+            others = [f"{other}()" for other, own in _OWN.items() if name in own]
+            hint = f" {name}= is an option of {' and '.join(others)}." if others else ""
             msg = (
                 f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
-                f"{', '.join((*Options.__slots__, *_OWN[method]))}."
+                f"{', '.join((*Options.__slots__, *_OWN[method]))}.{hint}"
             )
             raise TypeError(msg)
     if callable(errors):

@@ -52,6 +52,7 @@ from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio._internal.signature import check_takes
 from mtaio.core._block import Block
 from mtaio.core._compose import (
     as_limiter,
@@ -406,7 +407,7 @@ class TaskExecutor:
             TimeoutError: It took longer than ``timeout``.
         """
         if not is_plain_def(fn):
-            check_fn(fn)
+            check_fn(fn, call="run_in_thread(fn, *args)")
         timing = self._timing(timeout)
         call = partial(fn, *args)
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
@@ -434,7 +435,7 @@ class TaskExecutor:
             anyio.BrokenWorkerProcess: The process died, could not load the main module, or ``fn``
                 raised ``SystemExit`` or the like.
         """
-        check_fn(fn)
+        check_fn(fn, call="run_in_process(fn, *args)")
         if is_async(fn):
             msg = (
                 f"fn={fn!r} is an async function: a worker process has no event loop to run it "
@@ -1378,7 +1379,7 @@ class TaskExecutor:
             TaskCancelledError: The executor was cancelled or left before ``fn`` was ready.
         """
         block = await self._open_block("start")
-        check_fn(fn)
+        check_fn(fn, call="start(fn, *args)")
         if not is_async(fn):
             msg = (
                 f"fn={fn!r} is not an async function: a service must be async to be cancellable. "
@@ -1462,7 +1463,10 @@ class TaskExecutor:
             raise refusal
         schedule = Schedule(period, first, jitter, overlap, leader)
         checks.title("name", name)
-        check_fn(fn)
+        way_out = "every(period, fn, *args)"
+        check_fn(fn, call=way_out)
+        shown = [f"{each!r:.30}" for each in args]
+        check_takes("fn", fn, *shown, way_out=f"Pass its arguments after it: {way_out}.")
         self._bind(fn, args, timeout=timeout, rate=None, retry=retry, via=None)  # which checks them
         run = partial(self.run, fn, *args, timeout=timeout, retry=retry)
         periodic = Periodic(name_of(fn) if name is None else name, schedule, run)
@@ -1564,7 +1568,7 @@ class TaskExecutor:
         attempt: Callable[..., Awaitable[Any]] = fn
         plain = not is_async_def(fn)
         if plain:
-            check_fn(fn)
+            check_fn(fn, call="submit(fn, *args)")
         if plain or self._default_timing.timeout is not None:
             attempt = one_attempt(fn, self._default_timing, self._threads)
         return partial(attempt, *args, **kwargs) if args or kwargs else attempt

@@ -14,7 +14,7 @@ matter how it comes to a worker: alone, in a batch, or through a merge. `Acknowl
 put around all that a call does for an item: its tokens, timeouts and retries, its thread or pool.
 It sees how every item ends, because whatever is taken from a source is begun, if need be in a
 cancelled scope (`Pool._begin_what_is_left`). There the function itself is not called: it is no
-longer the function that gives items back.
+longer the function that gives items back, unless its batch has items of other sources too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     Literal,
     Protocol,
@@ -145,7 +146,7 @@ class Acknowledgement:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                if taken:
+                if 0 < len(taken) == len(each):  # other items have to be begun
                     await checkpoint_if_cancelled()
                 result = await call(self.bare(item))
             except GeneratorExit:
@@ -222,12 +223,13 @@ async def _answer(
         return
     grace: float = max(getattr(each.source, "grace", GRACE) for each in taken)
     errors: list[BaseException] = []
-    left = len(taken)
+    late = 0
     limit = deadlines.enter(now() + grace, alone=True)
     due = loop_deadline(limit.moment)
     try:
-        with anyio.CancelScope(deadline=due, shield=True) as scope:
-            for each in taken:
+        for each in taken:
+            # Each in a scope of its own: when the time is up, the rest of them are called still.
+            with anyio.CancelScope(deadline=due, shield=True) as scope:
                 try:
                     await getattr(each.source, method)(each.item, *args)
                 except BaseException as error:
@@ -237,9 +239,9 @@ async def _answer(
                         raise
                     errors.append(failure)
                     del failure  # it holds this frame: else they keep each other alive
-                left -= 1
-        if scope.cancelled_caught:
-            msg = f"{method}() did not end within grace={grace!r} s, for {left} of {len(taken)}"
+            late += scope.cancelled_caught
+        if late:
+            msg = f"{method}() did not end within grace={grace!r} s, for {late} of {len(taken)}"
             errors.append(TimeoutError(msg, timeout=grace, deadline=due))
         if errors:
             conclude([], errors)
@@ -254,6 +256,10 @@ async def _call(fn: Callable[..., object] | None, *args: object) -> None:
         result = fn(*args)
         if inspect.isawaitable(result):
             await result
+
+
+_SINGLE: Final = frozenset({str, bytes, dict})
+"""What can be iterated over, and is yet one message."""
 
 
 @final
@@ -360,6 +366,11 @@ class Intake(Generic[T]):
     def __repr__(self) -> str:
         return f"<Intake of {name_of(self._receive)}>"
 
+    def _odd(self, received: object, reason: str, way_out: str) -> TypeError:
+        """Return the error for what ``receive`` returned."""
+        what = f"{received!r:.100}, {checks.type_of(received)}, {reason}"
+        return checks.refusal(TypeError, f"receive={self._receive!r} returned {what}", way_out)
+
     async def ack(self, item: T, /) -> None:
         """Note that an item is done. A checkpoint if the function that was passed is one."""
         await _call(self._ack, item)
@@ -375,12 +386,19 @@ class Intake(Generic[T]):
         try:
             while True:
                 try:
-                    received = await self._receive()
+                    waiting = self._receive()
+                    if not inspect.isawaitable(waiting):
+                        way_out = "Pass an async function."
+                        raise self._odd(waiting, "which cannot be awaited", way_out)
+                    received = await waiting
                 except StopAsyncIteration:
                     return
                 if not self._many:
                     yield received
                     continue
+                if type(received) in _SINGLE or not hasattr(received, "__iter__"):
+                    way_out = "Return a list of items, or leave many= out."
+                    raise self._odd(received, "and many=True is for several", way_out)
                 rest.extend(received)
                 if not rest:
                     await checkpoint()

@@ -575,7 +575,7 @@ class Recording:
             if not (is_new or path.is_file()):
                 msg = f"{self._format} is not a regular file. Pass the path of one, or a new one."
                 raise ValueError(msg)
-            self._file = file = FileIO(path, "a+")
+            self._file = file = FileIO(str(path), "a+")
             _files.add(file)
             if not file_locks.lock(file.fileno(), wait=False):
                 msg = (
@@ -607,7 +607,7 @@ class Recording:
         try:
             key, _ = self._format.parse(number, whole)
         except ValueError:
-            if not (whole.startswith(_BEGINS) or _BEGINS.startswith(whole)):
+            if not _is_torn(whole):
                 raise  # not ours to cut
             file.truncate(self._size)
             logger.warning("cut %d bytes of an incomplete line off %s", len(line), self._format)
@@ -670,6 +670,19 @@ class Recording:
         with self._lock:
             if self._file is not None:
                 self._file.close()
+
+
+def _is_torn(line: bytes) -> bool:
+    """Return whether it is the beginning of a line of ours, and no more than that."""
+    import json  # noqa: PLC0415 - few programs have a journal
+
+    if not (line.startswith(_BEGINS) or _BEGINS.startswith(line)):
+        return False
+    try:
+        json.JSONDecoder().raw_decode(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return True
+    return False  # the beginning of an object is no JSON
 
 
 _files: Final[WeakSet[FileIO]] = WeakSet()

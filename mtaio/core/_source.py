@@ -92,7 +92,7 @@ def open_source(
     source = _join(iterables, ahead)
     if journal is not None:
         if not isinstance(source, Feed):
-            source = Feed(_each(source), 0)
+            source = _feed_of(source)
         source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
@@ -252,7 +252,7 @@ def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
     iterators = [part for part in parts if not isinstance(part, Feed)]
     if len(iterators) == len(parts):
         return _in_turn(iterators)
-    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    feeds = tuple(part if isinstance(part, Feed) else _feed_of(part) for part in parts)
     return _MergedFeed(_merged(feeds), ahead, feeds)
 
 
@@ -265,6 +265,12 @@ def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
                 iterators.remove(each)
             else:
                 yield item
+
+
+def _feed_of(iterator: Iterator[Any]) -> Feed:
+    feed = Feed(_each(iterator), 0)
+    feed.known = iterator
+    return feed
 
 
 async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
@@ -389,6 +395,9 @@ class Feed:
         ahead: How many items to read before a worker waits for them.
         parts: Feeds that ``source`` draws on, and whose sources end with it.
 
+    Attributes:
+        known: The sync iterator that ``source`` reads, if it does; it may know that it has no more.
+
     Invariants:
     - an item is a batch where there are batches, except for ``_filling``;
     - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
@@ -425,6 +434,7 @@ class Feed:
         "_timer",
         "_timer_idles",
         "_within",
+        "known",
     )
 
     def __init__(
@@ -434,6 +444,7 @@ class Feed:
         self._sifted: AsyncIterator[Any] | None = None
         self._ahead = ahead
         self._parts = parts
+        self.known: Iterator[Any] | None = None
         self._pool: Pool | None = None
         self._ready: deque[Any] = deque()
         self._parked: list[Reader] = []
@@ -595,7 +606,7 @@ class Feed:
             cast("anyio.CancelScope", self._scope).cancel()
         for part in self._parts:
             part.stop()
-        return True
+        return self.known is None or may_have_more(self.known)
 
     async def _run_in(self, scope: anyio.CancelScope) -> None:
         with scope:

@@ -122,10 +122,10 @@ def test_refusals() -> None:
     async def service() -> None:
         raise NotImplementedError
 
-    with pytest.raises(ValueError, match=r"^there is a service named 'job'\. Give this one"):
+    with pytest.raises(ValueError, match=r"^there is a service, .* named 'job'\. Give this one"):
         app.every(1, name="job")(service)
     app.every(1, name="work")(service)
-    with pytest.raises(ValueError, match=r"^there is a service named 'work'\."):
+    with pytest.raises(ValueError, match=r"^there is a .* periodic function named 'work'\."):
         app.service(name="work")(service)
     with pytest.raises(ValueError, match=r"^period=-1 is not"):
         app.every(-1)

@@ -430,6 +430,46 @@ async def test_ack_that_hangs() -> None:
     assert anyio.current_time() == 2
 
 
+async def test_ack_that_hangs_in_a_batch() -> None:
+    """The others of its batch are answered all the same, also those that come after it."""
+    broker = Broker(range(5))
+
+    async def ack(message: int) -> None:
+        await broker.ack(message)
+        if message == 1:
+            await anyio.sleep_forever()
+
+    intake = Intake(broker.receive, ack, grace=2)
+    with pytest.raises(TimeoutError, match=r"within grace=2 s, for 3 of 4"):
+        await TaskExecutor().for_each(no_matter, intake, batch=4, limit=1)
+    # For 2 and 3 the time is up as they begin: what can be done without waiting is done.
+    assert (broker.acked, broker.hand) == ([0, 1], set())
+    assert anyio.current_time() == 2
+
+
+async def no_matter(_: list[int]) -> None:
+    """Do nothing."""
+
+
+async def test_batch_with_items_of_other_sources() -> None:
+    """Cancelled before it begins, it is begun: those items have nobody to be given back to."""
+    broker, seen = Broker(range(9), every=1), list[list[Any]]()
+
+    async def others() -> AsyncIterator[str]:
+        await anyio.sleep(1.5)
+        yield "other"
+        await anyio.sleep_forever()
+
+    async def handle(items: list[Any]) -> None:
+        seen.append(items)
+        await checkpoint()
+
+    with anyio.move_on_after(2.5):
+        await TaskExecutor().for_each(handle, merge(broker.intake(), others()), batch=9)
+    assert seen == [[0, "other", 1]]
+    assert broker.returned() == [0, 1]
+
+
 async def test_the_time_of_an_answer() -> None:
     """What it sees of limits is its own, and not that which cancelled the item."""
     left: list[float] = []
@@ -712,3 +752,38 @@ def test_refused_intakes(options: dict[str, Any], reason: str) -> None:
     made: Callable[..., Intake[int]] = Intake
     with pytest.raises((TypeError, ValueError), match=reason):
         made(**{"receive": Broker([]).receive, **options})
+
+
+async def one() -> str:
+    """Receive a single item."""
+    return "abc"
+
+
+async def none() -> None:
+    """Receive what is not several."""
+
+
+@pytest.mark.parametrize(
+    ("receive", "many", "reason"),
+    [
+        (
+            lambda: 1,
+            False,
+            r"^receive=<.*> returned 1, an int, which cannot be awaited\. Pass an as",
+        ),
+        (
+            none,
+            True,
+            r"^receive=<.*> returned None, a NoneType, and many=True is for several\. Ret",
+        ),
+        (
+            one,
+            True,
+            r"^receive=<.*> returned 'abc', a str, and many=True is for several\. Return a",
+        ),
+    ],
+)
+async def test_what_is_received_is_refused(receive: Any, many: Any, reason: str) -> None:
+    """The error says what the function has to return."""
+    with pytest.raises(TypeError, match=reason):
+        await TaskExecutor().for_each(print, Intake[int](receive, many=many))

@@ -433,6 +433,7 @@ async def test_torn_at_any_byte(path: Path, caplog: pytest.LogCaptureFixture) ->
         (b"\xff\n", "line 1 of"),
         (b"some text of somebody's", "line 1 of"),
         (b'{"id": 1}', "line 1 of"),
+        (b'{"key": "of a settings file"}', "line 1 of"),
     ],
 )
 async def test_what_is_no_journal(path: Path, data: bytes, message: str) -> None:
@@ -483,7 +484,7 @@ async def test_path(tmp_path: Path) -> None:
     executor = TaskExecutor()
     with pytest.raises(ValueError, match=r"^the journal '.*' is not a regular file. Pass"):
         await executor.map(Work(), [1], journal=Journal(tmp_path))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r": '.*out\.jsonl'$"):
         await executor.map(Work(), [1], journal=Journal(tmp_path / "no" / "out.jsonl"))
     assert not [*Journal[Any](tmp_path / "none").entries()]
 
