@@ -209,7 +209,7 @@ class Journal(Generic[T]):
 
 
         async def main() -> None:
-            with TemporaryDirectory() as folder:  # in earnest, where the next run finds it
+            with TemporaryDirectory() as folder:  # a real program has one that stays
                 journal = Journal[str](f"{folder}/answers.jsonl")
                 for _ in range(2):  # the second time nothing is asked
                     print(await executor.map(ask, ["what?", "why?"], journal=journal))
