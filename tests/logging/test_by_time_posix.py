@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtaio.logging import _file
+from mtaio._internal import file_locks
 from tests.logging.storms import check
 from tests.logging.test_by_time import DAY, make, unexpected, write, written
 from tests.logging.test_rotators import move_it
@@ -111,13 +111,13 @@ def test_rotator_of_another_process_is_waited_for(
     other = os.open(tmp_path / "app.log", os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
     waits = threading.Event()
-    real = _file._lock
+    real = file_locks.lock
 
     def lock(fd: int, *, wait: bool) -> bool:
         waits.set()
         return real(fd, wait=wait)
 
-    monkeypatch.setattr(_file, "_lock", lock)
+    monkeypatch.setattr(file_locks, "lock", lock)
     thread = threading.Thread(target=write, args=(file, "b"))
     thread.start()
     assert waits.wait(20)
