@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 from logging import getLogger
@@ -271,7 +271,14 @@ class Journal(Generic[T]):
                     yield key, self._format.loaded(value)
 
 
-def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recording:
+def record(
+    journal: object,
+    *,
+    many: bool,
+    values: bool,
+    batched: bool,
+    elements: Callable[[object, str], Any] | None = None,
+) -> Recording:
     """
     Return what one call does with its journal.
 
@@ -280,6 +287,7 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         many: Whether the function gets several arguments for each item.
         values: Whether anybody wants the results.
         batched: Whether an item of the call is a list of those that are recorded.
+        elements: If given, what returns the elements of a value, with the name of what it is from.
 
     Raises:
         TypeError: ``journal`` is no journal.
@@ -290,6 +298,13 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         )
         raise TypeError(msg)
     form: _Format = journal._format  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    if elements is not None:
+        load, name = form.loaded, str(form)
+
+        def elements_in(held: object) -> Any:
+            return elements(load(held), name)
+
+        form = replace(form, load=elements_in)
     return Recording(form, many=many, values=values, batched=batched)
 
 
@@ -650,16 +665,16 @@ class Recording:
 
     def _read(self, place: int) -> bytes:
         """Return the line at a place, and keep what was read with it (in a thread)."""
+        parts = [b""]
         with self._lock:
             file = cast("FileIO", self._file)
             file.seek(place)
-            block = b""
-            while b"\n" not in block:
-                more = file.read(_BLOCK)
-                if not more:
+            while b"\n" not in parts[-1]:
+                parts.append(file.read(_BLOCK))
+                if not parts[-1]:
                     msg = f"{self._format} was changed by others while a call used it"
                     raise RuntimeError(msg)
-                block += more
+        block = b"".join(parts)  # once: a line may be as large as memory allows
         self._block = place, block
         return block[: block.index(b"\n")]
 
