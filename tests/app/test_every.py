@@ -139,3 +139,13 @@ def test_refusals() -> None:
         every(1)(None)
     with pytest.raises(TypeError, match="can be called neither with the application nor without"):
         every(1)(lambda a, b: (a, b))
+
+    def steps() -> Any:
+        yield
+
+    async def async_steps() -> Any:
+        yield
+
+    for fn in (steps, async_steps):
+        with pytest.raises(TypeError, match=r"steps at .* is a generator function: calling it"):
+            every(1)(fn)
