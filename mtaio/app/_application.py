@@ -39,7 +39,7 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.callables import is_async, is_async_generator, name_of
+from mtaio._internal.callables import is_async, is_async_generator, is_generator, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -630,6 +630,12 @@ class Application:
         def add(fn: F) -> F:
             self._check_new("every")
             checks.callable_("fn", fn, way_out="Write @app.every(60) above a function.")
+            if is_generator(fn) or is_async_generator(fn):
+                msg = (
+                    f"fn={fn!r} is a generator function: calling it runs nothing. Write a function "
+                    f"without yield."
+                )
+                raise TypeError(msg)
             bind_app(fn, self)
             info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
             self._check_name(info.name)

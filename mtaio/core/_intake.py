@@ -46,7 +46,7 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.notes import note
 from mtaio._internal.signature import check_takes
 from mtaio._internal.sources import GRACE
-from mtaio.core._errors import conclude, shorten
+from mtaio.core._errors import conclude, loud, shorten
 from mtaio.core._merge import unmerged
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
@@ -139,19 +139,28 @@ class Acknowledgement:
         """Return what the function is called with."""
         return [_bare(each) for each in item] if self._batched else _bare(item)
 
-    def around(self, call: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Any]:
-        """Return ``call``, which is all that is done for an item, with the answer after it."""
+    def around(
+        self, call: Callable[[Any], Awaitable[Any]], begin: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any], Any]:
+        """
+        Return what does all that is done for an item, with the answer after it.
+
+        That is ``call`` for messages, and ``begin``, which calls the function even if it is
+        cancelled before, for what has nobody to be given back to.
+        """
 
         async def settled(item: Any) -> Any:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                if 0 < len(taken) == len(each):  # other items have to be begun
+                if len(taken) == len(each):
                     await checkpoint_if_cancelled()
-                result = await call(self.bare(item))
-            except GeneratorExit:
-                raise  # the event loop is over, so nothing can be awaited
+                    result = await call(self.bare(item))
+                else:
+                    result = await begin(self.bare(item))
             except BaseException as error:
+                if _is_closed(error):
+                    raise  # the event loop is over, so nothing can be awaited
                 await _give_back(taken, error, name_of(self._subject))
                 raise
             try:
@@ -162,6 +171,17 @@ class Acknowledgement:
             return result
 
         return settled
+
+
+def _is_closed(error: BaseException) -> bool:
+    """
+    Return whether ``error``, just caught around an ``await``, came by ``close()``.
+
+    What is closed has closed what it awaits, and gets an exit of its own (PEP 380), which has come
+    through no other frame.
+    """
+    traceback = error.__traceback__
+    return isinstance(error, GeneratorExit) and (traceback is None or traceback.tb_next is None)
 
 
 def _bare(item: Any) -> Any:
@@ -197,7 +217,7 @@ def acknowledgement(
 
 async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) -> None:
     """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
-    failure = failure_in(error, what)
+    failure = failure_in(loud(error, GeneratorExit, what), what)
     try:
         # What is no Exception, such as KeyboardInterrupt, is none of the item's.
         await _answer(taken, "nack", failure if isinstance(failure, Exception) else None)

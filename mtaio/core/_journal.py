@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 from logging import getLogger
@@ -271,7 +271,14 @@ class Journal(Generic[T]):
                     yield key, self._format.loaded(value)
 
 
-def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recording:
+def record(
+    journal: object,
+    *,
+    many: bool,
+    values: bool,
+    batched: bool,
+    elements: Callable[[object, str], Any] | None = None,
+) -> Recording:
     """
     Return what one call does with its journal.
 
@@ -280,6 +287,7 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         many: Whether the function gets several arguments for each item.
         values: Whether anybody wants the results.
         batched: Whether an item of the call is a list of those that are recorded.
+        elements: If given, what returns the elements of a value, with the name of what it is from.
 
     Raises:
         TypeError: ``journal`` is no journal.
@@ -290,6 +298,13 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         )
         raise TypeError(msg)
     form: _Format = journal._format  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    if elements is not None:
+        load, name = form.loaded, str(form)
+
+        def elements_in(held: object) -> Any:
+            return elements(load(held), name)
+
+        form = replace(form, load=elements_in)
     return Recording(form, many=many, values=values, batched=batched)
 
 

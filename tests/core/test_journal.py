@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import threading
+import time
 from contextlib import nullcontext, suppress
 from functools import partial
 from io import FileIO
@@ -260,6 +261,22 @@ async def test_value_larger_than_a_block(path: Path) -> None:
     assert [len(each) for each in results] == sizes[::-1]
 
 
+async def test_cost_of_a_large_value(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it again takes time in proportion to its size, in however many blocks it comes."""
+    size = 1 << 20
+
+    async def text(_: int) -> str:
+        return "x" * size
+
+    await TaskExecutor().map(text, [1], journal=Journal(path))
+    monkeypatch.setattr(journals, "_BLOCK", 32)
+    began = time.process_time()
+    (again,) = await TaskExecutor().map(text, [1], journal=Journal(path))
+    assert len(again) == size
+    # 0.02 s; or 16 GB that are copied, if each block is added to those before it.
+    assert time.process_time() - began < 0.5
+
+
 # ---- with other options --------------------------------------------------------------------------
 
 
@@ -337,6 +354,30 @@ async def test_flat_streams(path: Path, batch: Any) -> None:
             found = [element async for element in elements]
         assert found == ([10, 20, 30] if batch else [1, 1, 2, 2, 3, 3])
     assert calls == ([[1, 2], [3]] if batch else [1, 2, 3])
+
+
+@pytest.mark.parametrize("load", [None, len])
+async def test_flat_streams_of_what_is_no_list(path: Path, load: Any) -> None:
+    """The error of its item, as if the function had returned that: recorded before, and not."""
+    await TaskExecutor().map(abs, [7], journal=Journal(path))
+
+    async def split(item: int) -> list[int]:
+        return [item]
+
+    journal = Journal[Any](path, load=load and (lambda held: held if held == 7 else len(held)))
+    options: Any = {"flatten": True, "ordered": True, "errors": "return", "journal": journal}
+    async with TaskExecutor().stream(split, [7, 8], **options) as elements:
+        first, second = [element async for element in elements]
+    reason = "the journal '.*' returned {}, an int, and flatten=True is for functions that return"
+    with pytest.raises(TypeError, match=reason.format(7)):
+        raise first
+    if load is None:
+        assert second == 8
+        return
+    with pytest.raises(TypeError, match=reason.format(1)) as raised:
+        raise second
+    assert "was made, and its result is not recorded" in raised.value.__notes__[0]
+    assert recorded(path) == [7]
 
 
 async def test_messages_are_acknowledged(path: Path) -> None:
