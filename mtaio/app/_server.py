@@ -488,8 +488,8 @@ class _Run:
             await self.closing.wait()
             with anyio.CancelScope(deadline=clock.loop_deadline(self.latest + _LAST_CALL)):
                 await self._over.wait()
-            # From here on nobody connects, and hypercorn accepts those who have: for so long that also
-            # a client whose connection was half made is among them.
+            # From here on nobody connects, and hypercorn accepts those who have: for so long that
+            # also a client whose connection was half made is among them.
             self.listening.refuse()
             await anyio.sleep(_HANDSHAKE)
             with anyio.move_on_after(_TAKE):
