@@ -39,7 +39,7 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.callables import is_async, name_of
+from mtaio._internal.callables import is_async, is_async_generator, is_generator, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -547,6 +547,12 @@ class Application:
         kind = "job" if job else "service"
         self._check_new(kind)
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
+        if is_async_generator(fn):
+            msg = (
+                f"fn={fn!r} is an async generator function: it has a yield. A {kind} has none; "
+                f"what is opened and closed is a resource (@app.resource)."
+            )
+            raise TypeError(msg)
         if not is_async(fn):
             msg = f"fn={fn!r} is not an async function: a {kind} must be async to be cancellable."
             raise TypeError(msg)
@@ -624,6 +630,12 @@ class Application:
         def add(fn: F) -> F:
             self._check_new("every")
             checks.callable_("fn", fn, way_out="Write @app.every(60) above a function.")
+            if is_generator(fn) or is_async_generator(fn):
+                msg = (
+                    f"fn={fn!r} is a generator function: calling it runs nothing. Write a function "
+                    f"without yield."
+                )
+                raise TypeError(msg)
             bind_app(fn, self)
             info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
             self._check_name(info.name)
@@ -637,7 +649,10 @@ class Application:
     def _check_name(self, name: str) -> None:
         """Refuse the name of another service."""
         if any(name == each.info.name for each in self.registered.running()):
-            msg = f"there is a service named {name!r}. Give this one another: name=..."
+            msg = (
+                f"there is a service, job or periodic function named {name!r}. Give this one "
+                f"another: name=..."
+            )
             raise ValueError(msg)
 
     def serve(
@@ -885,8 +900,8 @@ class Application:
             raise
         # A server that handles SIGTERM too has been handed the signal, and leaves the block; every
         # other program would go on in it with an application that is closed, and nothing but an
-        # exception keeps it out.
-        exits = run.is_told_to_stop and (body is not None or run.by_signal)
+        # exception keeps it out. Where the jobs ended at once, the block is as if they had later.
+        exits = run.is_told_to_stop and (body is not None or run.by_signal) and not run.by_jobs
         exits = exits and not (run.by_signal and run.is_hosted)
         if run.never_ran or exits:
             if body is not None:

@@ -55,6 +55,7 @@ __all__ = [
     "check_until",
     "compose",
     "coroutine_maker",
+    "elements_of",
     "giving_elements",
     "in_loop",
     "one_attempt",
@@ -68,24 +69,40 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 # ---- what may be called ----
 
 
-def check_fn(fn: object, *, flatten: bool = False) -> None:
+def check_fn(fn: object, *, flatten: bool = False, call: str | None = None) -> None:
     """
     Refuse what cannot be called, and generator functions, which have no single result.
 
-    To ``flatten``, a plain generator function will do.
+    To ``flatten``, a plain generator function will do. ``call`` is what to write instead of a call
+    whose result was passed; None where several calls would be passed.
     """
     if is_async_def(fn):
         return
-    if is_async_generator(fn) or (is_generator(fn) and not flatten):
-        a = "an async" if is_async_generator(fn) else "a"
+    if is_async_generator(fn):
+        if flatten:
+            msg = (
+                f"fn={fn!r} is an async generator function, which flatten=True does not take. "
+                f"Return a list from an async function, or write a plain generator."
+            )
+        else:
+            msg = (
+                f"fn={fn!r} is an async generator function: it has no single result to wait for. "
+                f"Call it and pass what it yields as the source."
+            )
+        raise TypeError(msg)
+    if is_generator(fn) and not flatten:
         msg = (
-            f"fn={fn!r} is {a} generator function: it has no single result to wait for. "
-            f"Call it and pass what it yields as the source."
+            f"fn={fn!r} is a generator function: it has no single result to wait for. Call it and "
+            f"pass what it yields as the source. For what it yields for each item, use "
+            f"stream(fn, items, flatten=True)."
         )
         raise TypeError(msg)
     if not callable(fn):
         way_out = "Pass an async function, or a plain one to run in a worker thread."
-        if inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
+        if call is not None:
+            if inspect.iscoroutine(fn):
+                way_out = f"Pass the function itself and its arguments: {call}."
+        elif inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
             way_out += " Coroutines go to gather(*coroutines)."
         checks.callable_("fn", fn, way_out=way_out)
 
@@ -156,15 +173,13 @@ def check_until(until: object) -> None:
 
 
 def check_batch(batch: int | None, within: float | None, sources: int) -> None:
-    """Refuse options of batches that make no sense, alone or together."""
+    """Refuse options of batches, one of which is given, that make no sense alone or together."""
     if batch is None:
-        if within is not None:
-            msg = (
-                f"within={within!r} is how long a batch waits for its items, and batch= is not "
-                f"given. Pass batch= too, or leave it out."
-            )
-            raise ValueError(msg)
-        return
+        msg = (
+            f"within={within!r} is how long a batch waits for its items, and batch= is not given. "
+            f"Pass batch= too, or leave it out."
+        )
+        raise ValueError(msg)
     checks.count("batch", batch, way_out="Pass how many items make a batch, or None.")
     checks.timeout("within", within)
     if sources > 1:
@@ -193,9 +208,11 @@ def read_options(method: str, options: AllOptions, errors: Policy | OnError[Any]
     """
     for name in options:
         if name not in Options.__slots__:
+            others = [f"{other}()" for other, own in _OWN.items() if name in own]
+            hint = f" {name}= is an option of {' and '.join(others)}." if others else ""
             msg = (
                 f"TaskExecutor.{method}() got an unexpected keyword argument {name!r}. Pass one of "
-                f"{', '.join((*Options.__slots__, *_OWN[method]))}."
+                f"{', '.join((*Options.__slots__, *_OWN[method]))}.{hint}"
             )
             raise TypeError(msg)
     if callable(errors):
@@ -261,30 +278,33 @@ def giving_elements(fn: Callable[..., Any], *, is_pickled: bool) -> Callable[...
 
     So a generator runs in the item, with its errors and its time, and not in who takes results.
     """
+    name = name_of(fn)
     if is_async(fn):
 
         @wraps(fn)
         async def wait(*args: Any) -> Any:
-            return _elements(await fn(*args), fn)
+            return elements_of(await fn(*args), name)
 
         return wait
     if is_pickled:
-        return partial(_call_for_elements, fn)
+        return partial(_call_for_elements, fn, name)
 
     @wraps(fn)
     def call(*args: Any) -> Any:
-        return _call_for_elements(fn, *args)
+        return _call_for_elements(fn, name, *args)
 
     return call
 
 
-def _call_for_elements(fn: Callable[..., Any], *args: Any) -> Any:
+def _call_for_elements(fn: Callable[..., Any], name: str, *args: Any) -> Any:
     result = fn(*args)
-    return _await_elements(result, fn) if inspect.isawaitable(result) else _elements(result, fn)
+    if inspect.isawaitable(result):
+        return _await_elements(result, name)
+    return elements_of(result, name)
 
 
-async def _await_elements(result: Awaitable[Any], fn: Callable[..., Any]) -> Any:
-    return _elements(await result, fn)
+async def _await_elements(result: Awaitable[Any], name: str) -> Any:
+    return elements_of(await result, name)
 
 
 def _is_one_thing(result: object) -> bool:
@@ -292,8 +312,8 @@ def _is_one_thing(result: object) -> bool:
     return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
 
 
-def _elements(result: object, fn: Callable[..., Any]) -> Any:
-    """Return a list, a tuple or a range as it is, and what else can be iterated as a list."""
+def elements_of(result: object, what: str) -> Any:
+    """Return a list, tuple or range that ``what`` returned as it is, another iterable as a list."""
     if type(result) in {list, tuple, range}:
         return result
     elements = None
@@ -301,7 +321,7 @@ def _elements(result: object, fn: Callable[..., Any]) -> Any:
         elements = None if _is_one_thing(result) else iter(cast("Any", result))
     if elements is None:
         msg = (
-            f"{name_of(fn)} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
+            f"{what} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
             f"is for functions that return several results. Return a list, which may be empty."
         )
         raise TypeError(msg)

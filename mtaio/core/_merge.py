@@ -7,8 +7,9 @@ Promise: `merge` touches no source; the call that it is given to opens, reads an
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,6 +28,14 @@ class Merge(Generic[T_co]):
     """What `merge` returns: a source for one call."""
 
     sources: tuple[AnyIterable[T_co], ...]
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers say themselves that there is none
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(
+                "a merge cannot be iterated by itself: its sources are read in a call. Pass it to "
+                "one: executor.map(fn, merge(a, b)), for_each or stream."
+            )
 
 
 def merge(*sources: AnyIterable[T]) -> Merge[T]:
@@ -50,9 +59,19 @@ def merge(*sources: AnyIterable[T]) -> Merge[T]:
 
     Raises:
         ValueError: No source at all.
+        TypeError: They are in a list.
     """
     if not sources:
         raise ValueError("merge() of no sources has no items. Pass at least one iterable.")
+    first = sources[0]
+    if len(sources) == 1 and isinstance(first, list | tuple):
+        several = cast("Iterable[object]", first)
+        if any(isinstance(each, AsyncIterable) for each in several):
+            msg = (
+                f"merge() takes its sources one by one, and got {first!r:.100}. Write "
+                f"merge(*sources)."
+            )
+            raise TypeError(msg)
     return Merge(sources)
 
 

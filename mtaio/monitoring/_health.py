@@ -250,8 +250,8 @@ class HealthRegistry:
 
         if callable(name):
             msg = (
-                f"name={name!r} is not a str. Write the decorator with parentheses, as in "
-                f"@health.check()."
+                f"name={name!r} is not a str. Write the decorator with parentheses: "
+                f"@health.check(), or @app.health_check()."
             )
             raise TypeError(msg)
         return decorate

@@ -459,7 +459,9 @@ def test_services_are_listed() -> None:
         PartInfo(name=name, restart=None, critical=True, drains=False),
         PartInfo(name="second", restart=patient, critical=False, drains=True),
     )
-    with pytest.raises(ValueError, match=r"^there is a service named 'second'\. Give this one "):
+    with pytest.raises(
+        ValueError, match=r"^there is a service, .* named 'second'\. Give this one "
+    ):
         app.service(name="second")(first)
     with pytest.raises(TypeError, match=r"^fn=.* is not an async function: a service must be"):
         app.service(lambda: None)  # type: ignore[type-var]  # what is tested

@@ -200,7 +200,9 @@ async def test_refusals() -> None:
     async def forever(_: int) -> AsyncIterator[int]:
         yield 1
 
-    with pytest.raises(TypeError, match="is an async generator function"):
+    with pytest.raises(
+        TypeError, match=r"function, which flatten=True does not take\. Return a list"
+    ):
         call(forever, [], flatten=True)
     with pytest.raises(TypeError, match="is a generator function"):
         call(generate, [])

@@ -131,7 +131,7 @@ async def test_all_sync_sources_are_not_read_ahead() -> None:
     assert (next(first), next(second)) == (1, 101)
 
 
-@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("batch", [None, 2, 9])
 @pytest.mark.parametrize("how", ["cancelled", "failed item", "failed source", "left"])
 async def test_what_a_source_has_in_hand_is_begun(how: str, batch: int | None) -> None:
     """However the call ends, each item that was read has begun once."""
@@ -260,3 +260,10 @@ async def test_sources_are_looked_at_by_the_call() -> None:
     assert next(numbers) == 0
     with pytest.raises(ValueError, match=r"^merge\(\) of no sources"):
         merge()
+    several = [merge([1], [2]), merge([3], [4])]
+    with pytest.raises(TypeError, match=r"one by one, and got \[.*\. Write merge\(\*sources\)\.$"):
+        merge(several)
+    assert await executor.map(itself, merge([1, 2])) == [1, 2]
+    with pytest.raises(TypeError, match=r"^a merge cannot be iterated by itself.* Pass it to one"):
+        async for _ in several[0]:  # type: ignore[attr-defined] # what is tested
+            pass

@@ -60,8 +60,24 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ex: ex.run_in_thread(5), NOT_CALLABLE),
     (lambda ex: ex.submit(5), NOT_CALLABLE),
     (lambda ex: ex.submit_nowait(5), NOT_CALLABLE),
+    *[
+        (call, rf"TypeError: fn=<cor.*Pass the function itself and its arguments: {way_out}\(")
+        for call, way_out in (
+            (lambda ex: ex.submit(COROUTINE), "submit"),
+            (lambda ex: ex.submit_nowait(COROUTINE), "submit"),
+            (lambda ex: ex.start(COROUTINE), "start"),
+            (lambda ex: ex.run_in_thread(COROUTINE), "run_in_thread"),
+            (lambda ex: ex.run_in_process(COROUTINE), "run_in_process"),
+        )
+    ],
     (lambda ex: ex.map(agen, [1]), rf"TypeError: fn=<function agen at .*>{GENERATOR}"),
-    (lambda ex: ex.map(gen, [1]), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
+    (
+        lambda ex: ex.map(gen, [1]),
+        (
+            rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}.* use "
+            r"stream\(fn, items, flatten=True\)\.$"
+        ),
+    ),
     (lambda ex: ex.gather(gen), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
     (lambda ex: ex.run_in_thread(gen), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
     (lambda ex: ex.run(agen), rf"TypeError: fn=<function agen at .*>{GENERATOR}"),

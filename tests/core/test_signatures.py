@@ -74,6 +74,20 @@ async def test_unknown_option_is_refused(name: str) -> None:
         await getattr(TaskExecutor(), name)(len, [], limt=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "others"),
+    [
+        ("map", "flatten", r"stream\(\)"),
+        ("for_each", "ordered", r"map\(\) and stream\(\)"),
+    ],
+)
+async def test_option_of_another_method_is_refused(name: str, option: str, others: str) -> None:
+    """The error says which methods have it."""
+    message = rf"argument '{option}'\. Pass .*\. {option}= is an option of {others}\.$"
+    with pytest.raises(TypeError, match=message):
+        await getattr(TaskExecutor(), name)(len, [], **{option: True})
+
+
 def test_overloads_are_few() -> None:
     """As few as there can be: an error names them all, and so does an editor."""
     few = {"map": 8, "for_each": 4, "stream": 18, "gather": 7, "run": 3, "start": 4}
