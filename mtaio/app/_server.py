@@ -484,19 +484,21 @@ class _Run:
     async def _accepting(self) -> None:
         """Return when hypercorn is to close; it calls this when it accepts connections."""
         self._up.set()
-        await self.closing.wait()
-        with anyio.CancelScope(deadline=clock.loop_deadline(self.latest + _LAST_CALL)):
-            await self._over.wait()
-        # From here on nobody connects, and hypercorn accepts those who have: for so long that also
-        # a client whose connection was half made is among them.
-        self.listening.refuse()
-        await anyio.sleep(_HANDSHAKE)
-        with anyio.move_on_after(_TAKE):
-            while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
-                await anyio.sleep(_GLANCE)
-        for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
-            await checkpoint()
-        self._accepted.set()
+        try:
+            await self.closing.wait()
+            with anyio.CancelScope(deadline=clock.loop_deadline(self.latest + _LAST_CALL)):
+                await self._over.wait()
+            # From here on nobody connects, and hypercorn accepts those who have: for so long that
+            # also a client whose connection was half made is among them.
+            self.listening.refuse()
+            await anyio.sleep(_HANDSHAKE)
+            with anyio.move_on_after(_TAKE):
+                while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
+                    await anyio.sleep(_GLANCE)
+            for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
+                await checkpoint()
+        finally:  # cancelled after hypercorn's max_requests
+            self._accepted.set()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

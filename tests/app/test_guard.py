@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from mtaio._internal import clock, ending
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
 from mtaio.config import Settings
+from tests.app.certificates import LOCALHOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -548,6 +550,37 @@ def test_server_that_ends_by_itself(backend: Any, caplog: pytest.LogCaptureFixtu
     assert statuses == [204]
     assert app.addresses == ()
     assert "stopping: a server has ended" in caplog.messages
+
+
+def test_options_of_a_server(backend: Any) -> None:
+    """What `run` is given goes to the server: TLS, a proxy that is believed, and a limit."""
+    app = make(Settings(health_bind="127.0.0.1:0", trusted_proxies="127.0.0.1"))
+    seen: list[Any] = []
+
+    async def asgi(scope: Any, _receive: Any, send: Any) -> None:
+        seen.append((scope["client"], scope["scheme"]))
+        seen.append(await to_thread.run_sync(ask))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def ask() -> int:
+        host, _, port = app.addresses[0].rpartition(":")
+        trusting = ssl.create_default_context(cafile=LOCALHOST)
+        trusting.check_hostname = False
+        connection = http.client.HTTPSConnection(host, int(port), context=trusting, timeout=60)
+        with closing(connection):
+            connection.request("GET", "/", headers={"X-Forwarded-For": "1.2.3.4"})
+            return connection.getresponse().status
+
+    app.serve(asgi, bind="127.0.0.1:0", max_in_flight=9)
+
+    @app.service
+    async def client() -> None:
+        seen.append(await to_thread.run_sync(ask))
+        app.stop_nowait("all was asked")
+
+    app.run(backend, certfile=LOCALHOST, max_in_flight=1)
+    assert seen == [(("1.2.3.4", 0), "https"), 503, 204]
 
 
 def test_several_servers(backend: Any) -> None:
