@@ -48,7 +48,7 @@ _LOOK: Final = 60.0
 _SET_BACK: Final = 10_800.0
 """Seconds: where the time of day is set back by more, ticks are taken as new ones, as in cron."""
 
-_HAIR: Final = 0.001
+_EARLY: Final = 0.001
 """Seconds by which a tick of the time of day may be early: an event loop's clock is another."""
 
 _PAUSE: Final = 1.0
@@ -332,11 +332,11 @@ class Periodic:
         ticks = self._ticks
         now = ticks.now()
         self._next_start = clock.wall() + moment - now
-        if moment - now <= _HAIR:  # it may not sleep at all
+        if moment - now <= _EARLY:  # it may not sleep at all
             await checkpoint()
         while not self._stopped:
             now = ticks.now()
-            if now >= moment or (ticks.on_wall and now >= moment - _HAIR):
+            if now >= moment or (ticks.on_wall and now >= moment - _EARLY):
                 return max(now, moment)
             if now < seen - _SET_BACK:
                 return now

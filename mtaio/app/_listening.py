@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bind", "Listening"]
 
+_BOTH: Final = socket.SHUT_RDWR
 _MAX_PORT: Final = 65535
 _WAY_OUT: Final = (
     "Pass a host and a port, such as '127.0.0.1:8000' or '[::]:8000', a path, such as "
@@ -170,7 +171,7 @@ class Listening:
             selector.register(self.socket, selectors.EVENT_READ)
             return bool(selector.select(0))
 
-    def disconnect(self, keep: Container[object] = (), *, how: int = socket.SHUT_RDWR) -> int:
+    def disconnect(self, keep: Container[object] = (), *, how: int = _BOTH) -> int:
         """
         Shut down this process's connections that came in here, and return how many there were.
 

@@ -173,15 +173,13 @@ def check_until(until: object) -> None:
 
 
 def check_batch(batch: int | None, within: float | None, sources: int) -> None:
-    """Refuse options of batches that make no sense, alone or together."""
+    """Refuse options of batches, one of which is given, that make no sense alone or together."""
     if batch is None:
-        if within is not None:
-            msg = (
-                f"within={within!r} is how long a batch waits for its items, and batch= is not "
-                f"given. Pass batch= too, or leave it out."
-            )
-            raise ValueError(msg)
-        return
+        msg = (
+            f"within={within!r} is how long a batch waits for its items, and batch= is not given. "
+            f"Pass batch= too, or leave it out."
+        )
+        raise ValueError(msg)
     checks.count("batch", batch, way_out="Pass how many items make a batch, or None.")
     checks.timeout("within", within)
     if sources > 1:

@@ -589,8 +589,8 @@ class TaskExecutor:
             within (float | None): Seconds after its first item has come from an async source in
                 which a batch begins, full or not; None if it is to be full.
             until (Callable | None): An async function without arguments, such as the ``wait`` of an
-                ``anyio.Event``. Once it has returned nothing more is taken from the source, and
-                the call returns what has become of the rest.
+                ``anyio.Event``. Once it has returned nothing more is taken from the source; what
+                was taken goes on to its end, and the call returns that.
             journal (Journal | None): A file of what is done, which the next run of the program
                 does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
@@ -605,7 +605,9 @@ class TaskExecutor:
             Exception: What ``fn`` raised, with a note naming the item's index and argument.
             ExceptionGroup: Several items failed.
             TimeoutError: An item took longer than ``timeout``.
-            ValueError, TypeError: An option makes no sense.
+            OSError: The journal cannot be read, or not be written.
+            RuntimeError: Another call has the journal, of this process or another.
+            ValueError, TypeError: An option makes no sense, or the journal has a broken line.
         """
         results: list[Any] = []
 

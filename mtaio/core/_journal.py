@@ -209,7 +209,7 @@ class Journal(Generic[T]):
 
 
         async def main() -> None:
-            with TemporaryDirectory() as folder:  # in earnest, where the next run finds it
+            with TemporaryDirectory() as folder:  # a real program has one that stays
                 journal = Journal[str](f"{folder}/answers.jsonl")
                 for _ in range(2):  # the second time nothing is asked
                     print(await executor.map(ask, ["what?", "why?"], journal=journal))
@@ -665,16 +665,16 @@ class Recording:
 
     def _read(self, place: int) -> bytes:
         """Return the line at a place, and keep what was read with it (in a thread)."""
-        parts = [b""]
         with self._lock:
             file = cast("FileIO", self._file)
             file.seek(place)
-            while b"\n" not in parts[-1]:
-                parts.append(file.read(_BLOCK))
-                if not parts[-1]:
+            blocks = [b""]
+            while b"\n" not in blocks[-1]:
+                blocks.append(file.read(_BLOCK))
+                if not blocks[-1]:
                     msg = f"{self._format} was changed by others while a call used it"
                     raise RuntimeError(msg)
-        block = b"".join(parts)  # once: a line may be as large as memory allows
+        block = b"".join(blocks)
         self._block = place, block
         return block[: block.index(b"\n")]
 

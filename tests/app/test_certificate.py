@@ -104,7 +104,7 @@ def test_options_that_make_no_sense() -> None:
 
 
 def test_which_options_count() -> None:
-    """The command line comes before the program, the program before hypercorn's and the settings."""
+    """The command line is before the program, the program before hypercorn's and the settings."""
     config = Config()
     config.certfile, config.keyfile, config.keyfile_password = "c.pem", "c.key", PASSWORD
     settings = Settings(certfile=Path("s.pem"), max_in_flight=9, trusted_proxies="10.0.0.1")

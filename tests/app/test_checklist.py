@@ -573,9 +573,13 @@ def test_log_at_a_device(environ: dict[str, str]) -> None:
     assert not {"log_rotation", "log_space", "log_privacy"} & {each.name for each in items}
 
 
-def test_older_logs_are_room(environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("when", "older"), [("", "1"), ("midnight", "2026-12-01")])
+def test_older_logs_are_room(
+    environ: dict[str, str], tmp_path: Path, when: str, older: str
+) -> None:
     """What the log occupies already is not needed again."""
-    (tmp_path / "app.log.1").write_bytes(b"x" * 1000)
+    environ["MTAIO_LOG_WHEN"] = when
+    (tmp_path / f"app.log.{older}").write_bytes(b"x" * 1000)
     before = psutil.disk_usage(str(tmp_path)).free
     environ["MTAIO_LOG_MAX_BYTES"] = str(before)
     found = item(look(environ=environ), "log_space")

@@ -592,16 +592,29 @@ async def test_source_of_which_nothing_is_read_is_closed(path: Path, line: str) 
     assert closed.is_set()
 
 
-def test_event_loop_that_is_closed(path: Path) -> None:
+@pytest.mark.parametrize("opens", [True, False], ids=["opens", "works"])
+def test_event_loop_that_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, opens: bool
+) -> None:
     """The file is closed without one."""
     work, executor = Work(seconds=1e9), TaskExecutor()
+    reached, go_on = work.calls, threading.Event()
+
+    def wait(_: object) -> None:
+        reached.append(1)
+        go_on.wait()
+
+    if opens:
+        monkeypatch.setattr(journals.Recording, "_open", wait)
     call = executor.map(work, [1], journal=Journal(path))
     # AnyIO's worker threads outlive such a loop. Those of a daemon do not keep the process alive.
-    daemon = threading.Thread(target=leave_waiting, args=(call, lambda: work.calls), daemon=True)
+    daemon = threading.Thread(target=leave_waiting, args=(call, lambda: reached), daemon=True)
     daemon.start()
     daemon.join()
     with suppress(RuntimeError):  # of AnyIO's task group, which asks for the loop
         call.close()
+    go_on.set()
+    monkeypatch.undo()
     assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
 
 
