@@ -618,6 +618,24 @@ def test_event_loop_that_is_closed(
     assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
 
 
+def test_event_loop_that_is_closed_at_the_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the file is being opened: nothing is awaited any more."""
+    opening: list[object] = []
+
+    async def run_never(work: object, *, limiter: object) -> None:
+        opening.append((work, limiter))
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(journals, "to_thread", SimpleNamespace(run_sync=run_never))
+    call = TaskExecutor().map(Work(), [1], journal=Journal(path))
+    leave_waiting(call, lambda: opening)
+    call.close()
+    assert len(opening) == 1
+    assert not path.exists()
+
+
 async def test_file_that_others_cut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that is gone, though it was there, is an error."""
     monkeypatch.setattr(journals, "_BLOCK", 10)
