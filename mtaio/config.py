@@ -31,6 +31,7 @@ from typing import (
 from mtaio._internal import checks, environment
 from mtaio._internal.addresses import Address
 from mtaio._internal.levels import level_number
+from mtaio._internal.proxies import Proxies
 
 __all__ = [
     "Setting",
@@ -73,6 +74,10 @@ class SettingValues(TypedDict, total=False):
     default_timeout: float
     cpu_threshold: float
     memory_threshold: float
+    certfile: str | os.PathLike[str] | None
+    keyfile: str | os.PathLike[str] | None
+    trusted_proxies: str | None
+    max_in_flight: float
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -183,6 +188,14 @@ class Settings:
         default_timeout: Seconds that a request may take; ``inf`` for no limit.
         cpu_threshold: The processor use, in percent, above which there is an alert; 100 for none.
         memory_threshold: The memory use, in percent, above which there is an alert; 100 for none.
+        certfile: The certificate of the servers, with those that sign it, in PEM; None or ``""``
+            for no TLS.
+        keyfile: Its private key, in PEM, without a password; None if ``certfile`` has it too.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
+            believed: IP addresses and networks, separated by commas, and ``unix`` for those that
+            come through a Unix socket; None or ``""`` for none.
+        max_in_flight: How many requests a server answers at once, beyond which it says 503; ``inf``
+            for no limit.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -224,6 +237,10 @@ class Settings:
     default_timeout: float = 30.0
     cpu_threshold: float = 80.0
     memory_threshold: float = 90.0
+    certfile: str | os.PathLike[str] | None = None
+    keyfile: str | os.PathLike[str] | None = None
+    trusted_proxies: str | None = None
+    max_in_flight: float = math.inf
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -451,6 +468,15 @@ def _flag(name: str, value: object, _way_out: str) -> bool:
     return checks.flag(name, value)
 
 
+def _proxies(name: str, value: object, _way_out: str) -> object:
+    Proxies.parse(name, value)
+    return None if value == "" else value
+
+
+def _most(name: str, value: object, way_out: str) -> float:
+    return checks.most(name, value, way_out=way_out)
+
+
 def _bind(name: str, value: object, _way_out: str) -> object:
     Address.parse(name, value)
     return value
@@ -539,6 +565,22 @@ _SPECS: Final[dict[str, _Spec]] = {
         "a percentage, more than 0, up to 100",
         "The memory use above which there is an alert; 100 for none.",
     ),
+    "certfile": _Spec(
+        _text, _file, "a path", "The certificate of the servers, in PEM; unset for no TLS."
+    ),
+    "keyfile": _Spec(_text, _file, "a path", "Its private key, unless certfile has it too."),
+    "trusted_proxies": _Spec(
+        _text,
+        _proxies,
+        "IP addresses, networks, unix, separated by commas",
+        "The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    ),
+    "max_in_flight": _Spec(
+        _NUMBER,
+        _most,
+        "a whole number, 1 or more, or inf",
+        "How many requests a server answers at once; others get 503. inf for no limit.",
+    ),
     "health_bind": _Spec(
         _text,
         _bind,
@@ -618,6 +660,12 @@ def _contradictions(
                     f"have to send it for metrics and the status page. Or bind to 127.0.0.1."
                 ),
             )
+    if values.get("keyfile") is not None and values.get("certfile", "") is None:
+        yield SettingProblem(
+            setting="keyfile",
+            message=f"{given['keyfile'].label}={values['keyfile']!r} has no certificate",
+            remedy=f"Set {_variable('certfile')} or pass certfile=, or leave out the key.",
+        )
     if {"drain_delay", "shutdown_timeout"} <= values.keys():
         delay, total = values["drain_delay"], values["shutdown_timeout"]
         if delay > total * _LATEST_DRAIN:

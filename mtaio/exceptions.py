@@ -23,6 +23,7 @@ __all__ = [
     "LimitClosedError",
     "LimitError",
     "LimitTimeoutError",
+    "ListenError",
     "MTAIOError",
     "RateLimitError",
     "StoreError",
@@ -273,6 +274,14 @@ class StoreError(MTAIOError, builtins.ConnectionError):
         super().__init__(message)
         self.server = server
         self.refused = refused
+
+
+class ListenError(MTAIOError, OSError):
+    """
+    A server or the probes cannot listen at their address: it is taken, say, or not permitted.
+
+    Also a builtin ``OSError``, with its ``errno`` and, as ``strerror``, what to do.
+    """
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):

@@ -71,6 +71,10 @@ def test_defaults() -> None:
         "default_timeout": 30.0,
         "cpu_threshold": 80.0,
         "memory_threshold": 90.0,
+        "certfile": None,
+        "keyfile": None,
+        "trusted_proxies": None,
+        "max_in_flight": math.inf,
         "health_bind": "127.0.0.1:9464",
         "health_token": None,
         "drain_delay": 0.0,
@@ -107,6 +111,10 @@ def test_every_setting_from_the_environment() -> None:
         "MTAIO_DEFAULT_TIMEOUT": "1e-3",
         "MTAIO_CPU_THRESHOLD": "100",
         "MTAIO_MEMORY_THRESHOLD": "0.5",
+        "MTAIO_CERTFILE": "/etc/shop/cert.pem",
+        "MTAIO_KEYFILE": "/etc/shop/key.pem",
+        "MTAIO_TRUSTED_PROXIES": "10.0.0.0/8,unix",
+        "MTAIO_MAX_IN_FLIGHT": "500",
         "MTAIO_HEALTH_BIND": "0.0.0.0:8000",
         "MTAIO_HEALTH_TOKEN": SECRET,
         "MTAIO_DRAIN_DELAY": "5",
@@ -129,6 +137,10 @@ def test_every_setting_from_the_environment() -> None:
         default_timeout=0.001,
         cpu_threshold=100,
         memory_threshold=0.5,
+        certfile="/etc/shop/cert.pem",
+        keyfile="/etc/shop/key.pem",
+        trusted_proxies="10.0.0.0/8,unix",
+        max_in_flight=500,
         health_bind="0.0.0.0:8000",
         health_token=SECRET,
         drain_delay=5,
@@ -323,6 +335,11 @@ REFUSED: Final = [
     ("CPU_THRESHOLD", "101", "=101.0 is more than 100. Set it to a percentage, more"),
     ("CPU_THRESHOLD", "80%", "='80%' is not a number. Set it to a percentage, more than 0"),
     ("MEMORY_THRESHOLD", "0", "=0.0 is not more than 0. Set it to a percentage"),
+    ("KEYFILE", "key.pem", "='key.pem' has no certificate. Set MTAIO_CERTFILE or pass certfile="),
+    ("TRUSTED_PROXIES", "*", "='*' lists what is no address or network: '*' does not appear"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8", "='10.0.0.1/8' lists what is no address or network: 10.0.0"),
+    ("MAX_IN_FLIGHT", "0", "=0.0 is less than 1. Set it to a whole number, 1 or more, or inf"),
+    ("MAX_IN_FLIGHT", "1.5", "=1.5 is not a whole number. Set it to a whole number, 1 or more"),
     ("HEALTH_BIND", "9464", "='9464' does not end in a port from 0 to 65535. Pass a host"),
     ("HEALTH_BIND", ":9464", "=':9464' does not say who may connect."),
     ("HEALTH_BIND", "shop:9464", "='shop:9464' does not begin with an IP address or localhost."),
@@ -356,7 +373,7 @@ def test_refused_variables(variable: str, text: str, message: str) -> None:
 
 REFUSED_ANYHOW: Final = sorted(
     {f"MTAIO_{name}" for name, _, _ in REFUSED}
-    - {"MTAIO_LOG_FILE", "MTAIO_HEALTH_TOKEN", "MTAIO_HEALTH_TOKEN_FILE"}
+    - {"MTAIO_KEYFILE", "MTAIO_LOG_FILE", "MTAIO_HEALTH_TOKEN", "MTAIO_HEALTH_TOKEN_FILE"}
 )
 """The variables whose text is read, and shown where it is refused."""
 
@@ -368,6 +385,8 @@ WRONG: Final = [
     ("log_level", 1.5, r"^log_level=1\.5 is a float, not an int\."),
     ("log_file", 3, r"^log_file=3 is an int, not a path\. Pass a str or an os\.PathLike\."),
     ("log_console", "yes", r"^log_console='yes' is a str, not a bool\. Pass True or False\."),
+    ("trusted_proxies", 10, r"^trusted_proxies=10 is an int, not a str\. Pass IP addresses"),
+    ("max_in_flight", None, r"^max_in_flight=None is a NoneType, not a number\. Pass a whole"),
     ("health_bind", 9464, r"^health_bind=9464 is an int, not a str\. Pass a host and a port"),
     ("health_token", b"hunter2-hunter2", r"^health_token is a bytes, not a str\. Pass a long"),
 ]  # fmt: skip
@@ -740,6 +759,9 @@ VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "default_timeout": st.floats(1e-300, math.inf),
     "cpu_threshold": st.floats(0, 100, exclude_min=True),
     "memory_threshold": st.floats(0, 100, exclude_min=True),
+    "certfile": st.just("/etc/shop/cert.pem"),
+    "trusted_proxies": st.ip_addresses().map(str),
+    "max_in_flight": st.one_of(st.integers(1, 10**30), st.just(math.inf)),
     "health_bind": st.integers(0, 65535).map("127.0.0.1:{}".format),
     "health_token": st.text(min_size=1).filter(
         lambda text: text == text.strip() and text.isprintable()

@@ -22,6 +22,7 @@ from mtaio.exceptions import (
     LimitClosedError,
     LimitError,
     LimitTimeoutError,
+    ListenError,
     MTAIOError,
     RateLimitError,
     StoreError,
@@ -44,6 +45,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     TaskCancelledError: (MTAIOError,),
     StoreError: (MTAIOError, builtins.ConnectionError),
     LeaseLostError: (MTAIOError,),
+    ListenError: (MTAIOError, OSError),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
 
@@ -61,6 +63,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     TaskCancelledError: {},
     StoreError: {"server": "redis://127.0.0.1:6379/0", "refused": True},
     LeaseLostError: {"token": 7, "name": "reports"},
+    ListenError: {},
     StrayCancellationError: {},
 }
 

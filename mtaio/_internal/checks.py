@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 if TYPE_CHECKING:
     from pathlib import Path
 
-E = TypeVar("E", ValueError, TypeError)
+E = TypeVar("E", ValueError, TypeError, OSError)
 
 
 def refusal(kind: type[E], reason: str, way_out: str) -> E:
@@ -104,6 +104,15 @@ def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:
         reason = f"{name}={value!r} is less than {least!r}"
         raise refusal(ValueError, reason, way_out)
     return value
+
+
+def most(name: str, value: object, *, way_out: str) -> float:
+    """Return ``value`` if it is a whole number of at least 1, or infinity."""
+    accepted = at_least(name, value, 1, way_out=way_out)
+    if accepted != math.inf and accepted != int(accepted):
+        reason = f"{name}={value!r} is not a whole number"
+        raise refusal(ValueError, reason, way_out)
+    return accepted
 
 
 def timeout(name: str, value: object) -> float | None:

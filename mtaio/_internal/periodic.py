@@ -8,7 +8,7 @@ Cost: between runs one task that sleeps.
 
 One task does it all: it sleeps until a tick, makes the run itself, and goes on from the clock. So
 there is nothing to wake, no run without an owner, and ``overlap`` is what happens when the run
-comes back late (`PeriodicTask._go_on`): "skip" goes on with the next tick to come; "queue" with
+comes back late (`Periodic._go_on`): "skip" goes on with the next tick to come; "queue" with
 the tick that has passed; "cancel" does the same, and lets the run go on no longer than up to there.
 """
 
@@ -48,7 +48,7 @@ _LOOK: Final = 60.0
 _SET_BACK: Final = 10_800.0
 """Seconds: where the time of day is set back by more, ticks are taken as new ones, as in cron."""
 
-_HAIR: Final = 0.001
+_EARLY: Final = 0.001
 """Seconds by which a tick of the time of day may be early: an event loop's clock is another."""
 
 _PAUSE: Final = 1.0
@@ -170,7 +170,8 @@ class Periodic:
     # Invariants:
     # - all but `statistics` happens in the event loop in which it was made;
     # - _idle is the scope around what it waits in;
-    # - _stopped is set once: no run begins after that;
+    # - _stopped is set once: no run begins after that, but one whose tick is being claimed then,
+    #   which would be lost;
     # - _expected is by when a run has to have succeeded, on the clock of _ticks.
     __slots__ = (
         "__weakref__",
@@ -289,7 +290,9 @@ class Periodic:
         """Begin a run at ``tick``, and at those that follow, until `stop`."""
         ticks, schedule = self._ticks, self._schedule
         begin = tick + schedule.delay()
-        while (now := await self._sleep_until(begin)) is not None:
+        seen: float = ticks.now()
+        while (now := await self._sleep_until(begin, seen)) is not None:
+            seen = now
             if now < begin:  # the time of day was set back by far
                 tick = ticks.after(now)
                 begin = tick + schedule.delay()
@@ -314,22 +317,26 @@ class Periodic:
                 tick = ticks.after(now)
                 begin = tick + schedule.delay()
 
-    async def _sleep_until(self, moment: float) -> float | None:
+    async def _sleep_until(self, moment: float, seen: float) -> float | None:
         """
         Sleep until a moment. A checkpoint.
+
+        Args:
+            moment: When to wake.
+            seen: What the time was when it was last looked at, before the run.
 
         Returns:
             What the time is then; or, as soon as that is known, that the time of day was set back
             by far; None after `stop`.
         """
         ticks = self._ticks
-        seen = ticks.now()
-        self._next_start = clock.wall() + moment - seen
-        if moment - seen <= _HAIR:  # it may not sleep at all
+        now = ticks.now()
+        self._next_start = clock.wall() + moment - now
+        if moment - now <= _EARLY:  # it may not sleep at all
             await checkpoint()
         while not self._stopped:
             now = ticks.now()
-            if now >= moment or (ticks.on_wall and now >= moment - _HAIR):
+            if now >= moment or (ticks.on_wall and now >= moment - _EARLY):
                 return max(now, moment)
             if now < seen - _SET_BACK:
                 return now
@@ -347,6 +354,8 @@ class Periodic:
         """Be where `stop` ends what is awaited."""
         with anyio.CancelScope() as scope:
             self._idle = scope
+            if self._stopped:
+                scope.cancel()
             try:
                 yield scope
             finally:

@@ -12,11 +12,12 @@ has stopped, even in another event loop.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import (
@@ -38,13 +39,14 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.asgi import ASGIApp
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.callables import is_async, is_async_generator, name_of
+from mtaio._internal.callables import is_async, is_async_generator, is_generator, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
+from mtaio.app._server_options import ServerOptions
 from mtaio.app._systemd import Notifier
 from mtaio.app._usage import Backend, UsageError, require_backend
 from mtaio.cache import TTLCache
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
     from mtaio._internal.leaders import Leader
     from mtaio._internal.periodic import Overlap
+    from mtaio.app._certificate import Certificate
     from mtaio.app._guard import Guard
     from mtaio.app._periodic import PeriodicService
     from mtaio.app._run import Body, Run
@@ -147,8 +150,15 @@ class _Served:
     info: PartInfo
     bind: str
     config: Config | None
+    options: ServerOptions
 
-    def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
+    def certificate(self, settings: Settings) -> Certificate | None:
+        """Return the certificate that it is served with."""
+        return self.options.certificate(self.config, settings)
+
+    def server(
+        self, settings: Settings, failed: Callable[[Exception, Mapping[str, object]], None]
+    ) -> Server:
         """Return a server for one life."""
         from mtaio.app._server import Server  # noqa: PLC0415 - not before something is served
 
@@ -157,6 +167,9 @@ class _Served:
             self.bind,
             config=self.config,
             name=self.info.name,
+            certificate=self.certificate(settings),
+            proxies=self.options.proxies(settings),
+            max_in_flight=self.options.most(settings),
             on_error=failed,
         )
 
@@ -617,6 +630,12 @@ class Application:
         def add(fn: F) -> F:
             self._check_new("every")
             checks.callable_("fn", fn, way_out="Write @app.every(60) above a function.")
+            if is_generator(fn) or is_async_generator(fn):
+                msg = (
+                    f"fn={fn!r} is a generator function: calling it runs nothing. Write a function "
+                    f"without yield."
+                )
+                raise TypeError(msg)
             bind_app(fn, self)
             info = PartInfo(name=name_of(fn) if name is None else name, drains=True)
             self._check_name(info.name)
@@ -643,6 +662,10 @@ class Application:
         bind: str = "127.0.0.1:8000",
         config: Config | None = None,
         name: str | None = None,
+        certfile: str | os.PathLike[str] | None = None,
+        keyfile: str | os.PathLike[str] | None = None,
+        trusted_proxies: str | None = None,
+        max_in_flight: float | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -654,12 +677,22 @@ class Application:
         Args:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
             bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
-            config: A ``hypercorn.config.Config`` for everything else, such as TLS.
+            config: A ``hypercorn.config.Config`` for everything else.
             name: For messages and metrics; None for ``bind``.
+            certfile: The certificate for TLS, with those that sign it, in PEM; None for that of the
+                settings, ``""`` for none.
+            keyfile: Its private key, in PEM; None if ``certfile`` has it too. Both files are read
+                when the application starts.
+            trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` say
+                what client and scheme of a request are, as in `Settings`; None for those of the
+                settings, ``""`` for none.
+            max_in_flight: How many requests are answered at once, beyond which clients get 503 and
+                ``Retry-After``; None for that of the settings, ``inf`` for no limit.
 
         Raises:
-            TypeError: ``asgi`` cannot be called, or ``bind`` is not a str.
-            ValueError: ``bind`` is not an address to listen at, or there is a server of that name.
+            TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
+            ValueError: ``bind`` is not an address to listen at, another argument makes no sense, or
+                there is a server of that name.
             RuntimeError: The application has started.
         """
         self._check_new("serve")
@@ -668,8 +701,14 @@ class Application:
         if name is not None and any(name == each.info.name for each in self.registered.servers):
             msg = f"there is a server named {name!r}. Give this one another: name=..."
             raise ValueError(msg)
+        options = ServerOptions(
+            certfile=certfile,
+            keyfile=keyfile,
+            trusted_proxies=trusted_proxies,
+            max_in_flight=max_in_flight,
+        )
         info = PartInfo(name=bind if name is None else name, bind=bind)
-        self.registered.servers.append(_Served(asgi, info, bind, config))
+        self.registered.servers.append(_Served(asgi, info, bind, config, options))
 
     def health_check(
         self,
@@ -739,6 +778,10 @@ class Application:
         backend: Backend = "asyncio",
         *,
         bind: Sequence[str] = (),
+        certfile: str | os.PathLike[str] | None = None,
+        keyfile: str | os.PathLike[str] | None = None,
+        trusted_proxies: str | None = None,
+        max_in_flight: float | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -753,6 +796,10 @@ class Application:
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
             bind: Where the servers listen, in their order, in place of their own addresses.
+            certfile: As for `serve`, for all servers, in place of what the program has passed.
+            keyfile: Likewise.
+            trusted_proxies: Likewise.
+            max_in_flight: Likewise; for each of them.
 
         Raises:
             SystemExit: See above.
@@ -765,7 +812,15 @@ class Application:
         try:
             options = _loop_options(backend)
             self._rebind(bind)
-            _ = self.settings
+            self._override(
+                ServerOptions(
+                    certfile=certfile,
+                    keyfile=keyfile,
+                    trusted_proxies=trusted_proxies,
+                    max_in_flight=max_in_flight,
+                )
+            )
+            self._check_certificates()
         except (UsageError, ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
         before, guard, logs = self._run, None, None
@@ -845,8 +900,8 @@ class Application:
             raise
         # A server that handles SIGTERM too has been handed the signal, and leaves the block; every
         # other program would go on in it with an application that is closed, and nothing but an
-        # exception keeps it out.
-        exits = run.is_told_to_stop and (body is not None or run.by_signal)
+        # exception keeps it out. Where the jobs ended at once, the block is as if they had later.
+        exits = run.is_told_to_stop and (body is not None or run.by_signal) and not run.by_jobs
         exits = exits and not (run.by_signal and run.is_hosted)
         if run.never_ran or exits:
             if body is not None:
@@ -1098,7 +1153,22 @@ class Application:
         for place, (served, address) in enumerate(zip(servers, bind, strict=True)):
             name = address if served.info.name == served.bind else served.info.name
             info = PartInfo(name=name, bind=address)
-            servers[place] = _Served(served.asgi, info, address, served.config)
+            servers[place] = replace(served, info=info, bind=address)
+
+    def _override(self, options: ServerOptions) -> None:
+        servers = self.registered.servers
+        if options and not servers:
+            msg = f"{self!r} has no server that takes options. Add one: app.serve()."
+            raise ValueError(msg)
+        servers[:] = [replace(each, options=options.over(each.options)) for each in servers]
+
+    def _check_certificates(self) -> None:
+        """Raise what is wrong with the settings, or with a certificate."""
+        settings = self.settings
+        for each in self.registered.servers:
+            certificate = each.certificate(settings)
+            if certificate is not None:
+                certificate.check()
 
     def _new_guard(self) -> Guard | None:
         from mtaio.app._guard import Beat, Guard, can_guard  # noqa: PLC0415 - not before it starts

@@ -63,6 +63,10 @@ def run(
     *,
     backend: Backend = "asyncio",
     bind: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    trusted_proxies: str | None = None,
+    max_in_flight: int | None = None,
 ) -> None:
     """
     Run an application until a signal ends it.
@@ -80,6 +84,11 @@ def run(
         backend: The event loop to run on.
         bind: HOST:PORT to listen at, instead of the application's own addresses; once for each
             server, in their order.
+        certfile: The certificate for TLS, with those that sign it, in PEM.
+        keyfile: Its private key, in PEM, unless the certificate's file has it too.
+        trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: IP
+            addresses, networks and "unix", separated by commas.
+        max_in_flight: Requests that each server answers at once; others get 503.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
@@ -95,7 +104,14 @@ def run(
         print(own_traceback(error), file=sys.stderr)  # noqa: T201 - the program's own error
         msg = f"{target!r} cannot be loaded: see above."
         raise UsageError(msg) from error
-    application.run(backend, bind=bind)
+    application.run(
+        backend,
+        bind=bind,
+        certfile=certfile,
+        keyfile=keyfile,
+        trusted_proxies=trusted_proxies,
+        max_in_flight=max_in_flight,
+    )
 
 
 @app.command

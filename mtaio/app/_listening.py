@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mtaio._internal import checks
+from mtaio.exceptions import ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bind", "Listening"]
 
+_BOTH: Final = socket.SHUT_RDWR
 _MAX_PORT: Final = 65535
 _WAY_OUT: Final = (
     "Pass a host and a port, such as '127.0.0.1:8000' or '[::]:8000', a path, such as "
@@ -92,7 +94,7 @@ class Bind(NamedTuple):
 
 class Listening:
     """
-    A socket that listens; made where `OSError` can be raised.
+    A socket that listens; made where `ListenError` can be raised.
 
     Args:
         bind: Where.
@@ -169,15 +171,17 @@ class Listening:
             selector.register(self.socket, selectors.EVENT_READ)
             return bool(selector.select(0))
 
-    def disconnect(self, keep: Container[object] = ()) -> int:
+    def disconnect(self, keep: Container[object] = (), *, how: int = _BOTH) -> int:
         """
         Shut down this process's connections that came in here, and return how many there were.
 
-        Their owners see them end, as if the client had gone. Does nothing where the descriptors of
-        the process are in no folder, as on Windows.
+        Their owners see them end, as if the client had gone; with ``socket.SHUT_RD`` they see that
+        it has nothing more to say, and can still send. Does nothing where the descriptors of the
+        process are in no folder, as on Windows.
 
         Args:
             keep: The addresses and ports of clients whose connections stay.
+            how: As for ``socket.shutdown``.
         """
         count = 0
         for connection in _sockets():
@@ -185,7 +189,7 @@ class Listening:
                 if self._accepted(connection):
                     peer = connection.getpeername()
                     if peer[:2] not in keep:
-                        connection.shutdown(socket.SHUT_RDWR)
+                        connection.shutdown(how)
                         count += 1
         return count
 
@@ -273,7 +277,7 @@ def _identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _refusal(bind: Bind, error: OSError | OverflowError) -> OSError:
+def _refusal(bind: Bind, error: OSError | OverflowError) -> ListenError:
     """Return what is raised where it cannot listen."""
     if bind.fd is not None:
         way_out = (
@@ -287,7 +291,7 @@ def _refusal(bind: Bind, error: OSError | OverflowError) -> OSError:
     errno, reason = (
         (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
     )
-    return OSError(errno, f"cannot listen at {bind.text}: {reason}. {way_out}")
+    return ListenError(errno, f"cannot listen at {bind.text}: {reason}. {way_out}")
 
 
 def _text(local: Any) -> str:

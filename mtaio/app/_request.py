@@ -52,6 +52,8 @@ class Request:
             AnyIO find out which that is.
 
     Attributes:
+        client: The address that its connection comes from, as a socket has it; None if it has none.
+        finished: Whether the last of the response has been handed to the server.
         sending: Whether it waits for the client to take what was sent.
     """
 
@@ -59,7 +61,6 @@ class Request:
         "_bare",
         "_cancel_scope",
         "_closing",
-        "_finished",
         "_gone",
         "_new_scope",
         "_receive",
@@ -68,6 +69,8 @@ class Request:
         "_started",
         "_unread",
         "_whole",
+        "client",
+        "finished",
         "scope",
         "sending",
     )
@@ -84,6 +87,7 @@ class Request:
         new_scope: Callable[..., anyio.CancelScope] = anyio.CancelScope,
     ) -> None:
         self.scope: Final = scope
+        self.client: object = scope.get("client")
         self._receive = receive
         self._send = send
         self._closing = closing
@@ -93,15 +97,10 @@ class Request:
         self._cancel_scope = new_scope()
         self._shield: anyio.CancelScope | None = None
         self._started = False
-        self._finished = False
+        self.finished = False
         self._unread = _has_body(scope)
         self._gone: ConnectionResetError | None = None
         self.sending = False
-
-    @property
-    def client(self) -> object:
-        """The address that its connection comes from, as a socket has it; None if it has none."""
-        return self.scope.get("client")
 
     def cancel(self) -> None:
         """Cancel it; from the loop's thread."""
@@ -152,9 +151,15 @@ class Request:
             )
             raise RuntimeError(msg) from error
 
-    async def refuse(self) -> None:
-        """Answer it with 503."""
-        await self._answer(_UNAVAILABLE)
+    async def refuse(self, *headers: tuple[bytes, bytes]) -> None:
+        """
+        Answer it with 503.
+
+        Args:
+            headers: What the client is told with it. The connection is then kept if there is no
+                body to come, for the client is to ask again.
+        """
+        await self._answer(_UNAVAILABLE, *headers)
 
     async def receive(self) -> Message:
         """Return what comes next from the client."""
@@ -179,7 +184,7 @@ class Request:
                 self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
                 raise self._gone
         message = self._noted(kind, message)
-        taking = self._finished and self._unread
+        taking = self.finished and self._unread
         sending: Any = self._send_and_take(message) if taking else self._send(message)
         if self._bare and not taking:
             # It suspends only if the client does not keep up. What waits for that may have to be
@@ -202,30 +207,31 @@ class Request:
                 kept = [each for each in message.get("headers", ()) if each[0].lower() != _CLOSE[0]]
                 return {**message, "headers": [*kept, _CLOSE]}
         elif kind == "http.response.body":
-            self._finished = not message.get("more_body", False)
+            self.finished = not message.get("more_body", False)
         elif kind in {"websocket.accept", "websocket.http.response.start"}:
             self._started = True
         elif kind in {"websocket.close", "websocket.http.response.body"}:
             self._started = True
-            self._finished = not message.get("more_body", False)
+            self.finished = not message.get("more_body", False)
         return message
 
     async def _give_up(self) -> None:
         """Take in the body, if the response was broken off and cannot be ended."""
-        if self._started and not self._finished:
+        if self._started and not self.finished:
             await self._take()
 
-    async def _answer(self, status: int) -> None:
+    async def _answer(self, status: int, *more: tuple[bytes, bytes]) -> None:
         """Answer with ``status``, if nothing has been answered yet."""
         kind = self.scope["type"]
         if not self._started:
             prefix = "websocket.http.response" if kind == "websocket" else "http.response"
-            headers = [(b"content-length", b"0")]
-            if self._is_http_1():
+            headers = [(b"content-length", b"0"), *more]
+            ends = not more or self._unread or kind == "websocket"
+            if ends and self._is_http_1():
                 headers.append(_CLOSE)
             await self.send({"type": f"{prefix}.start", "status": status, "headers": headers})
             await self.send({"type": f"{prefix}.body", "body": b"", "more_body": False})
-        elif kind == "websocket" and not self._finished and status == _UNAVAILABLE:
+        elif kind == "websocket" and not self.finished and status == _UNAVAILABLE:
             await self.send({"type": "websocket.close", "code": _GOING_AWAY})
 
     def _is_gone(self) -> bool:

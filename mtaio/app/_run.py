@@ -102,6 +102,8 @@ class Run:
         self.started_at: Final = clock.now()
         self.by_signal = False
         """Whether it was a signal that ended it."""
+        self.by_jobs = False
+        """Whether it was the end of its jobs that ended it."""
         self.is_awaited = False
         """Whether somebody waits, or has waited, for its end."""
         self.cancelled = 0
@@ -300,7 +302,7 @@ class Run:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
             self._starting = f"the server {spec.info.name}"
-            server = spec.server(self.report)
+            server = spec.server(app.settings, self.report)
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
@@ -316,6 +318,7 @@ class Run:
     async def _run_service(self, service: Service) -> None:
         await service.run()
         if service.info.job and not any(each.info.job for each in self._unended()):
+            self.by_jobs = not self.is_told_to_stop
             self.stop("all jobs have ended")
 
     def _label(self, info: PartInfo, server: Server) -> str | None:

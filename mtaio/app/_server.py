@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import socket
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
+    from mtaio._internal.proxies import Proxies
+    from mtaio.app._certificate import Certificate
 
 __all__ = ["Server", "ServerStatistics"]
 
@@ -69,6 +72,14 @@ that was stopped in between loses one of them, not all."""
 _PATIENCE: Final = 5
 """Looks without a handler at work after which hypercorn is cancelled, and what it sends."""
 
+_PROBES: Final = frozenset(
+    f"{place}/{probe}" for place in ("", "/health") for probe in ("livez", "readyz", "startupz")
+)
+"""Where `mtaio.monitoring.asgi.health_app` answers probes: as the guide mounts it, and at the root.
+No others: what a client may write into a path must not get it past the limit."""
+
+_COME_AGAIN: Final = (b"retry-after", b"1")
+
 _NEVER: Final = 1e8
 """Seconds for hypercorn's own deadlines, for which None and inf do not work on every loop."""
 
@@ -88,7 +99,8 @@ class ServerStatistics:
     cancelled: int = field(metadata=COUNTER)
     """Requests that were cancelled with `Server.cancel`."""
     rejected: int = field(metadata=COUNTER)
-    """Requests received after `Server.cancel`, and answered with 503."""
+    """Requests answered with 503 in place of the application: beyond ``max_in_flight``, or received
+    after `Server.cancel`."""
 
 
 class Server:
@@ -108,6 +120,10 @@ class Server:
             that it would write to the console go to the loggers ``hypercorn.error`` and
             ``hypercorn.access``, without handlers of their own.
         name: Named in messages and errors.
+        certificate: For TLS, in place of that of ``config``; None for that, or for none.
+        proxies: Those whose word on client and scheme is believed.
+        max_in_flight: How many requests are answered at once. Others get a 503 that says when to
+            come again. Those to the probes' paths are neither counted nor refused.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
 
@@ -116,7 +132,18 @@ class Server:
         TypeError: An argument has the wrong type.
     """
 
-    __slots__ = ("_asgi", "_bind", "_config", "_counts", "_name", "_on_error", "_run")
+    __slots__ = (
+        "_asgi",
+        "_bind",
+        "_certificate",
+        "_config",
+        "_counts",
+        "_max_in_flight",
+        "_name",
+        "_on_error",
+        "_proxies",
+        "_run",
+    )
 
     def __init__(
         self,
@@ -125,6 +152,9 @@ class Server:
         *,
         config: Config | None = None,
         name: str | None = None,
+        certificate: Certificate | None = None,
+        proxies: Proxies | None = None,
+        max_in_flight: float = math.inf,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
@@ -132,6 +162,9 @@ class Server:
         self._bind: Final = Bind.parse(bind)
         self._config = config
         self._name = name
+        self._certificate = certificate
+        self._proxies = proxies
+        self._max_in_flight = max_in_flight
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
@@ -169,7 +202,8 @@ class Server:
             task_status: For ``TaskGroup.start``.
 
         Raises:
-            OSError: It cannot listen there.
+            ListenError: It cannot listen there.
+            OSError, ValueError: The certificate cannot be used.
             RuntimeError: It is serving already.
             ImportError: hypercorn is not installed.
         """
@@ -177,6 +211,9 @@ class Server:
             msg = f"{self!r} is serving already. Make another Server for another address."
             raise RuntimeError(msg)
         config = _copy_of(self._config)
+        if self._certificate is not None:
+            self._certificate.check()
+            config.certfile, config.keyfile, config.keyfile_password = self._certificate
         run = _Run(self._bind, config, self._counts)
         self._run = run
         try:
@@ -247,12 +284,21 @@ class Server:
             counts.rejected += 1
             await request.refuse()
             return
+        counted = scope["path"] not in _PROBES
+        if counted and run.counted >= self._max_in_flight:
+            counts.rejected += 1
+            await request.refuse(_COME_AGAIN)
+            return
+        if self._proxies is not None:
+            self._proxies.apply(scope)
+        run.counted += counted
         run.in_flight.add(request)
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
             await request.run(self._asgi, partial(self._failed, scope))
         finally:
             run.in_flight.discard(request)
+            run.counted -= counted
             run.latest = clock.now()
 
     def _failed(self, scope: Message, error: Exception) -> bool:
@@ -297,10 +343,12 @@ class _Run:
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
+        counted: How many of them count towards the limit.
         latest: When the latest answer ended.
     """
 
     __slots__ = (
+        "_accepted",
         "_config",
         "_counts",
         "_ended",
@@ -314,6 +362,7 @@ class _Run:
         "bare",
         "cancelling",
         "closing",
+        "counted",
         "in_flight",
         "latest",
         "listening",
@@ -341,10 +390,12 @@ class _Run:
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
+        self.counted = 0
         self.latest = -math.inf
         clock.now()  # in this context, of which requests have copies: it is quick for them
         self._scope = anyio.CancelScope(shield=True)
         self._lifespan = anyio.CancelScope()
+        self._accepted: Final = anyio.Event()  # it accepts no more
         self._up: Final = anyio.Event()  # it accepts connections, or never will
         self._over: Final = anyio.Event()  # there is no more to wait for than the end
         self._ended: Final = anyio.Event()
@@ -354,6 +405,8 @@ class _Run:
         """Serve until there is nothing more in flight."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._hypercorn, app)
+            if self._config.ssl_enabled:
+                group.start_soon(self._end_tls)
             try:
                 await self._up.wait()
                 if not self._ended.is_set():
@@ -365,6 +418,21 @@ class _Run:
                     await self._wait_ended()
         if self._error is not None:
             raise self._error
+
+    async def _end_tls(self) -> None:
+        """
+        Have the clients seen as gone that keep a connection half open or half closed.
+
+        With TLS it has two more stages, which a silent client makes last: a minute at its begin,
+        and half a minute at its end, for which asyncio waits, and with it the last piece of an
+        answer. What is sent is sent to the end, and who begins has a second for it.
+        """
+        await self._accepted.wait()
+        while not self._over.is_set():
+            with anyio.move_on_after(_TAKE):
+                await self._over.wait()
+            clients = {each.client for each in self.in_flight if not each.finished}
+            self.listening.disconnect(keep=clients, how=socket.SHUT_RD)
 
     def cancel(self) -> int:
         """Cancel the requests in flight, and refuse others; return how many there were."""
@@ -400,6 +468,7 @@ class _Run:
             self._lifespan.cancel()
             self.listening.close()
             self._ended.set()
+            self._accepted.set()
             self._up.set()
             self._over.set()
 
@@ -427,6 +496,7 @@ class _Run:
                 await anyio.sleep(_GLANCE)
         for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
             await checkpoint()
+        self._accepted.set()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

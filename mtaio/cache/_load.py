@@ -155,7 +155,7 @@ class Load:
 
 
 class NoLoop:
-    """What stands in the place of an event loop where there need not be one."""
+    """What loads belong to in place of an event loop: the threads of a process."""
 
     __slots__ = ()
 

@@ -55,6 +55,7 @@ __all__ = [
     "check_until",
     "compose",
     "coroutine_maker",
+    "elements_of",
     "giving_elements",
     "in_loop",
     "one_attempt",
@@ -172,15 +173,13 @@ def check_until(until: object) -> None:
 
 
 def check_batch(batch: int | None, within: float | None, sources: int) -> None:
-    """Refuse options of batches that make no sense, alone or together."""
+    """Refuse options of batches, one of which is given, that make no sense alone or together."""
     if batch is None:
-        if within is not None:
-            msg = (
-                f"within={within!r} is how long a batch waits for its items, and batch= is not "
-                f"given. Pass batch= too, or leave it out."
-            )
-            raise ValueError(msg)
-        return
+        msg = (
+            f"within={within!r} is how long a batch waits for its items, and batch= is not given. "
+            f"Pass batch= too, or leave it out."
+        )
+        raise ValueError(msg)
     checks.count("batch", batch, way_out="Pass how many items make a batch, or None.")
     checks.timeout("within", within)
     if sources > 1:
@@ -279,30 +278,33 @@ def giving_elements(fn: Callable[..., Any], *, is_pickled: bool) -> Callable[...
 
     So a generator runs in the item, with its errors and its time, and not in who takes results.
     """
+    name = name_of(fn)
     if is_async(fn):
 
         @wraps(fn)
         async def wait(*args: Any) -> Any:
-            return _elements(await fn(*args), fn)
+            return elements_of(await fn(*args), name)
 
         return wait
     if is_pickled:
-        return partial(_call_for_elements, fn)
+        return partial(_call_for_elements, fn, name)
 
     @wraps(fn)
     def call(*args: Any) -> Any:
-        return _call_for_elements(fn, *args)
+        return _call_for_elements(fn, name, *args)
 
     return call
 
 
-def _call_for_elements(fn: Callable[..., Any], *args: Any) -> Any:
+def _call_for_elements(fn: Callable[..., Any], name: str, *args: Any) -> Any:
     result = fn(*args)
-    return _await_elements(result, fn) if inspect.isawaitable(result) else _elements(result, fn)
+    if inspect.isawaitable(result):
+        return _await_elements(result, name)
+    return elements_of(result, name)
 
 
-async def _await_elements(result: Awaitable[Any], fn: Callable[..., Any]) -> Any:
-    return _elements(await result, fn)
+async def _await_elements(result: Awaitable[Any], name: str) -> Any:
+    return elements_of(await result, name)
 
 
 def _is_one_thing(result: object) -> bool:
@@ -310,8 +312,8 @@ def _is_one_thing(result: object) -> bool:
     return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
 
 
-def _elements(result: object, fn: Callable[..., Any]) -> Any:
-    """Return a list, a tuple or a range as it is, and what else can be iterated as a list."""
+def elements_of(result: object, what: str) -> Any:
+    """Return a list, tuple or range that ``what`` returned as it is, another iterable as a list."""
     if type(result) in {list, tuple, range}:
         return result
     elements = None
@@ -319,7 +321,7 @@ def _elements(result: object, fn: Callable[..., Any]) -> Any:
         elements = None if _is_one_thing(result) else iter(cast("Any", result))
     if elements is None:
         msg = (
-            f"{name_of(fn)} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
+            f"{what} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "
             f"is for functions that return several results. Return a list, which may be empty."
         )
         raise TypeError(msg)

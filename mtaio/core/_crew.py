@@ -33,7 +33,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -43,10 +42,11 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.gil import has_gil
 from mtaio._internal.steps import run_in
 from mtaio.core._slots import CURRENT, NO_ITEM, Parent, live
+from mtaio.core._source import may_have_more
 from mtaio.core._threads import ThreadCall, explain, warn_of_awaitable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mtaio.core._pool import Pool, Worker
     from mtaio.core._slots import Link, Slot
@@ -144,7 +144,7 @@ class Crew:
                 await self._called.wait()
                 self._called = anyio.Event()
                 # The last that was sent for has begun.
-                if self.active >= pool.live and not self.all_taken and _may_have_more(pool.source):
+                if self.active >= pool.live and not self.all_taken and may_have_more(pool.source):
                     pool.grow()
         finally:
             self.stopped = True
@@ -371,11 +371,3 @@ class _Row:
 
 
 _NONE: Final = object()
-
-
-def _may_have_more(source: Iterator[Any]) -> bool:
-    """Return False if it is known that the source is exhausted."""
-    try:
-        return length_hint(source, 1) > 0
-    except OverflowError:  # a range longer than any list
-        return True

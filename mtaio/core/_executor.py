@@ -66,6 +66,7 @@ from mtaio.core._compose import (
     check_until,
     compose,
     coroutine_maker,
+    elements_of,
     giving_elements,
     in_loop,
     one_attempt,
@@ -116,7 +117,6 @@ if TYPE_CHECKING:
     from mtaio._internal.leaders import Leader
     from mtaio._internal.periodic import Overlap
     from mtaio._internal.ticks import Cron
-    from mtaio.core._intake import Acknowledgement
     from mtaio.core._journal import Recording
     from mtaio.core._periodic import PeriodicTask
     from mtaio.core._slots import Slot
@@ -589,8 +589,8 @@ class TaskExecutor:
             within (float | None): Seconds after its first item has come from an async source in
                 which a batch begins, full or not; None if it is to be full.
             until (Callable | None): An async function without arguments, such as the ``wait`` of an
-                ``anyio.Event``. Once it has returned nothing more is taken from the source, and
-                the call returns what has become of the rest.
+                ``anyio.Event``. Once it has returned nothing more is taken from the source; what
+                was taken goes on to its end, and the call returns that.
             journal (Journal | None): A file of what is done, which the next run of the program
                 does not do again: those items have no call, token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
@@ -605,7 +605,9 @@ class TaskExecutor:
             Exception: What ``fn`` raised, with a note naming the item's index and argument.
             ExceptionGroup: Several items failed.
             TimeoutError: An item took longer than ``timeout``.
-            ValueError, TypeError: An option makes no sense.
+            OSError: The journal cannot be read, or not be written.
+            RuntimeError: Another call has the journal, of this process or another.
+            ValueError, TypeError: An option makes no sense, or the journal has a broken line.
         """
         results: list[Any] = []
 
@@ -1661,18 +1663,21 @@ class TaskExecutor:
         rate, retry = as_limiter(options.rate), as_policy(options.retry)
         at_hand = _are_at_hand(iterables)
         answers = None if at_hand else acknowledgement(iterables, options, fn)
-        journal = _recording(options, sink, many=len(iterables) > 1)
-        call, watched = compose(
+        journal = _recording(options, sink, many=len(iterables) > 1, flatten=flatten)
+        made = partial(
+            compose,
             work,
             timing=timing,
             rate=rate,
             retry=retry,
             threads=self._threads,
             counters=self._counters,
-            taken=subject is not None and answers is None,
             watched=answers is None and journal is None,
         )
-        call = _wrapped(call, journal, answers)
+        call, watched = made(taken=subject is not None and answers is None)
+        call = _recorded(call, journal)
+        if answers is not None:
+            call = answers.around(call, _recorded(made(taken=True)[0], journal))
         crew = None
         if rate is None and retry is None and not is_async(work):
             # An item holds its thread to its end, so more workers would only wait for threads.
@@ -1760,13 +1765,15 @@ class TaskExecutor:
         return block
 
 
-def _recording(options: Options, sink: Sink, *, many: bool) -> Recording | None:
+def _recording(options: Options, sink: Sink, *, many: bool, flatten: bool) -> Recording | None:
     if options.journal is None:
         return None
     from mtaio.core._journal import record  # noqa: PLC0415 - few programs have one
 
     values = sink.put is not _forget
-    return record(options.journal, many=many, values=values, batched=options.batch is not None)
+    batched = options.batch is not None
+    elements = elements_of if flatten and not batched else None
+    return record(options.journal, many=many, values=values, batched=batched, elements=elements)
 
 
 def _sink_of_outcomes(between: Buffer, *, many: bool) -> Sink:
@@ -1788,15 +1795,11 @@ def _sink_of_elements(between: Buffer) -> Sink:
     return Sink(between.put_elements, put_error, buffer=between)
 
 
-def _wrapped(
-    call: Callable[..., Coroutine[Any, Any, Any]],
-    journal: Recording | None,
-    answers: Acknowledgement | None,
+def _recorded(
+    call: Callable[..., Coroutine[Any, Any, Any]], journal: Recording | None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return ``call`` with its item recorded after it, and then acknowledged."""
-    if journal is not None:
-        call = journal.around(call)
-    return call if answers is None else answers.around(call)
+    """Return ``call`` with its item recorded after it."""
+    return call if journal is None else journal.around(call)
 
 
 def _with_args(

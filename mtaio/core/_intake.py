@@ -14,7 +14,7 @@ matter how it comes to a worker: alone, in a batch, or through a merge. `Acknowl
 put around all that a call does for an item: its tokens, timeouts and retries, its thread or pool.
 It sees how every item ends, because whatever is taken from a source is begun, if need be in a
 cancelled scope (`Pool._begin_what_is_left`). There the function itself is not called: it is no
-longer the function that gives items back.
+longer the function that gives items back, unless its batch has items of other sources too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from typing import (
     Protocol,
     TypeGuard,
     TypeVar,
-    cast,
     final,
     overload,
     runtime_checkable,
@@ -47,8 +46,8 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.notes import note
 from mtaio._internal.signature import check_takes
 from mtaio._internal.sources import GRACE
-from mtaio.core._errors import conclude, shorten
-from mtaio.core._merge import Merge
+from mtaio.core._errors import conclude, loud, shorten
+from mtaio.core._merge import unmerged
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
@@ -140,19 +139,28 @@ class Acknowledgement:
         """Return what the function is called with."""
         return [_bare(each) for each in item] if self._batched else _bare(item)
 
-    def around(self, call: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Any]:
-        """Return ``call``, which is all that is done for an item, with the answer after it."""
+    def around(
+        self, call: Callable[[Any], Awaitable[Any]], begin: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any], Any]:
+        """
+        Return what does all that is done for an item, with the answer after it.
+
+        That is ``call`` for messages, and ``begin``, which calls the function even if it is
+        cancelled before, for what has nobody to be given back to.
+        """
 
         async def settled(item: Any) -> Any:
             each = item if self._batched else [item]
             taken = [one for one in each if type(one) is Taken]  # a merge may have others too
             try:
-                if taken:
+                if len(taken) == len(each):
                     await checkpoint_if_cancelled()
-                result = await call(self.bare(item))
-            except GeneratorExit:
-                raise  # the event loop is over, so nothing can be awaited
+                    result = await call(self.bare(item))
+                else:
+                    result = await begin(self.bare(item))
             except BaseException as error:
+                if _is_closed(error):
+                    raise  # the event loop is over, so nothing can be awaited
                 await _give_back(taken, error, name_of(self._subject))
                 raise
             try:
@@ -165,21 +173,19 @@ class Acknowledgement:
         return settled
 
 
+def _is_closed(error: BaseException) -> bool:
+    """
+    Return whether ``error``, just caught around an ``await``, came by ``close()``.
+
+    What is closed has closed what it awaits, and gets an exit of its own (PEP 380), which has come
+    through no other frame.
+    """
+    traceback = error.__traceback__
+    return isinstance(error, GeneratorExit) and (traceback is None or traceback.tb_next is None)
+
+
 def _bare(item: Any) -> Any:
     return item.item if type(item) is Taken else item
-
-
-def _first_of(iterables: tuple[object, ...]) -> AckSource[Any] | None:
-    """Return the first source whose items are acknowledged, if there is one."""
-    for each in iterables:
-        if is_ack_source(each):
-            return each
-        if isinstance(each, Merge):
-            merged = cast("Merge[Any]", each)  # type: ignore[redundant-cast] # not for pyright
-            found = _first_of(merged.sources)
-            if found is not None:
-                return found
-    return None
 
 
 def acknowledgement(
@@ -191,7 +197,7 @@ def acknowledgement(
     Raises:
         ValueError: They cannot be, with several sources or read ahead.
     """
-    source = _first_of(iterables)
+    source = next(filter(is_ack_source, unmerged(iterables)), None)
     if source is None:
         return None
     if len(iterables) > 1:
@@ -211,7 +217,7 @@ def acknowledgement(
 
 async def _give_back(taken: Sequence[Taken], error: BaseException, what: str) -> None:
     """Answer that ``what`` ended with ``error``; what that raises never hides a failure."""
-    failure = failure_in(error, what)
+    failure = failure_in(loud(error, GeneratorExit, what), what)
     try:
         # What is no Exception, such as KeyboardInterrupt, is none of the item's.
         await _answer(taken, "nack", failure if isinstance(failure, Exception) else None)
@@ -237,12 +243,13 @@ async def _answer(
         return
     grace: float = max(getattr(each.source, "grace", GRACE) for each in taken)
     errors: list[BaseException] = []
-    left = len(taken)
+    late = 0
     limit = deadlines.enter(now() + grace, alone=True)
     due = loop_deadline(limit.moment)
     try:
-        with anyio.CancelScope(deadline=due, shield=True) as scope:
-            for each in taken:
+        for each in taken:
+            # Each in a scope of its own: when the time is up, the rest of them are called still.
+            with anyio.CancelScope(deadline=due, shield=True) as scope:
                 try:
                     await getattr(each.source, method)(each.item, *args)
                 except BaseException as error:
@@ -252,9 +259,9 @@ async def _answer(
                         raise
                     errors.append(failure)
                     del failure  # it holds this frame: else they keep each other alive
-                left -= 1
-        if scope.cancelled_caught:
-            msg = f"{method}() did not end within grace={grace!r} s, for {left} of {len(taken)}"
+            late += scope.cancelled_caught
+        if late:
+            msg = f"{method}() did not end within grace={grace!r} s, for {late} of {len(taken)}"
             errors.append(TimeoutError(msg, timeout=grace, deadline=due))
         if errors:
             conclude([], errors)
@@ -263,7 +270,7 @@ async def _answer(
         errors.clear()
 
 
-async def _told(fn: Callable[..., object] | None, *args: object) -> None:
+async def _call(fn: Callable[..., object] | None, *args: object) -> None:
     """Call a function that may be there, async or plain."""
     if fn is not None:
         result = fn(*args)
@@ -386,11 +393,11 @@ class Intake(Generic[T]):
 
     async def ack(self, item: T, /) -> None:
         """Note that an item is done. A checkpoint if the function that was passed is one."""
-        await _told(self._ack, item)
+        await _call(self._ack, item)
 
     async def nack(self, item: T, error: Exception | None, /) -> None:
         """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
-        await _told(self._nack, item, error)
+        await _call(self._nack, item, error)
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Iterate over the items. For the executor, which answers for each."""

@@ -30,8 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 from logging import getLogger
@@ -52,14 +51,21 @@ from weakref import WeakSet
 import anyio
 from anyio import from_thread, to_thread
 
-from mtaio._internal import checks, loops
+from mtaio._internal import checks, file_locks, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.notes import note
 from mtaio.core._errors import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterator,
+    )
     from pathlib import Path
 
     from mtaio.core._pool import Pool
@@ -203,7 +209,7 @@ class Journal(Generic[T]):
 
 
         async def main() -> None:
-            with TemporaryDirectory() as folder:  # in earnest, where the next run finds it
+            with TemporaryDirectory() as folder:  # a real program has one that stays
                 journal = Journal[str](f"{folder}/answers.jsonl")
                 for _ in range(2):  # the second time nothing is asked
                     print(await executor.map(ask, ["what?", "why?"], journal=journal))
@@ -213,6 +219,8 @@ class Journal(Generic[T]):
             anyio.run(main)
         ```
     """
+
+    __slots__ = ("__weakref__", "_format")
 
     def __init__(
         self,
@@ -263,7 +271,14 @@ class Journal(Generic[T]):
                     yield key, self._format.loaded(value)
 
 
-def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recording:
+def record(
+    journal: object,
+    *,
+    many: bool,
+    values: bool,
+    batched: bool,
+    elements: Callable[[object, str], Any] | None = None,
+) -> Recording:
     """
     Return what one call does with its journal.
 
@@ -272,6 +287,7 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         many: Whether the function gets several arguments for each item.
         values: Whether anybody wants the results.
         batched: Whether an item of the call is a list of those that are recorded.
+        elements: If given, what returns the elements of a value, with the name of what it is from.
 
     Raises:
         TypeError: ``journal`` is no journal.
@@ -282,9 +298,17 @@ def record(journal: object, *, many: bool, values: bool, batched: bool) -> Recor
         )
         raise TypeError(msg)
     form: _Format = journal._format  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    if elements is not None:
+        load, name = form.loaded, str(form)
+
+        def elements_in(held: object) -> Any:
+            return elements(load(held), name)
+
+        form = replace(form, load=elements_in)
     return Recording(form, many=many, values=values, batched=batched)
 
 
+@final
 class _Entry:
     """Lines that are to be written; they have a ``place`` when that is done, or an ``error``."""
 
@@ -296,6 +320,7 @@ class _Entry:
         self.error: OSError | None = None
 
 
+@final
 class Recording:
     """
     A journal in the hands of one call.
@@ -320,9 +345,30 @@ class Recording:
       has ended; no call begins with one of these.
     """
 
-    pool: Pool
+    __slots__ = (
+        "_at_work",
+        "_batched",
+        "_block",
+        "_closed",
+        "_failure",
+        "_file",
+        "_format",
+        "_lock",
+        "_many",
+        "_pending",
+        "_places",
+        "_size",
+        "_threads",
+        "_torn",
+        "_values",
+        "_written",
+        "pool",
+        "with_args",
+    )
 
     def __init__(self, form: _Format, *, many: bool, values: bool, batched: bool) -> None:
+        self.pool: Pool  # both are there from `run` on
+        self._threads: anyio.CapacityLimiter
         self.with_args = False
         self._format = form
         self._many = many
@@ -339,7 +385,6 @@ class Recording:
         self._pending: list[_Entry] = []
         self._failure: OSError | None = None
         self._written: anyio.Event | None = None
-        self._threads: anyio.CapacityLimiter
 
     async def run(self, pool: Pool) -> None:
         """Run the call while the file is open. A checkpoint."""
@@ -347,7 +392,13 @@ class Recording:
         self._threads = anyio.CapacityLimiter(1)
         loop = loops.current_loop()
         try:
-            await self._in_thread(self._open)
+            try:
+                await self._in_thread(self._open)
+            except BaseException:
+                if loops.is_current(loop):
+                    pool.stop()  # it begins nothing then, and closes the sources
+                    await pool.run()
+                raise
             await pool.run()
         finally:
             self._closed = True
@@ -362,26 +413,26 @@ class Recording:
             try:
                 raise failure
             finally:
-                del failure  # as below
+                del failure  # it holds this frame: else they keep each other alive
 
     # ---- items ----
 
     async def rest_of(self, source: AsyncIterator[Any], feed: Feed) -> AsyncGenerator[Any, None]:
-        """Yield what has to be called, and what cannot take its place among the results yet."""
+        """
+        Yield what has to be called, and what cannot take its place among the results yet.
+
+        The source is for the feed to close: this is not there to do it before its first step.
+        """
         unyielding = 0
-        try:
-            async for item in source:
-                if not (feed.is_clear() and await self._skip(item)):
-                    unyielding = 0
-                    yield item
-                    continue
-                unyielding += 1
-                if unyielding >= FAST_ITEMS:
-                    unyielding = 0
-                    await checkpoint()
-        finally:
-            if isinstance(source, AsyncGenerator):
-                await source.aclose()
+        async for item in source:
+            if not (feed.is_clear() and await self._skip(item)):
+                unyielding = 0
+                yield item
+                continue
+            unyielding += 1
+            if unyielding >= FAST_ITEMS:
+                unyielding = 0
+                await checkpoint()
 
     async def _skip(self, item: Any) -> bool:
         """Give the item that comes next its recorded value for a result, if there is one."""
@@ -541,7 +592,7 @@ class Recording:
                 raise ValueError(msg)
             self._file = file = FileIO(str(path), "a+")
             _files.add(file)
-            if not _lock(file.fileno()):
+            if not file_locks.lock(file.fileno(), wait=False):
                 msg = (
                     f"{self._format} is in use by another call, or another process: both would "
                     f"do the same work. Wait for its end, or give each a file of its own."
@@ -571,7 +622,7 @@ class Recording:
         try:
             key, _ = self._format.parse(number, whole)
         except ValueError:
-            if not (whole.startswith(_BEGINS) or _BEGINS.startswith(whole)):
+            if not _is_torn(whole):
                 raise  # not ours to cut
             file.truncate(self._size)
             logger.warning("cut %d bytes of an incomplete line off %s", len(line), self._format)
@@ -617,13 +668,13 @@ class Recording:
         with self._lock:
             file = cast("FileIO", self._file)
             file.seek(place)
-            block = b""
-            while b"\n" not in block:
-                more = file.read(_BLOCK)
-                if not more:
+            blocks = [b""]
+            while b"\n" not in blocks[-1]:
+                blocks.append(file.read(_BLOCK))
+                if not blocks[-1]:
                     msg = f"{self._format} was changed by others while a call used it"
                     raise RuntimeError(msg)
-                block += more
+        block = b"".join(blocks)
         self._block = place, block
         return block[: block.index(b"\n")]
 
@@ -634,6 +685,19 @@ class Recording:
         with self._lock:
             if self._file is not None:
                 self._file.close()
+
+
+def _is_torn(line: bytes) -> bool:
+    """Return whether it is the beginning of a line of ours, and no more than that."""
+    import json  # noqa: PLC0415 - few programs have a journal
+
+    if not (line.startswith(_BEGINS) or _BEGINS.startswith(line)):
+        return False
+    try:
+        json.JSONDecoder().raw_decode(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return True
+    return False  # the beginning of an object is no JSON
 
 
 _files: Final[WeakSet[FileIO]] = WeakSet()
@@ -647,34 +711,12 @@ def _in_child() -> None:  # pragma: no cover - a forked child, which is not meas
 
 
 if sys.platform == "win32":  # pragma: no cover - Windows
-    import msvcrt
-
-    def _lock(fd: int) -> bool:
-        """Lock a byte that no file reaches, if nobody else has; without waiting."""
-        os.lseek(fd, 1 << 40, os.SEEK_SET)
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
 
     def _sync_folder(path: Path) -> None:
         """Do nothing: a folder cannot be synchronised there."""
 
 else:
-    import fcntl
-
     os.register_at_fork(after_in_child=_in_child)
-
-    def _lock(fd: int) -> bool:
-        """Lock the file, if nobody else has; without waiting."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks: who shares a file takes the risk
-        return True
 
     def _sync_folder(path: Path) -> None:
         """Bring the entry of a new file to the disk."""

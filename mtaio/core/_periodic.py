@@ -90,8 +90,8 @@ class PeriodicTask:
         """
         Return what is wrong, or None.
 
-        That is so if no run has succeeded at three ticks, and the next is due, while this process
-        makes the runs. Not a checkpoint.
+        Something is if no run has succeeded at three ticks in a row, and the next is due, in the
+        process that makes the runs. Not a checkpoint.
         """
         return self._periodic.check_health()
 

@@ -115,8 +115,8 @@ class Pool:
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken;
-    - ``_held`` says that none may be taken yet, as ``until=`` has to be asked first, or at all, as
-      it was over by then; ``_asking`` is the scope in which it is awaited;
+    - ``_held`` says that none may be taken yet, as it is not known whether ``until=`` is over, or
+      at all, as it was; ``_until_scope`` is the scope in which it is awaited;
     - ``limit_inside`` is set for calls that belong together (`gather` and its relatives): made
       inside an item of the same executor they are part of it, so they take no slots, and this
       limit replaces the other. With slots, calls that wait for each other would hang as soon as
@@ -158,7 +158,7 @@ class Pool:
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
     _held: bool = field(default=False, init=False)
-    _asking: anyio.CancelScope | None = field(default=None, init=False)
+    _until_scope: anyio.CancelScope | None = field(default=None, init=False)
     _cut_short: bool = field(default=False, init=False)
     _progress_failed: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
@@ -249,7 +249,7 @@ class Pool:
     async def _run(self, group: TaskGroup) -> None:
         try:
             if self.options.until is not None and not self.stopping:
-                await self._ask(self.options.until, group)
+                await self._start_until(self.options.until, group)
         except BaseException:
             self._held = True
             raise
@@ -269,17 +269,17 @@ class Pool:
         elif self.crew is not None:
             await self.crew.attend(self)
 
-    async def _ask(self, until: Callable[[], Awaitable[object]], group: TaskGroup) -> None:
+    async def _start_until(self, until: Callable[[], Awaitable[object]], group: TaskGroup) -> None:
         """Start to await ``until()``; return when it waits, or is over."""
         self._held = True
-        self._asking = anyio.CancelScope()
+        self._until_scope = anyio.CancelScope()
         known = anyio.Event()
 
         def waits() -> None:
             self._held = False
             known.set()
 
-        async def ask(scope: anyio.CancelScope) -> None:
+        async def run(scope: anyio.CancelScope) -> None:
             over = False
             with scope:
                 try:
@@ -292,7 +292,7 @@ class Pool:
                 self._take_no_more()
                 known.set()
 
-        group.start_soon(ask, self._asking)
+        group.start_soon(run, self._until_scope)
         await known.wait()
 
     def _take_no_more(self) -> None:
@@ -489,8 +489,8 @@ class Pool:
         for each in (self.watch, self.crew):
             if each is not None:
                 each.end()
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._until_scope is not None:
+            self._until_scope.cancel()
 
     async def admit(self, worker: Worker) -> None:
         """

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Slot
     from mtaio.core._types import AnyIterable
 
-__all__ = ["Feed", "Slices", "open_source", "total_of", "watched"]
+__all__ = ["Feed", "Slices", "may_have_more", "open_source", "total_of", "watched"]
 
 
 def total_of(iterables: tuple[AnyIterable[Any], ...], batch: int | None = None) -> int | None:
@@ -53,6 +53,14 @@ def total_of(iterables: tuple[AnyIterable[Any], ...], batch: int | None = None) 
     hints = [operator.length_hint(each, -1) for each in iterables]
     known = [hint for hint in hints if hint >= 0]
     return -(-min(known) // (batch or 1)) if known else None
+
+
+def may_have_more(source: Iterator[Any]) -> bool:
+    """Return False if it is known that the source is exhausted."""
+    try:
+        return operator.length_hint(source, 1) > 0
+    except OverflowError:  # a range longer than any list
+        return True
 
 
 def open_source(
@@ -84,7 +92,7 @@ def open_source(
     source = _join(iterables, ahead)
     if journal is not None:
         if not isinstance(source, Feed):
-            source = Feed(_each(source), 0)
+            source = _feed_of(source)
         source.sift(journal)
     if isinstance(source, Feed):
         source.prepare(batch or 0, math.inf if within is None else within, ends=ends)
@@ -223,12 +231,9 @@ class Slices:
 
     def stop(self) -> bool:
         """Give no more; return whether there may have been more."""
-        try:
-            return operator.length_hint(self) > 0
-        except OverflowError:  # a range longer than any list
-            return True
-        finally:
-            self._ended = True
+        more = may_have_more(self)
+        self._ended = True
+        return more
 
 
 @types.coroutine
@@ -247,7 +252,7 @@ def _open_merge(merge: Merge[Any], ahead: int) -> Iterator[Any] | Feed:
     iterators = [part for part in parts if not isinstance(part, Feed)]
     if len(iterators) == len(parts):
         return _in_turn(iterators)
-    feeds = tuple(part if isinstance(part, Feed) else Feed(_each(part), 0) for part in parts)
+    feeds = tuple(part if isinstance(part, Feed) else _feed_of(part) for part in parts)
     return _MergedFeed(_merged(feeds), ahead, feeds)
 
 
@@ -260,6 +265,12 @@ def _in_turn(iterators: list[Iterator[Any]]) -> Iterator[Any]:
                 iterators.remove(each)
             else:
                 yield item
+
+
+def _feed_of(iterator: Iterator[Any]) -> Feed:
+    feed = Feed(_each(iterator), 0)
+    feed.known = iterator
+    return feed
 
 
 async def _each(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
@@ -277,7 +288,7 @@ async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
     reader = Reader(waiter)  # of them all: whichever has something wakes it
     left = [*parts]
     while left:
-        seen = [part.ask(reader) for part in left]
+        seen = [part.request(reader) for part in left]
         if not any(seen):
             await waiter
         for part in left:
@@ -286,7 +297,7 @@ async def _merged(parts: tuple[Feed, ...]) -> AsyncGenerator[Any, None]:
         left = [part for part in left if not part.is_over()]
 
 
-def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
+def _is_generator(source: AsyncIterator[Any] | None) -> TypeGuard[AsyncGenerator[Any, Any]]:
     return isinstance(source, AsyncGenerator)
 
 
@@ -384,6 +395,9 @@ class Feed:
         ahead: How many items to read before a worker waits for them.
         parts: Feeds that ``source`` draws on, and whose sources end with it.
 
+    Attributes:
+        known: The sync iterator that ``source`` reads, if it does; it may know that it has no more.
+
     Invariants:
     - an item is a batch where there are batches, except for ``_filling``;
     - ``_moment`` is when the batch in ``_filling`` is due, ``inf`` if never, or if it is already;
@@ -413,20 +427,24 @@ class Feed:
         "_reader",
         "_ready",
         "_scope",
+        "_sifted",
         "_size",
         "_source",
         "_source_waits",
         "_timer",
         "_timer_idles",
         "_within",
+        "known",
     )
 
     def __init__(
         self, source: AsyncIterator[Any], ahead: int, parts: tuple[Feed, ...] = ()
     ) -> None:
         self._source = source
+        self._sifted: AsyncIterator[Any] | None = None
         self._ahead = ahead
         self._parts = parts
+        self.known: Iterator[Any] | None = None
         self._pool: Pool | None = None
         self._ready: deque[Any] = deque()
         self._parked: list[Reader] = []
@@ -464,7 +482,8 @@ class Feed:
 
     def sift(self, journal: Recording) -> None:
         """Let a journal take out what it has, before anything is read."""
-        self._source = journal.rest_of(self._source, self)
+        self._sifted = self._source
+        self._source = journal.rest_of(self._sifted, self)
 
     def is_clear(self) -> bool:
         """Return whether what is read now is the call's next item: nothing waits before it."""
@@ -517,7 +536,7 @@ class Feed:
             if called or not (self._source_waits or self._closed):
                 return True
 
-    def ask(self, reader: Reader) -> bool:
+    def request(self, reader: Reader) -> bool:
         """
         Have an item read for a reader that waits for several feeds, unless there is one.
 
@@ -587,7 +606,7 @@ class Feed:
             cast("anyio.CancelScope", self._scope).cancel()
         for part in self._parts:
             part.stop()
-        return True
+        return self.known is None or may_have_more(self.known)
 
     async def _run_in(self, scope: anyio.CancelScope) -> None:
         with scope:
@@ -614,19 +633,23 @@ class Feed:
         while self._parked:
             self._send_off()
         self.end()
-        # Only sources that nobody can read further: others are for their owner to close.
-        if _is_generator(self._source):
-            try:
-                await self._source.aclose()
-            except BaseException as error:  # noqa: BLE001 - raised below
-                if (rest := _without_exit(error)) is not None:
-                    errors.append(rest)
+        await self._close_sources(errors)
         try:
             conclude([], errors)
             if errors:
                 raise errors[0]  # nothing but cancellation
         finally:
             errors.clear()  # what is raised holds this frame: else they keep each other alive
+
+    async def _close_sources(self, errors: list[BaseException]) -> None:
+        """Close what nobody can read further; other sources are for their owner to close."""
+        for source in (self._source, self._sifted):
+            if _is_generator(source):
+                try:
+                    await source.aclose()
+                except BaseException as error:  # noqa: BLE001 - raised by `run`
+                    if (rest := _without_exit(error)) is not None:
+                        errors.append(rest)
 
     @types.coroutine
     def _read(  # noqa: C901, PLR0912 - each call saved here is saved for every item

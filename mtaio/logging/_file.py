@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mtaio._internal import file_locks
 from mtaio.logging._periods import STAMP
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _REOPEN_AFTER: Final = frozenset({errno.EBADF, errno.ESTALE})
 
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors of a path that leads to no file."""
+
+_LOCKS: Final = sys.platform != "win32"
+"""Whether a file is locked to be renamed. Windows refuses to rename what another has open."""
 
 _FIRST_OPENING: Final = {"a": 0, "w": os.O_TRUNC, "x": os.O_EXCL}
 _FIRST_PAUSE: Final = 1.0
@@ -342,7 +346,7 @@ class RotatingFile:
             False if the next record has to go into the file as it is.
         """
         fd = self._fd
-        if not _lock(fd, wait=self.rotator is not None):
+        if _LOCKS and not file_locks.lock(fd, wait=self.rotator is not None):
             return False
         try:
             if not self._moved():
@@ -363,8 +367,8 @@ class RotatingFile:
             self._report(error)
             return False
         finally:
-            if self._fd == fd:
-                _unlock(fd)
+            if _LOCKS and self._fd == fd:
+                file_locks.unlock(fd)
         self.open()
         return True
 
@@ -530,29 +534,3 @@ def _write(fd: int, data: bytes | memoryview) -> int:
         waiting.register(fd, select.POLLOUT)
         waiting.poll(1000)
         return 0
-
-
-if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what another has open
-
-    def _lock(fd: int, *, wait: bool) -> bool:  # noqa: ARG001 - the same signature everywhere
-        return True
-
-    def _unlock(fd: int) -> None:
-        pass
-
-else:
-    import fcntl
-
-    def _lock(fd: int, *, wait: bool) -> bool:
-        """Lock the file; if another process has, return False, or ``wait`` until it has not."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks: processes that share a file take the risk
-        return True
-
-    def _unlock(fd: int) -> None:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)

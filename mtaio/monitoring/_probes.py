@@ -30,6 +30,7 @@ from mtaio._internal.addresses import Address
 from mtaio._internal.cancellation import Failure, classify
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio.exceptions import ListenError
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
 from mtaio.monitoring._health import HealthRegistry
@@ -504,7 +505,7 @@ def _listen(address: Address) -> socket.socket:
             f"cannot listen at {address}: {error.strerror}. Choose an address of this machine and "
             f"a port that is free; port 0 takes any."
         )
-        raise OSError(error.errno, msg) from None
+        raise ListenError(error.errno, msg) from None
     return listening
 
 

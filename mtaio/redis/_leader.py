@@ -145,7 +145,7 @@ class LeaderTerm:
 @uncopied
 class RedisLeader:
     """
-    Has one of several processes lead, by a lease that a server keeps.
+    Elects one of several processes as the leader, by a lease that a server keeps.
 
     In ``async with leader:`` a process stands for election until the block is left; ``every(...,
     leader=leader)`` makes runs in the process that leads. If that dies, another leads when ``ttl``
@@ -161,7 +161,7 @@ class RedisLeader:
 
     Args:
         store: The server.
-        key: What is led. Processes with the same key on the same server elect one of them.
+        key: Names the election: processes with the same key on the same server elect one of them.
         ttl: Seconds of silence after which another process leads. Longer than any pause of the
             event loop, the process or the connection that a leader has to survive; the same in
             every process.

@@ -28,6 +28,7 @@ from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
 from mtaio.logging import RedactingFilter
 from mtaio.resources import RateLimiter, TimeoutManager
+from tests.app.certificates import LOCALHOST, dated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -404,13 +405,49 @@ def test_public_server(environ: dict[str, str]) -> None:
     app = application(environ)
     app.serve(asgi, bind="0.0.0.0:0", name="open")
     app.serve(asgi, bind="unix:/run/shop.sock")
-    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))  # type: ignore[arg-type]  # all that is looked at
+    app.serve(asgi, bind="0.0.0.0:1", name="safe", certfile=LOCALHOST)
     found = item(look(app, environ=environ), "servers")
     assert (found.status, found.message) == (
         "warn",
         "open (0.0.0.0:0) can be reached from other machines, without encryption",
     )
     assert item(look(app, environ=environ, container=True), "servers").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "status", "said"),
+    [
+        (-1, 300, "ok", "is good until"),
+        (-300, 20, "warn", "is good until"),
+        (-300, 22, "ok", "is good until"),
+        (-36, 8, "warn", "is good until"),  # of 44 days less than a fifth is left
+        (-35, 10, "ok", "is good until"),
+        (-90, -1, "fail", "has run out: "),
+        (3, 90, "fail", "is not good before "),
+    ],
+)
+def test_certificate(  # noqa: PLR0917 - parameters
+    since: float, until: float, status: str, said: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A certificate that runs out soon is found, and one that nobody would accept."""
+    path = dated(tmp_path / "cert.pem", since, until)
+    environ["MTAIO_CERTFILE"] = str(path)
+    for app in (None, application(environ)):
+        found = item(look(app, environ=environ), "certificate")
+        assert found.status == status
+        assert found.message.startswith(f"{path} {said}")
+
+
+def test_certificate_that_is_worst(environ: dict[str, str], tmp_path: Path) -> None:
+    """Of several servers' certificates the worst is named; without any there is nothing to see."""
+    assert not any(each.name == "certificate" for each in look(environ=environ))
+    app = application(environ)
+    assert not any(each.name == "certificate" for each in look(app, environ=environ))
+    app.serve(asgi, bind="127.0.0.1:0", name="good", certfile=LOCALHOST)
+    app.serve(asgi, bind="127.0.0.1:0", name="gone", certfile=tmp_path / "gone.pem")
+    found = item(look(app, environ=environ), "certificate")
+    assert (found.status, found.remedy[:14]) == ("fail", "Name PEM files")
+    assert "gone.pem': No such file" in found.message
 
 
 def test_port_that_is_taken(environ: dict[str, str], port: int) -> None:
@@ -536,9 +573,13 @@ def test_log_at_a_device(environ: dict[str, str]) -> None:
     assert not {"log_rotation", "log_space", "log_privacy"} & {each.name for each in items}
 
 
-def test_older_logs_are_room(environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("when", "older"), [("", "1"), ("midnight", "2026-12-01")])
+def test_older_logs_are_room(
+    environ: dict[str, str], tmp_path: Path, when: str, older: str
+) -> None:
     """What the log occupies already is not needed again."""
-    (tmp_path / "app.log.1").write_bytes(b"x" * 1000)
+    environ["MTAIO_LOG_WHEN"] = when
+    (tmp_path / f"app.log.{older}").write_bytes(b"x" * 1000)
     before = psutil.disk_usage(str(tmp_path)).free
     environ["MTAIO_LOG_MAX_BYTES"] = str(before)
     found = item(look(environ=environ), "log_space")

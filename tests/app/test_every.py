@@ -131,7 +131,21 @@ def test_refusals() -> None:
         app.every(-1)
     with pytest.raises(TypeError, match=r"^critical='yes' is a str, not a bool"):
         every(1, critical="yes")
+    with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
+        every(1, timeout=-1)
+    with pytest.raises(ValueError, match=r"^retry=0 is less than 1\. Pass the number of attempts"):
+        every(1, retry=0)
     with pytest.raises(TypeError, match=r"^fn=None is "):
         every(1)(None)
     with pytest.raises(TypeError, match="can be called neither with the application nor without"):
         every(1)(lambda a, b: (a, b))
+
+    def steps() -> Any:
+        yield
+
+    async def async_steps() -> Any:
+        yield
+
+    for fn in (steps, async_steps):
+        with pytest.raises(TypeError, match=r"steps at .* is a generator function: calling it"):
+            every(1)(fn)

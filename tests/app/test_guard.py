@@ -651,6 +651,7 @@ def test_settings_that_make_no_sense(
     [
         ({"backend": "twisted"}, "mtaio: backend='twisted' is unknown"),
         ({"bind": ["127.0.0.1:0"]}, "mtaio: bind=['127.0.0.1:0'] has 1 addresses, and the "),
+        ({"certfile": "c.pem"}, "mtaio: <Application new> has no server that takes options. Add"),
     ],
 )
 def test_usage(options: dict[str, Any], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -690,12 +691,13 @@ def test_where_servers_listen() -> None:
     """``bind`` takes the place of what was registered; a name that was given stays."""
     app = make()
     app.serve(nothing, bind="127.0.0.1:1")
-    app.serve(nothing, bind="127.0.0.1:2", name="admin")
+    app.serve(nothing, bind="127.0.0.1:2", name="admin", max_in_flight=7)
     app._rebind(["127.0.0.1:3", "127.0.0.1:4"])
     assert [(each.name, each.bind) for each in app.servers] == [
         ("127.0.0.1:3", "127.0.0.1:3"),
         ("admin", "127.0.0.1:4"),
     ]
+    assert [each.options.max_in_flight for each in app.registered.servers] == [None, 7]
 
 
 @posix

@@ -68,6 +68,24 @@ async def test_it_stops_when_all_jobs_have_ended(caplog: pytest.LogCaptureFixtur
     assert await until_closed(app) == 3  # again
 
 
+async def test_jobs_that_end_at_once() -> None:
+    """The program goes on behind the block all the same, where others are kept out of it."""
+    app, seen = make(), list[str]()
+
+    @app.job
+    async def nothing_to_do() -> None:
+        pass
+
+    for _ in range(2):
+        async with app:
+            seen.append(app.state)
+            await app.wait_closed()
+        seen.append(app.state)
+    assert seen[1::2] == ["stopped", "stopped"]
+    assert {*seen} <= {"running", "draining", "stopped"}
+    assert app.statistics().jobs == 0
+
+
 async def test_statistics_and_state() -> None:
     """Jobs count until they have ended, beside services; it is ready while they run."""
     app = make()

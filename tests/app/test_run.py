@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.app._cli import main
+from tests.app.certificates import LOCALHOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,6 +92,38 @@ def test_asgi_application_is_run(
     """An ASGI application is started and stopped by an application around it."""
     assert run("shop:asgi", "--bind", "127.0.0.1:0") == 0
     assert capsys.readouterr().out == f"stopped on {backend}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--certfile", "no.pem"], "cannot read the certificate 'no.pem': No such file or dir"),
+        (["--keyfile", "no.pem"], "keyfile='no.pem' is given without a certificate. Pass certfil"),
+        (["--trusted-proxies", "all"], "trusted_proxies='all' lists what is no address or netw"),
+        (["--max-in-flight", "0"], "max_in_flight=0 is less than 1. Pass a whole number, 1 or"),
+    ],
+)
+def test_option_that_makes_no_sense(
+    run: Run, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    """It is named, with the exit code of a usage error, before anything has started."""
+    with pytest.raises(SystemExit) as raised:
+        run("shop:asgi", *options)
+    assert raised.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mtaio: {message}")
+
+
+def test_certificate_of_the_settings(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a variable names is named as well; an option comes before it."""
+    monkeypatch.setenv("MTAIO_CERTFILE", "no.pem")
+    with pytest.raises(SystemExit) as raised:
+        run("shop:asgi")
+    assert raised.value.code == 2
+    assert "cannot read the certificate 'no.pem'" in capsys.readouterr().err
+    assert run("shop:asgi", "--bind", "127.0.0.1:0", "--certfile", str(LOCALHOST)) == 0
 
 
 def test_exit_code_is_the_applications(run: Run) -> None:

@@ -532,6 +532,21 @@ async def test_cron_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> No
         assert task.statistics().skipped >= 1000
 
 
+async def test_cron_when_the_clock_is_set_back_during_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By far: it does not wait until the time has come again that it was."""
+    work, shift = Work(100), 0.0
+    wall = clock.wall
+    monkeypatch.setattr(clock, "wall", lambda: wall() + shift)
+    async with TaskExecutor() as executor:
+        executor.every(Cron("*/10 * * * *"), work)
+        await anyio.sleep(650)
+        shift = -86_400
+        await anyio.sleep(1250)
+    assert work.began == [600, 1200, 1800]
+
+
 def test_cron_that_was_far_off_is_not_counted() -> None:
     """A year of seconds is no reason to stand still."""
     ticks = CronTicks(Cron("* * * * * *"))
@@ -654,6 +669,23 @@ async def test_leader_alone_makes_runs() -> None:
     assert works[1].began == [42.5, 50]
     assert [check(each).skipped for each in tasks] == [0, 2]
     assert check(tasks[0]).cancelled == 1
+
+
+async def test_leader_that_is_voted_out_when_it_is_to_stop() -> None:
+    """It does not stand for election again: leaving the block would never end."""
+    leader, work = Candidate(Election()), Work(50)
+    leader.elect()
+    async with anyio.create_task_group() as group, TaskExecutor() as executor:
+        task = executor.every(100, work, leader=leader)
+        await anyio.sleep(1)
+
+        async def vote_out() -> None:
+            await anyio.sleep(5)
+            leader.vote_out()
+
+        group.start_soon(vote_out)
+    assert work.cancelled == [6]
+    assert check(task).cancelled == 1
 
 
 async def test_leader_that_fails_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -430,6 +430,70 @@ async def test_ack_that_hangs() -> None:
     assert anyio.current_time() == 2
 
 
+async def test_ack_that_hangs_in_a_batch() -> None:
+    """The others of its batch are answered all the same, also those that come after it."""
+    broker = Broker(range(5))
+
+    async def ack(message: int) -> None:
+        await broker.ack(message)
+        if message == 1:
+            await anyio.sleep_forever()
+
+    intake = Intake(broker.receive, ack, grace=2)
+    with pytest.raises(TimeoutError, match=r"within grace=2 s, for 3 of 4"):
+        await TaskExecutor().for_each(no_matter, intake, batch=4, limit=1)
+    # For 2 and 3 the time is up as they begin: what can be done without waiting is done.
+    assert (broker.acked, broker.hand) == ([0, 1], set())
+    assert anyio.current_time() == 2
+
+
+async def no_matter(_: list[int]) -> None:
+    """Do nothing."""
+
+
+async def test_batch_with_items_of_other_sources() -> None:
+    """Cancelled before it begins, it is begun: those items have nobody to be given back to."""
+    broker, seen = Broker(range(9), every=1), list[list[Any]]()
+
+    async def others() -> AsyncIterator[str]:
+        await anyio.sleep(1.5)
+        yield "other"
+        await anyio.sleep_forever()
+
+    async def handle(items: list[Any]) -> None:
+        seen.append(items)
+        await checkpoint()
+
+    with anyio.move_on_after(2.5):
+        await TaskExecutor().for_each(handle, merge(broker.intake(), others()), batch=9)
+    assert seen == [[0, "other", 1]]
+    assert broker.returned() == [0, 1]
+
+
+@pytest.mark.parametrize("retry", [None, 2])
+async def test_others_that_wait_for_a_token(retry: int | None) -> None:
+    """Cancelled, what came from other sources is begun, and messages are given back unbegun."""
+    broker, taken, begun = Broker(range(9), every=1), list[str](), list[object]()
+
+    async def others() -> AsyncIterator[str]:
+        for item in "ab":
+            await anyio.sleep(1)
+            taken.append(item)
+            yield item
+        await anyio.sleep_forever()
+
+    async def handle(item: object) -> None:
+        begun.append(item)
+        await checkpoint()
+
+    source: Any = merge(others(), broker.intake())
+    with anyio.move_on_after(2.5):
+        await TaskExecutor().for_each(handle, source, rate=1 / 9, limit=9, retry=retry)
+    assert [item for item in begun if isinstance(item, str)] == taken == ["a", "b"]
+    assert broker.returned() == [0, 1]
+    assert {0, 1}.isdisjoint(begun)
+
+
 async def test_the_time_of_an_answer() -> None:
     """What it sees of limits is its own, and not that which cancelled the item."""
     left: list[float] = []
@@ -471,8 +535,7 @@ async def test_cancellation_out_of_the_blue() -> None:
     assert isinstance(broker.nacked[0][1], StrayCancellationError)
     # A cancellation of the task itself goes through: asyncio.run sends it at the end.
     item = Taken(0, Intake(Broker([0]).receive, lambda _: anyio.sleep(1)))
-    around = Acknowledgement(anyio.sleep, batched=False).around(anyio.sleep)
-    task = asyncio.ensure_future(around(item))
+    task = asyncio.ensure_future(around(anyio.sleep)(item))
     await anyio.sleep(0.5)
     task.cancel()
     await asyncio.wait([task])
@@ -508,10 +571,25 @@ async def test_loop_that_is_over() -> None:
     """A coroutine that is closed awaits nothing more."""
     broker = Broker([0])
     item = Taken(await broker.receive(), broker.intake())
-    call = Acknowledgement(anyio.sleep, batched=False).around(lambda _: anyio.sleep(1))(item)
+    call = around(lambda _: anyio.sleep(1))(item)
     call.send(None)
     call.close()
     assert broker.hand == {0}
+
+
+async def test_function_that_raises_what_only_the_loop_does() -> None:
+    """The call ends with an error, which is that of the message."""
+    broker = Broker([0])
+
+    async def close(_: int) -> None:
+        await checkpoint()
+        raise GeneratorExit
+
+    with pytest.raises(RuntimeError, match=r"close raised GeneratorExit, which would pass"):
+        await TaskExecutor().for_each(close, broker.intake())
+    ((message, error),) = broker.nacked
+    assert message == 0
+    assert isinstance(error, RuntimeError)
 
 
 @pytest.mark.parametrize("outcome", ["ack", "nack"])
@@ -530,15 +608,12 @@ async def test_batches(outcome: str) -> None:
             raise LookupError
 
     with pytest.raises(KeyError if outcome == "ack" else LookupError) as info:
-        await acknowledgement.around(work)([*taken, "other"])
+        await acknowledgement.around(work, work)([*taken, "other"])
     assert got == [[0, 1, 2, "other"]]
     assert broker.hand == set()
     assert broker.acked == ([0, 2] if outcome == "ack" else [])
     assert broker.failed() == ([0, 2] if outcome == "nack" else [])
     assert len(info.value.__notes__) == 1
-    await acknowledgement.around(work if outcome == "ack" else anyio.sleep)(
-        []
-    ) if outcome == "ack" else None
 
 
 async def test_journal(tmp_path: Path) -> None:
@@ -618,6 +693,11 @@ async def test_merged_sources(batch: int | None) -> None:
         assert broker.returned() == [2]
         assert list(broker.left) == [3]
     assert failed == (["x", 1, 1] if batch is None else [["x"], [1, 1]])
+
+
+def around(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return ``call`` with the answer to its message after it."""
+    return Acknowledgement(anyio.sleep, batched=False).around(call, call)
 
 
 # ---- errors= as a function -----------------------------------------------------------------------

@@ -7,7 +7,8 @@ import json
 import logging
 import re
 import threading
-from contextlib import suppress
+import time
+from contextlib import nullcontext, suppress
 from functools import partial
 from io import FileIO
 from types import SimpleNamespace
@@ -260,6 +261,22 @@ async def test_value_larger_than_a_block(path: Path) -> None:
     assert [len(each) for each in results] == sizes[::-1]
 
 
+async def test_cost_of_a_large_value(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it again takes time in proportion to its size, in however many blocks it comes."""
+    size = 1 << 20
+
+    async def text(_: int) -> str:
+        return "x" * size
+
+    await TaskExecutor().map(text, [1], journal=Journal(path))
+    monkeypatch.setattr(journals, "_BLOCK", 32)
+    began = time.process_time()
+    (again,) = await TaskExecutor().map(text, [1], journal=Journal(path))
+    assert len(again) == size
+    # 0.02 s; or 16 GB that are copied, if each block is added to those before it.
+    assert time.process_time() - began < 0.5
+
+
 # ---- with other options --------------------------------------------------------------------------
 
 
@@ -337,6 +354,30 @@ async def test_flat_streams(path: Path, batch: Any) -> None:
             found = [element async for element in elements]
         assert found == ([10, 20, 30] if batch else [1, 1, 2, 2, 3, 3])
     assert calls == ([[1, 2], [3]] if batch else [1, 2, 3])
+
+
+@pytest.mark.parametrize("load", [None, len])
+async def test_flat_streams_of_what_is_no_list(path: Path, load: Any) -> None:
+    """The error of its item, as if the function had returned that: recorded before, and not."""
+    await TaskExecutor().map(abs, [7], journal=Journal(path))
+
+    async def split(item: int) -> list[int]:
+        return [item]
+
+    journal = Journal[Any](path, load=load and (lambda held: held if held == 7 else len(held)))
+    options: Any = {"flatten": True, "ordered": True, "errors": "return", "journal": journal}
+    async with TaskExecutor().stream(split, [7, 8], **options) as elements:
+        first, second = [element async for element in elements]
+    reason = "the journal '.*' returned {}, an int, and flatten=True is for functions that return"
+    with pytest.raises(TypeError, match=reason.format(7)):
+        raise first
+    if load is None:
+        assert second == 8
+        return
+    with pytest.raises(TypeError, match=reason.format(1)) as raised:
+        raise second
+    assert "was made, and its result is not recorded" in raised.value.__notes__[0]
+    assert recorded(path) == [7]
 
 
 async def test_messages_are_acknowledged(path: Path) -> None:
@@ -433,6 +474,7 @@ async def test_torn_at_any_byte(path: Path, caplog: pytest.LogCaptureFixture) ->
         (b"\xff\n", "line 1 of"),
         (b"some text of somebody's", "line 1 of"),
         (b'{"id": 1}', "line 1 of"),
+        (b'{"key": "of a settings file"}', "line 1 of"),
     ],
 )
 async def test_what_is_no_journal(path: Path, data: bytes, message: str) -> None:
@@ -529,13 +571,50 @@ async def test_thread_that_comes_late(path: Path, monkeypatch: pytest.MonkeyPatc
     assert not path.exists()  # noqa: ASYNC240 - one look
 
 
-def test_event_loop_that_is_closed(path: Path) -> None:
+@pytest.mark.parametrize("line", ["", "not a journal\n"], ids=["until", "broken"])
+async def test_source_of_which_nothing_is_read_is_closed(path: Path, line: str) -> None:
+    """A generator is closed by a call that ends before it reads from it."""
+    await anyio.Path(path).write_text(line)
+    over, closed = anyio.Event(), anyio.Event()
+    over.set()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for item in range(3):
+                yield item
+        finally:
+            closed.set()
+
+    items = source()
+    assert await anext(items) == 0
+    with pytest.raises(ValueError, match=r"^line 1 of") if line else nullcontext():
+        await TaskExecutor().map(Work(), items, journal=Journal(path), until=over.wait)
+    assert closed.is_set()
+
+
+@pytest.mark.parametrize("opens", [True, False], ids=["opens", "works"])
+def test_event_loop_that_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, opens: bool
+) -> None:
     """The file is closed without one."""
     work, executor = Work(seconds=1e9), TaskExecutor()
+    reached, go_on = work.calls, threading.Event()
+
+    def wait(_: object) -> None:
+        reached.append(1)
+        go_on.wait()
+
+    if opens:
+        monkeypatch.setattr(journals.Recording, "_open", wait)
     call = executor.map(work, [1], journal=Journal(path))
-    leave_waiting(call, until=lambda: work.calls)
+    # AnyIO's worker threads outlive such a loop. Those of a daemon do not keep the process alive.
+    daemon = threading.Thread(target=leave_waiting, args=(call, lambda: reached), daemon=True)
+    daemon.start()
+    daemon.join()
     with suppress(RuntimeError):  # of AnyIO's task group, which asks for the loop
         call.close()
+    go_on.set()
+    monkeypatch.undo()
     assert run(partial(executor.map, Work(), [1], journal=Journal[Any](path))) == [[1, 10]]
 
 

@@ -47,6 +47,7 @@ def child() -> Iterator[list[int]]:
         os.waitpid(each, 0)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks beside threads
 async def test_forked_child_does_not_keep_the_file(path: Path, child: list[int]) -> None:
     """A file is free when the call has ended, whatever has been forked meanwhile."""
 

@@ -131,7 +131,7 @@ async def test_all_sync_sources_are_not_read_ahead() -> None:
     assert (next(first), next(second)) == (1, 101)
 
 
-@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("batch", [None, 2, 9])
 @pytest.mark.parametrize("how", ["cancelled", "failed item", "failed source", "left"])
 async def test_what_a_source_has_in_hand_is_begun(how: str, batch: int | None) -> None:
     """However the call ends, each item that was read has begun once."""

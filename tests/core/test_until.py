@@ -13,12 +13,13 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops, unfinished
 from mtaio._internal.backend import is_asyncio
-from mtaio.core import TaskExecutor
+from mtaio.core import Journal, TaskExecutor, merge
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from pathlib import Path
 
 
 async def second(x: Any) -> Any:
@@ -153,6 +154,18 @@ async def test_a_call_that_was_cut_short_is_noted(source: Any, *, noted: bool) -
         await TaskExecutor(2).for_each(second, source(), until=after(0.5))
     assert record.noted == noted
     assert anyio.current_time() == 1
+
+
+@pytest.mark.parametrize("kind", ["journal", "merge"])
+async def test_a_list_is_known_to_be_exhausted(kind: str, tmp_path: Path) -> None:
+    """Also where it is read as an async source is, for a journal or beside one."""
+    for left in (0, 1):
+        numbers = [*range(2 + left)]
+        journal = Journal[int](tmp_path / f"{left}.jsonl") if kind == "journal" else None
+        source = merge(numbers, ended(0)) if kind == "merge" else numbers
+        with unfinished.recording() as record:
+            await TaskExecutor(2).for_each(second, source, until=after(0.5), journal=journal)
+        assert record.noted == bool(left)
 
 
 async def ended(count: int) -> AsyncIterator[int]:

@@ -18,6 +18,7 @@ import h2.events
 import httpx
 import pytest
 from anyio import to_thread
+from anyio.streams.tls import TLSStream
 from hypercorn.config import Config
 from hypercorn.logging import Logger
 from starlette.applications import Starlette
@@ -25,16 +26,21 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from mtaio._internal import loops
+from mtaio._internal.proxies import Proxies
+from mtaio.app._certificate import Certificate
 from mtaio.app._request import Request
 from mtaio.app._server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from anyio.abc import SocketStream
+    from anyio.abc import AnyByteReceiveStream, SocketStream
     from starlette.requests import Request as StarletteRequest
 
 HERE = "127.0.0.1:0"
+LARGE = 6_000_000
+LOCALHOST = Path(__file__).with_name("localhost.pem")
+PROXIES = Proxies.parse("trusted_proxies", "127.0.0.1,unix")
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -79,6 +85,13 @@ class App:
         """Answer at once."""
         await self.start(send, (b"content-length", b"5"))
         await self.body(send, b"hello")
+
+    livez = hello
+
+    async def large(self, send: Any) -> None:
+        """Answer with more than fits on the way."""
+        await self.start(send, (b"content-length", b"%d" % LARGE))
+        await self.body(send, b"x" * LARGE)
 
     async def wait(self, send: Any) -> None:
         """Answer when told to."""
@@ -184,7 +197,7 @@ async def wait_ended(server: Server) -> None:
         await anyio.sleep(0.01)
 
 
-async def read(stream: SocketStream, until: bytes = b"") -> bytes:
+async def read(stream: AnyByteReceiveStream, until: bytes = b"") -> bytes:
     """Return what comes until a text has come, or until the end."""
     seen = b""
     with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
@@ -440,26 +453,179 @@ async def test_websocket_not_accepted() -> None:
         assert b"connection: close" in answer.lower()
 
 
+def trusting() -> ssl.SSLContext:
+    """Return what a client trusts."""
+    return ssl.create_default_context(cafile=LOCALHOST)
+
+
+async def connect_tls(server: Server) -> TLSStream:
+    """Return a connection with TLS to the server."""
+    stream = await anyio.connect_tcp(
+        "127.0.0.1",
+        int(server.address.rpartition(":")[2]),
+        tls_hostname="localhost",
+        ssl_context=trusting(),
+        tls_standard_compatible=False,
+    )
+    assert isinstance(stream, TLSStream)
+    return stream
+
+
+async def test_tls_closes() -> None:
+    """
+    Closing waits neither for a client that does not begin nor for one that does not take its leave.
+
+    One that takes its time to read the last of its answer gets all of it.
+    """
+    app = App()
+    certificate = Certificate(str(LOCALHOST), str(LOCALHOST))
+    async with (
+        serving(app, certificate=certificate, proxies=PROXIES) as server,
+        await connect(server),  # and says nothing
+        await connect(server) as plain,
+        await connect_tls(server) as idle,
+        await connect_tls(server) as slow,
+    ):
+        await plain.send(GET % b"/hello")
+        assert await read(plain) == b""
+        await idle.send(GET % b"/hello")
+        assert (await read(idle, b"hello")).startswith(b"HTTP/1.1 200")
+        await slow.send(GET % b"/large")
+        await app.wait_begun(2)
+        await anyio.sleep(0.1)
+        before = anyio.current_time()
+        server.close()
+        await anyio.sleep(1.4)
+        assert len((await read(slow)).partition(b"\r\n\r\n")[2]) == LARGE
+        await wait_ended(server)
+        assert anyio.current_time() - before < 10
+    assert app.ends == ["returned"] * 2
+    assert server.statistics().cancelled == 0
+
+
+async def test_certificate_that_is_none(tmp_path: Path) -> None:
+    """It is named before anything listens."""
+    with pytest.raises(OSError, match=r"^cannot read the certificate '.*none\.pem': No such file"):
+        await Server(App(), HERE, certificate=Certificate(str(tmp_path / "none.pem"), "")).serve()
+
+
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+async def test_proxies(where: str, tmp_path: Path) -> None:
+    """Client and scheme are what a trusted proxy says, in requests and in websockets."""
+    if where == "unix" and sys.platform == "win32":
+        pytest.skip("there are no Unix sockets")
+    bind = f"unix:{tmp_path / 's'}" if where == "unix" else HERE
+    seen: list[tuple[Any, str]] = []
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["client"], scope["scheme"]))
+        await App()(scope, receive, send)
+
+    said = b"X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\r\n"
+    for proxies in (PROXIES, None):
+        async with serving(asgi, bind, proxies=proxies) as server:
+            for request, answer in ((GET % b"/hello", b"hello"), (UPGRADE, b"101")):
+                stream = await (
+                    anyio.connect_unix(str(tmp_path / "s")) if where == "unix" else connect(server)
+                )
+                async with stream:
+                    await stream.send(request.removesuffix(b"\r\n") + said)
+                    await read(stream, answer)
+            server.close()
+    peers = [client and client[0] for client, _ in seen[2:]]
+    assert seen[:2] == [(("1.2.3.4", 0), "https"), (("1.2.3.4", 0), "wss")]
+    assert peers == [None if where == "unix" else "127.0.0.1"] * 2
+    assert [scheme for _, scheme in seen[2:]] == ["http", "ws"]
+
+
+async def test_connection_of_a_proxy() -> None:
+    """What a proxy says of the client does not hide which connection a handler answers on."""
+    app = App()
+    async with serving(app, proxies=PROXIES) as server, await connect(server) as stream:
+        await stream.send(b"GET /shielded HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+        await app.wait_begun(1)
+        assert server.cancel() == 1
+        assert (await read(stream)).endswith(b"hello")
+
+
+async def test_too_many_requests() -> None:
+    """Beyond the limit clients are told to come again, on the same connection; probes are not."""
+    app = App()
+    async with (
+        serving(app, max_in_flight=2) as server,
+        await connect(server) as first,
+        await connect(server) as second,
+        await connect(server) as other,
+        await connect(server) as upgrade,
+        await connect(server) as upload,
+        await connect(server) as probe,
+        await connect(server) as streams,
+    ):
+        client = Http2(streams)
+        await first.send(GET % b"/wait")
+        waiting = await client.get("/wait")
+        await app.wait_begun(2)
+        for _ in range(2):
+            await other.send(GET % b"/hello")
+            answer = (await read(other, b"\r\n\r\n")).lower()
+            assert answer.startswith(b"http/1.1 503")
+            assert b"\r\nretry-after: 1\r\n" in answer
+            assert b"connection" not in answer
+        await upgrade.send(UPGRADE)
+        assert (await read(upgrade)).startswith(b"HTTP/1.1 503")
+        await upload.send(b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n123456789")
+        assert b"connection: close" in (await read(upload)).lower()
+        refused = await client.get("/hello")
+        await client.read(1)
+        assert client.statuses == {refused: b"503"}
+        await probe.send(GET % b"/livez")
+        assert (await read(probe, b"hello")).startswith(b"HTTP/1.1 200")
+        assert server.statistics().rejected == 5
+        app.go_on.set()
+        assert (await read(first, b"hello")).startswith(b"HTTP/1.1 200")
+        await client.read(2)
+        assert client.statuses[waiting] == b"200"
+        for stream in (other, second):
+            await stream.send(GET % b"/hello")
+            assert (await read(stream, b"hello")).startswith(b"HTTP/1.1 200")
+        server.close()
+    assert server.statistics().peak == 3
+    assert app.ends == ["returned"] * 5
+
+
+async def test_probes_take_no_place() -> None:
+    """A probe that is being answered keeps no request out, and is not kept out by one."""
+    app = App()
+    app.readyz = app.wait  # type: ignore[attr-defined]
+    async with (
+        serving(app, max_in_flight=1) as server,
+        await connect(server) as probe,
+        await connect(server) as stream,
+        await connect(server) as other,
+    ):
+        for asking, path in ((probe, b"/readyz"), (stream, b"/wait"), (other, b"/livez")):
+            await asking.send(GET % path)
+        assert (await read(other, b"hello")).startswith(b"HTTP/1.1 200")
+        await app.wait_begun(3)
+        await other.send(GET % b"/hello")
+        assert (await read(other, b"\r\n\r\n")).startswith(b"HTTP/1.1 503")
+        app.go_on.set()
+        for asking in (probe, stream):
+            assert (await read(asking, b"hello")).startswith(b"HTTP/1.1 200")
+        server.close()
+
+
 async def test_tls() -> None:
     """With TLS a client that does not answer the farewell is not waited for."""
     config = Config()
-    config.certfile = config.keyfile = str(Path(__file__).with_name("localhost.pem"))
-    trusting = ssl.create_default_context(cafile=config.certfile)
-    async with serving(App(), config=config) as server:
-        port = int(server.address.rpartition(":")[2])
-        async with await anyio.connect_tcp(
-            "127.0.0.1",
-            port,
-            tls_hostname="localhost",
-            ssl_context=trusting,
-            tls_standard_compatible=False,
-        ) as stream:
-            await stream.send(GET % b"/hello")
-            assert (await stream.receive()).startswith(b"HTTP/1.1 200")
-            server.close()
-            await anyio.sleep(0.1)
-            assert server.cancel() == 0
-            await wait_ended(server)
+    config.certfile = config.keyfile = str(LOCALHOST)
+    async with serving(App(), config=config) as server, await connect_tls(server) as stream:
+        await stream.send(GET % b"/hello")
+        assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+        server.close()
+        await anyio.sleep(0.1)
+        assert server.cancel() == 0
+        await wait_ended(server)
 
 
 class Stuck(Request):
@@ -467,12 +633,8 @@ class Stuck(Request):
 
     def __init__(self) -> None:
         self.abandoned = False
+        self.client = None
         self.sending = True
-
-    @property
-    def client(self) -> object:
-        """Be at no address."""
-        return None
 
     def cancel(self) -> None:
         """Take no notice."""

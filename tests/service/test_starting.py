@@ -39,6 +39,8 @@ def test_address_in_use(start: Start) -> None:
         service = start("requests", BIND=address)
         assert service.wait() == 3
     assert address in service.err.text
+    assert [line.split()[2] for line in service.err.lines if address in line] == ["ERROR"]
+    assert "Traceback" not in service.err.text
     assert service.out.lines == ["opened", "closed"]
 
 

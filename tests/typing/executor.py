@@ -266,6 +266,15 @@ async def streaming(
     assert_type(executor.stream(plain, numbers), Stream[str])
     assert_type(executor.stream(of_two, numbers, texts), Stream[float])
     assert_type(executor.stream(of_int, numbers, errors="return"), Stream[str | Exception])
+    assert_type(executor.stream(of_two, numbers, texts, errors="return"), Stream[float | Exception])
+    assert_type(executor.stream(of_three, numbers, texts, [b""]), Stream[bytes])
+    assert_type(
+        executor.stream(of_three, numbers, texts, [b""], errors="return"),
+        Stream[bytes | Exception],
+    )
+    assert_type(
+        executor.stream(of_three, numbers, texts, [b""], outcomes=True), Stream[Outcome[bytes]]
+    )
     async with executor.stream(of_int, numbers) as results:
         assert_type(results, Stream[str])
         async for result in results:

@@ -7,17 +7,26 @@ import logging
 import os
 import socket
 import stat
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtaio._internal.addresses import Address
+from mtaio._internal.checks import parts_of
 from mtaio.app._checklist._item import ask, check, fail, ok, warn
 from mtaio.app._checklist._look import configures, health_address, log_file
+from mtaio.app._server_options import ServerOptions
 
 if TYPE_CHECKING:
+    from mtaio.app._certificate import Certificate
     from mtaio.app._checklist._item import Finding
     from mtaio.app._checklist._look import Look
+
+_RENEWED: Final = timedelta(days=21)
+_LAST_PART: Final = 0.2
+"""A certificate is to be renewed so long before its end, or in this part of its time if it is good
+for less than three months, as those are that are renewed by a program."""
 
 _SHORTEST_TOKEN: Final = 16
 
@@ -123,9 +132,40 @@ def servers(look: Look) -> Finding | None:
     if public and not look.machine.container:
         return warn(
             f"{', '.join(public)} can be reached from other machines, without encryption",
-            "Bind to 127.0.0.1 behind a proxy with TLS, or give hypercorn a certificate.",
+            "Bind to 127.0.0.1 behind a proxy with TLS, or set MTAIO_CERTFILE and MTAIO_KEYFILE.",
         )
     return ok("open to the network of the container" if public else "local, or encrypted")
+
+
+@check("security")
+def certificate(look: Look) -> Finding | None:
+    settings = look.settings
+    if look.app is None:
+        used = [ServerOptions().certificate(None, settings)]
+    else:
+        used = [each.certificate(settings) for each in look.app.registered.servers]
+    found = [_how_long(each) for each in dict.fromkeys(used) if each is not None]
+    return min(found, key=lambda each: ("fail", "warn", "ok").index(each.status), default=None)
+
+
+def _how_long(certificate: Certificate) -> Finding:
+    """Return how a certificate stands."""
+    try:
+        certificate.check()
+    except (OSError, ValueError) as error:
+        message, remedy = parts_of(error)
+        return fail(message, remedy)
+    since, until = certificate.validity()
+    now = datetime.now(UTC)
+    name, end = certificate.certfile, f"{until:%Y-%m-%d %H:%M} UTC"
+    renew = "Renew it, and restart the service: it reads its certificate when it starts."
+    if now >= until:
+        return fail(f"{name} has run out: {end}", renew)
+    if now < since:
+        return fail(f"{name} is not good before {since:%Y-%m-%d %H:%M} UTC", "Set the clock.")
+    if until - now < min(_RENEWED, (until - since) * _LAST_PART):
+        return warn(f"{name} is good until {end}", renew)
+    return ok(f"{name} is good until {end}")
 
 
 @check("security")
@@ -164,7 +204,7 @@ def _served(look: Look) -> list[_Served]:
             address = Address.parse("bind", each.info.bind)
         except ValueError:
             continue
-        encrypted = bool(getattr(each.config, "ssl_enabled", False))
+        encrypted = each.certificate(look.settings) is not None
         found.append(_Served(each.info.name, address, encrypted))
     return found
 

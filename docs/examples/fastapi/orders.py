@@ -1,0 +1,45 @@
+"""Orders: what happens after the response, and what happens every minute."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from fastapi import FastAPI
+
+from mtaio import Application, Retry
+from mtaio.app import ErrorHandler
+
+errors = ErrorHandler()
+service = Application(name="orders", error_handler=errors)
+orders: list[str] = []
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with service:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@Retry(3, on=ConnectionError)
+async def send(text: str) -> None:
+    await anyio.sleep(1)  # stands for a mail server
+    print("sent:", text)
+
+
+async def send_receipt(item: str) -> None:
+    with errors.catch({"item": item}, swallow=True):  # nobody waits for it: logged now
+        await send(f"receipt for {item}")
+
+
+@app.post("/orders/{item}", status_code=202)
+async def order(item: str) -> None:
+    orders.append(item)
+    await service.executor.submit(send_receipt, item)  # goes on after the response
+
+
+@service.every(60)
+async def report() -> None:
+    print("orders:", len(orders))

@@ -1,0 +1,82 @@
+"""Exchange rates from an API that is slow, has limits, and fails now and then."""
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+
+from mtaio import Application, Breaker, Pipeline, RateLimiter, Retry, Timeout, TTLCache, cached
+from mtaio.exceptions import LimitError
+
+log = logging.getLogger("rates")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the API
+rates = TTLCache[float](60, max_size=1000, stale_if_error=3600)  # an old rate is better than none
+service = Application(name="rates", cache=rates)
+
+
+def is_failure(error: Exception) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in {429, 500, 502, 503, 504}
+    return isinstance(error, httpx.TransportError | TimeoutError)
+
+
+api = Pipeline(
+    Timeout(3, total=True),  # what a client of ours will wait, all attempts together
+    Retry(3, on=is_failure),
+    Breaker(0.5, last=20, on=is_failure),  # fails at once while the API is down
+    RateLimiter(10, name="calls"),  # 10 calls a second, as agreed with the API
+    Timeout(1),  # each attempt
+    name="api",
+)
+
+
+@service.resource
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    url = os.environ["RATES_API"]
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - Timeout
+        yield client
+
+
+@cached(cache=rates)
+@api
+async def fetch(currency: str) -> float:
+    answer = await client.get().get(f"/rates/{currency}")
+    if answer.status_code == 404:
+        raise HTTPException(404, "no such currency")
+    return float(answer.raise_for_status().json()["rate"])
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    service.monitor.watch(api)
+    if service.state == "starting":  # under mtaio run, which has entered it
+        yield
+        return
+    async with service:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+def serve() -> Application:
+    """Return what ``mtaio run 'rates:serve()'`` runs."""
+    service.serve(app)
+    return service
+
+
+@app.get("/rates/{currency}")
+async def rate(currency: str) -> dict[str, float]:
+    return {currency: await fetch(currency)}
+
+
+@app.exception_handler(httpx.HTTPError)
+@app.exception_handler(TimeoutError)
+@app.exception_handler(LimitError)
+async def no_answer(_: Request, error: Exception) -> JSONResponse:
+    log.warning("no rate: %r", error)
+    return JSONResponse({"detail": "try again"}, 503, {"Retry-After": "1"})

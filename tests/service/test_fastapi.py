@@ -1,0 +1,81 @@
+"""The programs of the guide to FastAPI under uvicorn, with --reload too, and under mtaio run."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tests.programs import ROOT
+from tests.service.harness import Service, free_address, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOME = ROOT / "docs" / "examples" / "fastapi"
+
+
+def serve(home: Path, folder: Path, *command: str, address: str) -> Service:
+    """Start a program of ``home`` by a module that serves it."""
+    options = {"PYTHONPATH": str(home), "RATES_API": "http://127.0.0.1:1"}
+    service = Service("", "", folder, options, ["-m", *command])
+    service.address = address
+    return service
+
+
+def uvicorn(home: Path, folder: Path, target: str, *options: str) -> Service:
+    """Start a program of ``home`` under uvicorn."""
+    address = free_address()
+    port = address.rpartition(":")[2]
+    return serve(home, folder, "uvicorn", target, "--port", port, *options, address=address)
+
+
+def test_uvicorn(tmp_path: Path) -> None:
+    """Told to stop, it finishes what was begun after a response, and ends as uvicorn does."""
+    with uvicorn(HOME, tmp_path, "orders:app", "--timeout-graceful-shutdown", "5") as service:
+        service.wait_readiness(200)
+        answer = httpx.post(f"http://{service.address}/orders/tea")
+        assert answer.status_code == 202
+        assert service.stop() == -signal.SIGTERM
+        assert "sent: receipt for tea" in service.out.lines
+        assert [line.rpartition(" ")[2] for line in service.log()][-1] == "stopped"
+
+
+def test_reload(tmp_path: Path) -> None:
+    """When the source changes, the application stops, frees its ports, and the new one starts."""
+    source = tmp_path / "main.py"
+    shutil.copy(HOME / "main.py", source)
+    with uvicorn(tmp_path, tmp_path, "main:app", "--reload", "--reload-dir", str(tmp_path)) as it:
+
+        def price() -> float:
+            try:
+                return float(httpx.get(f"http://{it.address}/prices/tea", timeout=30).json()["tea"])
+            except httpx.TransportError:  # it starts
+                return 0.0
+
+        it.wait_readiness(200)
+        assert price() == 4.5
+        source.write_text(source.read_text("utf-8").replace("* 1.5", "* 2"), "utf-8")
+        wait_until(lambda: price() == 6.0)
+        assert it.readiness() == 200
+        it.stop(signal.SIGINT)
+        assert it.readiness() == 0
+    states = [line.split(": ")[-1].partition(" ")[0] for line in it.log()]
+    assert [state for state in states if state in {"started", "stopped"}] == [
+        *("started", "stopped", "started", "stopped"),
+    ]
+
+
+def test_mtaio_run(loop: str, tmp_path: Path) -> None:
+    """On each loop: a call that fails is retried and answered with 503, and the end is in order."""
+    address = free_address()
+    command = ("mtaio", "run", "rates:serve()", "--bind", address, "--backend", loop)
+    with serve(HOME, tmp_path, *command, address=address) as service:
+        service.wait_readiness(200)
+        answer = httpx.get(f"http://{address}/rates/usd", timeout=30)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        metrics = f"http://{service.probes}/metrics"
+        wait_until(lambda: 'mtaio_pipeline_failed_total{name="api"} 1\n' in httpx.get(metrics).text)
+        assert service.stop() == 0
