@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,14 +28,6 @@ class Merge(Generic[T_co]):
     """What `merge` returns: a source for one call."""
 
     sources: tuple[AnyIterable[T_co], ...]
-
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers say themselves that there is none
-
-        def __aiter__(self) -> NoReturn:
-            raise TypeError(
-                "a merge cannot be iterated by itself: its sources are read in a call. Pass it to "
-                "one: executor.map(fn, merge(a, b)), for_each or stream."
-            )
 
 
 def merge(*sources: AnyIterable[T]) -> Merge[T]:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final
 
 import anyio
 
@@ -249,12 +249,6 @@ class Stream(Generic[T]):
     def _method(self) -> str:
         return "as_completed" if self._pool.subject is None else "stream"
 
-    def _way_out(self) -> str:
-        return (
-            f"Write: async with executor.{self._method()}(...) as results: async for result in "
-            f"results: ..."
-        )
-
     async def __aenter__(self) -> Self:
         if self._group is not None or self._left:
             raise entered_before_error(self, f"Call {self._method()}() again.")
@@ -353,19 +347,16 @@ class Stream(Generic[T]):
                 except GeneratorExit:
                     return  # the block is left without it: no error that might come in a group
 
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers say themselves that there is none
-
-        def __iter__(self) -> NoReturn:
-            msg = f"a stream is iterated with 'async for'. {self._way_out()}"
-            raise TypeError(msg)
-
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         if self._group is None or self._left:
             state = "was not entered" if self._group is None else "was left, and its work stopped"
-            msg = f"this stream {state}. {self._way_out()}"
+            msg = (
+                f"this stream {state}. Write: async with executor.{self._method()}(...) as "
+                f"results: async for result in results: ..."
+            )
             raise RuntimeError(msg)
         if await self._buffer.wait():
             value: T = self._buffer.take()

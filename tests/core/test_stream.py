@@ -310,11 +310,6 @@ async def test_iterated_without_entering() -> None:
         message = rf"^this stream was not entered\. Write: async with executor\.{method}\("
         with pytest.raises(RuntimeError, match=message):
             await anext(stream)
-        message = (
-            rf"^a stream is iterated with 'async for'\. Write: async with executor\.{method}\("
-        )
-        with pytest.raises(TypeError, match=message):
-            iter(stream)  # type: ignore[call-overload] # what is tested
 
 
 # ---- errors ------------------------------------------------------------------------------------
