@@ -58,7 +58,7 @@ def merge(*sources: AnyIterable[T]) -> Merge[T]:
     first = sources[0]
     if len(sources) == 1 and isinstance(first, list | tuple):
         several = cast("Iterable[object]", first)
-        if any(isinstance(each, AsyncIterable) for each in several):
+        if any(isinstance(each, AsyncIterable | Merge) for each in several):
             msg = (
                 f"merge() takes its sources one by one, and got {first!r:.100}. Write "
                 f"merge(*sources)."
