@@ -369,7 +369,7 @@ class Recording:
     def __init__(self, form: _Format, *, many: bool, values: bool, batched: bool) -> None:
         self.pool: Pool  # both are there from `run` on
         self._threads: anyio.CapacityLimiter
-        self.with_args = False
+        self.with_args: bool = False
         self._format = form
         self._many = many
         self._values = values
