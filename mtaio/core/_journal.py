@@ -679,12 +679,15 @@ class Recording:
         return block[: block.index(b"\n")]
 
     def _close(self) -> None:
-        """Write what still waits, and close the file, which unlocks it (in a thread)."""
+        """Write what still waits, unlock the file and close it (in a thread)."""
         if self._pending:
             self._flush()
         with self._lock:
-            if self._file is not None:
-                self._file.close()
+            file = self._file
+            if file is not None and not file.closed:
+                # Closed alone, it would stay locked until a child that was just forked closes it.
+                file_locks.unlock(file.fileno())
+                file.close()
 
 
 def _is_torn(line: bytes) -> bool:
