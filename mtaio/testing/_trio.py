@@ -253,9 +253,7 @@ class TrioEngine(trio.abc.Instrument):
         if runner is None:
             raise StepsHiddenError("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            left, runner.runq = runner.runq, PermutedQueue(steps, steps.schedule, self)
-            for task in left:
-                runner.runq.append(task)
+            runner.runq = PermutedQueue(steps, steps.schedule, self, runner.runq)
         else:
             trio.lowlevel.add_instrument(StepWatch(steps))
         root = trio.lowlevel.current_root_task()
@@ -405,20 +403,29 @@ class PermutedQueue:
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
     __slots__ = ("_batch", "_engine", "_entries", "_schedule", "_steps")
 
-    def __init__(self, steps: Steps, schedule: Schedule, engine: TrioEngine) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        schedule: Schedule,
+        engine: TrioEngine,
+        left: Iterable[trio.lowlevel.Task],
+    ) -> None:
         self._steps = steps
         self._schedule = schedule
         self._engine = engine
         self._batch = 0
-        self._entries: list[_Entry] = []
+        self._entries: list[_Entry] = [self._entry(task) for task in left]
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def append(self, task: trio.lowlevel.Task) -> None:
         """Add a task that can run."""
+        self._entries.append(self._entry(task))
+
+    def _entry(self, task: trio.lowlevel.Task) -> _Entry:
         record = self._steps.record(task)
-        self._entries.append((self._steps.key(record), task, record, self._batch))
+        return self._steps.key(record), task, record, self._batch
 
     def clear(self) -> None:
         """Keep what the run loop, which has taken one, believes to have taken."""
