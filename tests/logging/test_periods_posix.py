@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, time
-from time import tzset
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 assert sys.platform != "win32"
+
+from time import tzset  # noqa: E402 - which Windows does not have
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 SAO_PAULO = "BRT3BRST,M10.3.0/0,M2.3.0/0"  # no midnight in October, two of them in February

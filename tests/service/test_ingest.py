@@ -21,6 +21,8 @@ from tests.service.harness import PATIENCE, wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+assert sys.platform != "win32"
+
 PROGRAM = ROOT / "docs" / "examples" / "workers" / "ingest.py"
 NOT_COMPLETE = 75
 IN_FLIGHT = 11 * 100  # five batches that are embedded, five that wait, one that is written

@@ -16,6 +16,8 @@ from mtaio.core import Journal
 from tests.programs import ROOT
 from tests.service.harness import PATIENCE, wait_until
 
+assert sys.platform != "win32"
+
 PROGRAM = f"""
 import os, sys
 from pathlib import Path
