@@ -7,6 +7,7 @@ import inspect
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -294,6 +295,7 @@ def test_changes_during_a_call() -> None:
     assert_quiescent(fetch.cache)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a thread cannot be interrupted there")
 def test_one_that_waits_is_interrupted() -> None:
     """It leaves, and the others get the result all the same."""
     slow = Slow("result")
@@ -312,7 +314,8 @@ def test_one_that_waits_is_interrupted() -> None:
 
         def strike() -> None:
             until(lambda: fetch.cache.statistics().waiting == 2)
-            signal.pthread_kill(main, signal.SIGINT)
+            if sys.platform != "win32":
+                signal.pthread_kill(main, signal.SIGINT)
 
         striker = Caller(strike)
         with pytest.raises(KeyboardInterrupt):
@@ -482,7 +485,7 @@ async def test_async_listener_of_a_plain_function() -> None:
     assert heard == [("1", "1", "deleted")]
 
 
-if hasattr(os, "fork"):  # for type checkers on other systems
+if sys.platform != "win32":
 
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_a_fork_has_no_calls_of_other_threads() -> None:

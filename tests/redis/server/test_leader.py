@@ -15,7 +15,6 @@ from mtaio._internal import clock
 from mtaio.redis import RedisStore
 from mtaio.redis._leader import CLAIM
 from tests.redis.leading import Elections
-from tests.redis.server.test_concurrency import program, settled
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from tests.redis.servers import Server
 
 assert sys.platform != "win32", "the servers are for POSIX"
+
+from tests.redis.server.test_concurrency import program, settled  # noqa: E402 - not on Windows
 
 TTL = 1.0
 PERIOD = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,7 +15,6 @@ import pytest
 from mtaio.redis import Codec, RedisStore, TieredCache
 from mtaio.testing import check_cache
 from tests.redis.scripts import RealScripts
-from tests.redis.server.test_concurrency import line, program
 from tests.redis.test_tiered import Whole
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from tests.redis.scripts import Connection
     from tests.redis.servers import Server
+
+assert sys.platform != "win32", "the servers are for POSIX"
+
+from tests.redis.server.test_concurrency import line, program  # noqa: E402 - not on Windows
 
 
 async def until(condition: Callable[[], object]) -> None:
