@@ -15,10 +15,13 @@ import pytest
 from mtaio.core import TaskExecutor
 from mtaio.events import Event, EventEmitter
 from mtaio.redis import RedisStore, bridge
-from tests.redis.server.test_tiered import until
 
 if TYPE_CHECKING:
     from tests.redis.servers import Server
+
+assert sys.platform != "win32", "the servers are for POSIX"
+
+from tests.redis.server.test_tiered import until  # noqa: E402 - not on Windows
 
 KILLED = """
 import os, signal, sys
