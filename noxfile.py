@@ -204,7 +204,7 @@ def found(session: nox.Session) -> None:
     pytest(session, "tests/found", "tests/rivals", MTAIO_FOUND="1")
 
 
-@nox.session(tags=["ci"], python=SHARED)
+@nox.session(tags=["ci"], python=OLDEST)  # for which the pinned aiohttp has wheels
 def ports(session: nox.Session) -> None:
     """Run the tests of taskiq and parfive on engines of ours, which tests/rivals holds."""
     pinned = nox.project.dependency_groups(PROJECT, "ports")
