@@ -756,8 +756,9 @@ async def test_torn_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             go_on.set()
         return number
 
-    with pytest.RaisesGroup(OSError, OSError):
+    with pytest.raises(ExceptionGroup) as caught:
         await TaskExecutor().map(work, [0, 1], journal=Journal(path))
+    assert [type(each) for each in caught.value.exceptions] == [OSError, OSError]
 
 
 class Held(FileIO):
