@@ -355,3 +355,22 @@ async def test_batches_are_of_one_source() -> None:
     assert await TaskExecutor().map(gives_back, zip("ab", [1, 2], strict=True), batch=2) == [
         [("a", 1), ("b", 2)]
     ]
+
+
+async def test_error_while_all_workers_are_busy() -> None:
+    """The batch that the error cut short begins when a worker is free; then the error is raised."""
+    begun: list[list[int]] = []
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(1)  # the first batch is due meanwhile
+        yield 2
+        raise OSError
+
+    async def work(batch: list[int]) -> None:
+        begun.append(batch)
+        await anyio.sleep(10)
+
+    with pytest.raises(OSError):  # noqa: PT011 - the source's
+        await TaskExecutor().for_each(work, source(), batch=3, within=0.1, limit=1)
+    assert begun == [[1], [2]]
