@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 E = TypeVar("E", ValueError, TypeError, OSError)
+
+ONE_THING: Final[tuple[type, ...]] = (str, bytes, bytearray, memoryview, Mapping)
+"""What can be iterated, but is hardly ever meant to be."""
 
 
 def refusal(kind: type[E], reason: str, way_out: str) -> E:

@@ -557,8 +557,7 @@ class Application:
             msg = f"fn={fn!r} is not an async function: a {kind} must be async to be cancellable."
             raise TypeError(msg)
         bind_app(fn, self)
-        if restart is not None and not isinstance(restart, Retry):
-            checks.count("restart", restart, way_out="Pass the number of attempts, or a Retry.")
+        _check_attempts("restart", restart)
         info = PartInfo(
             name=name_of(fn) if name is None else name,
             restart=restart,
@@ -622,8 +621,7 @@ class Application:
         schedule = Schedule(period, first, jitter, overlap, leader)
         if timeout is not UNSET:
             checks.timeout("timeout", timeout)
-        if retry is not None and not isinstance(retry, Retry):
-            checks.count("retry", retry, way_out="Pass the number of attempts, or a Retry.")
+        _check_attempts("retry", retry)
         checks.title("name", name)
         checks.flag("critical", critical)
 
@@ -1272,6 +1270,11 @@ def _check_bind(bind: object) -> None:
     from mtaio.app._listening import Bind  # noqa: PLC0415 - not before something is served
 
     Bind.parse(bind)
+
+
+def _check_attempts(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, Retry):
+        checks.count(name, value, way_out="Pass the number of attempts, or a Retry.")
 
 
 def _check_parts(given: Mapping[str, object]) -> None:

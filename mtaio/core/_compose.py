@@ -307,18 +307,13 @@ async def _await_elements(result: Awaitable[Any], name: str) -> Any:
     return elements_of(await result, name)
 
 
-def _is_one_thing(result: object) -> bool:
-    """Return whether it can be iterated, but is hardly ever meant to be."""
-    return isinstance(result, str | bytes | bytearray | memoryview | Mapping)
-
-
 def elements_of(result: object, what: str) -> Any:
     """Return a list, tuple or range that ``what`` returned as it is, another iterable as a list."""
     if type(result) in {list, tuple, range}:
         return result
     elements = None
     with suppress(TypeError):
-        elements = None if _is_one_thing(result) else iter(cast("Any", result))
+        elements = None if isinstance(result, checks.ONE_THING) else iter(cast("Any", result))
     if elements is None:
         msg = (
             f"{what} returned {shorten(result)}, {checks.type_of(result)}, and flatten=True "

@@ -617,7 +617,7 @@ class TaskExecutor:
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
         try:
             pool = self._pool(fn, iterables, sink, read_options("map", options, errors))
-            await (pool.run() if pool.journal is None else pool.journal.run(pool))
+            await pool.run_recorded()
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)
@@ -694,7 +694,7 @@ class TaskExecutor:
                 )
             passed = read_options("for_each", options, errors)
             pool = self._pool(fn, iterables, Sink(_forget), passed)
-            await (pool.run() if pool.journal is None else pool.journal.run(pool))
+            await pool.run_recorded()
         finally:
             if not _are_at_hand(iterables):
                 discard(iterables)

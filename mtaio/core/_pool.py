@@ -174,6 +174,10 @@ class Pool:
         """How many items have ended."""
         return self.succeeded + self.failed + self.cancelled
 
+    def run_recorded(self) -> Coroutine[Any, Any, None]:
+        """Do what `run` does, within the journal if there is one."""
+        return self.run() if self.journal is None else self.journal.run(self)
+
     async def run(self) -> None:
         """
         Run all items; return when the last worker is gone. A checkpoint.
@@ -280,15 +284,13 @@ class Pool:
             known.set()
 
         async def run(scope: anyio.CancelScope) -> None:
-            over = False
             with scope:
                 try:
                     await watched(until(), waits)
                 except BaseException as error:
                     raise_failure(error, until, own_task=True)
                     raise
-                over = True
-            if over:
+            if not scope.cancelled_caught:
                 self._take_no_more()
                 known.set()
 

@@ -113,7 +113,7 @@ def _join(iterables: tuple[AnyIterable[Any], ...], ahead: int) -> Iterator[Any] 
 
 
 def _open(source: AnyIterable[Any], ahead: int) -> Iterator[Any] | Feed:
-    if isinstance(source, str | bytes | bytearray | memoryview | Mapping):
+    if isinstance(source, checks.ONE_THING):
         raise _not_many(cast("object", source))
     if isinstance(source, list | tuple) and source and inspect.iscoroutine(source[0]):
         msg = (

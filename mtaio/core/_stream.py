@@ -371,8 +371,7 @@ class Stream(Generic[T]):
 
     async def _produce(self) -> None:
         try:
-            pool = self._pool
-            await (pool.run() if pool.journal is None else pool.journal.run(pool))
+            await self._pool.run_recorded()
         except Exception as error:  # noqa: BLE001 - kept for the consumer, or for leaving the block
             what = "an item, or the source, of this stream"
             self._error = cast("Exception", loud(error, StopAsyncIteration, what))
