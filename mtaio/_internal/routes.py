@@ -139,13 +139,19 @@ class _Place:
 
 def _template(scope: Message, endpoint: object) -> str | None:
     """Return the template of the route that the framework names, without those of mounts."""
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    for route in (getattr(context, "starlette_route", None), context, scope.get("route")):
-        if _has(route, endpoint):
-            template: str | None = getattr(route, "path_format", None)
-            return template
-    return None
+    if "fastapi" in scope:
+        context = scope["fastapi"].get("effective_route_context")
+        for route in (getattr(context, "starlette_route", None), context):
+            if _has(route, endpoint):
+                return _format(route)
+    route = scope.get("route")
+    return _format(route) if _has(route, endpoint) else None
 
 
 def _has(route: object, endpoint: object) -> bool:
     return getattr(route, "endpoint", None) is endpoint
+
+
+def _format(route: Any) -> str | None:
+    template: str | None = getattr(route, "path_format", None)
+    return template
