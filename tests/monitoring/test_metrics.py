@@ -148,7 +148,7 @@ def test_metadata_of_others_is_no_kind() -> None:
 
     @dataclass
     class Mixed:
-        a: int = field(default=1, metadata={"kind": "histogram", "x": 5})
+        a: int = field(default=1, metadata={"kind": "summary", "x": 5})
         b: int = field(default=2, metadata={"help": "What b is."})
 
     assert [(each.kind, each.help) for each in one(Mixed())] == [
