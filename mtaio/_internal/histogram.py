@@ -14,7 +14,7 @@ added up, whether over time, over labels or over processes, and since Prometheus
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -57,7 +57,7 @@ class HistogramStatistics:
 
     def __post_init__(self) -> None:
         """Refuse what is no histogram."""
-        if not _are_bounds(self.bounds) or len(self.counts) != len(self.bounds) + 1:
+        if not _are_bounds(tuple(self.bounds)) or len(self.counts) != len(self.bounds) + 1:
             msg = (
                 f"bounds={self.bounds!r} and counts={self.counts!r} are no histogram. Pass a tuple "
                 f"of finite, ascending bounds, and a tuple of one count more."
@@ -91,8 +91,8 @@ class HistogramStatistics:
         if not cumulative[-1]:
             return None
         rank = share * cumulative[-1]
-        # The first range that has values, and up to which there are enough.
-        index = bisect_left(cumulative, max(rank, 1e-9))
+        # The first range up to which there are enough values, and that has one.
+        index = max(bisect_left(cumulative, rank), bisect_right(cumulative, 0))
         if index >= len(self.bounds):
             return self.bounds[-1]
         upper = self.bounds[index]

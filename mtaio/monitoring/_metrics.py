@@ -346,7 +346,7 @@ def _of_key(key: Any, row: _Row) -> tuple[str, dict[str, str]]:
     """Return what a key of a mapping adds to the dotted name, and its labels."""
     if not row.labels:
         return str(key), {row.label: _text(str(key))}
-    items = [str(item) for item in key] if isinstance(key, tuple) else [str(key)]
+    items = list(map(str, cast("tuple[Any, ...]", key))) if isinstance(key, tuple) else [str(key)]
     return ".".join(items), dict(zip(row.labels, map(_text, items), strict=False))
 
 
@@ -466,15 +466,14 @@ def to_prometheus(metrics: Iterable[Metric]) -> str:
                 f"# TYPE {metric.name} {metric.kind}\n",
             ]
         if isinstance(metric.value, HistogramStatistics):
-            lines += _histogram(metric.name, labels, metric.value)
+            lines += _histogram(metric.name, shown, metric.value)
         else:
             lines.append(f"{metric.name}{shown} {_written(metric.value)}\n")
     return "".join(line for lines in families.values() for line in lines)
 
 
-def _histogram(name: str, labels: Mapping[str, str], value: HistogramStatistics) -> list[str]:
+def _histogram(name: str, shown: str, value: HistogramStatistics) -> list[str]:
     """Return the lines of one histogram: how many values are up to each bound, sum and count."""
-    shown = _braces(labels)
     before = f"{name}_bucket{shown[:-1]}{',' if shown else '{'}le="
     return [
         *[f'{before}"{bound}"}} {upto}\n' for bound, upto in upto_each(value)],
