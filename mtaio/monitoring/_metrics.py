@@ -342,11 +342,11 @@ def _walk_histogram(item: object, row: _Row, place: _Place) -> None:
         place.found.append((row, key, place.labels, item))
 
 
-def _of_key(key: Any, row: _Row) -> tuple[str, dict[str, str]]:
+def _of_key(key: tuple[object, ...] | str, row: _Row) -> tuple[str, dict[str, str]]:
     """Return what a key of a mapping adds to the dotted name, and its labels."""
     if not row.labels:
         return str(key), {row.label: _text(str(key))}
-    items = list(map(str, cast("tuple[Any, ...]", key))) if isinstance(key, tuple) else [str(key)]
+    items = [str(item) for item in (key if isinstance(key, tuple) else (key,))]
     return ".".join(items), dict(zip(row.labels, map(_text, items), strict=False))
 
 
