@@ -33,6 +33,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
+from mtaio.asgi import RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,6 +131,9 @@ class Server:
     Raises:
         ValueError: ``bind`` is not an address.
         TypeError: An argument has the wrong type.
+
+    Attributes:
+        requests: The metrics of its requests, those included that it refuses by itself.
     """
 
     __slots__ = (
@@ -143,6 +147,7 @@ class Server:
         "_on_error",
         "_proxies",
         "_run",
+        "requests",
     )
 
     def __init__(
@@ -168,6 +173,7 @@ class Server:
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
+        self.requests: Final = RequestMetrics(self._answer, name=name or "server")
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "
@@ -214,10 +220,10 @@ class Server:
         if self._certificate is not None:
             self._certificate.check()
             config.certfile, config.keyfile, config.keyfile_password = self._certificate
-        run = _Run(self._bind, config, self._counts)
+        run = _Run(self._bind, config, self._counts, state)
         self._run = run
         try:
-            await run.main(partial(self._answer, run, state), task_status)
+            await run.main(self.requests, task_status)
         finally:
             self._run = None
 
@@ -252,23 +258,17 @@ class Server:
         """Return the state and the counts. Not a checkpoint; from any thread."""
         return snapshot(ServerStatistics, self._counts, in_flight=self.in_flight)
 
-    async def _answer(
-        self,
-        run: _Run,
-        state: Mapping[str, Any] | None,
-        scope: Message,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request: the application that hypercorn is given."""
+        run: Any = self._run  # there is one, or hypercorn would not call
         if scope["type"] == "lifespan":
             await run.lifespan(receive, send)
             return
         if run.may_be_eager():
             # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
             await checkpoint()  # pragma: no cover
-        if state is not None:
-            scope["state"] = dict(state)
+        if run.state is not None:
+            scope["state"] = dict(run.state)
         request = Request(
             scope,
             receive,
@@ -332,6 +332,7 @@ class _Run:
         bind: Where to listen.
         config: hypercorn's configuration, to be changed.
         counts: Where it counts.
+        state: What each request gets a copy of; None for nothing.
 
     Attributes:
         listening: The socket.
@@ -368,9 +369,12 @@ class _Run:
         "listening",
         "may_be_eager",
         "new_scope",
+        "state",
     )
 
-    def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+    def __init__(
+        self, bind: Bind, config: Config, counts: _Counts, state: Mapping[str, Any] | None
+    ) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
         kind: type[object] = config.logger_class
@@ -387,6 +391,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.state: Final = state
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
