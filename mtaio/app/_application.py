@@ -170,6 +170,7 @@ class _Served:
             certificate=self.certificate(settings),
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
+            body_timeout=self.options.seconds(settings),
             on_error=failed,
         )
 
@@ -664,6 +665,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -686,6 +688,10 @@ class Application:
                 settings, ``""`` for none.
             max_in_flight: How many requests are answered at once, beyond which clients get 503 and
                 ``Retry-After``; None for that of the settings, ``inf`` for no limit.
+            body_timeout: Seconds that a client may take for the next piece of a request's body
+                while the application waits for it. After that the client gets 408 and the
+                application ``http.disconnect``. None for that of the settings, ``inf`` for no
+                limit.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -704,6 +710,7 @@ class Application:
             keyfile=keyfile,
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
+            body_timeout=body_timeout,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -780,6 +787,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -798,6 +806,7 @@ class Application:
             keyfile: Likewise.
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
+            body_timeout: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -816,6 +825,7 @@ class Application:
                     keyfile=keyfile,
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
+                    body_timeout=body_timeout,
                 )
             )
             self._check_certificates()
