@@ -60,10 +60,10 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
-        if self.body_timeout is not None:
-            if not checks.at_least("body_timeout", self.body_timeout, 0, way_out=_SECONDS):
-                msg = f"body_timeout={self.body_timeout!r} is not more than 0. {_SECONDS}"
-                raise ValueError(msg)
+        time = self.body_timeout
+        if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
+            msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
+            raise ValueError(msg)
 
     def __bool__(self) -> bool:
         return self != _NONE
