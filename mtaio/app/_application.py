@@ -43,6 +43,7 @@ from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
@@ -1025,6 +1026,19 @@ class Application:
         if (exc is None or was_cancelled) and run.error is not None:
             raise run.error
         return was_cancelled
+
+    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+        """
+        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+
+        Under uvicorn and others the server's start enters the application, and its end leaves it,
+        as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
+        told to `serve`, nothing more happens.
+
+        Args:
+            _: The ASGI application, which frameworks pass.
+        """
+        return AsLifespan(self)
 
     @property
     def state(self) -> ApplicationState:
