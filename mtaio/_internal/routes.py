@@ -9,8 +9,8 @@ What the frameworks leave in the scope, which they fill in as they answer:
 
 - Litestar: ``path_template``.
 - Starlette: ``endpoint``, and ``route`` since 1.0. FastAPI has always left its own routes there.
-  Without ``route`` it is that of the application's routes which has this endpoint; of several, that
-  which fits the path.
+  Without ``route`` it is that of the application's routes which has this endpoint and fits the
+  path.
 - FastAPI leaves the route of an included router as it was written, without the prefix. Where it
   does not copy the routes that it includes, a context beside the route has all of the path.
 - Mounts: ``root_path`` has grown by the path of the mount as the client has sent it. So the mounts
@@ -125,9 +125,7 @@ class _Place:
             known = endpoint, [each for each in self._routes if _has(each, endpoint)]
             if len(self._known) < _MOST_KNOWN:
                 self._known[id(endpoint)] = known
-        _, having = known
-        fitting = having if len(having) == 1 else [r for r in having if r.path_regex.match(path)]
-        return fitting[0].path_format if fitting else None
+        return next((each.path_format for each in known[1] if each.path_regex.match(path)), None)
 
 
 def _template(scope: Message, endpoint: object) -> str | None:
