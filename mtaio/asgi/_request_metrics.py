@@ -317,10 +317,8 @@ class _Exchange:
     async def receive(self) -> Message:
         """Return what comes next from the client."""
         message = await self._receive()
-        kind = message["type"]
-        if kind == "http.request":
-            self.received += len(message.get("body", b""))
-        elif kind == "http.disconnect":
+        self.received += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
             self._gone = True
         return message
 
