@@ -324,9 +324,10 @@ async def test_what_is_read_counts() -> None:
     [
         (lambda: RequestMetrics(None), TypeError, r"^app=None .* Pass an ASGI application\."),  # type: ignore[arg-type] # refused
         (lambda: RequestMetrics(ends(), max_routes=0), ValueError, "^max_routes=0 .* at least 1"),
+        (lambda: RequestMetrics(ends(), monitor=ends), TypeError, "^monitor=.* watches nothing"),  # type: ignore[arg-type] # refused
         (lambda: RequestMetrics(ends(), name=1), TypeError, "^name=1 "),  # type: ignore[arg-type] # refused
     ],
-    ids=["app", "max_routes", "name"],
+    ids=["app", "max_routes", "monitor", "name"],
 )
 def test_refused(make: Callable[[], object], error: type[Exception], match: str) -> None:
     """What makes no sense is refused."""
