@@ -33,6 +33,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
+from mtaio.asgi import RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,6 +102,8 @@ class ServerStatistics:
     rejected: int = field(metadata=COUNTER)
     """Requests answered with 503 in place of the application: beyond ``max_in_flight``, or received
     after `Server.cancel`."""
+    late: int = field(metadata=COUNTER)
+    """Requests whose body did not go on within ``body_timeout`` seconds."""
 
 
 class Server:
@@ -124,17 +127,24 @@ class Server:
         proxies: Those whose word on client and scheme is believed.
         max_in_flight: How many requests are answered at once. Others get a 503 that says when to
             come again. Those to the probes' paths are neither counted nor refused.
+        body_timeout: Seconds that a client may take for the next piece of a request's body while
+            the application waits for it. After that it gets a 408, and the application is told that
+            the client has gone.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
 
     Raises:
         ValueError: ``bind`` is not an address.
         TypeError: An argument has the wrong type.
+
+    Attributes:
+        requests: The metrics of its requests, those included that it refuses by itself.
     """
 
     __slots__ = (
         "_asgi",
         "_bind",
+        "_body_timeout",
         "_certificate",
         "_config",
         "_counts",
@@ -143,6 +153,7 @@ class Server:
         "_on_error",
         "_proxies",
         "_run",
+        "requests",
     )
 
     def __init__(
@@ -155,6 +166,7 @@ class Server:
         certificate: Certificate | None = None,
         proxies: Proxies | None = None,
         max_in_flight: float = math.inf,
+        body_timeout: float = math.inf,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
@@ -165,9 +177,11 @@ class Server:
         self._certificate = certificate
         self._proxies = proxies
         self._max_in_flight = max_in_flight
+        self._body_timeout = body_timeout
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
+        self.requests: Final = RequestMetrics(self._answer, name=name or "server")
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "
@@ -214,10 +228,10 @@ class Server:
         if self._certificate is not None:
             self._certificate.check()
             config.certfile, config.keyfile, config.keyfile_password = self._certificate
-        run = _Run(self._bind, config, self._counts)
+        run = _Run(self._bind, config, self._counts, state)
         self._run = run
         try:
-            await run.main(partial(self._answer, run, state), task_status)
+            await run.main(self.requests, task_status)
         finally:
             self._run = None
 
@@ -252,23 +266,17 @@ class Server:
         """Return the state and the counts. Not a checkpoint; from any thread."""
         return snapshot(ServerStatistics, self._counts, in_flight=self.in_flight)
 
-    async def _answer(
-        self,
-        run: _Run,
-        state: Mapping[str, Any] | None,
-        scope: Message,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request: the application that hypercorn is given."""
+        run: Any = self._run  # there is one, or hypercorn would not call
         if scope["type"] == "lifespan":
             await run.lifespan(receive, send)
             return
         if run.may_be_eager():
             # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
             await checkpoint()  # pragma: no cover
-        if state is not None:
-            scope["state"] = dict(state)
+        if run.state is not None:
+            scope["state"] = dict(run.state)
         request = Request(
             scope,
             receive,
@@ -276,6 +284,7 @@ class Server:
             closing=run.closing.is_set,
             whole=run.backend == "trio",
             bare=run.bare,
+            body_timeout=self._body_timeout,
             new_scope=run.new_scope,
         )
         counts = self._counts
@@ -299,6 +308,7 @@ class Server:
         finally:
             run.in_flight.discard(request)
             run.counted -= counted
+            counts.late += request.late
             run.latest = clock.now()
 
     def _failed(self, scope: Message, error: Exception) -> bool:
@@ -318,10 +328,10 @@ class Server:
 class _Counts:
     """What a server has done so far."""
 
-    __slots__ = ("cancelled", "failed", "peak", "rejected", "requests")
+    __slots__ = ("cancelled", "failed", "late", "peak", "rejected", "requests")
 
     def __init__(self) -> None:
-        self.requests = self.peak = self.failed = self.cancelled = self.rejected = 0
+        self.requests = self.peak = self.failed = self.cancelled = self.rejected = self.late = 0
 
 
 class _Run:
@@ -332,6 +342,7 @@ class _Run:
         bind: Where to listen.
         config: hypercorn's configuration, to be changed.
         counts: Where it counts.
+        state: What each request gets a copy of; None for nothing.
 
     Attributes:
         listening: The socket.
@@ -368,9 +379,12 @@ class _Run:
         "listening",
         "may_be_eager",
         "new_scope",
+        "state",
     )
 
-    def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+    def __init__(
+        self, bind: Bind, config: Config, counts: _Counts, state: Mapping[str, Any] | None
+    ) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
         kind: type[object] = config.logger_class
@@ -387,6 +401,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.state: Final = state
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
