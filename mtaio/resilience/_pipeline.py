@@ -324,7 +324,7 @@ class Pipeline:
     def _counted(self, through: Next) -> Next:
         async def run(call: Call) -> OpenStream:
             self._calls += 1
-            call.attempts = self._attempt_duration
+            call.attempt_duration = self._attempt_duration
             end = partial(self._end, None if self._call_duration is None else clock.now())
             try:
                 opened: OpenStream = await through(call)
@@ -339,7 +339,7 @@ class Pipeline:
     async def _record(self, call: Call) -> Any:
         """Let a call go through the parts; record how long it takes, and its attempts."""
         self._calls += 1
-        call.attempts = self._attempt_duration
+        call.attempt_duration = self._attempt_duration
         began = clock.now()
         try:
             result = await self._through(call)
