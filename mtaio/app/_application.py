@@ -1130,9 +1130,10 @@ class Application:
             self.health,
         )
         monitor = self.monitor
-        _ = self.probes
         for part in watched:
             monitor.watch(part)
+        if self.probes is not None:
+            monitor.watch(self.probes)
         handler: Any = self.error_handler
         if callable(getattr(handler, "statistics", None)):
             monitor.watch(handler, mappings=True)  # by level

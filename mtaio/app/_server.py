@@ -181,7 +181,7 @@ class Server:
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
-        self.requests: Final = RequestMetrics(self._answer, name=name or "server")
+        self.requests: Final = RequestMetrics(self._answer, name=name)
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -29,7 +29,7 @@ from mtaio._internal import checks, loops
 from mtaio._internal.addresses import Address
 from mtaio._internal.cancellation import Failure, classify
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, labels, snapshot
 from mtaio.exceptions import ListenError
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
@@ -65,6 +65,8 @@ class ProbesStatistics:
     """Connections closed to make room."""
     wrong_tokens: int = field(metadata=COUNTER)
     """Requests with a token that is wrong."""
+    answers: Mapping[tuple[str, int], int] = field(metadata=COUNTER | labels("path", "status"))
+    """Answers by path and status: 401 and 403 without the right to see figures, 503 for a no."""
 
 
 @final
@@ -230,7 +232,8 @@ class Probes:
             Counts() if run is None else run.listener.counts,
             connections=0 if run is None else len(run.listener),
             max_connections=_LIMITS.connections,
-            wrong_tokens=0 if run is None else run.wrong_tokens.count,
+            wrong_tokens=0 if run is None else run.endpoints.wrong_tokens.count,
+            answers={} if run is None else run.endpoints.answers.copy(),
         )
 
 
@@ -262,9 +265,9 @@ class _Run:
         "_thread",
         "_thread_loop",
         "address",
+        "endpoints",
         "listener",
         "loop",
-        "wrong_tokens",
     )
 
     def __init__(
@@ -284,7 +287,7 @@ class _Run:
         self._stopping = False
         self._thread_loop: object = None
         self._served: Final = anyio.Event()
-        endpoints = Endpoints(
+        self.endpoints: Final = Endpoints(
             monitor,
             health,
             access=access,
@@ -292,8 +295,7 @@ class _Run:
             answering=partial(monitor.answering, LIVE_AFTER),
             name=name,
         )
-        self.wrong_tokens: Final = endpoints.wrong_tokens
-        self.listener: Final = Listener(listening, endpoints.respond, _LIMITS)
+        self.listener: Final = Listener(listening, self.endpoints.respond, _LIMITS)
         self._thread: Final = threading.Thread(
             target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True
         )
