@@ -1,5 +1,6 @@
-"""Monitoring of a service: resources, the event loop, health checks, and metrics."""
+"""Monitoring of a service: resources, the event loop, its tasks, health checks, and metrics."""
 
+from mtaio._internal.task_tree import GroupNode, TaskNode, TaskTree, Wait
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
@@ -12,6 +13,7 @@ from mtaio.monitoring._thresholds import Alert, Threshold
 __all__ = [
     "Alert",
     "CheckResult",
+    "GroupNode",
     "HealthMonitor",
     "HealthRegistry",
     "HealthReport",
@@ -20,7 +22,10 @@ __all__ = [
     "ResourceMonitor",
     "Source",
     "Stall",
+    "TaskNode",
+    "TaskTree",
     "Threshold",
+    "Wait",
     "metrics",
     "to_prometheus",
 ]
