@@ -1,0 +1,512 @@
+"""
+What each suspended task waits for, since when, and which tasks hold it.
+
+Promise: it is found in what is there anyway: the frames of a task's chain of awaits, by the rules
+in `wait_rules`, lead to the object, and the object to those who hold it, if it knows them. Where it
+does not, as a limiter whose slots belong to nobody, its holders are searched for among all tasks:
+those with a block of it that was entered and not left. What cannot be found is left out; nothing
+raises, no code of the program is called but the ``__repr__`` of a cache's keys and the like, and
+nothing is kept.
+Cost: nothing for a task that waits, and some microseconds for one that is looked at.
+
+How holders are searched for. While a block is entered, the frame of its code holds the method that
+will leave it: a bound ``__aexit__``, which leads to the object. ``async with`` has put it there
+*before* it entered the block, so the last one does not count while the frame awaits an
+``__aenter__``. Blocks of `contextlib` are followed to what is held in them: the frame of a
+generator, or the stack of exits. A slot that was taken by ``acquire()`` and will be given back by
+``release()`` leaves no trace. So holders are *sure* only if as many were found as slots are in use.
+
+A task whose holders are not all known may be woken by somebody else, so it is in no cycle of which
+we are sure (see `knots`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import reprlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from opcode import opmap
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from mtaio._internal import clock
+from mtaio._internal.awaits import code_of, frame_of, locals_of
+from mtaio._internal.knots import Need, cycle_in, knots
+from mtaio._internal.task_tree import Wait
+from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
+
+__all__ = ["Found", "cycles", "longest", "waits_of"]
+
+MOST: Final = 10
+"""How many of the longest waits are named."""
+
+
+class Found(NamedTuple):
+    """The wait of a task, and what follows from it."""
+
+    wait: Wait
+    every: bool
+    """Whether it waits until all holders are done, not just until any gives something back."""
+    sure: bool
+    """Whether nobody but the holders can end it."""
+
+
+def waits_of(tasks: Mapping[int, Sequence[object]], now: float) -> dict[int, Found]:
+    """
+    Return what tasks wait for.
+
+    Args:
+        tasks: The chain of awaits of each task that is suspended, by its id: see `awaits.links`.
+        now: The time of their event loop.
+    """
+    look = _Look(tasks, now)
+    for task, chain in tasks.items():
+        look.at(task, chain)
+    look.search()
+    return look.found()
+
+
+def cycles(found: Mapping[int, Found], *, sure: bool = True) -> tuple[tuple[int, ...], ...]:
+    """
+    Return the cycles of tasks that wait for each other, and can be woken by nobody else.
+
+    Each task waits for the next, and the last one for the first. A timeout may end it.
+
+    Args:
+        found: What the tasks wait for.
+        sure: Whether to leave out those that another task could end, for all that is known.
+    """
+    needs = {
+        task: Need(each.wait.holders, every=each.every)
+        for task, each in found.items()
+        if each.sure or not sure
+    }
+    return tuple(cycle_in(knot, needs) for knot in knots(needs))
+
+
+def longest(found: Mapping[int, Found]) -> tuple[int, ...]:
+    """Return the tasks that have waited longest, but for those that sleep."""
+    seconds = {
+        task: each.wait.seconds
+        for task, each in found.items()
+        if each.wait.seconds is not None and each.wait.on != "sleep"
+    }
+    return tuple(sorted(seconds, key=lambda task: -seconds[task])[:MOST])
+
+
+@dataclass(slots=True)
+class _Point:
+    """What is known of one task's wait."""
+
+    rule: Rule
+    on: str
+    obj: object = None
+    of: str | None = None
+    seconds: float | None = None
+    holders: tuple[int, ...] = ()
+    every: bool = False
+    sure: bool = False
+
+
+_Rules = Mapping[str, Rule]
+
+_UNKNOWN: Final = Rule("wake-up")
+
+
+class _Look:
+    """One look at all tasks."""
+
+    def __init__(self, tasks: Mapping[int, Sequence[object]], now: float) -> None:
+        self._tasks = tasks
+        self._order = dict(zip(tasks, count(), strict=False))
+        self._now = now
+        self._clock = clock.now()
+        self._points: dict[int, _Point] = {}
+        # The rule for code by the id of the code, which the frames hold; False for the program's.
+        self._rules: dict[int, Rule | bool | None] = {}
+        self._texts: dict[tuple[int, str], str | None] = {}
+        self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
+        self._wanted: defaultdict[str, dict[int, list[_Point]]] = defaultdict(dict)
+
+    # ---- one task ----
+
+    def at(self, task: int, chain: Sequence[Any]) -> None:
+        """Look at one task."""
+        point: _Point | None = None
+        try:
+            for link in reversed(chain):
+                rule = self._rule_for(link)
+                if rule is False:
+                    break
+                if isinstance(rule, Rule):
+                    point = self._apply(rule, link, point)
+            if point is None:
+                point = self._end_of(chain)
+        except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
+            return
+        if point is None or point.on == READY:
+            return
+        self._points[task] = point
+        if point.rule.search:
+            self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
+
+    def _rule_for(self, link: object) -> Rule | bool | None:
+        """Return the rule for a link; None if there is none, False for the program's own code."""
+        code = code_of(link)
+        if code is None:
+            return None
+        known = self._rules.get(id(code), True)
+        if known is not True:
+            return known
+        frame = frame_of(link)
+        if frame is None:
+            return None
+        module: str = frame.f_globals.get("__name__") or ""
+        rules = RULES.get(module)
+        rule: Rule | bool | None
+        if rules is None:
+            rule = None if module.partition(".")[0] in LIBRARIES else False
+        else:
+            rule = rules.get(code.co_qualname)
+        self._rules[id(code)] = rule
+        return rule
+
+    def _apply(self, rule: Rule, link: object, inner: _Point | None) -> _Point | None:
+        """Return what is known when the frame of a link was looked at, around those inside."""
+        names_only = not rule.on
+        if inner is not None and not (names_only or inner.rule.plain or rule.replace):
+            return inner
+        frame = frame_of(link)
+        if frame is None or (names_only and inner is None):
+            return inner
+        found = locals_of(frame)
+        if names_only:
+            assert inner is not None  # noqa: S101 - as was looked for
+            inner.of = self._text(_follow(found, rule.name), _follow(found, rule.detail))
+            return inner
+        point = _Point(rule, rule.on)
+        if rule.sleeps:
+            self._tell_sleep(point, found, inner)
+            return point
+        point.obj = _follow(found, rule.obj)
+        if rule.obj and point.obj is None:
+            return inner  # it waits for something else there
+        shown = _follow(found, rule.name) if rule.name else point.obj
+        point.of = self._text(shown, _follow(found, rule.detail))
+        since = _follow(found, rule.since)
+        if isinstance(since, float):
+            point.seconds = max(0.0, self._clock - since)
+        if rule.search == "futures":
+            self._hold_by_futures(point, found)
+        elif rule.held_by:
+            point.holders, point.sure = self._holders(point.obj, rule.held_by)
+            point.every = rule.every
+        elif inner is not None and rule.replace:
+            point.holders, point.every, point.sure = inner.holders, inner.every, inner.sure
+        return point
+
+    def _tell_sleep(self, point: _Point, found: Mapping[str, Any], inner: _Point | None) -> None:
+        """Say how long a task sleeps, and how much of it is left."""
+        until = found["h"].when() if "h" in found else found.get("deadline")
+        total = found.get("delay", found.get("seconds"))
+        if until is None and inner is not None and isinstance(inner.obj, float):
+            until = inner.obj
+        point.obj = until  # for what waits around it
+        left = None if until is None else until - self._now
+        if left is not None and total is not None:
+            point.seconds = max(0.0, total - left)
+        if left == math.inf:
+            point.of, point.seconds = "no end", None
+        elif left is not None:
+            whole = "" if total is None else f"{total:.4g} s, "
+            point.of = f"{whole}{max(0.0, left):.3g} s left"
+
+    def _end_of(self, chain: Sequence[Any]) -> _Point | None:
+        """Return what a task waits for that has no rule: by the last link of its chain."""
+        last = chain[-1] if chain else None
+        if hasattr(last, "get_loop"):
+            point = _Point(Rule("future"), "future", last)
+            self._hold_by_futures(point, {"fut": last})
+            return point
+        code = code_of(last)
+        if code is not None and code.co_name in {"_async_yield", "_real_async_yield"}:
+            return _Point(_UNKNOWN, "wake-up")
+        return None
+
+    def _hold_by_futures(self, point: _Point, found: Mapping[str, Any]) -> None:
+        """Say for which tasks a future or some futures are waited for."""
+        future = found.get("fut")
+        many = found.get("fs") if future is None else getattr(future, "_children", None)
+        if many is not None:
+            point.on, point.of = "tasks", None
+            point.every = found.get("return_when") != "FIRST_COMPLETED"
+            point.holders, point.sure = self._ids([_behind(each) for each in many if not each.done()])
+            return
+        task = _behind(future)
+        if hasattr(task, "get_coro"):
+            point.on, point.of = "task", self._text(task, None)
+            point.holders, point.sure = self._ids([task])
+        elif any("_chain_future" in name for name in _callbacks(future)):
+            point.on = "thread"
+
+    # ---- names ----
+
+    def _text(self, shown: object, detail: object) -> str | None:
+        """Return the kind and name of an object."""
+        if shown is None:
+            return None
+        key = (id(shown), "" if detail is None else str(id(detail)))
+        if key not in self._texts:
+            self._texts[key] = _described(shown, detail)
+        return self._texts[key]
+
+    # ---- holders ----
+
+    def _holders(self, obj: object, path: str) -> tuple[tuple[int, ...], bool]:
+        """Return the tasks that an attribute of an object names, and whether these are all."""
+        known = self._held.get((id(obj), path))
+        if known is not None:
+            return known
+        value = getattr(obj, path, None)
+        many = isinstance(value, (set, dict))
+        tasks = list(value) if many else [] if value is None else [value]
+        found = self._held[id(obj), path] = self._ids(tasks)
+        return found
+
+    def _ids(self, tasks: Iterable[Any]) -> tuple[tuple[int, ...], bool]:
+        """Return the ids of tasks, in the order of all tasks, and whether all of them are tasks."""
+        found: list[int] = []
+        sure = False
+        for sure, each in enumerate(tasks, 1):
+            task = getattr(each, "task", each)  # of ours: the ids of its task and of the parent's
+            if isinstance(task, tuple):
+                found.append(task[0])
+            elif hasattr(task, "get_coro") or hasattr(task, "parent_nursery"):
+                found.append(id(task))
+        return self._sorted(found), bool(sure) and len(found) == sure
+
+    def _sorted(self, found: list[int]) -> tuple[int, ...]:
+        last = len(self._order)
+        return tuple(sorted(found, key=lambda task: self._order.get(task, last)))
+
+    def search(self) -> None:
+        """Search for the holders of objects that do not know them."""
+        blocks, items, loads = (self._wanted[kind] for kind in ("blocks", "items", "load"))
+        if not (blocks or items or loads):
+            return
+        self._calls = {
+            id(call): id(load)
+            for points in loads.values()
+            for load in [points[0].obj]
+            for call in (getattr(load, "call", None), getattr(load, "coroutine", None))
+            if call is not None
+        }
+        self._holding: defaultdict[int, list[int]] = defaultdict(list)
+        self._seen: set[int] = set()
+        self._codes: dict[int, _Code] = {}
+        for task, chain in self._tasks.items():
+            try:
+                self._search_in(task, chain)
+            except Exception:  # noqa: BLE001, PERF203 - as in `at`
+                continue
+        for points in (*blocks.values(), *items.values(), *loads.values()):
+            obj, number = points[0].obj, points[0].rule.slots
+            found = self._holding.get(id(obj), [])
+            holders = self._sorted([*dict.fromkeys(found)])
+            if isinstance(number, str):
+                number = getattr(obj, number, None) or len(found) + 1
+            for point in points:
+                point.holders, point.sure = holders, len(found) >= max(number, 1)
+
+    def _search_in(self, task: int, chain: Sequence[Any]) -> None:
+        """Search for what one task holds."""
+        for at, link in enumerate(chain):
+            if id(link) in self._calls:
+                self._holding[self._calls[id(link)]].append(task)
+            code = code_of(link)
+            if code is None:
+                continue
+            what = self._codes.get(id(code))
+            if what is None:
+                what = self._codes[id(code)] = self._code(code, link)
+            if what.opens:
+                self._search_blocks(task, chain, at)
+            if what.holding is not None and not _is_named(chain, at + 1, "acquire", "_wait"):
+                self._hold(task, _owner_of(_variables(link).get(what.holding)))
+            if what.is_core:
+                self._search_slots(task, _variables(link))
+
+    def _code(self, code: CodeType, link: object) -> _Code:
+        frame = frame_of(link)
+        module = "" if frame is None else frame.f_globals.get("__name__") or ""
+        return _Code(
+            opens=bool(self._wanted["blocks"]) and not _OPENING.isdisjoint(code.co_code[::2]),
+            holding=HOLDING.get(module, {}).get(code.co_qualname),
+            is_core=bool(self._wanted["items"]) and module.startswith("mtaio.core."),
+        )
+
+    def _search_blocks(self, task: int, chain: Sequence[Any], at: int) -> None:
+        entered = list(_entered(chain[at]))
+        if entered and _is_named(chain, at + 1, "__aenter__"):
+            entered.pop()  # it is only being entered
+        for obj in entered:
+            if type(obj).__name__ == "Condition" and any(
+                _is_named(chain, below, "wait") for below in range(at + 1, len(chain))
+            ):
+                continue  # which has let go of its lock
+            self._hold(task, obj)
+
+    def _hold(self, task: int, obj: object) -> None:
+        """Note that a task holds an object, or one that this leads to, if it is wanted."""
+        for _ in range(_HOPS):
+            if obj is None:
+                return
+            if id(obj) in self._wanted["blocks"]:
+                self._holding[id(obj)].append(task)
+                return
+            if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+                return  # a property of the program's might do anything
+            parts = (getattr(obj, name, None) for name in IN_PARTS)
+            obj = next((part for part in parts if part is not None), None)
+
+    def _search_slots(self, task: int, found: Mapping[str, Any]) -> None:
+        """Note which slots of executors the variables of a frame lead to."""
+        holders = [found.get(name) for name in ("self", "worker", "thread")]
+        slots = [getattr(each, name, None) for each in holders for name in _LENT]
+        for slot in (found.get("slot"), *slots):
+            key = id(getattr(slot, "slots", None))
+            if key in self._wanted["items"] and id(slot) not in self._seen:
+                self._seen.add(id(slot))
+                if getattr(slot, "lender", None) is None:
+                    self._holding[key].append(task)
+
+    def found(self) -> dict[int, Found]:
+        """Return what was found."""
+        return {
+            task: Found(
+                Wait(
+                    on=point.on,
+                    of=point.of,
+                    key=None if point.obj is None or point.rule.sleeps else id(point.obj),
+                    seconds=point.seconds,
+                    holders=point.holders,
+                ),
+                every=point.every,
+                sure=point.sure,
+            )
+            for task, point in self._points.items()
+        }
+
+
+class _Code(NamedTuple):
+    """What a search has to look at where code of this kind is suspended."""
+
+    opens: bool
+    holding: str | None
+    is_core: bool
+
+
+_HOPS: Final = 4
+"""How many attributes lead at most from what is entered to what is held."""
+
+_OPENING: Final = frozenset(
+    opmap[name] for name in ("BEFORE_ASYNC_WITH", "BEFORE_WITH", "LOAD_SPECIAL") if name in opmap
+)
+"""The instructions that begin a block."""
+
+_LENT: Final = ("slot", "_slot", "_place")
+"""The attributes by which what runs an item leads to its slots."""
+
+_EXITS: Final = {"__aexit__", "__exit__"}
+
+
+def _entered(link: object, depth: int = 0) -> Iterator[object]:
+    """Yield the objects whose blocks the frame of a link is in, the outermost first."""
+    function = False
+    for each in gc.get_referents(link):
+        if function:  # since Python 3.14 the method is kept as a function and its object
+            yield from _through(each, depth)
+            function = False
+        elif isinstance(each, MethodType):
+            if getattr(each, "__name__", None) in _EXITS:
+                yield from _through(each.__self__, depth)
+        elif isinstance(each, FunctionType):
+            function = each.__name__ in _EXITS
+
+
+def _through(entered: object, depth: int) -> Iterator[object]:
+    """Yield what is entered, or what it has entered, if it is one of `contextlib`'s."""
+    if type(entered).__module__ != "contextlib" or depth > _HOPS:
+        yield entered
+        return
+    yield from _entered(getattr(entered, "gen", None), depth + 1)
+    for _, callback in getattr(entered, "_exit_callbacks", ()):
+        method = getattr(callback, "__wrapped__", callback)
+        yield from _through(getattr(method, "__self__", None), depth + 1)
+
+
+def _is_named(chain: Sequence[Any], at: int, *names: str) -> bool:
+    """Return whether the code of a link has one of the names."""
+    code = code_of(chain[at]) if at < len(chain) else None
+    return code is not None and code.co_name in names
+
+
+def _variables(link: object) -> Mapping[str, Any]:
+    frame = frame_of(link)
+    return {} if frame is None else locals_of(frame)
+
+
+def _owner_of(found: object) -> object:
+    """Return the object of a bound method, or what else was found."""
+    return getattr(found, "__self__", found)
+
+
+def _follow(found: Mapping[str, Any], path: str) -> Any:
+    """Return a variable, or what attributes of it lead to; None if there is nothing."""
+    if not path:
+        return None
+    name, *attributes = path.split(".")
+    value = found.get(name)
+    for each in attributes:
+        value = getattr(value, each, None)
+    return value
+
+
+def _described(shown: object, detail: object) -> str | None:
+    """Return the kind, the name and the key of an object."""
+    kind = type(shown)
+    if kind.__module__ == "builtins" and not callable(shown):
+        text = _SHORT.repr(shown)
+    elif callable(shown) and hasattr(shown, "__qualname__"):
+        text = str(shown.__qualname__)
+    else:
+        text = KINDS.get(kind.__name__, kind.__name__)
+        name = shown.get_name() if hasattr(shown, "get_coro") else None
+        if name is None and kind.__module__.startswith("mtaio."):
+            name = getattr(shown, "name", None)
+        if isinstance(name, str):
+            text = f"{text} {_SHORT.repr(name)}"
+    return text if detail is None else f"{text} key={_SHORT.repr(detail)}"
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = 60
+
+
+def _callbacks(future: Any) -> list[str]:
+    """Return the names of what a future calls at its end."""
+    return [getattr(fn, "__qualname__", "") for fn, _ in getattr(future, "_callbacks", None) or ()]
+
+
+def _behind(future: Any) -> Any:
+    """Return the task that a future of `asyncio.shield` stands for, or the future."""
+    for fn, _ in getattr(future, "_callbacks", None) or ():
+        if getattr(fn, "__qualname__", "") == "shield.<locals>._outer_done_callback":
+            names = fn.__code__.co_freevars
+            cells: dict[str, CellType] = dict(zip(names, fn.__closure__, strict=True))
+            return cells["inner"].cell_contents
+    return future
