@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import gc
 import sys
-from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from types import CodeType
 
-__all__ = ["Window", "code_of", "frame_of", "links", "locals_of"]
+__all__ = ["Window", "code_of", "frame_of", "links", "variables"]
 
 _MOST: Final = 2_000
 """How many links there are at most: more than Python lets coroutines be nested."""
@@ -32,28 +32,39 @@ class Window:
     behind: Any
 
 
-def links(awaitable: object) -> list[Any]:
+def links(awaitable: Any) -> list[Any]:
     """
-    Return the chain of awaits, the outermost first.
+    Return the chain of awaits, the outermost first: what has code.
 
-    Its last link is what is waited for in the end: on asyncio a future, or the task itself that is
-    awaited; on trio the generator that yields to the scheduler.
+    Its last link may be without: what is waited for in the end, on asyncio a future or a task. On
+    trio that is the generator that yields to the scheduler.
     """
     found: list[Any] = []
-    while awaitable is not None and len(found) < _MOST:
-        found.append(awaitable)
-        awaitable = _next(awaitable)
+    for _ in range(_MOST):
+        kind = type(awaitable)
+        if kind is CoroutineType:
+            found.append(awaitable)
+            awaitable = awaitable.cr_await
+        elif kind is GeneratorType:
+            found.append(awaitable)
+            awaitable = awaitable.gi_yieldfrom or _driven(awaitable)
+        elif awaitable is None:
+            break
+        elif kind.__name__ in _HIDING:
+            awaitable = next(filter(_leads_on, gc.get_referents(awaitable)), None)
+        elif isinstance(awaitable, Window):
+            awaitable = awaitable.behind
+        else:
+            found.append(awaitable)
+            awaitable = _next(awaitable)
     return found
 
 
 def code_of(link: Any) -> CodeType | None:
     """Return the code of a link, which makes no frame; None if it has none."""
-    kind = type(link)
-    if kind is CoroutineType:
-        code: CodeType | None = link.cr_code
-        return code
+    code: CodeType | None
     for _, _, name in _ATTRIBUTES:
-        if hasattr(link, name):
+        if hasattr(type(link), name):
             code = getattr(link, name)
             return code
     return None
@@ -62,28 +73,25 @@ def code_of(link: Any) -> CodeType | None:
 def frame_of(link: Any) -> FrameType | None:
     """Return the frame of a link; None if it has none, or has ended."""
     for name, _, _ in _ATTRIBUTES:
-        if hasattr(link, name):
+        if hasattr(type(link), name):
             frame: FrameType | None = getattr(link, name)
             return frame
     return None
 
 
-if sys.version_info >= (3, 13):
+def variables(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
+    """
+    Return variables of a frame of ours or of a library; those that are not set are left out.
 
-    def locals_of(frame: FrameType) -> Mapping[str, Any]:
-        """Return the variables of a frame of ours or of a library, by their names."""
-        return frame.f_locals  # a view
-
-else:
-
-    def locals_of(frame: FrameType) -> Mapping[str, Any]:
-        """Return the variables of a frame of ours or of a library, by their names."""
-        # The frame keeps the dict that it makes: what is in there would live as long as the frame,
-        # although its code has let go of it. No frame that we look at has called locals().
-        kept = frame.f_locals
-        found = dict(kept)
+    Up to Python 3.12 ``f_locals`` is a dict that the frame keeps, so that what is in there would
+    live as long as the frame, although its code has let go of it: it is emptied. No frame that we
+    look at has called ``locals()``, which would return that dict.
+    """
+    kept = frame.f_locals
+    found = {name: kept[name] for name in names if name in kept}
+    if sys.version_info < (3, 13):
         kept.clear()
-        return found
+    return found
 
 
 _ATTRIBUTES: Final = (
@@ -93,7 +101,7 @@ _ATTRIBUTES: Final = (
 )
 
 _HIDING: Final = {
-    "FutureIter",  # whose future comes first
+    "FutureIter",
     "anext_awaitable",
     "async_generator_asend",
     "async_generator_athrow",
@@ -106,20 +114,9 @@ _DRIVERS: Final = {"take_items": "driver", "_resumed": "send", "_watched": "step
 
 
 def _next(link: Any) -> object:
-    """Return what a link awaits."""
-    kind = type(link)
-    if kind is CoroutineType:
-        return link.cr_await
-    if kind is GeneratorType:
-        return link.gi_yieldfrom or _driven(link)
-    if kind is AsyncGeneratorType:
-        return link.ag_await
-    if kind.__name__ in _HIDING:
-        return next(filter(_leads_on, gc.get_referents(link)), None)
-    if isinstance(link, Window):
-        return link.behind
-    for _, name, _ in _ATTRIBUTES:  # of compiled coroutines
-        if hasattr(link, name):
+    """Return what an async generator or a compiled coroutine awaits."""
+    for _, name, _ in _ATTRIBUTES:
+        if hasattr(type(link), name):
             return getattr(link, name)
     return None
 
@@ -130,7 +127,7 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> object:
     frame = None if name is None else link.gi_frame
     if name is None or frame is None or not frame.f_globals["__name__"].startswith("mtaio."):
         return None
-    driven = locals_of(frame).get(name)
+    driven = variables(frame, (name,)).get(name)
     send = driven.args[0] if hasattr(driven, "args") else driven  # partial(run, coroutine.send)
     return getattr(send, "__self__", driven)
 
@@ -138,7 +135,7 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> object:
 def _leads_on(referent: object) -> bool:
     kind = type(referent)
     return (
-        kind.__name__ in _HIDING
-        or any(hasattr(referent, name) for name, _, _ in _ATTRIBUTES)
-        or hasattr(referent, "get_loop")  # a future
+        hasattr(kind, "get_loop")  # a future
+        or kind.__name__ in _HIDING
+        or any(hasattr(kind, name) for name, _, _ in _ATTRIBUTES)
     )

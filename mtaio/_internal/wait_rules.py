@@ -9,7 +9,8 @@ versions installed.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = ["HOLDING", "IN_PARTS", "KINDS", "LIBRARIES", "READY", "RULES", "Rule"]
 
@@ -18,7 +19,8 @@ READY: Final = "turn"
 """What a task waits for that only lets others run."""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rule:
     """
     What is waited for in a function.
 
@@ -51,6 +53,18 @@ class Rule(NamedTuple):
     """Whether what waits around it says more."""
     replace: bool = False
     """Whether it says more than what waits inside."""
+    variables: frozenset[str] = field(init=False)
+    """The variables to look at."""
+
+    def __post_init__(self) -> None:
+        paths = (self.obj, self.name, self.detail, self.since)
+        more = _OF_SLEEP if self.sleeps else _OF_FUTURES if self.search == "futures" else ()
+        names = frozenset((*(path.partition(".")[0] for path in paths if path), *more))
+        object.__setattr__(self, "variables", names)
+
+
+_OF_SLEEP: Final = ("deadline", "delay", "h", "seconds")
+_OF_FUTURES: Final = ("fs", "fut", "return_when")
 
 
 KINDS: Final = {

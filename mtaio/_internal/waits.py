@@ -27,14 +27,13 @@ import math
 import reprlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from opcode import opmap
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from mtaio._internal import clock
-from mtaio._internal.awaits import code_of, frame_of, locals_of
+from mtaio._internal.awaits import code_of, frame_of, variables
 from mtaio._internal.knots import Need, cycle_in, knots
 from mtaio._internal.task_tree import Wait
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
@@ -98,22 +97,23 @@ def longest(found: Mapping[int, Found]) -> tuple[int, ...]:
     return tuple(sorted(seconds, key=lambda task: -seconds[task])[:MOST])
 
 
-@dataclass(slots=True)
 class _Point:
     """What is known of one task's wait."""
 
-    rule: Rule
-    on: str
-    obj: object = None
-    of: str | None = None
-    seconds: float | None = None
-    holders: tuple[int, ...] = ()
-    every: bool = False
-    sure: bool = False
+    __slots__ = ("every", "holders", "obj", "of", "on", "rule", "seconds", "sure")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.on = rule.on
+        self.obj: object = None
+        self.of: str | None = None
+        self.seconds: float | None = None
+        self.holders: tuple[int, ...] = ()
+        self.every = False
+        self.sure = False
 
 
-_Rules = Mapping[str, Rule]
-
+_FUTURE: Final = Rule("future")
 _UNKNOWN: Final = Rule("wake-up")
 
 
@@ -128,7 +128,7 @@ class _Look:
         self._points: dict[int, _Point] = {}
         # The rule for code by the id of the code, which the frames hold; False for the program's.
         self._rules: dict[int, Rule | bool | None] = {}
-        self._texts: dict[tuple[int, str], str | None] = {}
+        self._texts: dict[tuple[int, int], str | None] = {}
         self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
         self._wanted: defaultdict[str, dict[int, list[_Point]]] = defaultdict(dict)
 
@@ -137,13 +137,20 @@ class _Look:
     def at(self, task: int, chain: Sequence[Any]) -> None:
         """Look at one task."""
         point: _Point | None = None
+        rules = self._rules
         try:
             for link in reversed(chain):
-                rule = self._rule_for(link)
+                if type(link) is CoroutineType:
+                    code = link.cr_code
+                elif hasattr(type(link), "get_loop") or (code := code_of(link)) is None:
+                    continue
+                rule = rules.get(id(code), True)
+                if rule is True:
+                    rule = self._new_rule(code, link)
                 if rule is False:
                     break
-                if isinstance(rule, Rule):
-                    point = self._apply(rule, link, point)
+                if rule is not None:
+                    point = self._apply(cast("Rule", rule), link, point)
             if point is None:
                 point = self._end_of(chain)
         except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
@@ -154,64 +161,61 @@ class _Look:
         if point.rule.search:
             self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
 
-    def _rule_for(self, link: object) -> Rule | bool | None:
-        """Return the rule for a link; None if there is none, False for the program's own code."""
-        code = code_of(link)
-        if code is None:
-            return None
-        known = self._rules.get(id(code), True)
-        if known is not True:
-            return known
+    def _new_rule(self, code: CodeType, link: object) -> Rule | bool | None:
+        """Return the rule for code; None if there is none, False for the program's own code."""
         frame = frame_of(link)
         if frame is None:
             return None
         module: str = frame.f_globals.get("__name__") or ""
-        rules = RULES.get(module)
+        known = RULES.get(module)
         rule: Rule | bool | None
-        if rules is None:
+        if known is None:
             rule = None if module.partition(".")[0] in LIBRARIES else False
         else:
-            rule = rules.get(code.co_qualname)
+            rule = known.get(code.co_qualname)
         self._rules[id(code)] = rule
         return rule
 
     def _apply(self, rule: Rule, link: object, inner: _Point | None) -> _Point | None:
         """Return what is known when the frame of a link was looked at, around those inside."""
         names_only = not rule.on
-        if inner is not None and not (names_only or inner.rule.plain or rule.replace):
+        if inner is None:
+            if names_only:
+                return None
+        elif not (names_only or inner.rule.plain or rule.replace):
             return inner
         frame = frame_of(link)
-        if frame is None or (names_only and inner is None):
+        if frame is None:
             return inner
-        found = locals_of(frame)
-        if names_only:
-            assert inner is not None  # noqa: S101 - as was looked for
-            inner.of = self._text(_follow(found, rule.name), _follow(found, rule.detail))
+        found = variables(frame, rule.variables)
+        detail = _follow(found, rule.detail) if rule.detail else None
+        if inner is not None and names_only:
+            inner.of = self._text(_follow(found, rule.name), detail)
             return inner
-        point = _Point(rule, rule.on)
+        point = _Point(rule)
         if rule.sleeps:
             self._tell_sleep(point, found, inner)
             return point
-        point.obj = _follow(found, rule.obj)
-        if rule.obj and point.obj is None:
+        obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
+        if obj is None and rule.obj:
             return inner  # it waits for something else there
-        shown = _follow(found, rule.name) if rule.name else point.obj
-        point.of = self._text(shown, _follow(found, rule.detail))
-        since = _follow(found, rule.since)
-        if isinstance(since, float):
-            point.seconds = max(0.0, self._clock - since)
+        point.obj = obj
+        point.of = self._text(_follow(found, rule.name) if rule.name else obj, detail)
+        if rule.since:
+            since = _follow(found, rule.since)
+            if since is not None:
+                point.seconds = max(0.0, self._clock - since)
         if rule.search == "futures":
             self._hold_by_futures(point, found)
         elif rule.held_by:
-            point.holders, point.sure = self._holders(point.obj, rule.held_by)
+            point.holders, point.sure = self._holders(obj, rule.held_by)
             point.every = rule.every
-        elif inner is not None and rule.replace:
-            point.holders, point.every, point.sure = inner.holders, inner.every, inner.sure
         return point
 
     def _tell_sleep(self, point: _Point, found: Mapping[str, Any], inner: _Point | None) -> None:
         """Say how long a task sleeps, and how much of it is left."""
-        until = found["h"].when() if "h" in found else found.get("deadline")
+        handle = found.get("h")
+        until = found.get("deadline") if handle is None else handle.when()
         total = found.get("delay", found.get("seconds"))
         if until is None and inner is not None and isinstance(inner.obj, float):
             until = inner.obj
@@ -229,12 +233,13 @@ class _Look:
         """Return what a task waits for that has no rule: by the last link of its chain."""
         last = chain[-1] if chain else None
         if hasattr(last, "get_loop"):
-            point = _Point(Rule("future"), "future", last)
+            point = _Point(_FUTURE)
+            point.obj = last
             self._hold_by_futures(point, {"fut": last})
             return point
         code = code_of(last)
         if code is not None and code.co_name in {"_async_yield", "_real_async_yield"}:
-            return _Point(_UNKNOWN, "wake-up")
+            return _Point(_UNKNOWN)
         return None
 
     def _hold_by_futures(self, point: _Point, found: Mapping[str, Any]) -> None:
@@ -259,7 +264,7 @@ class _Look:
         """Return the kind and name of an object."""
         if shown is None:
             return None
-        key = (id(shown), "" if detail is None else str(id(detail)))
+        key = (id(shown), 0 if detail is None else id(detail))
         if key not in self._texts:
             self._texts[key] = _described(shown, detail)
         return self._texts[key]
@@ -307,7 +312,7 @@ class _Look:
         }
         self._holding: defaultdict[int, list[int]] = defaultdict(list)
         self._seen: set[int] = set()
-        self._codes: dict[int, _Code] = {}
+        self._codes: dict[int, _Code | None] = {}
         for task, chain in self._tasks.items():
             try:
                 self._search_in(task, chain)
@@ -324,35 +329,49 @@ class _Look:
 
     def _search_in(self, task: int, chain: Sequence[Any]) -> None:
         """Search for what one task holds."""
+        codes, calls = self._codes, self._calls
         for at, link in enumerate(chain):
-            if id(link) in self._calls:
-                self._holding[self._calls[id(link)]].append(task)
-            code = code_of(link)
+            if calls and id(link) in calls:
+                self._holding[calls[id(link)]].append(task)
+            code = link.cr_code if type(link) is CoroutineType else code_of(link)
             if code is None:
                 continue
-            what = self._codes.get(id(code))
-            if what is None:
-                what = self._codes[id(code)] = self._code(code, link)
+            what = codes.get(id(code), True)
+            if what is True:
+                what = codes[id(code)] = self._code(code, link)
+            if not what:
+                continue
             if what.opens:
-                self._search_blocks(task, chain, at)
+                self._search_blocks(task, chain, at, what)
             if what.holding is not None and not _is_named(chain, at + 1, "acquire", "_wait"):
-                self._hold(task, _owner_of(_variables(link).get(what.holding)))
+                name = what.holding
+                self._hold(task, _owner_of(_variables(link, (name,)).get(name)))
             if what.is_core:
-                self._search_slots(task, _variables(link))
+                self._search_slots(task, _variables(link, _LEADS_TO_SLOTS))
 
-    def _code(self, code: CodeType, link: object) -> _Code:
+    def _code(self, code: CodeType, link: object) -> _Code | None:
+        """Return what to look at in frames of this code; None for nothing."""
         frame = frame_of(link)
         module = "" if frame is None else frame.f_globals.get("__name__") or ""
-        return _Code(
-            opens=bool(self._wanted["blocks"]) and not _OPENING.isdisjoint(code.co_code[::2]),
-            holding=HOLDING.get(module, {}).get(code.co_qualname),
-            is_core=bool(self._wanted["items"]) and module.startswith("mtaio.core."),
-        )
+        blocks = bool(self._wanted["blocks"]) and module.partition(".")[0] not in _KNOWING
+        opens = blocks and not _OPENING.isdisjoint(code.co_code[::2])
+        holding = HOLDING.get(module, {}).get(code.co_qualname) if blocks else None
+        is_core = bool(self._wanted["items"]) and module.startswith("mtaio.core.")
+        if not opens and holding is None and not is_core:
+            return None
+        return _Code(opens=opens, holding=holding, is_core=is_core, outside=set())
 
-    def _search_blocks(self, task: int, chain: Sequence[Any], at: int) -> None:
+    def _search_blocks(self, task: int, chain: Sequence[Any], at: int, what: _Code) -> None:
+        # At one instruction a frame is always in as many blocks.
+        frame = frame_of(chain[at])
+        place = -1 if frame is None else frame.f_lasti
+        if place in what.outside:
+            return
         entered = list(_entered(chain[at]))
         if entered and _is_named(chain, at + 1, "__aenter__"):
             entered.pop()  # it is only being entered
+        if not entered:
+            what.outside.add(place)
         for obj in entered:
             if type(obj).__name__ == "Condition" and any(
                 _is_named(chain, below, "wait") for below in range(at + 1, len(chain))
@@ -375,7 +394,7 @@ class _Look:
 
     def _search_slots(self, task: int, found: Mapping[str, Any]) -> None:
         """Note which slots of executors the variables of a frame lead to."""
-        holders = [found.get(name) for name in ("self", "worker", "thread")]
+        holders = [found.get(name) for name in _LEADS_TO_SLOTS]
         slots = [getattr(each, name, None) for each in holders for name in _LENT]
         for slot in (found.get("slot"), *slots):
             key = id(getattr(slot, "slots", None))
@@ -406,8 +425,13 @@ class _Code(NamedTuple):
     """What a search has to look at where code of this kind is suspended."""
 
     opens: bool
+    """Whether it has blocks."""
     holding: str | None
+    """The variable that leads to what it holds without a block."""
     is_core: bool
+    """Whether it may hold a slot of an executor."""
+    outside: set[int]
+    """The instructions at which it is in no block."""
 
 
 _HOPS: Final = 4
@@ -418,8 +442,14 @@ _OPENING: Final = frozenset(
 )
 """The instructions that begin a block."""
 
+_KNOWING: Final = frozenset({"anyio", "asyncio", "trio"})
+"""The packages whose own code holds only what knows its holders."""
+
 _LENT: Final = ("slot", "_slot", "_place")
 """The attributes by which what runs an item leads to its slots."""
+
+_LEADS_TO_SLOTS: Final = ("self", "slot", "thread", "worker")
+"""The variables that lead to slots of executors."""
 
 _EXITS: Final = {"__aexit__", "__exit__"}
 
@@ -455,9 +485,9 @@ def _is_named(chain: Sequence[Any], at: int, *names: str) -> bool:
     return code is not None and code.co_name in names
 
 
-def _variables(link: object) -> Mapping[str, Any]:
+def _variables(link: object, names: Iterable[str]) -> Mapping[str, Any]:
     frame = frame_of(link)
-    return {} if frame is None else locals_of(frame)
+    return {} if frame is None else variables(frame, names)
 
 
 def _owner_of(found: object) -> object:
@@ -467,8 +497,6 @@ def _owner_of(found: object) -> object:
 
 def _follow(found: Mapping[str, Any], path: str) -> Any:
     """Return a variable, or what attributes of it lead to; None if there is nothing."""
-    if not path:
-        return None
     name, *attributes = path.split(".")
     value = found.get(name)
     for each in attributes:
