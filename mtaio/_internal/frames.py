@@ -11,29 +11,29 @@ compare ``f_lasti`` and ask once for each.
 from __future__ import annotations
 
 import dis
-import gc
 import os
 import sys
 import sysconfig
 import threading
 from inspect import CO_OPTIMIZED
 from pathlib import Path
-from types import CoroutineType, GeneratorType
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
+
+from mtaio._internal.awaits import frame_of, links
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 __all__ = [
-    "Window",
     "await_chain",
     "frames_here",
+    "frames_of",
     "frames_of_others",
     "innermost_own",
     "is_own",
     "local",
-    "next_await",
     "opened_blocks",
     "place",
 ]
@@ -42,73 +42,25 @@ __all__ = [
 # ---- the chain of awaits ----
 
 
-class Window:
-    """An awaitable that shows, in ``behind``, what it drives."""
-
-    __slots__ = ("behind",)
-
-    behind: Any
-
-
-_LINKS: Final = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
-
-_HIDING: Final = {
-    "anext_awaitable",
-    "async_generator_asend",
-    "async_generator_athrow",
-    "coroutine_wrapper",
-}
-"""Python's types that hide what they drive from Python, but not from the garbage collector."""
-
-_MAX_LINKS: Final = 10_000
-"""A chain that is longer is a circle, which objects of other makes may form."""
-
-
-def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
-    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
-    kind = type(awaited)  # asked in the place of an object that may answer with its own code
-    for frame_of, next_of in _LINKS:
-        if hasattr(kind, next_of):  # compiled coroutines may have no frame
-            return getattr(awaited, frame_of, None), getattr(awaited, next_of)
-    if isinstance(awaited, Window):
-        return None, awaited.behind
-    if kind.__name__ in _HIDING:
-        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
-    return None, None
-
-
-def _leads_on(referent: object) -> bool:
-    if type(referent).__name__ in _HIDING:
-        return True
-    return any(hasattr(type(referent), next_of) for _, next_of in _LINKS)
-
-
-def await_chain(awaited: Any) -> list[FrameType | str]:
+def await_chain(awaitable: Any) -> list[FrameType | str]:
     """
     Follow a suspended coroutine to the await where it waits, outermost first.
 
     A compiled coroutine without a frame is there by its qualified name.
     """
-    chain: list[FrameType | str] = []
-    frame: FrameType | str | None
-    for _ in range(_MAX_LINKS):
-        kind = awaited.__class__
-        if kind is CoroutineType:
-            frame = awaited.cr_frame
-            awaited = awaited.cr_await
-        elif kind is GeneratorType:
-            frame = awaited.gi_frame
-            awaited = awaited.gi_yieldfrom
-        elif awaited is None:
-            break
-        else:
-            here = awaited
-            frame, awaited = next_await(here)
-            if frame is None and hasattr(kind, "cr_await"):
-                frame = getattr(here, "__qualname__", kind.__qualname__)
+    return frames_of(links(awaitable))
+
+
+def frames_of(chain: Iterable[Any]) -> list[FrameType | str]:
+    """Return the frames of `awaits.links`; of what is compiled its qualified name."""
+    found: list[FrameType | str] = []
+    for link in chain:
+        frame = link.cr_frame if type(link) is CoroutineType else frame_of(link)
         if frame is not None:
-            chain.append(frame)
-    return chain
+            found.append(frame)
+        elif hasattr(type(link), "cr_await"):
+            found.append(getattr(link, "__qualname__", type(link).__qualname__))
+    return found
 
 
 def frames_here() -> list[FrameType]:

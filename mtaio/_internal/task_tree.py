@@ -6,8 +6,7 @@ kept alive by it. Nothing is recorded while nobody looks: everything is read fro
 keep anyway. Reading runs no code of the program, and changes nothing in it.
 Cost: about 5 µs for each task, in the thread that reads; nothing for a task that is not read.
 
-What a task waits for is told by ``waits.wait_of(frames, awaited, now)``: its frames, the outermost
-first, and what the innermost of them awaits.
+What a task waits for, and who holds that, is told by `waits`.
 
 From another thread, the loop is asked to read itself. If it does not within ``timeout``, it is
 read from here, where it may run on at any moment. With the interpreter's lock each single look is
@@ -25,9 +24,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from mtaio._internal import backend, clock, loops
+from mtaio._internal.awaits import links
 from mtaio._internal.frames import (
     await_chain,
     frames_here,
+    frames_of,
     frames_of_others,
     innermost_own,
     is_own,
@@ -36,6 +37,7 @@ from mtaio._internal.frames import (
     place,
 )
 from mtaio._internal.gil import has_gil
+from mtaio._internal.waits import Found, Wait, cycles, longest, waits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,23 +55,6 @@ _ATTEMPTS: Final = 3
 
 State: TypeAlias = Literal["running", "ready", "waiting", "cancelled"]
 """What a task does."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """What a task waits for."""
-
-    on: str
-    """One noun: ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"``, ``"thread"`` ..."""
-    of: str | None = None
-    """The kind and the name of the object: ``"ConcurrencyLimiter 'db'"``; None if unknown."""
-    key: int | None = None
-    """The same for all that wait for one object, and for no other; None if unknown."""
-    seconds: float | None = None
-    """How long it has waited; None if unknown."""
-    holders: tuple[int, ...] = ()
-    """The ids of the tasks that hold what it waits for."""
 
 
 @final
@@ -254,17 +239,19 @@ class _Reading:
         "_half",
         "_jobs",
         "_lines",
+        "_links",
         "_loop",
         "_names",
-        "_now",
         "_threads",
+        "_waits",
     )
 
     def __init__(self, loop: object, *, complete: bool) -> None:
         self._loop = loop
         self._half = backend.of(loop)
         self._complete = complete
-        self._now = clock.now()
+        self._links: dict[int, list[Any]] = {}
+        self._waits: dict[int, Found] = {}
         self._lines: dict[tuple[object, ...], _Lines] = {}
         """By the ids of the code and the instructions: to hash code itself is dear."""
         self._blocks: dict[tuple[int, int], list[tuple[str, int | None]]] = {}
@@ -278,6 +265,9 @@ class _Reading:
         """Read the tasks, and put each below the one that started it."""
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
+        self._links = {seen.id: links(seen.coroutine) for seen in every}
+        ready = {seen.id for seen in every if seen.state == "ready" or _runs(seen)}
+        self._waits = waits_of(self._links, self._half.time(self._loop), ready)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
@@ -290,6 +280,8 @@ class _Reading:
             taken_at=clock.wall(),
             count=count,
             roots=roots,
+            cycles=cycles(self._waits),
+            longest=longest(self._waits),
             complete=self._complete,
         )
 
@@ -298,16 +290,14 @@ class _Reading:
     ) -> TaskNode:
         coroutine = seen.coroutine
         state: State = seen.state
-        wait = None
-        if getattr(coroutine, "cr_running", False):
+        wait = self._waits.get(seen.id)
+        if _runs(seen):
             state = "running"
             chain = self._running(coroutine)
         else:
-            chain = await_chain(coroutine)
+            chain = frames_of(self._links[seen.id])
             if len(chain) == 1:
                 chain += _not_begun(chain[0])
-            if state != "ready":
-                wait = _wait_of(chain, seen.awaited, self._now)
         lines = self._lines_of(chain)
         thread = None if state == "ready" else self._thread_of(seen, chain, lines)
         children: tuple[GroupNode | TaskNode, ...] = ()
@@ -326,7 +316,7 @@ class _Reading:
             state=state,
             where=lines.where,
             stack=lines.stack,
-            wait=wait,
+            wait=None if wait is None else wait.wait,
             children=children,
         )
 
@@ -521,6 +511,11 @@ def _frames(chain: _Chain) -> list[FrameType]:
     return [frame for frame in chain if not isinstance(frame, str)]
 
 
+def _runs(seen: SeenTask) -> bool:
+    """Return whether a task takes a step now."""
+    return bool(getattr(seen.coroutine, "cr_running", False))
+
+
 def _not_begun(frame: FrameType | str) -> _Chain:
     """Return what AnyIO's wrapper is going to run, if it has not begun."""
     if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
@@ -546,7 +541,3 @@ def _holds(holder: object, group: object) -> bool:
     block = getattr(getattr(holder, "_blocks", None), "current", None)
     inner = getattr(block, "_group", holder)
     return inner is group or getattr(inner, "_nursery", None) is group
-
-
-def _wait_of(chain: _Chain, awaited: object, now: float) -> Wait | None:
-    return None

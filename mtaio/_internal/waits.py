@@ -26,22 +26,39 @@ import gc
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from opcode import opmap
 from types import CellType, CodeType, CoroutineType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
 from mtaio._internal.awaits import code_of, frame_of, variables
 from mtaio._internal.knots import Need, cycle_in, knots
-from mtaio._internal.task_tree import Wait
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
 
-__all__ = ["Found", "cycles", "longest", "waits_of"]
+__all__ = ["Found", "Wait", "cycles", "longest", "waits_of"]
 
 MOST: Final = 10
 """How many of the longest waits are named."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a task waits for."""
+
+    on: str
+    """One noun: ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"``, ``"thread"`` ..."""
+    of: str | None = None
+    """The kind and the name of the object: ``"ConcurrencyLimiter 'db'"``; None if unknown."""
+    key: int | None = None
+    """The same for all that wait for one object, and for no other; None if unknown."""
+    seconds: float | None = None
+    """How long it has waited; None if unknown."""
+    holders: tuple[int, ...] = ()
+    """The ids of the tasks that hold what it waits for."""
 
 
 class Found(NamedTuple):
@@ -54,17 +71,21 @@ class Found(NamedTuple):
     """Whether nobody but the holders can end it."""
 
 
-def waits_of(tasks: Mapping[int, Sequence[object]], now: float) -> dict[int, Found]:
+def waits_of(
+    tasks: Mapping[int, Sequence[object]], now: float | None, ready: Container[int] = ()
+) -> dict[int, Found]:
     """
     Return what tasks wait for.
 
     Args:
-        tasks: The chain of awaits of each task that is suspended, by its id: see `awaits.links`.
-        now: The time of their event loop.
+        tasks: The chain of awaits of each task of a loop, by its id: see `awaits.links`.
+        now: The time of the loop, by which its tasks sleep; None if unknown.
+        ready: The ids of those that do not wait, but may hold what others wait for.
     """
     look = _Look(tasks, now)
     for task, chain in tasks.items():
-        look.at(task, chain)
+        if task not in ready:
+            look.at(task, chain)
     look.search()
     return look.found()
 
@@ -120,7 +141,7 @@ _UNKNOWN: Final = Rule("wake-up")
 class _Look:
     """One look at all tasks."""
 
-    def __init__(self, tasks: Mapping[int, Sequence[object]], now: float) -> None:
+    def __init__(self, tasks: Mapping[int, Sequence[object]], now: float | None) -> None:
         self._tasks = tasks
         self._order = dict(zip(tasks, count(), strict=False))
         self._now = now
@@ -220,7 +241,7 @@ class _Look:
         if until is None and inner is not None and isinstance(inner.obj, float):
             until = inner.obj
         point.obj = until  # for what waits around it
-        left = None if until is None else until - self._now
+        left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
         if left == math.inf:

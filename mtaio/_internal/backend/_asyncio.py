@@ -61,6 +61,11 @@ def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
     return len(asyncio.all_tasks(loop))
 
 
+def time(loop: asyncio.AbstractEventLoop) -> float:
+    """Return the loop's time, from any thread."""
+    return loop.time()
+
+
 def runs_in_this_thread(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether it is the thread's running loop, also while a guest's task runs."""
     return _running() is loop
