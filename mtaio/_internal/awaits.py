@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType
 
-__all__ = ["Window", "code_of", "frame_of", "links", "variables"]
+__all__ = ["Window", "code_of", "frame_of", "links", "next_of", "variables"]
 
 _MOST: Final = 2_000
 """How many links there are at most: more than Python lets coroutines be nested."""
@@ -50,31 +50,40 @@ def links(awaitable: Any) -> list[Any]:
             awaitable = awaitable.gi_yieldfrom or _driven(awaitable)
         elif awaitable is None:
             break
-        elif kind.__name__ in _HIDING:
-            awaitable = next(filter(_leads_on, gc.get_referents(awaitable)), None)
-        elif isinstance(awaitable, Window):
-            awaitable = awaitable.behind
         else:
-            found.append(awaitable)
-            awaitable = _next(awaitable)
+            if kind.__name__ not in _HIDING and not isinstance(awaitable, Window):
+                found.append(awaitable)
+            awaitable = next_of(awaitable)
     return found
+
+
+def next_of(awaitable: Any) -> Any:
+    """Return what is awaited by what is neither a coroutine of Python's nor a generator."""
+    kind = type(awaitable)
+    if kind.__name__ in _HIDING:
+        return next(filter(_leads_on, gc.get_referents(awaitable)), None)
+    if isinstance(awaitable, Window):
+        return awaitable.behind
+    for _, name, _ in _ATTRIBUTES:
+        if hasattr(kind, name):
+            return getattr(awaitable, name)
+    return None
 
 
 def code_of(link: Any) -> CodeType | None:
     """Return the code of a link, which makes no frame; None if it has none."""
-    code: CodeType | None
-    for _, _, name in _ATTRIBUTES:
-        if hasattr(type(link), name):
-            code = getattr(link, name)
+    for _, next_name, name in _ATTRIBUTES:
+        if hasattr(type(link), next_name):
+            code: CodeType | None = getattr(link, name, None)
             return code
     return None
 
 
 def frame_of(link: Any) -> FrameType | None:
     """Return the frame of a link; None if it has none, or has ended."""
-    for name, _, _ in _ATTRIBUTES:
-        if hasattr(type(link), name):
-            frame: FrameType | None = getattr(link, name)
+    for name, next_name, _ in _ATTRIBUTES:
+        if hasattr(type(link), next_name):  # a compiled coroutine may have no frame
+            frame: FrameType | None = getattr(link, name, None)
             return frame
     return None
 
@@ -113,14 +122,6 @@ _DRIVERS: Final = {"take_items": "driver", "_resumed": "send", "_watched": "step
 """Generators of ours that drive a coroutine by hand, and the variable that leads to it."""
 
 
-def _next(link: Any) -> object:
-    """Return what an async generator or a compiled coroutine awaits."""
-    for _, name, _ in _ATTRIBUTES:
-        if hasattr(type(link), name):
-            return getattr(link, name)
-    return None
-
-
 def _driven(link: GeneratorType[Any, Any, Any]) -> object:
     """Return what one of our generators drives by hand; None if it is none of them."""
     name = _DRIVERS.get(link.gi_code.co_name)
@@ -137,5 +138,5 @@ def _leads_on(referent: object) -> bool:
     return (
         hasattr(kind, "get_loop")  # a future
         or kind.__name__ in _HIDING
-        or any(hasattr(kind, name) for name, _, _ in _ATTRIBUTES)
+        or any(hasattr(kind, name) for _, name, _ in _ATTRIBUTES)
     )

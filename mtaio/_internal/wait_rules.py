@@ -67,7 +67,9 @@ _OF_SLEEP: Final = ("deadline", "delay", "h", "seconds")
 _OF_FUTURES: Final = ("fs", "fut", "return_when")
 
 
-KINDS: Final = {
+KINDS: Final[dict[str, str | None]] = {
+    "TaskGroup": None,  # "tasks" says it
+    "Nursery": None,
     "Shares": "Quota",
     "QuotaTasks": "RedisQuota",
     "_KeyLimiter": "RateLimiter",
@@ -82,7 +84,7 @@ KINDS: Final = {
     "MemoryChannelState": "memory channel",
     "_MemoryObjectStreamState": "memory object stream",
 }
-"""How private classes are called."""
+"""How private classes are called; None for those of which there is nothing to say."""
 
 LIBRARIES: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "mtaio", "trio"})
 """The packages in which a wait is looked for; what is around them is the program's own code."""

@@ -60,6 +60,13 @@ class Wait:
     holders: tuple[int, ...] = ()
     """The ids of the tasks that hold what it waits for."""
 
+    @property
+    def what(self) -> str:
+        """The noun and the object: ``"slot of ConcurrencyLimiter 'db'"``, ``"Lock"``."""
+        if self.of is None:
+            return self.on
+        return self.of if self.of.casefold().startswith(self.on) else f"{self.on} of {self.of}"
+
 
 class Found(NamedTuple):
     """The wait of a task, and what follows from it."""
@@ -534,6 +541,8 @@ def _described(shown: object, detail: object) -> str | None:
         text = str(shown.__qualname__)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
+        if text is None:
+            return None
         name = shown.get_name() if hasattr(shown, "get_coro") else None
         if name is None and kind.__module__.startswith("mtaio."):
             name = getattr(shown, "name", None)
