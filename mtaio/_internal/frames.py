@@ -19,15 +19,17 @@ import threading
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 __all__ = [
+    "Chain",
     "Window",
     "await_chain",
+    "chain_of",
     "frames_here",
     "frames_of_others",
     "innermost_own",
@@ -83,14 +85,25 @@ def _leads_on(referent: object) -> bool:
     return any(hasattr(type(referent), next_of) for _, next_of in _LINKS)
 
 
-def await_chain(awaited: Any) -> list[FrameType | str]:
-    """
-    Follow a suspended coroutine to the await where it waits, outermost first.
+class Chain(NamedTuple):
+    """Where code stands, the outermost first; what has no frame is there by its qualified name."""
 
-    A compiled coroutine without a frame is there by its qualified name.
+    frames: list[FrameType | str]
+    codes: list[CodeType | str]
+    offsets: list[int]
+    """Of the instructions, as in ``f_lasti``."""
+
+
+def await_chain(awaited: Any) -> Chain:
     """
-    chain: list[FrameType | str] = []
-    frame: FrameType | str | None
+    Follow a suspended coroutine to the await where it waits.
+
+    All that is wanted of a frame is read while it is at hand: it lies anywhere in memory, and to
+    come back to it costs more than all else.
+    """
+    frames: list[FrameType | str] = []
+    codes: list[CodeType | str] = []
+    offsets: list[int] = []
     for _ in range(_MAX_LINKS):
         kind = awaited.__class__
         if kind is CoroutineType:
@@ -105,10 +118,20 @@ def await_chain(awaited: Any) -> list[FrameType | str]:
             here = awaited
             frame, awaited = next_await(here)
             if frame is None and hasattr(kind, "cr_await"):
-                frame = getattr(here, "__qualname__", kind.__qualname__)
+                name = getattr(here, "__qualname__", kind.__qualname__)
+                frames.append(name)
+                codes.append(name)
+                offsets.append(-1)
         if frame is not None:
-            chain.append(frame)
-    return chain
+            frames.append(frame)
+            codes.append(frame.f_code)
+            offsets.append(frame.f_lasti)
+    return Chain(frames, codes, offsets)
+
+
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return the chain of frames, the outermost first."""
+    return Chain([*frames], [frame.f_code for frame in frames], [frame.f_lasti for frame in frames])
 
 
 def frames_here() -> list[FrameType]:

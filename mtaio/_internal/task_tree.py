@@ -22,12 +22,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from mtaio._internal import backend, clock, loops
 from mtaio._internal.frames import (
+    Chain,
     await_chain,
+    chain_of,
     frames_here,
     frames_of_others,
     innermost_own,
@@ -200,9 +202,6 @@ class _Request:
                 self._answered.set()
 
 
-_Chain: TypeAlias = "list[FrameType | str]"
-"""Where a task or a thread stands, the outermost first; what has no frame by its name."""
-
 _IN_THREAD: Final = ("run_sync_in_worker_thread", "to_thread_run_sync")
 """The functions of AnyIO for asyncio and of trio that wait for a worker thread."""
 
@@ -215,22 +214,15 @@ _WRAPPERS: Final = (_WRAPPER, "AsyncIOBackend.run.<locals>.wrapper")
 _OURS: Final = (__name__, "mtaio.monitoring._tasks")
 """The modules whose frames are on the stack only because somebody looks."""
 
-_instruction: Final = attrgetter("f_lasti")
-_code: Final = attrgetter("f_code")
-
-
-def _identity(frame: FrameType | str) -> object:
-    return frame if isinstance(frame, str) else (frame.f_lasti, id(frame.f_code))
-
-
 _KNOWN: Final = ("anyio", "mtaio", "trio")
 """The packages whose objects are asked for their group: to ask any other may run its code."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """What all tasks that stand at the same lines have in common."""
+    """What all tasks that stand at the same instructions have in common."""
 
+    codes: list[CodeType | str]
     stack: tuple[str, ...]
     where: str | None
     function: str | None
@@ -262,7 +254,6 @@ class _Reading:
 
     # Invariant: no frame that it holds refers to it, so that all is gone as soon as it is.
     __slots__ = (
-        "_codes",
         "_complete",
         "_half",
         "_jobs",
@@ -278,10 +269,8 @@ class _Reading:
         self._half = backend.of(loop)
         self._complete = complete
         self._now = clock.now()
-        self._lines: dict[tuple[object, ...], _Lines] = {}
-        """By the ids of the code and the instructions: to hash code itself is dear."""
-        self._codes: list[CodeType] = []
-        """Those whose ids are used, which therefore live on."""
+        self._lines: dict[tuple[int, ...], list[_Lines]] = {}
+        """By the offsets of the instructions."""
         self._threads: dict[int, list[FrameType]] | None = None
         self._jobs: dict[int, int] | None = None
         self._names: dict[int | None, str] | None = None
@@ -316,8 +305,8 @@ class _Reading:
             chain = self._running(coroutine)
         else:
             chain = await_chain(coroutine)
-            if len(chain) == 1:
-                chain += _not_begun(chain[0])
+            if len(chain.frames) == 1:
+                chain = _begun(chain)
             if state != "ready":
                 wait = _wait_of(chain, seen.awaited, self._now)
         lines = self._lines_of(chain)
@@ -350,13 +339,13 @@ class _Reading:
 
     # ---- where it stands ----
 
-    def _running(self, coroutine: Any) -> _Chain:
+    def _running(self, coroutine: Any) -> Chain:
         """Return the part of a thread's stack that is of a coroutine that takes a step."""
         outermost = coroutine.cr_frame
         for frames in self._stacks().values():
             if outermost in frames:
-                return [*frames[frames.index(outermost) :: -1]]
-        return [] if outermost is None else [outermost]
+                return chain_of(frames[frames.index(outermost) :: -1])
+        return chain_of([] if outermost is None else [outermost])
 
     def _stacks(self) -> dict[int, list[FrameType]]:
         """Return the frames of all threads, the innermost first, where it is safe to look."""
@@ -370,26 +359,25 @@ class _Reading:
                 self._threads |= frames_of_others()
         return self._threads
 
-    def _lines_of(self, chain: _Chain, *, thread: bool = False) -> _Lines:
-        try:
-            key = *map(_instruction, chain), *map(id, map(_code, chain))
-        except AttributeError:  # what has no frame
-            key = tuple(map(_identity, chain))
-        found = self._lines.get(key)
-        if found is None:
-            found = self._lines[key] = self._new_lines(chain, thread=thread)
-        return found
+    def _lines_of(self, chain: Chain, *, thread: bool = False) -> _Lines:
+        # By the offsets, and then by the identity of the code: to hash code is dear.
+        known = self._lines.setdefault(tuple(chain.offsets), [])
+        for lines in known:
+            if all(map(is_, lines.codes, chain.codes)):
+                return lines
+        lines = self._new_lines(chain, thread=thread)
+        known.append(lines)
+        return lines
 
-    def _new_lines(self, chain: _Chain, *, thread: bool) -> _Lines:
+    def _new_lines(self, chain: Chain, *, thread: bool) -> _Lines:
         stack: list[str] = []
         in_thread = where = None
         opened: list[tuple[int, str, str]] = []
-        for index, frame in enumerate(chain):
+        for index, frame in enumerate(chain.frames):
             if isinstance(frame, str):
                 stack.append(frame)
                 continue
             code = frame.f_code
-            self._codes.append(code)
             # A task inside of a block has the group, or what holds it, in the variable of `with`.
             for name, line in opened_blocks(code, frame.f_lasti):
                 opened.append((index, name, place(code, line)))
@@ -406,14 +394,14 @@ class _Reading:
             if is_own(innermost.f_code.co_filename):
                 where = place(innermost.f_code, innermost.f_lineno)
         function = _function(frames, thread=thread)
-        return _Lines(tuple(stack[-_KEPT:]), where, function, in_thread, opened)
+        return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
     def _group(
-        self, chain: _Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
+        self, chain: Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
     ) -> GroupNode:
         where = None
         for index, name, line in lines.opened:
-            if _holds(local(cast("FrameType", chain[index]), name), below.group):
+            if _holds(local(cast("FrameType", chain.frames[index]), name), below.group):
                 where = line
                 break
         return GroupNode(
@@ -424,12 +412,14 @@ class _Reading:
 
     # ---- the worker thread that it waits for ----
 
-    def _threads_of(self, seen: SeenTask, chain: _Chain, lines: _Lines) -> list[TaskNode]:
+    def _threads_of(self, seen: SeenTask, chain: Chain, lines: _Lines) -> list[TaskNode]:
         jobs = self._jobs
         if jobs is None:
             jobs = self._jobs = self._find_jobs()
         if lines.in_thread is not None:
-            worker = local(cast("FrameType", chain[lines.in_thread]), "worker")  # AnyIO's thread
+            worker = local(
+                cast("FrameType", chain.frames[lines.in_thread]), "worker"
+            )  # AnyIO's thread
             ident = jobs.get(seen.id) if worker is None else worker.ident
         elif jobs:
             held = self._half.held_by(seen.awaited)
@@ -454,7 +444,7 @@ class _Reading:
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:
             self._names = {each.ident: each.name for each in threading.enumerate()}
-        lines = self._lines_of([*self._stacks().get(ident, ())][::-1], thread=True)
+        lines = self._lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
         return TaskNode(
             id=ident,
             name=self._names.get(ident, "thread"),
@@ -509,16 +499,18 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         todo.append(seen)
 
 
-def _frames(chain: _Chain) -> list[FrameType]:
+def _frames(chain: Chain) -> list[FrameType]:
     """Leave out what has no frame."""
-    return [frame for frame in chain if not isinstance(frame, str)]
+    return [frame for frame in chain.frames if not isinstance(frame, str)]
 
 
-def _not_begun(frame: FrameType | str) -> _Chain:
-    """Return what AnyIO's wrapper is going to run, if it has not begun."""
+def _begun(chain: Chain) -> Chain:
+    """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
+    frame = chain.frames[0]
     if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
-        return []
-    return await_chain(getattr(local(frame, "self"), "_coro", None))
+        return chain
+    wrapped = await_chain(getattr(local(frame, "self"), "_coro", None))
+    return Chain(*(outer + inner for outer, inner in zip(chain, wrapped, strict=True)))
 
 
 def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
@@ -541,5 +533,5 @@ def _holds(holder: object, group: object) -> bool:
     return inner is group or getattr(inner, "_nursery", None) is group
 
 
-def _wait_of(chain: _Chain, awaited: object, now: float) -> Wait | None:
+def _wait_of(chain: Chain, awaited: object, now: float) -> Wait | None:
     return None
