@@ -11,56 +11,163 @@ compare ``f_lasti`` and ask once for each.
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import sys
 import sysconfig
 import threading
 from inspect import CO_OPTIMIZED
 from pathlib import Path
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
-
-from mtaio._internal.awaits import frame_of, links
+from types import CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 __all__ = [
+    "Chain",
+    "Window",
     "await_chain",
+    "chain_of",
     "frames_here",
-    "frames_of",
     "frames_of_others",
     "innermost_own",
     "is_own",
     "local",
+    "next_await",
     "opened_blocks",
     "place",
+    "variables",
 ]
 
 
 # ---- the chain of awaits ----
 
 
-def await_chain(awaitable: Any) -> list[FrameType | str]:
+class Window:
+    """An awaitable that shows, in ``behind``, what it drives."""
+
+    __slots__ = ("behind",)
+
+    behind: Any
+
+
+class Chain(NamedTuple):
+    """Where code stands, the outermost first; what has no frame is there by its qualified name."""
+
+    frames: list[FrameType | str]
+    codes: list[CodeType | str]
+    offsets: list[int]
+    """Of the instructions, as in ``f_lasti``."""
+    links: list[Any]
+    """What has these frames, coroutines and generators; empty if that is not known."""
+    end: Any
+    """What the innermost of them awaits, which has no frame: a future of asyncio, or its iterator."""
+
+
+_ATTRIBUTES: Final = (
+    ("cr_frame", "cr_await"),
+    ("gi_frame", "gi_yieldfrom"),
+    ("ag_frame", "ag_await"),
+)
+
+_HIDING: Final = {
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+}
+"""Python's types that hide what they drive from Python, but not from the garbage collector."""
+
+_DRIVERS: Final = {"take_items": "driver", "_resumed": "send", "_watched": "steps"}
+"""Generators of ours that drive a coroutine by hand, and the variable that leads to it."""
+
+_MAX_LINKS: Final = 10_000
+"""A chain that is longer is a circle, which objects of other makes may form."""
+
+
+def await_chain(awaited: Any) -> Chain:
     """
-    Follow a suspended coroutine to the await where it waits, outermost first.
+    Follow a suspended coroutine to the await where it waits.
 
-    A compiled coroutine without a frame is there by its qualified name.
+    All that is wanted of a frame is read while it is at hand: it lies anywhere in memory, and to
+    come back to it costs more than all else.
     """
-    return frames_of(links(awaitable))
-
-
-def frames_of(chain: Iterable[Any]) -> list[FrameType | str]:
-    """Return the frames of `awaits.links`; of what is compiled its qualified name."""
-    found: list[FrameType | str] = []
-    for link in chain:
-        frame = link.cr_frame if type(link) is CoroutineType else frame_of(link)
+    frames: list[FrameType | str] = []
+    codes: list[CodeType | str] = []
+    offsets: list[int] = []
+    links: list[Any] = []
+    end: Any = None
+    for _ in range(_MAX_LINKS):
+        here = awaited
+        kind = type(here)  # asked in the place of an object that may answer with its own code
+        if kind is CoroutineType:
+            frame = here.cr_frame
+            awaited = here.cr_await
+        elif kind is GeneratorType:
+            frame = here.gi_frame
+            awaited = here.gi_yieldfrom or _driven(here)
+        elif here is None:
+            break
+        elif kind.__module__ == "_asyncio":  # a future, or its iterator
+            end = here
+            break
+        else:
+            frame, awaited = next_await(here)
+            if frame is None and hasattr(kind, "cr_await"):
+                name = getattr(here, "__qualname__", kind.__qualname__)
+                frames.append(name)
+                codes.append(name)
+                offsets.append(-1)
+                links.append(here)
+            elif awaited is None:
+                end = here
         if frame is not None:
-            found.append(frame)
-        elif hasattr(type(link), "cr_await"):
-            found.append(getattr(link, "__qualname__", type(link).__qualname__))
-    return found
+            frames.append(frame)
+            codes.append(frame.f_code)
+            offsets.append(frame.f_lasti)
+            links.append(here)
+    return Chain(frames, codes, offsets, links, end)
+
+
+def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
+    kind = type(awaited)
+    for frame_of, next_of in _ATTRIBUTES:
+        if hasattr(kind, next_of):  # compiled coroutines may have no frame
+            return getattr(awaited, frame_of, None), getattr(awaited, next_of)
+    if isinstance(awaited, Window):
+        return None, awaited.behind
+    if kind.__name__ in _HIDING:
+        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
+    return None, None
+
+
+def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
+    """Return what one of our generators drives by hand; None if it is none of them."""
+    name = _DRIVERS.get(link.gi_code.co_name)
+    frame = None if name is None else link.gi_frame
+    if name is None or frame is None or not _is_ours(frame):
+        return None
+    driven = local(frame, name)
+    send = driven.args[0] if hasattr(driven, "args") else driven  # partial(run, coroutine.send)
+    return getattr(send, "__self__", driven)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("mtaio.")
+
+
+def _leads_on(referent: object) -> bool:
+    kind = type(referent)
+    return kind.__name__ in _HIDING or any(hasattr(kind, next_of) for _, next_of in _ATTRIBUTES)
+
+
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return the chain of frames, the outermost first."""
+    codes: list[CodeType | str] = [frame.f_code for frame in frames]
+    return Chain([*frames], codes, [frame.f_lasti for frame in frames], [], None)
 
 
 def frames_here() -> list[FrameType]:
@@ -90,17 +197,22 @@ def place(code: CodeType, line: int | None) -> str:
 
 
 def local(frame: FrameType, name: str) -> Any:
+    """Return a local variable of a frame, None if it is not set."""
+    return variables(frame, (name,)).get(name)
+
+
+def variables(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     """
-    Return a local variable of a frame, None if it is not set.
+    Return local variables of a frame; those that are not set are left out.
 
     Up to Python 3.12 ``f_locals`` is a copy that the frame keeps, so what its variables held would
     live on in it. It is emptied here, unless it is the namespace itself, as of a module.
     """
-    values = frame.f_locals
-    value = values.get(name)
+    kept = frame.f_locals
+    found = {name: kept[name] for name in names if name in kept}
     if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:
-        values.clear()
-    return value
+        kept.clear()
+    return found
 
 
 def opened_blocks(code: CodeType, at: int) -> list[tuple[str, int | None]]:

@@ -21,14 +21,15 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from mtaio._internal import backend, clock, loops
-from mtaio._internal.awaits import links
 from mtaio._internal.frames import (
+    Chain,
     await_chain,
+    chain_of,
     frames_here,
-    frames_of,
     frames_of_others,
     innermost_own,
     is_own,
@@ -184,9 +185,6 @@ class _Request:
                 self._answered.set()
 
 
-_Chain: TypeAlias = "list[FrameType | str]"
-"""Where a task or a thread stands, the outermost first; what has no frame by its name."""
-
 _IN_THREAD: Final = ("run_sync_in_worker_thread", "to_thread_run_sync")
 """The functions of AnyIO for asyncio and of trio that wait for a worker thread."""
 
@@ -205,13 +203,19 @@ _KNOWN: Final = ("anyio", "mtaio", "trio")
 
 @dataclass(slots=True)
 class _Lines:
-    """What all tasks that stand at the same lines have in common."""
+    """What all tasks that stand at the same instructions have in common."""
 
+    codes: list[CodeType | str]
     stack: tuple[str, ...]
     where: str | None
     function: str | None
     in_thread: int | None
     """The index of the frame that waits for a worker thread; None if there is none."""
+    opened: list[tuple[int, str, str]]
+    """
+    Where it may have opened a group: the index of a frame, its variable that may hold the group,
+    and the line.
+    """
 
 
 @dataclass(slots=True)
@@ -233,13 +237,11 @@ class _Reading:
 
     # Invariant: no frame that it holds refers to it, so that all is gone as soon as it is.
     __slots__ = (
-        "_blocks",
-        "_codes",
+        "_chains",
         "_complete",
         "_half",
         "_jobs",
         "_lines",
-        "_links",
         "_loop",
         "_names",
         "_threads",
@@ -250,13 +252,10 @@ class _Reading:
         self._loop = loop
         self._half = backend.of(loop)
         self._complete = complete
-        self._links: dict[int, list[Any]] = {}
+        self._chains: dict[int, Chain] = {}
         self._waits: dict[int, Found] = {}
-        self._lines: dict[tuple[object, ...], _Lines] = {}
-        """By the ids of the code and the instructions: to hash code itself is dear."""
-        self._blocks: dict[tuple[int, int], list[tuple[str, int | None]]] = {}
-        self._codes: list[CodeType] = []
-        """Those whose ids are used, which therefore live on."""
+        self._lines: dict[tuple[int, ...], list[_Lines]] = {}
+        """By the offsets of the instructions."""
         self._threads: dict[int, list[FrameType]] | None = None
         self._jobs: dict[int, int] | None = None
         self._names: dict[int | None, str] | None = None
@@ -265,9 +264,9 @@ class _Reading:
         """Read the tasks, and put each below the one that started it."""
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
-        self._links = {seen.id: links(seen.coroutine) for seen in every}
+        self._chains = {seen.id: self._chain(seen) for seen in every}
         ready = {seen.id for seen in every if seen.state == "ready" or _runs(seen)}
-        self._waits = waits_of(self._links, self._half.time(self._loop), ready)
+        self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
@@ -288,27 +287,23 @@ class _Reading:
     def _node(
         self, seen: SeenTask, below: dict[int, _Below] | None, nodes: dict[int, TaskNode]
     ) -> TaskNode:
-        coroutine = seen.coroutine
-        state: State = seen.state
-        wait = self._waits.get(seen.id)
-        if _runs(seen):
-            state = "running"
-            chain = self._running(coroutine)
-        else:
-            chain = frames_of(self._links[seen.id])
-            if len(chain) == 1:
-                chain += _not_begun(chain[0])
+        state: State = "running" if _runs(seen) else seen.state
+        chain = self._chains[seen.id]
+        found = self._waits.get(seen.id)
         lines = self._lines_of(chain)
-        thread = None if state == "ready" else self._thread_of(seen, chain, lines)
-        children: tuple[GroupNode | TaskNode, ...] = ()
+        children: list[GroupNode | TaskNode] = []
+        awaited: list[TaskNode] = []
         if below is not None:
-            children = (
-                *self._groups(chain, below, nodes),
-                *([] if thread is None else [thread]),
-                *(nodes[each.id] for each in (below[0].tasks if 0 in below else ())),
-            )
-        elif thread is not None:
-            children = (thread,)
+            groups = [*below.values()]
+            if len(groups) > 1:
+                groups.sort(key=self._depth)
+            for each in groups:
+                if each.group is None:
+                    awaited = [nodes[task.id] for task in each.tasks]
+                else:
+                    children.append(self._group(chain, lines, each, nodes))
+        if state != "ready":
+            children += self._threads_of(seen, chain, lines)
         return TaskNode(
             id=seen.id,
             name=seen.name,
@@ -316,19 +311,28 @@ class _Reading:
             state=state,
             where=lines.where,
             stack=lines.stack,
-            wait=None if wait is None else wait.wait,
-            children=children,
+            wait=None if found is None else found.wait,
+            children=(*children, *awaited),
         )
+
+    def _depth(self, below: _Below) -> int:
+        return 0 if below.group is None else self._half.group_depth(below.group)
 
     # ---- where it stands ----
 
-    def _running(self, coroutine: Any) -> _Chain:
+    def _chain(self, seen: SeenTask) -> Chain:
+        if _runs(seen):
+            return self._running(seen.coroutine)
+        found = await_chain(seen.coroutine)
+        return _begun(found) if len(found.frames) == 1 else found
+
+    def _running(self, coroutine: Any) -> Chain:
         """Return the part of a thread's stack that is of a coroutine that takes a step."""
         outermost = coroutine.cr_frame
         for frames in self._stacks().values():
             if outermost in frames:
-                return [*frames[frames.index(outermost) :: -1]]
-        return [] if outermost is None else [outermost]
+                return chain_of(frames[frames.index(outermost) :: -1])
+        return chain_of([] if outermost is None else [outermost])
 
     def _stacks(self) -> dict[int, list[FrameType]]:
         """Return the frames of all threads, the innermost first, where it is safe to look."""
@@ -342,29 +346,33 @@ class _Reading:
                 self._threads |= frames_of_others()
         return self._threads
 
-    def _lines_of(self, chain: _Chain, *, thread: bool = False) -> _Lines:
-        key: list[object] = []
-        for frame in chain:
-            if frame.__class__ is str:
-                key.append(frame)
-            else:
-                key.append(id(frame.f_code))  # type: ignore[union-attr]
-                key.append(frame.f_lasti)  # type: ignore[union-attr]
-        found = self._lines.get(tuple(key))
-        if found is None:
-            found = self._lines[tuple(key)] = self._new_lines(chain, thread=thread)
-        return found
+    def _lines_of(self, chain: Chain, *, thread: bool = False) -> _Lines:
+        # By the offsets, and then by the identity of the code: to hash code is dear.
+        known = self._lines.setdefault(tuple(chain.offsets), [])
+        for lines in known:
+            if all(map(is_, lines.codes, chain.codes)):
+                return lines
+        lines = self._new_lines(chain, thread=thread)
+        known.append(lines)
+        return lines
 
-    def _new_lines(self, chain: _Chain, *, thread: bool) -> _Lines:
+    def _new_lines(self, chain: Chain, *, thread: bool) -> _Lines:
         stack: list[str] = []
         in_thread = where = None
-        for index, frame in enumerate(chain):
+        opened: list[tuple[int, str, str]] = []
+        for index, frame in enumerate(chain.frames):
             if isinstance(frame, str):
                 stack.append(frame)
                 continue
-            self._codes.append(frame.f_code)
-            stack.append(place(frame.f_code, frame.f_lineno))
-            if frame.f_code.co_name in _IN_THREAD:
+            code = frame.f_code
+            # A task inside of a block has the group, or what holds it, in the variable of `with`.
+            for name, line in opened_blocks(code, frame.f_lasti):
+                opened.append((index, name, place(code, line)))
+            # One that leaves it is in __aexit__, and the line before is that of the `with`.
+            if code.co_name == "__aexit__" and stack:
+                opened.append((index, "self", stack[-1]))
+            stack.append(place(code, frame.f_lineno))
+            if code.co_name in _IN_THREAD:
                 in_thread = index
         frames = _frames(chain)
         inwards = [frame.f_code.co_filename for frame in frames]
@@ -372,86 +380,58 @@ class _Reading:
             innermost = frames[-1 - innermost_own(reversed(inwards))]
             if is_own(innermost.f_code.co_filename):
                 where = place(innermost.f_code, innermost.f_lineno)
-        return _Lines(tuple(stack[-_KEPT:]), where, _function(frames, thread=thread), in_thread)
+        function = _function(frames, thread=thread)
+        return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
-    # ---- the groups that it has opened ----
-
-    def _groups(
-        self, chain: _Chain, below: dict[int, _Below], nodes: dict[int, TaskNode]
-    ) -> list[GroupNode]:
-        groups = [each for each in below.values() if each.group is not None]
-        if len(groups) > 1:
-            groups.sort(key=lambda each: self._half.group_depth(each.group))
-        return [
-            GroupNode(
-                kind=self._half.GROUP,
-                where=self._opened(chain, each.group),
-                children=tuple([nodes[seen.id] for seen in each.tasks]),
-            )
-            for each in groups
-        ]
-
-    def _opened(self, chain: _Chain, group: object) -> str | None:
-        """
-        Return the line that has opened a group.
-
-        A task that is inside of the block has the group, or what holds it, in the variable of its
-        ``with``. One that leaves it is in ``__aexit__``, and its line is that of the ``with``.
-        """
-        frames = _frames(chain)
-        for frame, inner in zip(frames, [*frames[1:], None], strict=True):
-            code = frame.f_code
-            if (
-                inner is not None
-                and inner.f_code.co_name == "__aexit__"
-                and _holds(local(inner, "self"), group)
-            ):
-                return place(code, frame.f_lineno)
-            for name, line in self._blocks_around(code, frame.f_lasti):
-                if _holds(local(frame, name), group):
-                    return place(code, line)
-        return None
-
-    def _blocks_around(self, code: CodeType, at: int) -> list[tuple[str, int | None]]:
-        key = id(code), at
-        found = self._blocks.get(key)
-        if found is None:
-            self._codes.append(code)
-            found = self._blocks[key] = opened_blocks(code, at)
-        return found
+    def _group(
+        self, chain: Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
+    ) -> GroupNode:
+        where = None
+        for index, name, line in lines.opened:
+            if _holds(local(cast("FrameType", chain.frames[index]), name), below.group):
+                where = line
+                break
+        return GroupNode(
+            kind=self._half.GROUP,
+            where=where,
+            children=tuple([nodes[seen.id] for seen in below.tasks]),
+        )
 
     # ---- the worker thread that it waits for ----
 
-    def _thread_of(self, seen: SeenTask, chain: _Chain, lines: _Lines) -> TaskNode | None:
+    def _threads_of(self, seen: SeenTask, chain: Chain, lines: _Lines) -> list[TaskNode]:
+        jobs = self._jobs
+        if jobs is None:
+            jobs = self._jobs = self._find_jobs()
         if lines.in_thread is not None:
-            worker = local(cast("FrameType", chain[lines.in_thread]), "worker")  # AnyIO's thread
-            ident = self._jobs_of_threads().get(seen.id) if worker is None else worker.ident
-        elif self._jobs_of_threads():
+            worker = local(
+                cast("FrameType", chain.frames[lines.in_thread]), "worker"
+            )  # AnyIO's thread
+            ident = jobs.get(seen.id) if worker is None else worker.ident
+        elif jobs:
             held = self._half.held_by(seen.awaited)
-            jobs = map(self._jobs_of_threads().get, map(id, held))
-            ident = next(filter(None, jobs), None)
+            ident = next(filter(None, map(jobs.get, map(id, held))), None)
         else:
-            return None
-        return None if ident is None else self._thread(ident)
+            return []
+        return [] if ident is None else [self._thread(ident)]
 
-    def _jobs_of_threads(self) -> dict[int, int]:
+    def _find_jobs(self) -> dict[int, int]:
         """Return which thread works for what: a future of an executor's, or a task of trio's."""
-        if self._jobs is None:
-            self._jobs = {}
-            for ident, frames in self._stacks().items():
-                for frame in frames:
-                    module = frame.f_globals.get("__name__")
-                    name = frame.f_code.co_name
-                    if module == "concurrent.futures.thread" and name == "run":
-                        self._jobs[id(getattr(local(frame, "self"), "future", None))] = ident
-                    elif module == "trio._threads" and name == "worker_fn":
-                        self._jobs[id(local(frame, "task_register")[0])] = ident
-        return self._jobs
+        jobs: dict[int, int] = {}
+        for ident, frames in self._stacks().items():
+            for frame in frames:
+                module = frame.f_globals.get("__name__")
+                name = frame.f_code.co_name
+                if module == "concurrent.futures.thread" and name == "run":
+                    jobs[id(getattr(local(frame, "self"), "future", None))] = ident
+                elif module == "trio._threads" and name == "worker_fn":
+                    jobs[id(local(frame, "task_register")[0])] = ident
+        return jobs
 
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:
             self._names = {each.ident: each.name for each in threading.enumerate()}
-        lines = self._lines_of([*self._stacks().get(ident, ())][::-1], thread=True)
+        lines = self._lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
         return TaskNode(
             id=ident,
             name=self._names.get(ident, "thread"),
@@ -506,9 +486,9 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         todo.append(seen)
 
 
-def _frames(chain: _Chain) -> list[FrameType]:
+def _frames(chain: Chain) -> list[FrameType]:
     """Leave out what has no frame."""
-    return [frame for frame in chain if not isinstance(frame, str)]
+    return [frame for frame in chain.frames if not isinstance(frame, str)]
 
 
 def _runs(seen: SeenTask) -> bool:
@@ -516,11 +496,19 @@ def _runs(seen: SeenTask) -> bool:
     return bool(getattr(seen.coroutine, "cr_running", False))
 
 
-def _not_begun(frame: FrameType | str) -> _Chain:
-    """Return what AnyIO's wrapper is going to run, if it has not begun."""
+def _begun(chain: Chain) -> Chain:
+    """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
+    frame = chain.frames[0]
     if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
-        return []
-    return await_chain(getattr(local(frame, "self"), "_coro", None))
+        return chain
+    wrapped = await_chain(getattr(local(frame, "self"), "_coro", None))
+    return Chain(
+        chain.frames + wrapped.frames,
+        chain.codes + wrapped.codes,
+        chain.offsets + wrapped.offsets,
+        chain.links + wrapped.links,
+        wrapped.end,
+    )
 
 
 def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:

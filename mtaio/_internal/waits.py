@@ -26,15 +26,15 @@ import gc
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from opcode import opmap
-from types import CellType, CodeType, CoroutineType, FunctionType, MethodType
+from types import CellType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
-from mtaio._internal.awaits import code_of, frame_of, variables
+from mtaio._internal.frames import Chain, variables
 from mtaio._internal.knots import Need, cycle_in, knots
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
 
@@ -79,13 +79,13 @@ class Found(NamedTuple):
 
 
 def waits_of(
-    tasks: Mapping[int, Sequence[object]], now: float | None, ready: Container[int] = ()
+    tasks: Mapping[int, Chain], now: float | None, ready: Container[int] = ()
 ) -> dict[int, Found]:
     """
     Return what tasks wait for.
 
     Args:
-        tasks: The chain of awaits of each task of a loop, by its id: see `awaits.links`.
+        tasks: The chain of awaits of each task of a loop, by its id.
         now: The time of the loop, by which its tasks sleep; None if unknown.
         ready: The ids of those that do not wait, but may hold what others wait for.
     """
@@ -148,7 +148,7 @@ _UNKNOWN: Final = Rule("wake-up")
 class _Look:
     """One look at all tasks."""
 
-    def __init__(self, tasks: Mapping[int, Sequence[object]], now: float | None) -> None:
+    def __init__(self, tasks: Mapping[int, Chain], now: float | None) -> None:
         self._tasks = tasks
         self._order = dict(zip(tasks, count(), strict=False))
         self._now = now
@@ -162,23 +162,21 @@ class _Look:
 
     # ---- one task ----
 
-    def at(self, task: int, chain: Sequence[Any]) -> None:
+    def at(self, task: int, chain: Chain) -> None:
         """Look at one task."""
         point: _Point | None = None
         rules = self._rules
         try:
-            for link in reversed(chain):
-                if type(link) is CoroutineType:
-                    code = link.cr_code
-                elif hasattr(type(link), "get_loop") or (code := code_of(link)) is None:
+            for frame, code in zip(reversed(chain.frames), reversed(chain.codes), strict=True):
+                if code.__class__ is str:
                     continue
                 rule = rules.get(id(code), True)
                 if rule is True:
-                    rule = self._new_rule(code, link)
+                    rule = self._new_rule(cast("FrameType", frame))
                 if rule is False:
                     break
                 if rule is not None:
-                    point = self._apply(cast("Rule", rule), link, point)
+                    point = self._apply(cast("Rule", rule), cast("FrameType", frame), point)
             if point is None:
                 point = self._end_of(chain)
         except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
@@ -189,31 +187,25 @@ class _Look:
         if point.rule.search:
             self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
 
-    def _new_rule(self, code: CodeType, link: object) -> Rule | bool | None:
+    def _new_rule(self, frame: FrameType) -> Rule | bool | None:
         """Return the rule for code; None if there is none, False for the program's own code."""
-        frame = frame_of(link)
-        if frame is None:
-            return None
         module: str = frame.f_globals.get("__name__") or ""
         known = RULES.get(module)
         rule: Rule | bool | None
         if known is None:
             rule = None if module.partition(".")[0] in LIBRARIES else False
         else:
-            rule = known.get(code.co_qualname)
-        self._rules[id(code)] = rule
+            rule = known.get(frame.f_code.co_qualname)
+        self._rules[id(frame.f_code)] = rule
         return rule
 
-    def _apply(self, rule: Rule, link: object, inner: _Point | None) -> _Point | None:
-        """Return what is known when the frame of a link was looked at, around those inside."""
+    def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
+        """Return what is known when a frame was looked at, around those inside."""
         names_only = not rule.on
         if inner is None:
             if names_only:
                 return None
         elif not (names_only or inner.rule.plain or rule.replace):
-            return inner
-        frame = frame_of(link)
-        if frame is None:
             return inner
         found = variables(frame, rule.variables)
         detail = _follow(found, rule.detail) if rule.detail else None
@@ -257,16 +249,17 @@ class _Look:
             whole = "" if total is None else f"{total:.4g} s, "
             point.of = f"{whole}{max(0.0, left):.3g} s left"
 
-    def _end_of(self, chain: Sequence[Any]) -> _Point | None:
-        """Return what a task waits for that has no rule: by the last link of its chain."""
-        last = chain[-1] if chain else None
-        if hasattr(last, "get_loop"):
+    def _end_of(self, chain: Chain) -> _Point | None:
+        """Return what a task waits for that has no rule: by what it awaits in the end."""
+        future = chain.end
+        if type(future).__name__ == "FutureIter":
+            future = next(iter(gc.get_referents(future)), None)
+        if hasattr(type(future), "get_loop"):
             point = _Point(_FUTURE)
-            point.obj = last
-            self._hold_by_futures(point, {"fut": last})
+            point.obj = future
+            self._hold_by_futures(point, {"fut": future})
             return point
-        code = code_of(last)
-        if code is not None and code.co_name in {"_async_yield", "_real_async_yield"}:
+        if chain.frames and _name_at(chain, -1) in _TO_TRIO:
             return _Point(_UNKNOWN)
         return None
 
@@ -355,32 +348,32 @@ class _Look:
             for point in points:
                 point.holders, point.sure = holders, len(found) >= max(number, 1)
 
-    def _search_in(self, task: int, chain: Sequence[Any]) -> None:
+    def _search_in(self, task: int, chain: Chain) -> None:
         """Search for what one task holds."""
         codes, calls = self._codes, self._calls
-        for at, link in enumerate(chain):
+        for at, link in enumerate(chain.links):
             if calls and id(link) in calls:
                 self._holding[calls[id(link)]].append(task)
-            code = link.cr_code if type(link) is CoroutineType else code_of(link)
-            if code is None:
-                continue
+            code = chain.codes[at]
             what = codes.get(id(code), True)
             if what is True:
-                what = codes[id(code)] = self._code(code, link)
+                frame = chain.frames[at]
+                what = codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
             if not what:
                 continue
             if what.opens:
                 self._search_blocks(task, chain, at, what)
-            if what.holding is not None and not _is_named(chain, at + 1, "acquire", "_wait"):
-                name = what.holding
-                self._hold(task, _owner_of(_variables(link, (name,)).get(name)))
+            frame = cast("FrameType", chain.frames[at])
+            if what.holding is not None and _name_at(chain, at + 1) not in _ACQUIRING:
+                found = variables(frame, (what.holding,)).get(what.holding)
+                self._hold(task, getattr(found, "__self__", found))  # of a bound method
             if what.is_core:
-                self._search_slots(task, _variables(link, _LEADS_TO_SLOTS))
+                self._search_slots(task, variables(frame, _LEADS_TO_SLOTS))
 
-    def _code(self, code: CodeType, link: object) -> _Code | None:
+    def _code(self, frame: FrameType) -> _Code | None:
         """Return what to look at in frames of this code; None for nothing."""
-        frame = frame_of(link)
-        module = "" if frame is None else frame.f_globals.get("__name__") or ""
+        module: str = frame.f_globals.get("__name__") or ""
+        code = frame.f_code
         blocks = bool(self._wanted["blocks"]) and module.partition(".")[0] not in _KNOWING
         opens = blocks and not _OPENING.isdisjoint(code.co_code[::2])
         holding = HOLDING.get(module, {}).get(code.co_qualname) if blocks else None
@@ -389,20 +382,18 @@ class _Look:
             return None
         return _Code(opens=opens, holding=holding, is_core=is_core, outside=set())
 
-    def _search_blocks(self, task: int, chain: Sequence[Any], at: int, what: _Code) -> None:
+    def _search_blocks(self, task: int, chain: Chain, at: int, what: _Code) -> None:
         # At one instruction a frame is always in as many blocks.
-        frame = frame_of(chain[at])
-        place = -1 if frame is None else frame.f_lasti
-        if place in what.outside:
+        if chain.offsets[at] in what.outside:
             return
-        entered = list(_entered(chain[at]))
-        if entered and _is_named(chain, at + 1, "__aenter__"):
+        entered = list(_entered(chain.links[at]))
+        if entered and _name_at(chain, at + 1) == "__aenter__":
             entered.pop()  # it is only being entered
         if not entered:
-            what.outside.add(place)
+            what.outside.add(chain.offsets[at])
         for obj in entered:
             if type(obj).__name__ == "Condition" and any(
-                _is_named(chain, below, "wait") for below in range(at + 1, len(chain))
+                _name_at(chain, below) == "wait" for below in range(at + 1, len(chain.codes))
             ):
                 continue  # which has let go of its lock
             self._hold(task, obj)
@@ -507,20 +498,19 @@ def _through(entered: object, depth: int) -> Iterator[object]:
         yield from _through(getattr(method, "__self__", None), depth + 1)
 
 
-def _is_named(chain: Sequence[Any], at: int, *names: str) -> bool:
-    """Return whether the code of a link has one of the names."""
-    code = code_of(chain[at]) if at < len(chain) else None
-    return code is not None and code.co_name in names
+def _name_at(chain: Chain, at: int) -> str:
+    """Return the name of the function in a place of a chain; "" if there is none."""
+    if at >= len(chain.codes):
+        return ""
+    code = chain.codes[at]
+    return "" if isinstance(code, str) else code.co_name
 
 
-def _variables(link: object, names: Iterable[str]) -> Mapping[str, Any]:
-    frame = frame_of(link)
-    return {} if frame is None else variables(frame, names)
+_ACQUIRING: Final = {"acquire", "_wait"}
+"""Functions in which a task does not hold yet what is given back after them."""
 
-
-def _owner_of(found: object) -> object:
-    """Return the object of a bound method, or what else was found."""
-    return getattr(found, "__self__", found)
+_TO_TRIO: Final = {"_async_yield", "_real_async_yield"}
+"""The innermost function of a task of trio's that waits."""
 
 
 def _follow(found: Mapping[str, Any], path: str) -> Any:

@@ -25,7 +25,7 @@ from weakref import ref
 
 import anyio
 
-from mtaio._internal.awaits import frame_of, links, next_of
+from mtaio._internal.frames import await_chain, next_await
 from mtaio._internal.waits import Wait, cycles, waits_of
 from mtaio.testing._schedule import Choices, Schedule, choices_of
 
@@ -225,13 +225,13 @@ def standstill_of(
         sure: Whether anybody but the holders that were found may end a wait: nobody may where all
             are stuck.
     """
-    chains = {task.id: links(task.coroutine) for task in tasks}
+    chains = {task.id: await_chain(task.coroutine) for task in tasks}
     names = {task.id: task.name for task in tasks}
     found = waits_of(chains, None)
     own: list[Stack] = []
     others: list[Stack] = []
     for task in tasks:
-        frames = [frame for frame in map(frame_of, chains[task.id]) if frame is not None]
+        frames = [frame for frame in chains[task.id].frames if not isinstance(frame, str)]
         places = [*map(_location, frames)]
         theirs = [i for i, place in enumerate(places) if not MACHINERY[place[0]]]
         shown = places[theirs[0] : theirs[-1] + 1] if theirs else places
@@ -449,7 +449,7 @@ def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
         elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
             break
         else:
-            here, awaited = frame_of(awaited), next_of(awaited)
+            here, awaited = next_await(awaited)
             if here is None:
                 continue
             code = here.f_code

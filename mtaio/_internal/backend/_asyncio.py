@@ -10,7 +10,6 @@ import asyncio
 import re
 import signal
 import sys
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
@@ -93,34 +92,32 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
         return [
             SeenTask(id(task), task.get_name(), None, "waiting", None, None, None) for task in every
         ]
+    awaited: Any
     waiting: dict[int, asyncio.Task[Any] | None] = {}
     for task in every:
-        key = id(getattr(task, "_fut_waiter", None))
-        waiting[key] = None if key in waiting else task
-    group = _anyio("TaskGroup")
-    return [_seen(task, waiting, group) for task in every if not task.done()]
+        awaited = getattr(task, "_fut_waiter", None)
+        if awaited is not None:
+            waiting[id(awaited)] = None if id(awaited) in waiting else task
+    starters = _Starters(waiting)
+    seen: list[SeenTask] = []
+    for task in every:
+        if task.done():
+            continue
+        awaited = getattr(task, "_fut_waiter", None)
+        state: Literal["ready", "waiting", "cancelled"] = "waiting"
+        if task.cancelling():
+            state = "cancelled"
+        elif awaited is None or awaited.done():
+            state = "ready"
+        starter, group = starters.find(task)
+        name = task.get_name()
+        seen.append(SeenTask(id(task), name, task.get_coro(), state, awaited, starter, group))
+    return seen
 
 
 def _anyio(name: str) -> Any:
     """Return what AnyIO has under a name that is private; None if it has that no more."""
     return getattr(_modules.get("anyio._backends._asyncio"), name, None)
-
-
-def _seen(
-    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
-) -> SeenTask:
-    awaited: Any = getattr(task, "_fut_waiter", None)
-    state: Literal["ready", "waiting", "cancelled"] = "waiting"
-    if task.cancelling():
-        state = "cancelled"
-    elif awaited is None or awaited.done():
-        state = "ready"
-    starter, group = _starter(task, waiting, of_anyio)
-    return SeenTask(
-        *(id(task), task.get_name(), task.get_coro(), state, awaited),
-        None if starter is None else id(starter),
-        group,
-    )
 
 
 _numbered: Final = re.compile(r"Task-(\d+)").fullmatch
@@ -130,7 +127,7 @@ def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
     states = _anyio("_task_states")
     refs = [] if states is None else states.keyrefs()
-    ordered = [task for task in (ref() for ref in refs) if task in every]
+    ordered = [task for ref in refs if (task := ref()) in every]
     numbers: list[tuple[int, asyncio.Task[Any]]] = []
     for task in every.difference(ordered):
         number = _numbered(task.get_name())
@@ -139,43 +136,72 @@ def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     return ordered + [task for _, task in numbers]
 
 
-def _starter(
-    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
-) -> tuple[asyncio.Task[Any] | None, object]:
-    """Return the task that started ``task`` and the group in which it did, or who awaits it."""
-    awaiting = waiting.get(id(task))
-    for callback in _callbacks(task):
-        if type(callback) is MethodType and isinstance(callback.__self__, asyncio.TaskGroup):
-            return getattr(callback.__self__, "_parent_task", None), callback.__self__
-        held = _held(callback)
-        for each in held:
-            if type(each) is of_anyio:
-                return getattr(each.cancel_scope, "_host_task", None), each
-        if awaiting is None:
-            # gather, wait, wait_for and shield have a future in between.
-            awaiting = next(filter(None, (waiting.get(id(each)) for each in held)), None)
-    return (None if awaiting is task else awaiting), None
+class _Starters:
+    """
+    Finds out who has started a task, or who awaits it.
+
+    Args:
+        waiting: The only task that waits for a future, by the id of that; None if several do.
+    """
+
+    __slots__ = ("_group", "_hosts", "_spawned", "_waiting")
+
+    def __init__(self, waiting: dict[int, asyncio.Task[Any] | None]) -> None:
+        self._waiting = waiting
+        self._group = _anyio("TaskGroup")
+        self._hosts: dict[int, int] = {}
+        """The ids of the tasks that opened a group, by the group's, which is alive meanwhile."""
+        self._spawned: tuple[object, int] = (None, 0)
+        """The code of the callback that AnyIO's groups add, and where its closure has the group."""
+
+    def find(self, task: asyncio.Task[Any]) -> tuple[int | None, object]:
+        """Return the id of the task that has opened the group, and the group; or who awaits it."""
+        callbacks = getattr(task, "_callbacks", None) or ()
+        code, at = self._spawned
+        group: Any
+        for callback, _ in callbacks:
+            if getattr(callback, "__code__", None) is code:
+                group = callback.__closure__[at].cell_contents
+                return self._host(group, group.cancel_scope, "_host_task"), group
+        awaiting = self._waiting.get(id(task))
+        for callback, _ in callbacks:
+            held = _held(callback)
+            for index, group in enumerate(held):
+                if type(group) is self._group:
+                    self._spawned = callback.__code__, index
+                    return self._host(group, group.cancel_scope, "_host_task"), group
+                if isinstance(group, asyncio.TaskGroup):
+                    return self._host(group, group, "_parent_task"), group
+            if awaiting is None:
+                # gather, wait, wait_for and shield have a future in between.
+                others = (self._waiting.get(id(each)) for each in held)
+                awaiting = next(filter(None, others), None)
+        return None if awaiting is None or awaiting is task else id(awaiting), None
+
+    def _host(self, group: object, holder: object, name: str) -> int | None:
+        host = self._hosts.get(id(group))
+        if host is None:
+            host = self._hosts[id(group)] = id(getattr(holder, name, None))
+        return host
 
 
 def held_by(awaited: Any) -> list[Any]:
     """Return what the callbacks of a future refer to."""
-    return [each for callback in _callbacks(awaited) for each in _held(callback)]
-
-
-def _callbacks(awaited: Any) -> list[Any]:
-    return [callback for callback, _ in getattr(awaited, "_callbacks", None) or ()]
+    callbacks = getattr(awaited, "_callbacks", None) or ()
+    return [each for callback, _ in callbacks for each in _held(callback)]
 
 
 def _held(callback: Any) -> list[Any]:
-    """Return what a callback refers to: a function's closure, or the arguments of a partial."""
-    if type(callback) is partial:
-        return [*callback.args]
-    held: list[Any] = []
-    if type(callback) is FunctionType:
-        for cell in callback.__closure__ or ():
-            with suppress(ValueError):  # it is empty
-                held.append(cell.cell_contents)
-    return held
+    """Return what a callback refers to: by its closure, its object or its arguments."""
+    kind = type(callback)
+    if kind is FunctionType:
+        try:
+            return [cell.cell_contents for cell in callback.__closure__ or ()]
+        except ValueError:  # one is empty
+            return []
+    if kind is MethodType:
+        return [callback.__self__]
+    return [*callback.args] if kind is partial else []
 
 
 def group_depth(group: Any) -> int:
