@@ -19,14 +19,14 @@ import json
 import os
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, TypedDict, cast
 
 from mtaio._internal.task_tree import GroupNode, TaskNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mtaio._internal.task_tree import Node, TaskTree, Wait
+    from mtaio._internal.task_tree import TaskTree, Wait
 
 __all__ = [
     "FORMAT",
@@ -67,6 +67,9 @@ _SEPARATORS: Final = " -_:#"
 
 _DEFAULT_NAMES: Final = "Task-"
 """What asyncio's names of tasks begin with that were given none."""
+
+
+Node: TypeAlias = GroupNode | TaskNode
 
 
 class Held(TypedDict):
@@ -152,7 +155,21 @@ class Document(TypedDict):
     omitted: int
 
 
-def document(tree: TaskTree, *, name: str | None = None, stall: Stalled | None = None) -> Document:
+class Blocked(Protocol):
+    """A stall of the event loop, as `mtaio.monitoring.Stall` is."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the loop is."""
+        ...
+
+
+def document(tree: TaskTree, *, name: str | None = None, stall: Blocked | None = None) -> Document:
     """
     Return what is shown of a tree.
 
@@ -207,7 +224,7 @@ class _Reading:
         self._in_cycle: Final = {task.id for cycle in self._cycles for task in cycle}
         self._held: Final[dict[object, Held | None]] = {}
 
-    def document(self, name: str | None, stall: Stalled | None) -> Document:
+    def document(self, name: str | None, stall: Blocked | None) -> Document:
         """Return what is shown of it."""
         tree = self._tree
         lines = self._lines()
@@ -220,7 +237,7 @@ class _Reading:
             backend=tree.backend,
             taken_at=tree.taken_at,
             complete=tree.complete,
-            stall=stall,
+            stall=None if stall is None else Stalled(seconds=stall.seconds, place=stall.place),
             count=tree.count,
             states=dict(Counter(task.state for task in self._tasks.values()).most_common()),
             cycles=[[self._task(each) for each in cycle] for cycle in self._cycles],

@@ -30,6 +30,9 @@ _HOUR: Final = 3600
 
 _LINES_IN_PIECE: Final = 50
 
+_DEEPEST: Final = 40
+"""How far a line is indented at most."""
+
 
 class TextLine(NamedTuple):
     """A line, and how it is to be shown."""
@@ -139,9 +142,8 @@ def _tree(shown: Document, *, stacks: bool, wanted: str | None) -> Iterator[Text
         line = shown["lines"][number]
         yield lines[number]
         if stacks:
-            indent = "  " * (line["depth"] + 3)
             for place in line["stack"]:
-                yield TextLine("soft", f"{indent}{place}")
+                yield TextLine("soft", f"{_indent(line)}    {place}")
 
 
 def _chosen(lines: list[Line], texts: list[TextLine], wanted: str) -> list[int]:
@@ -164,7 +166,7 @@ def _chosen(lines: list[Line], texts: list[TextLine], wanted: str) -> list[int]:
 
 
 def _tree_line(line: Line) -> TextLine:
-    indent = "  " * (line["depth"] + 1)
+    indent = _indent(line)
     times = "" if line["count"] == 1 else f"{line['count']} x "
     if line["kind"] == "more":
         return TextLine("soft", f"{indent}and {line['count']} others")
@@ -174,6 +176,10 @@ def _tree_line(line: Line) -> TextLine:
         return TextLine("soft", f"{indent}{times}thread {line['name']}{_at(line['where'])}")
     style: Style = "bad" if line["in_cycle"] else ""
     return TextLine(style, f"{indent}{times}{line['name']}{_at(line['where'])}: {_does(line)}")
+
+
+def _indent(line: Line) -> str:
+    return "  " * (min(line["depth"], _DEEPEST) + 1)
 
 
 # ---- in words ------------------------------------------------------------------------------------
