@@ -8,6 +8,7 @@ from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._probes import Probes
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
+from mtaio.monitoring._tasks import tasks
 from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Threshold",
     "Wait",
     "metrics",
+    "tasks",
     "to_prometheus",
 ]

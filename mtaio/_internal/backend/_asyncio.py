@@ -7,14 +7,21 @@ The token of a loop is the loop itself.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
+from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from functools import partial
+from operator import itemgetter
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import anyio
 
 from mtaio._internal.backend._here import Scopes, is_guest_of_asyncio
+from mtaio._internal.backend._seen import SeenTask
+from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -52,6 +59,128 @@ def is_running(loop: asyncio.AbstractEventLoop) -> bool:
 def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
     """Count the tasks, one by one."""
     return len(asyncio.all_tasks(loop))
+
+
+def runs_in_this_thread(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether it is the thread's running loop, also while a guest's task runs."""
+    return _running() is loop
+
+
+# ---- who started whom ----
+#
+# asyncio keeps no record of it. But the end of a task is waited for, by a callback of the group in
+# which it was started or of the task that awaits it: so the callbacks lead there.
+
+
+GROUP: Final = "task group"
+"""AnyIO and asyncio use the same words."""
+
+
+def loop_name(loop: asyncio.AbstractEventLoop) -> Literal["asyncio", "uvloop"]:
+    """Return the name of the library."""
+    return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
+
+
+def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
+    """Return the tasks that are not done, eager ones included."""
+    every = _in_order(asyncio.all_tasks(loop))
+    if not has_gil() and _running() is not loop:
+        return [
+            SeenTask(id(task), task.get_name(), None, "waiting", None, None, None) for task in every
+        ]
+    waiting: dict[int, asyncio.Task[Any] | None] = {}
+    for task in every:
+        key = id(getattr(task, "_fut_waiter", None))
+        waiting[key] = None if key in waiting else task
+    group = _anyio("TaskGroup")
+    return [_seen(task, waiting, group) for task in every if not task.done()]
+
+
+def _anyio(name: str) -> Any:
+    """Return what AnyIO has under a name that is private; None if it has that no more."""
+    return getattr(_modules.get("anyio._backends._asyncio"), name, None)
+
+
+def _seen(
+    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
+) -> SeenTask:
+    awaited: Any = getattr(task, "_fut_waiter", None)
+    state: Literal["ready", "waiting", "cancelled"] = "waiting"
+    if task.cancelling():
+        state = "cancelled"
+    elif awaited is None or awaited.done():
+        state = "ready"
+    starter, group = _starter(task, waiting, of_anyio)
+    return SeenTask(
+        *(id(task), task.get_name(), task.get_coro(), state, awaited),
+        None if starter is None else id(starter),
+        group,
+    )
+
+
+_numbered: Final = re.compile(r"Task-(\d+)").fullmatch
+
+
+def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
+    states = _anyio("_task_states")
+    refs = [] if states is None else states.keyrefs()
+    ordered = [task for task in (ref() for ref in refs) if task in every]
+    numbers: list[tuple[int, asyncio.Task[Any]]] = []
+    for task in every.difference(ordered):
+        number = _numbered(task.get_name())
+        numbers.append((sys.maxsize if number is None else int(number[1]), task))
+    numbers.sort(key=itemgetter(0))
+    return ordered + [task for _, task in numbers]
+
+
+def _starter(
+    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
+) -> tuple[asyncio.Task[Any] | None, object]:
+    """Return the task that started ``task`` and the group in which it did, or who awaits it."""
+    awaiting = waiting.get(id(task))
+    for callback in _callbacks(task):
+        if type(callback) is MethodType and isinstance(callback.__self__, asyncio.TaskGroup):
+            return getattr(callback.__self__, "_parent_task", None), callback.__self__
+        held = _held(callback)
+        for each in held:
+            if type(each) is of_anyio:
+                return getattr(each.cancel_scope, "_host_task", None), each
+        if awaiting is None:
+            # gather, wait, wait_for and shield have a future in between.
+            awaiting = next(filter(None, (waiting.get(id(each)) for each in held)), None)
+    return (None if awaiting is task else awaiting), None
+
+
+def held_by(awaited: Any) -> list[Any]:
+    """Return what the callbacks of a future refer to."""
+    return [each for callback in _callbacks(awaited) for each in _held(callback)]
+
+
+def _callbacks(awaited: Any) -> list[Any]:
+    return [callback for callback, _ in getattr(awaited, "_callbacks", None) or ()]
+
+
+def _held(callback: Any) -> list[Any]:
+    """Return what a callback refers to: a function's closure, or the arguments of a partial."""
+    if type(callback) is partial:
+        return [*callback.args]
+    held: list[Any] = []
+    if type(callback) is FunctionType:
+        for cell in callback.__closure__ or ():
+            with suppress(ValueError):  # it is empty
+                held.append(cell.cell_contents)
+    return held
+
+
+def group_depth(group: Any) -> int:
+    """Count the scopes around that of AnyIO's group; asyncio's own have none."""
+    depth = 0
+    scope = getattr(group, "cancel_scope", None)
+    while scope is not None:
+        scope = getattr(scope, "_parent_scope", None)
+        depth += 1
+    return depth
 
 
 def may_be_eager(loop: asyncio.AbstractEventLoop) -> bool:
@@ -176,5 +305,4 @@ def scopes(loop: asyncio.AbstractEventLoop) -> Scopes:
 
 def innermost_scope() -> object:
     """Look it up in AnyIO's own table, which is private; None where AnyIO has none any more."""
-    states: Any = getattr(_modules["anyio._backends._asyncio"], "_task_states", {})
-    return getattr(states.get(asyncio.current_task()), "cancel_scope", None)
+    return getattr((_anyio("_task_states") or {}).get(asyncio.current_task()), "cancel_scope", None)
