@@ -174,7 +174,8 @@ def _tree_line(line: Line) -> TextLine:
         return TextLine("soft", f"{indent}{times}{line['kind']}{_at(line['where'])}")
     if line["kind"] == "thread":
         return TextLine("soft", f"{indent}{times}thread {line['name']}{_at(line['where'])}")
-    style: Style = "bad" if line["in_cycle"] else ""
+    own: Style = "soft" if line["where"] is None else ""  # no line of the program's
+    style: Style = "bad" if line["in_cycle"] else own
     return TextLine(style, f"{indent}{times}{line['name']}{_at(line['where'])}: {_does(line)}")
 
 
