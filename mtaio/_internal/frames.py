@@ -99,7 +99,7 @@ def await_chain(awaited: Any) -> list[FrameType | str]:
         elif kind is GeneratorType:
             frame = awaited.gi_frame
             awaited = awaited.gi_yieldfrom
-        elif awaited is None:
+        elif awaited is None or kind.__module__ == "_asyncio":  # a future's iterator leads nowhere
             break
         else:
             here = awaited

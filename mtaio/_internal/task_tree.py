@@ -22,6 +22,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from mtaio._internal import backend, clock, loops
@@ -214,6 +215,14 @@ _WRAPPERS: Final = (_WRAPPER, "AsyncIOBackend.run.<locals>.wrapper")
 _OURS: Final = (__name__, "mtaio.monitoring._tasks")
 """The modules whose frames are on the stack only because somebody looks."""
 
+_instruction: Final = attrgetter("f_lasti")
+_code: Final = attrgetter("f_code")
+
+
+def _identity(frame: FrameType | str) -> object:
+    return frame if isinstance(frame, str) else (frame.f_lasti, id(frame.f_code))
+
+
 _KNOWN: Final = ("anyio", "mtaio", "trio")
 """The packages whose objects are asked for their group: to ask any other may run its code."""
 
@@ -227,6 +236,11 @@ class _Lines:
     function: str | None
     in_thread: int | None
     """The index of the frame that waits for a worker thread; None if there is none."""
+    opened: list[tuple[int, str, str]]
+    """
+    Where it may have opened a group: the index of a frame, its variable that may hold the group,
+    and the line.
+    """
 
 
 @dataclass(slots=True)
@@ -248,7 +262,6 @@ class _Reading:
 
     # Invariant: no frame that it holds refers to it, so that all is gone as soon as it is.
     __slots__ = (
-        "_blocks",
         "_codes",
         "_complete",
         "_half",
@@ -267,7 +280,6 @@ class _Reading:
         self._now = clock.now()
         self._lines: dict[tuple[object, ...], _Lines] = {}
         """By the ids of the code and the instructions: to hash code itself is dear."""
-        self._blocks: dict[tuple[int, int], list[tuple[str, int | None]]] = {}
         self._codes: list[CodeType] = []
         """Those whose ids are used, which therefore live on."""
         self._threads: dict[int, list[FrameType]] | None = None
@@ -309,16 +321,19 @@ class _Reading:
             if state != "ready":
                 wait = _wait_of(chain, seen.awaited, self._now)
         lines = self._lines_of(chain)
-        thread = None if state == "ready" else self._thread_of(seen, chain, lines)
-        children: tuple[GroupNode | TaskNode, ...] = ()
+        children: list[GroupNode | TaskNode] = []
+        awaited: list[TaskNode] = []
         if below is not None:
-            children = (
-                *self._groups(chain, below, nodes),
-                *([] if thread is None else [thread]),
-                *(nodes[each.id] for each in (below[0].tasks if 0 in below else ())),
-            )
-        elif thread is not None:
-            children = (thread,)
+            groups = [*below.values()]
+            if len(groups) > 1:
+                groups.sort(key=self._depth)
+            for each in groups:
+                if each.group is None:
+                    awaited = [nodes[task.id] for task in each.tasks]
+                else:
+                    children.append(self._group(chain, lines, each, nodes))
+        if state != "ready":
+            children += self._threads_of(seen, chain, lines)
         return TaskNode(
             id=seen.id,
             name=seen.name,
@@ -327,8 +342,11 @@ class _Reading:
             where=lines.where,
             stack=lines.stack,
             wait=wait,
-            children=children,
+            children=(*children, *awaited),
         )
+
+    def _depth(self, below: _Below) -> int:
+        return 0 if below.group is None else self._half.group_depth(below.group)
 
     # ---- where it stands ----
 
@@ -353,28 +371,33 @@ class _Reading:
         return self._threads
 
     def _lines_of(self, chain: _Chain, *, thread: bool = False) -> _Lines:
-        key: list[object] = []
-        for frame in chain:
-            if frame.__class__ is str:
-                key.append(frame)
-            else:
-                key.append(id(frame.f_code))  # type: ignore[union-attr]
-                key.append(frame.f_lasti)  # type: ignore[union-attr]
-        found = self._lines.get(tuple(key))
+        try:
+            key = *map(_instruction, chain), *map(id, map(_code, chain))
+        except AttributeError:  # what has no frame
+            key = tuple(map(_identity, chain))
+        found = self._lines.get(key)
         if found is None:
-            found = self._lines[tuple(key)] = self._new_lines(chain, thread=thread)
+            found = self._lines[key] = self._new_lines(chain, thread=thread)
         return found
 
     def _new_lines(self, chain: _Chain, *, thread: bool) -> _Lines:
         stack: list[str] = []
         in_thread = where = None
+        opened: list[tuple[int, str, str]] = []
         for index, frame in enumerate(chain):
             if isinstance(frame, str):
                 stack.append(frame)
                 continue
-            self._codes.append(frame.f_code)
-            stack.append(place(frame.f_code, frame.f_lineno))
-            if frame.f_code.co_name in _IN_THREAD:
+            code = frame.f_code
+            self._codes.append(code)
+            # A task inside of a block has the group, or what holds it, in the variable of `with`.
+            for name, line in opened_blocks(code, frame.f_lasti):
+                opened.append((index, name, place(code, line)))
+            # One that leaves it is in __aexit__, and the line before is that of the `with`.
+            if code.co_name == "__aexit__" and stack:
+                opened.append((index, "self", stack[-1]))
+            stack.append(place(code, frame.f_lineno))
+            if code.co_name in _IN_THREAD:
                 in_thread = index
         frames = _frames(chain)
         inwards = [frame.f_code.co_filename for frame in frames]
@@ -382,81 +405,51 @@ class _Reading:
             innermost = frames[-1 - innermost_own(reversed(inwards))]
             if is_own(innermost.f_code.co_filename):
                 where = place(innermost.f_code, innermost.f_lineno)
-        return _Lines(tuple(stack[-_KEPT:]), where, _function(frames, thread=thread), in_thread)
+        function = _function(frames, thread=thread)
+        return _Lines(tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
-    # ---- the groups that it has opened ----
-
-    def _groups(
-        self, chain: _Chain, below: dict[int, _Below], nodes: dict[int, TaskNode]
-    ) -> list[GroupNode]:
-        groups = [each for each in below.values() if each.group is not None]
-        if len(groups) > 1:
-            groups.sort(key=lambda each: self._half.group_depth(each.group))
-        return [
-            GroupNode(
-                kind=self._half.GROUP,
-                where=self._opened(chain, each.group),
-                children=tuple([nodes[seen.id] for seen in each.tasks]),
-            )
-            for each in groups
-        ]
-
-    def _opened(self, chain: _Chain, group: object) -> str | None:
-        """
-        Return the line that has opened a group.
-
-        A task that is inside of the block has the group, or what holds it, in the variable of its
-        ``with``. One that leaves it is in ``__aexit__``, and its line is that of the ``with``.
-        """
-        frames = _frames(chain)
-        for frame, inner in zip(frames, [*frames[1:], None], strict=True):
-            code = frame.f_code
-            if (
-                inner is not None
-                and inner.f_code.co_name == "__aexit__"
-                and _holds(local(inner, "self"), group)
-            ):
-                return place(code, frame.f_lineno)
-            for name, line in self._blocks_around(code, frame.f_lasti):
-                if _holds(local(frame, name), group):
-                    return place(code, line)
-        return None
-
-    def _blocks_around(self, code: CodeType, at: int) -> list[tuple[str, int | None]]:
-        key = id(code), at
-        found = self._blocks.get(key)
-        if found is None:
-            self._codes.append(code)
-            found = self._blocks[key] = opened_blocks(code, at)
-        return found
+    def _group(
+        self, chain: _Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
+    ) -> GroupNode:
+        where = None
+        for index, name, line in lines.opened:
+            if _holds(local(cast("FrameType", chain[index]), name), below.group):
+                where = line
+                break
+        return GroupNode(
+            kind=self._half.GROUP,
+            where=where,
+            children=tuple([nodes[seen.id] for seen in below.tasks]),
+        )
 
     # ---- the worker thread that it waits for ----
 
-    def _thread_of(self, seen: SeenTask, chain: _Chain, lines: _Lines) -> TaskNode | None:
+    def _threads_of(self, seen: SeenTask, chain: _Chain, lines: _Lines) -> list[TaskNode]:
+        jobs = self._jobs
+        if jobs is None:
+            jobs = self._jobs = self._find_jobs()
         if lines.in_thread is not None:
             worker = local(cast("FrameType", chain[lines.in_thread]), "worker")  # AnyIO's thread
-            ident = self._jobs_of_threads().get(seen.id) if worker is None else worker.ident
-        elif self._jobs_of_threads():
+            ident = jobs.get(seen.id) if worker is None else worker.ident
+        elif jobs:
             held = self._half.held_by(seen.awaited)
-            jobs = map(self._jobs_of_threads().get, map(id, held))
-            ident = next(filter(None, jobs), None)
+            ident = next(filter(None, map(jobs.get, map(id, held))), None)
         else:
-            return None
-        return None if ident is None else self._thread(ident)
+            return []
+        return [] if ident is None else [self._thread(ident)]
 
-    def _jobs_of_threads(self) -> dict[int, int]:
+    def _find_jobs(self) -> dict[int, int]:
         """Return which thread works for what: a future of an executor's, or a task of trio's."""
-        if self._jobs is None:
-            self._jobs = {}
-            for ident, frames in self._stacks().items():
-                for frame in frames:
-                    module = frame.f_globals.get("__name__")
-                    name = frame.f_code.co_name
-                    if module == "concurrent.futures.thread" and name == "run":
-                        self._jobs[id(getattr(local(frame, "self"), "future", None))] = ident
-                    elif module == "trio._threads" and name == "worker_fn":
-                        self._jobs[id(local(frame, "task_register")[0])] = ident
-        return self._jobs
+        jobs: dict[int, int] = {}
+        for ident, frames in self._stacks().items():
+            for frame in frames:
+                module = frame.f_globals.get("__name__")
+                name = frame.f_code.co_name
+                if module == "concurrent.futures.thread" and name == "run":
+                    jobs[id(getattr(local(frame, "self"), "future", None))] = ident
+                elif module == "trio._threads" and name == "worker_fn":
+                    jobs[id(local(frame, "task_register")[0])] = ident
+        return jobs
 
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:

@@ -111,7 +111,7 @@ class Backend(Protocol):
         ...
 
     def runs_in_this_thread(self, loop: Any) -> bool:
-        """Return whether the loop runs in this thread, be it as the host or the guest of another."""
+        """Return whether the loop runs in this thread, maybe as another's host or guest."""
         ...
 
     GROUP: Literal["task group", "nursery"]

@@ -10,7 +10,6 @@ import asyncio
 import re
 import signal
 import sys
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
@@ -88,34 +87,33 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
         return [
             SeenTask(id(task), task.get_name(), None, "waiting", None, None, None) for task in every
         ]
+    awaited: Any
     waiting: dict[int, asyncio.Task[Any] | None] = {}
     for task in every:
-        key = id(getattr(task, "_fut_waiter", None))
-        waiting[key] = None if key in waiting else task
-    group = _anyio("TaskGroup")
-    return [_seen(task, waiting, group) for task in every if not task.done()]
+        awaited = getattr(task, "_fut_waiter", None)
+        if awaited is not None:
+            waiting[id(awaited)] = None if id(awaited) in waiting else task
+    of_anyio = _anyio("TaskGroup")
+    seen: list[SeenTask] = []
+    for task in every:
+        if task.done():
+            continue
+        awaited = getattr(task, "_fut_waiter", None)
+        state: Literal["ready", "waiting", "cancelled"] = "waiting"
+        if task.cancelling():
+            state = "cancelled"
+        elif awaited is None or awaited.done():
+            state = "ready"
+        host, group = _starter(task, waiting, of_anyio)
+        starter = None if host is None else id(host)
+        name = task.get_name()
+        seen.append(SeenTask(id(task), name, task.get_coro(), state, awaited, starter, group))
+    return seen
 
 
 def _anyio(name: str) -> Any:
     """Return what AnyIO has under a name that is private; None if it has that no more."""
     return getattr(_modules.get("anyio._backends._asyncio"), name, None)
-
-
-def _seen(
-    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
-) -> SeenTask:
-    awaited: Any = getattr(task, "_fut_waiter", None)
-    state: Literal["ready", "waiting", "cancelled"] = "waiting"
-    if task.cancelling():
-        state = "cancelled"
-    elif awaited is None or awaited.done():
-        state = "ready"
-    starter, group = _starter(task, waiting, of_anyio)
-    return SeenTask(
-        *(id(task), task.get_name(), task.get_coro(), state, awaited),
-        None if starter is None else id(starter),
-        group,
-    )
 
 
 _numbered: Final = re.compile(r"Task-(\d+)").fullmatch
@@ -125,7 +123,7 @@ def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
     states = _anyio("_task_states")
     refs = [] if states is None else states.keyrefs()
-    ordered = [task for task in (ref() for ref in refs) if task in every]
+    ordered = [task for ref in refs if (task := ref()) in every]
     numbers: list[tuple[int, asyncio.Task[Any]]] = []
     for task in every.difference(ordered):
         number = _numbered(task.get_name())
@@ -139,13 +137,13 @@ def _starter(
 ) -> tuple[asyncio.Task[Any] | None, object]:
     """Return the task that started ``task`` and the group in which it did, or who awaits it."""
     awaiting = waiting.get(id(task))
-    for callback in _callbacks(task):
-        if type(callback) is MethodType and isinstance(callback.__self__, asyncio.TaskGroup):
-            return getattr(callback.__self__, "_parent_task", None), callback.__self__
+    for callback, _ in getattr(task, "_callbacks", None) or ():
         held = _held(callback)
         for each in held:
             if type(each) is of_anyio:
                 return getattr(each.cancel_scope, "_host_task", None), each
+            if type(each) is asyncio.TaskGroup:
+                return getattr(each, "_parent_task", None), each
         if awaiting is None:
             # gather, wait, wait_for and shield have a future in between.
             awaiting = next(filter(None, (waiting.get(id(each)) for each in held)), None)
@@ -154,23 +152,21 @@ def _starter(
 
 def held_by(awaited: Any) -> list[Any]:
     """Return what the callbacks of a future refer to."""
-    return [each for callback in _callbacks(awaited) for each in _held(callback)]
-
-
-def _callbacks(awaited: Any) -> list[Any]:
-    return [callback for callback, _ in getattr(awaited, "_callbacks", None) or ()]
+    callbacks = getattr(awaited, "_callbacks", None) or ()
+    return [each for callback, _ in callbacks for each in _held(callback)]
 
 
 def _held(callback: Any) -> list[Any]:
-    """Return what a callback refers to: a function's closure, or the arguments of a partial."""
-    if type(callback) is partial:
-        return [*callback.args]
-    held: list[Any] = []
-    if type(callback) is FunctionType:
-        for cell in callback.__closure__ or ():
-            with suppress(ValueError):  # it is empty
-                held.append(cell.cell_contents)
-    return held
+    """Return what a callback refers to: by its closure, its object or its arguments."""
+    kind = type(callback)
+    if kind is FunctionType:
+        try:
+            return [cell.cell_contents for cell in callback.__closure__ or ()]
+        except ValueError:  # one is empty
+            return []
+    if kind is MethodType:
+        return [callback.__self__]
+    return [*callback.args] if kind is partial else []
 
 
 def group_depth(group: Any) -> int:

@@ -85,10 +85,7 @@ def loop_name(_loop: trio.lowlevel.TrioToken) -> Literal["trio"]:
 
 def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
     """Walk down from the first task, trio's own, through nurseries."""
-    if runs_in_this_thread(loop):
-        root = trio.lowlevel.current_root_task()
-    else:
-        root = _root_of(loop)
+    root = trio.lowlevel.current_root_task() if runs_in_this_thread(loop) else _root_of(loop)
     seen: list[SeenTask] = []
     todo: list[trio.lowlevel.Task] = [] if root is None else [root]
     while todo:
@@ -105,8 +102,8 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
                 nursery,
             )
         )
-        for each in task.child_nurseries:
-            todo += sorted(each.child_tasks, key=_number)
+        for each in reversed(task.child_nurseries):
+            todo += sorted(each.child_tasks, key=_number, reverse=True)
     return seen
 
 
