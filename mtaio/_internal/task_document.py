@@ -65,6 +65,8 @@ _DIGITS: Final = "0123456789"
 _SEPARATORS: Final = " -_:#"
 """What stands between a name and a number."""
 
+_CHILDREN: Final = "tasks"
+
 _DEFAULT_NAMES: Final = "Task-"
 """What asyncio's names of tasks begin with that were given none."""
 
@@ -98,8 +100,9 @@ class Waits(Waiting):
 
 
 class Task(TypedDict):
-    """One task."""
+    """One task, or several equal ones: of those the one that has waited longest."""
 
+    count: int
     id: int
     name: str
     function: str | None
@@ -222,6 +225,7 @@ class _Reading:
             for cycle in tree.cycles[:_MOST_CYCLES]
         ]
         self._in_cycle: Final = {task.id for cycle in self._cycles for task in cycle}
+        self._kinds: Final = self._kinds_of_nodes()
         self._held: Final[dict[object, Held | None]] = {}
 
     def document(self, name: str | None, stall: Blocked | None) -> Document:
@@ -244,7 +248,7 @@ class _Reading:
             more_cycles=len(tree.cycles) - len(self._cycles),
             waits=waits[:_MOST_WAITS],
             more_waits=max(0, len(waits) - _MOST_WAITS),
-            longest=[self._task(self._tasks[each]) for each in tree.longest if each in self._tasks],
+            longest=self._longest(),
             lines=lines,
             omitted=max(0, len(self._tasks) - shown),
         )
@@ -261,8 +265,17 @@ class _Reading:
         found.sort(key=lambda each: (each["held_by"] is None, each["of"] is None, -each["count"]))
         return found
 
-    def _task(self, task: TaskNode) -> Task:
+    def _longest(self) -> list[Task]:
+        found: dict[int, list[TaskNode]] = {}
+        for each in self._tree.longest:
+            if each in self._tasks:
+                task = self._tasks[each]
+                found.setdefault(self._kinds[id(task)], []).append(task)
+        return [self._task(equal[0], len(equal)) for equal in found.values()]
+
+    def _task(self, task: TaskNode, count: int = 1) -> Task:
         return Task(
+            count=count,
             id=task.id,
             name=_called(task.name, task.function),
             function=task.function,
@@ -278,7 +291,7 @@ class _Reading:
         first = waits[0]
         what = _what(first)
         if what not in self._held:
-            self._held[what] = self._holders(first.holders)
+            self._held[what] = self._holders(first.holders) if _is_held(first) else None
         return Waiting(
             on=first.on,
             of=None if first.of is None else _clipped(first.of),
@@ -286,9 +299,7 @@ class _Reading:
             held_by=self._held[what],
         )
 
-    def _holders(self, ids: Sequence[int]) -> Held | None:
-        if not ids:
-            return None
+    def _holders(self, ids: Sequence[int]) -> Held:
         holders = [self._tasks[each] for each in ids if each in self._tasks]
         places = Counter(task.where for task in holders if task.where is not None)
         return Held(
@@ -299,7 +310,7 @@ class _Reading:
 
     # ---- the tree --------------------------------------------------------------------------------
 
-    def _kinds(self) -> dict[int, int]:
+    def _kinds_of_nodes(self) -> dict[int, int]:
         """Return a number for each node, the same for equal ones."""
         numbers: dict[object, int] = {}
         kinds: dict[int, int] = {}
@@ -326,22 +337,21 @@ class _Reading:
         return kinds
 
     def _lines(self) -> list[Line]:
-        kinds = self._kinds()
         lines: list[Line] = []
-        todo = self._below(kinds, 0, self._tree.roots)
+        todo = self._below(0, self._tree.roots)
         while todo and len(lines) < _MOST_LINES:
             fold = todo.pop()
             lines.append(self._line(fold))
             children = [child for node in fold.nodes for child in node.children]
             if children and not fold.is_rest:
-                todo += self._below(kinds, fold.depth + 1, children)
+                todo += self._below(fold.depth + 1, children)
         return lines
 
-    def _below(self, kinds: dict[int, int], depth: int, nodes: Sequence[Node]) -> list[_Fold]:
+    def _below(self, depth: int, nodes: Sequence[Node]) -> list[_Fold]:
         """Return the lines for siblings, the last first."""
         folds: dict[int, list[Node]] = {}
         for node in nodes:
-            folds.setdefault(kinds[id(node)], []).append(node)
+            folds.setdefault(self._kinds[id(node)], []).append(node)
         each = iter(folds.values())
         shown = [_Fold(depth, fold) for fold in islice(each, _MOST_SIBLINGS)]
         if rest := [node for fold in each for node in fold]:
@@ -394,8 +404,15 @@ def _unnumbered(name: str) -> str:
 
 
 def _what(wait: Wait) -> object:
-    """Return what is waited for, to group by."""
+    """Return what is waited for, to group by: one object if somebody holds it."""
+    if not _is_held(wait):
+        return wait.on, wait.of
     return wait.on, wait.of, wait.holders if wait.key is None else wait.key
+
+
+def _is_held(wait: Wait) -> bool:
+    """Return whether others hold what is waited for; a task's children stand below it."""
+    return bool(wait.holders) and wait.on != _CHILDREN
 
 
 def _most(seconds: Iterable[float | None]) -> float | None:

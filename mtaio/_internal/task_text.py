@@ -167,7 +167,7 @@ def _chosen(lines: list[Line], texts: list[TextLine], wanted: str) -> list[int]:
 
 def _tree_line(line: Line) -> TextLine:
     indent = _indent(line)
-    times = "" if line["count"] == 1 else f"{line['count']} x "
+    times = _times(line)
     if line["kind"] == "more":
         return TextLine("soft", f"{indent}and {line['count']} others")
     if line["name"] is None:
@@ -176,7 +176,7 @@ def _tree_line(line: Line) -> TextLine:
         return TextLine("soft", f"{indent}{times}thread {line['name']}{_at(line['where'])}")
     own: Style = "soft" if line["where"] is None else ""  # no line of the program's
     style: Style = "bad" if line["in_cycle"] else own
-    return TextLine(style, f"{indent}{times}{line['name']}{_at(line['where'])}: {_does(line)}")
+    return TextLine(style, f"{indent}{times}{line['name']}{_at(line['where'])}: {_stand(line)}")
 
 
 def _indent(line: Line) -> str:
@@ -191,28 +191,23 @@ def _is_wanted(line: TextLine, wanted: str | None) -> bool:
 
 
 def _what(task: Task) -> str:
-    return f"{task['name']}{_at(task['where'])}"
+    return f"{_times(task)}{task['name']}{_at(task['where'])}"
 
 
-def _stand(task: Task) -> str:
+def _stand(task: Task | Line) -> str:
     """Return what a task does."""
     wait = task["wait"]
     if wait is None:
-        return task["state"]
+        return str(task["state"])
     seconds = wait["seconds"]
-    since = "" if seconds is None else f" for {_duration(seconds)}"
-    return f"{_verb(wait)}{since}{_held(wait)}"
-
-
-def _does(line: Line) -> str:
-    wait = line["wait"]
-    cancelled = "cancelled, " if line["state"] == "cancelled" else ""
-    if wait is None:
-        return str(line["state"])
-    seconds = wait["seconds"]
-    most = "up to " if line["count"] > 1 else ""
+    most = "up to " if task["count"] > 1 else ""
     since = "" if seconds is None else f" for {most}{_duration(seconds)}"
+    cancelled = "cancelled, " if task["state"] == "cancelled" else ""
     return f"{cancelled}{_verb(wait)}{since}{_held(wait)}"
+
+
+def _times(task: Task | Line) -> str:
+    return "" if task["count"] == 1 else f"{task['count']} x "
 
 
 def _verb(wait: Waiting, *, many: bool = False) -> str:

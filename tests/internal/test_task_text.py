@@ -176,6 +176,25 @@ def test_several_places() -> None:
     ]
 
 
+def test_what_is_alike_is_told_once() -> None:
+    """Equal tasks that have waited longest are one line; so is what nobody holds."""
+    events = [task(n, f"e{n}", wait=Wait(on="event", key=n, seconds=20 - n)) for n in (1, 2)]
+    other = task(3, "other", 5, wait=Wait(on="item", of="Intake", seconds=9))
+    parent = task(4, "main", 6, wait=Wait(on="tasks", holders=(1, 2)), children=tuple(events))
+    lines = shown(tree(parent, other, longest=(1, 2, 3, 77)))
+    assert lines[:9] == [
+        "",
+        "what tasks wait for",
+        "  1 task waits for item of Intake, for 9 s",
+        "  2 tasks wait for event, the longest for 19 s",
+        "  1 task waits for tasks",
+        "",
+        "the longest waits",
+        "  2 x e1 at db.py:44 in query: waits for event for up to 19 s",
+        "  other at db.py:5 in query: waits for item of Intake for 9 s",
+    ]
+
+
 class Stall(NamedTuple):
     """What blocks the loop."""
 
@@ -229,7 +248,7 @@ def nested(depth: int) -> TaskTree:
 
 def wide(width: int) -> TaskTree:
     """Return a task with children that are all different."""
-    children = tuple(task(n, f"x{n}", n, wait=Wait(on="event", key=n)) for n in range(width))
+    children = tuple(task(n, f"x{n}", n, wait=Wait(on="event", of=f"o{n}")) for n in range(width))
     return tree(task(-1, "top", children=children), longest=tuple(range(10)))
 
 
@@ -284,8 +303,8 @@ def test_schema() -> None:
     """The members of the JSON document are those that the guide describes."""
     held = {"count": ..., "names": ..., "places": ...}
     wait = {"on": ..., "of": ..., "seconds": ..., "held_by": held}
-    known = ("id", "name", "function", "state", "where", "seconds", "stack")
-    one = {**dict.fromkeys(known, ...), "wait": wait}
+    known = ("name", "function", "state", "where", "seconds", "stack")
+    one = {**dict.fromkeys(("id", "count", *known), ...), "wait": wait}
     found = deadlock()
     result = json.loads(b"".join(json_pieces(document(found, stall=Stall()))))
     result["longest"] = result["cycles"][0]
@@ -298,7 +317,7 @@ def test_schema() -> None:
         "waits": {"count": ..., **wait},
         "longest": one,
         "lines": {
-            **dict.fromkeys(("depth", "kind", "count", "ids", "in_cycle", *known[1:]), ...),
+            **dict.fromkeys(("depth", "kind", "count", "ids", "in_cycle", *known), ...),
             "wait": wait,
         },
     }
