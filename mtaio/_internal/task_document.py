@@ -277,7 +277,7 @@ class _Reading:
         return Task(
             count=count,
             id=task.id,
-            name=_called(task.name, task.function),
+            name=_called(task.name if count == 1 else _unnumbered(task.name), task.function),
             function=task.function,
             state=task.state,
             where=task.where,

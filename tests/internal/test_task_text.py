@@ -190,7 +190,7 @@ def test_what_is_alike_is_told_once() -> None:
         "  1 task waits for tasks",
         "",
         "the longest waits",
-        "  2 x e1 at db.py:44 in query: waits for event for up to 19 s",
+        "  2 x e at db.py:44 in query: waits for event for up to 19 s",
         "  other at db.py:5 in query: waits for item of Intake for 9 s",
     ]
 
