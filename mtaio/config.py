@@ -78,6 +78,7 @@ class SettingValues(TypedDict, total=False):
     keyfile: str | os.PathLike[str] | None
     trusted_proxies: str | None
     max_in_flight: float
+    body_timeout: float
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -196,6 +197,8 @@ class Settings:
             come through a Unix socket; None or ``""`` for none.
         max_in_flight: How many requests a server answers at once, beyond which it says 503; ``inf``
             for no limit.
+        body_timeout: Seconds that a client may take for the next piece of a request's body; ``inf``
+            for no limit.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -241,6 +244,7 @@ class Settings:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
+    body_timeout: float = 60.0
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -580,6 +584,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         _most,
         "a whole number, 1 or more, or inf",
         "How many requests a server answers at once; others get 503. inf for no limit.",
+    ),
+    "body_timeout": _Spec(
+        _NUMBER,
+        _above_0(math.inf),
+        "a number of seconds, more than 0, or inf",
+        "How long a client may take for the next piece of a body. inf for no limit.",
     ),
     "health_bind": _Spec(
         _text,

@@ -19,15 +19,17 @@ import threading
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 __all__ = [
+    "Chain",
     "Window",
     "await_chain",
+    "chain_of",
     "frames_here",
     "frames_of_others",
     "innermost_own",
@@ -36,6 +38,7 @@ __all__ = [
     "next_await",
     "opened_blocks",
     "place",
+    "variables",
 ]
 
 
@@ -50,7 +53,24 @@ class Window:
     behind: Any
 
 
-_LINKS: Final = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+class Chain(NamedTuple):
+    """Where code stands, the outermost first; what has no frame is there by its qualified name."""
+
+    frames: list[FrameType | str]
+    codes: list[CodeType | str]
+    offsets: list[int]
+    """Of the instructions, as in ``f_lasti``."""
+    links: list[Any]
+    """What has these frames, coroutines and generators; empty if that is not known."""
+    end: Any
+    """What the innermost of them awaits, which has no frame: a future of asyncio, or its iterator."""
+
+
+_ATTRIBUTES: Final = (
+    ("cr_frame", "cr_await"),
+    ("gi_frame", "gi_yieldfrom"),
+    ("ag_frame", "ag_await"),
+)
 
 _HIDING: Final = {
     "anext_awaitable",
@@ -60,14 +80,61 @@ _HIDING: Final = {
 }
 """Python's types that hide what they drive from Python, but not from the garbage collector."""
 
+_DRIVERS: Final = {"take_items": "driver", "_resumed": "send", "_watched": "steps"}
+"""Generators of ours that drive a coroutine by hand, and the variable that leads to it."""
+
 _MAX_LINKS: Final = 10_000
 """A chain that is longer is a circle, which objects of other makes may form."""
 
 
+def await_chain(awaited: Any) -> Chain:
+    """
+    Follow a suspended coroutine to the await where it waits.
+
+    All that is wanted of a frame is read while it is at hand: it lies anywhere in memory, and to
+    come back to it costs more than all else.
+    """
+    frames: list[FrameType | str] = []
+    codes: list[CodeType | str] = []
+    offsets: list[int] = []
+    links: list[Any] = []
+    end: Any = None
+    for _ in range(_MAX_LINKS):
+        here = awaited
+        kind = type(here)  # asked in the place of an object that may answer with its own code
+        if kind is CoroutineType:
+            frame = here.cr_frame
+            awaited = here.cr_await
+        elif kind is GeneratorType:
+            frame = here.gi_frame
+            awaited = here.gi_yieldfrom or _driven(here)
+        elif here is None:
+            break
+        elif kind.__module__ == "_asyncio":  # a future, or its iterator
+            end = here
+            break
+        else:
+            frame, awaited = next_await(here)
+            if frame is None and hasattr(kind, "cr_await"):
+                name = getattr(here, "__qualname__", kind.__qualname__)
+                frames.append(name)
+                codes.append(name)
+                offsets.append(-1)
+                links.append(here)
+            elif awaited is None:
+                end = here
+        if frame is not None:
+            frames.append(frame)
+            codes.append(frame.f_code)
+            offsets.append(frame.f_lasti)
+            links.append(here)
+    return Chain(frames, codes, offsets, links, end)
+
+
 def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
-    kind = type(awaited)  # asked in the place of an object that may answer with its own code
-    for frame_of, next_of in _LINKS:
+    kind = type(awaited)
+    for frame_of, next_of in _ATTRIBUTES:
         if hasattr(kind, next_of):  # compiled coroutines may have no frame
             return getattr(awaited, frame_of, None), getattr(awaited, next_of)
     if isinstance(awaited, Window):
@@ -77,38 +144,30 @@ def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     return None, None
 
 
+def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
+    """Return what one of our generators drives by hand; None if it is none of them."""
+    name = _DRIVERS.get(link.gi_code.co_name)
+    frame = None if name is None else link.gi_frame
+    if name is None or frame is None or not _is_ours(frame):
+        return None
+    driven = local(frame, name)
+    send = driven.args[0] if hasattr(driven, "args") else driven  # partial(run, coroutine.send)
+    return getattr(send, "__self__", driven)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("mtaio.")
+
+
 def _leads_on(referent: object) -> bool:
-    if type(referent).__name__ in _HIDING:
-        return True
-    return any(hasattr(type(referent), next_of) for _, next_of in _LINKS)
+    kind = type(referent)
+    return kind.__name__ in _HIDING or any(hasattr(kind, next_of) for _, next_of in _ATTRIBUTES)
 
 
-def await_chain(awaited: Any) -> list[FrameType | str]:
-    """
-    Follow a suspended coroutine to the await where it waits, outermost first.
-
-    A compiled coroutine without a frame is there by its qualified name.
-    """
-    chain: list[FrameType | str] = []
-    frame: FrameType | str | None
-    for _ in range(_MAX_LINKS):
-        kind = awaited.__class__
-        if kind is CoroutineType:
-            frame = awaited.cr_frame
-            awaited = awaited.cr_await
-        elif kind is GeneratorType:
-            frame = awaited.gi_frame
-            awaited = awaited.gi_yieldfrom
-        elif awaited is None or kind.__module__ == "_asyncio":  # a future's iterator leads nowhere
-            break
-        else:
-            here = awaited
-            frame, awaited = next_await(here)
-            if frame is None and hasattr(kind, "cr_await"):
-                frame = getattr(here, "__qualname__", kind.__qualname__)
-        if frame is not None:
-            chain.append(frame)
-    return chain
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return the chain of frames, the outermost first."""
+    codes: list[CodeType | str] = [frame.f_code for frame in frames]
+    return Chain([*frames], codes, [frame.f_lasti for frame in frames], [], None)
 
 
 def frames_here() -> list[FrameType]:
@@ -138,17 +197,22 @@ def place(code: CodeType, line: int | None) -> str:
 
 
 def local(frame: FrameType, name: str) -> Any:
+    """Return a local variable of a frame, None if it is not set."""
+    return variables(frame, (name,)).get(name)
+
+
+def variables(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     """
-    Return a local variable of a frame, None if it is not set.
+    Return local variables of a frame; those that are not set are left out.
 
     Up to Python 3.12 ``f_locals`` is a copy that the frame keeps, so what its variables held would
     live on in it. It is emptied here, unless it is the namespace itself, as of a module.
     """
-    values = frame.f_locals
-    value = values.get(name)
+    kept = frame.f_locals
+    found = {name: kept[name] for name in names if name in kept}
     if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:
-        values.clear()
-    return value
+        kept.clear()
+    return found
 
 
 def opened_blocks(code: CodeType, at: int) -> list[tuple[str, int | None]]:

@@ -6,8 +6,7 @@ kept alive by it. Nothing is recorded while nobody looks: everything is read fro
 keep anyway. Reading runs no code of the program, and changes nothing in it.
 Cost: about 5 µs for each task, in the thread that reads; nothing for a task that is not read.
 
-What a task waits for is told by ``waits.wait_of(frames, awaited, now)``: its frames, the outermost
-first, and what the innermost of them awaits.
+What a task waits for, and who holds that, is told by `waits`.
 
 From another thread, the loop is asked to read itself. If it does not within ``timeout``, it is
 read from here, where it may run on at any moment. With the interpreter's lock each single look is
@@ -22,12 +21,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from mtaio._internal import backend, clock, loops
 from mtaio._internal.frames import (
+    Chain,
     await_chain,
+    chain_of,
     frames_here,
     frames_of_others,
     innermost_own,
@@ -37,6 +38,7 @@ from mtaio._internal.frames import (
     place,
 )
 from mtaio._internal.gil import has_gil
+from mtaio._internal.waits import Found, Wait, cycles, longest, waits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,23 +56,6 @@ _ATTEMPTS: Final = 3
 
 State: TypeAlias = Literal["running", "ready", "waiting", "cancelled"]
 """What a task does."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """What a task waits for."""
-
-    on: str
-    """One noun: ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"``, ``"thread"`` ..."""
-    of: str | None = None
-    """The kind and the name of the object: ``"ConcurrencyLimiter 'db'"``; None if unknown."""
-    key: int | None = None
-    """The same for all that wait for one object, and for no other; None if unknown."""
-    seconds: float | None = None
-    """How long it has waited; None if unknown."""
-    holders: tuple[int, ...] = ()
-    """The ids of the tasks that hold what it waits for."""
 
 
 @final
@@ -200,9 +185,6 @@ class _Request:
                 self._answered.set()
 
 
-_Chain: TypeAlias = "list[FrameType | str]"
-"""Where a task or a thread stands, the outermost first; what has no frame by its name."""
-
 _IN_THREAD: Final = ("run_sync_in_worker_thread", "to_thread_run_sync")
 """The functions of AnyIO for asyncio and of trio that wait for a worker thread."""
 
@@ -215,22 +197,15 @@ _WRAPPERS: Final = (_WRAPPER, "AsyncIOBackend.run.<locals>.wrapper")
 _OURS: Final = (__name__, "mtaio.monitoring._tasks")
 """The modules whose frames are on the stack only because somebody looks."""
 
-_instruction: Final = attrgetter("f_lasti")
-_code: Final = attrgetter("f_code")
-
-
-def _identity(frame: FrameType | str) -> object:
-    return frame if isinstance(frame, str) else (frame.f_lasti, id(frame.f_code))
-
-
 _KNOWN: Final = ("anyio", "mtaio", "trio")
 """The packages whose objects are asked for their group: to ask any other may run its code."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """What all tasks that stand at the same lines have in common."""
+    """What all tasks that stand at the same instructions have in common."""
 
+    codes: list[CodeType | str]
     stack: tuple[str, ...]
     where: str | None
     function: str | None
@@ -262,26 +237,25 @@ class _Reading:
 
     # Invariant: no frame that it holds refers to it, so that all is gone as soon as it is.
     __slots__ = (
-        "_codes",
+        "_chains",
         "_complete",
         "_half",
         "_jobs",
         "_lines",
         "_loop",
         "_names",
-        "_now",
         "_threads",
+        "_waits",
     )
 
     def __init__(self, loop: object, *, complete: bool) -> None:
         self._loop = loop
         self._half = backend.of(loop)
         self._complete = complete
-        self._now = clock.now()
-        self._lines: dict[tuple[object, ...], _Lines] = {}
-        """By the ids of the code and the instructions: to hash code itself is dear."""
-        self._codes: list[CodeType] = []
-        """Those whose ids are used, which therefore live on."""
+        self._chains: dict[int, Chain] = {}
+        self._waits: dict[int, Found] = {}
+        self._lines: dict[tuple[int, ...], list[_Lines]] = {}
+        """By the offsets of the instructions."""
         self._threads: dict[int, list[FrameType]] | None = None
         self._jobs: dict[int, int] | None = None
         self._names: dict[int | None, str] | None = None
@@ -290,6 +264,9 @@ class _Reading:
         """Read the tasks, and put each below the one that started it."""
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
+        self._chains = {seen.id: self._chain(seen) for seen in every}
+        ready = {seen.id for seen in every if seen.state == "ready" or _runs(seen)}
+        self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
@@ -302,24 +279,17 @@ class _Reading:
             taken_at=clock.wall(),
             count=count,
             roots=roots,
+            cycles=cycles(self._waits),
+            longest=longest(self._waits),
             complete=self._complete,
         )
 
     def _node(
         self, seen: SeenTask, below: dict[int, _Below] | None, nodes: dict[int, TaskNode]
     ) -> TaskNode:
-        coroutine = seen.coroutine
-        state: State = seen.state
-        wait = None
-        if getattr(coroutine, "cr_running", False):
-            state = "running"
-            chain = self._running(coroutine)
-        else:
-            chain = await_chain(coroutine)
-            if len(chain) == 1:
-                chain += _not_begun(chain[0])
-            if state != "ready":
-                wait = _wait_of(chain, seen.awaited, self._now)
+        state: State = "running" if _runs(seen) else seen.state
+        chain = self._chains[seen.id]
+        found = self._waits.get(seen.id)
         lines = self._lines_of(chain)
         children: list[GroupNode | TaskNode] = []
         awaited: list[TaskNode] = []
@@ -341,7 +311,7 @@ class _Reading:
             state=state,
             where=lines.where,
             stack=lines.stack,
-            wait=wait,
+            wait=None if found is None else found.wait,
             children=(*children, *awaited),
         )
 
@@ -350,13 +320,19 @@ class _Reading:
 
     # ---- where it stands ----
 
-    def _running(self, coroutine: Any) -> _Chain:
+    def _chain(self, seen: SeenTask) -> Chain:
+        if _runs(seen):
+            return self._running(seen.coroutine)
+        found = await_chain(seen.coroutine)
+        return _begun(found) if len(found.frames) == 1 else found
+
+    def _running(self, coroutine: Any) -> Chain:
         """Return the part of a thread's stack that is of a coroutine that takes a step."""
         outermost = coroutine.cr_frame
         for frames in self._stacks().values():
             if outermost in frames:
-                return [*frames[frames.index(outermost) :: -1]]
-        return [] if outermost is None else [outermost]
+                return chain_of(frames[frames.index(outermost) :: -1])
+        return chain_of([] if outermost is None else [outermost])
 
     def _stacks(self) -> dict[int, list[FrameType]]:
         """Return the frames of all threads, the innermost first, where it is safe to look."""
@@ -370,26 +346,25 @@ class _Reading:
                 self._threads |= frames_of_others()
         return self._threads
 
-    def _lines_of(self, chain: _Chain, *, thread: bool = False) -> _Lines:
-        try:
-            key = *map(_instruction, chain), *map(id, map(_code, chain))
-        except AttributeError:  # what has no frame
-            key = tuple(map(_identity, chain))
-        found = self._lines.get(key)
-        if found is None:
-            found = self._lines[key] = self._new_lines(chain, thread=thread)
-        return found
+    def _lines_of(self, chain: Chain, *, thread: bool = False) -> _Lines:
+        # By the offsets, and then by the identity of the code: to hash code is dear.
+        known = self._lines.setdefault(tuple(chain.offsets), [])
+        for lines in known:
+            if all(map(is_, lines.codes, chain.codes)):
+                return lines
+        lines = self._new_lines(chain, thread=thread)
+        known.append(lines)
+        return lines
 
-    def _new_lines(self, chain: _Chain, *, thread: bool) -> _Lines:
+    def _new_lines(self, chain: Chain, *, thread: bool) -> _Lines:
         stack: list[str] = []
         in_thread = where = None
         opened: list[tuple[int, str, str]] = []
-        for index, frame in enumerate(chain):
+        for index, frame in enumerate(chain.frames):
             if isinstance(frame, str):
                 stack.append(frame)
                 continue
             code = frame.f_code
-            self._codes.append(code)
             # A task inside of a block has the group, or what holds it, in the variable of `with`.
             for name, line in opened_blocks(code, frame.f_lasti):
                 opened.append((index, name, place(code, line)))
@@ -406,14 +381,14 @@ class _Reading:
             if is_own(innermost.f_code.co_filename):
                 where = place(innermost.f_code, innermost.f_lineno)
         function = _function(frames, thread=thread)
-        return _Lines(tuple(stack[-_KEPT:]), where, function, in_thread, opened)
+        return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
     def _group(
-        self, chain: _Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
+        self, chain: Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
     ) -> GroupNode:
         where = None
         for index, name, line in lines.opened:
-            if _holds(local(cast("FrameType", chain[index]), name), below.group):
+            if _holds(local(cast("FrameType", chain.frames[index]), name), below.group):
                 where = line
                 break
         return GroupNode(
@@ -424,12 +399,14 @@ class _Reading:
 
     # ---- the worker thread that it waits for ----
 
-    def _threads_of(self, seen: SeenTask, chain: _Chain, lines: _Lines) -> list[TaskNode]:
+    def _threads_of(self, seen: SeenTask, chain: Chain, lines: _Lines) -> list[TaskNode]:
         jobs = self._jobs
         if jobs is None:
             jobs = self._jobs = self._find_jobs()
         if lines.in_thread is not None:
-            worker = local(cast("FrameType", chain[lines.in_thread]), "worker")  # AnyIO's thread
+            worker = local(
+                cast("FrameType", chain.frames[lines.in_thread]), "worker"
+            )  # AnyIO's thread
             ident = jobs.get(seen.id) if worker is None else worker.ident
         elif jobs:
             held = self._half.held_by(seen.awaited)
@@ -454,7 +431,7 @@ class _Reading:
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:
             self._names = {each.ident: each.name for each in threading.enumerate()}
-        lines = self._lines_of([*self._stacks().get(ident, ())][::-1], thread=True)
+        lines = self._lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
         return TaskNode(
             id=ident,
             name=self._names.get(ident, "thread"),
@@ -509,16 +486,29 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         todo.append(seen)
 
 
-def _frames(chain: _Chain) -> list[FrameType]:
+def _frames(chain: Chain) -> list[FrameType]:
     """Leave out what has no frame."""
-    return [frame for frame in chain if not isinstance(frame, str)]
+    return [frame for frame in chain.frames if not isinstance(frame, str)]
 
 
-def _not_begun(frame: FrameType | str) -> _Chain:
-    """Return what AnyIO's wrapper is going to run, if it has not begun."""
+def _runs(seen: SeenTask) -> bool:
+    """Return whether a task takes a step now."""
+    return bool(getattr(seen.coroutine, "cr_running", False))
+
+
+def _begun(chain: Chain) -> Chain:
+    """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
+    frame = chain.frames[0]
     if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
-        return []
-    return await_chain(getattr(local(frame, "self"), "_coro", None))
+        return chain
+    wrapped = await_chain(getattr(local(frame, "self"), "_coro", None))
+    return Chain(
+        chain.frames + wrapped.frames,
+        chain.codes + wrapped.codes,
+        chain.offsets + wrapped.offsets,
+        chain.links + wrapped.links,
+        wrapped.end,
+    )
 
 
 def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
@@ -539,7 +529,3 @@ def _holds(holder: object, group: object) -> bool:
     block = getattr(getattr(holder, "_blocks", None), "current", None)
     inner = getattr(block, "_group", holder)
     return inner is group or getattr(inner, "_nursery", None) is group
-
-
-def _wait_of(chain: _Chain, awaited: object, now: float) -> Wait | None:
-    return None

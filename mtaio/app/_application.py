@@ -46,6 +46,7 @@ from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.task_document import document
 from mtaio._internal.task_text import text_pieces
 from mtaio._internal.task_tree import read_from_anywhere
+from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
@@ -176,6 +177,7 @@ class _Served:
             certificate=self.certificate(settings),
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
+            body_timeout=self.options.seconds(settings),
             on_error=failed,
         )
 
@@ -674,6 +676,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -696,6 +699,10 @@ class Application:
                 settings, ``""`` for none.
             max_in_flight: How many requests are answered at once, beyond which clients get 503 and
                 ``Retry-After``; None for that of the settings, ``inf`` for no limit.
+            body_timeout: Seconds that a client may take for the next piece of a request's body
+                while the application waits for it. After that the client gets 408 and the
+                application ``http.disconnect``. None for that of the settings, ``inf`` for no
+                limit.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -714,6 +721,7 @@ class Application:
             keyfile=keyfile,
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
+            body_timeout=body_timeout,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -790,6 +798,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -808,6 +817,7 @@ class Application:
             keyfile: Likewise.
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
+            body_timeout: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -826,6 +836,7 @@ class Application:
                     keyfile=keyfile,
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
+                    body_timeout=body_timeout,
                 )
             )
             self._check_certificates()
@@ -1025,6 +1036,19 @@ class Application:
         if (exc is None or was_cancelled) and run.error is not None:
             raise run.error
         return was_cancelled
+
+    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+        """
+        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+
+        Under uvicorn and others the server's start enters the application, and its end leaves it,
+        as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
+        told to `serve`, nothing more happens.
+
+        Args:
+            _: The ASGI application, which frameworks pass.
+        """
+        return AsLifespan(self)
 
     @property
     def state(self) -> ApplicationState:

@@ -68,6 +68,7 @@ def run(
     keyfile: str | None = None,
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
+    body_timeout: float | None = None,
 ) -> None:
     """
     Run an application until a signal ends it.
@@ -90,6 +91,7 @@ def run(
         trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: IP
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
+        body_timeout: Seconds that a client may take for the next piece of a request's body.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
@@ -112,6 +114,7 @@ def run(
         keyfile=keyfile,
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
+        body_timeout=body_timeout,
     )
 
 

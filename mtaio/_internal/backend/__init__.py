@@ -110,6 +110,10 @@ class Backend(Protocol):
         """Return how many tasks there are in the loop, which is running here."""
         ...
 
+    def time(self, loop: Any) -> float | None:
+        """Return the time by which the loop's tasks sleep; None if it does not tell it here."""
+        ...
+
     def runs_in_this_thread(self, loop: Any) -> bool:
         """Return whether the loop runs in this thread, maybe as another's host or guest."""
         ...

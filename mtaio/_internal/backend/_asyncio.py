@@ -60,6 +60,11 @@ def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
     return len(asyncio.all_tasks(loop))
 
 
+def time(loop: asyncio.AbstractEventLoop) -> float:
+    """Return the loop's time, from any thread."""
+    return loop.time()
+
+
 def runs_in_this_thread(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether it is the thread's running loop, also while a guest's task runs."""
     return _running() is loop
@@ -93,7 +98,7 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
         awaited = getattr(task, "_fut_waiter", None)
         if awaited is not None:
             waiting[id(awaited)] = None if id(awaited) in waiting else task
-    of_anyio = _anyio("TaskGroup")
+    starters = _Starters(waiting)
     seen: list[SeenTask] = []
     for task in every:
         if task.done():
@@ -104,8 +109,7 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
             state = "cancelled"
         elif awaited is None or awaited.done():
             state = "ready"
-        host, group = _starter(task, waiting, of_anyio)
-        starter = None if host is None else id(host)
+        starter, group = starters.find(task)
         name = task.get_name()
         seen.append(SeenTask(id(task), name, task.get_coro(), state, awaited, starter, group))
     return seen
@@ -132,22 +136,53 @@ def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     return ordered + [task for _, task in numbers]
 
 
-def _starter(
-    task: asyncio.Task[Any], waiting: dict[int, asyncio.Task[Any] | None], of_anyio: object
-) -> tuple[asyncio.Task[Any] | None, object]:
-    """Return the task that started ``task`` and the group in which it did, or who awaits it."""
-    awaiting = waiting.get(id(task))
-    for callback, _ in getattr(task, "_callbacks", None) or ():
-        held = _held(callback)
-        for each in held:
-            if type(each) is of_anyio:
-                return getattr(each.cancel_scope, "_host_task", None), each
-            if type(each) is asyncio.TaskGroup:
-                return getattr(each, "_parent_task", None), each
-        if awaiting is None:
-            # gather, wait, wait_for and shield have a future in between.
-            awaiting = next(filter(None, (waiting.get(id(each)) for each in held)), None)
-    return (None if awaiting is task else awaiting), None
+class _Starters:
+    """
+    Finds out who has started a task, or who awaits it.
+
+    Args:
+        waiting: The only task that waits for a future, by the id of that; None if several do.
+    """
+
+    __slots__ = ("_group", "_hosts", "_spawned", "_waiting")
+
+    def __init__(self, waiting: dict[int, asyncio.Task[Any] | None]) -> None:
+        self._waiting = waiting
+        self._group = _anyio("TaskGroup")
+        self._hosts: dict[int, int] = {}
+        """The ids of the tasks that opened a group, by the group's, which is alive meanwhile."""
+        self._spawned: tuple[object, int] = (None, 0)
+        """The code of the callback that AnyIO's groups add, and where its closure has the group."""
+
+    def find(self, task: asyncio.Task[Any]) -> tuple[int | None, object]:
+        """Return the id of the task that has opened the group, and the group; or who awaits it."""
+        callbacks = getattr(task, "_callbacks", None) or ()
+        code, at = self._spawned
+        group: Any
+        for callback, _ in callbacks:
+            if getattr(callback, "__code__", None) is code:
+                group = callback.__closure__[at].cell_contents
+                return self._host(group, group.cancel_scope, "_host_task"), group
+        awaiting = self._waiting.get(id(task))
+        for callback, _ in callbacks:
+            held = _held(callback)
+            for index, group in enumerate(held):
+                if type(group) is self._group:
+                    self._spawned = callback.__code__, index
+                    return self._host(group, group.cancel_scope, "_host_task"), group
+                if isinstance(group, asyncio.TaskGroup):
+                    return self._host(group, group, "_parent_task"), group
+            if awaiting is None:
+                # gather, wait, wait_for and shield have a future in between.
+                others = (self._waiting.get(id(each)) for each in held)
+                awaiting = next(filter(None, others), None)
+        return None if awaiting is None or awaiting is task else id(awaiting), None
+
+    def _host(self, group: object, holder: object, name: str) -> int | None:
+        host = self._hosts.get(id(group))
+        if host is None:
+            host = self._hosts[id(group)] = id(getattr(holder, name, None))
+        return host
 
 
 def held_by(awaited: Any) -> list[Any]:
