@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -43,6 +43,9 @@ from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.task_document import document
+from mtaio._internal.task_text import text_pieces
+from mtaio._internal.task_tree import read_from_anywhere
 from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
@@ -86,6 +89,9 @@ INCOMPLETE: Final = 75
 
 _WATCHDOG: Final = 0.5
 """The share of systemd's watchdog interval after which it is notified again."""
+
+_PATIENCE: Final = 0.1
+"""Seconds that the event loop has to read its tasks, before that is done from outside."""
 
 logger: Final = logging.getLogger("mtaio.app")
 
@@ -234,6 +240,8 @@ class Application:
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.
         signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
+        tasks_on_sigusr1: Whether SIGUSR1 writes what each task waits for to the standard error,
+            where ``signals`` are handled, the system has that signal, and nobody else handles it.
 
     Example:
         ```python
@@ -285,6 +293,7 @@ class Application:
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
+        tasks_on_sigusr1: bool = True,
     ) -> None:
         given = {
             "settings": settings,
@@ -306,6 +315,7 @@ class Application:
         self._configures = logging
         self._has_probes = probes
         self._handles_signals = signals
+        self._shows_tasks = tasks_on_sigusr1
         self._wired = False
         self._run: Run | None = None
         self.registered: Final = Registered()
@@ -1204,6 +1214,8 @@ class Application:
             self.settings.shutdown.total,
             describe=self._describe,
             beat=beat,
+            tasks=self._tasks,
+            on_request=self._shows_tasks,
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
@@ -1219,6 +1231,15 @@ class Application:
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
+
+    def _tasks(self) -> Iterator[bytes]:
+        """Return what its tasks wait for, as text in pieces; called from a thread."""
+        run = self._run
+        if run is None or not loops.is_running(run.loop):
+            return iter([b"there is no event loop whose tasks could be shown\n"])
+        tree = read_from_anywhere(run.loop, _PATIENCE)
+        shown = document(tree, name=self._name, stall=self.monitor.current_stall())
+        return text_pieces(shown, stacks=True)
 
     async def _live_in_loop(self, run: Run) -> None:
         await run.live()

@@ -31,6 +31,7 @@ app: Final[App] = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("mtaio.app._demo_command:demo", name="demo")
+app.command("mtaio.app._tasks_command:tasks", name="tasks")
 
 _Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 
