@@ -78,6 +78,7 @@ class SettingValues(TypedDict, total=False):
     keyfile: str | os.PathLike[str] | None
     trusted_proxies: str | None
     max_in_flight: float
+    access_log: bool
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -196,6 +197,7 @@ class Settings:
             come through a Unix socket; None or ``""`` for none.
         max_in_flight: How many requests a server answers at once, beyond which it says 503; ``inf``
             for no limit.
+        access_log: Whether each request to a server has an id, and a line in the log.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -241,6 +243,7 @@ class Settings:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
+    access_log: bool = True
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -580,6 +583,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         _most,
         "a whole number, 1 or more, or inf",
         "How many requests a server answers at once; others get 503. inf for no limit.",
+    ),
+    "access_log": _Spec(
+        environment.flag,
+        _flag,
+        _FLAG,
+        "Whether each request to a server has an id, and a line in the log.",
     ),
     "health_bind": _Spec(
         _text,

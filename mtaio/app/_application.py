@@ -170,6 +170,7 @@ class _Served:
             certificate=self.certificate(settings),
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
+            access_log=self.options.logs(settings),
             on_error=failed,
         )
 
@@ -664,6 +665,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -686,6 +688,8 @@ class Application:
                 settings, ``""`` for none.
             max_in_flight: How many requests are answered at once, beyond which clients get 503 and
                 ``Retry-After``; None for that of the settings, ``inf`` for no limit.
+            access_log: Whether each request has an id, and a line in the log, as with
+                `mtaio.asgi.AccessLog`; None for what the settings say.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -704,6 +708,7 @@ class Application:
             keyfile=keyfile,
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
+            access_log=access_log,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -780,6 +785,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -798,6 +804,7 @@ class Application:
             keyfile: Likewise.
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
+            access_log: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -816,6 +823,7 @@ class Application:
                     keyfile=keyfile,
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
+                    access_log=access_log,
                 )
             )
             self._check_certificates()

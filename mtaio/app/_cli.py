@@ -67,6 +67,7 @@ def run(
     keyfile: str | None = None,
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
+    access_log: bool | None = None,
 ) -> None:
     """
     Run an application until a signal ends it.
@@ -89,6 +90,7 @@ def run(
         trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: IP
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
+        access_log: Whether each request has an id, and a line in the log.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
@@ -111,6 +113,7 @@ def run(
         keyfile=keyfile,
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
+        access_log=access_log,
     )
 
 

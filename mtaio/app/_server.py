@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock, loops, spans
+from mtaio._internal.access_log import Entry
 from mtaio._internal.backend import is_asyncio
 from mtaio._internal.backend import of as backend_of
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
@@ -124,6 +126,7 @@ class Server:
         proxies: Those whose word on client and scheme is believed.
         max_in_flight: How many requests are answered at once. Others get a 503 that says when to
             come again. Those to the probes' paths are neither counted nor refused.
+        access_log: Whether each request has an id, and a line in the access log.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
 
@@ -133,6 +136,7 @@ class Server:
     """
 
     __slots__ = (
+        "_access_log",
         "_asgi",
         "_bind",
         "_certificate",
@@ -142,6 +146,7 @@ class Server:
         "_name",
         "_on_error",
         "_proxies",
+        "_routes",
         "_run",
     )
 
@@ -155,6 +160,7 @@ class Server:
         certificate: Certificate | None = None,
         proxies: Proxies | None = None,
         max_in_flight: float = math.inf,
+        access_log: bool = False,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
@@ -165,6 +171,8 @@ class Server:
         self._certificate = certificate
         self._proxies = proxies
         self._max_in_flight = max_in_flight
+        self._access_log = access_log
+        self._routes: Final = Routes()
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
@@ -269,6 +277,9 @@ class Server:
             await checkpoint()  # pragma: no cover
         if state is not None:
             scope["state"] = dict(state)
+        entry = None
+        if self._access_log or spans.hook is not None:
+            entry = Entry(scope, self._routes, log=self._access_log)
         request = Request(
             scope,
             receive,
@@ -276,8 +287,23 @@ class Server:
             closing=run.closing.is_set,
             whole=run.backend == "trio",
             bare=run.bare,
+            entry=entry,
             new_scope=run.new_scope,
         )
+        if self._proxies is not None:
+            self._proxies.apply(scope)
+        try:
+            await self._respond(run, request, entry)
+        except BaseException as error:
+            if entry is not None:
+                entry.leave(error)
+            raise
+        if entry is not None:
+            entry.leave()
+
+    async def _respond(self, run: _Run, request: Request, entry: Entry | None) -> None:
+        """Answer a request, or refuse it."""
+        scope = request.scope
         counts = self._counts
         counts.requests += 1
         if run.cancelling:
@@ -289,21 +315,21 @@ class Server:
             counts.rejected += 1
             await request.refuse(_COME_AGAIN)
             return
-        if self._proxies is not None:
-            self._proxies.apply(scope)
         run.counted += counted
         run.in_flight.add(request)
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
-            await request.run(self._asgi, partial(self._failed, scope))
+            await request.run(self._asgi, partial(self._failed, scope, entry))
         finally:
             run.in_flight.discard(request)
             run.counted -= counted
             run.latest = clock.now()
 
-    def _failed(self, scope: Message, error: Exception) -> bool:
+    def _failed(self, scope: Message, entry: Entry | None, error: Exception) -> bool:
         """Take note of what a handler raised, and return whether it was reported."""
         self._counts.failed += 1
+        if entry is not None:
+            entry.fail(error)
         if self._on_error is None:
             return False
         context = {

@@ -1,5 +1,5 @@
 """
-What stands between the network and an application that is served: TLS, proxies, a limit.
+What stands between the network and an application that is served: TLS, proxies, a limit, a log.
 
 Promise: the command line comes before the program, and the program before the settings; a value
 that makes no sense is refused where it is given.
@@ -36,6 +36,7 @@ class ServerOptions:
         keyfile: Its private key; None if the certificate's file has it too.
         trusted_proxies: Whose headers are believed; ``""`` for nobody's.
         max_in_flight: How many requests are answered at once.
+        access_log: Whether requests have ids, and lines in the log.
 
     Raises:
         ValueError, TypeError: It makes no sense.
@@ -45,6 +46,7 @@ class ServerOptions:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float | None = None
+    access_log: bool | None = None
 
     def __post_init__(self) -> None:
         if self.certfile is not None:
@@ -57,6 +59,8 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
+        if self.access_log is not None:
+            checks.flag("access_log", self.access_log)
 
     def __bool__(self) -> bool:
         return self != _NONE
@@ -64,12 +68,13 @@ class ServerOptions:
     def over(self, other: ServerOptions) -> ServerOptions:
         """Return these, with the other's for what was not given; a key goes with its file."""
         files = other if self.certfile is None else self
-        proxies, most = self.trusted_proxies, self.max_in_flight
+        proxies, most, log = self.trusted_proxies, self.max_in_flight, self.access_log
         return ServerOptions(
             certfile=files.certfile,
             keyfile=files.keyfile,
             trusted_proxies=other.trusted_proxies if proxies is None else proxies,
             max_in_flight=other.max_in_flight if most is None else most,
+            access_log=other.access_log if log is None else log,
         )
 
     def certificate(self, config: Config | None, settings: Settings) -> Certificate | None:
@@ -94,6 +99,10 @@ class ServerOptions:
     def most(self, settings: Settings) -> float:
         """Return the limit that counts."""
         return settings.max_in_flight if self.max_in_flight is None else self.max_in_flight
+
+    def logs(self, settings: Settings) -> bool:
+        """Return whether requests are logged."""
+        return settings.access_log if self.access_log is None else self.access_log
 
 
 _NONE: Final = ServerOptions()

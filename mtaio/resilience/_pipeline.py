@@ -18,6 +18,7 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, cast, final
 
+from mtaio._internal import spans
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
@@ -235,7 +236,7 @@ class Pipeline:
         # more than all that is done here.
         result: T
         direct = self._direct
-        if direct is not None:
+        if direct is not None and spans.hook is None:  # a span is the part's to begin
             direct.begun += 1
             try:
                 if direct.acquire is not None:
@@ -384,6 +385,9 @@ class Pipeline:
         acquire = direct.acquire
 
         async def called(*args: Any, **kwargs: Any) -> Any:
+            if spans.hook is not None:
+                self._calls += 1
+                return await self._go_on(self._through, partial(make, args, kwargs))
             direct.begun += 1
             try:
                 if acquire is not None:
