@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.histogram import HistogramStatistics
     from mtaio._internal.periodic import PeriodicStatistics
     from mtaio._internal.timeout_statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
@@ -84,6 +85,7 @@ __all__ = [
     "FallbackStatistics",
     "HealthStatistics",
     "HedgeStatistics",
+    "HistogramStatistics",
     "IOStats",
     "KeyConcurrencyStatistics",
     "KeyStatistics",
@@ -121,6 +123,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio._internal.histogram": ("HistogramStatistics",),
             "mtaio._internal.timeout_statistics": ("TimeoutStatistics",),
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),

@@ -35,6 +35,7 @@ from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
+from mtaio.asgi import RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -133,6 +134,9 @@ class Server:
     Raises:
         ValueError: ``bind`` is not an address.
         TypeError: An argument has the wrong type.
+
+    Attributes:
+        requests: The metrics of its requests, those included that it refuses by itself.
     """
 
     __slots__ = (
@@ -148,6 +152,7 @@ class Server:
         "_proxies",
         "_routes",
         "_run",
+        "requests",
     )
 
     def __init__(
@@ -176,6 +181,7 @@ class Server:
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
+        self.requests: Final = RequestMetrics(self._answer, name=name or "server")
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "
@@ -222,10 +228,10 @@ class Server:
         if self._certificate is not None:
             self._certificate.check()
             config.certfile, config.keyfile, config.keyfile_password = self._certificate
-        run = _Run(self._bind, config, self._counts)
+        run = _Run(self._bind, config, self._counts, state)
         self._run = run
         try:
-            await run.main(partial(self._answer, run, state), task_status)
+            await run.main(self.requests, task_status)
         finally:
             self._run = None
 
@@ -260,23 +266,17 @@ class Server:
         """Return the state and the counts. Not a checkpoint; from any thread."""
         return snapshot(ServerStatistics, self._counts, in_flight=self.in_flight)
 
-    async def _answer(
-        self,
-        run: _Run,
-        state: Mapping[str, Any] | None,
-        scope: Message,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request: the application that hypercorn is given."""
+        run: Any = self._run  # there is one, or hypercorn would not call
         if scope["type"] == "lifespan":
             await run.lifespan(receive, send)
             return
         if run.may_be_eager():
             # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
             await checkpoint()  # pragma: no cover
-        if state is not None:
-            scope["state"] = dict(state)
+        if run.state is not None:
+            scope["state"] = dict(run.state)
         entry = None
         if self._access_log or spans.hook is not None:
             entry = Entry(scope, self._routes, log=self._access_log)
@@ -358,6 +358,7 @@ class _Run:
         bind: Where to listen.
         config: hypercorn's configuration, to be changed.
         counts: Where it counts.
+        state: What each request gets a copy of; None for nothing.
 
     Attributes:
         listening: The socket.
@@ -394,9 +395,12 @@ class _Run:
         "listening",
         "may_be_eager",
         "new_scope",
+        "state",
     )
 
-    def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+    def __init__(
+        self, bind: Bind, config: Config, counts: _Counts, state: Mapping[str, Any] | None
+    ) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
         kind: type[object] = config.logger_class
@@ -413,6 +417,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.state: Final = state
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
