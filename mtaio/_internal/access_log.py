@@ -128,7 +128,7 @@ class Entry:
         """Note what the handler has raised."""
         if self._ended:
             return
-        self._error = type(error).__name__
+        self._error = type(error).__name__ if isinstance(error, Exception) else "cancelled"
         if self._span is not None:
             self._span.failed(error)
 
