@@ -79,6 +79,7 @@ class SettingValues(TypedDict, total=False):
     trusted_proxies: str | None
     max_in_flight: float
     body_timeout: float
+    access_log: bool
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -199,6 +200,7 @@ class Settings:
             for no limit.
         body_timeout: Seconds that a client may take for the next piece of a request's body; ``inf``
             for no limit.
+        access_log: Whether each request to a server has an id, and a line in the log.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -245,6 +247,7 @@ class Settings:
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
     body_timeout: float = 60.0
+    access_log: bool = True
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -590,6 +593,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         _above_0(math.inf),
         "a number of seconds, more than 0, or inf",
         "How long a client may take for the next piece of a body. inf for no limit.",
+    ),
+    "access_log": _Spec(
+        environment.flag,
+        _flag,
+        _FLAG,
+        "Whether each request to a server has an id, and a line in the log.",
     ),
     "health_bind": _Spec(
         _text,

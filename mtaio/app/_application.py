@@ -178,6 +178,7 @@ class _Served:
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
             body_timeout=self.options.seconds(settings),
+            access_log=self.options.logs(settings),
             on_error=failed,
         )
 
@@ -677,6 +678,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -703,6 +705,8 @@ class Application:
                 while the application waits for it. After that the client gets 408 and the
                 application ``http.disconnect``. None for that of the settings, ``inf`` for no
                 limit.
+            access_log: Whether each request has an id, and a line in the log, as with
+                `mtaio.asgi.AccessLog`; None for what the settings say.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -722,6 +726,7 @@ class Application:
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
             body_timeout=body_timeout,
+            access_log=access_log,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -799,6 +804,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -818,6 +824,7 @@ class Application:
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
             body_timeout: Likewise.
+            access_log: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -837,6 +844,7 @@ class Application:
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
                     body_timeout=body_timeout,
+                    access_log=access_log,
                 )
             )
             self._check_certificates()

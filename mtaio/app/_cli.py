@@ -69,6 +69,7 @@ def run(
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
     body_timeout: float | None = None,
+    access_log: bool | None = None,
 ) -> None:
     """
     Run an application until a signal ends it.
@@ -92,6 +93,7 @@ def run(
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
         body_timeout: Seconds that a client may take for the next piece of a request's body.
+        access_log: Whether each request has an id, and a line in the log.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
@@ -115,6 +117,7 @@ def run(
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
         body_timeout=body_timeout,
+        access_log=access_log,
     )
 
 
