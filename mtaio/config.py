@@ -78,6 +78,7 @@ class SettingValues(TypedDict, total=False):
     keyfile: str | os.PathLike[str] | None
     trusted_proxies: str | None
     max_in_flight: float
+    workers: int
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -196,6 +197,8 @@ class Settings:
             come through a Unix socket; None or ``""`` for none.
         max_in_flight: How many requests a server answers at once, beyond which it says 503; ``inf``
             for no limit.
+        workers: How many processes ``mtaio run`` starts; 1 for its own alone. It reads the variable,
+            not what the program passes, and ``app.run()`` is always one process.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -241,6 +244,7 @@ class Settings:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
+    workers: int = 1
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -581,6 +585,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         "a whole number, 1 or more, or inf",
         "How many requests a server answers at once; others get 503. inf for no limit.",
     ),
+    "workers": _Spec(
+        _WHOLE,
+        _count(1),
+        "a whole number, 1 or more",
+        "How many processes mtaio run starts; 1 for its own alone.",
+    ),
     "health_bind": _Spec(
         _text,
         _bind,
@@ -622,6 +632,7 @@ def _known_variables() -> Iterator[str]:
         yield _variable(name)
         if spec.secret:
             yield f"{_variable(name)}_FILE"
+    yield environment.WORKER
 
 
 # ---- checking ------------------------------------------------------------------------------------

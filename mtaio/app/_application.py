@@ -48,7 +48,8 @@ from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
 from mtaio.app._server_options import ServerOptions
 from mtaio.app._systemd import Notifier
-from mtaio.app._usage import Backend, UsageError, require_backend
+from mtaio.app._usage import Backend, CommandError, require_backend
+from mtaio.app._worker import Worker
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -151,6 +152,15 @@ class _Served:
     bind: str
     config: Config | None
     options: ServerOptions
+
+    def listening(self) -> dict[str, Any]:
+        """Return where it is to listen, for a supervisor."""
+        config = self.config
+        owner = None
+        if config is not None and config.user is not None and config.group is not None:
+            owner = [config.user, config.group]
+        umask = None if config is None else config.umask
+        return {"bind": self.bind, "umask": umask, "owner": owner}
 
     def certificate(self, settings: Settings) -> Certificate | None:
         """Return the certificate that it is served with."""
@@ -387,15 +397,16 @@ class Application:
         return Probes(
             self.monitor,
             self.health,
-            bind=settings.health_bind,
+            # A worker's are for its supervisor, which answers at the address of the settings.
+            bind=settings.health_bind if Worker.current is None else "127.0.0.1:0",
             token=settings.health_token,
             name=self._name,
         )
 
     @cached_property
     def _notifier(self) -> Notifier:
-        """Notifies systemd, where systemd has started the process."""
-        return Notifier()
+        """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
+        return Notifier(send=None if Worker.current is None else Worker.current.tell)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -819,8 +830,9 @@ class Application:
                 )
             )
             self._check_certificates()
-        except (UsageError, ValueError, TypeError, OSError) as error:
-            _complain(error, USAGE)
+            self._take_sockets()
+        except (CommandError, ValueError, TypeError, OSError) as error:
+            _complain(error, error.exit_code if isinstance(error, CommandError) else USAGE)
         before, guard, logs = self._run, None, None
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
@@ -1159,6 +1171,13 @@ class Application:
             msg = f"{self!r} has no server that takes options. Add one: app.serve()."
             raise ValueError(msg)
         servers[:] = [replace(each, options=options.over(each.options)) for each in servers]
+
+    def _take_sockets(self) -> None:
+        """Have the servers of a worker listen at the sockets of its supervisor."""
+        if Worker.current is not None:
+            servers = self.registered.servers
+            taken = Worker.current.listen(self)
+            servers[:] = [replace(each, bind=at) for each, at in zip(servers, taken, strict=True)]
 
     def _check_certificates(self) -> None:
         """Raise what is wrong with the settings, or with a certificate."""

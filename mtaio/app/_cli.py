@@ -67,7 +67,8 @@ def run(
     keyfile: str | None = None,
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
-) -> None:
+    workers: int | None = None,
+) -> int:
     """
     Run an application until a signal ends it.
 
@@ -89,13 +90,31 @@ def run(
         trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: IP
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
+        workers: Processes that answer at the same addresses, under a supervisor; 1 for this process
+            alone.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
     """
     from mtaio.app._load import load_application, own_traceback  # noqa: PLC0415 - likewise
+    from mtaio.app._worker import Worker  # noqa: PLC0415 - likewise
 
     require_backend(backend)
+    Worker.current = Worker.begin()
+    if Worker.current is None:
+        from mtaio.app._workers import supervise, workers_wanted  # noqa: PLC0415 - likewise
+
+        wanted = workers_wanted(workers)
+        if wanted > 1:
+            options = {
+                "backend": backend,
+                "certfile": certfile,
+                "keyfile": keyfile,
+                "trusted-proxies": trusted_proxies,
+                "max-in-flight": max_in_flight,
+            }
+            given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+            return supervise(["run", target, *(f"--bind={each}" for each in bind), *given], wanted)
     try:
         application = load_application(target)
     except UsageError:
@@ -112,6 +131,7 @@ def run(
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
     )
+    return 0
 
 
 @app.command

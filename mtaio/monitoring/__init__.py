@@ -5,6 +5,7 @@ from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._probes import Probes
+from mtaio.monitoring._relay import ProbesRelay
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
 from mtaio.monitoring._thresholds import Alert, Threshold
@@ -17,6 +18,7 @@ __all__ = [
     "HealthReport",
     "Metric",
     "Probes",
+    "ProbesRelay",
     "ResourceMonitor",
     "Source",
     "Stall",
