@@ -43,6 +43,7 @@ from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
@@ -180,6 +181,7 @@ class _Served:
             certificate=self.certificate(settings),
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
+            body_timeout=self.options.seconds(settings),
             on_error=failed,
         )
 
@@ -675,6 +677,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -697,6 +700,10 @@ class Application:
                 settings, ``""`` for none.
             max_in_flight: How many requests are answered at once, beyond which clients get 503 and
                 ``Retry-After``; None for that of the settings, ``inf`` for no limit.
+            body_timeout: Seconds that a client may take for the next piece of a request's body
+                while the application waits for it. After that the client gets 408 and the
+                application ``http.disconnect``. None for that of the settings, ``inf`` for no
+                limit.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -715,6 +722,7 @@ class Application:
             keyfile=keyfile,
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
+            body_timeout=body_timeout,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -791,6 +799,7 @@ class Application:
         keyfile: str | os.PathLike[str] | None = None,
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -809,6 +818,7 @@ class Application:
             keyfile: Likewise.
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
+            body_timeout: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -827,6 +837,7 @@ class Application:
                     keyfile=keyfile,
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
+                    body_timeout=body_timeout,
                 )
             )
             self._check_certificates()
@@ -1028,6 +1039,19 @@ class Application:
             raise run.error
         return was_cancelled
 
+    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+        """
+        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+
+        Under uvicorn and others the server's start enters the application, and its end leaves it,
+        as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
+        told to `serve`, nothing more happens.
+
+        Args:
+            _: The ASGI application, which frameworks pass.
+        """
+        return AsLifespan(self)
+
     @property
     def state(self) -> ApplicationState:
         """Which phase it is in; from any thread."""
@@ -1140,7 +1164,7 @@ class Application:
         from mtaio.logging import configure  # noqa: PLC0415 - not before it starts
 
         try:
-            return configure(self.settings)
+            return configure(self.settings, fields=Worker.fields())
         except OSError as error:
             msg = (
                 f"cannot open the log file {str(self.settings.log_file)!r}: {error.strerror}. Set "
@@ -1176,7 +1200,7 @@ class Application:
         """Have the servers of a worker listen at the sockets of its supervisor."""
         if Worker.current is not None:
             servers = self.registered.servers
-            taken = Worker.current.listen(self)
+            taken = Worker.current.listen(self, beats=self._handles_signals)
             servers[:] = [replace(each, bind=at) for each, at in zip(servers, taken, strict=True)]
 
     def _check_certificates(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerOptions"]
 
 _MOST: Final = "Pass a whole number, 1 or more, or math.inf for no limit."
+_SECONDS: Final = "Pass a number of seconds, more than 0, or math.inf for no limit."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class ServerOptions:
         keyfile: Its private key; None if the certificate's file has it too.
         trusted_proxies: Whose headers are believed; ``""`` for nobody's.
         max_in_flight: How many requests are answered at once.
+        body_timeout: Seconds that a client may take for the next piece of a request's body.
 
     Raises:
         ValueError, TypeError: It makes no sense.
@@ -45,6 +47,7 @@ class ServerOptions:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float | None = None
+    body_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.certfile is not None:
@@ -57,6 +60,10 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
+        time = self.body_timeout
+        if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
+            msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
+            raise ValueError(msg)
 
     def __bool__(self) -> bool:
         return self != _NONE
@@ -64,12 +71,13 @@ class ServerOptions:
     def over(self, other: ServerOptions) -> ServerOptions:
         """Return these, with the other's for what was not given; a key goes with its file."""
         files = other if self.certfile is None else self
-        proxies, most = self.trusted_proxies, self.max_in_flight
+        proxies, most, seconds = self.trusted_proxies, self.max_in_flight, self.body_timeout
         return ServerOptions(
             certfile=files.certfile,
             keyfile=files.keyfile,
             trusted_proxies=other.trusted_proxies if proxies is None else proxies,
             max_in_flight=other.max_in_flight if most is None else most,
+            body_timeout=other.body_timeout if seconds is None else seconds,
         )
 
     def certificate(self, config: Config | None, settings: Settings) -> Certificate | None:
@@ -94,6 +102,10 @@ class ServerOptions:
     def most(self, settings: Settings) -> float:
         """Return the limit that counts."""
         return settings.max_in_flight if self.max_in_flight is None else self.max_in_flight
+
+    def seconds(self, settings: Settings) -> float:
+        """Return the time for a piece of a body that counts."""
+        return settings.body_timeout if self.body_timeout is None else self.body_timeout
 
 
 _NONE: Final = ServerOptions()

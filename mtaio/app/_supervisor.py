@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Door", "Process", "Supervisor", "SupervisorStatistics"]
 
 SILENT: Final = 30.0
-"""Seconds after which a worker whose event loop does not answer is stopped, as ``/livez`` has it."""
+"""Seconds without an answer of its loop after which a worker is stopped, as for ``/livez``."""
 STAYED: Final = 30.0
 """Seconds after which a worker counts as one that works: the next may start at once."""
 
@@ -124,7 +124,8 @@ class _Worker:
         self.began: Final = clock.now()
         self.total = Settings().shutdown.total
         self.probes: str | None = None
-        self.greeted = self.ready = self.told = self.prints_tasks = self.overran = False
+        self.beats = self.prints_tasks = False
+        self.ready = self.told = self.overran = False
         self.settled: Final = anyio.Event()
         """Set when it is ready, or has ended before that."""
         self.stopping: Final = anyio.Event()
@@ -369,6 +370,7 @@ class Supervisor:
 
     async def _attend(self, slot: _Slot, worker: _Worker) -> int:
         """Do what a worker needs until it has ended, and return its exit code."""
+        code = 0
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen, worker)
             group.start_soon(self._watch, slot, worker)
@@ -392,7 +394,7 @@ class Supervisor:
     async def _watch(self, slot: _Slot, worker: _Worker) -> None:
         """Stop a worker whose event loop does not answer any more."""
         await worker.settled.wait()
-        while True:
+        while worker.beats:
             worker.answered = anyio.Event()
             with anyio.move_on_after(SILENT):
                 await worker.answered.wait()
@@ -425,7 +427,7 @@ class Supervisor:
                     worker.answered.set()
 
     async def _greet(self, worker: _Worker, hello: Mapping[str, Any]) -> None:
-        worker.total = hello["total"]
+        worker.total, worker.beats = hello["total"], hello["beats"]
         self._drain_delay = hello["drain_delay"]
         try:
             sockets = await self._door.open(hello)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from mtaio._internal import environment
 from mtaio.app._usage import CommandError, UsageError
 
 if TYPE_CHECKING:
@@ -79,9 +80,19 @@ class Worker:
         os.set_inheritable(int(descriptor), False)  # noqa: FBT003 - as os has it
         return cls(socket.socket(fileno=int(descriptor)))
 
-    def listen(self, app: Application) -> list[str]:
+    @staticmethod
+    def fields() -> dict[str, object]:
+        """Return what is in each line of a log in JSON: the number of this worker, if it is one."""
+        number = os.environ.get(environment.WORKER)
+        return {} if number is None else {"worker": number}
+
+    def listen(self, app: Application, *, beats: bool) -> list[str]:
         """
         Return where the application's servers listen: sockets that the supervisor has bound.
+
+        Args:
+            app: The application.
+            beats: Whether it will go on saying that it is alive.
 
         Raises:
             UsageError: It has a job, of which each worker would do all.
@@ -99,6 +110,7 @@ class Worker:
             "listen": [each.listening() for each in app.registered.servers],
             "health": None if app.probes is None else settings.health_bind,
             "drain_delay": settings.drain_delay,
+            "beats": beats,
             "total": settings.shutdown.total,
         }
         self._send(json.dumps(hello).encode())

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,15 +22,15 @@ import anyio
 
 from mtaio._internal import environment
 from mtaio.app._listening import Bind, Listening
-from mtaio.app._supervisor import SILENT, Supervisor
+from mtaio.app._supervisor import SIGHUP, SIGUSR1, SILENT, Supervisor
 from mtaio.app._systemd import Notifier
 from mtaio.app._usage import UsageError
-from mtaio.app._worker import CONTROL
+from mtaio.app._worker import CONTROL, Worker
 from mtaio.config import Settings
 from mtaio.logging import configure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from anyio.abc import Process, TaskGroup
 
@@ -49,13 +49,11 @@ def workers_wanted(option: int | None) -> int:
         UsageError: That cannot be.
     """
     try:
-        if option is None:
-            said = environment.text(os.environ, "MTAIO_WORKERS") or ""
-            workers = Settings.from_env({"MTAIO_WORKERS": said}).workers
-        else:
-            workers = Settings(workers=option).workers
+        said = {"MTAIO_WORKERS": os.environ.get("MTAIO_WORKERS", "")}
+        settings = Settings.from_env(said) if option is None else Settings(workers=option)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    workers = settings.workers
     if workers > 1 and sys.platform == "win32":
         msg = (
             f"workers={workers} needs POSIX: sockets and signals cannot be handed on here. Start "
@@ -81,7 +79,7 @@ def supervise(arguments: Sequence[str], workers: int) -> int:
     # which are read.
     own = {key: value for key, value in os.environ.items() if key.startswith("MTAIO_LOG_")}
     try:
-        logs = configure(Settings.from_env(own))
+        logs = configure(Settings.from_env(own), fields=Worker.fields())
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     try:
@@ -91,33 +89,30 @@ def supervise(arguments: Sequence[str], workers: int) -> int:
 
 
 async def _supervise(command: Sequence[str], workers: int) -> int:
+    code = 0
     async with anyio.create_task_group() as group:
         door = _Door(group)
         supervisor = Supervisor(partial(_launch, command), workers, door, Notifier())
         door.supervisor = supervisor
+        numbers = [signal.SIGTERM, signal.SIGINT, SIGHUP, SIGUSR1]
+        # Ignored by whoever has started this, as in the background or by nohup: they stay ignored.
+        heard = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
         try:
-            with _signals() as signals:
-                return await supervisor.run(signals)
+            with anyio.open_signal_receiver(*map(signal.Signals, heard)) as signals:
+                code = await supervisor.run(signals)
         finally:
             door.close()
-            group.cancel_scope.cancel()
+        group.cancel_scope.cancel()
+    return code
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
     """Return the command of a worker: this interpreter, with its options."""
-    options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore # as multiprocessing does
+    flags: Any = vars(subprocess)["_args_from_interpreter_flags"]  # as multiprocessing does
+    options: list[str] = flags()
     if not {"", str(Path.cwd())} & set(sys.path[:1]):
         options = [*options, "-P"]  # -m would look for mtaio's own modules in this folder first
     return [sys.executable, *options, "-m", "mtaio", *arguments]
-
-
-@contextmanager
-def _signals() -> Iterator[AsyncIterator[int]]:
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
-    # Ignored by whoever has started this, as in the background or by nohup: they stay ignored.
-    heard = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
-    with anyio.open_signal_receiver(*heard) as signals:
-        yield signals
 
 
 # ---- processes -----------------------------------------------------------------------------------
@@ -177,6 +172,8 @@ class _Process:
 
     def send(self, line: str, sockets: Sequence[socket.socket] = ()) -> None:
         """Send a line; it is lost if the worker is gone."""
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return
         with suppress(OSError):
             descriptors = [each.fileno() for each in sockets]
             socket.send_fds(self._control, [line.encode() + b"\n"], descriptors)
@@ -184,7 +181,7 @@ class _Process:
     def kill(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         with suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            self._process.send_signal(signal.Signals(number))
 
     async def wait(self) -> int:
         """Wait for its end, and close the connection."""

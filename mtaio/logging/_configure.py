@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast, final
 from weakref import WeakKeyDictionary
@@ -24,7 +25,6 @@ from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from threading import RLock
 
 __all__ = ["LogSettings", "LoggingContext", "configure"]

@@ -96,9 +96,7 @@ class ProbesRelay:
         finally:
             listener.close()
 
-    async def _respond(
-        self, request: Request, send: Callable[[Response], Awaitable[None]]
-    ) -> None:
+    async def _respond(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
         try:
             answer = await self._answer(request)
         except Exception:  # noqa: BLE001 - logged, and the client gets to know
@@ -160,9 +158,7 @@ def merged(texts: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-async def _ask_all(
-    addresses: Iterable[str], request: Request, path: str
-) -> list[Response | None]:
+async def _ask_all(addresses: Iterable[str], request: Request, path: str) -> list[Response | None]:
     """Return what each answers, in order; None for one that does not."""
     answers: list[Response | None] = []
 

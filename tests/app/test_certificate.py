@@ -101,6 +101,8 @@ def test_options_that_make_no_sense() -> None:
         ServerOptions(trusted_proxies="*")
     with pytest.raises(ValueError, match=r"^max_in_flight=0 is less than 1\. Pass a whole number"):
         ServerOptions(max_in_flight=0)
+    with pytest.raises(ValueError, match=r"^body_timeout=0 is not more than 0\. Pass a number of"):
+        ServerOptions(body_timeout=0)
 
 
 def test_which_options_count() -> None:

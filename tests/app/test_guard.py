@@ -572,7 +572,7 @@ def test_options_of_a_server(backend: Any) -> None:
             connection.request("GET", "/", headers={"X-Forwarded-For": "1.2.3.4"})
             return connection.getresponse().status
 
-    app.serve(asgi, bind="127.0.0.1:0", max_in_flight=9)
+    app.serve(asgi, bind="127.0.0.1:0", max_in_flight=9, body_timeout=3)
 
     @app.service
     async def client() -> None:
