@@ -37,6 +37,8 @@ _MOST: Final = 64 * 2**20
 """Bytes of an answer: three hours of history have twenty million."""
 
 _SAMPLE: Final = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})?( [^}]*)")
+_TAKEN: Final = re.compile(r'(^|,)worker="')
+"""A label of a sample's own that has the same name: in a value, the quote has a backslash."""
 _PROBES: Final = frozenset({"/livez", "/readyz", "/startupz"})
 
 
@@ -152,6 +154,7 @@ def merged(texts: Mapping[str, str]) -> str:
             elif found := _SAMPLE.fullmatch(line):
                 metric, labels, value = found.groups()
                 own = f'worker="{name}"' if name else ""
+                labels = _TAKEN.sub(r'\1exported_worker="', labels or "") if own else labels
                 inside = ",".join(filter(None, (own, labels)))
                 samples.append(f"{metric}{{{inside}}}{value}" if inside else line)
     lines = (line for heads, samples in families.values() for line in (*heads, *samples))

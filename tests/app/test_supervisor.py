@@ -23,7 +23,13 @@ T = TypeVar("T")
 
 WATCHED = {"WATCHDOG_USEC": "20000000"}
 
-HELLO = {"listen": [], "health": None, "drain_delay": 0.0, "total": 25.0, "beats": False}
+HELLO: dict[str, Any] = {
+    "listen": [],
+    "health": None,
+    "drain_delay": 0.0,
+    "total": 25.0,
+    "beats": False,
+}
 
 
 class Line(Generic[T]):
@@ -34,6 +40,7 @@ class Line(Generic[T]):
         self._more = anyio.Event()
 
     def put(self, said: T) -> None:
+        """Say something."""
         self._said.append(said)
         self._more.set()
 
@@ -74,20 +81,24 @@ class Fake:
         self._ended.set()
 
     async def receive(self) -> list[str]:
+        """Return what it says next."""
         return await anext(self._line)
 
     def send(self, line: str, sockets: Sequence[socket.socket] = ()) -> None:
+        """Take note of what it is told, and obey."""
         assert not sockets
         self.sent.append((anyio.current_time(), line))
         if line == "stop" and self.obeys:
             self.end(0)
 
     def kill(self, number: int) -> None:
+        """Take note of a signal, and obey."""
         self.sent.append((anyio.current_time(), number))
         if self.obeys or number == SIGKILL:
             self.end(-number)
 
     async def wait(self) -> int:
+        """Wait for its end."""
         await self._ended.wait()
         return self._code
 
@@ -106,24 +117,29 @@ class House:
         self.supervisor = Supervisor(self.launch, 3, self, notifier)
 
     async def launch(self, number: int) -> Fake:
+        """Start a process."""
         if self.cannot_launch:
             raise OSError("no more processes")
         self.launched.append(Fake(number, anyio.current_time()))
         return self.launched[-1]
 
     async def open(self, hello: Mapping[str, Any]) -> list[socket.socket]:
+        """Return no sockets, or refuse to."""
         assert {"listen", "health"} <= hello.keys()
         if self.cannot_listen:
             raise OSError(98, "cannot listen at 127.0.0.1:80: it is taken")
         return []
 
     def refuse(self) -> None:
+        """Take note of when nobody may connect any more."""
         self.refused_at.append(anyio.current_time())
 
     async def main(self) -> None:
+        """Run the supervisor."""
         self.code = await self.supervisor.run(self._signals)
 
     def send(self, number: int) -> None:
+        """Send a signal."""
         self._signals.put(number)
 
     async def settle(self) -> None:
@@ -136,6 +152,7 @@ class House:
         return [*{each.number: each for each in self.launched}.values()]
 
     def statistics(self) -> tuple[int, int, int]:
+        """Return how many are ready, were started, and have died."""
         found = self.supervisor.statistics()
         return found.ready, found.started, found.died
 
@@ -366,7 +383,7 @@ async def test_stop_during_a_launch_and_a_wait() -> None:
             await go_on.wait()
             return await launch(number)
 
-        house.supervisor._launch = slowly  # type: ignore[misc] # noqa: SLF001 - not before it runs
+        house.supervisor._launch = slowly  # type: ignore[misc] # which it is before this runs
         await anyio.sleep(30)
         house.launched[0].end(1)
         await launching.wait()
