@@ -39,7 +39,7 @@ from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import CheckKind, HealthReport
 from mtaio.monitoring._task_reader import TaskReader
 
-__all__ = ["Probes", "ProbesStatistics", "Reports"]
+__all__ = ["Probes", "ProbesStatistics", "Reports", "listening_socket"]
 
 _BACKLOG: Final = 128
 _LIMITS: Final = Limits()
@@ -280,7 +280,7 @@ class _Run:
         access: Access,
         name: str | None,
     ) -> None:
-        listening = _listen(address)
+        listening = listening_socket(address)
         self.address: Final = Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
         self._reports: Final = Reports(health.report, self.loop)
@@ -487,7 +487,7 @@ else:
     _ONE_LISTENER: Final = socket.SO_REUSEADDR
 
 
-def _listen(address: Address) -> socket.socket:
+def listening_socket(address: Address) -> socket.socket:
     """Return a socket that listens there."""
     host, port = address
     try:
