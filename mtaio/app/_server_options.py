@@ -111,6 +111,7 @@ class ServerOptions:
     def seconds(self, settings: Settings) -> float:
         """Return the time for a piece of a body that counts."""
         return settings.body_timeout if self.body_timeout is None else self.body_timeout
+
     def logs(self, settings: Settings) -> bool:
         """Return whether requests are logged."""
         return settings.access_log if self.access_log is None else self.access_log
