@@ -8,7 +8,8 @@ recorded is counted by the object, not by those who watch it, of whom there may 
 What counts: a wait, if it counts in ``wait_seconds`` too; of what runs, each end, whether with a
 result, an error, a timeout or a cancellation, since the time was spent. What a finished event loop
 left behind has no end, and its times are of a clock that is gone: it is not counted.
-Cost: 0.3 µs for what is recorded, two looks at the clock included.
+Cost: 0.2 µs for an observation, and 0.15 µs for the two looks at the clock where there were none; a
+call that is timed from outside has a coroutine more, and takes 0.5 µs in all.
 """
 
 from __future__ import annotations
@@ -81,12 +82,13 @@ async def timed(
     began: float | None = None,
 ) -> R:
     """Make a call, and record how long it took since it ``began``, which by default is now."""
+    reader = clock.reader
     if began is None:
-        began = clock.now()
+        began = reader()()
     try:
         result = await call(*args)
     except BaseException as error:
         took(durations, began, error)
         raise
-    durations.observe(clock.now() - began)
+    durations.observe(reader()() - began)
     return result

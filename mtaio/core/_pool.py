@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal import unfinished
+from mtaio._internal import clock, spans, unfinished
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import (
     is_cancelled,
@@ -169,6 +169,8 @@ class Pool:
     def __post_init__(self) -> None:
         if self.timing is not None:
             self.watch = self.timing.watch(self._pay_attention)
+        if spans.hook is not None:
+            self.fn = spans.around("item", self.fn, self.subject)
 
     @property
     def ended(self) -> int:
@@ -705,7 +707,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     sink, counters = pool.sink, pool.counters
     put, results, buffer = sink.put, sink.results, sink.buffer
     queue = None if pool.slots is None else pool.slots.queue.waiters
-    link, new_context, returned = CURRENT.set, copy_context, RETURNED
+    link, new_context, returned, reader = CURRENT.set, copy_context, RETURNED, clock.reader
     plain: type[object] | None = None  # the type of an answer that is known to be no error
     watched = worker.watched
     result: list[Any] = [None]
@@ -730,7 +732,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 watched.limit.moment = now() + watched.timeout
             durations = counters.run_duration
             if durations is not None:
-                began = now()
+                began = reader()()
             try:
                 # 3. Start it.
                 waits_for = context.run(send, fn(*item) if many else fn(item))
@@ -774,7 +776,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             else:
                 # 6. It returned.
                 if durations is not None and began is not None:
-                    durations.observe(now() - began)
+                    durations.observe(reader()() - began)
                 if watched is not None:
                     watched.item_returned()
                 if results is not None:

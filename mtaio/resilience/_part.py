@@ -82,10 +82,10 @@ class Call:
         key: What the call is for, for parts that keep a state for each key; None if not given.
 
     Attributes:
-        attempts: Where its pipeline records how long each attempt takes; None if it does not.
+        attempt_duration: Where its pipeline records how long attempts take; None if it does not.
     """
 
-    __slots__ = ("args", "attempts", "fn", "key")
+    __slots__ = ("args", "attempt_duration", "fn", "key")
 
     def __init__(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, key: Hashable = None
@@ -93,7 +93,7 @@ class Call:
         self.fn: Callable[..., Awaitable[Any]] = fn
         self.args: tuple[Any, ...] = args
         self.key: Hashable = key
-        self.attempts: Histogram | None = None
+        self.attempt_duration: Histogram | None = None
 
     def __repr__(self) -> str:
         return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
@@ -186,8 +186,8 @@ async def call_function(call: Call) -> Any:
         awaitable: Any = call.fn(*call.args)
         result: object = awaitable
         if type(result) is CoroutineType or inspect.isawaitable(result):
-            if call.attempts is not None:
-                return await timed(call.attempts, lambda: awaitable)
+            if call.attempt_duration is not None:
+                return await timed(call.attempt_duration, lambda: awaitable)
             return await awaitable
     except BaseException as error:
         raise_failure(error, call.fn)

@@ -18,7 +18,7 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, cast, final
 
-from mtaio._internal import clock
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
@@ -245,7 +245,7 @@ class Pipeline:
             result = await self._record(Call(fn, args, key=key))
             return result
         direct = self._direct
-        if direct is not None:
+        if direct is not None and spans.hook is None:  # a span is the part's to begin
             direct.begun += 1
             try:
                 if direct.acquire is not None:
@@ -324,7 +324,7 @@ class Pipeline:
     def _counted(self, through: Next) -> Next:
         async def run(call: Call) -> OpenStream:
             self._calls += 1
-            call.attempts = self._attempt_duration
+            call.attempt_duration = self._attempt_duration
             end = partial(self._end, None if self._call_duration is None else clock.now())
             try:
                 opened: OpenStream = await through(call)
@@ -339,7 +339,7 @@ class Pipeline:
     async def _record(self, call: Call) -> Any:
         """Let a call go through the parts; record how long it takes, and its attempts."""
         self._calls += 1
-        call.attempts = self._attempt_duration
+        call.attempt_duration = self._attempt_duration
         began = clock.now()
         try:
             result = await self._through(call)
@@ -415,6 +415,9 @@ class Pipeline:
         async def called(*args: Any, **kwargs: Any) -> Any:
             if self._call_duration is not None:
                 return await self._record(make(args, kwargs))
+            if spans.hook is not None:
+                self._calls += 1
+                return await self._go_on(self._through, partial(make, args, kwargs))
             direct.begun += 1
             try:
                 if acquire is not None:

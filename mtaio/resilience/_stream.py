@@ -224,8 +224,8 @@ def _log_closing(source: Source, error: Exception) -> None:
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    opened = _opened(lambda: fn(*call.args), call, name_of(fn))
-    return await (opened if call.attempts is None else timed(call.attempts, lambda: opened))
+    opened, durations = _opened(lambda: fn(*call.args), call, name_of(fn)), call.attempt_duration
+    return await (opened if durations is None else timed(durations, lambda: opened))
 
 
 async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:

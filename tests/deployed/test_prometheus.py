@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXAMPLES = ROOT / "docs" / "examples" / "prometheus"
+HOUR = 3600
 PATIENCE = 90.0
 """Seconds for what takes two: a machine may stand still in between."""
 
@@ -620,3 +622,50 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests})
     )
     assert "SUCCESS" in promtool("test", "rules", file)
+
+
+def test_a_day_of_the_example_service(tmp_path: Path) -> None:
+    """A day later Prometheus shows p99 by route, when it was slow, and when it failed."""
+    midnight = int(time.time()) - 25 * HOUR
+    texts = tmp_path / "day.txt"
+    with texts.open("wb") as output:
+        subprocess.run(  # noqa: S603 - a program of these tests
+            [sys.executable, "-m", "tests.deployed.day", str(midnight)],
+            cwd=ROOT,
+            stdout=output,
+            check=True,
+            timeout=PATIENCE,
+        )
+    promtool("tsdb", "create-blocks-from", "openmetrics", texts, tmp_path / "data")
+    (tmp_path / "prometheus.yml").write_text("global: {}")
+    rules = (EXAMPLES / "alerts.yml").read_text("utf-8")
+    expressions = dict(re.findall(r"alert: (\w+)\n +expr: >-\n(.+?)\n +for:", rules, re.DOTALL))
+    with running(tmp_path / "prometheus.yml", tmp_path) as prometheus:
+
+        def hours(query: str) -> dict[tuple[str, ...], dict[int, float]]:
+            """Return what a query finds at the end of each hour, by the labels."""
+            result = prometheus.get(
+                "query_range",
+                query=query,
+                start=str(midnight + HOUR),
+                end=str(midnight + 24 * HOUR),
+                step=str(HOUR),
+            )["result"]
+            return {
+                tuple(each["metric"].values()): {
+                    round((moment - midnight) / HOUR) - 1: float(value)
+                    for moment, value in each["values"]
+                }
+                for each in result
+            }
+
+        duration = "mtaio_request_metrics_duration_seconds"
+        p99 = hours(f"histogram_quantile(0.99, sum by (route, le) (rate({duration}_bucket[1h])))")
+        assert p99.keys() == {("/prices",), ("/feed",)}
+        assert {hour for hour, value in p99["/prices",].items() if value > 1} == {12, 13}
+        assert all(0.01 < value < 1 for h, value in p99["/prices",].items() if h not in {12, 13})
+        counts = hours(f'sum by (status) ({duration}_count{{route="/prices"}})')
+        assert (counts["200",][23], counts["503",][23]) == (690, 30)
+        for alert, expected in (("MtaioRequestsSlow", {12, 13}), ("MtaioRequestsFail", {18})):
+            found = hours(expressions[alert])
+            assert {hour for each in found.values() for hour in each} == expected, alert
