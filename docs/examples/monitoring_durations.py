@@ -1,38 +1,44 @@
-"""An alert when one item in a hundred takes more than two seconds."""
+"""How long things take: the histograms of what a monitor watches."""
 
 import anyio
 
-import mtaio.testing
-from mtaio import TaskExecutor
+from mtaio import ConcurrencyLimiter, Pipeline, TaskExecutor
 from mtaio.monitoring import ResourceMonitor
 
-executor = TaskExecutor(max_workers=10, name="reports")
-monitor = ResourceMonitor(interval=5)
-monitor.watch(executor)  # records durations from now on
-monitor.set_threshold("task_executor.reports.run_duration.p99", 2.0, clear=1.0)
+monitor = ResourceMonitor(interval=0.1)
+executor = TaskExecutor(max_workers=40)
+database = ConcurrencyLimiter(4, name="database")
+api = monitor.watch(Pipeline(database, name="orders"))
+monitor.set_threshold("pipeline.orders.call_duration.p99", 0.5)
 
 
 @monitor.on_threshold_exceeded
 def tell(metric: str, value: float, threshold: float) -> None:
-    print(f"{anyio.current_time():g} s: {metric} is {value:.2f}, above {threshold:g}")
+    print(f"{metric} is above {threshold:g} s")
 
 
-@monitor.on_recovered
-def tell_the_end(metric: str, value: float, threshold: float) -> None:
-    print(f"{anyio.current_time():g} s: {metric} is {value:.2f} again")
+async def query(number: int) -> None:
+    await anyio.sleep(0.04 if number % 10 else 0.7)  # one in ten is slow
 
 
-async def report(number: int) -> None:
-    await anyio.sleep(4.0 if 2000 <= number < 2400 and number % 10 == 0 else 0.4)
+async def order(number: int) -> None:
+    await api.run(query, number)
 
 
 async def main() -> None:
-    async with monitor, executor:
-        await executor.for_each(report, range(4000))
-        whole = executor.statistics().run_duration
-        assert whole is not None
-        print(f"{whole.count} items, in the median about {whole.quantile(0.5):.1f} s")
+    async with monitor:
+        await executor.for_each(order, range(40))
+        await anyio.sleep(0.2)
+        now = api.statistics()
+        for name, durations in [
+            ("calls", now.call_duration),
+            ("queries", now.attempt_duration),
+            ("waits", now.parts["concurrency_limiter"].wait_duration),
+        ]:
+            assert durations is not None  # the monitor watches it
+            half, most = durations.quantile(0.5), durations.quantile(0.99)
+            print(f"{durations.count} {name}: half within {half:.2f} s, 99 % within {most:.2f} s")
 
 
 if __name__ == "__main__":
-    mtaio.testing.run(main)
+    anyio.run(main)
