@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock, loops, spans
+from mtaio._internal.access_log import Entry
 from mtaio._internal.backend import is_asyncio
 from mtaio._internal.backend import of as backend_of
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
@@ -130,6 +132,7 @@ class Server:
         body_timeout: Seconds that a client may take for the next piece of a request's body while
             the application waits for it. After that it gets a 408, and the application is told that
             the client has gone.
+        access_log: Whether each request has an id, and a line in the access log.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
 
@@ -142,6 +145,7 @@ class Server:
     """
 
     __slots__ = (
+        "_access_log",
         "_asgi",
         "_bind",
         "_body_timeout",
@@ -152,6 +156,7 @@ class Server:
         "_name",
         "_on_error",
         "_proxies",
+        "_routes",
         "_run",
         "requests",
     )
@@ -167,6 +172,7 @@ class Server:
         proxies: Proxies | None = None,
         max_in_flight: float = math.inf,
         body_timeout: float = math.inf,
+        access_log: bool = False,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
@@ -178,6 +184,8 @@ class Server:
         self._proxies = proxies
         self._max_in_flight = max_in_flight
         self._body_timeout = body_timeout
+        self._access_log = access_log
+        self._routes: Final = Routes()
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
@@ -277,6 +285,9 @@ class Server:
             await checkpoint()  # pragma: no cover
         if run.state is not None:
             scope["state"] = dict(run.state)
+        entry = None
+        if self._access_log or spans.hook is not None:
+            entry = Entry(scope, self._routes, log=self._access_log)
         request = Request(
             scope,
             receive,
@@ -285,8 +296,23 @@ class Server:
             whole=run.backend == "trio",
             bare=run.bare,
             body_timeout=self._body_timeout,
+            entry=entry,
             new_scope=run.new_scope,
         )
+        if self._proxies is not None:
+            self._proxies.apply(scope)
+        try:
+            await self._respond(run, request, entry)
+        except BaseException as error:
+            if entry is not None:
+                entry.leave(error)
+            raise
+        if entry is not None:
+            entry.leave()
+
+    async def _respond(self, run: _Run, request: Request, entry: Entry | None) -> None:
+        """Answer a request, or refuse it."""
+        scope = request.scope
         counts = self._counts
         counts.requests += 1
         if run.cancelling:
@@ -298,22 +324,22 @@ class Server:
             counts.rejected += 1
             await request.refuse(_COME_AGAIN)
             return
-        if self._proxies is not None:
-            self._proxies.apply(scope)
         run.counted += counted
         run.in_flight.add(request)
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
-            await request.run(self._asgi, partial(self._failed, scope))
+            await request.run(self._asgi, partial(self._failed, scope, entry))
         finally:
             run.in_flight.discard(request)
             run.counted -= counted
             counts.late += request.late
             run.latest = clock.now()
 
-    def _failed(self, scope: Message, error: Exception) -> bool:
+    def _failed(self, scope: Message, entry: Entry | None, error: Exception) -> bool:
         """Take note of what a handler raised, and return whether it was reported."""
         self._counts.failed += 1
+        if entry is not None:
+            entry.fail(error)
         if self._on_error is None:
             return False
         context = {

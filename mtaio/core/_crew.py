@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import loops, spans
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.clock import now
 from mtaio._internal.gil import has_gil
@@ -306,6 +306,8 @@ class _Row:
         pool, crew, slot, thread = self._pool, self._crew, self._slot, self._thread
         fn, many, counters, source = crew.fn, pool.many, pool.counters, pool.source
         lock = counters.lock
+        if spans.hook is not None:
+            fn = partial(spans.call, "item", fn, fn)
         put, results = pool.sink.put, pool.sink.results
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy

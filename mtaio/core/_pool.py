@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal import clock, unfinished
+from mtaio._internal import clock, spans, unfinished
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import (
     is_cancelled,
@@ -169,6 +169,8 @@ class Pool:
     def __post_init__(self) -> None:
         if self.timing is not None:
             self.watch = self.timing.watch(self._pay_attention)
+        if spans.hook is not None:
+            self.fn = spans.around("item", self.fn, self.subject)
 
     @property
     def ended(self) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
 
 import anyio
 
-from mtaio._internal import clock
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import is_cancelled, raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
@@ -80,7 +80,11 @@ async def run_item(
         token = CURRENT.set((slot, 0))
     try:
         try:
-            result = await (call() if durations is None else timed(durations, call))
+            work = call() if durations is None else timed(durations, call)
+            if spans.hook is None:
+                result = await work
+            else:
+                result = await spans.wait("item", subject, work)
         except BaseException as error:
             raise_failure(error, subject, own_task=own_task)
             raise

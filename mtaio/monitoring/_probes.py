@@ -37,8 +37,9 @@ from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._listener import Counts, Limits, Listener
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import CheckKind, HealthReport
+from mtaio.monitoring._task_reader import TaskReader
 
-__all__ = ["Probes", "ProbesStatistics", "Reports"]
+__all__ = ["Probes", "ProbesStatistics", "Reports", "listening_socket"]
 
 _BACKLOG: Final = 128
 _LIMITS: Final = Limits()
@@ -75,10 +76,11 @@ class Probes:
     Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
-    ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
-    token, as ``Authorization: Bearer TOKEN`` or as the password of Basic; without a token, for
-    clients on this machine that name a loopback address. Behind a proxy on this machine set a
-    token: unless it adds a field such as ``X-Forwarded-For``, it looks like such a client.
+    ``/metrics`` (Prometheus), ``/stats`` (JSON), ``/tasks`` (what each task waits for, as text or
+    JSON) and ``/`` (a live page) are for those who send the token, as ``Authorization: Bearer
+    TOKEN`` or as the password of Basic; without a token, for clients on this machine that name a
+    loopback address. Behind a proxy on this machine set a token: unless it adds a field such as
+    ``X-Forwarded-For``, it looks like such a client.
 
     It can be made anywhere, and used by one event loop after another; `start` and `stop` may be
     called in any task, and ``async with`` does both. It ends together with the event loop in which
@@ -278,7 +280,7 @@ class _Run:
         access: Access,
         name: str | None,
     ) -> None:
-        listening = _listen(address)
+        listening = listening_socket(address)
         self.address: Final = Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
         self._reports: Final = Reports(health.report, self.loop)
@@ -293,6 +295,7 @@ class _Run:
             access=access,
             report=self._reports.get,
             answering=partial(monitor.answering, LIVE_AFTER),
+            read_tasks=TaskReader(self.loop).read,
             name=name,
         )
         self.listener: Final = Listener(listening, self.endpoints.respond, _LIMITS)
@@ -484,7 +487,7 @@ else:
     _ONE_LISTENER: Final = socket.SO_REUSEADDR
 
 
-def _listen(address: Address) -> socket.socket:
+def listening_socket(address: Address) -> socket.socket:
     """Return a socket that listens there."""
     host, port = address
     try:

@@ -18,7 +18,7 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, cast, final
 
-from mtaio._internal import clock
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
@@ -245,7 +245,7 @@ class Pipeline:
             result = await self._record(Call(fn, args, key=key))
             return result
         direct = self._direct
-        if direct is not None:
+        if direct is not None and spans.hook is None:  # a span is the part's to begin
             direct.begun += 1
             try:
                 if direct.acquire is not None:
@@ -415,6 +415,9 @@ class Pipeline:
         async def called(*args: Any, **kwargs: Any) -> Any:
             if self._call_duration is not None:
                 return await self._record(make(args, kwargs))
+            if spans.hook is not None:
+                self._calls += 1
+                return await self._go_on(self._through, partial(make, args, kwargs))
             direct.begun += 1
             try:
                 if acquire is not None:
