@@ -5,8 +5,7 @@ Promise: it is found in what is there anyway: the frames of a task's chain of aw
 in `wait_rules`, lead to the object, and the object to those who hold it, if it knows them. Where it
 does not, as a limiter whose slots belong to nobody, its holders are searched for among all tasks:
 those with a block of it that was entered and not left. What cannot be found is left out; nothing
-raises, no code of the program is called but the ``__repr__`` of a cache's keys and the like, and
-nothing is kept.
+raises, no code of the program is run, and nothing is kept.
 Cost: nothing for a task that waits, and some microseconds for one that is looked at.
 
 How holders are searched for. While a block is entered, the frame of its code holds the method that
@@ -28,9 +27,10 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from opcode import opmap
-from types import CellType, FrameType, FunctionType, MethodType
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
@@ -65,7 +65,8 @@ class Wait:
         """The noun and the object: ``"slot of ConcurrencyLimiter 'db'"``, ``"Lock"``."""
         if self.of is None:
             return self.on
-        return self.of if self.of.casefold().startswith(self.on) else f"{self.on} of {self.of}"
+        kind = self.of.partition(" ")[0]
+        return self.of if kind.casefold() == self.on else f"{self.on} of {self.of}"
 
 
 class Found(NamedTuple):
@@ -273,7 +274,7 @@ class _Look:
             point.holders, point.sure = self._ids([_behind(each) for each in many if not each.done()])
             return
         task = _behind(future)
-        if hasattr(task, "get_coro"):
+        if hasattr(type(task), "get_coro"):
             point.on, point.of = "task", self._text(task, None)
             point.holders, point.sure = self._ids([task])
         elif any("_chain_future" in name for name in _callbacks(future)):
@@ -298,22 +299,25 @@ class _Look:
         if known is not None:
             return known
         value = getattr(obj, path, None)
-        many = isinstance(value, (set, dict))
-        tasks = list(value) if many else [] if value is None else [value]
+        tasks: list[Any] = [value]
+        if value is None:
+            tasks = []
+        elif isinstance(value, (set, dict)):
+            tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in value]
         found = self._held[id(obj), path] = self._ids(tasks)
         return found
 
     def _ids(self, tasks: Iterable[Any]) -> tuple[tuple[int, ...], bool]:
         """Return the ids of tasks, in the order of all tasks, and whether all of them are tasks."""
         found: list[int] = []
-        sure = False
-        for sure, each in enumerate(tasks, 1):
-            task = getattr(each, "task", each)  # of ours: the ids of its task and of the parent's
-            if isinstance(task, tuple):
-                found.append(task[0])
-            elif hasattr(task, "get_coro") or hasattr(task, "parent_nursery"):
-                found.append(id(task))
-        return self._sorted(found), bool(sure) and len(found) == sure
+        number = 0
+        for number, each in enumerate(tasks, 1):
+            kind = type(each)
+            if kind is tuple:  # of ours: the ids of the task and of its parent
+                found.append(each[0])
+            elif hasattr(kind, "get_coro") or hasattr(kind, "parent_nursery"):
+                found.append(id(each))
+        return self._sorted(found), 0 < number == len(found)
 
     def _sorted(self, found: list[int]) -> tuple[int, ...]:
         last = len(self._order)
@@ -327,8 +331,9 @@ class _Look:
         self._calls = {
             id(call): id(load)
             for points in loads.values()
-            for load in [points[0].obj]
-            for call in (getattr(load, "call", None), getattr(load, "coroutine", None))
+            for load in [cast("Any", points[0].obj)]
+            for each in (load.siblings[:1] or [load])
+            for call in (each.call, getattr(each, "coroutine", None))
             if call is not None
         }
         self._holding: defaultdict[int, list[int]] = defaultdict(list)
@@ -524,25 +529,45 @@ def _follow(found: Mapping[str, Any], path: str) -> Any:
 
 def _described(shown: object, detail: object) -> str | None:
     """Return the kind, the name and the key of an object."""
+    while type(shown) is partial:
+        shown = shown.func
     kind = type(shown)
-    if kind.__module__ == "builtins" and not callable(shown):
-        text = _SHORT.repr(shown)
-    elif callable(shown) and hasattr(shown, "__qualname__"):
-        text = str(shown.__qualname__)
+    text: str | None
+    if isinstance(shown, _FUNCTIONS):
+        text = shown.__qualname__
+    elif kind.__module__ == "builtins":
+        text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
             return None
-        name = shown.get_name() if hasattr(shown, "get_coro") else None
-        if name is None and kind.__module__.startswith("mtaio."):
+        name = cast("Any", shown).get_name() if hasattr(kind, "get_coro") else None
+        if _is_ours(shown):
             name = getattr(shown, "name", None)
         if isinstance(name, str):
-            text = f"{text} {_SHORT.repr(name)}"
-    return text if detail is None else f"{text} key={_SHORT.repr(detail)}"
+            text = f"{text} {_short.repr(name)}"
+    return text if detail is None else f"{text} key={_short.repr(detail)}"
 
 
-_SHORT: Final = reprlib.Repr()
-_SHORT.maxstring = 60
+_FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
+
+
+def _is_ours(obj: object) -> bool:
+    return type(obj).__module__.startswith("mtaio.")
+
+
+class _Short(reprlib.Repr):
+    """Describes what Python's own types are made of, and runs no code of the program."""
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """Return the kind of what is of another type."""
+        if type(x).__module__ != "builtins":
+            return f"<{type(x).__name__}>"
+        return super().repr_instance(x, level)
+
+
+_short: Final = _Short()
+_short.maxstring = 60
 
 
 def _callbacks(future: Any) -> list[str]:
