@@ -252,14 +252,12 @@ class _Look:
 
     def _end_of(self, chain: Chain) -> _Point | None:
         """Return what a task waits for that has no rule: by what it awaits in the end."""
-        future = chain.end
-        if type(future).__name__ == "FutureIter":
-            future = next(iter(gc.get_referents(future)), None)
-        if hasattr(type(future), "get_loop"):
-            point = _Point(_FUTURE)
-            point.obj = future
-            self._hold_by_futures(point, {"fut": future})
-            return point
+        for future in (chain.end, *gc.get_referents(chain.end)):  # or its iterator
+            if hasattr(type(future), "get_loop"):
+                point = _Point(_FUTURE)
+                point.obj = future
+                self._hold_by_futures(point, {"fut": future})
+                return point
         if chain.frames and _name_at(chain, -1) in _TO_TRIO:
             return _Point(_UNKNOWN)
         return None
