@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import anyio
 
-from mtaio._internal import backend, loops, task_tree
+from mtaio._internal import loops, task_tree
 from mtaio._internal.task_tree import TaskNode
 from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.resilience import AdaptiveLimiter, Pipeline
-from mtaio.resources import ConcurrencyLimiter, KeyedConcurrencyLimiter, ResourceLimiter
+from mtaio.resources import ConcurrencyLimiter, ResourceLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -121,7 +121,9 @@ def resources() -> Stuck:
 
 def adaptive() -> Stuck:
     """Ours."""
-    one, other = (AdaptiveLimiter(initial=1, max_limit=1, max_waiting=None, name="up") for _ in "ab")
+    one, other = (
+        AdaptiveLimiter(initial=1, max_limit=1, max_waiting=None, name="up") for _ in "ab"
+    )
     return crossed(one, other, "slot of AdaptiveLimiter 'up'")
 
 

@@ -25,13 +25,14 @@ import gc
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from opcode import opmap
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from typing import Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
 from mtaio._internal.frames import Chain, variables
@@ -202,17 +203,19 @@ class _Look:
 
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
-        names_only = not rule.on
-        if inner is None:
-            if names_only:
-                return None
-        elif not (names_only or inner.rule.plain or rule.replace):
-            return inner
-        found = variables(frame, rule.variables)
-        detail = _follow(found, rule.detail) if rule.detail else None
-        if inner is not None and names_only:
+        if rule.on:
+            if inner is None or inner.rule.plain or rule.replace:
+                return self._new_point(rule, variables(frame, rule.variables), inner)
+        elif inner is not None:
+            found = variables(frame, rule.variables)
+            detail = _follow(found, rule.detail) if rule.detail else None
             inner.of = self._text(_follow(found, rule.name), detail)
-            return inner
+        return inner
+
+    def _new_point(
+        self, rule: Rule, found: Mapping[str, Any], inner: _Point | None
+    ) -> _Point | None:
+        """Return what a rule says, where a frame has these variables."""
         point = _Point(rule)
         if rule.sleeps:
             self._tell_sleep(point, found, inner)
@@ -221,6 +224,7 @@ class _Look:
         if obj is None and rule.obj:
             return inner  # it waits for something else there
         point.obj = obj
+        detail = _follow(found, rule.detail) if rule.detail else None
         point.of = self._text(_follow(found, rule.name) if rule.name else obj, detail)
         if rule.since:
             since = _follow(found, rule.since)
@@ -253,7 +257,7 @@ class _Look:
     def _end_of(self, chain: Chain) -> _Point | None:
         """Return what a task waits for that has no rule: by what it awaits in the end."""
         for future in (chain.end, *gc.get_referents(chain.end)):  # or its iterator
-            if hasattr(type(future), "get_loop"):
+            if _has(future, "get_loop"):
                 point = _Point(_FUTURE)
                 point.obj = future
                 self._hold_by_futures(point, {"fut": future})
@@ -269,10 +273,12 @@ class _Look:
         if many is not None:
             point.on, point.of = "tasks", None
             point.every = found.get("return_when") != "FIRST_COMPLETED"
-            point.holders, point.sure = self._ids([_behind(each) for each in many if not each.done()])
+            point.holders, point.sure = self._ids(
+                [_behind(each) for each in many if not each.done()]
+            )
             return
         task = _behind(future)
-        if hasattr(type(task), "get_coro"):
+        if _has(task, "get_coro"):
             point.on, point.of = "task", self._text(task, None)
             point.holders, point.sure = self._ids([task])
         elif any("_chain_future" in name for name in _callbacks(future)):
@@ -297,25 +303,22 @@ class _Look:
         if known is not None:
             return known
         value = getattr(obj, path, None)
-        tasks: list[Any] = [value]
-        if value is None:
-            tasks = []
-        elif isinstance(value, (set, dict)):
-            tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in value]
+        tasks: list[Any] = [] if value is None else [value]
+        if isinstance(value, (set, dict)):
+            many = cast("Iterable[Any]", value)
+            tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in many]
         found = self._held[id(obj), path] = self._ids(tasks)
         return found
 
-    def _ids(self, tasks: Iterable[Any]) -> tuple[tuple[int, ...], bool]:
+    def _ids(self, tasks: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
         """Return the ids of tasks, in the order of all tasks, and whether all of them are tasks."""
         found: list[int] = []
-        number = 0
-        for number, each in enumerate(tasks, 1):
-            kind = type(each)
-            if kind is tuple:  # of ours: the ids of the task and of its parent
-                found.append(each[0])
-            elif hasattr(kind, "get_coro") or hasattr(kind, "parent_nursery"):
+        for each in tasks:
+            if isinstance(each, tuple):  # of ours: the ids of the task and of its parent
+                found.append(cast("tuple[int, object]", each)[0])
+            elif _has(each, "get_coro") or _has(each, "parent_nursery"):
                 found.append(id(each))
-        return self._sorted(found), 0 < number == len(found)
+        return self._sorted(found), 0 < len(found) == len(tasks)
 
     def _sorted(self, found: list[int]) -> tuple[int, ...]:
         last = len(self._order)
@@ -338,10 +341,8 @@ class _Look:
         self._seen: set[int] = set()
         self._codes: dict[int, _Code | None] = {}
         for task, chain in self._tasks.items():
-            try:
+            with suppress(Exception):  # as in `at`
                 self._search_in(task, chain)
-            except Exception:  # noqa: BLE001, PERF203 - as in `at`
-                continue
         for points in (*blocks.values(), *items.values(), *loads.values()):
             obj, number = points[0].obj, points[0].rule.slots
             found = self._holding.get(id(obj), [])
@@ -527,9 +528,9 @@ def _follow(found: Mapping[str, Any], path: str) -> Any:
 
 def _described(shown: object, detail: object) -> str | None:
     """Return the kind, the name and the key of an object."""
-    while type(shown) is partial:
-        shown = shown.func
-    kind = type(shown)
+    while isinstance(shown, partial):
+        shown = cast("object", shown.func)
+    kind: type[object] = type(shown)
     text: str | None
     if isinstance(shown, _FUNCTIONS):
         text = shown.__qualname__
@@ -539,7 +540,7 @@ def _described(shown: object, detail: object) -> str | None:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
             return None
-        name = cast("Any", shown).get_name() if hasattr(kind, "get_coro") else None
+        name = cast("Any", shown).get_name() if _has(shown, "get_coro") else None
         if _is_ours(shown):
             name = getattr(shown, "name", None)
         if isinstance(name, str):
@@ -548,6 +549,12 @@ def _described(shown: object, detail: object) -> str | None:
 
 
 _FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
+
+
+def _has(obj: object, name: str) -> bool:
+    """Return whether the class of an object has an attribute: no code of the object's is run."""
+    kind: type[object] = type(obj)
+    return hasattr(kind, name)
 
 
 def _is_ours(obj: object) -> bool:

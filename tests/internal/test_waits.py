@@ -1,4 +1,4 @@
-"""What tasks wait for, since when and who holds it, as their frames tell; and no more than is so."""
+"""What tasks wait for, since when and who holds it, by their frames; and no more than is so."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import inspect
 import socket
 import threading
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -127,7 +128,7 @@ async def test_of_anyio() -> None:
     full, other = anyio.create_memory_object_stream[int](0)
     condition = anyio.Condition()
     here, there = socket.socketpair()
-    here.setblocking(False)
+    here.setblocking(False)  # noqa: FBT003 - the standard library's
 
     async def on_condition() -> None:
         async with condition:
@@ -242,7 +243,7 @@ async def test_wait_for_one_of_several_slots_is_no_deadlock() -> None:
 
     async def nested() -> None:
         async with limit, anyio.create_task_group() as group:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             group.start_soon(limit.acquire, name="child")
 
     async def hold() -> None:
@@ -321,25 +322,25 @@ async def test_load_of_several_keys() -> None:
 
 
 async def test_places_of_submitted_tasks() -> None:
-    """Who waits to submit waits for the tasks that have the places; so does who leaves the block."""
+    """To submit, a task waits for those that have the places; so it does to leave the block."""
     executor = TaskExecutor(max_workers=1, max_pending=1, name="pool")
 
-    async def work(name: str) -> None:
+    async def work() -> None:
         await anyio.sleep(9)
 
     async def submit() -> None:
         async with executor:
             for _ in range(2):
-                await executor.submit(work, "x")
+                await executor.submit(work)
             async with anyio.create_task_group() as group:
-                group.start_soon(executor.submit, work, "y", name="b")
-                await anyio.sleep(0)
+                group.start_soon(executor.submit, work, name="b")
+                await anyio.lowlevel.checkpoint()
                 await anyio.sleep_forever()
 
     async def leave() -> None:
         async with TaskExecutor(name="other") as other:
             work.__qualname__ = "c"
-            await other.submit(work, "x")
+            await other.submit(work)
 
     work.__qualname__ = "w"
     async with anyio.create_task_group() as group:
@@ -370,7 +371,10 @@ def on_asyncio(*fns: Callable[[], Awaitable[object]]) -> Read:
     found: list[Read] = []
 
     async def main() -> None:
-        tasks = [asyncio.create_task(called(fn), name=name) for name, fn in zip(LETTERS, fns)]
+        tasks = [
+            asyncio.create_task(called(fn), name=name)
+            for name, fn in zip(LETTERS, fns, strict=False)
+        ]
         await settle()
         found.append(read())
         for task in tasks:
@@ -571,7 +575,9 @@ def test_rules_are_for_functions_that_there_are() -> None:
         for module, rules in RULES.items()
         if module.startswith("mtaio.")
         for name, rule in rules.items()
-    } | {(module, name): {held} for module, names in HOLDING.items() for name, held in names.items()}
+    } | {
+        (module, name): {held} for module, names in HOLDING.items() for name, held in names.items()
+    }
     for (module, name), variables in wanted.items():
         assert any(
             variables <= {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
@@ -580,20 +586,14 @@ def test_rules_are_for_functions_that_there_are() -> None:
 
 
 async def test_what_raises_is_left_out() -> None:
-    """A frame that is not as a rule expects costs that task its wait, and nobody else."""
+    """A chain that does not fit together costs that task its wait, and nobody else."""
     limit = ConcurrencyLimiter(1)
     await limit.acquire()
-
-    async def sleep() -> None:
-        await anyio.sleep(9)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(called, limit.acquire)
-        await settle()
-        coroutine = sleep()
-        chain = await_chain(coroutine)
-        broken = chain._replace(frames=[None], codes=[sleep.__code__], links=[None], offsets=[0])
-        found = waits.waits_of({1: broken, 2: broken._replace(codes=["compiled"])}, None)
-        assert found == {}
-        coroutine.close()
-        group.cancel_scope.cancel()
+    waiting = limit.acquire()
+    waiting.send(None)
+    chain = await_chain(waiting)
+    torn = chain._replace(frames=[cast("Any", None)])
+    odd = chain._replace(frames=["compiled"], codes=["compiled"])
+    found = waits.waits_of({1: torn, 2: chain, 3: odd}, None)
+    assert {task: each.wait.on for task, each in found.items()} == {2: "slot"}
+    waiting.close()
