@@ -19,6 +19,7 @@ import json
 import os
 from collections import Counter
 from itertools import islice
+from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, TypedDict, cast
 
 from mtaio._internal.task_tree import GroupNode, TaskNode
@@ -66,6 +67,7 @@ _SEPARATORS: Final = " -_:#"
 """What stands between a name and a number."""
 
 _CHILDREN: Final = "tasks"
+_SLEEP: Final = "sleep"
 
 _DEFAULT_NAMES: Final = "Task-"
 """What asyncio's names of tasks begin with that were given none."""
@@ -281,7 +283,7 @@ class _Reading:
             function=task.function,
             state=task.state,
             where=task.where,
-            seconds=task.seconds,
+            seconds=_most([task.seconds]),
             stack=list(task.stack[-_MOST_FRAMES:]),
             wait=None if task.wait is None else self._waiting([task.wait]),
         )
@@ -290,11 +292,12 @@ class _Reading:
         """Return what is waited for, the same by all of them, and how long at most."""
         first = waits[0]
         what = _what(first)
+        of = None if first.on == _SLEEP and len(waits) > 1 else first.of  # for how long
         if what not in self._held:
             self._held[what] = self._holders(first.holders) if _is_held(first) else None
         return Waiting(
             on=first.on,
-            of=None if first.of is None else _clipped(first.of),
+            of=None if of is None else _clipped(of),
             seconds=_most(wait.seconds for wait in waits),
             held_by=self._held[what],
         )
@@ -405,6 +408,8 @@ def _unnumbered(name: str) -> str:
 
 def _what(wait: Wait) -> object:
     """Return what is waited for, to group by: one object if somebody holds it."""
+    if wait.on == _SLEEP:
+        return _SLEEP
     if not _is_held(wait):
         return wait.on, wait.of
     return wait.on, wait.of, wait.holders if wait.key is None else wait.key
@@ -416,7 +421,7 @@ def _is_held(wait: Wait) -> bool:
 
 
 def _most(seconds: Iterable[float | None]) -> float | None:
-    known = [each for each in seconds if each is not None]
+    known = [each for each in seconds if each is not None and isfinite(each)]  # as JSON has them
     return round(max(known), 3) if known else None
 
 

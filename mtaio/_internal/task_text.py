@@ -211,9 +211,9 @@ def _times(task: Task | Line) -> str:
 
 
 def _verb(wait: Waiting, *, many: bool = False) -> str:
-    if wait["on"] == _SLEEPS:
-        return "sleep" if many else "sleeps"
     on, of = wait["on"], wait["of"]
+    if on == _SLEEPS:
+        return "sleep" if many else "sleeps" if of is None else f"sleeps ({of})"
     if of is None:
         what = on
     elif of.casefold().startswith(on):  # "Lock 'stock'"
