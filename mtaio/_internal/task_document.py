@@ -363,39 +363,46 @@ class _Reading:
         return shown
 
     def _line(self, fold: _Fold) -> Line:
-        nodes = fold.nodes
-        first = nodes[0]
-        line = Line(
-            depth=fold.depth,
-            kind="more" if fold.is_rest else first.kind,
-            count=len(nodes),
-            ids=[],
-            name=None,
-            function=None,
-            state=None,
-            where=None if fold.is_rest else first.where,
-            seconds=None,
-            stack=[],
-            wait=None,
-            in_cycle=False,
-        )
-        if fold.is_rest or isinstance(first, GroupNode):
-            return line
-        tasks = cast("Sequence[TaskNode]", nodes)
+        first, count = fold.nodes[0], len(fold.nodes)
+        if fold.is_rest:
+            return _bare_line(fold.depth, "more", count, None)
+        if isinstance(first, GroupNode):
+            return _bare_line(fold.depth, first.kind, count, first.where)
+        tasks = cast("Sequence[TaskNode]", fold.nodes)
         is_one = all(task.name == first.name for task in tasks)
-        name = first.name if is_one else _unnumbered(first.name)
         waits = [task.wait for task in tasks if task.wait is not None]
-        line.update(
+        return Line(
+            depth=fold.depth,
+            kind=first.kind,
+            count=count,
             ids=[task.id for task in tasks[:_MOST_IDS]],
-            name=_called(name, first.function),
+            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
             function=first.function,
             state=first.state,
+            where=first.where,
             seconds=_most(task.seconds for task in tasks),
             stack=list(first.stack[-_MOST_FRAMES:]),
             wait=self._waiting(waits) if waits else None,
             in_cycle=first.id in self._in_cycle,
         )
-        return line
+
+
+def _bare_line(depth: int, kind: str, count: int, where: str | None) -> Line:
+    """Return a line without a task."""
+    return Line(
+        depth=depth,
+        kind=kind,
+        count=count,
+        ids=[],
+        name=None,
+        function=None,
+        state=None,
+        where=where,
+        seconds=None,
+        stack=[],
+        wait=None,
+        in_cycle=False,
+    )
 
 
 def _is_task(node: TaskNode) -> bool:
