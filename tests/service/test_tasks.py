@@ -23,9 +23,9 @@ FIRST_SCREEN = 24
 DEADLOCK = (
     "deadlock: 2 tasks wait for each other",
     "waits for slot of ConcurrencyLimiter 'invoices'",
-    "held by transfer 2 at ",
+    "held by transfer 2",
     "waits for slot of ConcurrencyLimiter 'stock'",
-    "held by transfer 1 at ",
+    "held by transfer 1",
 )
 
 
