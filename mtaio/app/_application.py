@@ -52,7 +52,8 @@ from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
 from mtaio.app._server_options import ServerOptions
 from mtaio.app._systemd import Notifier
-from mtaio.app._usage import Backend, UsageError, require_backend
+from mtaio.app._usage import Backend, CommandError, require_backend
+from mtaio.app._worker import Worker
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -159,6 +160,15 @@ class _Served:
     config: Config | None
     options: ServerOptions
 
+    def listening(self) -> dict[str, Any]:
+        """Return where it is to listen, for a supervisor."""
+        config = self.config
+        owner = None
+        if config is not None and config.user is not None and config.group is not None:
+            owner = [config.user, config.group]
+        umask = None if config is None else config.umask
+        return {"bind": self.bind, "umask": umask, "owner": owner}
+
     def certificate(self, settings: Settings) -> Certificate | None:
         """Return the certificate that it is served with."""
         return self.options.certificate(self.config, settings)
@@ -178,6 +188,7 @@ class _Served:
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
             body_timeout=self.options.seconds(settings),
+            access_log=self.options.logs(settings),
             on_error=failed,
         )
 
@@ -399,15 +410,16 @@ class Application:
         return Probes(
             self.monitor,
             self.health,
-            bind=settings.health_bind,
+            # A worker's are for its supervisor, which answers at the address of the settings.
+            bind=settings.health_bind if Worker.current is None else "127.0.0.1:0",
             token=settings.health_token,
             name=self._name,
         )
 
     @cached_property
     def _notifier(self) -> Notifier:
-        """Notifies systemd, where systemd has started the process."""
-        return Notifier()
+        """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
+        return Notifier(send=None if Worker.current is None else Worker.current.tell)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -677,6 +689,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -703,6 +716,8 @@ class Application:
                 while the application waits for it. After that the client gets 408 and the
                 application ``http.disconnect``. None for that of the settings, ``inf`` for no
                 limit.
+            access_log: Whether each request has an id, and a line in the log, as with
+                `mtaio.asgi.AccessLog`; None for what the settings say.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -722,6 +737,7 @@ class Application:
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
             body_timeout=body_timeout,
+            access_log=access_log,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -799,6 +815,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -818,6 +835,7 @@ class Application:
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
             body_timeout: Likewise.
+            access_log: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -837,11 +855,13 @@ class Application:
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
                     body_timeout=body_timeout,
+                    access_log=access_log,
                 )
             )
             self._check_certificates()
-        except (UsageError, ValueError, TypeError, OSError) as error:
-            _complain(error, USAGE)
+            self._take_sockets()
+        except (CommandError, ValueError, TypeError, OSError) as error:
+            _complain(error, error.exit_code if isinstance(error, CommandError) else USAGE)
         before, guard, logs = self._run, None, None
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
@@ -1140,9 +1160,10 @@ class Application:
             self.health,
         )
         monitor = self.monitor
-        _ = self.probes
         for part in watched:
             monitor.watch(part)
+        if self.probes is not None:
+            monitor.watch(self.probes)
         handler: Any = self.error_handler
         if callable(getattr(handler, "statistics", None)):
             monitor.watch(handler, mappings=True)  # by level
@@ -1162,7 +1183,7 @@ class Application:
         from mtaio.logging import configure  # noqa: PLC0415 - not before it starts
 
         try:
-            return configure(self.settings)
+            return configure(self.settings, fields=Worker.fields())
         except OSError as error:
             msg = (
                 f"cannot open the log file {str(self.settings.log_file)!r}: {error.strerror}. Set "
@@ -1193,6 +1214,13 @@ class Application:
             msg = f"{self!r} has no server that takes options. Add one: app.serve()."
             raise ValueError(msg)
         servers[:] = [replace(each, options=options.over(each.options)) for each in servers]
+
+    def _take_sockets(self) -> None:
+        """Have the servers of a worker listen at the sockets of its supervisor."""
+        if Worker.current is not None:
+            servers = self.registered.servers
+            taken = Worker.current.listen(self, beats=self._handles_signals)
+            servers[:] = [replace(each, bind=at) for each, at in zip(servers, taken, strict=True)]
 
     def _check_certificates(self) -> None:
         """Raise what is wrong with the settings, or with a certificate."""

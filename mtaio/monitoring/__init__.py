@@ -6,6 +6,7 @@ from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._probes import Probes
+from mtaio.monitoring._relay import ProbesRelay
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
 from mtaio.monitoring._task_text import tasks_to_json, tasks_to_text
@@ -21,6 +22,7 @@ __all__ = [
     "HealthReport",
     "Metric",
     "Probes",
+    "ProbesRelay",
     "ResourceMonitor",
     "Source",
     "Stall",

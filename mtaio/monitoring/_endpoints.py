@@ -275,6 +275,10 @@ class Endpoints:
         answering: Returns whether the event loop has answered lately.
         read_tasks: Reads the tasks of the event loop.
         name: What the service is called; None for the monitor's name.
+
+    Attributes:
+        answers: How many there were, by path and status; ``"other"`` is what is no path here.
+        wrong_tokens: The requests with a wrong token.
     """
 
     __slots__ = (
@@ -287,6 +291,7 @@ class Endpoints:
         "_paths",
         "_read_tasks",
         "_report",
+        "answers",
         "wrong_tokens",
     )
 
@@ -310,6 +315,7 @@ class Endpoints:
         self._read_tasks: Final = read_tasks
         self._large: Final = ConcurrencyLimiter(_MOST_LARGE)
         self.wrong_tokens: Final = WrongTokens()
+        self.answers: Final[dict[tuple[str, int], int]] = {}
         self._paths: Final[dict[str, Callable[[Request], Awaitable[Response]]]] = {
             "/livez": self._live,
             "/readyz": self._ready,
@@ -329,13 +335,19 @@ class Endpoints:
         Raises:
             ConnectionAbortedError: The answer has begun and does not end; close the connection.
         """
+
+        async def send_counted(response: Response) -> None:
+            key = request.path if request.path in self._paths else "other", response.status
+            self.answers[key] = self.answers.get(key, 0) + 1
+            await send(response)
+
         refused = await self._refused(request)
         if refused is not None:
-            await send(refused)
+            await send_counted(refused)
         elif request.path == "/tasks" or (request.path == "/stats" and _points(request.query)):
-            await self._in_turn(request, send)
+            await self._in_turn(request, send_counted)
         else:
-            await send(await self._answer(request))
+            await send_counted(await self._answer(request))
 
     async def _in_turn(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
         """Answer a request for much; one too many is refused, to come again."""
