@@ -39,8 +39,8 @@ class Span(Protocol):
 class RequestSpan(Protocol):
     """The span of a request."""
 
-    def failed(self, error: BaseException) -> None:
-        """Note what its handler has raised."""
+    def failed(self, error: BaseException | None) -> None:
+        """Note what its handler has raised; None if it was cancelled."""
         ...
 
     def answered(self, route: str | None, status: int | None) -> None:

@@ -147,9 +147,9 @@ class _Span:
             context.detach(self._token)
         self._span.end()
 
-    def failed(self, error: BaseException) -> None:
-        """Note what came of it: an error, or a cancellation."""
-        if _is_cancellation(error):
+    def failed(self, error: BaseException | None) -> None:
+        """Note what came of it: an error, or None for a cancellation."""
+        if error is None or _is_cancellation(error):
             self._span.set_attributes({"mtaio.cancelled": True})
             return
         self._span.record_exception(error)

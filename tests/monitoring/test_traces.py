@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import math
@@ -225,10 +224,9 @@ async def test_cancelled_and_failed(recorded: Recorded) -> None:
         await executor.map(fail, [1])
     assert caught.value.args == (1,)
     left = executor.run(hang)
-    with pytest.raises(ValueError, match="elsewhere"), recorded.tracer.start_as_current_span("x"):
+    with recorded.tracer.start_as_current_span("x"):
         left.send(None)
-        raise ValueError("elsewhere")
-    left.close()
+    left.close()  # as the garbage collector does, wherever it comes by
     cancelled = {"mtaio.cancelled": True}
     assert [each.attributes for each in recorded.spans("item")] == [
         cancelled,
