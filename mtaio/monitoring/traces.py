@@ -26,7 +26,7 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from contextvars import Token
 
     from mtaio._internal.asgi import Message
@@ -57,7 +57,7 @@ def record(tracer: trace.Tracer | None) -> None:
 
     What ends with an error has it recorded, and the status ``ERROR``; what is cancelled has the
     attribute ``mtaio.cancelled``. Log records that are written in a span have its ``trace_id`` and
-    ``span_id`` (see `mtaio.logging`). Which spans are kept, the sampler of the SDK decides. A call
+    ``span_id`` (see `mtaio.logging`), and the clients of `mtaio.clients` send them on. Which spans are kept, the sampler of the SDK decides. A call
     that has begun goes on as it began.
 
     From any thread; not a checkpoint.
@@ -117,6 +117,9 @@ class _Hook:
         if not found.is_valid:
             return None
         return Trace(trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
+
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        propagate.inject(headers)
 
 
 def _is_cancellation(error: BaseException) -> bool:
