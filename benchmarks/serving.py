@@ -1,6 +1,9 @@
 """
 Serving: what ``mtaio run`` adds to a request, beside hypercorn alone with the same configuration.
 
+uvicorn is there for the size of it: its parser of HTTP, httptools, is in C, that of hypercorn, h11,
+in Python.
+
 Each server is a process, and has eight clients in this one, which send a minimal request as soon as
 they have the answer to the last, on connections that they keep. Neither writes an access log; what
 else ``mtaio run`` does goes on: the monitor samples, and the health endpoint listens.
@@ -27,7 +30,9 @@ from typing import Any, Final
 
 import psutil
 
-from benchmarks._harness import LOOPS, OURS, Contest, expect
+from benchmarks._harness import LOOPS, OURS, Contest, expect, maybe
+
+uvicorn, httptools = maybe("uvicorn"), maybe("httptools")
 
 CLIENTS: Final = 8
 REQUESTS: Final = 1_500
@@ -112,6 +117,11 @@ def served(name: str, loop: str) -> Served:
             [sys.executable, "-m", "mtaio", "run", "benchmarks._served:application()", *options],
             path,
         )
+    if name == "uvicorn":
+        options = ["--uds", path, "--loop", loop, "--http", httptools.__name__]
+        quiet = ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "600"]
+        command = [sys.executable, "-m", uvicorn.__name__, "benchmarks._served:app"]
+        return Served([*command, *options, *quiet], path)
     return Served([sys.executable, "-m", "benchmarks._served", loop, bind], path)
 
 
@@ -133,9 +143,10 @@ def a_second(name: str, loop: str) -> float:
 
 def contest(title: str, measure: Any, loop: str, **more: Any) -> Contest:
     contenders: dict[str, Any] = {
-        name: partial(measure, name, loop) for name in (OURS, "hypercorn")
+        name: partial(measure, name, loop) for name in (OURS, "hypercorn", "uvicorn")
     }
-    return Contest(title=title, contenders=contenders, loops=(loop,), **more)
+    alone = frozenset({"uvicorn"})
+    return Contest(title=title, contenders=contenders, loops=(loop,), asyncio_only=alone, **more)
 
 
 EVENTS = [

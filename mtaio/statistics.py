@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
+    from mtaio.asgi._request_metrics import RequestStatistics
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.clients._buckets import ServerBucketsStatistics
     from mtaio.clients._exchange import ClientStatistics
@@ -110,6 +111,7 @@ __all__ = [
     "RedisLeaderStatistics",
     "RedisQuotaStatistics",
     "RedisRateLimiterStatistics",
+    "RequestStatistics",
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
@@ -128,6 +130,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
+            "mtaio.asgi._request_metrics": ("RequestStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),
             "mtaio.clients._exchange": ("ClientStatistics",),

@@ -14,14 +14,20 @@ added up, whether over time, over labels or over processes, and since Prometheus
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
-from typing import Final, final
+from math import isfinite
+from operator import lt, sub
+from typing import TYPE_CHECKING, Final, final
 
 from mtaio._internal import checks
 
-__all__ = ["DURATIONS", "SIZES", "Histogram", "HistogramStatistics"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["DURATIONS", "SIZES", "Histogram", "HistogramStatistics", "together"]
 
 DURATIONS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -48,6 +54,15 @@ class HistogramStatistics:
     """How many values fell into each range; one more than there are bounds."""
     sum: float
     """The sum of all values."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no histogram."""
+        if not _are_bounds(tuple(self.bounds)) or len(self.counts) != len(self.bounds) + 1:
+            msg = (
+                f"bounds={self.bounds!r} and counts={self.counts!r} are no histogram. Pass a tuple "
+                f"of finite, ascending bounds, and a tuple of one count more."
+            )
+            raise ValueError(msg)
 
     @property
     def count(self) -> int:
@@ -76,8 +91,8 @@ class HistogramStatistics:
         if not cumulative[-1]:
             return None
         rank = share * cumulative[-1]
-        # The first range that has values, and up to which there are enough.
-        index = bisect_left(cumulative, max(rank, 1e-9))
+        # The first range up to which there are enough values, and that has one.
+        index = max(bisect_left(cumulative, rank), bisect_right(cumulative, 0))
         if index >= len(self.bounds):
             return self.bounds[-1]
         upper = self.bounds[index]
@@ -87,24 +102,43 @@ class HistogramStatistics:
 
     def __add__(self, other: HistogramStatistics) -> HistogramStatistics:
         """Return both together."""
-        return self._with(other, 1)
+        return together([self, other])
 
     def __sub__(self, other: HistogramStatistics) -> HistogramStatistics:
         """Return what came after ``other``, an earlier snapshot of the same histogram."""
-        return self._with(other, -1)
-
-    def _with(self, other: HistogramStatistics, sign: int) -> HistogramStatistics:
-        if self.bounds != other.bounds:
-            msg = (
-                f"cannot join histograms of the bounds {self.bounds} and {other.bounds}. Add and "
-                f"subtract those of the same ranges."
-            )
-            raise ValueError(msg)
+        _check_same(self.bounds, other.bounds)
         return HistogramStatistics(
             bounds=self.bounds,
-            counts=tuple([a + sign * b for a, b in zip(self.counts, other.counts, strict=True)]),
-            sum=self.sum + sign * other.sum,
+            counts=tuple(map(sub, self.counts, other.counts)),
+            sum=self.sum - other.sum,
         )
+
+
+def together(parts: Sequence[HistogramStatistics]) -> HistogramStatistics:
+    """Return histograms of the same ranges, at least one, as one."""
+    bounds = parts[0].bounds
+    for each in parts:
+        _check_same(bounds, each.bounds)
+    return HistogramStatistics(
+        bounds=bounds,
+        counts=tuple(map(sum, zip(*[each.counts for each in parts], strict=True))),
+        sum=sum([each.sum for each in parts]),
+    )
+
+
+def _check_same(bounds: tuple[float, ...], others: tuple[float, ...]) -> None:
+    if bounds != others:
+        msg = (
+            f"histograms of the bounds {bounds} and {others} cannot be joined. Add and subtract "
+            f"those of the same ranges."
+        )
+        raise ValueError(msg)
+
+
+@lru_cache(maxsize=64)
+def _are_bounds(bounds: tuple[float, ...]) -> bool:
+    """Return whether ``bounds`` are finite and ascending, and there is one."""
+    return bool(bounds) and all(map(isfinite, bounds)) and all(map(lt, bounds, bounds[1:]))
 
 
 @final

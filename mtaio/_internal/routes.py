@@ -9,8 +9,8 @@ What the frameworks leave in the scope, which they fill in as they answer:
 
 - Litestar: ``path_template``.
 - Starlette: ``endpoint``, and ``route`` since 1.0. FastAPI has always left its own routes there.
-  Without ``route`` it is that of the application's routes which has this endpoint; of several, that
-  which fits the path.
+  Without ``route`` it is that of the application's routes which has this endpoint and fits the
+  path.
 - FastAPI leaves the route of an included router as it was written, without the prefix. Where it
   does not copy the routes that it includes, a context beside the route has all of the path.
 - Mounts: ``root_path`` has grown by the path of the mount as the client has sent it. So the mounts
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from mtaio._internal.asgi import Message
 
@@ -36,12 +36,12 @@ _MOST_KNOWN: Final = 1000
 class Routes:
     """The routes of an application, as far as requests have shown them."""
 
-    # Invariant: a place is kept if its path is what the program has written for it, so there are
-    # not more of them than mounts.
+    # Invariant: the places of a path are kept if it is what the program has written for one of
+    # them, so there are no more paths than mounts.
     __slots__ = ("_places",)
 
     def __init__(self) -> None:
-        self._places: Final[dict[str, _Place]] = {}
+        self._places: Final[dict[str, list[_Place]]] = {}
 
     def template(self, scope: Message) -> str | None:
         """
@@ -58,21 +58,37 @@ class Routes:
         template = _template(scope, endpoint)
         if template is not None and not mounted:
             return template
-        place = self._place(scope, mounted)
-        if place is None:
-            return None
-        if template is None:
-            template = place.template(endpoint, scope["path"].removeprefix(root))
-        return None if template is None else place.prefix + template
+        for place in self._to(mounted, scope):
+            own = template or place.template(endpoint, scope["path"].removeprefix(root))
+            if own is not None:
+                return place.prefix + own
+        return None
 
-    def _place(self, scope: Message, mounted: str) -> _Place | None:
+    def _to(self, mounted: str, scope: Message) -> list[_Place]:
         """Return where in the application requests go that have come through this path."""
-        place = self._places.get(mounted)
-        if place is None:
-            place = _Place.find(getattr(scope.get("router"), "routes", ()), mounted)
-            if place is not None and place.prefix == mounted:
-                self._places[mounted] = place
-        return place
+        places = self._places.get(mounted)
+        if places is None:
+            places = list(_leading(getattr(scope.get("router"), "routes", ()), mounted, _Place()))
+            if any(place.prefix == mounted for place in places):
+                self._places[mounted] = places
+        return places
+
+
+def _leading(routes: Iterable[Any], path: str, at: _Place) -> Iterator[_Place]:
+    """Yield each place to which a path leads through mounts, the first that fits before others."""
+    if not path:
+        yield _Place(at.prefix, at.mount, routes)
+        return
+    for route in routes:
+        inner: Iterable[Any] | None = getattr(route, "routes", None)
+        regex: re.Pattern[str] | None = getattr(route, "path_regex", None)
+        if inner is None:
+            continue
+        if regex is None:  # those of a host, whose name takes nothing of the path
+            yield from _leading(inner, path, at)
+        elif match := regex.match(f"{path}/"):
+            prefix = at.prefix + route.path_format.removesuffix("/{path}")
+            yield from _leading(inner, f"/{match['path']}".rstrip("/"), _Place(prefix, route))
 
 
 class _Place:
@@ -81,41 +97,18 @@ class _Place:
 
     Args:
         prefix: The templates of the mounts on the way.
-        mount: The last of them, if there is one.
+        mount: The last of them; None if there is none.
         routes: Those of the router.
     """
 
-    __slots__ = ("_known", "_mount", "_routes", "prefix")
+    __slots__ = ("_known", "_routes", "mount", "prefix")
 
-    def __init__(self, prefix: str, mount: Any, routes: Iterable[Any]) -> None:
+    def __init__(self, prefix: str = "", mount: Any = None, routes: Iterable[Any] = ()) -> None:
         self.prefix: Final = prefix
-        self._mount: Final = mount
+        self.mount: Final = mount
         self._routes: Final = routes
         # The endpoints are kept as well: the id of one that is gone may become another's.
         self._known: Final[dict[int, tuple[object, list[Any]]]] = {}
-
-    @classmethod
-    def find(
-        cls, routes: Iterable[Any], path: str, prefix: str = "", mount: Any = None
-    ) -> _Place | None:
-        """Return the place to which a path leads through mounts; None if there is none."""
-        if not path:
-            return cls(prefix, mount, routes)
-        for route in routes:
-            inner: Iterable[Any] | None = getattr(route, "routes", None)
-            regex: re.Pattern[str] | None = getattr(route, "path_regex", None)
-            place: _Place | None = None
-            if inner is None:
-                continue
-            if regex is None:  # a host, which takes nothing of the path
-                place = cls.find(inner, path, prefix, mount)
-            elif match := regex.match(f"{path}/"):
-                own = route.path_format.removesuffix("/{path}")
-                rest = f"/{match['path']}".rstrip("/")
-                place = cls.find(inner, rest, prefix + own, route)
-            if place is not None:
-                return place
-        return None
 
     def template(self, endpoint: object, path: str) -> str | None:
         """
@@ -125,16 +118,14 @@ class _Place:
             endpoint: The endpoint.
             path: What is left of the request's path here.
         """
-        if getattr(self._mount, "app", None) is endpoint:
+        if getattr(self.mount, "app", None) is endpoint:
             return "/{path}"
         known = self._known.get(id(endpoint))
         if known is None:
             known = endpoint, [each for each in self._routes if _has(each, endpoint)]
             if len(self._known) < _MOST_KNOWN:
                 self._known[id(endpoint)] = known
-        _, having = known
-        fitting = having if len(having) == 1 else [r for r in having if r.path_regex.match(path)]
-        return fitting[0].path_format if fitting else None
+        return next((each.path_format for each in known[1] if each.path_regex.match(path)), None)
 
 
 def _template(scope: Message, endpoint: object) -> str | None:

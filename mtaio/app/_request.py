@@ -11,11 +11,13 @@ holds up everything else, the end of the response included, until there is room 
 
 from __future__ import annotations
 
+import math
 from errno import ECONNRESET
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
+from mtaio._internal import clock
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.steps import begin
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "unwrapped"]
 
+_TIMED_OUT: Final = 408
 _FAILED: Final = 500
 _UNAVAILABLE: Final = 503
 _GOING_AWAY: Final = 1001
@@ -49,6 +52,7 @@ class Request:
         whole: Whether to shield what is being sent from cancellation. On trio hypercorn does so
             with most of it, and raises later where it was cancelled before that.
         bare: Whether the server's ``send`` enters no cancel scope of AnyIO's; not with ``whole``.
+        body_timeout: Seconds that the next piece of the body may take.
         entry: Where it is logged; None for nowhere.
         new_scope: Makes its cancel scopes. The event loop's own class costs half as much as to have
             AnyIO find out which that is.
@@ -56,11 +60,13 @@ class Request:
     Attributes:
         client: The address that its connection comes from, as a socket has it; None if it has none.
         finished: Whether the last of the response has been handed to the server.
+        late: Whether its body did not come in time. Then it counts as left by its client.
         sending: Whether it waits for the client to take what was sent.
     """
 
     __slots__ = (
         "_bare",
+        "_body_timeout",
         "_cancel_scope",
         "_closing",
         "_entry",
@@ -74,6 +80,7 @@ class Request:
         "_whole",
         "client",
         "finished",
+        "late",
         "scope",
         "sending",
     )
@@ -87,6 +94,7 @@ class Request:
         closing: Callable[[], bool],
         whole: bool,
         bare: bool,
+        body_timeout: float = math.inf,
         entry: Entry | None = None,
         new_scope: Callable[..., anyio.CancelScope] = anyio.CancelScope,
     ) -> None:
@@ -97,12 +105,14 @@ class Request:
         self._closing = closing
         self._whole = whole
         self._bare = bare
+        self._body_timeout = body_timeout
         self._entry = entry
         self._new_scope = new_scope
         self._cancel_scope = new_scope()
         self._shield: anyio.CancelScope | None = None
         self._started = False
         self.finished = False
+        self.late = False
         self._unread = _has_body(scope)
         self._gone: ConnectionResetError | None = None
         self.sending = False
@@ -170,11 +180,28 @@ class Request:
         await self._answer(_UNAVAILABLE, *headers)
 
     async def receive(self) -> Message:
-        """Return what comes next from the client."""
-        message = await self._receive()
+        """Return what comes next from the client; if that takes too long, that it has gone."""
+        if self.late:
+            await checkpoint()
+            return {"type": "http.disconnect"}
+        message: Message
+        if self._unread and self._body_timeout < math.inf:
+            message = await self._next_piece()
+        else:
+            message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body", False):
             self._unread = False
         return message
+
+    async def _next_piece(self) -> Message:
+        """Return the next piece of the body; if that takes too long, answer and give it up."""
+        with self._new_scope(deadline=clock.loop_deadline(clock.now() + self._body_timeout)):
+            return await self._receive()
+        # From here on nothing that the application sends reaches the client. A response that has
+        # begun breaks off, which the client sees.
+        self.late, self._unread = True, False
+        await self._answer(_TIMED_OUT)
+        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """
@@ -184,14 +211,20 @@ class Request:
             ConnectionResetError: The client has gone, and this is a piece of a longer whole. What
                 begins or ends a response is dropped then, as most servers do it.
         """
-        kind = message["type"]
-        if kind == "websocket.send" or message.get("more_body", False):
+        if self.late and not message.get("more_body", False):
+            await checkpoint()
+            return
+        if message["type"] == "websocket.send" or message.get("more_body", False):
             await checkpoint()  # what is gone takes all at once, and the loop would stand still
             if self._is_gone():
                 await anyio.sleep(_NOTICE)
                 self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
                 raise self._gone
-        message = self._noted(kind, message)
+        await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
+        """Send something to the client, whoever says it."""
+        message = self._noted(message["type"], message)
         taking = self.finished and self._unread
         sending: Any = self._send_and_take(message) if taking else self._send(message)
         if self._bare and not taking:
@@ -240,14 +273,15 @@ class Request:
             ends = not more or self._unread or kind == "websocket"
             if ends and self._is_http_1():
                 headers.append(_CLOSE)
-            await self.send({"type": f"{prefix}.start", "status": status, "headers": headers})
-            await self.send({"type": f"{prefix}.body", "body": b"", "more_body": False})
+            start = {"type": f"{prefix}.start", "status": status, "headers": headers}
+            await self._pass_on(start)
+            await self._pass_on({"type": f"{prefix}.body", "body": b"", "more_body": False})
         elif kind == "websocket" and not self.finished and status == _UNAVAILABLE:
-            await self.send({"type": "websocket.close", "code": _GOING_AWAY})
+            await self._pass_on({"type": "websocket.close", "code": _GOING_AWAY})
 
     def _is_gone(self) -> bool:
-        """Return whether the client has gone, where hypercorn shows it."""
-        return bool(getattr(getattr(self._send, "__self__", None), "closed", False))
+        """Return whether the client has gone, where hypercorn shows it, or counts as such."""
+        return self.late or bool(getattr(getattr(self._send, "__self__", None), "closed", False))
 
     def _is_about_gone(self, error: Exception) -> bool:
         """Return whether an application raised because it was told that the client has gone."""

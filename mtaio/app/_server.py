@@ -104,6 +104,8 @@ class ServerStatistics:
     rejected: int = field(metadata=COUNTER)
     """Requests answered with 503 in place of the application: beyond ``max_in_flight``, or received
     after `Server.cancel`."""
+    late: int = field(metadata=COUNTER)
+    """Requests whose body did not go on within ``body_timeout`` seconds."""
 
 
 class Server:
@@ -127,6 +129,9 @@ class Server:
         proxies: Those whose word on client and scheme is believed.
         max_in_flight: How many requests are answered at once. Others get a 503 that says when to
             come again. Those to the probes' paths are neither counted nor refused.
+        body_timeout: Seconds that a client may take for the next piece of a request's body while
+            the application waits for it. After that it gets a 408, and the application is told that
+            the client has gone.
         access_log: Whether each request has an id, and a line in the access log.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
@@ -143,6 +148,7 @@ class Server:
         "_access_log",
         "_asgi",
         "_bind",
+        "_body_timeout",
         "_certificate",
         "_config",
         "_counts",
@@ -165,6 +171,7 @@ class Server:
         certificate: Certificate | None = None,
         proxies: Proxies | None = None,
         max_in_flight: float = math.inf,
+        body_timeout: float = math.inf,
         access_log: bool = False,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
@@ -176,12 +183,13 @@ class Server:
         self._certificate = certificate
         self._proxies = proxies
         self._max_in_flight = max_in_flight
+        self._body_timeout = body_timeout
         self._access_log = access_log
         self._routes: Final = Routes()
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
-        self.requests: Final = RequestMetrics(self._answer, name=name or "server")
+        self.requests: Final = RequestMetrics(self._answer, name=name)
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "
@@ -287,6 +295,7 @@ class Server:
             closing=run.closing.is_set,
             whole=run.backend == "trio",
             bare=run.bare,
+            body_timeout=self._body_timeout,
             entry=entry,
             new_scope=run.new_scope,
         )
@@ -323,6 +332,7 @@ class Server:
         finally:
             run.in_flight.discard(request)
             run.counted -= counted
+            counts.late += request.late
             run.latest = clock.now()
 
     def _failed(self, scope: Message, entry: Entry | None, error: Exception) -> bool:
@@ -344,10 +354,10 @@ class Server:
 class _Counts:
     """What a server has done so far."""
 
-    __slots__ = ("cancelled", "failed", "peak", "rejected", "requests")
+    __slots__ = ("cancelled", "failed", "late", "peak", "rejected", "requests")
 
     def __init__(self) -> None:
-        self.requests = self.peak = self.failed = self.cancelled = self.rejected = 0
+        self.requests = self.peak = self.failed = self.cancelled = self.rejected = self.late = 0
 
 
 class _Run:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerOptions"]
 
 _MOST: Final = "Pass a whole number, 1 or more, or math.inf for no limit."
+_SECONDS: Final = "Pass a number of seconds, more than 0, or math.inf for no limit."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class ServerOptions:
         keyfile: Its private key; None if the certificate's file has it too.
         trusted_proxies: Whose headers are believed; ``""`` for nobody's.
         max_in_flight: How many requests are answered at once.
+        body_timeout: Seconds that a client may take for the next piece of a request's body.
         access_log: Whether requests have ids, and lines in the log.
 
     Raises:
@@ -46,6 +48,7 @@ class ServerOptions:
     keyfile: str | os.PathLike[str] | None = None
     trusted_proxies: str | None = None
     max_in_flight: float | None = None
+    body_timeout: float | None = None
     access_log: bool | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +62,10 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
+        time = self.body_timeout
+        if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
+            msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
+            raise ValueError(msg)
         if self.access_log is not None:
             checks.flag("access_log", self.access_log)
 
@@ -68,13 +75,14 @@ class ServerOptions:
     def over(self, other: ServerOptions) -> ServerOptions:
         """Return these, with the other's for what was not given; a key goes with its file."""
         files = other if self.certfile is None else self
-        proxies, most, log = self.trusted_proxies, self.max_in_flight, self.access_log
+        proxies, most, seconds = self.trusted_proxies, self.max_in_flight, self.body_timeout
         return ServerOptions(
             certfile=files.certfile,
             keyfile=files.keyfile,
             trusted_proxies=other.trusted_proxies if proxies is None else proxies,
             max_in_flight=other.max_in_flight if most is None else most,
-            access_log=other.access_log if log is None else log,
+            body_timeout=other.body_timeout if seconds is None else seconds,
+            access_log=other.access_log if self.access_log is None else self.access_log,
         )
 
     def certificate(self, config: Config | None, settings: Settings) -> Certificate | None:
@@ -99,6 +107,10 @@ class ServerOptions:
     def most(self, settings: Settings) -> float:
         """Return the limit that counts."""
         return settings.max_in_flight if self.max_in_flight is None else self.max_in_flight
+
+    def seconds(self, settings: Settings) -> float:
+        """Return the time for a piece of a body that counts."""
+        return settings.body_timeout if self.body_timeout is None else self.body_timeout
 
     def logs(self, settings: Settings) -> bool:
         """Return whether requests are logged."""

@@ -214,8 +214,7 @@ class _Counts:
     def begin(self, exchange: _Exchange) -> None:
         """Count a request that has begun."""
         self.in_flight.add(exchange)
-        if len(self.in_flight) > self._peak:  # max() takes longer
-            self._peak = len(self.in_flight)
+        self._peak = max(self._peak, len(self.in_flight))
 
     def end(self, exchange: _Exchange, status: int) -> None:
         """Count what has come of a request."""

@@ -23,8 +23,10 @@ from typing import Final, Literal, cast, final
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
+from mtaio._internal.durations import recorded
+from mtaio._internal.histogram import Histogram, HistogramStatistics
 from mtaio._internal.levels import level_number
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 from mtaio.logging._file import RotatingFile
 from mtaio.logging._periods import Periods
 from mtaio.logging._queue import RecordQueue
@@ -69,6 +71,8 @@ class AsyncFileHandlerStatistics:
     max_queue_seconds: float = field(metadata=GAUGE)
     """The most seconds from a record's arrival to its being written, among those measured: one in
     64, and all that found the queue empty."""
+    queue_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those measured took; None before ``record_durations()``."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -395,6 +399,17 @@ class AsyncFileHandler(logging.Handler):
         self._writer.wait_closed(self._writer.request_close(), until)
         super().close()
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram from now on of how long records wait to be written.
+
+        It is ``queue_duration`` in the statistics, and has one record in 64, and those that found
+        the queue empty, whether they were written or given up. A monitor calls it for what it
+        watches. Not a checkpoint; from any thread. Calling it again changes nothing.
+        """
+        if self._queue.durations is None:
+            self._queue.durations = Histogram()
+
     def statistics(self) -> AsyncFileHandlerStatistics:
         """Return the handler's state and counts, in any thread. Not a checkpoint."""
         queue, writer = self._queue, self._writer
@@ -411,6 +426,7 @@ class AsyncFileHandler(logging.Handler):
             rotations=file.rotations,
             write_errors=writer.errors + file.rotation_errors,
             max_queue_seconds=queue.max_seconds,
+            queue_duration=recorded(queue.durations),
         )
 
 

@@ -219,6 +219,10 @@ class Writer:
                 closed.finish(written=True, thread=threading.current_thread() if ends else None)
             if not more:
                 return
+            # What was put behind the request that closes is written now. Once the exit has begun
+            # there is no other such request, so nobody would end a thread that waits for more, and
+            # a child that was forked in a thread would go on for as long as that thread.
+            wait = wait and _shutdown.process.ends_by is None
 
     def _write_queue(self, *, wait: bool) -> FlushRequest | None:
         """Write until a request closes the file, or, without ``wait``, until nothing is left."""

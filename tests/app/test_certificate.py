@@ -101,6 +101,8 @@ def test_options_that_make_no_sense() -> None:
         ServerOptions(trusted_proxies="*")
     with pytest.raises(ValueError, match=r"^max_in_flight=0 is less than 1\. Pass a whole number"):
         ServerOptions(max_in_flight=0)
+    with pytest.raises(ValueError, match=r"^body_timeout=0 is not more than 0\. Pass a number of"):
+        ServerOptions(body_timeout=0)
     with pytest.raises(TypeError, match=r"^access_log='no' is a str, not a bool\. Pass True or"):
         ServerOptions(access_log="no")  # type: ignore[arg-type]
 

@@ -10,7 +10,9 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
+from mtaio.app import Application
 from mtaio.app._lifespan import Lifespan
+from mtaio.config import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -215,3 +217,25 @@ async def test_unknown_message() -> None:
     async with Lifespan(app) as lifespan:
         assert not lifespan.supported
     assert app.ended
+
+
+async def test_application_as_lifespan() -> None:
+    """A server's lifespan enters the application, again and again; its own is left to it."""
+    states: list[str] = []
+    service = Application(Settings(health_bind="127.0.0.1:0"), name="s", probes=False)
+
+    @service.resource
+    async def resource() -> AsyncIterator[int]:
+        states.append("opened")
+        yield 1
+        states.append("closed")
+
+    async with Lifespan(Starlette(lifespan=service.lifespan)):
+        states.append(service.state)
+    async with Lifespan(Starlette(lifespan=service.lifespan)) as lifespan:
+        assert lifespan.state == {}
+    assert states == ["opened", "running", "closed", "opened", "closed"]
+    service.serve(Starlette(lifespan=service.lifespan), bind="127.0.0.1:0")
+    async with service:
+        states.append(service.state)
+    assert states[5:] == ["opened", "running", "closed"]

@@ -113,6 +113,35 @@ async def test_body_is_taken(scope: Any) -> None:
     assert [each["type"] for each in side.sent] == ["http.response.start", "http.response.body"]
 
 
+async def test_body_that_is_late() -> None:
+    """Each piece has its time; then the client gets 408, and nothing of the application's."""
+    side = Side(pieces=2)
+    heard: list[str] = []
+
+    async def receive() -> Any:
+        if side.pieces == 1:
+            side.pieces = 0  # for send(), which waits for the end of the body
+            await anyio.sleep_forever()
+        await anyio.sleep(9)
+        return await Side.receive(side)
+
+    async def asgi(_: Any, receive: Any, send: Any) -> None:
+        heard.extend([(await receive())["type"] for _ in range(3)])
+        await answer(None, None, send)
+        with pytest.raises(ConnectionResetError):
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+
+    request = Request(
+        POST, receive, side.send, closing=lambda: False, whole=False, bare=True, body_timeout=10
+    )
+    start = anyio.current_time()
+    await request.run(asgi, never)
+    assert heard == ["http.request", "http.disconnect", "http.disconnect"]
+    assert [each["type"] for each in side.sent] == ["http.response.start", "http.response.body"]
+    assert (side.sent[0]["status"], request.late) == (408, True)
+    assert anyio.current_time() - start == pytest.approx(19.1)
+
+
 async def test_body_is_left() -> None:
     """A request that has no body, by its headers, has nothing taken in."""
     for headers in ([], [(b"content-length", b"0")]):

@@ -250,6 +250,25 @@ def test_thread_that_ends_looks_once_more(book: Logbook) -> None:
     assert book.lines() == ["one", "two"]
 
 
+def test_thread_that_ends_during_the_exit_waits_for_nothing(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is logged as the exit closes the file is written by the thread, which then ends."""
+    handler = book.open()
+    writer = handler._writer
+    book.logger.info("one")
+    assert handler.flush()
+
+    def exit_begins() -> None:
+        monkeypatch.setattr(_shutdown.process, "ends_by", monotonic() + 50)
+        handler._queue.items.put(b"two\n")
+
+    writer._claim = Contested(exit_begins, writer._claim)
+    handler.close()
+    until(lambda: not book.threads())
+    assert book.lines() == ["one", "two"]
+
+
 class Interrupted(dict[int, object]):
     """A claim that a signal interrupts just as it was taken."""
 

@@ -196,6 +196,16 @@ async def connect(server: Server) -> SocketStream:
     return await anyio.connect_tcp(host, int(port))
 
 
+def counted(server: Server) -> dict[int, int]:
+    """Return how many requests there were by status, in the metrics; websockets are in none."""
+    durations = server.requests.statistics().duration_seconds
+    assert {key[:2] for key in durations} <= {("GET", "other"), ("POST", "other")}
+    answers: dict[int, int] = {}
+    for (_, _, status), each in durations.items():
+        answers[status] = answers.get(status, 0) + each.count
+    return answers
+
+
 async def wait_ended(server: Server) -> None:
     """Wait until serving has ended."""
     while server.address != HERE:  # noqa: ASYNC110 - it has no event of its own
@@ -230,6 +240,7 @@ async def test_answers_and_closes() -> None:
         for stream in streams:
             assert await read(stream) == b""
     assert server.statistics().requests == 52
+    assert counted(server) == {200: 52}
     assert server.in_flight == 0
     assert server.address == HERE
 
@@ -287,6 +298,8 @@ async def test_cancel() -> None:
     assert sorted(app.ends) == ["cancelled"] * 5 + ["returned"] * 2
     assert server.statistics().cancelled == 6
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 5, 503: 1}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 3}
 
 
 @pytest.mark.parametrize("path", [b"/slow", b"/breaks_off"])
@@ -325,6 +338,7 @@ async def test_failures() -> None:
     assert repr(error) == "LookupError('no database')"
     assert context == {"method": "GET", "path": "/fails", "server": address}
     assert server.statistics().failed == 1
+    assert counted(server) == {500: 2}
 
 
 async def test_clients_that_are_gone() -> None:
@@ -342,6 +356,8 @@ async def test_clients_that_are_gone() -> None:
     assert app.begun == ["/flood", "/pieces", "/ws"]
     assert app.ends == ["returned"]
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 2}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 2}
 
 
 class Http2:
@@ -354,11 +370,11 @@ class Http2:
         self.statuses: dict[int, bytes] = {}
         self.ended: list[int] = []
 
-    async def get(self, path: str) -> int:
-        """Ask for a path; return the number of the stream."""
+    async def get(self, path: str, *, method: str = "GET") -> int:
+        """Ask for a path, without the body of a POST; return the number of the stream."""
         number = self._state.get_next_available_stream_id()
-        headers = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "a")]
-        self._state.send_headers(number, headers, end_stream=True)
+        headers = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "a")]
+        self._state.send_headers(number, headers, end_stream=method == "GET")
         await self._stream.send(self._state.data_to_send())
         return number
 
@@ -595,7 +611,61 @@ async def test_too_many_requests() -> None:
             assert (await read(stream, b"hello")).startswith(b"HTTP/1.1 200")
         server.close()
     assert server.statistics().peak == 3
+    assert counted(server) == {200: 5, 503: 4}
     assert app.ends == ["returned"] * 5
+
+
+class Uploads:
+    """An application that reads a body, and one that reads it while it answers."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Read until there is no more, and answer then."""
+        streams = scope["path"] == "/streams"
+        if streams:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (message := await receive()).get("more_body"):
+            self.heard.append(message["body"].decode())
+        self.heard.append(message["type"])
+        assert message["type"] == (await receive())["type"] == "http.disconnect"
+        if not streams:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"dropped", "more_body": False})
+
+
+UPLOAD = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"
+
+
+async def test_body_that_does_not_come() -> None:
+    """A client that stops in the middle of a body gets 408, or its answer breaks off."""
+    app = Uploads()
+    async with (
+        serving(app, body_timeout=0.2) as server,
+        await connect(server) as stream,
+        await connect(server) as other,
+        await connect(server) as streams,
+    ):
+        await stream.send(UPLOAD % b"/")
+        answer = (await read(stream)).lower()
+        assert answer.startswith(b"http/1.1 408")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert b"dropped" not in answer
+        await other.send(UPLOAD % b"/streams")
+        answer = await read(other)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"begun" in answer
+        assert not answer.endswith(b"0\r\n\r\n")
+        client = Http2(streams)
+        late = await client.get("/", method="POST")
+        await client.read(1)
+        assert client.statuses == {late: b"408"}
+        server.close()
+    assert app.heard == ["abc", "http.disconnect"] * 2 + ["http.disconnect"]
+    assert server.statistics().late == 3
+    assert counted(server) == {200: 1, 408: 2}
 
 
 async def test_probes_take_no_place() -> None:
@@ -832,6 +902,7 @@ async def test_late_request() -> None:
         server.close()
     assert app.begun == []
     assert server.statistics().rejected == 1
+    assert counted(server) == {503: 1}
 
 
 async def ask_without_pause(server: Server, answers: list[bytes]) -> None:

@@ -1,8 +1,5 @@
 """Prices over HTTP: limits, a cache, health checks and metrics."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import anyio
 from fastapi import FastAPI
 
@@ -12,16 +9,9 @@ from mtaio.asgi import RateLimitMiddleware
 clients = KeyedRateLimiter(5, burst=10, name="clients")  # 5 requests a second from each client
 prices = TTLCache[dict[str, float]](60, max_size=10_000)  # kept for 60 seconds
 service = Application(name="shop", cache=prices)
+service.monitor.watch(clients)  # in the metrics
 
-
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    service.monitor.watch(clients)  # in the metrics
-    async with service:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=service.lifespan)
 app.add_middleware(RateLimitMiddleware, limiter=clients)
 
 

@@ -1,8 +1,5 @@
 """Orders: what happens after the response, and what happens every minute."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import anyio
 from fastapi import FastAPI
 
@@ -14,13 +11,7 @@ service = Application(name="orders", error_handler=errors)
 orders: list[str] = []
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with service:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=service.lifespan)
 
 
 @Retry(3, on=ConnectionError)

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 from fastapi import FastAPI, HTTPException, Request
@@ -32,6 +31,7 @@ api = Pipeline(
     Timeout(1),  # each attempt
     name="api",
 )
+service.monitor.watch(api)
 
 
 @service.resource
@@ -50,17 +50,7 @@ async def fetch(currency: str) -> float:
     return float(answer.raise_for_status().json()["rate"])
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    service.monitor.watch(api)
-    if service.state == "starting":  # under mtaio run, which has entered it
-        yield
-        return
-    async with service:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=service.lifespan)
 
 
 def serve() -> Application:

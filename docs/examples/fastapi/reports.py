@@ -1,8 +1,6 @@
 """Endpoints that block, in worker threads, beside one that does not."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from anyio import from_thread
 from fastapi import FastAPI, HTTPException
@@ -14,13 +12,7 @@ mails = RateLimiter(10, name="mails")
 service = Application(name="reports")
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with service:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=service.lifespan)
 
 
 @cached(ttl=60)  # threads that ask for the same month share one query
