@@ -43,7 +43,9 @@ def knots(needs: Mapping[int, Need]) -> list[tuple[int, ...]]:
     graph = _through_objects(needs)
     found = _knots_in(graph, _settled(graph, graph))
     order = {task: at for at, task in enumerate(needs)}
-    tasks = [sorted((node for node in knot if node in order), key=order.__getitem__) for knot in found]
+    tasks = [
+        sorted((node for node in knot if node in order), key=order.__getitem__) for knot in found
+    ]
     return sorted(map(tuple, tasks), key=lambda knot: order[knot[0]])
 
 

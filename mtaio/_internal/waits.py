@@ -270,7 +270,9 @@ class _Look:
         if many is not None:
             point.on, point.of = "tasks", None
             point.every = found.get("return_when") != "FIRST_COMPLETED"
-            point.holders, point.sure = self._ids([_behind(each) for each in many if not each.done()])
+            point.holders, point.sure = self._ids(
+                [_behind(each) for each in many if not each.done()]
+            )
             return
         task = _behind(future)
         if hasattr(task, "get_coro"):

@@ -57,8 +57,8 @@ def record(tracer: trace.Tracer | None) -> None:
 
     What ends with an error has it recorded, and the status ``ERROR``; what is cancelled has the
     attribute ``mtaio.cancelled``. Log records that are written in a span have its ``trace_id`` and
-    ``span_id`` (see `mtaio.logging`), and the clients of `mtaio.clients` send them on. Which spans are kept, the sampler of the SDK decides. A call
-    that has begun goes on as it began.
+    ``span_id`` (see `mtaio.logging`), and what `mtaio.clients` sends has the ``traceparent``. Which
+    spans are kept, the sampler of the SDK decides. A call that has begun goes on as it began.
 
     From any thread; not a checkpoint.
 

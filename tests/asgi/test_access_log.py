@@ -185,7 +185,7 @@ async def test_all_that_a_request_begins_has_its_id(lines: Lines) -> None:
     def say(what: object) -> None:
         log.info("%s", what)
 
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
+    async def answer(scope: Any, _receive: Any, send: Any) -> None:
         async def later(what: object) -> None:
             await anyio.sleep(0.1)
             say(what)
@@ -210,10 +210,14 @@ async def test_all_that_a_request_begins_has_its_id(lines: Lines) -> None:
     async def _(_: object) -> None:
         say("handler")
 
-    async with TaskExecutor(2) as executor, cache, client_of(AccessLog(answer)) as client:
-        async with anyio.create_task_group() as group:
-            for each in ("a", "b"):
-                group.start_soon(partial(client.get, f"/{each}", headers={"X-Request-ID": each}))
+    async with (
+        TaskExecutor(2) as executor,
+        cache,
+        client_of(AccessLog(answer)) as client,
+        anyio.create_task_group() as group,
+    ):
+        for each in ("a", "b"):
+            group.start_soon(partial(client.get, f"/{each}", headers={"X-Request-ID": each}))
     assert sorted(each["request_id"] for each in lines.entries) == ["a"] * 17 + ["b"] * 17
 
 

@@ -759,8 +759,9 @@ async def test_spans_without_a_log() -> None:
             await read(stream)
     finally:
         traces.record(None)
-    statuses = [(each.attributes or {})["http.response.status_code"] for each in exporter.get_finished_spans()]  # fmt: skip
-    assert statuses == [200, 503]
+    attributes = [each.attributes or {} for each in exporter.get_finished_spans()]
+    assert [each["http.response.status_code"] for each in attributes] == [200, 503]
+    assert [each.get("mtaio.cancelled") for each in attributes] == [None, True]
 
 
 async def test_tls() -> None:
