@@ -10,8 +10,9 @@ import subprocess
 import sys
 from contextlib import closing
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import pytest
 
 from mtaio.app import _workers
@@ -165,9 +166,9 @@ def test_one_worker_has_no_supervisor(capsys: pytest.CaptureFixture[str]) -> Non
 CHILD = """
 import os, socket, sys, time
 control = socket.socket(fileno=int(os.environ["MTAIO_WORKER_SOCKET"]))
-control.sendall(b"one\\ntw")
+control.sendall(b"one\\n")
 control.recv(100)
-control.sendall(b"o\\n" + os.environ["MTAIO_WORKER"].encode() + b"\\n")
+control.sendall(b"two\\n" + os.environ["MTAIO_WORKER"].encode() + b"\\n")
 time.sleep(60)
 """
 
@@ -189,6 +190,25 @@ async def test_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await process.wait() == -9
     process.kill(signal.SIGTERM)
     process.send("into nothing")
+
+
+async def test_lines_in_pieces() -> None:
+    """A line that arrives in two pieces is one."""
+    own, other = socket.socketpair()
+    process = _workers._Process(cast("Any", None), own)
+    said: list[list[str]] = []
+
+    async def listen() -> None:
+        said.append(await process.receive())
+
+    with own, other:
+        other.send(b"o")
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            await anyio.wait_all_tasks_blocked()
+            assert said == []
+            other.send(b"ne\ntw")
+    assert said == [["one"]]
 
 
 def test_mtaio_is_found_as_by_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
