@@ -79,6 +79,7 @@ class SettingValues(TypedDict, total=False):
     trusted_proxies: str | None
     max_in_flight: float
     body_timeout: float
+    access_log: bool
     workers: int
     health_bind: str
     health_token: str | None
@@ -200,6 +201,7 @@ class Settings:
             for no limit.
         body_timeout: Seconds that a client may take for the next piece of a request's body; ``inf``
             for no limit.
+        access_log: Whether each request to a server has an id, and a line in the log.
         workers: How many processes ``mtaio run`` starts, which reads the variable alone; 1 for none
             beside its own. ``app.run()`` is always one process.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
@@ -248,6 +250,7 @@ class Settings:
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
     body_timeout: float = 60.0
+    access_log: bool = True
     workers: int = 1
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
@@ -594,6 +597,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         _above_0(math.inf),
         "a number of seconds, more than 0, or inf",
         "How long a client may take for the next piece of a body. inf for no limit.",
+    ),
+    "access_log": _Spec(
+        environment.flag,
+        _flag,
+        _FLAG,
+        "Whether each request to a server has an id, and a line in the log.",
     ),
     "workers": _Spec(
         _WHOLE,

@@ -76,6 +76,7 @@ def test_defaults() -> None:
         "trusted_proxies": None,
         "max_in_flight": math.inf,
         "body_timeout": 60.0,
+        "access_log": True,
         "health_bind": "127.0.0.1:9464",
         "health_token": None,
         "drain_delay": 0.0,
@@ -117,6 +118,7 @@ def test_every_setting_from_the_environment() -> None:
         "MTAIO_TRUSTED_PROXIES": "10.0.0.0/8,unix",
         "MTAIO_MAX_IN_FLIGHT": "500",
         "MTAIO_BODY_TIMEOUT": "inf",
+        "MTAIO_ACCESS_LOG": "no",
         "MTAIO_HEALTH_BIND": "0.0.0.0:8000",
         "MTAIO_HEALTH_TOKEN": SECRET,
         "MTAIO_DRAIN_DELAY": "5",
@@ -144,6 +146,7 @@ def test_every_setting_from_the_environment() -> None:
         trusted_proxies="10.0.0.0/8,unix",
         max_in_flight=500,
         body_timeout=math.inf,
+        access_log=False,
         health_bind="0.0.0.0:8000",
         health_token=SECRET,
         drain_delay=5,
@@ -767,6 +770,7 @@ VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "trusted_proxies": st.ip_addresses().map(str),
     "max_in_flight": st.one_of(st.integers(1, 10**30), st.just(math.inf)),
     "body_timeout": st.floats(0, math.inf, exclude_min=True),
+    "access_log": st.booleans(),
     "health_bind": st.integers(0, 65535).map("127.0.0.1:{}".format),
     "health_token": st.text(min_size=1).filter(
         lambda text: text == text.strip() and text.isprintable()

@@ -34,6 +34,7 @@ app: Final[App] = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("mtaio.app._demo_command:demo", name="demo")
+app.command("mtaio.app._tasks_command:tasks", name="tasks")
 
 _Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 
@@ -71,6 +72,7 @@ def run(
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
     body_timeout: float | None = None,
+    access_log: bool | None = None,
     workers: int | None = None,
 ) -> int:
     """
@@ -95,6 +97,7 @@ def run(
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
         body_timeout: Seconds that a client may take for the next piece of a request's body.
+        access_log: Whether each request has an id, and a line in the log.
         workers: Processes that answer at the same addresses, under a supervisor; 1 for this process
             alone.
 
@@ -128,6 +131,7 @@ def run(
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
         body_timeout=body_timeout,
+        access_log=access_log,
     )
     return 0
 

@@ -23,6 +23,7 @@ from mtaio._internal.levels import level_number
 from mtaio.logging._handler import AsyncFileHandler, check_encoding
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
+from mtaio.logging._text import TextFormatter
 
 if TYPE_CHECKING:
     from threading import RLock
@@ -43,7 +44,6 @@ _Filter: TypeAlias = Any
 
 _REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
 _FORMATS: Final = ("text", "json")
-_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ERRORS: Final = "backslashreplace"
 """As for ``logging.basicConfig``: a record with half a surrogate pair, as names of files have that
 are not UTF-8, is written, and the file stays UTF-8."""
@@ -375,4 +375,4 @@ def _formatter_of(
 ) -> logging.Formatter:
     made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
     json = checks.one_of(name, value, _FORMATS) == "json"
-    return made if json else logging.Formatter(_TEXT)
+    return made if json else TextFormatter()

@@ -1,5 +1,6 @@
-"""Monitoring of a service: resources, the event loop, health checks, and metrics."""
+"""Monitoring of a service: resources, the event loop, its tasks, health checks, and metrics."""
 
+from mtaio._internal.task_tree import GroupNode, TaskNode, TaskTree, Wait
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
@@ -8,11 +9,14 @@ from mtaio.monitoring._probes import Probes
 from mtaio.monitoring._relay import ProbesRelay
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
+from mtaio.monitoring._task_text import tasks_to_json, tasks_to_text
+from mtaio.monitoring._tasks import tasks
 from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [
     "Alert",
     "CheckResult",
+    "GroupNode",
     "HealthMonitor",
     "HealthRegistry",
     "HealthReport",
@@ -22,7 +26,13 @@ __all__ = [
     "ResourceMonitor",
     "Source",
     "Stall",
+    "TaskNode",
+    "TaskTree",
     "Threshold",
+    "Wait",
     "metrics",
+    "tasks",
+    "tasks_to_json",
+    "tasks_to_text",
     "to_prometheus",
 ]

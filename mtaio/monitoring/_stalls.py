@@ -17,15 +17,14 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import sysconfig
 import time
 import traceback
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock, loops
+from mtaio._internal.frames import innermost_own
 from mtaio.monitoring._delivery import log_aside
 from mtaio.monitoring._stats import Cause, Stall
 
@@ -373,29 +372,7 @@ def _where(frames: list[_Line]) -> tuple[str, str]:
     """Return the place at which a thread stands, and its stack."""
     if not frames:
         return "a thread that has ended", ""
-    frame, line = frames[_place([frame for frame, _ in frames])]
+    frame, line = frames[innermost_own(frame.f_code.co_filename for frame, _ in frames)]
     stack = traceback.StackSummary.extract(iter(frames))
     stack.reverse()
     return f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}", "".join(stack.format())
-
-
-_STANDARD: Final = tuple(
-    str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")
-)
-_INSTALLED: Final = ("site-packages", "dist-packages")
-
-
-def _place(frames: list[FrameType]) -> int:
-    """Return the index of the innermost frame of the user's own code, else of a library's."""
-    library: int | None = None
-    generated: int | None = None
-    for index, frame in enumerate(frames):
-        file = frame.f_code.co_filename
-        if any(name in file for name in _INSTALLED):
-            library = index if library is None else library
-        elif file.startswith("<") and not file.startswith("<frozen "):
-            generated = index if generated is None else generated
-        elif not file.startswith((*_STANDARD, "<frozen ")):
-            return index
-    # What has no file is the program of python -c, or was made by a library such as attrs.
-    return (library or 0) if generated is None else generated

@@ -26,11 +26,11 @@ import selectors
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
 
 from mtaio._internal.clock import Clock
-from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
+from mtaio.testing._diagnostics import LAST, Suspended, TaskRecord
 from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextvars import Context
 
-    from mtaio.testing._diagnostics import Stack, Steps
+    from mtaio.testing._diagnostics import Steps
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._world import Beside, World
 
@@ -253,12 +253,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._exhausting.append(future)
         await future
 
-    def stacks(self) -> tuple[Stack, ...]:
-        """Return where each task is."""
-        tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
-        network = self.world.network
-        waits = None if network is None else network.waits
-        return task_stacks(sorted(tasks, key=itemgetter(0)), waits)
+    def suspended(self) -> list[Suspended]:
+        """Return each task."""
+        tasks = (
+            Suspended(task.get_name(), task.get_coro(), id(task)) for task in asyncio.all_tasks(self)
+        )
+        return sorted(tasks, key=attrgetter("name"))
 
     def current_task(self) -> object:
         """Return the task that is running."""

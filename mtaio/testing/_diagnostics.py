@@ -10,22 +10,23 @@ read until it is wanted.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import linecache
 import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast, final
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeGuard, cast, final
 from weakref import ref
 
 import anyio
 
+from mtaio._internal.frames import await_chain, next_await
+from mtaio._internal.waits import Wait, cycles, waits_of
 from mtaio.testing._schedule import Choices, Schedule, choices_of
 
 KEPT: Final = 10_000
@@ -42,6 +43,12 @@ LONGEST: Final = 6
 
 BROKEN: Final = "the run is broken off"
 """How the words on a failure of the whole run end."""
+
+ALIKE: Final = 2
+"""How many stacks of tasks that wait for the same are shown each for itself."""
+
+NAMED: Final = 5
+"""How many tasks are named at most of those that are shown together, or that hold something."""
 
 LAST: Final = float("inf")
 """The age, among candidates that were woken together, of what is not a task."""
@@ -64,9 +71,18 @@ class Stack:
     frames: tuple[str, ...]
     """``file:line in function: source``, outermost first; the last one is where it waits."""
 
+    waits_for: str | None = None
+    """
+    What it waits for there, and who holds it: ``slot of ConcurrencyLimiter 'db', held by 'load'``;
+    None if nothing is known but the line.
+    """
+
     def __str__(self) -> str:
-        lines = "".join(f"\n    {frame}" for frame in self.frames)
-        return f"  {self.kind} {self.name!r} is at{lines}"
+        return f"  {self.kind} {self.name!r} is at{self.lines()}"
+
+    def lines(self) -> str:
+        waits = () if self.waits_for is None else (f"waits for {self.waits_for}",)
+        return "".join(f"\n    {line}" for line in (*self.frames, *waits))
 
 
 class _Stuck(AssertionError):  # noqa: N818 - the failure of a test, like AssertionError
@@ -74,14 +90,34 @@ class _Stuck(AssertionError):  # noqa: N818 - the failure of a test, like Assert
 
     reason: str
     stacks: tuple[Stack, ...]
+    cycles: tuple[str, ...]
 
-    def __init__(self, reason: str, stacks: tuple[Stack, ...] = ()) -> None:
-        super().__init__(reason, stacks)
+    def __init__(
+        self, reason: str, stacks: tuple[Stack, ...] = (), cycles: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(reason, stacks, cycles)
         self.reason = reason
         self.stacks = stacks
+        self.cycles = cycles
 
     def __str__(self) -> str:
-        return "\n".join([self.reason, *map(str, self.stacks)])
+        told = (f"  {cycle}" for cycle in self.cycles)
+        return "\n".join([self.reason, *told, *_folded_stacks(self.stacks)])
+
+
+def _folded_stacks(stacks: Iterable[Stack]) -> Iterator[str]:
+    """Yield a text for each stack; one for all tasks that wait at the same place for the same."""
+    alike: dict[object, list[Stack]] = {}
+    for stack in stacks:
+        alike.setdefault((stack.kind, stack.frames, stack.waits_for), []).append(stack)
+    for same in alike.values():
+        if len(same) <= ALIKE:
+            yield from map(str, same)
+            continue
+        names = [*dict.fromkeys(repr(stack.name) for stack in same)]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        who = f"{len(same)} {same[0].kind}s {', '.join(names[:NAMED])}{more}"
+        yield f"  {who} are at{same[0].lines()}"
 
 
 class Deadlock(_Stuck):
@@ -94,6 +130,7 @@ class Deadlock(_Stuck):
     Args:
         reason: What is stuck, since when, and the way out.
         stacks: Where each task and each worker thread was at that moment.
+        cycles: Which tasks wait for each other.
 
     Example:
         ```python
@@ -129,6 +166,7 @@ class Livelock(_Stuck):
     Args:
         reason: How long, at which time, and the way out.
         stacks: Where each task and each worker thread was at that moment.
+        cycles: Which tasks wait for each other.
 
     Example:
         ```python
@@ -152,29 +190,95 @@ class Livelock(_Stuck):
     __module__ = "mtaio.testing"  # as users import it
 
 
-def task_stacks(
-    tasks: Iterable[tuple[str, Any]], waits: Callable[[list[FrameType]], str | None] | None = None
-) -> tuple[Stack, ...]:
+class Suspended(NamedTuple):
+    """A task as its engine knows it."""
+
+    name: str
+    coroutine: Any
+    id: int
+    """Of which its holders are known."""
+
+
+class Standstill(NamedTuple):
+    """Where all tasks are, and which of them wait for each other."""
+
+    stacks: tuple[Stack, ...]
+    cycles: tuple[str, ...]
+
+
+def standstill_of(
+    tasks: Sequence[Suspended],
+    at_socket: Callable[[list[FrameType]], str | None] | None = None,
+    *,
+    sure: bool = True,
+) -> Standstill:
     """
-    Return the stack of every task, given as its name and its coroutine.
+    Return where tasks are, what they wait for, and the cycles among them.
 
     The frames that lead to the test's own code and on from it are left out, and so are tasks in
     which there is nothing else, such as the helpers of a test runner, unless there is no other
-    task. What ``waits`` says of a task's frames, innermost first, ends its stack.
+    task. What ``at_socket`` says of a task's frames, innermost first, ends its stack.
+
+    Args:
+        tasks: The tasks.
+        at_socket: Says for which socket of a simulated network a task waits.
+        sure: Whether anybody but the holders that were found may end a wait: nobody may where all
+            are stuck.
     """
+    chains = {task.id: await_chain(task.coroutine) for task in tasks}
+    names = {task.id: task.name for task in tasks}
+    found = waits_of(chains, None)
     own: list[Stack] = []
     others: list[Stack] = []
-    for name, coroutine in tasks:
-        frames = list(_await_frames(coroutine))
-        theirs = [i for i, frame in enumerate(frames) if not MACHINERY[frame[0]]]
-        shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
+    for task in tasks:
+        frames = [frame for frame in chains[task.id].frames if not isinstance(frame, str)]
+        places = [*map(_location, frames)]
+        theirs = [i for i, place in enumerate(places) if not MACHINERY[place[0]]]
+        shown = places[theirs[0] : theirs[-1] + 1] if theirs else places
         lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
-        said = None if waits is None else waits(list(_frames(coroutine))[::-1])
+        said = None if at_socket is None else at_socket(frames[::-1])
         if said is not None:
             lines += (said,)
-        stack = Stack(kind="task", name=name, frames=lines)
+        wait = found[task.id].wait if task.id in found else None
+        waits_for = None if wait is None or said is not None else _in_words(wait, names)
+        stack = Stack(kind="task", name=task.name, frames=lines, waits_for=waits_for)
         (own if theirs else others).append(stack)
-    return tuple(own or others)
+    lists = cycles(found, sure=sure)
+    told = tuple(_cycle_in_words([found[task].wait for task in each], each, names) for each in lists)
+    return Standstill(tuple(own or others), told)
+
+
+_PLAIN: Final = {"future", "sleep", "socket", "tasks", "thread"}
+"""What the lines of a stack say themselves, if something is waited for."""
+
+
+def _in_words(wait: Wait, names: Mapping[int, str]) -> str | None:
+    """Return what a task waits for, and who holds it; None if the lines say as much."""
+    if wait.of in {None, "Event"} or wait.on in _PLAIN:
+        return None
+    return f"{wait.what}{_held_by(wait, names)}"
+
+
+def _held_by(wait: Wait, names: Mapping[int, str]) -> str:
+    held = [repr(names[holder]) for holder in wait.holders if holder in names]
+    if not held:
+        return ""
+    more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
+    return f", held by {', '.join(held[:NAMED])}{more}"
+
+
+def _cycle_in_words(waits: list[Wait], cycle: Sequence[int], names: Mapping[int, str]) -> str:
+    """Return a line for a cycle: each task waits for the next, and the last for the first."""
+    steps: list[str] = []
+    for task, holder, wait in zip(cycle, (*cycle[1:], cycle[0]), waits, strict=True):
+        what = f"{wait.what}, held by" if wait.on not in _UNHELD else "the end of"
+        steps.append(f"{names[task]!r} for {what} {names[holder]!r}")
+    who = "a task waits for itself" if len(cycle) == 1 else f"{len(cycle)} tasks wait for each other"
+    return f"{who}: {'; '.join(steps)}"
+
+
+_UNHELD: Final = {"task", "tasks"}
+"""What is waited for that are the tasks themselves."""
 
 
 def thread_stack(ident: int, name: str) -> Stack:
@@ -186,55 +290,6 @@ def thread_stack(ident: int, name: str) -> Stack:
         frames.append(_line(*_location(frame)))
         frame = frame.f_back
     return Stack(kind="thread", name=name, frames=tuple(reversed(frames)))
-
-
-def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
-    """Follow a suspended coroutine to the await where it waits, outermost first."""
-    yield from map(_location, _frames(awaited))
-
-
-def _frames(awaited: Any) -> Iterator[FrameType]:
-    while awaited is not None:
-        frame, awaited = _next_await(awaited)
-        if frame is not None:
-            yield frame
-
-
-class Window:
-    """An awaitable that shows, in ``behind``, what it drives."""
-
-    __slots__ = ("behind",)
-
-    behind: Any
-
-
-_LINKS: Final = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
-
-_HIDING: Final = {
-    "anext_awaitable",
-    "async_generator_asend",
-    "async_generator_athrow",
-    "coroutine_wrapper",
-}
-"""Python's types that hide what they drive from Python, but not from the garbage collector."""
-
-
-def _next_await(awaited: Any) -> tuple[FrameType | None, Any]:
-    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
-    for frame_of, next_of in _LINKS:
-        if hasattr(awaited, frame_of):
-            return getattr(awaited, frame_of), getattr(awaited, next_of)
-    if isinstance(awaited, Window):
-        return None, awaited.behind
-    if type(awaited).__name__ in _HIDING:
-        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
-    return None, None
-
-
-def _leads_on(referent: object) -> bool:
-    if type(referent).__name__ in _HIDING:
-        return True
-    return any(hasattr(referent, frame_of) for frame_of, _ in _LINKS)
 
 
 def _location(frame: FrameType) -> tuple[str, int, str]:
@@ -394,7 +449,7 @@ def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
         elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
             break
         else:
-            here, awaited = _next_await(awaited)
+            here, awaited = next_await(awaited)
             if here is None:
                 continue
             code = here.f_code

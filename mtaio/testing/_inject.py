@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple, final
 import anyio
 
 from mtaio._internal import checks
-from mtaio.testing._diagnostics import Window
+from mtaio._internal.frames import Window
 from mtaio.testing._world import world_here
 
 T = TypeVar("T")

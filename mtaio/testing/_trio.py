@@ -25,13 +25,13 @@ import trio
 import trio.testing
 
 from mtaio._internal.clock import Clock
-from mtaio.testing._diagnostics import task_stacks
+from mtaio.testing._diagnostics import Suspended
 from mtaio.testing._world import NAPS, Running, StepsHiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from mtaio.testing._diagnostics import Stack, Steps, TaskRecord
+    from mtaio.testing._diagnostics import Steps, TaskRecord
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._world import Beside, World
 
@@ -237,11 +237,10 @@ class TrioEngine(trio.abc.Instrument):
         """Wait until every task is blocked, no event is pending and the clock is not frozen."""
         await self._exhausting.park()
 
-    def stacks(self) -> tuple[Stack, ...]:
-        """Return where each task is, trio's own tasks aside."""
-        network = self.world.network
-        tasks = ((task.name, task.coro) for task in _family(_main_tasks()))
-        return task_stacks(tasks, None if network is None else network.waits)
+    def suspended(self) -> list[Suspended]:
+        """Return each task in the order of their start, trio's own tasks aside."""
+        tasks = sorted(_family(_main_tasks()), key=lambda task: getattr(task, "_counter", 0))
+        return [Suspended(task.name, task.coro, id(task)) for task in tasks]
 
     def current_task(self) -> object:
         """Return the task that is running."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps
+from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps, standstill_of
 from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from types import FrameType
 
-    from mtaio.testing._diagnostics import Stack
+    from mtaio.testing._diagnostics import Standstill, Suspended
     from mtaio.testing._threads import WorkerCall
 
 T = TypeVar("T")
@@ -68,8 +68,8 @@ class Engine(Protocol):
         """Wait until nothing more can happen unless time moves: no task runs and no thread."""
         ...
 
-    def stacks(self) -> tuple[Stack, ...]:
-        """Return where each task is."""
+    def suspended(self) -> list[Suspended]:
+        """Return each task."""
         ...
 
     def current_task(self) -> object:
@@ -338,7 +338,7 @@ class World:
                 f"the run {again}makes no progress at t={self.time()!r}: tasks have kept the event "
                 f"loop turning {self.max_turns!r} times without waiting for anything. Let them "
                 f"wait for an event or a moment, or raise max_turns={self.max_turns!r}.",
-                self._stacks(),
+                *self._standstill(sure=True),
             )
         )
 
@@ -350,7 +350,7 @@ class World:
             None if the code under test was cancelled, for `guard` to tell why; otherwise the error
             with which the engine has to end that code by force, or else the run.
         """
-        return self.fail(Deadlock(self._reason(patience), self._stacks()))
+        return self.fail(Deadlock(self._reason(patience), *self._standstill(sure=patience > 0)))
 
     def fail(self, failure: BaseException) -> BaseException | None:
         """Let ``failure`` be what the run ends with; for what is returned see `stuck`."""
@@ -365,10 +365,13 @@ class World:
         self.scope.cancel(f"the simulated run has failed with {type(failure).__name__}")
         return None
 
-    def _stacks(self) -> tuple[Stack, ...]:
+    def _standstill(self, *, sure: bool) -> Standstill:
+        """Return where tasks and worker threads are; ``sure`` if any might go on by itself."""
         assert self.engine is not None  # noqa: S101 - an engine asks
+        at_socket = None if self.network is None else self.network.waits
+        still = standstill_of(self.engine.suspended(), at_socket, sure=sure)
         threads = (call.stack() for call in tuple(self.calls))
-        return (*self.engine.stacks(), *filter(None, threads))
+        return still._replace(stacks=(*still.stacks, *filter(None, threads)))
 
     def _reason(self, patience: float) -> str:
         again = "still " if self.failure else ""

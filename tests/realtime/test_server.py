@@ -191,6 +191,16 @@ async def connect(server: Server) -> SocketStream:
     return await anyio.connect_tcp(host, int(port))
 
 
+def counted(server: Server) -> dict[int, int]:
+    """Return how many requests there were by status, in the metrics; websockets are in none."""
+    durations = server.requests.statistics().duration_seconds
+    assert {key[:2] for key in durations} <= {("GET", "other"), ("POST", "other")}
+    answers: dict[int, int] = {}
+    for (_, _, status), each in durations.items():
+        answers[status] = answers.get(status, 0) + each.count
+    return answers
+
+
 async def wait_ended(server: Server) -> None:
     """Wait until serving has ended."""
     while server.address != HERE:  # noqa: ASYNC110 - it has no event of its own
@@ -225,6 +235,7 @@ async def test_answers_and_closes() -> None:
         for stream in streams:
             assert await read(stream) == b""
     assert server.statistics().requests == 52
+    assert counted(server) == {200: 52}
     assert server.in_flight == 0
     assert server.address == HERE
 
@@ -282,6 +293,8 @@ async def test_cancel() -> None:
     assert sorted(app.ends) == ["cancelled"] * 5 + ["returned"] * 2
     assert server.statistics().cancelled == 6
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 5, 503: 1}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 3}
 
 
 @pytest.mark.parametrize("path", [b"/slow", b"/breaks_off"])
@@ -320,6 +333,7 @@ async def test_failures() -> None:
     assert repr(error) == "LookupError('no database')"
     assert context == {"method": "GET", "path": "/fails", "server": address}
     assert server.statistics().failed == 1
+    assert counted(server) == {500: 2}
 
 
 async def test_clients_that_are_gone() -> None:
@@ -337,6 +351,8 @@ async def test_clients_that_are_gone() -> None:
     assert app.begun == ["/flood", "/pieces", "/ws"]
     assert app.ends == ["returned"]
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 2}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 2}
 
 
 class Http2:
@@ -590,6 +606,7 @@ async def test_too_many_requests() -> None:
             assert (await read(stream, b"hello")).startswith(b"HTTP/1.1 200")
         server.close()
     assert server.statistics().peak == 3
+    assert counted(server) == {200: 5, 503: 4}
     assert app.ends == ["returned"] * 5
 
 
@@ -643,6 +660,7 @@ async def test_body_that_does_not_come() -> None:
         server.close()
     assert app.heard == ["abc", "http.disconnect"] * 2 + ["http.disconnect"]
     assert server.statistics().late == 3
+    assert counted(server) == {200: 1, 408: 2}
 
 
 async def test_probes_take_no_place() -> None:
@@ -806,6 +824,7 @@ async def test_late_request() -> None:
         server.close()
     assert app.begun == []
     assert server.statistics().rejected == 1
+    assert counted(server) == {503: 1}
 
 
 async def ask_without_pause(server: Server, answers: list[bytes]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from mtaio._internal import clock
 from mtaio.testing import Deadlock, run
-from mtaio.testing._diagnostics import task_stacks
+from mtaio.testing._diagnostics import Suspended, standstill_of
 from mtaio.testing.schedules import Stack
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def test_stack_of_a_coroutine_that_is_over() -> None:
 
     coroutine = over()
     coroutine.close()
-    (stack,) = task_stacks([("over", coroutine)])
+    ((stack,), _) = standstill_of([Suspended("over", coroutine, 1)])
     assert stack == Stack(kind="task", name="over", frames=())
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from mtaio._internal.backend._here import (
     Scopes,
@@ -24,6 +24,7 @@ from mtaio._internal.backend._here import (
     running_clock,
     task_name,
 )
+from mtaio._internal.backend._seen import SeenTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "Scopes",
+    "SeenTask",
     "Waiter",
     "current_loop",
     "in_event_loop",
@@ -106,6 +108,38 @@ class Backend(Protocol):
 
     def count_tasks(self, loop: Any) -> int:
         """Return how many tasks there are in the loop, which is running here."""
+        ...
+
+    def time(self, loop: Any) -> float | None:
+        """Return the time by which the loop's tasks sleep; None if it does not tell it here."""
+        ...
+
+    def runs_in_this_thread(self, loop: Any) -> bool:
+        """Return whether the loop runs in this thread, maybe as another's host or guest."""
+        ...
+
+    GROUP: Literal["task group", "nursery"]
+    """What the backend calls a group of tasks."""
+
+    def loop_name(self, loop: Any) -> Literal["asyncio", "uvloop", "trio"]:
+        """Return what the loop is called."""
+        ...
+
+    def tasks(self, loop: Any) -> list[SeenTask]:
+        """
+        Return the loop's tasks, those of a group in the order of their start.
+
+        In another thread than the loop's they may be of several moments, or some of them missing;
+        where no lock makes it safe to look at coroutines, these are left out.
+        """
+        ...
+
+    def group_depth(self, group: Any) -> int:
+        """Return a number that is larger the further inside others of the same task it is."""
+        ...
+
+    def held_by(self, awaited: Any) -> list[Any]:
+        """Return what those who wait for the end of a future refer to."""
         ...
 
     def may_be_eager(self, loop: Any) -> bool:

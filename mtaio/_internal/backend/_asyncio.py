@@ -7,14 +7,20 @@ The token of a loop is the loop itself.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from functools import partial
+from operator import itemgetter
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import anyio
 
 from mtaio._internal.backend._here import Scopes, is_guest_of_asyncio
+from mtaio._internal.backend._seen import SeenTask
+from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -52,6 +58,160 @@ def is_running(loop: asyncio.AbstractEventLoop) -> bool:
 def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
     """Count the tasks, one by one."""
     return len(asyncio.all_tasks(loop))
+
+
+def time(loop: asyncio.AbstractEventLoop) -> float:
+    """Return the loop's time, from any thread."""
+    return loop.time()
+
+
+def runs_in_this_thread(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether it is the thread's running loop, also while a guest's task runs."""
+    return _running() is loop
+
+
+# ---- who started whom ----
+#
+# asyncio keeps no record of it. But the end of a task is waited for, by a callback of the group in
+# which it was started or of the task that awaits it: so the callbacks lead there.
+
+
+GROUP: Final = "task group"
+"""AnyIO and asyncio use the same words."""
+
+
+def loop_name(loop: asyncio.AbstractEventLoop) -> Literal["asyncio", "uvloop"]:
+    """Return the name of the library."""
+    return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
+
+
+def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
+    """Return the tasks that are not done, eager ones included."""
+    every = _in_order(asyncio.all_tasks(loop))
+    if not has_gil() and _running() is not loop:
+        return [
+            SeenTask(id(task), task.get_name(), None, "waiting", None, None, None) for task in every
+        ]
+    awaited: Any
+    waiting: dict[int, asyncio.Task[Any] | None] = {}
+    for task in every:
+        awaited = getattr(task, "_fut_waiter", None)
+        if awaited is not None:
+            waiting[id(awaited)] = None if id(awaited) in waiting else task
+    starters = _Starters(waiting)
+    seen: list[SeenTask] = []
+    for task in every:
+        if task.done():
+            continue
+        awaited = getattr(task, "_fut_waiter", None)
+        state: Literal["ready", "waiting", "cancelled"] = "waiting"
+        if task.cancelling():
+            state = "cancelled"
+        elif awaited is None or awaited.done():
+            state = "ready"
+        starter, group = starters.find(task)
+        name = task.get_name()
+        seen.append(SeenTask(id(task), name, task.get_coro(), state, awaited, starter, group))
+    return seen
+
+
+def _anyio(name: str) -> Any:
+    """Return what AnyIO has under a name that is private; None if it has that no more."""
+    return getattr(_modules.get("anyio._backends._asyncio"), name, None)
+
+
+_numbered: Final = re.compile(r"Task-(\d+)").fullmatch
+
+
+def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
+    states = _anyio("_task_states")
+    refs = [] if states is None else states.keyrefs()
+    ordered = [task for ref in refs if (task := ref()) in every]
+    numbers: list[tuple[int, asyncio.Task[Any]]] = []
+    for task in every.difference(ordered):
+        number = _numbered(task.get_name())
+        numbers.append((sys.maxsize if number is None else int(number[1]), task))
+    numbers.sort(key=itemgetter(0))
+    return ordered + [task for _, task in numbers]
+
+
+class _Starters:
+    """
+    Finds out who has started a task, or who awaits it.
+
+    Args:
+        waiting: The only task that waits for a future, by the id of that; None if several do.
+    """
+
+    __slots__ = ("_group", "_hosts", "_spawned", "_waiting")
+
+    def __init__(self, waiting: dict[int, asyncio.Task[Any] | None]) -> None:
+        self._waiting = waiting
+        self._group = _anyio("TaskGroup")
+        self._hosts: dict[int, int] = {}
+        """The ids of the tasks that opened a group, by the group's, which is alive meanwhile."""
+        self._spawned: tuple[object, int] = (None, 0)
+        """The code of the callback that AnyIO's groups add, and where its closure has the group."""
+
+    def find(self, task: asyncio.Task[Any]) -> tuple[int | None, object]:
+        """Return the id of the task that has opened the group, and the group; or who awaits it."""
+        callbacks = getattr(task, "_callbacks", None) or ()
+        code, at = self._spawned
+        group: Any
+        for callback, _ in callbacks:
+            if getattr(callback, "__code__", None) is code:
+                group = callback.__closure__[at].cell_contents
+                return self._host(group, group.cancel_scope, "_host_task"), group
+        awaiting = self._waiting.get(id(task))
+        for callback, _ in callbacks:
+            held = _held(callback)
+            for index, group in enumerate(held):
+                if type(group) is self._group:
+                    self._spawned = callback.__code__, index
+                    return self._host(group, group.cancel_scope, "_host_task"), group
+                if isinstance(group, asyncio.TaskGroup):
+                    return self._host(group, group, "_parent_task"), group
+            if awaiting is None:
+                # gather, wait, wait_for and shield have a future in between.
+                others = (self._waiting.get(id(each)) for each in held)
+                awaiting = next(filter(None, others), None)
+        return None if awaiting is None or awaiting is task else id(awaiting), None
+
+    def _host(self, group: object, holder: object, name: str) -> int | None:
+        host = self._hosts.get(id(group))
+        if host is None:
+            host = self._hosts[id(group)] = id(getattr(holder, name, None))
+        return host
+
+
+def held_by(awaited: Any) -> list[Any]:
+    """Return what the callbacks of a future refer to."""
+    callbacks = getattr(awaited, "_callbacks", None) or ()
+    return [each for callback, _ in callbacks for each in _held(callback)]
+
+
+def _held(callback: Any) -> list[Any]:
+    """Return what a callback refers to: by its closure, its object or its arguments."""
+    kind = type(callback)
+    if kind is FunctionType:
+        try:
+            return [cell.cell_contents for cell in callback.__closure__ or ()]
+        except ValueError:  # one is empty
+            return []
+    if kind is MethodType:
+        return [callback.__self__]
+    return [*callback.args] if kind is partial else []
+
+
+def group_depth(group: Any) -> int:
+    """Count the scopes around that of AnyIO's group; asyncio's own have none."""
+    depth = 0
+    scope = getattr(group, "cancel_scope", None)
+    while scope is not None:
+        scope = getattr(scope, "_parent_scope", None)
+        depth += 1
+    return depth
 
 
 def may_be_eager(loop: asyncio.AbstractEventLoop) -> bool:
@@ -176,5 +336,4 @@ def scopes(loop: asyncio.AbstractEventLoop) -> Scopes:
 
 def innermost_scope() -> object:
     """Look it up in AnyIO's own table, which is private; None where AnyIO has none any more."""
-    states: Any = getattr(_modules["anyio._backends._asyncio"], "_task_states", {})
-    return getattr(states.get(asyncio.current_task()), "cancel_scope", None)
+    return getattr((_anyio("_task_states") or {}).get(asyncio.current_task()), "cancel_scope", None)

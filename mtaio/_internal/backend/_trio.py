@@ -7,11 +7,14 @@ The token of a loop is trio's own, which outlives its run.
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 
 from mtaio._internal.backend._here import Scopes, is_in_asyncio
+from mtaio._internal.backend._seen import SeenTask
+from mtaio._internal.frames import frames_of_others, local
+from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -61,6 +64,88 @@ def is_running(loop: trio.lowlevel.TrioToken) -> bool:
 def count_tasks(_loop: trio.lowlevel.TrioToken) -> int:
     """Return trio's own count."""
     return trio.lowlevel.current_statistics().tasks_living
+
+
+def time(_loop: trio.lowlevel.TrioToken) -> float | None:
+    """Return trio's time, which it tells in its own thread alone."""
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return None
+
+
+def runs_in_this_thread(loop: trio.lowlevel.TrioToken) -> bool:
+    """Return whether it is the token of the run in this thread, also while its host runs."""
+    try:
+        return _current_token() is loop
+    except RuntimeError:
+        return False
+
+
+GROUP: Final = "nursery"
+"""trio's own word."""
+
+
+def loop_name(_loop: trio.lowlevel.TrioToken) -> Literal["trio"]:
+    """Return trio's name."""
+    return "trio"
+
+
+def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
+    """Walk down from the first task, trio's own, through nurseries."""
+    root = trio.lowlevel.current_root_task() if runs_in_this_thread(loop) else _root_of(loop)
+    seen: list[SeenTask] = []
+    todo: list[trio.lowlevel.Task] = [] if root is None else [root]
+    while todo:
+        task = todo.pop()
+        nursery = task.parent_nursery
+        cancelled = getattr(getattr(task, "_cancel_status", None), "effectively_cancelled", False)
+        scheduled = getattr(task, "_next_send_fn", None) is not None
+        seen.append(
+            SeenTask(
+                *(id(task), task.name, task.coro),
+                "cancelled" if cancelled else "ready" if scheduled else "waiting",
+                task.custom_sleep_data,
+                None if nursery is None else id(nursery.parent_task),
+                nursery,
+            )
+        )
+        for each in reversed(task.child_nurseries):
+            todo += sorted(each.child_tasks, key=_number, reverse=True)
+    return seen
+
+
+def _number(task: trio.lowlevel.Task) -> int:
+    """Return trio's own count of tasks when this one was started, which is private."""
+    return getattr(task, "_counter", 0)
+
+
+def _root_of(loop: trio.lowlevel.TrioToken) -> trio.lowlevel.Task | None:
+    """
+    Find the run of a token in the frames of other threads: trio lets only its own thread ask.
+
+    None if it is over, or where no lock makes it safe to look at them.
+    """
+    if has_gil():
+        for frames in frames_of_others().values():
+            for frame in reversed(frames):
+                if frame.f_globals.get("__name__") == "trio._core._run":
+                    held = local(frame, "runner") or getattr(local(frame, "self"), "runner", None)
+                    if getattr(held, "trio_token", None) is loop:
+                        root: trio.lowlevel.Task | None = getattr(held, "init_task", None)
+                        return root
+    return None
+
+
+def group_depth(group: trio.Nursery) -> int:
+    """Return its place among those of its task, the outermost first."""
+    nurseries = group.parent_task.child_nurseries
+    return nurseries.index(group) if group in nurseries else len(nurseries)
+
+
+def held_by(_awaited: Any) -> list[Any]:
+    """Return nothing: trio has no futures."""
+    return []
 
 
 def may_be_eager(_loop: trio.lowlevel.TrioToken) -> bool:

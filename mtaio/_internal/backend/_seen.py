@@ -1,0 +1,26 @@
+"""What a backend tells of its tasks, for `mtaio._internal.task_tree`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["SeenTask"]
+
+
+@dataclass(slots=True)
+class SeenTask:
+    """One task; made when somebody looks, and kept no longer."""
+
+    id: int
+    name: str
+    coroutine: Any
+    """What it runs; None if that must not be looked at from here."""
+    state: Literal["ready", "waiting", "cancelled"]
+    """Its state if it does not run, which its coroutine tells."""
+    awaited: object
+    """What it waits for: a future of asyncio's, what trio's task notes while it sleeps, or None."""
+    starter: int | None
+    """The id of the task that opened ``group``; without one, of the only task that awaits it."""
+    group: Any
+    """The task group or nursery in which it was started; None if it was not, or if unknown."""

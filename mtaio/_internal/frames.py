@@ -1,0 +1,321 @@
+"""
+Where code stands: the frames of a suspended coroutine, and which lines are the user's own.
+
+Promise: nothing here runs the code that it looks at, and nothing keeps a frame, or what its
+variables hold, alive longer than the caller does.
+Cost: a suspended coroutine makes its frame when it is first asked for it, 0.1 µs; it is then kept
+by the coroutine. A line number is decoded by walking a table, so callers that look at many frames
+compare ``f_lasti`` and ask once for each.
+"""
+
+from __future__ import annotations
+
+import dis
+import gc
+import os
+import sys
+import sysconfig
+import threading
+from inspect import CO_OPTIMIZED
+from pathlib import Path
+from types import CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import CodeType, FrameType
+
+__all__ = [
+    "Chain",
+    "Window",
+    "await_chain",
+    "chain_of",
+    "frames_here",
+    "frames_of_others",
+    "innermost_own",
+    "is_own",
+    "local",
+    "next_await",
+    "opened_blocks",
+    "place",
+    "variables",
+]
+
+
+# ---- the chain of awaits ----
+
+
+class Window:
+    """An awaitable that shows, in ``behind``, what it drives."""
+
+    __slots__ = ("behind",)
+
+    behind: Any
+
+
+class Chain(NamedTuple):
+    """Where code stands, the outermost first; what has no frame is there by its qualified name."""
+
+    frames: list[FrameType | str]
+    codes: list[CodeType | str]
+    offsets: list[int]
+    """Of the instructions, as in ``f_lasti``."""
+    links: list[Any]
+    """What has these frames, coroutines and generators; empty if that is not known."""
+    end: Any
+    """What the innermost of them awaits, which has no frame: a future of asyncio, or its iterator."""
+
+
+_ATTRIBUTES: Final = (
+    ("cr_frame", "cr_await"),
+    ("gi_frame", "gi_yieldfrom"),
+    ("ag_frame", "ag_await"),
+)
+
+_HIDING: Final = {
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+}
+"""Python's types that hide what they drive from Python, but not from the garbage collector."""
+
+_DRIVERS: Final = {"take_items": "driver", "_resumed": "send", "_watched": "steps"}
+"""Generators of ours that drive a coroutine by hand, and the variable that leads to it."""
+
+_MAX_LINKS: Final = 10_000
+"""A chain that is longer is a circle, which objects of other makes may form."""
+
+
+def await_chain(awaited: Any) -> Chain:
+    """
+    Follow a suspended coroutine to the await where it waits.
+
+    All that is wanted of a frame is read while it is at hand: it lies anywhere in memory, and to
+    come back to it costs more than all else.
+    """
+    frames: list[FrameType | str] = []
+    codes: list[CodeType | str] = []
+    offsets: list[int] = []
+    links: list[Any] = []
+    end: Any = None
+    for _ in range(_MAX_LINKS):
+        here = awaited
+        kind = type(here)  # asked in the place of an object that may answer with its own code
+        if kind is CoroutineType:
+            frame = here.cr_frame
+            awaited = here.cr_await
+        elif kind is GeneratorType:
+            frame = here.gi_frame
+            awaited = here.gi_yieldfrom or _driven(here)
+        elif here is None:
+            break
+        elif kind.__module__ == "_asyncio":  # a future, or its iterator
+            end = here
+            break
+        else:
+            frame, awaited = next_await(here)
+            if frame is None and hasattr(kind, "cr_await"):
+                name = getattr(here, "__qualname__", kind.__qualname__)
+                frames.append(name)
+                codes.append(name)
+                offsets.append(-1)
+                links.append(here)
+            elif awaited is None:
+                end = here
+        if frame is not None:
+            frames.append(frame)
+            codes.append(frame.f_code)
+            offsets.append(frame.f_lasti)
+            links.append(here)
+    return Chain(frames, codes, offsets, links, end)
+
+
+def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
+    kind = type(awaited)
+    for frame_of, next_of in _ATTRIBUTES:
+        if hasattr(kind, next_of):  # compiled coroutines may have no frame
+            return getattr(awaited, frame_of, None), getattr(awaited, next_of)
+    if isinstance(awaited, Window):
+        return None, awaited.behind
+    if kind.__name__ in _HIDING:
+        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
+    return None, None
+
+
+def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
+    """Return what one of our generators drives by hand; None if it is none of them."""
+    name = _DRIVERS.get(link.gi_code.co_name)
+    frame = None if name is None else link.gi_frame
+    if name is None or frame is None or not _is_ours(frame):
+        return None
+    driven = local(frame, name)
+    send = driven.args[0] if hasattr(driven, "args") else driven  # partial(run, coroutine.send)
+    return getattr(send, "__self__", driven)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("mtaio.")
+
+
+def _leads_on(referent: object) -> bool:
+    kind = type(referent)
+    return kind.__name__ in _HIDING or any(hasattr(kind, next_of) for _, next_of in _ATTRIBUTES)
+
+
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return the chain of frames, the outermost first."""
+    codes: list[CodeType | str] = [frame.f_code for frame in frames]
+    return Chain([*frames], codes, [frame.f_lasti for frame in frames], [], None)
+
+
+def frames_here() -> list[FrameType]:
+    """Return where this thread stands, beginning with the function that calls this."""
+    return [*_outwards(sys._getframe(1))]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - public in all but its name
+
+
+def frames_of_others() -> dict[int, list[FrameType]]:
+    """Return where all other threads stand, by their identities, the innermost frame first."""
+    current = sys._current_frames()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - likewise
+    del current[threading.get_ident()]  # this very frame, which would refer to itself
+    return {ident: [*_outwards(frame)] for ident, frame in current.items()}
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+# ---- what a frame says ----
+
+
+def place(code: CodeType, line: int | None) -> str:
+    """Return ``file:line in function``; the line is 0 where there is none."""
+    return f"{code.co_filename}:{line or 0} in {code.co_qualname}"
+
+
+def local(frame: FrameType, name: str) -> Any:
+    """Return a local variable of a frame, None if it is not set."""
+    return variables(frame, (name,)).get(name)
+
+
+def variables(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
+    """
+    Return local variables of a frame; those that are not set are left out.
+
+    Up to Python 3.12 ``f_locals`` is a copy that the frame keeps, so what its variables held would
+    live on in it. It is emptied here, unless it is the namespace itself, as of a module.
+    """
+    kept = frame.f_locals
+    found = {name: kept[name] for name in names if name in kept}
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:
+        kept.clear()
+    return found
+
+
+def opened_blocks(code: CodeType, at: int) -> list[tuple[str, int | None]]:
+    """
+    Return the ``with`` blocks around an instruction that give a name to what they enter.
+
+    Args:
+        code: The code.
+        at: The offset of the instruction, as in ``f_lasti``.
+
+    Returns:
+        The name of the variable and the line of the ``with``, of the innermost block first.
+    """
+    # An instruction may have a handler, where an error in it continues; around the handler lies
+    # that of the next block outwards. What handles a `with` begins in one and the same way, and it
+    # has the line of the statement. The first instruction that it protects is the one that stores
+    # the variable, if there is one.
+    entries = list(_handlers(code.co_exceptiontable))
+    found: list[tuple[str, int | None]] = []
+    instructions = code.co_code
+    for _ in entries:  # at most as many steps outwards
+        target = next((to for start, end, to in entries if start <= at < end), None)
+        if target is None:
+            break
+        if instructions[target : target + 3 : 2] == _HANDLES_WITH:
+            first = next(start for start, _, to in entries if to == target)
+            name = _stored(code, instructions[first], instructions[first + 1])
+            if name is not None:
+                lines = code.co_lines()
+                found.append((name, next(at[2] for at in lines if at[0] <= target < at[1])))
+        at = target
+    return found
+
+
+_HANDLES_WITH: Final = bytes((dis.opmap["PUSH_EXC_INFO"], dis.opmap["WITH_EXCEPT_START"]))
+
+
+def _stored(code: CodeType, instruction: int, operand: int) -> str | None:
+    """Return the name of the variable that an instruction stores first; None if it does not."""
+    name = dis.opname[instruction]
+    if not name.startswith(("STORE_FAST", "STORE_DEREF")):
+        return None
+    if name.count("_") > 1:  # two instructions in one, of which the first has the upper half
+        operand >>= 4
+    variables = dict.fromkeys((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+    return [*variables][operand]
+
+
+def _handlers(table: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the first instruction that each handler is for, the one after the last, and where."""
+    # Objects/exception_handling_notes.txt in CPython: each entry has four numbers, in pieces of
+    # six bits, with a bit that says whether another piece follows.
+    numbers: list[int] = []
+    value = 0
+    for byte in table:
+        value = value << 6 | byte & 0b111111
+        if not byte & 0b1000000:
+            numbers.append(value)
+            value = 0
+    for at in range(0, len(numbers), 4):
+        start, length, target, _ = numbers[at : at + 4]
+        yield 2 * start, 2 * (start + length), 2 * target
+
+
+# ---- whose code it is ----
+
+_STANDARD: Final = (
+    *(f"{Path(sysconfig.get_path(name)).resolve()}" for name in ("stdlib", "platstdlib")),
+    "<frozen ",
+)
+_INSTALLED: Final = ("site-packages", "dist-packages")
+
+_HERE: Final = f"{Path(__file__).parents[1]}{os.sep}"
+"""This package, which may be installed elsewhere while it is worked on."""
+
+_OWN: Final = 0
+_GENERATED: Final = 1
+_LIBRARY: Final = 2
+_PYTHON: Final = 3
+
+
+def _kind(file: str) -> int:
+    if any(name in file for name in _INSTALLED) or file.startswith(_HERE):
+        return _LIBRARY
+    if file.startswith(_STANDARD):
+        return _PYTHON
+    return _GENERATED if file.startswith("<") else _OWN
+
+
+def is_own(file: str) -> bool:
+    """Return whether code is neither Python's nor an installed package's."""
+    return _kind(file) < _LIBRARY
+
+
+def innermost_own(files: Iterable[str]) -> int:
+    """
+    Return the index of the innermost code that is the user's own, else of a library.
+
+    What has no file is the program of ``python -c``, or was made by a library such as attrs, so it
+    comes after what has one.
+
+    Args:
+        files: The files, the innermost first.
+    """
+    kinds = [_kind(file) for file in files]
+    return next((kinds.index(kind) for kind in (_OWN, _GENERATED, _LIBRARY) if kind in kinds), 0)

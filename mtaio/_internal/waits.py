@@ -1,0 +1,560 @@
+"""
+What each suspended task waits for, since when, and which tasks hold it.
+
+Promise: it is found in what is there anyway: the frames of a task's chain of awaits, by the rules
+in `wait_rules`, lead to the object, and the object to those who hold it, if it knows them. Where it
+does not, as a limiter whose slots belong to nobody, its holders are searched for among all tasks:
+those with a block of it that was entered and not left. What cannot be found is left out; nothing
+raises, no code of the program is called but the ``__repr__`` of a cache's keys and the like, and
+nothing is kept.
+Cost: nothing for a task that waits, and some microseconds for one that is looked at.
+
+How holders are searched for. While a block is entered, the frame of its code holds the method that
+will leave it: a bound ``__aexit__``, which leads to the object. ``async with`` has put it there
+*before* it entered the block, so the last one does not count while the frame awaits an
+``__aenter__``. Blocks of `contextlib` are followed to what is held in them: the frame of a
+generator, or the stack of exits. A slot that was taken by ``acquire()`` and will be given back by
+``release()`` leaves no trace. So holders are *sure* only if as many were found as slots are in use.
+
+A task whose holders are not all known may be woken by somebody else, so it is in no cycle of which
+we are sure (see `knots`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import reprlib
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from opcode import opmap
+from types import CellType, FrameType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+
+from mtaio._internal import clock
+from mtaio._internal.frames import Chain, variables
+from mtaio._internal.knots import Need, cycle_in, knots
+from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
+
+__all__ = ["Found", "Wait", "cycles", "longest", "waits_of"]
+
+MOST: Final = 10
+"""How many of the longest waits are named."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a task waits for."""
+
+    on: str
+    """One noun: ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"``, ``"thread"`` ..."""
+    of: str | None = None
+    """The kind and the name of the object: ``"ConcurrencyLimiter 'db'"``; None if unknown."""
+    key: int | None = None
+    """The same for all that wait for one object, and for no other; None if unknown."""
+    seconds: float | None = None
+    """How long it has waited; None if unknown."""
+    holders: tuple[int, ...] = ()
+    """The ids of the tasks that hold what it waits for."""
+
+    @property
+    def what(self) -> str:
+        """The noun and the object: ``"slot of ConcurrencyLimiter 'db'"``, ``"Lock"``."""
+        if self.of is None:
+            return self.on
+        return self.of if self.of.casefold().startswith(self.on) else f"{self.on} of {self.of}"
+
+
+class Found(NamedTuple):
+    """The wait of a task, and what follows from it."""
+
+    wait: Wait
+    every: bool
+    """Whether it waits until all holders are done, not just until any gives something back."""
+    sure: bool
+    """Whether nobody but the holders can end it."""
+
+
+def waits_of(
+    tasks: Mapping[int, Chain], now: float | None, ready: Container[int] = ()
+) -> dict[int, Found]:
+    """
+    Return what tasks wait for.
+
+    Args:
+        tasks: The chain of awaits of each task of a loop, by its id.
+        now: The time of the loop, by which its tasks sleep; None if unknown.
+        ready: The ids of those that do not wait, but may hold what others wait for.
+    """
+    look = _Look(tasks, now)
+    for task, chain in tasks.items():
+        if task not in ready:
+            look.at(task, chain)
+    look.search()
+    return look.found()
+
+
+def cycles(found: Mapping[int, Found], *, sure: bool = True) -> tuple[tuple[int, ...], ...]:
+    """
+    Return the cycles of tasks that wait for each other, and can be woken by nobody else.
+
+    Each task waits for the next, and the last one for the first. A timeout may end it.
+
+    Args:
+        found: What the tasks wait for.
+        sure: Whether to leave out those that another task could end, for all that is known.
+    """
+    needs = {
+        task: Need(each.wait.holders, every=each.every)
+        for task, each in found.items()
+        if each.sure or not sure
+    }
+    return tuple(cycle_in(knot, needs) for knot in knots(needs))
+
+
+def longest(found: Mapping[int, Found]) -> tuple[int, ...]:
+    """Return the tasks that have waited longest, but for those that sleep."""
+    seconds = {
+        task: each.wait.seconds
+        for task, each in found.items()
+        if each.wait.seconds is not None and each.wait.on != "sleep"
+    }
+    return tuple(sorted(seconds, key=lambda task: -seconds[task])[:MOST])
+
+
+class _Point:
+    """What is known of one task's wait."""
+
+    __slots__ = ("every", "holders", "obj", "of", "on", "rule", "seconds", "sure")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.on = rule.on
+        self.obj: object = None
+        self.of: str | None = None
+        self.seconds: float | None = None
+        self.holders: tuple[int, ...] = ()
+        self.every = False
+        self.sure = False
+
+
+_FUTURE: Final = Rule("future")
+_UNKNOWN: Final = Rule("wake-up")
+
+
+class _Look:
+    """One look at all tasks."""
+
+    def __init__(self, tasks: Mapping[int, Chain], now: float | None) -> None:
+        self._tasks = tasks
+        self._order = dict(zip(tasks, count(), strict=False))
+        self._now = now
+        self._clock = clock.now()
+        self._points: dict[int, _Point] = {}
+        # The rule for code by the id of the code, which the frames hold; False for the program's.
+        self._rules: dict[int, Rule | bool | None] = {}
+        self._texts: dict[tuple[int, int], str | None] = {}
+        self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
+        self._wanted: defaultdict[str, dict[int, list[_Point]]] = defaultdict(dict)
+
+    # ---- one task ----
+
+    def at(self, task: int, chain: Chain) -> None:
+        """Look at one task."""
+        point: _Point | None = None
+        rules = self._rules
+        try:
+            for frame, code in zip(reversed(chain.frames), reversed(chain.codes), strict=True):
+                if code.__class__ is str:
+                    continue
+                rule = rules.get(id(code), True)
+                if rule is True:
+                    rule = self._new_rule(cast("FrameType", frame))
+                if rule is False:
+                    break
+                if rule is not None:
+                    point = self._apply(cast("Rule", rule), cast("FrameType", frame), point)
+            if point is None:
+                point = self._end_of(chain)
+        except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
+            return
+        if point is None or point.on == READY:
+            return
+        self._points[task] = point
+        if point.rule.search:
+            self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
+
+    def _new_rule(self, frame: FrameType) -> Rule | bool | None:
+        """Return the rule for code; None if there is none, False for the program's own code."""
+        module: str = frame.f_globals.get("__name__") or ""
+        known = RULES.get(module)
+        rule: Rule | bool | None
+        if known is None:
+            rule = None if module.partition(".")[0] in LIBRARIES else False
+        else:
+            rule = known.get(frame.f_code.co_qualname)
+        self._rules[id(frame.f_code)] = rule
+        return rule
+
+    def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
+        """Return what is known when a frame was looked at, around those inside."""
+        names_only = not rule.on
+        if inner is None:
+            if names_only:
+                return None
+        elif not (names_only or inner.rule.plain or rule.replace):
+            return inner
+        found = variables(frame, rule.variables)
+        detail = _follow(found, rule.detail) if rule.detail else None
+        if inner is not None and names_only:
+            inner.of = self._text(_follow(found, rule.name), detail)
+            return inner
+        point = _Point(rule)
+        if rule.sleeps:
+            self._tell_sleep(point, found, inner)
+            return point
+        obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
+        if obj is None and rule.obj:
+            return inner  # it waits for something else there
+        point.obj = obj
+        point.of = self._text(_follow(found, rule.name) if rule.name else obj, detail)
+        if rule.since:
+            since = _follow(found, rule.since)
+            if since is not None:
+                point.seconds = max(0.0, self._clock - since)
+        if rule.search == "futures":
+            self._hold_by_futures(point, found)
+        elif rule.held_by:
+            point.holders, point.sure = self._holders(obj, rule.held_by)
+            point.every = rule.every
+        return point
+
+    def _tell_sleep(self, point: _Point, found: Mapping[str, Any], inner: _Point | None) -> None:
+        """Say how long a task sleeps, and how much of it is left."""
+        handle = found.get("h")
+        until = found.get("deadline") if handle is None else handle.when()
+        total = found.get("delay", found.get("seconds"))
+        if until is None and inner is not None and isinstance(inner.obj, float):
+            until = inner.obj
+        point.obj = until  # for what waits around it
+        left = None if until is None or self._now is None else until - self._now
+        if left is not None and total is not None:
+            point.seconds = max(0.0, total - left)
+        if left == math.inf:
+            point.of, point.seconds = "no end", None
+        elif left is not None:
+            whole = "" if total is None else f"{total:.4g} s, "
+            point.of = f"{whole}{max(0.0, left):.3g} s left"
+
+    def _end_of(self, chain: Chain) -> _Point | None:
+        """Return what a task waits for that has no rule: by what it awaits in the end."""
+        future = chain.end
+        if type(future).__name__ == "FutureIter":
+            future = next(iter(gc.get_referents(future)), None)
+        if hasattr(type(future), "get_loop"):
+            point = _Point(_FUTURE)
+            point.obj = future
+            self._hold_by_futures(point, {"fut": future})
+            return point
+        if chain.frames and _name_at(chain, -1) in _TO_TRIO:
+            return _Point(_UNKNOWN)
+        return None
+
+    def _hold_by_futures(self, point: _Point, found: Mapping[str, Any]) -> None:
+        """Say for which tasks a future or some futures are waited for."""
+        future = found.get("fut")
+        many = found.get("fs") if future is None else getattr(future, "_children", None)
+        if many is not None:
+            point.on, point.of = "tasks", None
+            point.every = found.get("return_when") != "FIRST_COMPLETED"
+            point.holders, point.sure = self._ids([_behind(each) for each in many if not each.done()])
+            return
+        task = _behind(future)
+        if hasattr(task, "get_coro"):
+            point.on, point.of = "task", self._text(task, None)
+            point.holders, point.sure = self._ids([task])
+        elif any("_chain_future" in name for name in _callbacks(future)):
+            point.on = "thread"
+
+    # ---- names ----
+
+    def _text(self, shown: object, detail: object) -> str | None:
+        """Return the kind and name of an object."""
+        if shown is None:
+            return None
+        key = (id(shown), 0 if detail is None else id(detail))
+        if key not in self._texts:
+            self._texts[key] = _described(shown, detail)
+        return self._texts[key]
+
+    # ---- holders ----
+
+    def _holders(self, obj: object, path: str) -> tuple[tuple[int, ...], bool]:
+        """Return the tasks that an attribute of an object names, and whether these are all."""
+        known = self._held.get((id(obj), path))
+        if known is not None:
+            return known
+        value = getattr(obj, path, None)
+        many = isinstance(value, (set, dict))
+        tasks = list(value) if many else [] if value is None else [value]
+        found = self._held[id(obj), path] = self._ids(tasks)
+        return found
+
+    def _ids(self, tasks: Iterable[Any]) -> tuple[tuple[int, ...], bool]:
+        """Return the ids of tasks, in the order of all tasks, and whether all of them are tasks."""
+        found: list[int] = []
+        sure = False
+        for sure, each in enumerate(tasks, 1):
+            task = getattr(each, "task", each)  # of ours: the ids of its task and of the parent's
+            if isinstance(task, tuple):
+                found.append(task[0])
+            elif hasattr(task, "get_coro") or hasattr(task, "parent_nursery"):
+                found.append(id(task))
+        return self._sorted(found), bool(sure) and len(found) == sure
+
+    def _sorted(self, found: list[int]) -> tuple[int, ...]:
+        last = len(self._order)
+        return tuple(sorted(found, key=lambda task: self._order.get(task, last)))
+
+    def search(self) -> None:
+        """Search for the holders of objects that do not know them."""
+        blocks, items, loads = (self._wanted[kind] for kind in ("blocks", "items", "load"))
+        if not (blocks or items or loads):
+            return
+        self._calls = {
+            id(call): id(load)
+            for points in loads.values()
+            for load in [points[0].obj]
+            for call in (getattr(load, "call", None), getattr(load, "coroutine", None))
+            if call is not None
+        }
+        self._holding: defaultdict[int, list[int]] = defaultdict(list)
+        self._seen: set[int] = set()
+        self._codes: dict[int, _Code | None] = {}
+        for task, chain in self._tasks.items():
+            try:
+                self._search_in(task, chain)
+            except Exception:  # noqa: BLE001, PERF203 - as in `at`
+                continue
+        for points in (*blocks.values(), *items.values(), *loads.values()):
+            obj, number = points[0].obj, points[0].rule.slots
+            found = self._holding.get(id(obj), [])
+            holders = self._sorted([*dict.fromkeys(found)])
+            if isinstance(number, str):
+                number = getattr(obj, number, None) or len(found) + 1
+            for point in points:
+                point.holders, point.sure = holders, len(found) >= max(number, 1)
+
+    def _search_in(self, task: int, chain: Chain) -> None:
+        """Search for what one task holds."""
+        codes, calls = self._codes, self._calls
+        for at, link in enumerate(chain.links):
+            if calls and id(link) in calls:
+                self._holding[calls[id(link)]].append(task)
+            code = chain.codes[at]
+            what = codes.get(id(code), True)
+            if what is True:
+                frame = chain.frames[at]
+                what = codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
+            if not what:
+                continue
+            if what.opens:
+                self._search_blocks(task, chain, at, what)
+            frame = cast("FrameType", chain.frames[at])
+            if what.holding is not None and _name_at(chain, at + 1) not in _ACQUIRING:
+                found = variables(frame, (what.holding,)).get(what.holding)
+                self._hold(task, getattr(found, "__self__", found))  # of a bound method
+            if what.is_core:
+                self._search_slots(task, variables(frame, _LEADS_TO_SLOTS))
+
+    def _code(self, frame: FrameType) -> _Code | None:
+        """Return what to look at in frames of this code; None for nothing."""
+        module: str = frame.f_globals.get("__name__") or ""
+        code = frame.f_code
+        blocks = bool(self._wanted["blocks"]) and module.partition(".")[0] not in _KNOWING
+        opens = blocks and not _OPENING.isdisjoint(code.co_code[::2])
+        holding = HOLDING.get(module, {}).get(code.co_qualname) if blocks else None
+        is_core = bool(self._wanted["items"]) and module.startswith("mtaio.core.")
+        if not opens and holding is None and not is_core:
+            return None
+        return _Code(opens=opens, holding=holding, is_core=is_core, outside=set())
+
+    def _search_blocks(self, task: int, chain: Chain, at: int, what: _Code) -> None:
+        # At one instruction a frame is always in as many blocks.
+        if chain.offsets[at] in what.outside:
+            return
+        entered = list(_entered(chain.links[at]))
+        if entered and _name_at(chain, at + 1) == "__aenter__":
+            entered.pop()  # it is only being entered
+        if not entered:
+            what.outside.add(chain.offsets[at])
+        for obj in entered:
+            if type(obj).__name__ == "Condition" and any(
+                _name_at(chain, below) == "wait" for below in range(at + 1, len(chain.codes))
+            ):
+                continue  # which has let go of its lock
+            self._hold(task, obj)
+
+    def _hold(self, task: int, obj: object) -> None:
+        """Note that a task holds an object, or one that this leads to, if it is wanted."""
+        for _ in range(_HOPS):
+            if obj is None:
+                return
+            if id(obj) in self._wanted["blocks"]:
+                self._holding[id(obj)].append(task)
+                return
+            if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+                return  # a property of the program's might do anything
+            parts = (getattr(obj, name, None) for name in IN_PARTS)
+            obj = next((part for part in parts if part is not None), None)
+
+    def _search_slots(self, task: int, found: Mapping[str, Any]) -> None:
+        """Note which slots of executors the variables of a frame lead to."""
+        holders = [found.get(name) for name in _LEADS_TO_SLOTS]
+        slots = [getattr(each, name, None) for each in holders for name in _LENT]
+        for slot in (found.get("slot"), *slots):
+            key = id(getattr(slot, "slots", None))
+            if key in self._wanted["items"] and id(slot) not in self._seen:
+                self._seen.add(id(slot))
+                if getattr(slot, "lender", None) is None:
+                    self._holding[key].append(task)
+
+    def found(self) -> dict[int, Found]:
+        """Return what was found."""
+        return {
+            task: Found(
+                Wait(
+                    on=point.on,
+                    of=point.of,
+                    key=None if point.obj is None or point.rule.sleeps else id(point.obj),
+                    seconds=point.seconds,
+                    holders=point.holders,
+                ),
+                every=point.every,
+                sure=point.sure,
+            )
+            for task, point in self._points.items()
+        }
+
+
+class _Code(NamedTuple):
+    """What a search has to look at where code of this kind is suspended."""
+
+    opens: bool
+    """Whether it has blocks."""
+    holding: str | None
+    """The variable that leads to what it holds without a block."""
+    is_core: bool
+    """Whether it may hold a slot of an executor."""
+    outside: set[int]
+    """The instructions at which it is in no block."""
+
+
+_HOPS: Final = 4
+"""How many attributes lead at most from what is entered to what is held."""
+
+_OPENING: Final = frozenset(
+    opmap[name] for name in ("BEFORE_ASYNC_WITH", "BEFORE_WITH", "LOAD_SPECIAL") if name in opmap
+)
+"""The instructions that begin a block."""
+
+_KNOWING: Final = frozenset({"anyio", "asyncio", "trio"})
+"""The packages whose own code holds only what knows its holders."""
+
+_LENT: Final = ("slot", "_slot", "_place")
+"""The attributes by which what runs an item leads to its slots."""
+
+_LEADS_TO_SLOTS: Final = ("self", "slot", "thread", "worker")
+"""The variables that lead to slots of executors."""
+
+_EXITS: Final = {"__aexit__", "__exit__"}
+
+
+def _entered(link: object, depth: int = 0) -> Iterator[object]:
+    """Yield the objects whose blocks the frame of a link is in, the outermost first."""
+    function = False
+    for each in gc.get_referents(link):
+        if function:  # since Python 3.14 the method is kept as a function and its object
+            yield from _through(each, depth)
+            function = False
+        elif isinstance(each, MethodType):
+            if getattr(each, "__name__", None) in _EXITS:
+                yield from _through(each.__self__, depth)
+        elif isinstance(each, FunctionType):
+            function = each.__name__ in _EXITS
+
+
+def _through(entered: object, depth: int) -> Iterator[object]:
+    """Yield what is entered, or what it has entered, if it is one of `contextlib`'s."""
+    if type(entered).__module__ != "contextlib" or depth > _HOPS:
+        yield entered
+        return
+    yield from _entered(getattr(entered, "gen", None), depth + 1)
+    for _, callback in getattr(entered, "_exit_callbacks", ()):
+        method = getattr(callback, "__wrapped__", callback)
+        yield from _through(getattr(method, "__self__", None), depth + 1)
+
+
+def _name_at(chain: Chain, at: int) -> str:
+    """Return the name of the function in a place of a chain; "" if there is none."""
+    if at >= len(chain.codes):
+        return ""
+    code = chain.codes[at]
+    return "" if isinstance(code, str) else code.co_name
+
+
+_ACQUIRING: Final = {"acquire", "_wait"}
+"""Functions in which a task does not hold yet what is given back after them."""
+
+_TO_TRIO: Final = {"_async_yield", "_real_async_yield"}
+"""The innermost function of a task of trio's that waits."""
+
+
+def _follow(found: Mapping[str, Any], path: str) -> Any:
+    """Return a variable, or what attributes of it lead to; None if there is nothing."""
+    name, *attributes = path.split(".")
+    value = found.get(name)
+    for each in attributes:
+        value = getattr(value, each, None)
+    return value
+
+
+def _described(shown: object, detail: object) -> str | None:
+    """Return the kind, the name and the key of an object."""
+    kind = type(shown)
+    if kind.__module__ == "builtins" and not callable(shown):
+        text = _SHORT.repr(shown)
+    elif callable(shown) and hasattr(shown, "__qualname__"):
+        text = str(shown.__qualname__)
+    else:
+        text = KINDS.get(kind.__name__, kind.__name__)
+        if text is None:
+            return None
+        name = shown.get_name() if hasattr(shown, "get_coro") else None
+        if name is None and kind.__module__.startswith("mtaio."):
+            name = getattr(shown, "name", None)
+        if isinstance(name, str):
+            text = f"{text} {_SHORT.repr(name)}"
+    return text if detail is None else f"{text} key={_SHORT.repr(detail)}"
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = 60
+
+
+def _callbacks(future: Any) -> list[str]:
+    """Return the names of what a future calls at its end."""
+    return [getattr(fn, "__qualname__", "") for fn, _ in getattr(future, "_callbacks", None) or ()]
+
+
+def _behind(future: Any) -> Any:
+    """Return the task that a future of `asyncio.shield` stands for, or the future."""
+    for fn, _ in getattr(future, "_callbacks", None) or ():
+        if getattr(fn, "__qualname__", "") == "shield.<locals>._outer_done_callback":
+            names = fn.__code__.co_freevars
+            cells: dict[str, CellType] = dict(zip(names, fn.__closure__, strict=True))
+            return cells["inner"].cell_contents
+    return future
