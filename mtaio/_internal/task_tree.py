@@ -241,8 +241,8 @@ class _Lines:
 class _Below:
     """Tasks that one task has started in one group; or, without a group, that it awaits."""
 
-    group: object
-    tasks: list[SeenTask] = field(default_factory=list)
+    group: Any
+    tasks: list[SeenTask] = field(default_factory=list["SeenTask"])
 
 
 class _Reading:
