@@ -201,17 +201,16 @@ def held_by(awaited: Any) -> list[Any]:
     return [each for callback, _ in callbacks for each in _held(callback)]
 
 
-def _held(callback: Any) -> list[Any]:
+def _held(callback: object) -> list[Any]:
     """Return what a callback refers to: by its closure, its object or its arguments."""
-    kind: object = type(callback)
-    if kind is FunctionType:
+    if type(callback) is FunctionType:
         try:
             return [cell.cell_contents for cell in callback.__closure__ or ()]
         except ValueError:  # one is empty
             return []
-    if kind is MethodType:
+    if type(callback) is MethodType:
         return [callback.__self__]
-    return [*callback.args] if kind is partial else []
+    return [*callback.args] if isinstance(callback, partial) else []
 
 
 def group_depth(group: Any) -> int:
