@@ -139,6 +139,9 @@ def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     return ordered + [task for _, task in numbers]
 
 
+_UNKNOWN: Final = object()
+
+
 class _Starters:
     """
     Finds out who has started a task, or who awaits it.
@@ -154,7 +157,7 @@ class _Starters:
         self._group = _anyio("TaskGroup")
         self._hosts: dict[int, int] = {}
         """The ids of the tasks that opened a group, by the group's, which is alive meanwhile."""
-        self._spawned: tuple[object, int] = (None, 0)
+        self._spawned: tuple[object, int] = (_UNKNOWN, 0)
         """The code of the callback that AnyIO's groups add, and where its closure has the group."""
 
     def find(self, task: asyncio.Task[Any]) -> tuple[int | None, object]:
@@ -166,20 +169,22 @@ class _Starters:
             if getattr(callback, "__code__", None) is code:
                 group = callback.__closure__[at].cell_contents
                 return self._host(group, group.cancel_scope, "_host_task"), group
-        awaiting = self._waiting.get(id(task))
+        awaiting: set[asyncio.Task[Any] | None] = set()
+        if id(task) in self._waiting:
+            awaiting.add(self._waiting[id(task)])
         for callback, _ in callbacks:
             held = _held(callback)
             for index, group in enumerate(held):
                 if type(group) is self._group:
                     self._spawned = callback.__code__, index
                     return self._host(group, group.cancel_scope, "_host_task"), group
-                if isinstance(group, asyncio.TaskGroup):
+                if issubclass(type(group), asyncio.TaskGroup):
                     return self._host(group, group, "_parent_task"), group
-            if awaiting is None:
                 # gather, wait, wait_for and shield have a future in between.
-                others = (self._waiting.get(id(each)) for each in held)
-                awaiting = next(filter(None, others), None)
-        return None if awaiting is None or awaiting is task else id(awaiting), None
+                if id(group) in self._waiting and group is not task:
+                    awaiting.add(self._waiting[id(group)])
+        only = awaiting.pop() if len(awaiting) == 1 else None
+        return None if only is None or only is task else id(only), None
 
     def _host(self, group: object, holder: object, name: str) -> int | None:
         host = self._hosts.get(id(group))
