@@ -56,6 +56,7 @@ async def main() -> None:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         print((await client.get("/orders/cake+tea")).json())
+    traces.record(None)  # a service goes on
     show(list(exporter.get_finished_spans()))
 
 
