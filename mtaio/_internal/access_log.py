@@ -124,8 +124,8 @@ class Entry:
             self.answered = True
         return message
 
-    def fail(self, error: BaseException) -> None:
-        """Note what the handler has raised."""
+    def fail(self, error: BaseException | None) -> None:
+        """Note what the handler has raised; None if it was cancelled."""
         if self._ended:
             return
         self._error = type(error).__name__ if isinstance(error, Exception) else "cancelled"
@@ -178,11 +178,15 @@ class Entry:
             "bytes": self._size,
             "seconds": round(seconds, 6),
         }
-        text = "%(client)s %(method)s %(path)s %(status)s, %(bytes)d bytes in %(seconds).6f s"
+        # As one text, and not with arguments: what masks secrets would go through each of them.
+        text = (
+            f"{entry['client']} {entry['method']} {entry['path']} {self._status}, {self._size} "
+            f"bytes in {seconds:.6f} s"
+        )
         if route is not None:
             entry["route"] = shown(route)
-            text += " route=%(route)s"
+            text += f" route={entry['route']}"
         if self._error is not None:
             entry["error"] = self._error
-            text += " error=%(error)s"
-        _logger.info(text, entry, extra=entry)
+            text += f" error={self._error}"
+        _logger.info(text, extra=entry)

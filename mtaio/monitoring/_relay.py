@@ -180,6 +180,8 @@ async def _ask(address: str, request: Request, path: str, *, within: float) -> R
     fields = [("host", request.host or ""), ("connection", "close")]
     if request.authorization is not None:
         fields.append(("authorization", request.authorization.decode("latin-1")))
+    if request.accept:
+        fields.append(("accept", request.accept.decode("latin-1")))
     if request.forwarded or not request.client_is_local:
         fields.append(("x-forwarded-for", request.client or "unknown"))
     lines = [f"GET {path} HTTP/1.0", *(f"{name}: {value}" for name, value in fields), "", ""]
