@@ -124,8 +124,8 @@ class Entry:
             self.answered = True
         return message
 
-    def fail(self, error: BaseException) -> None:
-        """Note what the handler has raised."""
+    def fail(self, error: BaseException | None) -> None:
+        """Note what the handler has raised; None if it was cancelled."""
         if self._ended:
             return
         self._error = type(error).__name__ if isinstance(error, Exception) else "cancelled"

@@ -86,7 +86,7 @@ def _leading(routes: Iterable[Any], path: str, at: _Place) -> Iterator[_Place]:
             continue
         if regex is None:  # those of a host, whose name takes nothing of the path
             yield from _leading(inner, path, at)
-        elif match := regex.match(f"{path}/"):
+        elif (match := regex.match(f"{path}/")) and "path" in regex.groupindex:
             prefix = at.prefix + route.path_format.removesuffix("/{path}")
             yield from _leading(inner, f"/{match['path']}".rstrip("/"), _Place(prefix, route))
 
@@ -122,7 +122,8 @@ class _Place:
             return "/{path}"
         known = self._known.get(id(endpoint))
         if known is None:
-            known = endpoint, [each for each in self._routes if _has(each, endpoint)]
+            having = [each for each in self._routes if _has(each, endpoint)]
+            known = endpoint, [each for each in having if hasattr(each, "path_regex")]
             if len(self._known) < _MOST_KNOWN:
                 self._known[id(endpoint)] = known
         return next((each.path_format for each in known[1] if each.path_regex.match(path)), None)

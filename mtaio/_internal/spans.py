@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from mtaio._internal.callables import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from mtaio._internal.asgi import Message
     from mtaio._internal.request_context import Trace
@@ -39,8 +39,8 @@ class Span(Protocol):
 class RequestSpan(Protocol):
     """The span of a request."""
 
-    def failed(self, error: BaseException) -> None:
-        """Note what its handler has raised."""
+    def failed(self, error: BaseException | None) -> None:
+        """Note what its handler has raised; None if it was cancelled."""
         ...
 
     def answered(self, route: str | None, status: int | None) -> None:
@@ -65,6 +65,10 @@ class Hook(Protocol):
 
     def current(self) -> Trace | None:
         """Return which span is current."""
+        ...
+
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        """Tell the receiver of a request which span is current."""
         ...
 
 

@@ -76,6 +76,8 @@ KINDS: Final[dict[str, str | None]] = {
     "_KeySlots": "ConcurrencyLimiter",
     "_LockImpl": "Lock",
     "Registry": "EventEmitter",
+    "Service": "service",
+    "Submitted": "task",
     "Task": "task",
     "_SharedThread": "log file",
     "Run": "Application",

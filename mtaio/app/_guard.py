@@ -138,7 +138,7 @@ class Guard:
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
-        requests = [_SHOW_TASKS] if on_request and _is_free(_SHOW_TASKS) else []
+        requests = [_SHOW_TASKS] if on_request and self._is_free(_SHOW_TASKS) else []
         for number in [*_numbers(), *requests]:
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
@@ -243,6 +243,23 @@ class Guard:
             self._put_back(number)
         self._dismissed.set()
         self._thread.join()
+
+    @staticmethod
+    def _is_free(number: int) -> bool:
+        """Return whether nobody handles or ignores a signal, be it in C as `faulthandler` does."""
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return False
+        handler = signal.getsignal(number)
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, Guard):
+            return owner._released  # noqa: SLF001 - another of this class
+        if handler is not signal.SIG_DFL:
+            return False
+        with suppress(OSError, ValueError, StopIteration):  # there is no /proc
+            with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - pathlib is not needed here
+                caught = next(line for line in status if line.startswith("SigCgt:"))
+            return not int(caught.split()[1], 16) >> (number - 1) & 1
+        return True
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
@@ -388,23 +405,6 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 else:
     _SHOW_TASKS: Final = int(signal.SIGUSR1)
 """The signal that has the tasks written; a number that no signal has where there is none."""
-
-
-def _is_free(number: int) -> bool:
-    """Return whether nobody handles or ignores a signal, be it in C as `faulthandler` does."""
-    if sys.platform == "win32":  # pragma: no cover - Windows
-        return False
-    handler = signal.getsignal(number)
-    owner = getattr(handler, "__self__", None)
-    if isinstance(owner, Guard):
-        return owner._released  # noqa: SLF001 - another of this module
-    if handler is not signal.SIG_DFL:
-        return False
-    with suppress(OSError, ValueError, StopIteration):  # there is no /proc
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - pathlib is not needed here
-            caught = next(line for line in status if line.startswith("SigCgt:"))
-        return not int(caught.split()[1], 16) >> (number - 1) & 1
-    return True
 
 
 def _numbers() -> list[int]:

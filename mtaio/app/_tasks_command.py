@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -315,8 +315,9 @@ def _listening(process: int) -> Iterator[Place]:
     from mtaio._internal.processes import psutil  # noqa: PLC0415 - for a process alone
 
     reason = ""
+    found: list[Any] = []
     try:
-        examined = psutil.Process(process)
+        examined: Any = psutil.Process(process)
         # Called connections() before psutil 6.
         connections = getattr(examined, "net_connections", None) or examined.connections
         found = [each.laddr for each in connections("tcp") if each.status == psutil.CONN_LISTEN]
@@ -329,7 +330,8 @@ def _listening(process: int) -> Iterator[Place]:
     if reason:
         msg = f"process {process} {reason}."
         raise UsageError(msg)
-    places = {Place(_EVERYWHERE.get(each.ip, each.ip), each.port) for each in found}
+    hosts = [(str(each.ip), int(each.port)) for each in found]
+    places = {Place(_EVERYWHERE.get(host, host), port) for host, port in hosts}
     yield from sorted(places, key=lambda each: (not is_loopback(each.host), each.port))
 
 

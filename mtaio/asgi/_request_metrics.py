@@ -29,7 +29,7 @@ from mtaio._internal.histogram import DURATIONS, SIZES, Histogram, HistogramStat
 from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, labels
 
-__all__ = ["RequestMetrics", "RequestStatistics"]
+__all__ = ["RequestMetrics", "RequestStatistics", "RequestWatcher"]
 
 K = TypeVar("K")
 
@@ -81,7 +81,7 @@ class RequestStatistics:
     """Answers that broke off: the client left, or the application failed or was cancelled."""
 
 
-class Watcher(Protocol):
+class RequestWatcher(Protocol):
     """What watches the statistics: a `mtaio.monitoring.ResourceMonitor`."""
 
     def watch(self, obj: RequestMetrics, /) -> object:
@@ -133,7 +133,7 @@ class RequestMetrics:
         app: ASGIApp,
         *,
         name: str | None = None,
-        monitor: Watcher | None = None,
+        monitor: RequestWatcher | None = None,
         max_routes: int = 200,
     ) -> None:
         checks.callable_("app", app, way_out="Pass an ASGI application.")
@@ -142,7 +142,11 @@ class RequestMetrics:
         self._name: Final = checks.title("name", name)
         self._app: Final = app
         if monitor is not None:
-            monitor.watch(self)
+            watch: object = getattr(monitor, "watch", None)
+            if not callable(watch):
+                msg = f"monitor={monitor!r} is {checks.type_of(monitor)}, which watches nothing"
+                raise checks.refusal(TypeError, msg, "Pass a ResourceMonitor.")
+            watch(self)
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -317,10 +321,8 @@ class _Exchange:
     async def receive(self) -> Message:
         """Return what comes next from the client."""
         message = await self._receive()
-        kind = message["type"]
-        if kind == "http.request":
-            self.received += len(message.get("body", b""))
-        elif kind == "http.disconnect":
+        self.received += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
             self._gone = True
         return message
 

@@ -256,7 +256,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def suspended(self) -> list[Suspended]:
         """Return each task."""
         tasks = (
-            Suspended(task.get_name(), task.get_coro(), id(task)) for task in asyncio.all_tasks(self)
+            Suspended(task.get_name(), task.get_coro(), id(task))
+            for task in asyncio.all_tasks(self)
         )
         return sorted(tasks, key=attrgetter("name"))
 

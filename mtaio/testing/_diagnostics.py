@@ -244,7 +244,9 @@ def standstill_of(
         stack = Stack(kind="task", name=task.name, frames=lines, waits_for=waits_for)
         (own if theirs else others).append(stack)
     lists = cycles(found, sure=sure)
-    told = tuple(_cycle_in_words([found[task].wait for task in each], each, names) for each in lists)
+    told = tuple(
+        _cycle_in_words([found[task].wait for task in each], each, names) for each in lists
+    )
     return Standstill(tuple(own or others), told)
 
 
@@ -273,7 +275,9 @@ def _cycle_in_words(waits: list[Wait], cycle: Sequence[int], names: Mapping[int,
     for task, holder, wait in zip(cycle, (*cycle[1:], cycle[0]), waits, strict=True):
         what = f"{wait.what}, held by" if wait.on not in _UNHELD else "the end of"
         steps.append(f"{names[task]!r} for {what} {names[holder]!r}")
-    who = "a task waits for itself" if len(cycle) == 1 else f"{len(cycle)} tasks wait for each other"
+    who = (
+        "a task waits for itself" if len(cycle) == 1 else f"{len(cycle)} tasks wait for each other"
+    )
     return f"{who}: {'; '.join(steps)}"
 
 

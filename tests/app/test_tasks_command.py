@@ -99,7 +99,7 @@ def test_shows_the_tasks(server: Server, run: Any) -> None:
     assert out.endswith(
         "tasks\n"
         "  first at a.py:1 in f: waiting\n"
-        "  \\x1b[2Jsecond: waits for lock, held by first at a.py:1 in f\n"
+        "  \\x1b[2Jsecond: waits for lock, held by first\n"
         "  third: waits for lock, held by third\n"
     )
     assert "\x1b" not in out

@@ -199,8 +199,12 @@ async def test_no_token(path: str, change: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_not_found(path: str, method: str) -> None:
-    """There is nothing else."""
-    assert (await Service().get(path, method)).status == 404
+    """There is nothing else, and what else clients ask for counts as one."""
+    service = Service()
+    assert (await service.get(path, method)).status == 404
+    status = 200 if method == "GET" else 405
+    assert (await service.get("/livez", method)).status == status
+    assert service.endpoints.answers == {("other", 404): 1, ("/livez", status): 1}
 
 
 @pytest.mark.parametrize("path", [*PROBES, *FIGURES])

@@ -104,14 +104,17 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
         if task.done():
             continue
         awaited = getattr(task, "_fut_waiter", None)
-        state: Literal["ready", "waiting", "cancelled"] = "waiting"
-        if task.cancelling():
+        coroutine: Any = task.get_coro()
+        state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
+        if getattr(coroutine, "cr_running", False):
+            state = "running"
+        elif task.cancelling():
             state = "cancelled"
         elif awaited is None or awaited.done():
             state = "ready"
         starter, group = starters.find(task)
         name = task.get_name()
-        seen.append(SeenTask(id(task), name, task.get_coro(), state, awaited, starter, group))
+        seen.append(SeenTask(id(task), name, coroutine, state, awaited, starter, group))
     return seen
 
 

@@ -99,17 +99,16 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
     while todo:
         task = todo.pop()
         nursery = task.parent_nursery
-        cancelled = getattr(getattr(task, "_cancel_status", None), "effectively_cancelled", False)
-        scheduled = getattr(task, "_next_send_fn", None) is not None
-        seen.append(
-            SeenTask(
-                *(id(task), task.name, task.coro),
-                "cancelled" if cancelled else "ready" if scheduled else "waiting",
-                task.custom_sleep_data,
-                None if nursery is None else id(nursery.parent_task),
-                nursery,
-            )
-        )
+        coroutine: Any = task.coro
+        state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
+        if getattr(coroutine, "cr_running", False):
+            state = "running"
+        elif getattr(getattr(task, "_cancel_status", None), "effectively_cancelled", False):
+            state = "cancelled"
+        elif getattr(task, "_next_send_fn", None) is not None:
+            state = "ready"
+        starter = None if nursery is None else id(nursery.parent_task)
+        seen.append(SeenTask(id(task), task.name, coroutine, state, None, starter, nursery))
         for each in reversed(task.child_nurseries):
             todo += sorted(each.child_tasks, key=_number, reverse=True)
     return seen
