@@ -148,7 +148,7 @@ _OURS: Final[dict[str, dict[str, Rule]]] = {
     },
     "mtaio.core._crew": {"Crew.attend": Rule("thread")},
     "mtaio.core._journal": {
-        "Recording._values_of": Rule("item", "busy", "self._format"),
+        "Recording._values_of": Rule("journal", name="self._format"),
         "Recording._write": Rule("journal", name="self._format"),
     },
     "mtaio.core._via": {"_Chunk.wait": Rule("result", name="self.future")},

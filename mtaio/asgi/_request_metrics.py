@@ -4,8 +4,8 @@ Metrics of the requests to an ASGI application: how many, how long, with what re
 Promise: plain ASGI, under any framework and server; messages and errors pass unchanged. What a
 client sends cannot make a series: methods are those of HTTP, routes the program's templates, and
 statuses what the application answers.
-Cost: 3 µs for a request, and 0.3 for each further piece of a body; for each method, route and
-status 0.6 KB, and for each method and route 1 KB.
+Cost: 4 µs for a request, and 0.3 for each further piece of a body; 0.5 KB for each method, route
+and status, and 0.7 for each method and route; a snapshot takes 2 µs for each histogram.
 
 A request is counted once, when its answer has been handed to the server in full, or when the
 application has ended without that. What it counts as is what the client was told:

@@ -195,12 +195,12 @@ def test_no_address(run: Any, target: str) -> None:
         (403, "It has no token, so ask it on its own machine, by a loopback address."),
         (404, "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets."),
         (503, "Others are reading its tasks: try again."),
-        (500, "answers 500 Internal Server Error."),
+        (500, "answers 500 Internal Server Error: there is [2Jmore."),
     ],
 )
 def test_refusals(server: Server, run: Any, status: int, words: str) -> None:
     """An answer that is no tree is told with what to do."""
-    server.status = status
+    server.status, server.body = status, b"there is \x1b[2Jmore\n"
     code, out, err = run(server.address)
     assert (code, out) == (1, "")
     assert err.startswith(f"mtaio: http://{server.address}/tasks answers {status} ")
