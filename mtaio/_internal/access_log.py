@@ -138,11 +138,12 @@ class Entry:
             return
         self._ended = True
         seconds = clock.now() - self._started
+        status = self._status or _FAILED
         route = self._routes.template(self._scope)
         if self._log and _logger.isEnabledFor(logging.INFO):
-            self._write(route, seconds)
+            self._write(route, status, seconds)
         if self._span is not None:
-            self._span.answered(route, self._status)
+            self._span.answered(route, status)
 
     def leave(self, error: BaseException | None = None) -> None:
         """
@@ -154,9 +155,8 @@ class Entry:
         """
         if error is not None:
             self.fail(error)
-        if self._status is None:
-            cancelled = error is not None and not isinstance(error, Exception)
-            self._status = _CANCELLED if cancelled else _FAILED
+            if self._status is None and not isinstance(error, Exception):
+                self._status = _CANCELLED
         self.end()
         self._scope.pop(LOGGED, None)
         try:
@@ -167,20 +167,20 @@ class Entry:
         if self._span is not None:
             self._span.leave()
 
-    def _write(self, route: str | None, seconds: float) -> None:
+    def _write(self, route: str | None, status: int, seconds: float) -> None:
         scope = self._scope
         client = scope.get("client")
         entry: dict[str, object] = {
             "client": shown(str(client[0])) if client else "-",
             "method": shown(scope.get("method", "WEBSOCKET")),
             "path": shown(scope["path"]),
-            "status": self._status,
+            "status": status,
             "bytes": self._size,
             "seconds": round(seconds, 6),
         }
         # As one text, and not with arguments: what masks secrets would go through each of them.
         text = (
-            f"{entry['client']} {entry['method']} {entry['path']} {self._status}, {self._size} "
+            f"{entry['client']} {entry['method']} {entry['path']} {status}, {self._size} "
             f"bytes in {seconds:.6f} s"
         )
         if route is not None:
