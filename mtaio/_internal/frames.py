@@ -19,7 +19,7 @@ import threading
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ class Chain(NamedTuple):
     links: list[Any]
     """What has these frames, coroutines and generators; empty if that is not known."""
     end: Any
-    """What the innermost of them awaits, which has no frame: a future of asyncio, or its iterator."""
+    """What the innermost of them awaits, without a frame: a future of asyncio, or its iterator."""
 
 
 _ATTRIBUTES: Final = (
@@ -100,8 +100,8 @@ def await_chain(awaited: Any) -> Chain:
     links: list[Any] = []
     end: Any = None
     for _ in range(_MAX_LINKS):
-        here = awaited
-        kind = type(here)  # asked in the place of an object that may answer with its own code
+        here: Any = awaited
+        kind: type[object] = here.__class__
         if kind is CoroutineType:
             frame = here.cr_frame
             awaited = here.cr_await
@@ -133,7 +133,8 @@ def await_chain(awaited: Any) -> Chain:
 
 def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
-    kind = type(awaited)
+    # Asked in the place of an object that may answer with its own code.
+    kind = cast("type[object]", type(awaited))
     for frame_of, next_of in _ATTRIBUTES:
         if hasattr(kind, next_of):  # compiled coroutines may have no frame
             return getattr(awaited, frame_of, None), getattr(awaited, next_of)
@@ -160,7 +161,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _leads_on(referent: object) -> bool:
-    kind = type(referent)
+    kind: type[object] = type(referent)
     return kind.__name__ in _HIDING or any(hasattr(kind, next_of) for _, next_of in _ATTRIBUTES)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Need", "cycle_in", "knots"]
 
@@ -135,40 +135,48 @@ def _knots_in(graph: _Graph, nodes: dict[_Node, None]) -> list[dict[_Node, None]
 
 
 def _components(graph: _Graph, nodes: dict[_Node, None]) -> list[list[_Node]]:
-    """Return the strongly connected components of some nodes: Tarjan's, without recursion."""
+    """
+    Return the strongly connected components of some nodes.
+
+    Tarjan's algorithm, without recursion: ``path`` has the nodes from a root to where it is, each
+    with those that it has still to visit; ``stack`` those whose component is not complete. ``low``
+    is, for a node, the earliest of them that is known to be reached from it. A node from which none
+    before it is reached is the first of its component, and the rest of that is above it.
+    """
     number: dict[_Node, int] = {}
     low: dict[_Node, int] = {}
-    stack: list[_Node] = []
-    on_stack: set[_Node] = set()
+    stack: dict[_Node, None] = {}
     found: list[list[_Node]] = []
+    path: list[tuple[_Node, Iterator[_Node]]] = []
+
+    def visit(node: _Node) -> None:
+        number[node] = low[node] = len(number)
+        stack[node] = None
+        path.append((node, iter([each for each in graph[node][0] if each in nodes])))
+
     for root in nodes:
-        if root in number:
-            continue
-        number[root] = low[root] = len(number)
-        stack.append(root)
-        on_stack.add(root)
-        todo = [(root, iter(graph[root][0]))]
-        while todo:
-            node, rest = todo[-1]
-            for other in rest:
-                if other not in nodes:
-                    continue
-                if other not in number:
-                    number[other] = low[other] = len(number)
-                    stack.append(other)
-                    on_stack.add(other)
-                    todo.append((other, iter(graph[other][0])))
-                    break
-                if other in on_stack:
-                    low[node] = min(low[node], number[other])
-            else:
-                todo.pop()
-                if todo:
-                    low[todo[-1][0]] = min(low[todo[-1][0]], low[node])
+        if root not in number:
+            visit(root)
+        while path:
+            node, rest = path[-1]
+            other = next(rest, None)
+            if other is None:
+                path.pop()
+                if path:
+                    before = path[-1][0]
+                    low[before] = min(low[before], low[node])
                 if low[node] == number[node]:
-                    part = [stack.pop()]
-                    while part[-1] != node:
-                        part.append(stack.pop())
-                    on_stack.difference_update(part)
-                    found.append(part)
+                    found.append(_cut(stack, node))
+            elif other not in number:
+                visit(other)
+            elif other in stack:
+                low[node] = min(low[node], number[other])
     return found
+
+
+def _cut(stack: dict[_Node, None], node: _Node) -> list[_Node]:
+    """Take a node, and what is above it, off a stack."""
+    part = [stack.popitem()[0]]
+    while part[-1] != node:
+        part.append(stack.popitem()[0])
+    return part

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from mtaio._internal.callables import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from mtaio._internal.asgi import Message
     from mtaio._internal.request_context import Trace
@@ -39,11 +39,11 @@ class Span(Protocol):
 class RequestSpan(Protocol):
     """The span of a request."""
 
-    def failed(self, error: BaseException) -> None:
-        """Note what its handler has raised."""
+    def failed(self, error: BaseException | None) -> None:
+        """Note what its handler has raised; None if it was cancelled."""
         ...
 
-    def answered(self, route: str | None, status: int | None) -> None:
+    def answered(self, route: str | None, status: int) -> None:
         """End it; perhaps in another task."""
         ...
 
@@ -67,14 +67,30 @@ class Hook(Protocol):
         """Return which span is current."""
         ...
 
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        """Tell the receiver of a request which span is current."""
+        ...
+
 
 hook: Hook | None = None
 """What makes spans; None while nobody has asked for them."""
 
 
-def begin(kind: Kind, what: object, **attributes: str | int) -> Span | None:
+class _NoSpan:
+    """In the place of one, if nobody asks for them any more."""
+
+    __slots__ = ()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Do nothing."""
+
+
+_NO_SPAN: Final = _NoSpan()
+
+
+def begin(kind: Kind, what: object, **attributes: str | int) -> Span:
     """Begin a span that is named after ``what``: a function, or a coroutine of one."""
-    return None if hook is None else hook.begin(kind, name_of(what), attributes or _NOTHING)
+    return _NO_SPAN if hook is None else hook.begin(kind, name_of(what), attributes or _NOTHING)
 
 
 async def wait(kind: Kind, what: object, work: Awaitable[Any], **attributes: str | int) -> Any:
@@ -83,11 +99,9 @@ async def wait(kind: Kind, what: object, work: Awaitable[Any], **attributes: str
     try:
         result = await work
     except BaseException as error:
-        if span is not None:
-            span.end(error)
+        span.end(error)
         raise
-    if span is not None:
-        span.end()
+    span.end()
     return result
 
 
@@ -97,11 +111,9 @@ def call(kind: Kind, what: object, fn: Callable[..., Any], *args: Any, **kwargs:
     try:
         result = fn(*args, **kwargs)
     except BaseException as error:
-        if span is not None:
-            span.end(error)
+        span.end(error)
         raise
-    if span is not None:
-        span.end()
+    span.end()
     return result
 
 

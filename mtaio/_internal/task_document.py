@@ -19,6 +19,7 @@ import json
 import os
 from collections import Counter
 from itertools import islice
+from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, TypedDict, cast
 
 from mtaio._internal.task_tree import GroupNode, TaskNode
@@ -66,6 +67,7 @@ _SEPARATORS: Final = " -_:#"
 """What stands between a name and a number."""
 
 _CHILDREN: Final = "tasks"
+_SLEEP: Final = "sleep"
 
 _DEFAULT_NAMES: Final = "Task-"
 """What asyncio's names of tasks begin with that were given none."""
@@ -281,7 +283,7 @@ class _Reading:
             function=task.function,
             state=task.state,
             where=task.where,
-            seconds=task.seconds,
+            seconds=_most([task.seconds]),
             stack=list(task.stack[-_MOST_FRAMES:]),
             wait=None if task.wait is None else self._waiting([task.wait]),
         )
@@ -290,11 +292,12 @@ class _Reading:
         """Return what is waited for, the same by all of them, and how long at most."""
         first = waits[0]
         what = _what(first)
+        of = None if first.on == _SLEEP and len(waits) > 1 else first.of  # for how long
         if what not in self._held:
             self._held[what] = self._holders(first.holders) if _is_held(first) else None
         return Waiting(
             on=first.on,
-            of=None if first.of is None else _clipped(first.of),
+            of=None if of is None else _clipped(of),
             seconds=_most(wait.seconds for wait in waits),
             held_by=self._held[what],
         )
@@ -360,39 +363,46 @@ class _Reading:
         return shown
 
     def _line(self, fold: _Fold) -> Line:
-        nodes = fold.nodes
-        first = nodes[0]
-        line = Line(
-            depth=fold.depth,
-            kind="more" if fold.is_rest else first.kind,
-            count=len(nodes),
-            ids=[],
-            name=None,
-            function=None,
-            state=None,
-            where=None if fold.is_rest else first.where,
-            seconds=None,
-            stack=[],
-            wait=None,
-            in_cycle=False,
-        )
-        if fold.is_rest or isinstance(first, GroupNode):
-            return line
-        tasks = cast("Sequence[TaskNode]", nodes)
+        first, count = fold.nodes[0], len(fold.nodes)
+        if fold.is_rest:
+            return _bare_line(fold.depth, "more", count, None)
+        if isinstance(first, GroupNode):
+            return _bare_line(fold.depth, first.kind, count, first.where)
+        tasks = cast("Sequence[TaskNode]", fold.nodes)
         is_one = all(task.name == first.name for task in tasks)
-        name = first.name if is_one else _unnumbered(first.name)
         waits = [task.wait for task in tasks if task.wait is not None]
-        line.update(
+        return Line(
+            depth=fold.depth,
+            kind=first.kind,
+            count=count,
             ids=[task.id for task in tasks[:_MOST_IDS]],
-            name=_called(name, first.function),
+            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
             function=first.function,
             state=first.state,
+            where=first.where,
             seconds=_most(task.seconds for task in tasks),
             stack=list(first.stack[-_MOST_FRAMES:]),
             wait=self._waiting(waits) if waits else None,
             in_cycle=first.id in self._in_cycle,
         )
-        return line
+
+
+def _bare_line(depth: int, kind: str, count: int, where: str | None) -> Line:
+    """Return a line without a task."""
+    return Line(
+        depth=depth,
+        kind=kind,
+        count=count,
+        ids=[],
+        name=None,
+        function=None,
+        state=None,
+        where=where,
+        seconds=None,
+        stack=[],
+        wait=None,
+        in_cycle=False,
+    )
 
 
 def _is_task(node: TaskNode) -> bool:
@@ -405,6 +415,8 @@ def _unnumbered(name: str) -> str:
 
 def _what(wait: Wait) -> object:
     """Return what is waited for, to group by: one object if somebody holds it."""
+    if wait.on == _SLEEP:
+        return _SLEEP
     if not _is_held(wait):
         return wait.on, wait.of
     return wait.on, wait.of, wait.holders if wait.key is None else wait.key
@@ -416,7 +428,7 @@ def _is_held(wait: Wait) -> bool:
 
 
 def _most(seconds: Iterable[float | None]) -> float | None:
-    known = [each for each in seconds if each is not None]
+    known = [each for each in seconds if each is not None and isfinite(each)]  # as JSON has them
     return round(max(known), 3) if known else None
 
 

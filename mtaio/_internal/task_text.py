@@ -129,7 +129,9 @@ def _waits_line(waits: Waits) -> TextLine:
     longest = waits["seconds"]
     since = "" if longest is None else f", {'the longest ' if many else ''}for {_duration(longest)}"
     style: Style = "" if waits["held_by"] is None else "warn"
-    return TextLine(style, f"{_count(waits['count'], 'task')} {verb}{_held(waits)}{since}")
+    return TextLine(
+        style, f"{_count(waits['count'], 'task')} {verb}{_held(waits)}{_held_at(waits)}{since}"
+    )
 
 
 # ---- the tree ------------------------------------------------------------------------------------
@@ -211,9 +213,9 @@ def _times(task: Task | Line) -> str:
 
 
 def _verb(wait: Waiting, *, many: bool = False) -> str:
-    if wait["on"] == _SLEEPS:
-        return "sleep" if many else "sleeps"
     on, of = wait["on"], wait["of"]
+    if on == _SLEEPS:
+        return "sleep" if many else "sleeps" if of is None else f"sleeps ({of})"
     if of is None:
         what = on
     elif of.casefold().startswith(on):  # "Lock 'stock'"
@@ -229,12 +231,14 @@ def _held(wait: Waiting) -> str:
 
 
 def _holders(held: Held) -> str:
-    names, places = held["names"], held["places"]
-    who = names[0] if held["count"] == len(names) == 1 else _count(held["count"], "task")
-    if not places:
-        return who
+    names = held["names"]
+    return names[0] if held["count"] == len(names) == 1 else _count(held["count"], "task")
+
+
+def _held_at(wait: Waiting) -> str:
+    places = [] if wait["held_by"] is None else wait["held_by"]["places"]
     others = f" and {_count(len(places) - 1, 'other place')}" if len(places) > 1 else ""
-    return f"{who} at {places[0][0]}{others}"
+    return f"{_at(places[0][0])}{others}" if places else ""
 
 
 def _at(where: str | None) -> str:

@@ -18,7 +18,9 @@ names of asyncio's tasks, and nothing of trio's. Either is said by ``complete``.
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
@@ -51,11 +53,14 @@ __all__ = ["GroupNode", "TaskNode", "TaskTree", "Wait", "read", "read_from_anywh
 _KEPT: Final = 100
 """Lines of a stack that are kept, the innermost."""
 
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 5
 """How often a loop is read that changes meanwhile."""
 
-State: TypeAlias = Literal["running", "ready", "waiting", "cancelled"]
-"""What a task does."""
+_NAP: Final = 0.001
+"""Seconds between two attempts."""
+
+_BUSY: Final = ("running", "ready")
+"""The states of tasks that do not wait."""
 
 
 @final
@@ -71,7 +76,7 @@ class TaskNode:
     """Whether it is a task or a worker thread."""
     function: str | None = None
     """What it runs, and where that is defined: ``orders.py:40 in fetch``; None if unknown."""
-    state: State = "waiting"
+    state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
     """
     ``"running"``: it takes a step now. ``"ready"``: it will take one as soon as the loop gets to
     it. ``"cancelled"``: it was cancelled and has not ended yet.
@@ -140,7 +145,15 @@ def read(loop: object, *, complete: bool = True) -> TaskTree:
 
     With ``complete=False``, of any loop: see the module.
     """
-    return _Reading(loop, complete=complete).tree()
+    # It makes some hundred thousand objects and drops nearly all of them. In between, the collector
+    # would look at everything in the process several times, which takes as long as all the rest.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _Reading(loop, complete=complete).tree()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
@@ -154,8 +167,8 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
     for _ in range(_ATTEMPTS):
         try:
             return read(loop, complete=False)
-        except Exception:  # noqa: BLE001, S112 - it has changed while it was looked at
-            continue
+        except Exception:  # noqa: BLE001 - it has changed while it was looked at
+            time.sleep(_NAP)
     return _Reading(loop, complete=False).tree_of((), 0)
 
 
@@ -200,6 +213,9 @@ _OURS: Final = (__name__, "mtaio.monitoring._tasks")
 _KNOWN: Final = ("anyio", "mtaio", "trio")
 """The packages whose objects are asked for their group: to ask any other may run its code."""
 
+_PARTS: Final = ("_blocks", "current", "_block", "group", "_group", "_nursery")
+"""The attributes by which an object leads to its group."""
+
 
 @dataclass(slots=True)
 class _Lines:
@@ -222,8 +238,8 @@ class _Lines:
 class _Below:
     """Tasks that one task has started in one group; or, without a group, that it awaits."""
 
-    group: object
-    tasks: list[SeenTask] = field(default_factory=list)
+    group: Any
+    tasks: list[SeenTask] = field(default_factory=list["SeenTask"])
 
 
 class _Reading:
@@ -265,7 +281,7 @@ class _Reading:
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
         self._chains = {seen.id: self._chain(seen) for seen in every}
-        ready = {seen.id for seen in every if seen.state == "ready" or _runs(seen)}
+        ready = {seen.id for seen in every if seen.state in _BUSY}
         self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
@@ -287,13 +303,12 @@ class _Reading:
     def _node(
         self, seen: SeenTask, below: dict[int, _Below] | None, nodes: dict[int, TaskNode]
     ) -> TaskNode:
-        state: State = "running" if _runs(seen) else seen.state
         chain = self._chains[seen.id]
         found = self._waits.get(seen.id)
         lines = self._lines_of(chain)
         children: list[GroupNode | TaskNode] = []
         awaited: list[TaskNode] = []
-        if below is not None:
+        if below:
             groups = [*below.values()]
             if len(groups) > 1:
                 groups.sort(key=self._depth)
@@ -302,17 +317,17 @@ class _Reading:
                     awaited = [nodes[task.id] for task in each.tasks]
                 else:
                     children.append(self._group(chain, lines, each, nodes))
-        if state != "ready":
+        if seen.state not in _BUSY and (lines.in_thread is not None or self._jobs_found()):
             children += self._threads_of(seen, chain, lines)
         return TaskNode(
             id=seen.id,
             name=seen.name,
             function=lines.function,
-            state=state,
+            state=seen.state,
             where=lines.where,
             stack=lines.stack,
             wait=None if found is None else found.wait,
-            children=(*children, *awaited),
+            children=(*children, *awaited) if children or awaited else (),
         )
 
     def _depth(self, below: _Below) -> int:
@@ -321,7 +336,7 @@ class _Reading:
     # ---- where it stands ----
 
     def _chain(self, seen: SeenTask) -> Chain:
-        if _runs(seen):
+        if seen.state == "running":
             return self._running(seen.coroutine)
         found = await_chain(seen.coroutine)
         return _begun(found) if len(found.frames) == 1 else found
@@ -400,24 +415,21 @@ class _Reading:
     # ---- the worker thread that it waits for ----
 
     def _threads_of(self, seen: SeenTask, chain: Chain, lines: _Lines) -> list[TaskNode]:
-        jobs = self._jobs
-        if jobs is None:
-            jobs = self._jobs = self._find_jobs()
+        jobs = self._jobs_found()
         if lines.in_thread is not None:
-            worker = local(
-                cast("FrameType", chain.frames[lines.in_thread]), "worker"
-            )  # AnyIO's thread
+            worker = local(cast("FrameType", chain.frames[lines.in_thread]), "worker")  # AnyIO's
             ident = jobs.get(seen.id) if worker is None else worker.ident
-        elif jobs:
+        else:
             held = self._half.held_by(seen.awaited)
             ident = next(filter(None, map(jobs.get, map(id, held))), None)
-        else:
-            return []
         return [] if ident is None else [self._thread(ident)]
 
-    def _find_jobs(self) -> dict[int, int]:
+    def _jobs_found(self) -> dict[int, int]:
         """Return which thread works for what: a future of an executor's, or a task of trio's."""
-        jobs: dict[int, int] = {}
+        jobs = self._jobs
+        if jobs is not None:
+            return jobs
+        jobs = self._jobs = {}
         for ident, frames in self._stacks().items():
             for frame in frames:
                 module = frame.f_globals.get("__name__")
@@ -491,11 +503,6 @@ def _frames(chain: Chain) -> list[FrameType]:
     return [frame for frame in chain.frames if not isinstance(frame, str)]
 
 
-def _runs(seen: SeenTask) -> bool:
-    """Return whether a task takes a step now."""
-    return bool(getattr(seen.coroutine, "cr_running", False))
-
-
 def _begun(chain: Chain) -> Chain:
     """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
     frame = chain.frames[0]
@@ -522,10 +529,11 @@ def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
 
 def _holds(holder: object, group: object) -> bool:
     """Return whether a variable is a group, or what AnyIO, trio or this package has made of it."""
-    if holder is group:
-        return True
-    if type(holder).__module__.partition(".")[0] not in _KNOWN:
-        return False
-    block = getattr(getattr(holder, "_blocks", None), "current", None)
-    inner = getattr(block, "_group", holder)
-    return inner is group or getattr(inner, "_nursery", None) is group
+    while holder is not None:
+        if holder is group:
+            return True
+        if type(holder).__module__.partition(".")[0] not in _KNOWN:
+            return False
+        parts = (getattr(holder, name, None) for name in _PARTS)
+        holder = next((part for part in parts if part is not None), None)
+    return False

@@ -5,8 +5,7 @@ Promise: it is found in what is there anyway: the frames of a task's chain of aw
 in `wait_rules`, lead to the object, and the object to those who hold it, if it knows them. Where it
 does not, as a limiter whose slots belong to nobody, its holders are searched for among all tasks:
 those with a block of it that was entered and not left. What cannot be found is left out; nothing
-raises, no code of the program is called but the ``__repr__`` of a cache's keys and the like, and
-nothing is kept.
+raises, no code of the program is run, and nothing is kept.
 Cost: nothing for a task that waits, and some microseconds for one that is looked at.
 
 How holders are searched for. While a block is entered, the frame of its code holds the method that
@@ -26,12 +25,14 @@ import gc
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from opcode import opmap
-from types import CellType, FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
+from typing import Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
 from mtaio._internal.frames import Chain, variables
@@ -65,7 +66,8 @@ class Wait:
         """The noun and the object: ``"slot of ConcurrencyLimiter 'db'"``, ``"Lock"``."""
         if self.of is None:
             return self.on
-        return self.of if self.of.casefold().startswith(self.on) else f"{self.on} of {self.of}"
+        kind = self.of.partition(" ")[0]
+        return self.of if kind.casefold() == self.on else f"{self.on} of {self.of}"
 
 
 class Found(NamedTuple):
@@ -201,30 +203,27 @@ class _Look:
 
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
-        names_only = not rule.on
-        if inner is None:
-            if names_only:
-                return None
-        elif not (names_only or inner.rule.plain or rule.replace):
-            return inner
-        found = variables(frame, rule.variables)
-        detail = _follow(found, rule.detail) if rule.detail else None
-        if inner is not None and names_only:
+        if rule.on:
+            if inner is None or inner.rule.plain or rule.replace:
+                return self._new_point(rule, variables(frame, rule.variables), inner)
+        elif inner is not None:
+            found = variables(frame, rule.variables)
+            detail = _follow(found, rule.detail) if rule.detail else None
             inner.of = self._text(_follow(found, rule.name), detail)
-            return inner
+        return inner
+
+    def _new_point(self, rule: Rule, found: Mapping[str, Any], inner: _Point | None) -> _Point:
+        """Return what a rule says, where a frame has these variables."""
         point = _Point(rule)
         if rule.sleeps:
             self._tell_sleep(point, found, inner)
             return point
-        obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
-        if obj is None and rule.obj:
-            return inner  # it waits for something else there
-        point.obj = obj
+        point.obj = obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
+        detail = _follow(found, rule.detail) if rule.detail else None
         point.of = self._text(_follow(found, rule.name) if rule.name else obj, detail)
         if rule.since:
             since = _follow(found, rule.since)
-            if since is not None:
-                point.seconds = max(0.0, self._clock - since)
+            point.seconds = None if since is None else max(0.0, self._clock - since)
         if rule.search == "futures":
             self._hold_by_futures(point, found)
         elif rule.held_by:
@@ -251,14 +250,12 @@ class _Look:
 
     def _end_of(self, chain: Chain) -> _Point | None:
         """Return what a task waits for that has no rule: by what it awaits in the end."""
-        future = chain.end
-        if type(future).__name__ == "FutureIter":
-            future = next(iter(gc.get_referents(future)), None)
-        if hasattr(type(future), "get_loop"):
-            point = _Point(_FUTURE)
-            point.obj = future
-            self._hold_by_futures(point, {"fut": future})
-            return point
+        for future in (chain.end, *gc.get_referents(chain.end)):  # or its iterator
+            if _has(future, "get_loop"):
+                point = _Point(_FUTURE)
+                point.obj = future
+                self._hold_by_futures(point, {"fut": future})
+                return point
         if chain.frames and _name_at(chain, -1) in _TO_TRIO:
             return _Point(_UNKNOWN)
         return None
@@ -275,7 +272,7 @@ class _Look:
             )
             return
         task = _behind(future)
-        if hasattr(task, "get_coro"):
+        if _has(task, "get_coro"):
             point.on, point.of = "task", self._text(task, None)
             point.holders, point.sure = self._ids([task])
         elif any("_chain_future" in name for name in _callbacks(future)):
@@ -300,22 +297,22 @@ class _Look:
         if known is not None:
             return known
         value = getattr(obj, path, None)
-        many = isinstance(value, (set, dict))
-        tasks = list(value) if many else [] if value is None else [value]
+        tasks: list[Any] = [] if value is None else [value]
+        if isinstance(value, (set, dict)):
+            many = cast("Iterable[Any]", value)
+            tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in many]
         found = self._held[id(obj), path] = self._ids(tasks)
         return found
 
-    def _ids(self, tasks: Iterable[Any]) -> tuple[tuple[int, ...], bool]:
+    def _ids(self, tasks: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
         """Return the ids of tasks, in the order of all tasks, and whether all of them are tasks."""
         found: list[int] = []
-        sure = False
-        for sure, each in enumerate(tasks, 1):
-            task = getattr(each, "task", each)  # of ours: the ids of its task and of the parent's
-            if isinstance(task, tuple):
-                found.append(task[0])
-            elif hasattr(task, "get_coro") or hasattr(task, "parent_nursery"):
-                found.append(id(task))
-        return self._sorted(found), bool(sure) and len(found) == sure
+        for each in tasks:
+            if isinstance(each, tuple):  # of ours: the ids of the task and of its parent
+                found.append(cast("tuple[int, object]", each)[0])
+            elif _has(each, "get_coro") or _has(each, "parent_nursery"):
+                found.append(id(each))
+        return self._sorted(found), 0 < len(found) == len(tasks)
 
     def _sorted(self, found: list[int]) -> tuple[int, ...]:
         last = len(self._order)
@@ -329,18 +326,17 @@ class _Look:
         self._calls = {
             id(call): id(load)
             for points in loads.values()
-            for load in [points[0].obj]
-            for call in (getattr(load, "call", None), getattr(load, "coroutine", None))
+            for load in [cast("Any", points[0].obj)]
+            for each in (load.siblings[:1] or [load])
+            for call in (each.call, getattr(each, "coroutine", None))
             if call is not None
         }
         self._holding: defaultdict[int, list[int]] = defaultdict(list)
         self._seen: set[int] = set()
         self._codes: dict[int, _Code | None] = {}
         for task, chain in self._tasks.items():
-            try:
+            with suppress(Exception):  # as in `at`
                 self._search_in(task, chain)
-            except Exception:  # noqa: BLE001, PERF203 - as in `at`
-                continue
         for points in (*blocks.values(), *items.values(), *loads.values()):
             obj, number = points[0].obj, points[0].rule.slots
             found = self._holding.get(id(obj), [])
@@ -403,15 +399,10 @@ class _Look:
     def _hold(self, task: int, obj: object) -> None:
         """Note that a task holds an object, or one that this leads to, if it is wanted."""
         for _ in range(_HOPS):
-            if obj is None:
-                return
             if id(obj) in self._wanted["blocks"]:
                 self._holding[id(obj)].append(task)
-                return
-            if type(obj).__module__.partition(".")[0] not in LIBRARIES:
-                return  # a property of the program's might do anything
-            parts = (getattr(obj, name, None) for name in IN_PARTS)
-            obj = next((part for part in parts if part is not None), None)
+                break
+            obj = _part_of(obj)
 
     def _search_slots(self, task: int, found: Mapping[str, Any]) -> None:
         """Note which slots of executors the variables of a frame lead to."""
@@ -500,6 +491,14 @@ def _through(entered: object, depth: int) -> Iterator[object]:
         yield from _through(getattr(method, "__self__", None), depth + 1)
 
 
+def _part_of(obj: object) -> object:
+    """Return what is held where an object's block is entered; None if that is not known."""
+    if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+        return None  # a property of the program's might do anything
+    parts = (getattr(obj, name, None) for name in IN_PARTS)
+    return next((part for part in parts if part is not None), None)
+
+
 def _name_at(chain: Chain, at: int) -> str:
     """Return the name of the function in a place of a chain; "" if there is none."""
     if at >= len(chain.codes):
@@ -526,25 +525,51 @@ def _follow(found: Mapping[str, Any], path: str) -> Any:
 
 def _described(shown: object, detail: object) -> str | None:
     """Return the kind, the name and the key of an object."""
-    kind = type(shown)
-    if kind.__module__ == "builtins" and not callable(shown):
-        text = _SHORT.repr(shown)
-    elif callable(shown) and hasattr(shown, "__qualname__"):
-        text = str(shown.__qualname__)
+    while isinstance(shown, partial):
+        shown = cast("object", shown.func)
+    kind: type[object] = type(shown)
+    text: str | None
+    if isinstance(shown, _FUNCTIONS):
+        text = shown.__qualname__
+    elif kind.__module__ == "builtins":
+        text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
             return None
-        name = shown.get_name() if hasattr(shown, "get_coro") else None
-        if name is None and kind.__module__.startswith("mtaio."):
+        name = cast("Any", shown).get_name() if _has(shown, "get_coro") else None
+        if _is_ours(shown):
             name = getattr(shown, "name", None)
         if isinstance(name, str):
-            text = f"{text} {_SHORT.repr(name)}"
-    return text if detail is None else f"{text} key={_SHORT.repr(detail)}"
+            text = f"{text} {_short.repr(name)}"
+    return text if detail is None else f"{text} key={_short.repr(detail)}"
 
 
-_SHORT: Final = reprlib.Repr()
-_SHORT.maxstring = 60
+_FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
+
+
+def _has(obj: object, name: str) -> bool:
+    """Return whether the class of an object has an attribute: no code of the object's is run."""
+    kind: type[object] = type(obj)
+    return hasattr(kind, name)
+
+
+def _is_ours(obj: object) -> bool:
+    return type(obj).__module__.startswith("mtaio.")
+
+
+class _Short(reprlib.Repr):
+    """Describes what Python's own types are made of, and runs no code of the program."""
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """Return the kind of what is of another type."""
+        if type(x).__module__ != "builtins":
+            return f"<{type(x).__name__}>"
+        return super().repr_instance(x, level)
+
+
+_short: Final = _Short()
+_short.maxstring = 60
 
 
 def _callbacks(future: Any) -> list[str]:

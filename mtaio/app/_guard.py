@@ -83,8 +83,8 @@ class Guard:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does between signals.
-        tasks: Returns the tree of tasks as text, in pieces, to be written on SIGUSR1 and before the
-            end by force; called from threads.
+        tasks: Returns the tree of tasks as text, in pieces that are made when they are to be
+            written, on SIGUSR1 and before the end by force; called from threads.
         on_request: Whether SIGUSR1 has it written.
 
     Raises:
@@ -138,7 +138,7 @@ class Guard:
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
-        requests = [_SHOW_TASKS] if on_request and _is_free(_SHOW_TASKS) else []
+        requests = [_SHOW_TASKS] if on_request and self._is_free(_SHOW_TASKS) else []
         for number in [*_numbers(), *requests]:
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
@@ -243,6 +243,23 @@ class Guard:
             self._put_back(number)
         self._dismissed.set()
         self._thread.join()
+
+    @staticmethod
+    def _is_free(number: int) -> bool:
+        """Return whether nobody handles or ignores a signal, be it in C as `faulthandler` does."""
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return False
+        handler = signal.getsignal(number)
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, Guard):
+            return owner._released  # noqa: SLF001 - another of this class
+        if handler is not signal.SIG_DFL:
+            return False
+        with suppress(OSError, ValueError, StopIteration):  # there is no /proc
+            with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - pathlib is not needed here
+                caught = next(line for line in status if line.startswith("SigCgt:"))
+            return not int(caught.split()[1], 16) >> (number - 1) & 1
+        return True
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
@@ -361,11 +378,12 @@ class Guard:
         """Have the tasks written by another thread: it may be a pipe that nobody reads."""
         if self._showing is not None and self._showing.is_alive():
             return
-        self._showing = threading.Thread(
+        thread = threading.Thread(
             target=_write_tasks, args=(self._tasks,), name="mtaio.app tasks", daemon=True
         )
         with suppress(RuntimeError):  # there can be no more threads
-            self._showing.start()
+            thread.start()
+            self._showing = thread
 
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
@@ -388,23 +406,6 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 else:
     _SHOW_TASKS: Final = int(signal.SIGUSR1)
 """The signal that has the tasks written; a number that no signal has where there is none."""
-
-
-def _is_free(number: int) -> bool:
-    """Return whether nobody handles or ignores a signal, be it in C as `faulthandler` does."""
-    if sys.platform == "win32":  # pragma: no cover - Windows
-        return False
-    handler = signal.getsignal(number)
-    owner = getattr(handler, "__self__", None)
-    if isinstance(owner, Guard):
-        return owner._released  # noqa: SLF001 - another of this module
-    if handler is not signal.SIG_DFL:
-        return False
-    with suppress(OSError, ValueError, StopIteration):  # there is no /proc
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - pathlib is not needed here
-            caught = next(line for line in status if line.startswith("SigCgt:"))
-        return not int(caught.split()[1], 16) >> (number - 1) & 1
-    return True
 
 
 def _numbers() -> list[int]:
@@ -494,6 +495,7 @@ def _write(pieces: Iterable[bytes]) -> None:
     if sys.__stderr__ is None:
         return
     with suppress(OSError):  # nobody will ever read it
+        os.write(_STDERR, b"")  # which fails before much is made for nothing
         for piece in pieces:
             left = piece
             while left:

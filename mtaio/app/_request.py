@@ -154,7 +154,10 @@ class Request:
             if not reported:
                 raise
             return
-        await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
+        was_cancelled = self._cancel_scope.cancelled_caught
+        if was_cancelled and self._entry is not None:
+            self._entry.fail(None)
+        await self._answer(_UNAVAILABLE if was_cancelled else _FAILED)
 
     async def _call(self, asgi: ASGIApp) -> None:
         try:

@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -47,6 +47,8 @@ _PATIENCE_AT_A_PORT: Final = 2.0
 """Seconds for the answer of a port that may not be that of the probes."""
 _MOST_PORTS: Final = 20
 _MOST_BYTES: Final = 2**26
+_MOST_SAID: Final = 200
+"""Characters of a refusal that are shown."""
 _EVERY: Final = 2.0
 """Seconds between two looks."""
 
@@ -252,7 +254,9 @@ def _ask(place: Place, token: str | None) -> bytes:
     way_out = _WAYS_OUT.get(answer.status, "")
     if answer.status == _NO_TOKEN and token is not None:
         way_out = "The token in MTAIO_HEALTH_TOKEN is another than the service's."
-    msg = f"{place} answers {answer.status} {answer.reason}. {way_out}".rstrip()
+    said = "".join(filter(str.isprintable, answer.body[:_MOST_SAID].decode("ascii", "replace")))
+    what = f"{answer.status} {answer.reason}{f': {said}' if said else ''}"
+    msg = f"{place} answers {what}. {way_out}".rstrip()
     raise CommandError(msg)
 
 
@@ -315,8 +319,9 @@ def _listening(process: int) -> Iterator[Place]:
     from mtaio._internal.processes import psutil  # noqa: PLC0415 - for a process alone
 
     reason = ""
+    found: list[Any] = []
     try:
-        examined = psutil.Process(process)
+        examined: Any = psutil.Process(process)
         # Called connections() before psutil 6.
         connections = getattr(examined, "net_connections", None) or examined.connections
         found = [each.laddr for each in connections("tcp") if each.status == psutil.CONN_LISTEN]
@@ -329,7 +334,8 @@ def _listening(process: int) -> Iterator[Place]:
     if reason:
         msg = f"process {process} {reason}."
         raise UsageError(msg)
-    places = {Place(_EVERYWHERE.get(each.ip, each.ip), each.port) for each in found}
+    hosts = [(str(each.ip), int(each.port)) for each in found]
+    places = {Place(_EVERYWHERE.get(host, host), port) for host, port in hosts}
     yield from sorted(places, key=lambda each: (not is_loopback(each.host), each.port))
 
 

@@ -8,6 +8,7 @@ terminal sends its signals to the supervisor alone. POSIX only.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from mtaio.app._listening import Bind, Listening
 from mtaio.app._supervisor import SIGHUP, SIGUSR1, SILENT, Supervisor
 from mtaio.app._systemd import Notifier
 from mtaio.app._usage import UsageError
-from mtaio.app._worker import CONTROL, Worker
+from mtaio.app._worker import CONTROL
 from mtaio.config import Settings
 from mtaio.logging import configure
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from anyio.abc import Process, TaskGroup
 
 __all__ = ["supervise", "workers_wanted"]
+
+logger: Final = logging.getLogger("mtaio.app")
 
 _SYSTEMD: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What systemd says to the supervisor, and not to its workers."""
@@ -74,12 +77,11 @@ def supervise(arguments: Sequence[str], workers: int) -> int:
     Raises:
         UsageError: A setting is wrong.
     """
-    os.environ[environment.WORKER] = "0"
     # What concerns logging alone: all others are the workers' matter, of whose program it depends
     # which are read.
     own = {key: value for key, value in os.environ.items() if key.startswith("MTAIO_LOG_")}
     try:
-        logs = configure(Settings.from_env(own), fields=Worker.fields())
+        logs = configure(Settings.from_env(own), fields={"worker": "0"})
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     try:
@@ -232,7 +234,8 @@ class _Door:
             return [Source(kind="supervisor", name=None, statistics=statistics)]
 
         relay = ProbesRelay(self.supervisor.probes, bind=bind, sources=own)
-        await self._group.start(relay.serve, name="probes")
+        address = await self._group.start(relay.serve, name="probes")
+        logger.info("probes and metrics: %s", address)
         self._has_probes = True
 
     def refuse(self) -> None:

@@ -260,6 +260,9 @@ class _Row:
         self._active = False
         self._loop = loops.current_loop()
         self._started = pool.started
+        self._fn = crew.fn
+        if spans.hook is not None:
+            self._fn = partial(spans.call, "item", crew.fn, crew.fn)
 
     def work(self) -> None:
         """Take items if that helps the others (in the thread)."""
@@ -304,10 +307,8 @@ class _Row:
     def _take_items(self) -> None:
         """Take items until the event loop is needed."""
         pool, crew, slot, thread = self._pool, self._crew, self._slot, self._thread
-        fn, many, counters, source = crew.fn, pool.many, pool.counters, pool.source
+        fn, many, counters, source = self._fn, pool.many, pool.counters, pool.source
         lock = counters.lock
-        if spans.hook is not None:
-            fn = partial(spans.call, "item", fn, fn)
         put, results = pool.sink.put, pool.sink.results
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy

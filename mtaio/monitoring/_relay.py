@@ -63,6 +63,26 @@ class ProbesRelay:
 
     Raises:
         ValueError, TypeError: ``bind`` is not an address and a port.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.monitoring import ProbesRelay
+
+        processes = {"1": "127.0.0.1:9001", "2": "127.0.0.1:9002"}
+
+
+        async def main() -> None:
+            relay = ProbesRelay(lambda: processes, bind="127.0.0.1:0")
+            async with anyio.create_task_group() as group:
+                print("probes of both:", await group.start(relay.serve))
+                group.cancel_scope.cancel()
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     __slots__ = ("_address", "_sources", "_targets")
@@ -180,6 +200,8 @@ async def _ask(address: str, request: Request, path: str, *, within: float) -> R
     fields = [("host", request.host or ""), ("connection", "close")]
     if request.authorization is not None:
         fields.append(("authorization", request.authorization.decode("latin-1")))
+    if request.accept:
+        fields.append(("accept", request.accept.decode("latin-1")))
     if request.forwarded or not request.client_is_local:
         fields.append(("x-forwarded-for", request.client or "unknown"))
     lines = [f"GET {path} HTTP/1.0", *(f"{name}: {value}" for name, value in fields), "", ""]

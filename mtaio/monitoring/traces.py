@@ -26,7 +26,7 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from contextvars import Token
 
     from mtaio._internal.asgi import Message
@@ -57,8 +57,8 @@ def record(tracer: trace.Tracer | None) -> None:
 
     What ends with an error has it recorded, and the status ``ERROR``; what is cancelled has the
     attribute ``mtaio.cancelled``. Log records that are written in a span have its ``trace_id`` and
-    ``span_id`` (see `mtaio.logging`). Which spans are kept, the sampler of the SDK decides. A call
-    that has begun goes on as it began.
+    ``span_id`` (see `mtaio.logging`), and what `mtaio.clients` sends has the ``traceparent``. Which
+    spans are kept, the sampler of the SDK decides. A call that has begun goes on as it began.
 
     From any thread; not a checkpoint.
 
@@ -118,6 +118,9 @@ class _Hook:
             return None
         return Trace(trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
 
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        propagate.inject(headers)
+
 
 def _is_cancellation(error: BaseException) -> bool:
     if isinstance(error, Exception | GeneratorExit):
@@ -147,9 +150,9 @@ class _Span:
             context.detach(self._token)
         self._span.end()
 
-    def failed(self, error: BaseException) -> None:
-        """Note what came of it: an error, or a cancellation."""
-        if _is_cancellation(error):
+    def failed(self, error: BaseException | None) -> None:
+        """Note what came of it: an error, or None for a cancellation."""
+        if error is None or _is_cancellation(error):
             self._span.set_attributes({"mtaio.cancelled": True})
             return
         self._span.record_exception(error)
@@ -166,15 +169,14 @@ class _RequestSpan(_Span):
         super().__init__(span, parent)
         self._method = method
 
-    def answered(self, route: str | None, status: int | None) -> None:
+    def answered(self, route: str | None, status: int) -> None:
         span = self._span
         if route is not None:
             span.update_name(f"{self._method} {route}")
             span.set_attribute("http.route", route)
-        if status is not None:
-            span.set_attribute("http.response.status_code", status)
-            if status >= _FAILED:
-                span.set_status(trace.StatusCode.ERROR)
+        span.set_attribute("http.response.status_code", status)
+        if status >= _FAILED:
+            span.set_status(trace.StatusCode.ERROR)
         span.end()
 
     def leave(self) -> None:

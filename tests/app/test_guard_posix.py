@@ -180,19 +180,10 @@ sys.exit(5)
 SHOWS_TASKS = """
 import anyio.to_thread
 
-def wait_for_tasks():
-    for _ in range(2000):
-        time.sleep(0.01)
-        if any(each.name == "mtaio.app tasks" for each in threading.enumerate()):
-            break
-
 def wait_until_shown():
-    wait_for_tasks()
-    for thread in threading.enumerate():
-        if thread.name == "mtaio.app tasks":
-            thread.join()
-
-import threading
+    while (thread := app._run._guard._showing) is None:
+        time.sleep(0.01)
+    thread.join()
 
 @app.service
 async def service():

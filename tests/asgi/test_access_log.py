@@ -163,9 +163,9 @@ async def test_one_line_a_request(lines: Lines) -> None:
 async def test_ids_that_will_not_do(given_id: str) -> None:
     """An id that is long or strange is replaced by a new one of 32 hexadecimal digits."""
     async with client_of(logged()) as client:
-        made = (await client.get("/orders/1", headers={"X-Request-ID": given_id.encode()})).headers[
-            "x-request-id"
-        ]
+        made = (
+            await client.get("/orders/1", headers={b"X-Request-ID": given_id.encode()})
+        ).headers["x-request-id"]
     assert len(made) == 32
     assert int(made, 16) >= 0
 
@@ -185,7 +185,7 @@ async def test_all_that_a_request_begins_has_its_id(lines: Lines) -> None:
     def say(what: object) -> None:
         log.info("%s", what)
 
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
+    async def answer(scope: Any, _receive: Any, send: Any) -> None:
         async def later(what: object) -> None:
             await anyio.sleep(0.1)
             say(what)
@@ -210,12 +210,15 @@ async def test_all_that_a_request_begins_has_its_id(lines: Lines) -> None:
     async def _(_: object) -> None:
         say("handler")
 
-    async with TaskExecutor(2) as executor, cache, client_of(AccessLog(answer)) as client:
-        async with anyio.create_task_group() as group:
-            for each in ("a", "b"):
-                group.start_soon(partial(client.get, f"/{each}", headers={"X-Request-ID": each}))
-    ids = [each.get("request_id") for each in lines.entries]
-    assert sorted(ids) == ["a"] * 17 + ["b"] * 17
+    async with (
+        TaskExecutor(2) as executor,
+        cache,
+        client_of(AccessLog(answer)) as client,
+        anyio.create_task_group() as group,
+    ):
+        for each in ("a", "b"):
+            group.start_soon(partial(client.get, f"/{each}", headers={"X-Request-ID": each}))
+    assert sorted(each["request_id"] for each in lines.entries) == ["a"] * 17 + ["b"] * 17
 
 
 async def test_two_logs_and_two_requests(lines: Lines) -> None:
@@ -303,6 +306,18 @@ async def test_no_answer(lines: Lines) -> None:
         if scope["path"] == "/hang":
             await anyio.sleep_forever()
 
+    async def answer_and_raise(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.debug", "info": {}})
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"ab"})
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await call(AccessLog(answer_and_raise), {"type": "http", "path": "/" + "é" * 1000})
+    (line,) = lines.entries
+    assert line["path"] == f"/{'%C3%A9' * 499}..."
+    assert (line["status"], line.get("error")) == (200, None)  # it had been answered
+    lines.entries.clear()
     app = AccessLog(nothing)
     await call(app, {"type": "http", "method": "GET"})
     with pytest.raises(LookupError):

@@ -154,6 +154,8 @@ async def test_pages_of_each() -> None:
         assert "content-security-policy" in page.headers
         stats = await answer(found.address, "/1/stats?points=2")
         assert (stats.status, stats.text[:1], stats.text[-1:]) == (200, "{", "}")
+        tasks = await answer(found.address, "/1/tasks", accept="application/json")
+        assert tasks.headers["content-type"] == "application/json"
         for path in ("/", "/1", "/3/stats", "/stats"):
             assert "/1/ /2/" in (await answer(found.address, path)).text
         assert (await answer(found.address, "/2/none")).status == 404

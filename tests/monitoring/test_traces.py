@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import math
@@ -27,6 +26,7 @@ from starlette.routing import Route
 from mtaio import Pipeline, Retry, TaskExecutor, TTLCache, cached
 from mtaio._internal import spans
 from mtaio.asgi import AccessLog
+from mtaio.clients import LimitedTransport
 from mtaio.logging import JsonFormatter
 from mtaio.monitoring import traces
 
@@ -225,10 +225,9 @@ async def test_cancelled_and_failed(recorded: Recorded) -> None:
         await executor.map(fail, [1])
     assert caught.value.args == (1,)
     left = executor.run(hang)
-    with pytest.raises(ValueError, match="elsewhere"), recorded.tracer.start_as_current_span("x"):
+    with recorded.tracer.start_as_current_span("x"):
         left.send(None)
-        raise ValueError("elsewhere")
-    left.close()
+    left.close()  # as the garbage collector does, wherever it comes by
     cancelled = {"mtaio.cancelled": True}
     assert [each.attributes for each in recorded.spans("item")] == [
         cancelled,
@@ -319,6 +318,23 @@ async def test_logged(recorded: Recorded) -> None:
     assert line["span_id"] == trace.format_span_id(found.span_id)
 
 
+async def test_clients(recorded: Recorded) -> None:
+    """A limited client tells the service which span it is called in."""
+    said: list[str] = []
+
+    async def service(request: httpx.Request) -> httpx.Response:
+        said.append(request.headers["traceparent"])
+        return httpx.Response(200)
+
+    transport = LimitedTransport(httpx.MockTransport(service))
+    async with httpx.AsyncClient(transport=transport) as client:
+        with recorded.tracer.start_as_current_span("outer") as span:
+            await client.get("http://service")
+    found = span.get_span_context()
+    ids = f"{trace.format_trace_id(found.trace_id)}-{trace.format_span_id(found.span_id)}"
+    assert [each.rpartition("-")[0] for each in said] == [f"00-{ids}"]
+
+
 async def test_not_sampled(recorded: Recorded) -> None:
     """What the SDK does not sample is not recorded, nor what is inside of it."""
     recorded.provider.sampler = ALWAYS_OFF
@@ -342,6 +358,17 @@ async def test_switched_off(recorded: Recorded) -> None:
     assert len(recorded.spans()) == 1
     record = logging.makeLogRecord({"msg": "x"})
     assert "trace_id" not in JsonFormatter().format(record)
+
+
+def test_interrupted(recorded: Recorded) -> None:
+    """What is no error and no cancellation is recorded as what it is, also in a thread."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spans.call("load", interrupt, interrupt)
+    assert [each.attributes for each in recorded.spans()] == [{"error.type": "KeyboardInterrupt"}]
 
 
 def test_refused() -> None:

@@ -16,10 +16,9 @@ class SeenTask:
     name: str
     coroutine: Any
     """What it runs; None if that must not be looked at from here."""
-    state: Literal["ready", "waiting", "cancelled"]
-    """Its state if it does not run, which its coroutine tells."""
+    state: Literal["running", "ready", "waiting", "cancelled"]
     awaited: object
-    """What it waits for: a future of asyncio's, what trio's task notes while it sleeps, or None."""
+    """The future that it waits for; None on trio."""
     starter: int | None
     """The id of the task that opened ``group``; without one, of the only task that awaits it."""
     group: Any
