@@ -71,17 +71,23 @@ class RequestStatistics:
     """Requests that are being answered."""
     peak: int = field(metadata=GAUGE)
     """The most there were at once."""
-    duration_seconds: Mapping[Answer, HistogramStatistics] = field(
+    duration_seconds: Mapping[tuple[str, str, int], HistogramStatistics] = field(
         metadata=HISTOGRAM | labels("method", "route", "status")
     )
     """From the request to the last byte of its answer."""
-    first_byte_seconds: Mapping[Endpoint, HistogramStatistics] = field(metadata=HISTOGRAM | _ROUTE)
+    first_byte_seconds: Mapping[tuple[str, str], HistogramStatistics] = field(
+        metadata=HISTOGRAM | _ROUTE
+    )
     """From the request to the first piece of its answer, of those that are sent in pieces."""
-    request_bytes: Mapping[Endpoint, HistogramStatistics] = field(metadata=HISTOGRAM | _ROUTE)
+    request_bytes: Mapping[tuple[str, str], HistogramStatistics] = field(
+        metadata=HISTOGRAM | _ROUTE
+    )
     """The bodies of requests that have one, as far as the application has read them."""
-    response_bytes: Mapping[Endpoint, HistogramStatistics] = field(metadata=HISTOGRAM | _ROUTE)
+    response_bytes: Mapping[tuple[str, str], HistogramStatistics] = field(
+        metadata=HISTOGRAM | _ROUTE
+    )
     """The bodies of answers, as far as they were sent."""
-    unfinished: Mapping[Endpoint, int] = field(metadata=COUNTER | _ROUTE)
+    unfinished: Mapping[tuple[str, str], int] = field(metadata=COUNTER | _ROUTE)
     """Answers that broke off: the client left, or the application failed or was cancelled."""
 
 
