@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
+    from mtaio.app._supervisor import SupervisorStatistics
     from mtaio.asgi._request_metrics import RequestStatistics
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.clients._buckets import ServerBucketsStatistics
@@ -117,6 +118,7 @@ __all__ = [
     "RetryStatistics",
     "ServerBucketsStatistics",
     "ServerStatistics",
+    "SupervisorStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
 ]
@@ -130,6 +132,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
+            "mtaio.app._supervisor": ("SupervisorStatistics",),
             "mtaio.asgi._request_metrics": ("RequestStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),

@@ -63,6 +63,26 @@ class ProbesRelay:
 
     Raises:
         ValueError, TypeError: ``bind`` is not an address and a port.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.monitoring import ProbesRelay
+
+        processes = {"1": "127.0.0.1:9001", "2": "127.0.0.1:9002"}
+
+
+        async def main() -> None:
+            relay = ProbesRelay(lambda: processes, bind="127.0.0.1:0")
+            async with anyio.create_task_group() as group:
+                print("probes of both:", await group.start(relay.serve))
+                group.cancel_scope.cancel()
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     __slots__ = ("_address", "_sources", "_targets")

@@ -19,7 +19,7 @@ import pytest
 
 from tests.app.certificates import LOCALHOST
 from tests.service.client import Load, get
-from tests.service.harness import LATE, PATIENCE, TOTAL, Service, wait_until
+from tests.service.harness import LATE, PATIENCE, Service, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +32,11 @@ RUN = ("run", "tests.service.several:app", "--workers", "2")
 IMPATIENT = """
 import sys
 import mtaio.app._supervisor as supervisor
-supervisor.SILENT = 1.0
+supervisor.SILENT = 3.0
 from mtaio.__main__ import main
 sys.exit(main())
 """
-"""The command, for which a worker is silent after a second, and not after half a minute."""
+"""The command, for which a worker is silent after three seconds, and not after half a minute."""
 
 ACTIVATED = """
 import os, socket, sys
@@ -109,7 +109,7 @@ def asking(service: Service) -> Iterator[tuple[set[str], list[Exception]]]:
             each.join(PATIENCE)
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_one_life(start: Start, tmp_path: Path, loop: str) -> None:
     """
     Workers are restarted one after another, and stop together; no request is lost by that.
@@ -145,20 +145,14 @@ def test_one_life(start: Start, tmp_path: Path, loop: str) -> None:
     assert all(map(has_ended, pids(service)))
 
 
-def test_killed_worker_is_followed(start: Start) -> None:
-    """What a worker was doing is lost; the others go on, and another takes its place."""
-    service = start()
+def test_killed_worker_and_killed_supervisor(start: Start) -> None:
+    """A worker that is killed is followed by another; one whose supervisor is, stops in time."""
+    service = start(MTAIO_SHUTDOWN_TIMEOUT="2")
     os.kill(pids(service)[0], signal.SIGKILL)
     service.err.wait("has started", 3)
     assert service.readiness() == 200
     wait_until(lambda: service.metric("mtaio_supervisor_ready") == 2)
     assert service.metric("mtaio_supervisor_died_total") == 1
-    assert service.stop(signal.SIGINT) == 0
-
-
-def test_nothing_outlives_the_supervisor(start: Start) -> None:
-    """Killed by force, its workers stop as by a signal, within their time."""
-    service = start(MTAIO_SHUTDOWN_TIMEOUT="2")
     Load(service.address, ["/forever"], connections=1).start()
     service.out.wait("in flight")
     service.send(signal.SIGKILL)
@@ -168,47 +162,37 @@ def test_nothing_outlives_the_supervisor(start: Start) -> None:
     assert time.monotonic() - began < 2 + LATE
 
 
-def test_blocked_worker_is_followed(start: Start) -> None:
-    """A worker whose loop does not answer is ended with its stacks, and another started."""
-    service = start("-c", IMPATIENT, *RUN, MTAIO_SHUTDOWN_TIMEOUT="2")
+def test_blocked_worker_and_second_signal(start: Start) -> None:
+    """
+    A worker whose loop does not answer is ended with its stacks, and another started.
+
+    At a second signal all end at once, and the exit code is that of a process that it has ended.
+    """
+    service = start("-c", IMPATIENT, *RUN, MTAIO_SHUTDOWN_TIMEOUT="6")
     Load(service.address, ["/block"], connections=1).start()
-    service.err.wait("has not answered for 1 s")
+    service.err.wait("has not answered for 3 s")
     service.err.wait('scenarios.py", line')
     service.err.wait("has started", 3)
-    assert service.stop() in {0, 70}  # the new one may be just starting
-
-
-@pytest.mark.parametrize("path", ["/forever", "/block"])
-def test_second_signal_ends_at_once(start: Start, path: str) -> None:
-    """The workers get it too, and the exit code is that of a process that was ended by it."""
-    service = start(MTAIO_SHUTDOWN_TIMEOUT="60")
-    Load(service.address, [path], connections=1).start()
-    service.out.wait("in flight")
+    wait_until(lambda: service.metric("mtaio_supervisor_ready") == 2)
+    Load(service.address, ["/forever"], connections=1).start()
+    service.out.wait("in flight", 2)
     service.send()
     service.wait_readiness(503)
     time.sleep(0.4)
     assert service.stop() == 128 + signal.SIGTERM
-    assert service.seconds < 60 / 2
 
 
-def test_time_is_over(start: Start) -> None:
-    """A worker that does not end in time ends with 70, and so does the supervisor."""
-    service = start(MTAIO_SHUTDOWN_TIMEOUT="1")
-    Load(service.address, ["/stubborn"], connections=1).start()
-    service.out.wait("in flight")
-    assert service.stop() == 70
-    assert service.seconds < 1 + LATE
-
-
-def test_inherited_socket_and_tls(start: Start) -> None:
-    """The workers share a socket that systemd has bound, and speak TLS on it."""
+def test_inherited_socket_with_tls_and_the_time_is_over(start: Start) -> None:
+    """The workers share a socket that systemd has bound; one that does not end makes it 70."""
     options = ("--bind", "fd://3", f"--certfile={LOCALHOST}")
-    service = start("-c", ACTIVATED, *RUN, *options, MTAIO_LOG_CONSOLE="1")
+    service = start("-c", ACTIVATED, *RUN, *options, MTAIO_SHUTDOWN_TIMEOUT="1")
     trusting = ssl.create_default_context(cafile=LOCALHOST)
     trusting.check_hostname = False
     connection = HTTPSConnection(service.address, context=trusting, timeout=PATIENCE)
     connection.request("GET", "/pid")
     assert int(connection.getresponse().read()) in pids(service)
+    connection.request("GET", "/stubborn")
+    service.out.wait("in flight", 2)
+    assert service.stop() == 70
+    assert service.seconds < 1 + LATE
     connection.close()
-    assert service.stop() == 0
-    assert service.seconds < TOTAL + LATE
