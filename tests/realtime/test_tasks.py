@@ -334,7 +334,7 @@ async def test_a_loop_that_changes_meanwhile() -> None:
         sys.setswitchinterval(interval)
     assert len(seen) == 30
     assert all("sleeper" in nodes(tree) for tree in seen if tree.count)
-    assert sum(tree.count > 0 for tree in seen) > 15
+    assert any(tree.count for tree in seen)
 
 
 async def test_a_loop_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, flavour: str) -> None:
