@@ -112,7 +112,7 @@ def served(name: str, loop: str) -> Served:
     path = str(Path(folder()) / f"{name}-{loop}")
     bind = f"unix:{path}"
     if name == OURS:
-        options = ["--backend", loop, "--bind", bind]
+        options = ["--backend", loop, "--bind", bind, "--no-access-log"]
         return Served(
             [sys.executable, "-m", "mtaio", "run", "benchmarks._served:application()", *options],
             path,

@@ -79,6 +79,8 @@ class SettingValues(TypedDict, total=False):
     trusted_proxies: str | None
     max_in_flight: float
     body_timeout: float
+    access_log: bool
+    workers: int
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -199,6 +201,9 @@ class Settings:
             for no limit.
         body_timeout: Seconds that a client may take for the next piece of a request's body; ``inf``
             for no limit.
+        access_log: Whether each request to a server has an id, and a line in the log.
+        workers: How many processes ``mtaio run`` starts, which reads the variable alone; 1 for none
+            beside its own. ``app.run()`` is always one process.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -245,6 +250,8 @@ class Settings:
     trusted_proxies: str | None = None
     max_in_flight: float = math.inf
     body_timeout: float = 60.0
+    access_log: bool = True
+    workers: int = 1
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -591,6 +598,18 @@ _SPECS: Final[dict[str, _Spec]] = {
         "a number of seconds, more than 0, or inf",
         "How long a client may take for the next piece of a body. inf for no limit.",
     ),
+    "access_log": _Spec(
+        environment.flag,
+        _flag,
+        _FLAG,
+        "Whether each request to a server has an id, and a line in the log.",
+    ),
+    "workers": _Spec(
+        _WHOLE,
+        _count(1),
+        "a whole number, 1 or more",
+        "How many processes mtaio run starts; 1 for its own alone.",
+    ),
     "health_bind": _Spec(
         _text,
         _bind,
@@ -632,6 +651,7 @@ def _known_variables() -> Iterator[str]:
         yield _variable(name)
         if spec.secret:
             yield f"{_variable(name)}_FILE"
+    yield environment.WORKER
 
 
 # ---- checking ------------------------------------------------------------------------------------

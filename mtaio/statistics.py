@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from mtaio._internal import lazy
 
 if TYPE_CHECKING:
+    from mtaio._internal.histogram import HistogramStatistics
     from mtaio._internal.periodic import PeriodicStatistics
     from mtaio._internal.timeout_statistics import TimeoutStatistics
     from mtaio.app._application import ApplicationStatistics
     from mtaio.app._error_handler import ErrorHandlerStatistics
     from mtaio.app._server import ServerStatistics
+    from mtaio.app._supervisor import SupervisorStatistics
+    from mtaio.asgi._request_metrics import RequestStatistics
     from mtaio.cache._statistics import CacheStatistics
     from mtaio.clients._buckets import ServerBucketsStatistics
     from mtaio.clients._exchange import ClientStatistics
@@ -84,6 +87,7 @@ __all__ = [
     "FallbackStatistics",
     "HealthStatistics",
     "HedgeStatistics",
+    "HistogramStatistics",
     "IOStats",
     "KeyConcurrencyStatistics",
     "KeyStatistics",
@@ -108,11 +112,13 @@ __all__ = [
     "RedisLeaderStatistics",
     "RedisQuotaStatistics",
     "RedisRateLimiterStatistics",
+    "RequestStatistics",
     "ResourceStatistics",
     "ResourceStats",
     "RetryStatistics",
     "ServerBucketsStatistics",
     "ServerStatistics",
+    "SupervisorStatistics",
     "TieredCacheStatistics",
     "TimeoutStatistics",
 ]
@@ -121,10 +127,13 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
     __getattr__, __dir__ = lazy.attributes(
         __name__,
         {
+            "mtaio._internal.histogram": ("HistogramStatistics",),
             "mtaio._internal.timeout_statistics": ("TimeoutStatistics",),
             "mtaio.app._application": ("ApplicationStatistics",),
             "mtaio.app._error_handler": ("ErrorHandlerStatistics",),
             "mtaio.app._server": ("ServerStatistics",),
+            "mtaio.app._supervisor": ("SupervisorStatistics",),
+            "mtaio.asgi._request_metrics": ("RequestStatistics",),
             "mtaio.cache._statistics": ("CacheStatistics",),
             "mtaio.clients._buckets": ("ServerBucketsStatistics",),
             "mtaio.clients._exchange": ("ClientStatistics",),

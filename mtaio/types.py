@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mtaio.app._application import ApplicationState
     from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
     from mtaio.app._usage import Backend
-    from mtaio.asgi import ClientKey, ClientLimiter
+    from mtaio.asgi._rate_limit import ClientKey, ClientLimiter
+    from mtaio.asgi._request_metrics import RequestWatcher
     from mtaio.cache._policy import EvictionPolicy
     from mtaio.clients._exchange import Acquires, AcquiresKey
     from mtaio.clients._headers import Observation, Observer, ResponseHeaders
@@ -82,6 +83,7 @@ __all__ = [
     "Progress",
     "Rate",
     "Register",
+    "RequestWatcher",
     "ResponseHeaders",
     "Returned",
     "Script",
@@ -110,7 +112,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio.app._application": ("ApplicationState",),
             "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
             "mtaio.app._usage": ("Backend",),
-            "mtaio.asgi": ("ClientKey", "ClientLimiter"),
+            "mtaio.asgi._rate_limit": ("ClientKey", "ClientLimiter"),
+            "mtaio.asgi._request_metrics": ("RequestWatcher",),
             "mtaio.cache._policy": ("EvictionPolicy",),
             "mtaio.clients._exchange": ("Acquires", "AcquiresKey"),
             "mtaio.clients._headers": ("Observation", "Observer", "ResponseHeaders"),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PREFIX: Final = "MTAIO_"
 """How the variables begin that are read as settings."""
 
+WORKER: Final = f"{PREFIX}WORKER"
+"""The variable with a worker's number, from 1 on, which its supervisor sets; its own is 0."""
+
 FLAGS: Final = {
     **dict.fromkeys(("1", "yes", "true", "on"), True),
     **dict.fromkeys(("0", "no", "false", "off"), False),

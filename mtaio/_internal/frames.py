@@ -63,7 +63,7 @@ class Chain(NamedTuple):
     links: list[Any]
     """What has these frames, coroutines and generators; empty if that is not known."""
     end: Any
-    """What the innermost of them awaits, which has no frame: asyncio's future, or its iterator."""
+    """What the innermost of them awaits, without a frame: a future of asyncio, or its iterator."""
 
 
 _ATTRIBUTES: Final = (

@@ -59,9 +59,6 @@ _ATTEMPTS: Final = 5
 _NAP: Final = 0.001
 """Seconds between two attempts."""
 
-State: TypeAlias = Literal["running", "ready", "waiting", "cancelled"]
-"""What a task does."""
-
 _BUSY: Final = ("running", "ready")
 """The states of tasks that do not wait."""
 
@@ -79,7 +76,7 @@ class TaskNode:
     """Whether it is a task or a worker thread."""
     function: str | None = None
     """What it runs, and where that is defined: ``orders.py:40 in fetch``; None if unknown."""
-    state: State = "waiting"
+    state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
     """
     ``"running"``: it takes a step now. ``"ready"``: it will take one as soon as the loop gets to
     it. ``"cancelled"``: it was cancelled and has not ended yet.
@@ -241,8 +238,8 @@ class _Lines:
 class _Below:
     """Tasks that one task has started in one group; or, without a group, that it awaits."""
 
-    group: object
-    tasks: list[SeenTask] = field(default_factory=list)
+    group: Any
+    tasks: list[SeenTask] = field(default_factory=list["SeenTask"])
 
 
 class _Reading:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -43,13 +43,17 @@ from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.task_document import document
+from mtaio._internal.task_text import text_pieces
+from mtaio._internal.task_tree import read_from_anywhere
 from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
 from mtaio.app._server_options import ServerOptions
 from mtaio.app._systemd import Notifier
-from mtaio.app._usage import Backend, UsageError, require_backend
+from mtaio.app._usage import Backend, CommandError, require_backend
+from mtaio.app._worker import Worker
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -86,6 +90,9 @@ INCOMPLETE: Final = 75
 
 _WATCHDOG: Final = 0.5
 """The share of systemd's watchdog interval after which it is notified again."""
+
+_PATIENCE: Final = 0.1
+"""Seconds that the event loop has to read its tasks, before that is done from outside."""
 
 logger: Final = logging.getLogger("mtaio.app")
 
@@ -153,6 +160,15 @@ class _Served:
     config: Config | None
     options: ServerOptions
 
+    def listening(self) -> dict[str, Any]:
+        """Return where it is to listen, for a supervisor."""
+        config = self.config
+        owner = None
+        if config is not None and config.user is not None and config.group is not None:
+            owner = [config.user, config.group]
+        umask = None if config is None else config.umask
+        return {"bind": self.bind, "umask": umask, "owner": owner}
+
     def certificate(self, settings: Settings) -> Certificate | None:
         """Return the certificate that it is served with."""
         return self.options.certificate(self.config, settings)
@@ -172,6 +188,7 @@ class _Served:
             proxies=self.options.proxies(settings),
             max_in_flight=self.options.most(settings),
             body_timeout=self.options.seconds(settings),
+            access_log=self.options.logs(settings),
             on_error=failed,
         )
 
@@ -234,6 +251,8 @@ class Application:
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.
         signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
+        tasks_on_sigusr1: Whether SIGUSR1 writes what each task waits for to the standard error,
+            where ``signals`` are handled, the system has that signal, and nobody else handles it.
 
     Example:
         ```python
@@ -285,6 +304,7 @@ class Application:
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
+        tasks_on_sigusr1: bool = True,
     ) -> None:
         given = {
             "settings": settings,
@@ -306,6 +326,7 @@ class Application:
         self._configures = logging
         self._has_probes = probes
         self._handles_signals = signals
+        self._shows_tasks = tasks_on_sigusr1
         self._wired = False
         self._run: Run | None = None
         self.registered: Final = Registered()
@@ -389,15 +410,16 @@ class Application:
         return Probes(
             self.monitor,
             self.health,
-            bind=settings.health_bind,
+            # A worker's are for its supervisor, which answers at the address of the settings.
+            bind=settings.health_bind if Worker.current is None else "127.0.0.1:0",
             token=settings.health_token,
             name=self._name,
         )
 
     @cached_property
     def _notifier(self) -> Notifier:
-        """Notifies systemd, where systemd has started the process."""
-        return Notifier()
+        """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
+        return Notifier(send=None if Worker.current is None else Worker.current.tell)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -667,6 +689,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -693,6 +716,8 @@ class Application:
                 while the application waits for it. After that the client gets 408 and the
                 application ``http.disconnect``. None for that of the settings, ``inf`` for no
                 limit.
+            access_log: Whether each request has an id, and a line in the log, as with
+                `mtaio.asgi.AccessLog`; None for what the settings say.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -712,6 +737,7 @@ class Application:
             trusted_proxies=trusted_proxies,
             max_in_flight=max_in_flight,
             body_timeout=body_timeout,
+            access_log=access_log,
         )
         info = PartInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, bind, config, options))
@@ -789,6 +815,7 @@ class Application:
         trusted_proxies: str | None = None,
         max_in_flight: float | None = None,
         body_timeout: float | None = None,
+        access_log: bool | None = None,
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -808,6 +835,7 @@ class Application:
             trusted_proxies: Likewise.
             max_in_flight: Likewise; for each of them.
             body_timeout: Likewise.
+            access_log: Likewise.
 
         Raises:
             SystemExit: See above.
@@ -827,11 +855,13 @@ class Application:
                     trusted_proxies=trusted_proxies,
                     max_in_flight=max_in_flight,
                     body_timeout=body_timeout,
+                    access_log=access_log,
                 )
             )
             self._check_certificates()
-        except (UsageError, ValueError, TypeError, OSError) as error:
-            _complain(error, USAGE)
+            self._take_sockets()
+        except (CommandError, ValueError, TypeError, OSError) as error:
+            _complain(error, error.exit_code if isinstance(error, CommandError) else USAGE)
         before, guard, logs = self._run, None, None
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
@@ -1130,9 +1160,10 @@ class Application:
             self.health,
         )
         monitor = self.monitor
-        _ = self.probes
         for part in watched:
             monitor.watch(part)
+        if self.probes is not None:
+            monitor.watch(self.probes)
         handler: Any = self.error_handler
         if callable(getattr(handler, "statistics", None)):
             monitor.watch(handler, mappings=True)  # by level
@@ -1152,7 +1183,7 @@ class Application:
         from mtaio.logging import configure  # noqa: PLC0415 - not before it starts
 
         try:
-            return configure(self.settings)
+            return configure(self.settings, fields=Worker.fields())
         except OSError as error:
             msg = (
                 f"cannot open the log file {str(self.settings.log_file)!r}: {error.strerror}. Set "
@@ -1184,6 +1215,13 @@ class Application:
             raise ValueError(msg)
         servers[:] = [replace(each, options=options.over(each.options)) for each in servers]
 
+    def _take_sockets(self) -> None:
+        """Have the servers of a worker listen at the sockets of its supervisor."""
+        if Worker.current is not None:
+            servers = self.registered.servers
+            taken = Worker.current.listen(self, beats=self._handles_signals)
+            servers[:] = [replace(each, bind=at) for each, at in zip(servers, taken, strict=True)]
+
     def _check_certificates(self) -> None:
         """Raise what is wrong with the settings, or with a certificate."""
         settings = self.settings
@@ -1203,6 +1241,8 @@ class Application:
             self.settings.shutdown.total,
             describe=self._describe,
             beat=beat,
+            tasks=self._tasks,
+            on_request=self._shows_tasks,
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
@@ -1218,6 +1258,16 @@ class Application:
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
+
+    def _tasks(self) -> Iterator[bytes]:
+        """Return what its tasks wait for, as text in pieces; called from a thread."""
+        run = self._run
+        if run is None or not loops.is_running(run.loop):
+            yield b"there is no event loop whose tasks could be shown\n"
+            return
+        tree = read_from_anywhere(run.loop, _PATIENCE)
+        shown = document(tree, name=self._name, stall=self.monitor.current_stall())
+        yield from text_pieces(shown, stacks=True)
 
     async def _live_in_loop(self, run: Run) -> None:
         await run.live()

@@ -8,20 +8,23 @@ Cost: what a command needs is imported only when it is called.
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Annotated, Final, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 
 from mtaio import __version__
 from mtaio.app._usage import Backend, CommandError, UsageError, require_backend
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["app", "main"]
 
 INTERRUPTED: Final = 130
+
+_arguments: Final[ContextVar[Sequence[str]]] = ContextVar("_arguments", default=())
+"""What the command line was, which workers get too."""
 
 app: Final[App] = App(
     name="mtaio",
@@ -31,6 +34,7 @@ app: Final[App] = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("mtaio.app._demo_command:demo", name="demo")
+app.command("mtaio.app._tasks_command:tasks", name="tasks")
 
 _Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 
@@ -68,7 +72,9 @@ def run(
     trusted_proxies: str | None = None,
     max_in_flight: int | None = None,
     body_timeout: float | None = None,
-) -> None:
+    access_log: bool | None = None,
+    workers: int | None = None,
+) -> int:
     """
     Run an application until a signal ends it.
 
@@ -91,13 +97,24 @@ def run(
             addresses, networks and "unix", separated by commas.
         max_in_flight: Requests that each server answers at once; others get 503.
         body_timeout: Seconds that a client may take for the next piece of a request's body.
+        access_log: Whether each request has an id, and a line in the log.
+        workers: Processes that answer at the same addresses, under a supervisor; 1 for this process
+            alone.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
     """
     from mtaio.app._load import load_application, own_traceback  # noqa: PLC0415 - likewise
+    from mtaio.app._worker import Worker  # noqa: PLC0415 - likewise
 
     require_backend(backend)
+    Worker.current = Worker.begin()
+    if Worker.current is None and (workers is not None or "MTAIO_WORKERS" in os.environ):
+        from mtaio.app._workers import supervise, workers_wanted  # noqa: PLC0415 - likewise
+
+        wanted = workers_wanted(workers)
+        if wanted > 1:
+            return supervise(_arguments.get(), wanted)
     try:
         application = load_application(target)
     except UsageError:
@@ -114,7 +131,9 @@ def run(
         trusted_proxies=trusted_proxies,
         max_in_flight=max_in_flight,
         body_timeout=body_timeout,
+        access_log=access_log,
     )
+    return 0
 
 
 @app.command
@@ -155,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else list(arguments)
+    _arguments.set(tokens)
     if tokens[:1] in ([], ["--help"], ["-h"]):
         app.resolved_commands()  # whose first lines are in the list of commands
     try:

@@ -5,7 +5,9 @@ Promise: the first SIGTERM or SIGINT is known in the loop as soon as the loop ru
 at once. If the process is still there when the time to stop is over, that thread dumps the stack of
 every thread, writes the logs, and ends it with `OVERRUN`; also when the application has long
 stopped, and the interpreter's exit waits for a thread or for what atexit calls. A second signal
-ends it with 128 and the signal's number, as long as the application has not stopped.
+ends it with 128 and the signal's number, as long as the application has not stopped. SIGUSR1, where
+nobody else handles it, has the tasks written to the standard error, also while the loop is blocked;
+so does the end by force, within the second that its last words may take.
 Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
 Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's
 lock neither a handler nor a thread runs, and while it waits in the main thread without looking at
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from mtaio._internal import backend, clock, ending, loops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["OVERRUN", "Guard", "can_guard"]
 
@@ -81,6 +83,9 @@ class Guard:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does between signals.
+        tasks: Returns the tree of tasks as text, in pieces that are made when they are to be
+            written, on SIGUSR1 and before the end by force; called from threads.
+        on_request: Whether SIGUSR1 has it written.
 
     Raises:
         OSError: There can be no more threads or file descriptors.
@@ -99,10 +104,14 @@ class Guard:
         *,
         describe: Callable[[], str],
         beat: Beat | None = None,
+        tasks: Callable[[], Iterable[bytes]] = tuple,
+        on_request: bool = False,
     ) -> None:
         self._total: Final = total
         self._describe: Final = describe
         self._beat: Final = beat
+        self._tasks: Final = tasks
+        self._showing: threading.Thread | None = None
         self._process: Final = os.getpid()
         self._lock: Final = threading.Lock()
         self._told: Callable[[int, float], None] | None = None
@@ -129,7 +138,8 @@ class Guard:
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
-        for number in _numbers():
+        requests = [_SHOW_TASKS] if on_request and self._is_free(_SHOW_TASKS) else []
+        for number in [*_numbers(), *requests]:
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
 
@@ -197,7 +207,8 @@ class Guard:
             atexit.register(self._ignore)
         else:
             for number in self._before:
-                self._put_back(number)
+                if number != _SHOW_TASKS or not lingers:  # at the exit it is ignored
+                    self._put_back(number)
         if os.getpid() == self._process:
             if self._ends_at < math.inf and (lingers or self.signalled):
                 self._stay()
@@ -233,6 +244,23 @@ class Guard:
         self._dismissed.set()
         self._thread.join()
 
+    @staticmethod
+    def _is_free(number: int) -> bool:
+        """Return whether nobody handles or ignores a signal, be it in C as `faulthandler` does."""
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return False
+        handler = signal.getsignal(number)
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, Guard):
+            return owner._released  # noqa: SLF001 - another of this class
+        if handler is not signal.SIG_DFL:
+            return False
+        with suppress(OSError, ValueError, StopIteration):  # there is no /proc
+            with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - pathlib is not needed here
+                caught = next(line for line in status if line.startswith("SigCgt:"))
+            return not int(caught.split()[1], 16) >> (number - 1) & 1
+        return True
+
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
     def _on_signal(self, number: int, _frame: Any) -> None:
@@ -241,7 +269,7 @@ class Guard:
             os.kill(os.getpid(), number)
         elif not self._released:
             self._send(bytes([number]))
-        elif not self._is_same_wish():
+        elif number != _SHOW_TASKS and not self._is_same_wish():
             self._put_back(number)
             signal.raise_signal(number)
 
@@ -294,6 +322,9 @@ class Guard:
                 self._overrun(self._describe())
             if byte == _WAKE:
                 continue
+            if byte[0] == _SHOW_TASKS:
+                self._show_tasks()
+                continue
             number, moment = byte[0], clock.now()
             if self._first is None and self._noticed is not None:
                 self._noticed()
@@ -328,7 +359,7 @@ class Guard:
                 state = f"though the application has stopped: {self._what_is_left()}"
                 if not self._only_says:
                     self._overrun(state)
-                _say(self._reason(state), stacks=True)
+                _say(self._reason(state), self._tasks)
         if self._speaker is not None:
             self._speaker.dismiss()
 
@@ -343,13 +374,24 @@ class Guard:
         names = ", ".join(each.name for each in waited_for)
         return f"the exit waits for {f'threads: {names}' if names else 'what atexit calls'}"
 
+    def _show_tasks(self) -> None:
+        """Have the tasks written by another thread: it may be a pipe that nobody reads."""
+        if self._showing is not None and self._showing.is_alive():
+            return
+        thread = threading.Thread(
+            target=_write_tasks, args=(self._tasks,), name="mtaio.app tasks", daemon=True
+        )
+        with suppress(RuntimeError):  # there can be no more threads
+            thread.start()
+            self._showing = thread
+
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
         if told is not None:
             loops.call_in(self._loop, lambda: told(number, moment))
 
     def _overrun(self, state: str) -> NoReturn:
-        _end(OVERRUN, self._reason(state), stacks=True, speaker=self._speaker)
+        _end(OVERRUN, self._reason(state), tasks=self._tasks, speaker=self._speaker)
 
     def _reason(self, state: str) -> str:
         return (
@@ -357,6 +399,13 @@ class Guard:
             f"shows where each thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more "
             f"time"
         )
+
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    _SHOW_TASKS: Final = -1
+else:
+    _SHOW_TASKS: Final = int(signal.SIGUSR1)
+"""The signal that has the tasks written; a number that no signal has where there is none."""
 
 
 def _numbers() -> list[int]:
@@ -392,21 +441,27 @@ class _Speaker:
 
 
 def _end(
-    code: int, reason: str, *, stacks: bool = False, speaker: _Speaker | None = None
+    code: int,
+    reason: str,
+    *,
+    tasks: Callable[[], Iterable[bytes]] | None = None,
+    speaker: _Speaker | None = None,
 ) -> NoReturn:
-    """End the process after last words."""
+    """End the process after last words; with ``tasks``, those and all stacks are among them."""
     with suppress(RuntimeError):  # there can be no more threads
-        (speaker or _Speaker()).say(lambda: _say(f"{reason}; exit {code}", stacks=stacks))
+        (speaker or _Speaker()).say(lambda: _say(f"{reason}; exit {code}", tasks))
     os._exit(code)
 
 
-def _say(reason: str, *, stacks: bool) -> None:
+def _say(reason: str, tasks: Callable[[], Iterable[bytes]] | None) -> None:
     logger.critical("%s", reason)
-    if stacks and sys.__stderr__ is not None:
+    if tasks is not None:
         _write_stacks()
     from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
 
     flush_all(_FLUSH)
+    if tasks is not None:
+        _write_tasks(tasks)  # the last, as it takes longest
 
 
 def _write_stacks() -> None:
@@ -425,7 +480,23 @@ def _write_stacks() -> None:
             f'  File "{each.f_code.co_filename}", line {line} in {each.f_code.co_name}\n'
             for each, line in islice(traceback.walk_stack(frame), _MOST_FRAMES)
         ]
-    left = "".join(lines).encode("utf-8", "backslashreplace")
+    _write(["".join(lines).encode("utf-8", "backslashreplace")])
+
+
+def _write_tasks(tasks: Callable[[], Iterable[bytes]]) -> None:
+    """Write the tree of tasks to the standard error."""
+    try:
+        _write(tasks())
+    except Exception as error:  # noqa: BLE001 - a thread has nobody to raise it to
+        _write([f"the tasks cannot be read: {error!r}\n".encode("utf-8", "backslashreplace")])
+
+
+def _write(pieces: Iterable[bytes]) -> None:
+    if sys.__stderr__ is None:
+        return
     with suppress(OSError):  # nobody will ever read it
-        while left:
-            left = left[os.write(_STDERR, left) :]
+        os.write(_STDERR, b"")  # which fails before much is made for nothing
+        for piece in pieces:
+            left = piece
+            while left:
+                left = left[os.write(_STDERR, left) :]

@@ -25,6 +25,7 @@ from mtaio._internal.steps import begin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mtaio._internal.access_log import Entry
     from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
 
 __all__ = ["Request", "unwrapped"]
@@ -52,6 +53,7 @@ class Request:
             with most of it, and raises later where it was cancelled before that.
         bare: Whether the server's ``send`` enters no cancel scope of AnyIO's; not with ``whole``.
         body_timeout: Seconds that the next piece of the body may take.
+        entry: Where it is logged; None for nowhere.
         new_scope: Makes its cancel scopes. The event loop's own class costs half as much as to have
             AnyIO find out which that is.
 
@@ -67,6 +69,7 @@ class Request:
         "_body_timeout",
         "_cancel_scope",
         "_closing",
+        "_entry",
         "_gone",
         "_new_scope",
         "_receive",
@@ -92,6 +95,7 @@ class Request:
         whole: bool,
         bare: bool,
         body_timeout: float = math.inf,
+        entry: Entry | None = None,
         new_scope: Callable[..., anyio.CancelScope] = anyio.CancelScope,
     ) -> None:
         self.scope: Final = scope
@@ -102,6 +106,7 @@ class Request:
         self._whole = whole
         self._bare = bare
         self._body_timeout = body_timeout
+        self._entry = entry
         self._new_scope = new_scope
         self._cancel_scope = new_scope()
         self._shield: anyio.CancelScope | None = None
@@ -149,7 +154,10 @@ class Request:
             if not reported:
                 raise
             return
-        await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
+        was_cancelled = self._cancel_scope.cancelled_caught
+        if was_cancelled and self._entry is not None:
+            self._entry.fail(None)
+        await self._answer(_UNAVAILABLE if was_cancelled else _FAILED)
 
     async def _call(self, asgi: ASGIApp) -> None:
         try:
@@ -223,17 +231,20 @@ class Request:
             # It suspends only if the client does not keep up. What waits for that may have to be
             # cancelled, and pays for a scope; what does not suspend cannot be.
             sending = begin(sending)
-            if sending is None:
-                return
-        self.sending = True
-        try:
-            with self._new_scope(shield=self._whole) as self._shield:
-                await sending
-        finally:
-            self.sending = False
+        if sending is not None:
+            self.sending = True
+            try:
+                with self._new_scope(shield=self._whole) as self._shield:
+                    await sending
+            finally:
+                self.sending = False
+        if self._entry is not None and self._entry.answered:
+            self._entry.end()
 
     def _noted(self, kind: str, message: Message) -> Message:
         """Note how far the response is, and return what is to be sent of it."""
+        if self._entry is not None:
+            message = self._entry.note(message)
         if kind == "http.response.start":
             self._started = True
             if self._closing() and self._is_http_1():

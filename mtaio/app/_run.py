@@ -306,7 +306,10 @@ class Run:
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
-            app.monitor.watch(server, name=self._label(spec.info, server))
+            label = self._label(spec.info, server)
+            app.monitor.watch(server, name=label)
+            # Not without a name, as a middleware around the application may have none.
+            app.monitor.watch(server.requests, name=label or "server")
 
     def _start_services(self) -> None:
         for service in self._app.registered.running():
@@ -416,6 +419,7 @@ class Run:
             await held.release(now + max(0.0, end - now) / 2)
         for server in self._servers:
             self._app.monitor.unwatch(server)
+            self._app.monitor.unwatch(server.requests)
         for resource in self._app.registered.resources:
             resource.value = UNSET
 

@@ -26,13 +26,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock, loops, spans
+from mtaio._internal.access_log import Entry
 from mtaio._internal.backend import is_asyncio
 from mtaio._internal.backend import of as backend_of
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
+from mtaio.asgi import RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,15 +132,20 @@ class Server:
         body_timeout: Seconds that a client may take for the next piece of a request's body while
             the application waits for it. After that it gets a 408, and the application is told that
             the client has gone.
+        access_log: Whether each request has an id, and a line in the access log.
         on_error: Called with what a handler raised, and with the request's method and path; None
             to have hypercorn log it.
 
     Raises:
         ValueError: ``bind`` is not an address.
         TypeError: An argument has the wrong type.
+
+    Attributes:
+        requests: The metrics of its requests, those included that it refuses by itself.
     """
 
     __slots__ = (
+        "_access_log",
         "_asgi",
         "_bind",
         "_body_timeout",
@@ -148,7 +156,9 @@ class Server:
         "_name",
         "_on_error",
         "_proxies",
+        "_routes",
         "_run",
+        "requests",
     )
 
     def __init__(
@@ -162,6 +172,7 @@ class Server:
         proxies: Proxies | None = None,
         max_in_flight: float = math.inf,
         body_timeout: float = math.inf,
+        access_log: bool = False,
         on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
     ) -> None:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
@@ -173,9 +184,12 @@ class Server:
         self._proxies = proxies
         self._max_in_flight = max_in_flight
         self._body_timeout = body_timeout
+        self._access_log = access_log
+        self._routes: Final = Routes()
         self._on_error = on_error
         self._run: _Run | None = None
         self._counts: Final = _Counts()
+        self.requests: Final = RequestMetrics(self._answer, name=name)
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f"{self._name!r} "
@@ -222,10 +236,10 @@ class Server:
         if self._certificate is not None:
             self._certificate.check()
             config.certfile, config.keyfile, config.keyfile_password = self._certificate
-        run = _Run(self._bind, config, self._counts)
+        run = _Run(self._bind, config, self._counts, state)
         self._run = run
         try:
-            await run.main(partial(self._answer, run, state), task_status)
+            await run.main(self.requests, task_status)
         finally:
             self._run = None
 
@@ -260,23 +274,20 @@ class Server:
         """Return the state and the counts. Not a checkpoint; from any thread."""
         return snapshot(ServerStatistics, self._counts, in_flight=self.in_flight)
 
-    async def _answer(
-        self,
-        run: _Run,
-        state: Mapping[str, Any] | None,
-        scope: Message,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request: the application that hypercorn is given."""
+        run: Any = self._run  # there is one, or hypercorn would not call
         if scope["type"] == "lifespan":
             await run.lifespan(receive, send)
             return
         if run.may_be_eager():
             # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
             await checkpoint()  # pragma: no cover
-        if state is not None:
-            scope["state"] = dict(state)
+        if run.state is not None:
+            scope["state"] = dict(run.state)
+        entry = None
+        if self._access_log or spans.hook is not None:
+            entry = Entry(scope, self._routes, log=self._access_log)
         request = Request(
             scope,
             receive,
@@ -285,8 +296,23 @@ class Server:
             whole=run.backend == "trio",
             bare=run.bare,
             body_timeout=self._body_timeout,
+            entry=entry,
             new_scope=run.new_scope,
         )
+        if self._proxies is not None:
+            self._proxies.apply(scope)
+        try:
+            await self._respond(run, request, entry)
+        except BaseException as error:
+            if entry is not None:
+                entry.leave(error)
+            raise
+        if entry is not None:
+            entry.leave()
+
+    async def _respond(self, run: _Run, request: Request, entry: Entry | None) -> None:
+        """Answer a request, or refuse it."""
+        scope = request.scope
         counts = self._counts
         counts.requests += 1
         if run.cancelling:
@@ -298,22 +324,22 @@ class Server:
             counts.rejected += 1
             await request.refuse(_COME_AGAIN)
             return
-        if self._proxies is not None:
-            self._proxies.apply(scope)
         run.counted += counted
         run.in_flight.add(request)
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
-            await request.run(self._asgi, partial(self._failed, scope))
+            await request.run(self._asgi, partial(self._failed, scope, entry))
         finally:
             run.in_flight.discard(request)
             run.counted -= counted
             counts.late += request.late
             run.latest = clock.now()
 
-    def _failed(self, scope: Message, error: Exception) -> bool:
+    def _failed(self, scope: Message, entry: Entry | None, error: Exception) -> bool:
         """Take note of what a handler raised, and return whether it was reported."""
         self._counts.failed += 1
+        if entry is not None:
+            entry.fail(error)
         if self._on_error is None:
             return False
         context = {
@@ -342,6 +368,7 @@ class _Run:
         bind: Where to listen.
         config: hypercorn's configuration, to be changed.
         counts: Where it counts.
+        state: What each request gets a copy of; None for nothing.
 
     Attributes:
         listening: The socket.
@@ -378,9 +405,12 @@ class _Run:
         "listening",
         "may_be_eager",
         "new_scope",
+        "state",
     )
 
-    def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+    def __init__(
+        self, bind: Bind, config: Config, counts: _Counts, state: Mapping[str, Any] | None
+    ) -> None:
         loop = loops.current_loop()
         self.backend: Final = "asyncio" if is_asyncio(loop) else "trio"
         kind: type[object] = config.logger_class
@@ -397,6 +427,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.state: Final = state
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
@@ -505,10 +536,19 @@ class _Run:
             with anyio.move_on_after(_TAKE):
                 while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
                     await anyio.sleep(_GLANCE)
+            self._stop_accepting()
             for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
                 await checkpoint()
         finally:  # cancelled after hypercorn's max_requests
             self._accepted.set()
+
+    def _stop_accepting(self) -> None:
+        """Leave new connections to the other processes that accept from the same socket."""
+        # asyncio begins with a connection a turn after it was accepted, and drops it if the server
+        # has closed in between. uvloop and trio begin with it at once.
+        if self.backend == "asyncio" and self.listening.inherited:
+            loop: Any = loops.current_loop()
+            loop.remove_reader(self.listening.socket)
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

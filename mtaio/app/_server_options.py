@@ -1,5 +1,5 @@
 """
-What stands between the network and an application that is served: TLS, proxies, a limit.
+What stands between the network and an application that is served: TLS, proxies, a limit, a log.
 
 Promise: the command line comes before the program, and the program before the settings; a value
 that makes no sense is refused where it is given.
@@ -38,6 +38,7 @@ class ServerOptions:
         trusted_proxies: Whose headers are believed; ``""`` for nobody's.
         max_in_flight: How many requests are answered at once.
         body_timeout: Seconds that a client may take for the next piece of a request's body.
+        access_log: Whether requests have ids, and lines in the log.
 
     Raises:
         ValueError, TypeError: It makes no sense.
@@ -48,6 +49,7 @@ class ServerOptions:
     trusted_proxies: str | None = None
     max_in_flight: float | None = None
     body_timeout: float | None = None
+    access_log: bool | None = None
 
     def __post_init__(self) -> None:
         if self.certfile is not None:
@@ -64,6 +66,8 @@ class ServerOptions:
         if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
             msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
             raise ValueError(msg)
+        if self.access_log is not None:
+            checks.flag("access_log", self.access_log)
 
     def __bool__(self) -> bool:
         return self != _NONE
@@ -78,6 +82,7 @@ class ServerOptions:
             trusted_proxies=other.trusted_proxies if proxies is None else proxies,
             max_in_flight=other.max_in_flight if most is None else most,
             body_timeout=other.body_timeout if seconds is None else seconds,
+            access_log=other.access_log if self.access_log is None else self.access_log,
         )
 
     def certificate(self, config: Config | None, settings: Settings) -> Certificate | None:
@@ -106,6 +111,10 @@ class ServerOptions:
     def seconds(self, settings: Settings) -> float:
         """Return the time for a piece of a body that counts."""
         return settings.body_timeout if self.body_timeout is None else self.body_timeout
+
+    def logs(self, settings: Settings) -> bool:
+        """Return whether requests are logged."""
+        return settings.access_log if self.access_log is None else self.access_log
 
 
 _NONE: Final = ServerOptions()

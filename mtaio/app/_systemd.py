@@ -44,22 +44,28 @@ class Notifier:
 
     Args:
         environ: The variables that systemd has set; None for those of the process.
+        send: What takes each message in systemd's place; None for systemd.
     """
 
-    __slots__ = ("_address", "_warned", "enabled", "watchdog_seconds")
+    __slots__ = ("_address", "_instead", "_warned", "enabled", "watchdog_seconds")
 
     enabled: Final[bool]
     """Whether there is anyone to tell."""
     watchdog_seconds: Final[float | None]
     """Seconds within which systemd wants to hear of `watchdog` again; None if it does not."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        send: Callable[[bytes], None] | None = None,
+    ) -> None:
         if environ is None:
             environ = os.environ
         self._warned = False
+        self._instead: Final = send
         self._address: Final = _address(environ)
-        self.enabled = self._address is not None
-        self.watchdog_seconds = None if self._address is None else _watchdog_seconds(environ)
+        self.enabled = send is not None or self._address is not None
+        self.watchdog_seconds = _watchdog_seconds(environ) if self.enabled else None
 
     def ready(self) -> None:
         """Say that the service has started: systemd then starts the units that wait for it."""
@@ -92,6 +98,9 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
+        if self._instead is not None:
+            self._instead(message.encode("utf-8", "replace"))
+            return
         if sys.platform == "win32" or self._address is None:
             return
         try:

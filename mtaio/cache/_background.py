@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import deadlines, loops
+from mtaio._internal import deadlines, loops, spans
 from mtaio._internal.block import OwnedBlock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import raise_failure
@@ -181,7 +181,10 @@ class Background:
             with load.scope:
                 if not load.scope.cancel_called:
                     try:
-                        value = await call
+                        if spans.hook is None:
+                            value = await call
+                        else:
+                            value = await spans.wait("load", load.loader, call)
                     except GeneratorExit:  # here: the scope will raise something else for it
                         self._loads.abandon(load)
                         raise

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import backend
+from mtaio._internal import backend, spans
 from mtaio._internal.backend import known_loop
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
@@ -249,7 +249,7 @@ class Fetcher:
                 check_awaitable(loader, call, several=bool(load.siblings))
             load.call = call
             try:
-                value = await call
+                value = await (call if spans.hook is None else spans.wait("load", loader, call))
             except BaseException as error:
                 raise_failure(error, loader)
                 raise

@@ -36,6 +36,7 @@ from mtaio.cache._load import (
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from mtaio._internal.histogram import Histogram
     from mtaio.cache._background import Background
     from mtaio.cache._config import Config
     from mtaio.cache._listeners import Notifier
@@ -74,6 +75,7 @@ class Loads:
         "failed",
         "guarded",
         "last_loop",
+        "load_duration",
         "loaded",
         "lock",
         "name",
@@ -125,6 +127,7 @@ class Loads:
         self.served_stale: int = 0
         """How many calls got an old value because a load had failed."""
         self.seconds: float = 0.0
+        self.load_duration: Histogram | None = None
         self.waiting: int = 0
         """How many tasks and threads wait for a load in another one, once for each load."""
 
@@ -208,7 +211,7 @@ class Loads:
                     _forget(first)
                 gone = store.put(load.key, value, ttl, moment, weight, load.tags)
             self.loaded += 1
-            self.seconds += moment - load.started
+            self._took(moment - load.started)
             if load.waiting is not None or load.in_block:
                 if load.state is RUNNING:  # else its block was left
                     load.state = LOADED
@@ -222,6 +225,12 @@ class Loads:
             release()
         if self.notifier is not None:
             self.deliver(gone)
+
+    def _took(self, seconds: float) -> None:
+        """Count how long a load took that has ended with a value or an error, under the lock."""
+        self.seconds += seconds
+        if self.load_duration is not None:
+            self.load_duration.observe(seconds)
 
     def succeed_many(self, load: Load, values: object) -> None:
         """Store the values loaded for several keys, each by itself, then wake the callers."""
@@ -240,7 +249,7 @@ class Loads:
         """Note that there is no value for a load, and drop the one that was there."""
         with self.lock:
             self.loaded += 1
-            self.seconds += self.store.now() - load.started
+            self._took(self.store.now() - load.started)
             if load.state is RUNNING:  # as in `succeed`
                 load.state = ABSENT
             self._discard(load)
@@ -275,7 +284,7 @@ class Loads:
             with self.lock:
                 moment = self.store.now()
                 self.failed += 1
-                self.seconds += moment - load.started
+                self._took(moment - load.started)
                 if load.state is RUNNING:
                     load.result = Failure(error)
                     load.state = FAILED

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import final
 
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 
 __all__ = ["CacheStatistics"]
 
@@ -44,6 +45,8 @@ class CacheStatistics:
     """Calls that got an expired value because a load had failed, with ``stale_if_error``."""
     load_seconds: float = field(metadata=COUNTER)
     """Total seconds of the loads that ended with a value or an error."""
+    load_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those loads took; None before ``record_durations()``."""
     in_flight: int = field(metadata=GAUGE)
     """Loads in progress now."""
     waiting: int = field(metadata=GAUGE)

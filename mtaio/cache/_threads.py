@@ -22,7 +22,7 @@ from threading import Lock, get_ident
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from mtaio._internal import clock
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import unhashable
@@ -219,7 +219,10 @@ class ThreadFetcher:
     ) -> Any:
         """Run a load that has started; return its value, the old one, or raise its error."""
         try:
-            value = fn(*args, **kwargs)
+            if spans.hook is None:
+                value = fn(*args, **kwargs)
+            else:
+                value = spans.call("load", fn, fn, *args, **kwargs)
             _check_value(fn, value)
             if load.loop is not None:  # else this is a fork, which has given it up
                 self._loads.succeed(load, value)

@@ -6,7 +6,7 @@ Promise: that of `LimitedTransport`, on asyncio, where aiohttp runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Final, final
 
@@ -45,7 +45,7 @@ class _Adapter:
     def method(self, request: ClientRequest) -> str:
         return request.method
 
-    def headers(self, request: ClientRequest) -> Mapping[str, str]:
+    def headers(self, request: ClientRequest) -> MutableMapping[str, str]:
         return request.headers
 
     def can_repeat(self, request: ClientRequest) -> bool:

@@ -36,8 +36,10 @@ import anyio
 from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.rates import Rate
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.clients._headers import RateLimitHeaders, ResponseHeaders, ServiceLimit
 from mtaio.exceptions import LimitTimeoutError, RateLimitError
@@ -101,6 +103,8 @@ class ServerBucketsStatistics:
     """Seconds that requests waited until they were allowed, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
 
 
 _Key: TypeAlias = tuple[str | None, Hashable, Hashable]
@@ -283,7 +287,6 @@ class ServerBuckets:
         "_known",
         "_longest",
         "_max_buckets",
-        "_max_wait_seconds",
         "_name",
         "_nameless",
         "_overall",
@@ -293,7 +296,7 @@ class ServerBuckets:
         "_timed_out",
         "_turn",
         "_unknown",
-        "_wait_seconds",
+        "_wait_times",
         "timed_by",
     )
 
@@ -331,8 +334,7 @@ class ServerBuckets:
         self._cancelled = 0
         self._refused = 0
         self._forgotten = 0
-        self._wait_seconds = 0.0
-        self._max_wait_seconds = 0.0
+        self._wait_times = WaitTimes()
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -400,10 +402,23 @@ class ServerBuckets:
         checks.at_least("seconds", seconds, 0, way_out="Pass seconds >= 0.")
         self._held_until = max(self._held_until, clock.catch_up(self) + seconds)
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._wait_times.record()
+
     def statistics(self) -> ServerBucketsStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return snapshot(
-            ServerBucketsStatistics, self, buckets=len(self._buckets), waiting=len(self._queue)
+            ServerBucketsStatistics,
+            self,
+            self._wait_times,
+            buckets=len(self._buckets),
+            waiting=len(self._queue),
         )
 
     async def _enter(self, taken: BucketSlot) -> None:
@@ -437,9 +452,7 @@ class ServerBuckets:
             self._give_back(taken)
             raise
         taken.sent = clock.catch_up(self)
-        waited = taken.sent - asked
-        self._wait_seconds += waited
-        self._max_wait_seconds = max(self._max_wait_seconds, waited)
+        self._wait_times.count(taken.sent - asked)
 
     async def _wait(self, taken: BucketSlot) -> None:
         """Wait in the queue until the bucket allows a request, and leave it."""

@@ -21,7 +21,7 @@ no less worth another try. The caller's own deadline bounds it all.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, MutableMapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
-from mtaio._internal import checks, deadlines
+from mtaio._internal import checks, deadlines, spans
 from mtaio._internal.callables import close_unstarted, name_of
 from mtaio._internal.statistics import COUNTER, GAUGE, snapshot
 from mtaio.clients._buckets import ServerBuckets
@@ -109,8 +109,8 @@ class Adapter(Protocol[Q_contra, A_contra]):
         """Return its method."""
         ...
 
-    def headers(self, request: Q_contra) -> Mapping[str, str]:
-        """Return its headers."""
+    def headers(self, request: Q_contra) -> MutableMapping[str, str]:
+        """Return its headers, which may be changed."""
         ...
 
     def can_repeat(self, request: Q_contra) -> bool:
@@ -278,6 +278,8 @@ class Exchange(Generic[Q, A]):
                     for gate in self._gates
                 ]
                 self._sent += 1
+                if spans.hook is not None:
+                    spans.hook.inject(adapter.headers(request))
                 response = await send(request)
                 status = adapter.status(response)
                 said = RateLimitHeaders.parse(adapter.said(response))

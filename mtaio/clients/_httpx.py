@@ -7,7 +7,7 @@ response passes as it comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, final
@@ -43,7 +43,7 @@ class _Adapter:
     def method(self, request: httpx.Request) -> str:
         return request.method
 
-    def headers(self, request: httpx.Request) -> Mapping[str, str]:
+    def headers(self, request: httpx.Request) -> MutableMapping[str, str]:
         return request.headers
 
     def can_repeat(self, request: httpx.Request) -> bool:

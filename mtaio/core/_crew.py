@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import loops, spans
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.clock import now
 from mtaio._internal.gil import has_gil
 from mtaio._internal.steps import run_in
 from mtaio.core._slots import CURRENT, NO_ITEM, Parent, live
@@ -89,6 +90,7 @@ class Left:
     index: int
     item: Any
     place: Item
+    began: float | None
     result: Any = None
     error: BaseException | None = None
 
@@ -212,12 +214,14 @@ class Crew:
         try:
             result = await run_in(context, self._conclude(left, many=pool.many))
         except BaseException as error:
-            if pool.item_raised(worker, left.index, left.item, error):
+            if pool.item_raised(worker, left.index, left.item, left.began, error):
                 raise
         else:
             pool.sink.put(left.index, result)
             with pool.counters.lock:
                 pool.succeeded += 1
+                if left.began is not None:
+                    pool.counters.item_took(left.began)
 
     async def _conclude(self, left: Left, *, many: bool) -> Any:
         """Raise what an item raised, or await what it returned, as if it had been called alone."""
@@ -250,12 +254,15 @@ class _Row:
         self._pool = pool
         self._slot = slot
         self._thread = thread
-        self._present: tuple[int, Any] | None = None
+        self._present: tuple[int, Any, float | None] | None = None
         self._left: Left | None = None
         self._given_up = False
         self._active = False
         self._loop = loops.current_loop()
         self._started = pool.started
+        self._fn = crew.fn
+        if spans.hook is not None:
+            self._fn = partial(spans.call, "item", crew.fn, crew.fn)
 
     def work(self) -> None:
         """Take items if that helps the others (in the thread)."""
@@ -300,12 +307,13 @@ class _Row:
     def _take_items(self) -> None:
         """Take items until the event loop is needed."""
         pool, crew, slot, thread = self._pool, self._crew, self._slot, self._thread
-        fn, many, lock, source = crew.fn, pool.many, pool.counters.lock, pool.source
+        fn, many, counters, source = self._fn, pool.many, pool.counters, pool.source
+        lock = counters.lock
         put, results = pool.sink.put, pool.sink.results
         inside: list[Link] = [(thread, 0)] if slot is None else [(thread, 0), (slot, 0)]
         new_context = copy_context().copy
-        present: tuple[int, Any] | None = None
-        begun: tuple[int, Any]
+        present: tuple[int, Any, float | None] | None = None
+        begun: tuple[int, Any, float | None]
         following: Any
         while True:
             # What is let go of here may run code of the user's, so no last reference is dropped
@@ -315,6 +323,8 @@ class _Row:
                     return
                 if present is not None:
                     pool.succeeded += 1
+                    if present[2] is not None:
+                        counters.item_took(present[2])
                     self._present = None
                     # Not before the first: calls that want the same slot would only swap it.
                     if crew.must_return(pool, slot, thread):
@@ -328,7 +338,8 @@ class _Row:
                 pool.started = index + 1
                 if results is not None:
                     results.append(None)
-                self._present = begun = (index, following)
+                began = None if counters.run_duration is None else now()
+                self._present = begun = (index, following, began)
                 pool.count_running()
             present, following = begun, None
             item: Any = begun[1]
@@ -338,10 +349,10 @@ class _Row:
             try:
                 result = run(fn, *item) if many else run(fn, item)
             except BaseException as error:  # noqa: BLE001 - for the worker to deal with
-                self._leave(Left(index, item, place, error=error))
+                self._leave(Left(index, item, place, began, error=error))
                 return
             if isawaitable(result):
-                self._leave(Left(index, item, place, result))
+                self._leave(Left(index, item, place, began, result))
                 return
             place.item = NO_ITEM
             put(index, result)
@@ -360,7 +371,7 @@ class _Row:
         left, self._left, self._present = self._left, None, None
         return left
 
-    def give_up(self) -> tuple[int, Any] | None:
+    def give_up(self) -> tuple[int, Any, float | None] | None:
         """Have nobody wait for the thread any more; return the item that it is at, if any."""
         with self._pool.counters.lock:
             self._given_up = True

@@ -50,6 +50,8 @@ from mtaio._internal.callables import (
 )
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
+from mtaio._internal.durations import recorded
+from mtaio._internal.histogram import Histogram
 from mtaio._internal.rates import Rate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.signature import check_takes
@@ -1509,6 +1511,20 @@ class TaskExecutor:
 
     # ---- state ----
 
+    def record_durations(self) -> None:
+        """
+        Keep histograms from now on: how long items run, and how long tasks wait for a slot.
+
+        They are ``run_duration`` and ``wait_duration`` in the statistics. An item counts when it
+        ends, with a result, an error, a timeout or a cancellation, if it has begun since; a wait,
+        if it has ended since. A monitor calls it for what it watches. Not a checkpoint; from any
+        thread. Calling it again changes nothing.
+        """
+        if self._counters.run_duration is None:
+            self._counters.run_duration = Histogram()
+        if self._slots is not None:
+            self._slots.wait_times.record()
+
     def statistics(self) -> ExecutorStatistics:
         """
         Return a snapshot of the executor. Not a checkpoint.
@@ -1529,6 +1545,7 @@ class TaskExecutor:
 
     def _read(self) -> ExecutorStatistics:
         counters, slots, block = self._counters, self._slots, self._blocks.current
+        waits = None if slots is None else slots.wait_times
         totals = counters.totals()
         in_flight = totals.in_flight
         return ExecutorStatistics(
@@ -1544,8 +1561,10 @@ class TaskExecutor:
             timed_out=counters.timed_out,
             retried=counters.retried,
             waits=0 if slots is None else slots.waits,
-            wait_seconds=0.0 if slots is None else slots.wait_seconds,
-            max_wait_seconds=0.0 if slots is None else slots.max_wait_seconds,
+            wait_seconds=0.0 if waits is None else waits.wait_seconds,
+            max_wait_seconds=0.0 if waits is None else waits.max_wait_seconds,
+            wait_duration=None if waits is None else recorded(waits.wait_duration),
+            run_duration=recorded(counters.run_duration),
             submitted=0 if block is None else len(block.tasks),
             services=0 if block is None else len(block.services),
             threads_in_use=self._threads.busy,

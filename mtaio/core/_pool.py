@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal import unfinished
+from mtaio._internal import clock, spans, unfinished
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import (
     is_cancelled,
@@ -29,6 +29,7 @@ from mtaio._internal.cancellation import (
 )
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint_if_cancelled
 from mtaio._internal.clock import now
+from mtaio._internal.durations import timed
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, TaskIds, here, running_task
@@ -168,6 +169,8 @@ class Pool:
     def __post_init__(self) -> None:
         if self.timing is not None:
             self.watch = self.timing.watch(self._pay_attention)
+        if spans.hook is not None:
+            self.fn = spans.around("item", self.fn, self.subject)
 
     @property
     def ended(self) -> int:
@@ -434,10 +437,11 @@ class Pool:
             running = self.started - self.succeeded - self.failed - self.cancelled
             self.peak = max(self.peak, running)
             self.counters.note_peak_of(running)
+            fn, durations = self.fn, self.counters.run_duration
             try:
-                result = await self.fn(item)
+                result = await (fn(item) if durations is None else timed(durations, fn, item))
             except BaseException as error:
-                if self.item_raised(Worker(), index, item, error):
+                if self.item_raised(Worker(), index, item, None, error):
                     raise
             else:
                 self.sink.put(index, result)
@@ -567,14 +571,25 @@ class Pool:
 
     # ---- errors ----
 
-    def item_raised(self, worker: Worker, index: int, item: Any, error: BaseException) -> bool:
+    def item_raised(
+        self, worker: Worker, index: int, item: Any, began: float | None, error: BaseException
+    ) -> bool:
         """
         Decide what an item's error means: a failure, a timeout, or a cancellation to pass on.
+
+        Args:
+            worker: What ran it.
+            index: Its number.
+            item: The item.
+            began: When, if it is recorded how long items run.
+            error: What it raised.
 
         Returns:
             True if the worker has to re-raise: it is being cancelled, or the error is not one that
             an item may have (``KeyboardInterrupt`` and the like).
         """
+        if began is not None:
+            self.counters.item_took(began, error)
         watched = worker.watched
         fired = watched is not None and watched.fired
         left = error if watched is None else watched.item_failed(error)
@@ -667,7 +682,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
        come in the order of the items, however they end.
     2. Put it into the slot: the slot's item, and a link to it in the context of the item's code, by
        which calls inside it find the slot to borrow. `CURRENT` is set in the worker's own context,
-       of which the item gets a copy. If there is a watch, the worker publishes when it is due.
+       of which the item gets a copy. If there is a watch, the worker publishes when it is due. If
+       it is recorded how long items run, note when this one begins.
     3. Start it: the function is called and its coroutine sent to the driver, which advances it to
        its end or to where it first suspends.
     4. If it suspends, only now does the pool learn that: it may need another worker, and the watch
@@ -689,10 +705,10 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     """
     # Locals, as each of them is used for every item.
     fn, many, source, progress = pool.fn, pool.many, pool.source, pool.options.on_progress
-    sink = pool.sink
+    sink, counters = pool.sink, pool.counters
     put, results, buffer = sink.put, sink.results, sink.buffer
     queue = None if pool.slots is None else pool.slots.queue.waiters
-    link, new_context, returned = CURRENT.set, copy_context, RETURNED
+    link, new_context, returned, reader = CURRENT.set, copy_context, RETURNED, clock.reader
     plain: type[object] | None = None  # the type of an answer that is known to be no error
     watched = worker.watched
     result: list[Any] = [None]
@@ -700,6 +716,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     send = driver.send
     slot = worker.slot
     unyielding = 0  # how many items came after the last checkpoint
+    began: float | None = None
     while True:
         for item in source:
             # 1. Take it.
@@ -714,6 +731,9 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             context = new_context()
             if watched is not None:
                 watched.limit.moment = now() + watched.timeout
+            durations = counters.run_duration
+            if durations is not None:
+                began = reader()()
             try:
                 # 3. Start it.
                 waits_for = context.run(send, fn(*item) if many else fn(item))
@@ -752,10 +772,12 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 # 5. It raised.
                 driver = _new_driver(result)  # the error ended the old one
                 send = driver.send
-                if pool.item_raised(worker, index, item, error):
+                if pool.item_raised(worker, index, item, began, error):
                     raise
             else:
                 # 6. It returned.
+                if durations is not None and began is not None:
+                    durations.observe(reader()() - began)
                 if watched is not None:
                     watched.item_returned()
                 if results is not None:

@@ -65,6 +65,7 @@ import anyio
 
 from mtaio._internal import clock, loops
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.durations import WaitTimes
 from mtaio._internal.wait_queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -253,9 +254,8 @@ class Slots:
         "generation",
         "in_use",
         "limit",
-        "max_wait_seconds",
         "queue",
-        "wait_seconds",
+        "wait_times",
         "waits",
     )
 
@@ -275,8 +275,7 @@ class Slots:
         self.limit: int = limit
         self.in_use: int = 0
         self.waits: int = 0
-        self.wait_seconds: float = 0.0
-        self.max_wait_seconds: float = 0.0
+        self.wait_times: Final = WaitTimes()
         self.queue: WaitQueue[Request] = WaitQueue()
         self._owing: OrderedDict[Slot, None] = OrderedDict()
 
@@ -355,13 +354,12 @@ class Slots:
                 await request.waiter
             else:  # granted before its task came here, so nobody would wake it
                 await checkpoint()
-        except BaseException:
+        except BaseException as error:
             self.give_up(request)
+            if type(error) is not GeneratorExit:  # closed, after its loop: the clock is another
+                self.wait_times.count(clock.now() - began)
             raise
-        finally:
-            waited = clock.now() - began
-            self.wait_seconds += waited
-            self.max_wait_seconds = max(self.max_wait_seconds, waited)
+        self.wait_times.count(clock.now() - began)
         return cast("Slot", request.slot)
 
     def give_up(self, request: Request) -> None:

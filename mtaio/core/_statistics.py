@@ -11,9 +11,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.durations import took
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 
 if TYPE_CHECKING:
+    from mtaio._internal.histogram import Histogram
     from mtaio.core._pool import Pool
 
 __all__ = ["Counters", "ExecutorStatistics"]
@@ -51,6 +54,13 @@ class ExecutorStatistics:
     """Total seconds of those waits."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of them."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
+    run_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """
+    How long each item ran that ended since ``record_durations()``, however it did, waits for a
+    token or a thread and all its attempts included; None before.
+    """
     submitted: int = field(metadata=GAUGE)
     """Submitted tasks that have not ended."""
     services: int = field(metadata=GAUGE)
@@ -100,6 +110,7 @@ class Counters:
         "peak",
         "pools",
         "retried",
+        "run_duration",
         "started",
         "succeeded",
         "timed_out",
@@ -116,6 +127,7 @@ class Counters:
         self.peak: int = 0
         self.alone: int = 0
         self.pools: set[Pool] = set()
+        self.run_duration: Histogram | None = None
         self.version: int = 0
         self.lock: Final = threading.RLock()  # the garbage collector may run anything inside it
 
@@ -163,6 +175,11 @@ class Counters:
     def is_shared(self) -> bool:
         """Return whether several calls are in progress."""
         return self.alone > 0 or len(self.pools) > 1
+
+    def item_took(self, began: float, error: BaseException | None = None) -> None:
+        """Record how long an item ran that has begun since that is recorded."""
+        if self.run_duration is not None:
+            took(self.run_duration, began, error)
 
     def _alert(self) -> None:
         for pool in self.pools:

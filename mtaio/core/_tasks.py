@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
 
 import anyio
 
-from mtaio._internal import clock
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import is_cancelled, raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio._internal.durations import timed
 from mtaio._internal.typevars import TypeVar
 from mtaio.core._slots import CURRENT, Awaited, here, running_task
 from mtaio.exceptions import TaskCancelledError
@@ -72,13 +73,18 @@ async def run_item(
     raised along with the cancellation of one task.
     """
     counters.item_starts()
+    durations = counters.run_duration
     token = None
     if slot is not None:
         slot.item = 0
         token = CURRENT.set((slot, 0))
     try:
         try:
-            result = await call()
+            work = call() if durations is None else timed(durations, call)
+            if spans.hook is None:
+                result = await work
+            else:
+                result = await spans.wait("item", subject, work)
         except BaseException as error:
             raise_failure(error, subject, own_task=own_task)
             raise

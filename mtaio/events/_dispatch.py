@@ -27,13 +27,14 @@ from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.signature import check_takes
 from mtaio._internal.steps import begin
-from mtaio.events._registry import IGNORED, check_handler
+from mtaio.events._registry import IGNORED, check_handler, timed_call
 from mtaio.events._stream import Blocked
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mtaio._internal.histogram import Histogram
     from mtaio.events._event import Event
     from mtaio.events._registry import Listener, Tier, Topic
 
@@ -60,7 +61,7 @@ class Policy:
     Invariant: ``waiting`` counts the emits that wait for space in a stream.
     """
 
-    __slots__ = ("concurrent", "errors", "on_error", "waiting")
+    __slots__ = ("concurrent", "durations", "errors", "on_error", "waiting")
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Policy:
         self.on_error: Callable[[Exception, Event[Any], Any], object] | None = on_error
         self.concurrent: bool = concurrent
         self.waiting: int = 0
+        self.durations: Histogram | None = None
+        """How long handlers run, if that is recorded."""
 
 
 class Dispatch:
@@ -170,12 +173,15 @@ class Dispatch:
         """
         event = self._event
         topic = self._topic
+        durations = self._policy.durations
         for listener in listeners:
             call = listener.call
             if call is None:
                 call = listener.claim()
                 if call is None:
                     continue
+            if durations is not None:
+                call = timed_call(durations, listener, call)
             try:
                 result = call(event)
                 if listener.is_async:

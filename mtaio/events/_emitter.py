@@ -22,6 +22,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.durations import recorded
 from mtaio._internal.signature import check_takes
 from mtaio.events._background import Background
 from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
@@ -525,7 +526,9 @@ class EventEmitter:
     def _look_up(self, name: object) -> Topic:
         clock.catch_up(self._registry)  # emit only reads the clock
         try:
-            return self._registry.topic(name, concurrent=self._policy.concurrent)
+            return self._registry.topic(
+                name, concurrent=self._policy.concurrent, durations=self._policy.durations
+            )
         except (TypeError, ValueError) as error:
             raise error from None  # without the KeyError of the dict
 
@@ -696,6 +699,21 @@ class EventEmitter:
         for event in background.undelivered():
             self._registry.tally(event.name).dropped += 1
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram from now on of how long handlers run.
+
+        It is ``handler_duration`` in the statistics, and has each call of a handler that begins
+        after this and ends, with or without an error or a cancellation; streams and `wait_for` are
+        no handlers. A monitor calls it for what it watches. Not a checkpoint; to be called where
+        events are emitted, or before any is. Calling it again changes nothing.
+        """
+        from mtaio._internal.histogram import Histogram  # noqa: PLC0415 - not all programs ask
+
+        if self._policy.durations is None:
+            self._policy.durations = Histogram()
+            self._registry.unsettle()  # what is ready calls the handlers themselves
+
     def statistics(self) -> mtaio.statistics.EmitterStatistics:
         """
         Return the state and the counts so far. Not a checkpoint.
@@ -721,6 +739,7 @@ class EventEmitter:
             failed=sum(each.failed for each in all_names),
             dropped=sum(each.dropped for each in all_names),
             rejected=self._rejected,
+            handler_duration=recorded(self._policy.durations),
             names=names,
             other=other,
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections import Counter, deque
+from functools import partial
 from heapq import nsmallest
 from itertools import groupby
 from operator import attrgetter
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async, is_async_generator, is_generator
+from mtaio._internal.durations import timed, took
 from mtaio.events._event import EventKey, name_of
 from mtaio.events._patterns import is_pattern, patterns_matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mtaio._internal.histogram import Histogram
     from mtaio.events._statistics import EventStatistics
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Topic",
     "check_handler",
     "check_priority",
+    "timed_call",
 ]
 
 Kind: TypeAlias = Literal["handler", "stream", "wait_for"]
@@ -206,8 +210,10 @@ class Topic:
         self.only_async: Callable[[Any], Any] | None = None
         self.only_plain: Callable[[Any], Any] | None = None
 
-    def update(self, listeners: list[Listener], *, concurrent: bool) -> None:
-        """Note the listeners."""
+    def update(
+        self, listeners: list[Listener], *, concurrent: bool, durations: Histogram | None
+    ) -> None:
+        """Note the listeners, and where to record how long a single one runs."""
         self.outdate()
         tiers = [tuple(group) for _, group in groupby(listeners, key=_BY_PRIORITY)]
         self.tiers = tuple(
@@ -215,10 +221,13 @@ class Topic:
         )
         if len(listeners) == 1:
             (only,) = listeners
+            call = only.call
+            if call is not None and durations is not None:
+                call = timed_call(durations, only, call)
             if only.is_async:
-                self.only_async = only.call
+                self.only_async = call
             else:
-                self.only_plain = only.call
+                self.only_plain = call
 
 
 class Registry:
@@ -349,13 +358,14 @@ class Registry:
 
     # ---- topics ----------------------------------------------------------------------------------
 
-    def topic(self, name: object, *, concurrent: bool) -> Topic:
+    def topic(self, name: object, *, concurrent: bool, durations: Histogram | None) -> Topic:
         """
         Return the topic of a name that is about to be emitted, with its listeners up to date.
 
         Args:
             name: A name or key, checked here.
             concurrent: Whether async listeners of one tier may run concurrently.
+            durations: Where to record how long handlers run, if that is recorded.
         """
         checked = name_of(name)
         topic = self.ready.get(checked)
@@ -366,7 +376,7 @@ class Registry:
                 if most is not None and len(self._topics) >= most:
                     self._forget_oldest(-(-most // _FORGOTTEN_AT_ONCE))
                 topic = self._topics[checked] = Topic(checked)
-            topic.update(self.matching(checked), concurrent=concurrent)
+            topic.update(self.matching(checked), concurrent=concurrent, durations=durations)
             self.ready[checked] = topic
         if isinstance(name, EventKey):
             topic.key = name
@@ -420,6 +430,28 @@ class Registry:
                 break
         names, other = self._last or ({}, counts_of(Tally()))
         return names.copy(), other
+
+
+def timed_call(
+    durations: Histogram, listener: Listener, call: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Return ``call``, made for a listener, so that it records how long it takes a handler."""
+    if listener.kind != "handler":  # it has only passed the event on
+        return call
+    return partial(timed if listener.is_async else _time_plain, durations, call)
+
+
+def _time_plain(durations: Histogram, call: Callable[[Any], Any], event: Any) -> Any:
+    began = clock.now()
+    try:
+        result: object = call(event)
+    except BaseException as error:
+        took(durations, began, error)
+        raise
+    if result is not None and inspect.isawaitable(result):
+        return timed(durations, lambda: result, began=began)
+    durations.observe(clock.now() - began)
+    return result
 
 
 def check_handler(name: str, value: object, *, way_out: str) -> None:

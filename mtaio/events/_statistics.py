@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 
 if TYPE_CHECKING:
     from mtaio.events._registry import Tally
@@ -59,6 +60,9 @@ class EmitterStatistics:
     """As in `EventStatistics`, of all names."""
     rejected: int = field(metadata=COUNTER)
     """Events that `emit_nowait` refused because ``max_pending`` were waiting."""
+    handler_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each call of a handler took, however it ended; None before
+    ``record_durations()``."""
     names: Mapping[str, EventStatistics] = field(metadata=COUNTER | {"label": "event"})
     """The counters of each of the names emitted most recently, at most ``max_names``."""
     other: EventStatistics = field(metadata=COUNTER)

@@ -5,6 +5,7 @@ Promise: the handlers, formatters and filters here are those of the standard lib
 and work with everything that uses them; none of it needs an event loop.
 """
 
+from mtaio._internal.request_context import request_id
 from mtaio.logging._configure import LoggingContext, configure
 from mtaio.logging._flush import flush_all
 from mtaio.logging._handler import AsyncFileHandler
@@ -18,4 +19,5 @@ __all__ = [
     "RedactingFilter",
     "configure",
     "flush_all",
+    "request_id",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast, final
 from weakref import WeakKeyDictionary
@@ -22,9 +23,9 @@ from mtaio._internal.levels import level_number
 from mtaio.logging._handler import AsyncFileHandler, check_encoding
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
+from mtaio.logging._text import TextFormatter
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from threading import RLock
 
 __all__ = ["LogSettings", "LoggingContext", "configure"]
@@ -43,7 +44,6 @@ _Filter: TypeAlias = Any
 
 _REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
 _FORMATS: Final = ("text", "json")
-_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ERRORS: Final = "backslashreplace"
 """As for ``logging.basicConfig``: a record with half a surrogate pair, as names of files have that
 are not UTF-8, is written, and the file stays UTF-8."""
@@ -203,7 +203,8 @@ def configure(
     Args:
         settings: Where the values come from; None reads the environment.
         level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
-        file: The file; ``""`` for none. ``log_file``, ``MTAIO_LOG_FILE``; none.
+        file: The file; ``""`` for none. ``{worker}`` in it becomes the worker's number under
+            ``mtaio run --workers``, else 0. ``log_file``, ``MTAIO_LOG_FILE``; none.
         max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
             10,000,000.
         backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
@@ -349,7 +350,8 @@ def _filters_of(filters: object) -> list[_Filter]:
 def _path_of(name: str, value: object) -> Path | None:
     if value is None or value == "":
         return None
-    return checks.path(name, value).absolute()
+    path = str(checks.path(name, value).absolute())
+    return Path(path.replace("{worker}", os.environ.get(environment.WORKER, "0")))
 
 
 def _count_of(name: str, value: object) -> int:
@@ -373,4 +375,4 @@ def _formatter_of(
 ) -> logging.Formatter:
     made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
     json = checks.one_of(name, value, _FORMATS) == "json"
-    return made if json else logging.Formatter(_TEXT)
+    return made if json else TextFormatter()

@@ -17,19 +17,22 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import time
-from time import gmtime, localtime, monotonic, strftime
+from time import monotonic
 from typing import Final, Literal, cast, final
 
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
+from mtaio._internal.durations import recorded
+from mtaio._internal.histogram import Histogram, HistogramStatistics
 from mtaio._internal.levels import level_number
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 from mtaio.logging._file import RotatingFile
 from mtaio.logging._periods import Periods
 from mtaio.logging._queue import RecordQueue
 from mtaio.logging._reports import DropNotice, ErrorReports, advice, by_level_name
 from mtaio.logging._shutdown import PATIENCE
+from mtaio.logging._text import DateKeepingFormatter
 from mtaio.logging._writer import Writer
 
 __all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics", "check_encoding"]
@@ -39,8 +42,6 @@ _POLICIES: Final = ("drop_newest", "block")
 
 _FILTER: Final = logging.Filterer.filter
 """What asks the filters, and need not be called where there are none."""
-
-_FORMAT_TIME: Final = logging.Formatter.formatTime
 
 
 @final
@@ -70,6 +71,8 @@ class AsyncFileHandlerStatistics:
     max_queue_seconds: float = field(metadata=GAUGE)
     """The most seconds from a record's arrival to its being written, among those measured: one in
     64, and all that found the queue empty."""
+    queue_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those measured took; None before ``record_durations()``."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -296,7 +299,7 @@ class AsyncFileHandler(logging.Handler):
         known, quick = self._formatters
         if formatter is not known:
             exact = type(formatter) is logging.Formatter
-            quick = _DateKeepingFormatter(formatter) if exact else formatter
+            quick = DateKeepingFormatter(formatter) if exact else formatter
             self._formatters = formatter, quick
         return quick.format(record)
 
@@ -396,6 +399,17 @@ class AsyncFileHandler(logging.Handler):
         self._writer.wait_closed(self._writer.request_close(), until)
         super().close()
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram from now on of how long records wait to be written.
+
+        It is ``queue_duration`` in the statistics, and has one record in 64, and those that found
+        the queue empty, whether they were written or given up. A monitor calls it for what it
+        watches. Not a checkpoint; from any thread. Calling it again changes nothing.
+        """
+        if self._queue.durations is None:
+            self._queue.durations = Histogram()
+
     def statistics(self) -> AsyncFileHandlerStatistics:
         """Return the handler's state and counts, in any thread. Not a checkpoint."""
         queue, writer = self._queue, self._writer
@@ -412,41 +426,8 @@ class AsyncFileHandler(logging.Handler):
             rotations=file.rotations,
             write_errors=writer.errors + file.rotation_errors,
             max_queue_seconds=queue.max_seconds,
+            queue_duration=recorded(queue.durations),
         )
-
-
-class _DateKeepingFormatter(logging.Formatter):
-    """
-    Formats as another formatter does, with all its settings, but renders a date once a second.
-
-    The text is that of the standard library's formatter, letter for letter. A subclass is never
-    replaced by this, and other clocks and other ways to make a date are obeyed. A time zone or
-    locale that the process changes shows from the next second on.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        self.__dict__ = formatter.__dict__  # one and the same settings
-        self._known: tuple[object, str] = None, ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging's
-        created = record.created
-        converter = self.converter
-        if (
-            type(created) is not float
-            or (converter is not localtime and converter is not gmtime)
-            or logging.Formatter.formatTime is not _FORMAT_TIME
-        ):
-            return super().formatTime(record, datefmt)
-        asked = created // 1, datefmt or self.default_time_format, converter
-        known, text = self._known
-        if asked != known:
-            text = strftime(asked[1], converter(created))
-            self._known = asked, text
-        if datefmt or not self.default_msec_format:
-            return text
-        return self.default_msec_format % (text, record.msecs)
 
 
 # ---- what is refused -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from mtaio._internal.backend import task_name
+from mtaio._internal.request_context import request_id, trace_now
 
 __all__ = ["OWN", "JsonFormatter", "as_text"]
 
@@ -32,8 +33,10 @@ class JsonFormatter(logging.Formatter):
     Formats each record as one JSON object on one line.
 
     Its keys are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``; where there is one,
-    ``task`` (the name of the running task), ``exception`` and ``stack`` (as text); then whatever
-    was given with ``extra``. A key of ``extra`` that is one of these gets ``extra_`` in front.
+    ``task`` (the name of the running task), ``request_id`` (see `mtaio.logging.request_id`),
+    ``trace_id`` and ``span_id`` (of the current span, or of the request's client), ``exception``
+    and ``stack`` (as text); then whatever was given with ``extra``. A key of ``extra`` that is one
+    of these gets ``extra_`` in front; but an id of ``extra`` takes the place of the other.
 
     Args:
         fmt: None: there is no format string. This, ``datefmt`` and ``style`` exist because
@@ -96,6 +99,11 @@ class JsonFormatter(logging.Formatter):
         task = getattr(record, "taskName", None) or task_name()
         if task:
             entry["task"] = task
+        request, span = request_id.get(), trace_now()
+        if request is not None:
+            entry["request_id"] = request
+        if span is not None:
+            entry["trace_id"], entry["span_id"] = span
         exception = self._exception(record)
         if exception:
             entry["exception"] = exception

@@ -27,6 +27,7 @@ from anyio.lowlevel import RunVar
 
 from mtaio._internal import ending
 from mtaio._internal.backend import in_event_loop
+from mtaio._internal.histogram import Histogram
 from mtaio.logging import _shutdown
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class RecordQueue:
         self._keep_room = keep_room
         self._keep_level = keep_level
         self._blocks = blocks
+        self.durations: Histogram | None = None
+        """How long the records that carry their time were queued, if that is recorded."""
         self.clear()
 
     def clear(self) -> None:
@@ -97,10 +100,12 @@ class RecordQueue:
         """Threads that wait for room."""
         self.max_seconds = 0.0
         """The longest time from a record's arrival to its being written."""
+        if self.durations is not None:
+            self.durations = Histogram()
         self._dropped: defaultdict[int, int] = defaultdict(int)
         self._reported: dict[int, int] = {}
         self._report_at = 0.0
-        self._oldest: float | None = None
+        self._arrived: list[float] = []
         self._requests = 0
         self._gave_up_at = -1
         self._pauses = _Pauses()
@@ -201,8 +206,7 @@ class RecordQueue:
                     batch.append(item)
                 elif type(item) is tuple:
                     arrived, record = item
-                    if self._oldest is None:
-                        self._oldest = arrived
+                    self._arrived.append(arrived)
                     batch.append(record)
                 else:
                     assert type(item) is FlushRequest  # noqa: S101 - for the type checkers
@@ -218,9 +222,13 @@ class RecordQueue:
     def batch_done(self) -> None:
         """Note that the batch was written or given up, and wake the threads that wait for room."""
         self.batches += 1
-        if self._oldest is not None:
-            self.max_seconds = max(self.max_seconds, monotonic() - self._oldest)
-            self._oldest = None
+        if self._arrived:
+            moment = monotonic()
+            self.max_seconds = max(self.max_seconds, moment - self._arrived[0])
+            if self.durations is not None:
+                for arrived in self._arrived:
+                    self.durations.observe(moment - arrived)
+            self._arrived.clear()
         if self.waiting:
             with self._room:
                 self._room.notify_all()

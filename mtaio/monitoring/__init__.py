@@ -6,8 +6,10 @@ from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._probes import Probes
+from mtaio.monitoring._relay import ProbesRelay
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
+from mtaio.monitoring._task_text import tasks_to_json, tasks_to_text
 from mtaio.monitoring._tasks import tasks
 from mtaio.monitoring._thresholds import Alert, Threshold
 
@@ -20,6 +22,7 @@ __all__ = [
     "HealthReport",
     "Metric",
     "Probes",
+    "ProbesRelay",
     "ResourceMonitor",
     "Source",
     "Stall",
@@ -29,5 +32,7 @@ __all__ = [
     "Wait",
     "metrics",
     "tasks",
+    "tasks_to_json",
+    "tasks_to_text",
     "to_prometheus",
 ]

@@ -2,7 +2,8 @@
 The answers to HTTP requests, whichever server receives them.
 
 Promise: anyone gets a probe's status and its one word. An internal error is a 500 and a line in the
-log. At most two answers with history are on their way at once, and each is made as it is sent.
+log. At most two answers with history or tasks are on their way at once, and each is written as it
+is sent.
 
 Figures and the page are for clients that `Access` lets in: with a token, those that send it;
 without one, local clients that name a loopback address, so that neither a web page (DNS rebinding)
@@ -26,6 +27,8 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.addresses import is_loopback
+from mtaio._internal.task_document import document, json_pieces
+from mtaio._internal.task_text import text_pieces
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._health import HealthRegistry
@@ -37,12 +40,15 @@ from mtaio.resources import ConcurrencyLimiter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+    from mtaio._internal.task_document import Document
+    from mtaio._internal.task_tree import TaskTree
     from mtaio.monitoring._report import CheckKind, HealthReport
 
 __all__ = [
     "LIVE_AFTER",
     "Access",
     "Endpoints",
+    "ReadTasks",
     "Report",
     "Request",
     "Response",
@@ -60,9 +66,9 @@ _STANDS_STILL: Final = 0.5
 _WAIT_LIVE: Final = 0.025
 _WAIT_READY: Final = 2.0
 _WAIT_STATS: Final = 0.1
-_WAIT_HISTORY: Final = 2.0
-_SEND_HISTORY: Final = 60.0
-"""Seconds that an answer with history may take, whatever the server allows."""
+_WAIT_LARGE: Final = 2.0
+_SEND_LARGE: Final = 60.0
+"""Seconds that an answer with history or tasks may take, whatever the server allows."""
 
 _PAUSE: Final = 1.0
 """Seconds before a token is looked at, while wrong ones come."""
@@ -70,8 +76,10 @@ _PAUSE_AFTER: Final = 10.0
 """For how many seconds after a wrong token there is that pause."""
 _BETWEEN_REPORTS: Final = 60.0
 
-_MOST_HISTORIES: Final = 2
-"""Answers with history that may be on their way at once: one may have twenty megabytes."""
+_MOST_LARGE: Final = 2
+"""
+Answers with history or tasks that may be on their way at once: one may have twenty megabytes.
+"""
 _MOST_POINTS: Final = 3600
 
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -97,6 +105,8 @@ class Request:
     client: str | None
     """The client's address; None for one without, as on a Unix socket."""
     forwarded: bool
+    accept: bytes = b""
+    """The kinds of content that the client prefers."""
 
     @classmethod
     def of(
@@ -118,7 +128,8 @@ class Request:
         forwarded = False
         for name, value in fields:
             forwarded = forwarded or is_forwarded(name)
-            if name in (b"host", b"authorization") and found.setdefault(name, value) is not value:
+            first = found.setdefault(name, value)
+            if name in (b"host", b"authorization") and first is not value:
                 raise ValueError("a header field is repeated")
         host = found.get(b"host")
         return cls(
@@ -129,6 +140,7 @@ class Request:
             None if host is None else host.decode("latin-1"),
             client,
             forwarded,
+            found.get(b"accept", b""),
         )
 
     @property
@@ -224,6 +236,19 @@ class Report(Protocol):
         """
 
 
+class ReadTasks(Protocol):
+    """Reads the tasks of the event loop that is reported on."""
+
+    async def __call__(self, show: Callable[[TaskTree], Document]) -> Document:
+        """
+        Return what is shown of the tasks.
+
+        Args:
+            show: Makes it from the tree; it may be called in a thread.
+        """
+        ...
+
+
 def registry_of(monitor: object, health: object) -> HealthRegistry:
     """Return the checks; raise ``TypeError`` if these are not a monitor and what has checks."""
     way_out = "Pass a ResourceMonitor first, and a HealthRegistry or nothing second."
@@ -248,18 +273,25 @@ class Endpoints:
         access: Who may see figures.
         report: Makes health reports, or has them made.
         answering: Returns whether the event loop has answered lately.
+        read_tasks: Reads the tasks of the event loop.
         name: What the service is called; None for the monitor's name.
+
+    Attributes:
+        answers: How many there were, by path and status; ``"other"`` is what is no path here.
+        wrong_tokens: The requests with a wrong token.
     """
 
     __slots__ = (
         "_access",
         "_answering",
         "_health",
-        "_histories",
+        "_large",
         "_monitor",
         "_name",
         "_paths",
+        "_read_tasks",
         "_report",
+        "answers",
         "wrong_tokens",
     )
 
@@ -271,6 +303,7 @@ class Endpoints:
         access: Access,
         report: Report,
         answering: Callable[[], bool],
+        read_tasks: ReadTasks,
         name: str | None,
     ) -> None:
         self._access: Final = access
@@ -279,14 +312,17 @@ class Endpoints:
         self._health: Final = health
         self._name: Final = checks.title("name", name)
         self._report: Final = report
-        self._histories: Final = ConcurrencyLimiter(_MOST_HISTORIES)
+        self._read_tasks: Final = read_tasks
+        self._large: Final = ConcurrencyLimiter(_MOST_LARGE)
         self.wrong_tokens: Final = WrongTokens()
+        self.answers: Final[dict[tuple[str, int], int]] = {}
         self._paths: Final[dict[str, Callable[[Request], Awaitable[Response]]]] = {
             "/livez": self._live,
             "/readyz": self._ready,
             "/startupz": self._started,
             "/metrics": self._metrics,
             "/stats": self._stats,
+            "/tasks": self._tasks,
             "/": self._page,
         }
 
@@ -299,27 +335,33 @@ class Endpoints:
         Raises:
             ConnectionAbortedError: The answer has begun and does not end; close the connection.
         """
+
+        async def send_counted(response: Response) -> None:
+            key = request.path if request.path in self._paths else "other", response.status
+            self.answers[key] = self.answers.get(key, 0) + 1
+            await send(response)
+
         refused = await self._refused(request)
         if refused is not None:
-            await send(refused)
-        elif request.path == "/stats" and _points(request.query):
-            await self._in_turn(request, send)
+            await send_counted(refused)
+        elif request.path == "/tasks" or (request.path == "/stats" and _points(request.query)):
+            await self._in_turn(request, send_counted)
         else:
-            await send(await self._answer(request))
+            await send_counted(await self._answer(request))
 
     async def _in_turn(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
-        """Answer a request for history; one too many is refused, to come again."""
+        """Answer a request for much; one too many is refused, to come again."""
         try:
-            await self._histories.acquire(timeout=_WAIT_HISTORY)
+            await self._large.acquire(timeout=_WAIT_LARGE)
         except MTAIOTimeoutError:
-            await send(text(503, "others are reading the history", ("retry-after", "1")))
+            await send(text(503, "others are reading history or tasks", ("retry-after", "1")))
             return
         try:
-            with anyio.move_on_after(_SEND_HISTORY):
+            with anyio.move_on_after(_SEND_LARGE):
                 await send(await self._answer(request))
                 return
         finally:
-            self._histories.release()
+            self._large.release()
         raise ConnectionAbortedError  # the client does not take it
 
     async def _answer(self, request: Request) -> Response:
@@ -381,8 +423,21 @@ class Endpoints:
         figures = snapshot(self._monitor, report, name=self._name)
         if not points:
             return _response(200, _JSON, figures + b"}")
-        rest = _logged(history(self._monitor, min(points, _MOST_POINTS)))
+        rest = _logged(request, history(self._monitor, min(points, _MOST_POINTS)))
         return _response(200, _JSON, figures + b", ")._replace(rest=rest)
+
+    async def _tasks(self, request: Request) -> Response:
+        kind = _format(request)
+        if kind is None:
+            return text(400, "format is neither text nor json")
+        shown = await self._read_tasks(self._document)
+        pieces = json_pieces(shown) if kind == "json" else text_pieces(shown)
+        content = _JSON if kind == "json" else _TEXT
+        return _response(200, content, next(pieces))._replace(rest=_logged(request, pieces))
+
+    def _document(self, tree: TaskTree) -> Document:
+        name = self._monitor.name if self._name is None else self._name
+        return document(tree, name=name, stall=self._monitor.current_stall())
 
     async def _page(self, _: Request) -> Response:
         policy = content_security_policy()
@@ -408,7 +463,7 @@ def _response(status: int, kind: str, body: bytes, *headers: tuple[str, str]) ->
     return Response(status, (("content-type", kind), *_COMMON, *headers), body)
 
 
-def _logged(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _logged(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """
     Return the pieces of an answer that has begun, so that it can no longer become a 500.
 
@@ -418,18 +473,30 @@ def _logged(pieces: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from pieces
     except Exception as error:
-        logger.exception("cannot answer GET /stats to its end")
+        logger.exception("cannot answer GET %s to its end", request.path)
         raise ConnectionAbortedError from error
 
 
 def _points(query: str) -> int | None:
     """Return how many points of history a query requests; None if it is malformed."""
+    given = _parameter(query, "points", "0")
+    return int(given) if re.fullmatch(r"[0-9]{1,7}", given) else None
+
+
+def _format(request: Request) -> str | None:
+    """Return the format of the tasks that is requested; None if there is no such format."""
+    otherwise = "json" if b"application/json" in request.accept.lower() else "text"
+    given = _parameter(request.query, "format", otherwise)
+    return given if given in {"json", "text"} else None
+
+
+def _parameter(query: str, name: str, otherwise: str) -> str:
+    """Return a parameter of a query; "" if it is malformed."""
     try:
-        given = parse_qs(query, keep_blank_values=True, max_num_fields=10).get("points", ["0"])
+        given = parse_qs(query, keep_blank_values=True, max_num_fields=10).get(name, [otherwise])
     except ValueError:  # too many fields
-        return None
-    valid = len(given) == 1 and re.fullmatch(r"[0-9]{1,7}", given[0])
-    return int(given[0]) if valid else None
+        return ""
+    return given[0] if len(given) == 1 else ""
 
 
 def _is_within(seconds: float, moment: float | None) -> bool:

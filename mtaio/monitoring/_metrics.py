@@ -18,8 +18,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
+from itertools import accumulate
 from numbers import Real
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast, final, get_args
+
+from mtaio._internal.histogram import Histogram, HistogramStatistics, together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Recent: TypeAlias = Callable[[str, HistogramStatistics], HistogramStatistics | None]
+    """Returns the recent part of a histogram of a dotted name; None if there is nothing in it."""
 
 __all__ = [
     "CONTENT_TYPE",
@@ -32,17 +41,30 @@ __all__ = [
     "kinds",
     "metrics",
     "to_prometheus",
+    "upto_each",
 ]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """What the text for Prometheus is, for the header of an HTTP response."""
 
-Kind: TypeAlias = Literal["counter", "gauge", "limit", "info", "parts"]
+Kind: TypeAlias = Literal["counter", "gauge", "limit", "info", "parts", "histogram"]
 Number: TypeAlias = int | float
+
+_TYPES: Final[dict[Kind, Literal["counter", "histogram"]]] = {
+    "counter": "counter",
+    "histogram": "histogram",
+}
+"""What is no gauge to Prometheus."""
 
 _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _NUMBERS: Final = (int, float, Real)
 """Those that nearly all are come first: a check against the abstract class takes longer."""
+
+_NOTHING: Final = Histogram().snapshot()
+"""What there is of a histogram by labels before the first value."""
+
+_QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
+"""What thresholds and the history know of a histogram, besides its ``count``."""
 
 _MAX_INT: Final = 2**63
 """Beyond, an int is exported as a float, because not every reader takes more than 64 bits."""
@@ -85,12 +107,12 @@ class Metric:
 
     name: str
     """Its name in Prometheus: ``mtaio_rate_limiter_waiting``."""
-    kind: Literal["counter", "gauge"]
-    """Whether it only grows."""
+    kind: Literal["counter", "gauge", "histogram"]
+    """Whether it only grows, goes up and down, or is many values by range."""
     labels: Mapping[str, str]
     """What distinguishes it from others of its name."""
-    value: float
-    """An int of 64 bits, or a float; ``inf`` and NaN as they are."""
+    value: float | HistogramStatistics
+    """An int of 64 bits, or a float, ``inf`` and NaN as they are; of a histogram all of it."""
     help: str
     """What it is."""
     unit: str = ""
@@ -106,14 +128,17 @@ class _Row(NamedTuple):
     kind: Kind
     label: str
     """The label for the keys of a mapping, or for an info's own text."""
+    labels: tuple[str, ...]
+    """The labels for each item of keys that are tuples, if they are."""
     name: str
     help: str
     unit: str
     dotted: str
 
 
-_Found: TypeAlias = tuple[_Row, str, Mapping[str, str], Number]
-"""A number in a source's statistics: what is known of it, its dotted name, its labels, and it."""
+Value: TypeAlias = Number | HistogramStatistics
+_Found: TypeAlias = tuple[_Row, str, Mapping[str, str], Value]
+"""A value in a source's statistics: what is known of it, its dotted name, its labels, and it."""
 
 
 class _Place(NamedTuple):
@@ -126,6 +151,13 @@ class _Place(NamedTuple):
     """What the dotted names begin with."""
     labels: Mapping[str, str]
     mappings: bool
+    """Whether mappings are wanted: a series for each of their keys."""
+    labelled: bool
+    """Whether those mappings are whose fields name ``labels``."""
+
+    def wants(self, row: _Row) -> bool:
+        """Return whether each key of a mapping is wanted, or what they add up to."""
+        return self.labelled if row.labels else self.mappings
 
 
 def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
@@ -135,7 +167,8 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
     A nested dataclass adds the name of its field to the metric's. None is left out, and so is
     whatever is not a number; True is 1. A mapping gives a metric for each key, with a label, if its
     source wants that; otherwise a counter that is a mapping is added up, and other mappings are
-    left out. Where several numbers come to one name with the same labels, the first is kept.
+    left out. One whose field names ``labels`` always gives a metric for each key. Where several
+    numbers come to one name with the same labels, the first is kept.
 
     Raises:
         TypeError: The statistics of a source are of no form that can be read.
@@ -144,15 +177,14 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
     for source in sources:
         labels = {} if source.name is None else {"name": _text(source.name)}
         shared = tuple(labels.values())
-        for row, _, own, value in _walk(source, labels):
+        for row, _, own, value in _walk(source, labels, labelled=True):
             series = row.name, shared if own is labels else (*own, *own.values())
             if series in seen:
                 continue
             seen.add(series)
-            kind: Literal["counter", "gauge"] = "counter" if row.kind == "counter" else "gauge"
             yield Metric(
                 name=row.name,
-                kind=kind,
+                kind=_TYPES.get(row.kind, "gauge"),
                 labels=own,
                 value=value,
                 help=row.help,
@@ -161,22 +193,48 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
             )
 
 
-def flat(source: Source) -> dict[str, float]:
+def flat(source: Source, recent: Recent | None = None) -> dict[str, float]:
     """
     Return the numbers of a source by their dotted names, such as ``rate_limiter.api.waiting``.
 
-    Unless the source wants its mappings, a counter that is one is added up, and others are left
-    out.
+    Unless the source wants its mappings, a counter or histogram that is one is added up, and others
+    are left out. A histogram has its ``count``, and where there are values quantiles such as
+    ``run_seconds.p99``.
+
+    Args:
+        source: What to read.
+        recent: Returns the part of a histogram that its quantiles are of; by default all of it.
 
     Raises:
         TypeError: The statistics are of no form that can be read.
     """
-    return {key: value for row, key, _, value in _walk(source, {}) if row.kind != "info"}
+    found: dict[str, float] = {}
+    for row, key, _, value in _walk(source, {}, labelled=source.mappings):
+        if isinstance(value, HistogramStatistics):
+            found[f"{key}.count"] = count = value.count
+            part = value if recent is None else recent(key, value)
+            if count and part is not None:  # there are values, so there are quantiles
+                for name, share in _QUANTILES.items():
+                    found[f"{key}.{name}"] = cast("float", part.quantile(share))
+        elif row.kind != "info":
+            found[key] = value
+    return found
 
 
 def kinds(source: Source) -> dict[str, str]:
-    """Return whether each number is a "counter", a "gauge" or a "limit", by its name in `flat`."""
-    return {key: row.kind for row, key, _, _ in _walk(source, {}) if row.kind != "info"}
+    """
+    Return whether each number is a "counter", a "gauge" or a "limit", by its name in `flat`.
+
+    Quantiles are among them whether or not there are values.
+    """
+    found: dict[str, str] = {}
+    for row, key, _, value in _walk(source, {}, labelled=source.mappings):
+        if isinstance(value, HistogramStatistics):
+            found[f"{key}.count"] = "counter"
+            found.update(dict.fromkeys([f"{key}.{name}" for name in _QUANTILES], "gauge"))
+        elif row.kind != "info":
+            found[key] = row.kind
+    return found
 
 
 def kind_of(cls: type) -> str:
@@ -184,12 +242,12 @@ def kind_of(cls: type) -> str:
     return _snake(cls.__name__)
 
 
-def _walk(source: Source, labels: Mapping[str, str]) -> list[_Found]:
+def _walk(source: Source, labels: Mapping[str, str], *, labelled: bool) -> list[_Found]:
     """Return the numbers of a source, whatever form its statistics have."""
     kind, name, statistics = source.kind, source.name, source.statistics
     cls: Any = type(statistics)
     head = "".join([f"{part}." for part in (kind, name) if part])
-    place = _Place([], (kind,), head, labels, source.mappings)
+    place = _Place([], (kind,), head, labels, source.mappings, labelled)
     if _has_fields(cls):
         _walk_fields(statistics, cls, place)
     elif isinstance(statistics, Mapping):
@@ -214,12 +272,14 @@ def _walk(source: Source, labels: Mapping[str, str]) -> list[_Found]:
 
 def _walk_fields(value: object, cls: Any, place: _Place) -> None:
     """Find the numbers of a dataclass or named tuple, and of those in it."""
-    found, path, head, labels, mappings = place
+    found, path, head, labels = place[:4]
     infos: dict[str, str] = {}
     for row in _rows(cls, path):
         field = row.field
         item: object = getattr(value, field)
-        if type(item) is float:
+        if row.kind == "histogram":
+            _walk_histogram(item, row, place)
+        elif type(item) is float:
             found.append((row, head + field, labels, item))
         elif item is None:
             continue
@@ -228,7 +288,7 @@ def _walk_fields(value: object, cls: Any, place: _Place) -> None:
         elif isinstance(item, _NUMBERS):
             found.append((row, head + field, labels, _number(item)))
         elif _has_fields(inner_cls := cast("Any", type(item))):
-            inner = _Place(found, (*path, field), f"{head}{field}.", labels, mappings)
+            inner = place._replace(path=(*path, field), head=f"{head}{field}.")
             _walk_fields(item, inner_cls, inner)
         elif isinstance(item, Mapping):
             _walk_mapping(cast("Mapping[Any, object]", item), row, place)
@@ -238,7 +298,7 @@ def _walk_fields(value: object, cls: Any, place: _Place) -> None:
 
 
 def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None:
-    """Find the numbers of a field that is a mapping: one for each key, or a counter's sum."""
+    """Find the numbers of a field that is a mapping: one for each key, or what they add up to."""
     found = place.found
     if row.kind == "parts":
         for name, part in value.items():
@@ -247,7 +307,7 @@ def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None
                 _walk_fields(part, own, place._replace(path=(*place.path, name), head=head))
         return
     key = place.head + row.field
-    if not place.mappings:
+    if not place.wants(row):
         if row.kind == "counter" and all(isinstance(item, _NUMBERS) for item in value.values()):
             total = sum(cast("Mapping[Any, Any]", value).values())
             found.append((row, key, place.labels, _number(total)))
@@ -255,13 +315,38 @@ def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None
     path = (*place.path, row.field)
     for name, item in value.items():
         cls: Any = type(item)
-        labels = {**place.labels, row.label: _text(str(name))}
+        shown, own = _of_key(name, row)
+        labels = {**place.labels, **own}
         if isinstance(item, _NUMBERS):
-            found.append((row, f"{key}.{name}", labels, _number(item)))
+            found.append((row, f"{key}.{shown}", labels, _number(item)))
         elif _has_fields(cls):
             # A mapping within a mapping would need a label of its own, and is left out.
-            inner = _Place(found, path, f"{key}.{name}.", labels, mappings=False)
+            inner = _Place(found, path, f"{key}.{shown}.", labels, mappings=False, labelled=False)
             _walk_fields(item, cls, inner)
+
+
+def _walk_histogram(item: object, row: _Row, place: _Place) -> None:
+    """Find a histogram, or those of a mapping: one for each key, or all of them together."""
+    key = place.head + row.field
+    if isinstance(item, Mapping):
+        by_key = cast("Mapping[Any, object]", item).items()
+        parts = [(name, each) for name, each in by_key if isinstance(each, HistogramStatistics)]
+        if place.wants(row):
+            for name, each in parts:
+                shown, own = _of_key(name, row)
+                place.found.append((row, f"{key}.{shown}", {**place.labels, **own}, each))
+            return
+        item = together([each for _, each in parts]) if parts else _NOTHING
+    if isinstance(item, HistogramStatistics):
+        place.found.append((row, key, place.labels, item))
+
+
+def _of_key(key: tuple[object, ...] | str, row: _Row) -> tuple[str, dict[str, str]]:
+    """Return what a key of a mapping adds to the dotted name, and its labels."""
+    if not row.labels:
+        return str(key), {row.label: _text(str(key))}
+    items = [str(item) for item in (key if isinstance(key, tuple) else (key,))]
+    return ".".join(items), dict(zip(row.labels, map(_text, items), strict=False))
 
 
 def _number(value: Any) -> Number:
@@ -284,7 +369,7 @@ def _has_fields(cls: Any) -> bool:
 def _rows(cls: Any, path: tuple[str, ...]) -> tuple[_Row, ...]:
     """Return what the fields of ``cls`` say; ``path`` is the kind, and the fields above."""
     owner: str = cls.__name__
-    said: dict[str, Mapping[str, str]]
+    said: dict[str, Mapping[str, Any]]
     if is_dataclass(cls):
         said = {each.name: each.metadata for each in fields(cls)}
     else:
@@ -298,13 +383,13 @@ def _loose(path: tuple[str, ...], kind: Kind = "gauge") -> _Row:
     return _row(path, {"kind": kind}, "")
 
 
-def _row(path: tuple[str, ...], metadata: Mapping[str, str], owner: str) -> _Row:
+def _row(path: tuple[str, ...], metadata: Mapping[str, Any], owner: str) -> _Row:
     """
     Return what is known of a number.
 
     Args:
         path: The kind, and the fields down to this one.
-        metadata: What the field says: ``kind``, ``unit``, ``label``, ``help``.
+        metadata: What the field says: ``kind``, ``unit``, ``label``, ``labels``, ``help``.
         owner: The class whose field it is, where one can read what the number means.
     """
     field = path[-1]
@@ -317,6 +402,7 @@ def _row(path: tuple[str, ...], metadata: Mapping[str, str], owner: str) -> _Row
         field=field,
         kind=kind,
         label=_label(metadata.get("label") or (field if kind == "info" else "key")),
+        labels=tuple(map(_label, metadata.get("labels", ()))),
         name=_family("_".join(parts), kind, unit),
         help=_text(metadata.get("help") or (f"{described}, in {unit}" if unit else described)),
         unit=unit,
@@ -334,9 +420,9 @@ def _family(name: str, kind: Kind, unit: str) -> str:
 
 
 def _label(text: str) -> str:
-    """Return the name of a label, which begins with no digit, and is not that of the source."""
+    """Return the name of a label, which begins with no digit, and is none that has a meaning."""
     name = _snake(text)
-    return f"_{name}" if name[0].isdigit() or name == "name" else name
+    return f"_{name}" if name[0].isdigit() or name in {"name", "le"} else name
 
 
 def _text(text: str) -> str:
@@ -378,8 +464,28 @@ def to_prometheus(metrics: Iterable[Metric]) -> str:
                 f"# HELP {metric.name} {_escape(metric.help)}\n",
                 f"# TYPE {metric.name} {metric.kind}\n",
             ]
-        lines.append(f"{metric.name}{shown} {_written(metric.value)}\n")
+        if isinstance(metric.value, HistogramStatistics):
+            lines += _histogram(metric.name, shown, metric.value)
+        else:
+            lines.append(f"{metric.name}{shown} {_written(metric.value)}\n")
     return "".join(line for lines in families.values() for line in lines)
+
+
+def _histogram(name: str, shown: str, value: HistogramStatistics) -> list[str]:
+    """Return the lines of one histogram: how many values are up to each bound, sum and count."""
+    before = f"{name}_bucket{shown[:-1]}{',' if shown else '{'}le="
+    return [
+        *[f'{before}"{bound}"}} {upto}\n' for bound, upto in upto_each(value)],
+        f"{name}_sum{shown} {_written(value.sum)}\n",
+        f"{name}_count{shown} {value.count}\n",
+    ]
+
+
+def upto_each(value: HistogramStatistics) -> Iterator[tuple[str, int]]:
+    """Yield each bound as Prometheus has it, the infinite one last, and how many are up to it."""
+    return zip(
+        (*map(repr, map(float, value.bounds)), "+Inf"), accumulate(value.counts), strict=True
+    )
 
 
 def _braces(labels: Mapping[str, str]) -> str:

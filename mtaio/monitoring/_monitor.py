@@ -340,7 +340,9 @@ class ResourceMonitor:
         """
         Record the figures of an object's ``statistics()``, as metrics ``kind.name.field``.
 
-        They are read in the event loop shortly before each sample. Not a checkpoint.
+        They are read in the event loop shortly before each sample. An object that has a method
+        ``record_durations()`` is told to record from now on; of each of its histograms there are
+        ``count``, and ``p50`` and ``p99`` of the last 30 to 60 seconds. Not a checkpoint.
 
         Args:
             obj: An executor, limiter, cache, emitter or log handler, or your own object.

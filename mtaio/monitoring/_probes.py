@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -29,7 +29,7 @@ from mtaio._internal import checks, loops
 from mtaio._internal.addresses import Address
 from mtaio._internal.cancellation import Failure, classify
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, labels, snapshot
 from mtaio.exceptions import ListenError
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
@@ -37,8 +37,9 @@ from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._listener import Counts, Limits, Listener
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import CheckKind, HealthReport
+from mtaio.monitoring._task_reader import TaskReader
 
-__all__ = ["Probes", "ProbesStatistics", "Reports"]
+__all__ = ["Probes", "ProbesStatistics", "Reports", "listening_socket"]
 
 _BACKLOG: Final = 128
 _LIMITS: Final = Limits()
@@ -65,6 +66,8 @@ class ProbesStatistics:
     """Connections closed to make room."""
     wrong_tokens: int = field(metadata=COUNTER)
     """Requests with a token that is wrong."""
+    answers: Mapping[tuple[str, int], int] = field(metadata=COUNTER | labels("path", "status"))
+    """Answers by path and status: 401 and 403 without the right to see figures, 503 for a no."""
 
 
 @final
@@ -73,10 +76,11 @@ class Probes:
     Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
-    ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
-    token, as ``Authorization: Bearer TOKEN`` or as the password of Basic; without a token, for
-    clients on this machine that name a loopback address. Behind a proxy on this machine set a
-    token: unless it adds a field such as ``X-Forwarded-For``, it looks like such a client.
+    ``/metrics`` (Prometheus), ``/stats`` (JSON), ``/tasks`` (what each task waits for, as text or
+    JSON) and ``/`` (a live page) are for those who send the token, as ``Authorization: Bearer
+    TOKEN`` or as the password of Basic; without a token, for clients on this machine that name a
+    loopback address. Behind a proxy on this machine set a token: unless it adds a field such as
+    ``X-Forwarded-For``, it looks like such a client.
 
     It can be made anywhere, and used by one event loop after another; `start` and `stop` may be
     called in any task, and ``async with`` does both. It ends together with the event loop in which
@@ -230,7 +234,8 @@ class Probes:
             Counts() if run is None else run.listener.counts,
             connections=0 if run is None else len(run.listener),
             max_connections=_LIMITS.connections,
-            wrong_tokens=0 if run is None else run.wrong_tokens.count,
+            wrong_tokens=0 if run is None else run.endpoints.wrong_tokens.count,
+            answers={} if run is None else run.endpoints.answers.copy(),
         )
 
 
@@ -262,9 +267,9 @@ class _Run:
         "_thread",
         "_thread_loop",
         "address",
+        "endpoints",
         "listener",
         "loop",
-        "wrong_tokens",
     )
 
     def __init__(
@@ -275,7 +280,7 @@ class _Run:
         access: Access,
         name: str | None,
     ) -> None:
-        listening = _listen(address)
+        listening = listening_socket(address)
         self.address: Final = Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
         self._reports: Final = Reports(health.report, self.loop)
@@ -284,16 +289,16 @@ class _Run:
         self._stopping = False
         self._thread_loop: object = None
         self._served: Final = anyio.Event()
-        endpoints = Endpoints(
+        self.endpoints: Final = Endpoints(
             monitor,
             health,
             access=access,
             report=self._reports.get,
             answering=partial(monitor.answering, LIVE_AFTER),
+            read_tasks=TaskReader(self.loop).read,
             name=name,
         )
-        self.wrong_tokens: Final = endpoints.wrong_tokens
-        self.listener: Final = Listener(listening, endpoints.respond, _LIMITS)
+        self.listener: Final = Listener(listening, self.endpoints.respond, _LIMITS)
         self._thread: Final = threading.Thread(
             target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True
         )
@@ -482,7 +487,7 @@ else:
     _ONE_LISTENER: Final = socket.SO_REUSEADDR
 
 
-def _listen(address: Address) -> socket.socket:
+def listening_socket(address: Address) -> socket.socket:
     """Return a socket that listens there."""
     host, port = address
     try:

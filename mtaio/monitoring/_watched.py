@@ -7,18 +7,23 @@ one raises, that is logged once and counted, and it has no figures until it work
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import gt
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.signature import check_takes
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._metrics import Source, flat, kind_of
+from mtaio.monitoring._metrics import Source, flat, kind_of, kinds
+from mtaio.monitoring._stalls import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from mtaio._internal.histogram import HistogramStatistics
 
 __all__ = ["HasStatistics", "Watched"]
 
@@ -59,6 +64,50 @@ class Reading(NamedTuple):
     values: dict[str, float] = {}  # noqa: RUF012 - never changed
 
 
+class _Recent:
+    """
+    What histograms have counted of late, by their dotted names.
+
+    Of at least the last ``WINDOW`` seconds and at most twice that, or of the last two readings
+    where these are further apart. As for the delays of the event loop, the older half is forgotten
+    at once.
+    """
+
+    __slots__ = ("_latest", "_middle", "_old", "_opened", "timed_by")
+
+    def __init__(self) -> None:
+        self._old: dict[str, HistogramStatistics] = {}
+        """As they were when the older half began; ``_middle`` when it ended."""
+        self._middle: dict[str, HistogramStatistics] = {}
+        self._latest: dict[str, HistogramStatistics] = {}
+        self._opened = -math.inf
+        """When the newer half began."""
+        self.timed_by: clock.Tells = clock.REAL
+        """The clock of that moment."""
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self._opened += seconds
+
+    def begin(self) -> None:
+        """Begin a reading."""
+        now = clock.catch_up(self)
+        if now - self._opened >= WINDOW:
+            self._old, self._middle, self._opened = self._middle, self._latest, now
+        self._latest = {}
+
+    def part(self, name: str, whole: HistogramStatistics) -> HistogramStatistics | None:
+        """Take note of a histogram in this reading, and return what of it is recent, if any is."""
+        self._latest[name] = whole
+        old = self._old.get(name)
+        if old is not None and old.counts == whole.counts:
+            return None
+        # One that counts less than before, or by other ranges, is another of the same name.
+        if old is None or old.bounds != whole.bounds or any(map(gt, old.counts, whole.counts)):
+            return whole
+        return whole - old
+
+
 class Watched:
     """
     What is watched, by its place in the names of metrics.
@@ -68,10 +117,11 @@ class Watched:
     Invariant: ``_entries`` is changed in place, one key at a time, and read as a copy.
     """
 
-    __slots__ = ("_entries", "failed", "last")
+    __slots__ = ("_entries", "_recent", "failed", "last")
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._recent = _Recent()
         self.failed: int = 0
         """How often reading one of them has raised."""
         self.last: Reading = Reading()
@@ -97,8 +147,11 @@ class Watched:
         if label is not None:
             label = _checked("name", label)
         prefix = kind if label is None else f"{kind}.{label}"
+        record = getattr(obj, "record_durations", None)
+        if callable(record):
+            record()  # before it is read, so that these have names for thresholds
         entry = _Entry(kind, label, obj.statistics, mappings, obj)
-        entry.first = tuple(flat(entry.source()))  # raises for what cannot be read
+        entry.first = tuple(kinds(entry.source()))  # raises for what cannot be read
         for metric in entry.first:  # a gauge's place is its name
             if metric in taken or (metric in self._entries and metric != prefix):
                 msg = (
@@ -156,10 +209,11 @@ class Watched:
         """Read all of them: in the event loop."""
         sources: list[Source] = []
         values: dict[str, float] = {}
+        self._recent.begin()
         for key, entry in self._entries.copy().items():
             try:
                 source = entry.source()
-                numbers = flat(source)
+                numbers = flat(source, self._recent.part)
             except KeyboardInterrupt:
                 raise
             except BaseException:  # noqa: BLE001 - a gauge is user code, and may exit or be cancelled

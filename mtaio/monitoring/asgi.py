@@ -16,7 +16,10 @@ from urllib.parse import quote
 
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import loops
 from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
+from mtaio._internal.task_document import Document
+from mtaio._internal.task_tree import TaskTree
 from mtaio.monitoring._endpoints import (
     LIVE_AFTER,
     Access,
@@ -29,6 +32,7 @@ from mtaio.monitoring._endpoints import (
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import CheckKind, HealthReport
+from mtaio.monitoring._task_reader import TaskReader
 
 __all__ = ["health_app"]
 
@@ -77,8 +81,17 @@ def health_app(
     def answering() -> bool:
         return not monitor.running or monitor.answering(LIVE_AFTER)
 
+    async def read_tasks(show: Callable[[TaskTree], Document]) -> Document:
+        return await TaskReader(loops.current_loop()).read(show)
+
     endpoints = Endpoints(
-        monitor, registry, access=Access(token), report=report, answering=answering, name=name
+        monitor,
+        registry,
+        access=Access(token),
+        report=report,
+        answering=answering,
+        read_tasks=read_tasks,
+        name=name,
     )
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:

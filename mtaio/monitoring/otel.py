@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
-from mtaio.monitoring._metrics import metrics
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio.monitoring._metrics import metrics, upto_each
 from mtaio.monitoring._monitor import ResourceMonitor
 
 try:
@@ -56,6 +58,10 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     that Prometheus gets, without infinity, NaN and names of more than 255 characters, which
     OpenTelemetry does not take.
 
+    A histogram becomes three observable counters, since OpenTelemetry has no observable histogram:
+    ``.bucket`` with an attribute ``le``, which counts the values up to that bound, ``.sum`` and
+    ``.count``. They are what Prometheus has of a histogram, and quantiles are computed as there.
+
     The first collection exports what ``monitor`` shows at the time of this call: everything, if it
     runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that first
     appears in a later collection, because its object was watched after this call, is exported from
@@ -96,13 +102,14 @@ class _Bridge:
         """Read all numbers, and return one of each name that has no instrument yet."""
         values: dict[str, list[Observation]] = {}
         new: list[Metric] = []
-        for metric in metrics(self._monitor.sources()):
-            if not math.isfinite(metric.value) or len(metric.dotted) > _LONGEST:
-                continue
-            if metric.dotted not in self._known:
-                self._known.add(metric.dotted)
-                new.append(metric)
-            values.setdefault(metric.dotted, []).append(Observation(metric.value, metric.labels))
+        for whole in metrics(self._monitor.sources()):
+            for metric, value in _numbers(whole):
+                if not math.isfinite(value) or len(metric.dotted) > _LONGEST:
+                    continue
+                if metric.dotted not in self._known:
+                    self._known.add(metric.dotted)
+                    new.append(metric)
+                values.setdefault(metric.dotted, []).append(Observation(value, metric.labels))
         self._values = values
         return new
 
@@ -130,3 +137,19 @@ class _Bridge:
             with suppress(RuntimeError):
                 Thread(target=self._create, args=(new,), name="mtaio.otel", daemon=True).start()
         return ()
+
+
+def _numbers(metric: Metric) -> list[tuple[Metric, float]]:
+    """Return a metric and its number, or those that a histogram is made of."""
+    whole = metric.value
+    if not isinstance(whole, HistogramStatistics):
+        return [(metric, whole)]
+    total, count, bucket = (
+        replace(metric, kind="counter", dotted=f"{metric.dotted}.{end}", unit=unit)
+        for end, unit in (("sum", metric.unit), ("count", ""), ("bucket", ""))
+    )
+    buckets = [
+        (replace(bucket, labels={**metric.labels, "le": bound}), number)
+        for bound, number in upto_each(whole)
+    ]
+    return [(total, whole.sum), (count, whole.count), *buckets]

@@ -38,8 +38,10 @@ from mtaio._internal.block import another_task_error
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import limit_in, run_in
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, LimitTimeoutError, StoreError
 from mtaio.redis._lease import Holding, Lease
@@ -107,6 +109,8 @@ class RedisConcurrencyStatistics:
     """Seconds that tasks waited for the slots they got, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     server_calls: int = field(metadata=COUNTER)
     """Calls to the server."""
     server_failures: int = field(metadata=COUNTER)
@@ -220,7 +224,6 @@ class RedisConcurrencyLimiter:
         "_limit",
         "_listening",
         "_lost",
-        "_max_wait_seconds",
         "_max_waiting",
         "_members",
         "_name",
@@ -237,7 +240,7 @@ class RedisConcurrencyLimiter:
         "_total_in_use",
         "_tries",
         "_until",
-        "_wait_seconds",
+        "_wait_times",
         "_wanted",
     )
 
@@ -279,7 +282,7 @@ class RedisConcurrencyLimiter:
         self._total_in_use = self._members = 0
         self._peak = self._acquired = self._acquired_without_server = 0
         self._rejected = self._timed_out = self._cancelled = self._lost = 0
-        self._wait_seconds = self._max_wait_seconds = 0.0
+        self._wait_times = WaitTimes()
         self._entered: dict[int, list[AbstractAsyncContextManager[Lease]]] = {}
         self._begin()
 
@@ -508,12 +511,22 @@ class RedisConcurrencyLimiter:
 
         return run
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._wait_times.record()
+
     def statistics(self) -> RedisConcurrencyStatistics:
         """Return the state and the counters. Not a checkpoint; any thread may call it."""
         return snapshot(
             RedisConcurrencyStatistics,
             self,
             self._server,
+            self._wait_times,
             in_use=len(self._held),
             waiting=len(self._queue),
         )
@@ -547,10 +560,8 @@ class RedisConcurrencyLimiter:
             self._rejected += 1
             raise request.error
         if request.slot is not None:
-            waited = clock.now() - asked
             self._acquired += 1
-            self._wait_seconds += waited
-            self._max_wait_seconds = max(self._max_wait_seconds, waited)
+            self._wait_times.count(clock.now() - asked)
         elif not once:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiting={self._max_waiting} wait. Try again later."

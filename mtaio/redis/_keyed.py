@@ -23,8 +23,9 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator, call, check_call
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import limit_by
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved
@@ -70,6 +71,8 @@ class RedisKeyedRateLimiterStatistics:
     """Seconds that requests waited until they were granted, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     server_calls: int = field(metadata=COUNTER)
     """Calls to the server."""
     server_failures: int = field(metadata=COUNTER)
@@ -486,6 +489,15 @@ class RedisKeyedRateLimiter:
 
         return run
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tally.wait_times.record()
+
     def statistics(self) -> RedisKeyedRateLimiterStatistics:
         """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
         calls, failures = self._server_calls, self._server_failures
@@ -497,6 +509,7 @@ class RedisKeyedRateLimiter:
             RedisKeyedRateLimiterStatistics,
             self,
             self._tally,
+            self._tally.wait_times,
             rate=self.rate,
             burst=self.burst,
             keys=len(self._limiters),

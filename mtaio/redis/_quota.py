@@ -349,6 +349,15 @@ class RedisQuota:
             checks.at_least(f"{argument}[{name!r}]", value, 0, way_out=way_out)
         return dict(values or {})
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tasks.record_durations()
+
     def statistics(self) -> RedisQuotaStatistics:
         """Return what the quota has done here. Not a checkpoint; any thread may call it."""
         return self._tasks.statistics()

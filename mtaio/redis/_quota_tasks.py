@@ -21,7 +21,8 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE, PARTS, snapshot
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, PARTS, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._levels import Answer, Correction, LimitSpec, Report, SharedLevels
@@ -82,6 +83,8 @@ class RedisQuotaStatistics:
     """Seconds that requests waited until they were granted, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     held_seconds: float = field(metadata=GAUGE)
     """Seconds until a `RedisQuota.hold` ends, in whatever process; 0 if nothing is held."""
     server_calls: int = field(metadata=COUNTER)
@@ -283,6 +286,10 @@ class QuotaTasks:
         pairs = zip(self._numbers, self._limits, strict=True)
         return min(number / limit.per for number, limit in pairs)
 
+    def record_durations(self) -> None:
+        """Keep a histogram of the waits from now on."""
+        self._tally.wait_times.record()
+
     def statistics(self) -> RedisQuotaStatistics:
         """Return what the quota has done here. Not a checkpoint; any thread may call it."""
         return snapshot(
@@ -290,6 +297,7 @@ class QuotaTasks:
             self,
             self._server,
             self._tally,
+            self._tally.wait_times,
             waiting=len(self._queue),
             held_seconds=max(0.0, max(self._held_until, self._hold_until) - clock.now()),
             members=self._processes,
@@ -440,11 +448,10 @@ class QuotaTasks:
         return request
 
     def _count(self, request: _Request) -> None:
-        waited, tally = clock.now() - request.asked, self._tally
+        tally = self._tally
         tally.acquired += 1
         tally.acquired_without_server += not (request.grant and request.grant.number)
-        tally.wait_seconds += waited
-        tally.max_wait_seconds = max(tally.max_wait_seconds, waited)
+        tally.wait_times.count(clock.now() - request.asked)
         for count, cost in zip(self._counts, request.costs, strict=True):
             count.acquired += cost
             count.used += cost

@@ -37,8 +37,10 @@ from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import limit, run_in
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitTimeoutError, RateLimitError, StoreError
 from mtaio.redis._bucket import Reserved, SharedBucket, SharedWindow, Stock
@@ -110,6 +112,8 @@ class RedisRateLimiterStatistics:
     """Seconds that requests waited until they were granted, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """Seconds of the longest of those waits."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     reserved: int = field(metadata=GAUGE)
     """Tokens that this process has reserved and not granted yet."""
     lost: int = field(metadata=COUNTER)
@@ -131,20 +135,18 @@ class Tally:
         "acquired",
         "acquired_without_server",
         "cancelled",
-        "max_wait_seconds",
         "rejected",
         "timed_out",
-        "wait_seconds",
+        "wait_times",
     )
 
     def __init__(self) -> None:
         self.acquired: int = 0
         self.acquired_without_server: int = 0
         self.cancelled: int = 0
-        self.max_wait_seconds: float = 0.0
         self.rejected: int = 0
         self.timed_out: int = 0
-        self.wait_seconds: float = 0.0
+        self.wait_times: Final = WaitTimes()
 
 
 class _Request:
@@ -604,6 +606,15 @@ class RedisRateLimiter:
 
         return run
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tally.wait_times.record()
+
     def statistics(self) -> RedisRateLimiterStatistics:
         """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
         return snapshot(
@@ -612,6 +623,7 @@ class RedisRateLimiter:
             self._server,
             self._stock,
             self._tally,
+            self._tally.wait_times,
             waiting=len(self._queue),
             reserved=len(self._stock),
             members=self._processes,
@@ -619,11 +631,10 @@ class RedisRateLimiter:
 
     def _count(self, request: _Request | _Try) -> None:
         """Count a request that was granted."""
-        waited, tally = clock.now() - request.asked, self._tally
+        tally = self._tally
         tally.acquired += 1
         tally.acquired_without_server += request.without_server
-        tally.wait_seconds += waited
-        tally.max_wait_seconds = max(tally.max_wait_seconds, waited)
+        tally.wait_times.count(clock.now() - request.asked)
 
     # The queue
 

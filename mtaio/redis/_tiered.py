@@ -40,8 +40,10 @@ from mtaio._internal import checks, clock
 from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
+from mtaio._internal.durations import timed
+from mtaio._internal.histogram import Histogram, HistogramStatistics
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.typevars import TypeVar
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
@@ -99,6 +101,9 @@ class TieredCacheStatistics:
     """Loads started in this process."""
     loads_without_server: int = field(metadata=COUNTER)
     """Those of `loads` that were made without a lease, because the server was down."""
+    load_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each loader ran that ended since ``record_durations()``, however it did; None
+    before."""
     waiting: int = field(metadata=GAUGE)
     """Keys for which this process waits until another one has loaded them."""
     outdated: int = field(metadata=COUNTER)
@@ -233,6 +238,7 @@ class TieredCache(Generic[T]):
         "_far_hits",
         "_identity",
         "_listening",
+        "_load_duration",
         "_loads",
         "_loads_without_server",
         "_misses",
@@ -302,6 +308,7 @@ class TieredCache(Generic[T]):
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
         self._undecodable = self._server_failures = 0
+        self._load_duration: Histogram | None = None
 
     def __repr__(self) -> str:
         ttl = f"{self._default_ttl:g} s"
@@ -882,6 +889,17 @@ class TieredCache(Generic[T]):
         finally:
             drop()  # again: what was read since may be older
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of this process's loads from now on, ``load_duration`` in the statistics.
+
+        It has the time of the loader, until its value, an error or a cancellation, and not the time
+        of the server. A monitor calls it for what it watches. Not a checkpoint; from any thread.
+        Calling it again changes nothing.
+        """
+        if self._load_duration is None:
+            self._load_duration = Histogram()
+
     def statistics(self) -> TieredCacheStatistics:
         """Return what the cache has done here. Not a checkpoint; any thread may call it."""
         near = self._near.statistics()
@@ -1054,7 +1072,9 @@ class TieredCache(Generic[T]):
                 f"loader={fetch.loader!r} returned {loading!r}, which cannot be awaited. {_LOADER}"
             )
             raise TypeError(msg)
-        raw = encoded(self._codec, await loading)
+        durations = self._load_duration
+        value = await (loading if durations is None else timed(durations, lambda: loading))
+        raw = encoded(self._codec, value)
         return self._codec.decode(raw), raw
 
     async def _release(self, key: str, token: str) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
+from mtaio._internal.durations import record_durations_of
 from mtaio._internal.rates import Rate
 from mtaio.exceptions import LimitError
 from mtaio.resilience._attempts import Counts, Place, is_held_in
@@ -62,6 +64,10 @@ class _Adapter:
     def statistics(self) -> object:
         """Return the statistics of what it wraps."""
         return self.inner.statistics()
+
+    def record_durations(self) -> None:
+        """Have what it wraps record durations, if it does that."""
+        record_durations_of(self.inner)
 
 
 def tell_refusal(error: Exception, limiter: object, fn: object) -> None:
@@ -123,13 +129,14 @@ class RatePart(_Adapter):
 class _ForeignRatePart:
     """A limiter of the user, which has ``rate`` and ``acquire()``, but perhaps no statistics."""
 
-    __slots__ = ("inner", "statistics")
+    __slots__ = ("inner", "record_durations", "statistics")
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
 
     def __init__(self, inner: Rate) -> None:
         self.inner = inner
         self.statistics: Any = getattr(inner, "statistics", None)
+        self.record_durations: Any = partial(record_durations_of, inner)
 
     def __str__(self) -> str:
         return f"{type(self.inner).__name__}({self.inner.rate:g})"

@@ -19,7 +19,8 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import catch_up, now
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.resilience import _blocks
 from mtaio.resilience._estimate import LimitEstimator
@@ -86,6 +87,8 @@ class AdaptiveStatistics:
     """Total seconds that calls waited for the slots they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest that a call waited for the slot it got."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     probes: int = field(metadata=COUNTER)
     """How often the limit was lowered for a moment to measure the baseline."""
 
@@ -282,6 +285,15 @@ class AdaptiveLimiter(StandalonePart):
         slot, in_use, began = noted
         self._leave(exc, now() - began, in_use, failed=slot.failed)
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._slots.record_durations()
+
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         estimator = self._estimator
@@ -300,6 +312,7 @@ class AdaptiveLimiter(StandalonePart):
             cancelled=slots.cancelled,
             wait_seconds=slots.wait_seconds,
             max_wait_seconds=slots.max_wait_seconds,
+            wait_duration=slots.wait_duration,
             probes=estimator.probes,
         )
 

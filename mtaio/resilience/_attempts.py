@@ -30,7 +30,7 @@ from typing import (
 
 import anyio
 
-from mtaio._internal import clock, deadlines
+from mtaio._internal import clock, deadlines, spans
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, errors_in
@@ -53,6 +53,7 @@ __all__ = [
     "Place",
     "held_by",
     "is_held_in",
+    "traced",
 ]
 
 T = TypeVar("T")
@@ -373,7 +374,10 @@ class Attempts:
                 await self.sleep(seconds)
                 try:
                     try:
-                        result = await call()
+                        if spans.hook is None:
+                            result = await call()
+                        else:
+                            result = await traced(call, self._subject, self.attempt)()
                     except BaseException as error:
                         raise_failure(error, self._subject)
                         raise
@@ -482,6 +486,11 @@ class Attempts:
             f"that is down gets all of them. Keep one, or silence this OrderWarning."
         )
         warnings.warn(msg, OrderWarning, stacklevel=2)
+
+
+def traced(fn: Callable[..., Any], subject: object, number: int) -> Callable[..., Any]:
+    """Return a function that makes an attempt in a span."""
+    return spans.around("attempt", fn, subject, **{"mtaio.attempt": number})
 
 
 def means(on: Filter, error: Exception) -> bool:

@@ -22,6 +22,7 @@ from mtaio._internal import checks
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
+from mtaio._internal.durations import record_durations_of
 from mtaio._internal.limiting import unhashable_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, add_counts, snapshot, total
 from mtaio.exceptions import LimitError
@@ -223,6 +224,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         "_max_keys",
         "_name",
         "_past",
+        "_records",
         "_rejected",
         "_ways",
     )
@@ -251,6 +253,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         self._made = 0
         self._forgotten = 0
         self._rejected = 0
+        self._records = False
         self._alone = self._wrap(call_function, None)
 
     def __str__(self) -> str:
@@ -312,6 +315,16 @@ class Keyed(StandalonePart, Generic[PartT]):
     def held_keys(self) -> list[Hashable]:
         """Return the keys that have a part. Not a checkpoint; from any thread."""
         return list(self._entries)
+
+    def record_durations(self) -> None:
+        """
+        Have the parts of all keys record durations from now on, those that do so.
+
+        A monitor calls it for what it watches. Not a checkpoint. Calling it again changes nothing.
+        """
+        self._records = True
+        for entry in self._held():
+            record_durations_of(entry.part)
 
     def statistics(self) -> KeyedStatistics:
         """Return the counts of all keys together. Not a checkpoint; from any thread."""
@@ -434,6 +447,8 @@ class Keyed(StandalonePart, Generic[PartT]):
         oldest = self._forgettable(key)
         if oldest is not None:
             self._forget(oldest)
+        if self._records:
+            record_durations_of(part)
         entry = entries[key] = _Entry(key, given, part)
         self._made += 1
         self._kind = getattr(part, "kind", "")

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import CoroutineType
 from typing import (
+    TYPE_CHECKING,
     Any,
     ParamSpec,
     Protocol,
@@ -31,9 +32,13 @@ from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async, name_of, unawaitable_error
 from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
+from mtaio._internal.durations import timed
 from mtaio._internal.filters import accepts
 from mtaio.exceptions import LimitError
 from mtaio.resilience._stream import CallStream, open_call, stream_through
+
+if TYPE_CHECKING:
+    from mtaio._internal.histogram import Histogram
 
 __all__ = [
     "Call",
@@ -75,9 +80,12 @@ class Call:
         fn: The function to call and await.
         args: Its arguments.
         key: What the call is for, for parts that keep a state for each key; None if not given.
+
+    Attributes:
+        attempt_duration: Where its pipeline records how long attempts take; None if it does not.
     """
 
-    __slots__ = ("args", "fn", "key")
+    __slots__ = ("args", "attempt_duration", "fn", "key")
 
     def __init__(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, key: Hashable = None
@@ -85,6 +93,7 @@ class Call:
         self.fn: Callable[..., Awaitable[Any]] = fn
         self.args: tuple[Any, ...] = args
         self.key: Hashable = key
+        self.attempt_duration: Histogram | None = None
 
     def __repr__(self) -> str:
         return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
@@ -177,6 +186,8 @@ async def call_function(call: Call) -> Any:
         awaitable: Any = call.fn(*call.args)
         result: object = awaitable
         if type(result) is CoroutineType or inspect.isawaitable(result):
+            if call.attempt_duration is not None:
+                return await timed(call.attempt_duration, lambda: awaitable)
             return await awaitable
     except BaseException as error:
         raise_failure(error, call.fn)

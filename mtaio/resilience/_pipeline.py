@@ -18,9 +18,12 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, cast, final
 
+from mtaio._internal import clock, spans
 from mtaio._internal.callables import unawaitable_error
 from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction
+from mtaio._internal.durations import record_durations_of, recorded, took
+from mtaio._internal.histogram import Histogram
 from mtaio._internal.rates import Rate
 from mtaio.exceptions import LimitError
 from mtaio.resilience._adapters import RatePart, RetryPart, as_part, name_of_kind, tell_refusal
@@ -117,11 +120,17 @@ class Pipeline:
         ```
     """
 
-    # Invariant: a call that has started and has not ended is in _calls, and in none of the others.
+    # Invariants:
+    # - a call that has started and has not ended is in _calls, and in none of the others;
+    # - _direct is None where there is no short way, or once durations are recorded; what went it
+    #   until then stays counted in _counted_directly.
     __slots__ = (
         "__weakref__",
+        "_attempt_duration",
+        "_call_duration",
         "_calls",
         "_cancelled",
+        "_counted_directly",
         "_direct",
         "_failed",
         "_given",
@@ -174,7 +183,7 @@ class Pipeline:
             else:
                 through = part.wrap(through)
         self._through = through
-        self._direct = _direct_way(self._parts)
+        self._direct = self._counted_directly = _direct_way(self._parts)
         self._stream_way: Next | None = None
         self._key = key
         self._seeks_key = self._keyed is not None or (key is not None and self._direct is None)
@@ -182,6 +191,8 @@ class Pipeline:
         self._succeeded = 0
         self._failed = 0
         self._cancelled = 0
+        self._call_duration: Histogram | None = None
+        self._attempt_duration: Histogram | None = None
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -235,7 +246,7 @@ class Pipeline:
         # more than all that is done here.
         result: T
         direct = self._direct
-        if direct is not None:
+        if direct is not None and spans.hook is None:  # a span is the part's to begin
             direct.begun += 1
             try:
                 if direct.acquire is not None:
@@ -252,6 +263,9 @@ class Pipeline:
                 return result
             made = awaitable = None  # a future holds its error, and that this frame
             result = await self._go_on(direct.after(ended), partial(Call, fn, args, key=key))
+            return result
+        if self._call_duration is not None:
+            result = await self._record(Call(fn, args, key=key))
             return result
         self._calls += 1
         try:
@@ -314,22 +328,39 @@ class Pipeline:
     def _counted(self, through: Next) -> Next:
         async def run(call: Call) -> OpenStream:
             self._calls += 1
+            call.attempt_duration = self._attempt_duration
+            end = partial(self._end, None if self._call_duration is None else clock.now())
             try:
                 opened: OpenStream = await through(call)
             except BaseException as error:
-                self._count(error)
+                end(error)
                 raise
-            opened.on_end(self._count_stream)
+            opened.on_end(end)
             return opened
 
         return run
 
-    def _count_stream(self, error: BaseException | None) -> None:
-        """Count a stream that has ended."""
+    async def _record(self, call: Call) -> Any:
+        """Let a call go through the parts; record how long it takes, and its attempts."""
+        self._calls += 1
+        call.attempt_duration = self._attempt_duration
+        began = clock.now()
+        try:
+            result = await self._through(call)
+        except BaseException as error:
+            self._end(began, error)
+            raise
+        self._end(began, None)
+        return result
+
+    def _end(self, began: float | None, error: BaseException | None) -> None:
+        """Count a call that has ended, and record how long it took if it is known when it began."""
         if error is None:
             self._succeeded += 1
         else:
             self._count(error)
+        if self._call_duration is not None and began is not None:
+            took(self._call_duration, began, error)
 
     def _around_stream(
         self, fn: Callable[..., Any], key: Callable[..., Hashable] | None
@@ -358,11 +389,13 @@ class Pipeline:
         """Return ``fn`` as it is when it is decorated."""
         make = call_maker(fn, self._parts, self._key if key is None else key, self._keyed)
         if self._direct is not None and key is None:
-            return self._called_directly(fn, make, self._direct)
+            return self._called_directly(fn, make, self._direct.acquire)
         through = self._through
 
         async def called(*args: Any, **kwargs: Any) -> Any:
             call = make(args, kwargs)
+            if self._call_duration is not None:
+                return await self._record(call)
             self._calls += 1
             try:
                 result = await through(call)
@@ -378,12 +411,17 @@ class Pipeline:
         self,
         fn: Callable[..., Awaitable[Any]],
         make: Callable[[tuple[Any, ...], dict[str, Any]], Call],
-        direct: Direct,
+        acquire: Callable[[], Awaitable[object]] | None,
     ) -> AsyncFunction[..., Any]:
         """Return ``fn`` as it is when it is decorated, and parts leave alone what succeeds."""
-        acquire = direct.acquire
 
         async def called(*args: Any, **kwargs: Any) -> Any:
+            direct = self._direct
+            if direct is None:
+                return await self._record(make(args, kwargs))
+            if spans.hook is not None:
+                self._calls += 1
+                return await self._go_on(self._through, partial(make, args, kwargs))
             direct.begun += 1
             try:
                 if acquire is not None:
@@ -410,6 +448,22 @@ class Pipeline:
 
     __call__ = decorate_through
 
+    def record_durations(self) -> None:
+        """
+        Keep histograms from now on of how long calls take, and each attempt of the function.
+
+        They are ``call_duration`` and ``attempt_duration`` in the statistics. A call counts when it
+        ends, with a result, an error or a cancellation, if it has begun since. Limiters among the
+        parts record how long they let calls wait. A monitor calls it for what it watches. Not a
+        checkpoint. Calling it again changes nothing.
+        """
+        if self._call_duration is None:
+            self._attempt_duration = Histogram()
+            self._call_duration = Histogram()
+            self._direct = None
+        for part in self._parts:
+            record_durations_of(part)
+
     def statistics(self) -> PipelineStatistics:
         """Return the counts so far, with those of each part. Not a checkpoint; from any thread."""
         parts: dict[str, Any] = {}
@@ -429,12 +483,14 @@ class Pipeline:
             failed=failed,
             cancelled=cancelled,
             in_flight=max(0, calls - succeeded - failed - cancelled),
+            call_duration=recorded(self._call_duration),
+            attempt_duration=recorded(self._attempt_duration),
             parts=parts,
         )
 
     def _counts(self) -> tuple[int, int, int, int]:
         """Return how many calls have begun, succeeded, failed and been cancelled."""
-        direct, succeeded = self._direct, self._succeeded
+        direct, succeeded = self._counted_directly, self._succeeded
         ended = self._failed, self._cancelled
         if direct is None:
             return self._calls, succeeded, *ended

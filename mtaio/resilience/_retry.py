@@ -26,7 +26,7 @@ from typing import (
 )
 
 import mtaio
-from mtaio._internal import checks, clock
+from mtaio._internal import checks, clock, spans
 from mtaio._internal.callables import close_unstarted, is_async, name_of, unawaitable_error
 from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
@@ -42,6 +42,7 @@ from mtaio.resilience._attempts import (
     Place,
     held_by,
     is_held_in,
+    traced,
 )
 from mtaio.resilience._budget import Budget, record_call
 from mtaio.resilience._events import Retried, check_listener
@@ -305,7 +306,10 @@ class Retry:
             record_call(budget)
         try:  # as in _around, which would cost each call another coroutine
             try:
-                result: Any = fn(*args)
+                if spans.hook is None:
+                    result: Any = fn(*args)
+                else:
+                    result = traced(fn, fn, 1)(*args)
                 if type(result) is CoroutineType or isawaitable(result):
                     return cast("T", await result)
             except BaseException as error:
@@ -346,7 +350,11 @@ class Retry:
             started = 0.0 if quiet else self._start()
             try:
                 try:
-                    result: Any = await fn(*args, **kwargs)
+                    if spans.hook is None:
+                        result: Any = await fn(*args, **kwargs)
+                    else:
+                        named = args[0].fn if subject is None else subject
+                        result = await traced(fn, named, 1)(*args, **kwargs)
                     if until is None:
                         return cast("T", result)
                 except BaseException as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, final
 
+from mtaio._internal import spans
 from mtaio._internal.sentinel import UNSET
 from mtaio.resilience._attempts import Attempts
 from mtaio.resilience._retry import start
@@ -59,7 +60,7 @@ class Attempt:
     """
 
     # Invariant: _seconds is None unless the block has failed and there is another attempt.
-    __slots__ = ("_attempts", "_is_first", "_outer", "_result", "_seconds", "_state")
+    __slots__ = ("_attempts", "_is_first", "_outer", "_result", "_seconds", "_span", "_state")
 
     def __init__(self, attempts: Attempts, *, is_first: bool) -> None:
         self._attempts = attempts
@@ -67,6 +68,7 @@ class Attempt:
         self._outer: Attempts | None = None
         self._result: Any = UNSET
         self._seconds: float | None = None
+        self._span: spans.Span | None = None
         self._state: Literal["new", "entered", "succeeded", "failed"] = "new"
 
     def __repr__(self) -> str:
@@ -97,6 +99,8 @@ class Attempt:
         self._state = "entered"
         if not self._is_first:
             self._outer = self._attempts.enter()
+        if spans.hook is not None:
+            self._span = spans.begin("attempt", self, **{"mtaio.attempt": self.number})
         return self
 
     async def __aexit__(
@@ -106,6 +110,8 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> bool:
         """End the attempt; an error that is to be retried ends here. Not a checkpoint."""
+        if self._span is not None:
+            self._span.end(error)
         if not self._is_first:
             self._attempts.leave(self._outer)
         self._state = "succeeded" if error is None else "failed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS
+from mtaio._internal.histogram import HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, PARTS, SECONDS
 
 __all__ = [
     "BudgetStatistics",
@@ -98,6 +99,16 @@ class PipelineStatistics:
     """Calls that were cancelled from outside."""
     in_flight: int = field(metadata=GAUGE)
     """Calls that have not ended."""
+    call_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """
+    How long each call took that ended since ``record_durations()``, however it did, with all that
+    its parts did, such as waits between attempts; of a stream until its block ended. None before.
+    """
+    attempt_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """
+    How long the function itself took, each time it was called, until its result, an error, or a
+    cancellation, as by a timeout; of a stream until its first item. None before.
+    """
     parts: dict[str, Any] = field(metadata=PARTS)
     """
     The statistics of each part that has some, outermost first, under its kind: ``"retry"``,

@@ -22,6 +22,7 @@ from mtaio._internal import loops
 from mtaio._internal.block import entered_before_error
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import raise_failure, without_cancellation
+from mtaio._internal.durations import timed
 from mtaio._internal.item_limits import ItemLimits, Whole
 from mtaio._internal.sources import END, Source, interrupted_error, scope_error
 
@@ -223,7 +224,8 @@ def _log_closing(source: Source, error: Exception) -> None:
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    return await _opened(lambda: fn(*call.args), call, name_of(fn))
+    opened, durations = _opened(lambda: fn(*call.args), call, name_of(fn)), call.attempt_duration
+    return await (opened if durations is None else timed(durations, lambda: opened))
 
 
 async def _opened(make: Callable[[], Any], call: Call, name: str) -> OpenStream:

@@ -22,6 +22,7 @@ from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, cast, final, ov
 from mtaio._internal import checks
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.durations import record_durations_of
 from mtaio._internal.limiting import limit_in, run_in
 from mtaio._internal.rates import Rate
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -295,6 +296,16 @@ class ResourceLimiter:
             TypeError: What is decorated is not an async function.
         """
         return limit_in(fn, lambda: self, name="ResourceLimiter")
+
+    def record_durations(self) -> None:
+        """
+        Have the parts keep histograms of the waits from now on, as their own method does.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        for part in (self._concurrency, self._rate):
+            record_durations_of(part)
 
     def statistics(self) -> ResourceStatistics:
         """Return the state and counts of the parts. Not a checkpoint; from any thread."""

@@ -22,8 +22,10 @@ from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import closed_error, limit, run_in
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError, LimitClosedError, LimitTimeoutError
 
@@ -62,6 +64,8 @@ class ConcurrencyStatistics:
     """Total seconds that tasks waited for the slots they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
 
 
 @uncopied
@@ -137,7 +141,6 @@ class ConcurrencyLimiter:
         "_closed",
         "_in_use",
         "_limit",
-        "_max_wait_seconds",
         "_max_waiting",
         "_name",
         "_peak",
@@ -145,7 +148,7 @@ class ConcurrencyLimiter:
         "_rejected",
         "_returned",
         "_timed_out",
-        "_wait_seconds",
+        "_wait_times",
         "_waiters",
         "_yield_at",
     )
@@ -165,9 +168,11 @@ class ConcurrencyLimiter:
                 least=0,
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
-        self._start(limit, max_waiting, name)
+        self._start(limit, max_waiting, name, WaitTimes())
 
-    def _start(self, limit: int, max_waiting: int | None, name: str | None) -> None:
+    def _start(
+        self, limit: int, max_waiting: int | None, name: str | None, wait_times: WaitTimes
+    ) -> None:
         self._limit = limit
         self._max_waiting = max_waiting
         self._name = name
@@ -182,8 +187,7 @@ class ConcurrencyLimiter:
         self._returned = 0
         self._timed_out = 0
         self._cancelled = 0
-        self._wait_seconds = 0.0
-        self._max_wait_seconds = 0.0
+        self._wait_times = wait_times
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -430,11 +434,21 @@ class ConcurrencyLimiter:
             name="ConcurrencyLimiter",
         )
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._wait_times.record()
+
     def statistics(self) -> ConcurrencyStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return snapshot(
             ConcurrencyStatistics,
             self,
+            self._wait_times,
             in_use=self._in_use - self._returned,
             waiting=len(self._waiters),
         )
@@ -476,8 +490,7 @@ class ConcurrencyLimiter:
         """Count a slot that was handed over after so long a wait, which was a checkpoint."""
         self._acquired += 1
         self._yield_at = self._acquired + FAST_CALLS - 1
-        self._wait_seconds += seconds
-        self._max_wait_seconds = max(self._max_wait_seconds, seconds)
+        self._wait_times.count(seconds)
 
     async def _wait_within(self, timeout: float) -> None:
         """Wait for so many seconds at most, in the queue, which is ready for it."""

@@ -26,9 +26,10 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator, call, check_call
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import check_key, limit_by
 from mtaio._internal.sentinel import UNSET
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._rate import RateLimiter, Tally
@@ -72,6 +73,8 @@ class KeyedRateLimiterStatistics:
     """Total seconds that tasks waited for the tokens they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,6 +550,15 @@ class KeyedRateLimiter:
 
         return limit_by(key, acquire, name="KeyedRateLimiter")
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tally.wait_times.record()
+
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
         model = self._model
@@ -554,6 +566,7 @@ class KeyedRateLimiter:
             KeyedRateLimiterStatistics,
             self,
             self._tally,
+            self._tally.wait_times,
             rate=model.rate,
             burst=model.burst,
             keys=len(self._limiters),

@@ -26,8 +26,10 @@ from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import check_key, closed_error, limit_by, run_in
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio.exceptions import ConcurrencyLimitError, LimitError, LimitTimeoutError
 from mtaio.resources._concurrency import ConcurrencyLimiter
 
@@ -72,6 +74,8 @@ class KeyedConcurrencyStatistics:
     """Total seconds that tasks waited for the slots they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,33 +88,22 @@ class KeyConcurrencyStatistics:
     """Tasks waiting."""
 
 
-class _Waits:
-    """The waits for slots of all keys."""
-
-    __slots__ = ("max_wait_seconds", "wait_seconds")
-
-    def __init__(self) -> None:
-        self.wait_seconds: float = 0.0
-        self.max_wait_seconds: float = 0.0
-
-
 class _KeySlots(ConcurrencyLimiter):  # type: ignore[misc] # final for users
     """
     The limiter of one key.
 
     Args:
         owner: The limiter of all keys.
-        waits: Where to count.
+        wait_times: Where to count waits.
     """
 
     # Invariant: `users` counts the tasks that have a slot, wait for one or are about to ask.
-    __slots__ = ("key", "users", "waits")
+    __slots__ = ("key", "users")
 
     key: Hashable
 
-    def __init__(self, owner: KeyedConcurrencyLimiter, waits: _Waits) -> None:
-        self._start(owner.limit, owner.max_waiting, owner.name)
-        self.waits = waits
+    def __init__(self, owner: KeyedConcurrencyLimiter, wait_times: WaitTimes) -> None:
+        self._start(owner.limit, owner.max_waiting, owner.name, wait_times)
         self.users = 0
 
     def __repr__(self) -> str:
@@ -131,12 +124,6 @@ class _KeySlots(ConcurrencyLimiter):  # type: ignore[misc] # final for users
     def is_as_new(self) -> bool:
         """Return whether no slot is in use, nor given back in another thread and still counted."""
         return not self._in_use
-
-    def _count_wait(self, seconds: float) -> None:
-        super()._count_wait(seconds)
-        waits = self.waits
-        waits.wait_seconds += seconds
-        waits.max_wait_seconds = max(waits.max_wait_seconds, seconds)
 
 
 class _Slot:
@@ -247,7 +234,7 @@ class KeyedConcurrencyLimiter:
         "_rejected_keys",
         "_spare",
         "_timed_out",
-        "_waits",
+        "_wait_times",
         "_yield_due",
     )
 
@@ -278,7 +265,7 @@ class KeyedConcurrencyLimiter:
         self._rejected_keys = 0
         self._timed_out = 0
         self._cancelled = 0
-        self._waits = _Waits()
+        self._wait_times = WaitTimes()
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -497,6 +484,15 @@ class KeyedConcurrencyLimiter:
 
         return limit_by(key, acquire, self.release, name="KeyedConcurrencyLimiter")
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._wait_times.record()
+
     def statistics(self) -> KeyedConcurrencyStatistics:
         """
         Return the state and counts of all keys together. Not a checkpoint; from any thread.
@@ -508,7 +504,7 @@ class KeyedConcurrencyLimiter:
         return snapshot(
             KeyedConcurrencyStatistics,
             self,
-            self._waits,
+            self._wait_times,
             keys=len(states),
             in_use=sum(in_use for in_use, _ in states),
             waiting=sum(waiting for _, waiting in states),
@@ -564,7 +560,7 @@ class KeyedConcurrencyLimiter:
                     f"or try again later."
                 )
                 raise ConcurrencyLimitError(msg, name=self._name)
-            slots = self._spare.pop() if self._spare else _KeySlots(self, self._waits)
+            slots = self._spare.pop() if self._spare else _KeySlots(self, self._wait_times)
             slots.key = key
             slots.users = 1
             self._held[key] = slots

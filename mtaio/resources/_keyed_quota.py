@@ -19,8 +19,9 @@ from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import Decorator
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import closed_error, limit_through
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio.exceptions import LimitClosedError, RateLimitError
 from mtaio.resources._keys import Keys
 from mtaio.resources._quota import Quota, check_limits, limits_of
@@ -65,6 +66,8 @@ class KeyedQuotaStatistics:
     """Total seconds that tasks waited for what they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
 
 
 class _Kept:
@@ -381,9 +384,25 @@ class KeyedQuota:
         for kept in self._keys.clear():
             kept.quota.close()
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tally.wait_times.record()
+
     def statistics(self) -> KeyedQuotaStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
-        return snapshot(KeyedQuotaStatistics, self, self._tally, self._keys, keys=len(self._keys))
+        return snapshot(
+            KeyedQuotaStatistics,
+            self,
+            self._tally,
+            self._tally.wait_times,
+            self._keys,
+            keys=len(self._keys),
+        )
 
     def statistics_for(self, key: Hashable) -> QuotaStatistics:
         """

@@ -405,6 +405,15 @@ class Quota:
             checks.at_least(f"{argument}[{name!r}]", value, 0, way_out=way_out)
         return dict(values)
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._limits.record_durations()
+
     def statistics(self) -> QuotaStatistics:
         """Return the state and counts so far. Not a checkpoint; from any thread."""
         return self._limits.statistics()

@@ -58,6 +58,8 @@ class _Quota(Protocol):
     @property
     def take(self) -> Callable[..., Taken]: ...
 
+    def record_durations(self) -> None: ...
+
     def statistics(self) -> object: ...
 
 
@@ -135,6 +137,10 @@ class QuotaPart:
     def inner(self) -> object:
         """The quota, of which other parts take too."""
         return self._quota
+
+    def record_durations(self) -> None:
+        """Keep a histogram of the quota's waits from now on. Not a checkpoint; from any thread."""
+        self._quota.record_durations()
 
     def statistics(self) -> object:
         """Return the statistics of the quota. Not a checkpoint; from any thread."""

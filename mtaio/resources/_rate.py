@@ -34,8 +34,10 @@ from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
+from mtaio._internal.durations import WaitTimes
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import check_hold, closed_error, limit, run_in
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitClosedError, LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK, Bucket
@@ -84,6 +86,8 @@ class RateLimiterStatistics:
     """Total seconds that tasks waited for the tokens they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one token if none waits; ``inf`` while paused without the tokens for it."""
@@ -103,19 +107,17 @@ class Tally:
 
     __slots__ = (
         "cancelled",
-        "max_wait_seconds",
         "rejected",
         "timed_out",
-        "wait_seconds",
+        "wait_times",
         "waiting",
     )
 
     def __init__(self) -> None:
         self.cancelled: int = 0
-        self.max_wait_seconds: float = 0.0
         self.rejected: int = 0
         self.timed_out: int = 0
-        self.wait_seconds: float = 0.0
+        self.wait_times: Final = WaitTimes()
         self.waiting: int = 0
 
     def count_refusal(self, kind: type[BaseException]) -> None:
@@ -126,11 +128,6 @@ class Tally:
             self.rejected += 1
         else:
             self.cancelled += 1
-
-    def count_wait(self, seconds: float) -> None:
-        """Count a request that was granted after so long a wait."""
-        self.wait_seconds += seconds
-        self.max_wait_seconds = max(self.max_wait_seconds, seconds)
 
 
 @uncopied
@@ -596,6 +593,15 @@ class RateLimiter:
             name="RateLimiter",
         )
 
+    def record_durations(self) -> None:
+        """
+        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+
+        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
+        changes nothing.
+        """
+        self._tally.wait_times.record()
+
     def statistics(self) -> RateLimiterStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         bucket = self._bucket
@@ -605,18 +611,15 @@ class RateLimiter:
             waiting, tokens = 0, 1.0
         else:
             waiting, tokens = len(queue), queue.waiters.get(first, 1)
-        tally = self._tally
-        return RateLimiterStatistics(
+        return snapshot(
+            RateLimiterStatistics,
+            self._tally,
+            self._tally.wait_times,
             rate=bucket.rate,
             burst=bucket.burst,
             tokens=max(0.0, bucket.tokens(moment)),
             waiting=waiting,
             acquired=self._granted_at_0 - self._left,
-            rejected=tally.rejected,
-            timed_out=tally.timed_out,
-            cancelled=tally.cancelled,
-            wait_seconds=tally.wait_seconds,
-            max_wait_seconds=tally.max_wait_seconds,
             next_grant_seconds=bucket.due(tokens, moment) - moment,
             held_seconds=bucket.seconds(moment) if isinstance(bucket, Held) else 0.0,
         )
@@ -747,10 +750,8 @@ class RateLimiter:
                 self._queued = 0
                 self._granted_at_0 += FAST_CALLS - self._left
                 self._left = FAST_CALLS - 1
-                waited = moment - asked
                 tally.waiting -= 1
-                tally.wait_seconds += waited
-                tally.max_wait_seconds = max(tally.max_wait_seconds, waited)
+                tally.wait_times.count(moment - asked)
                 return
         await self._serve(place, _ONE, asked, moment, None)
 
@@ -780,7 +781,7 @@ class RateLimiter:
         self._leave(waiter, tokens)
         self._granted_at_0 += 1
         self._restart_count()
-        self._tally.count_wait(moment - asked)
+        self._tally.wait_times.count(moment - asked)
 
     def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
         """Leave the queue, because the task was refused, or cancelled, or its loop is over."""

@@ -23,8 +23,9 @@ import anyio
 
 from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.histogram import HistogramStatistics
 from mtaio._internal.limiting import closed_error
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, PARTS, snapshot
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, LIMIT, PARTS, SECONDS, snapshot
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import LimitError, LimitTimeoutError, RateLimitError
 from mtaio.resources._bucket import TICK
@@ -81,6 +82,8 @@ class QuotaStatistics:
     """Total seconds that tasks waited for what they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
     """The longest of those waits, in seconds."""
+    wait_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
+    """How long each of those waits took; None before ``record_durations()``."""
     next_grant_seconds: float = field(metadata=GAUGE)
     """Estimated seconds until the first task that waits is served, or until a newcomer could have
     one of each if none waits; ``inf`` while a limit is paused."""
@@ -336,6 +339,10 @@ class Shares:
                 most = max([costs[number] for costs in self._queue.waiters.values()], default=0)
                 share.pace(self._pace.share, self._number, moment, most=most)
 
+    def record_durations(self) -> None:
+        """Keep a histogram of the waits from now on."""
+        self._tally.wait_times.record()
+
     def statistics(self) -> QuotaStatistics:
         """Return the state and counts so far. Not a checkpoint; from any thread."""
         first, queue = self._first, self._queue
@@ -349,6 +356,7 @@ class Shares:
         return snapshot(
             QuotaStatistics,
             self._tally,
+            self._tally.wait_times,
             waiting=len(queue) if waits else 0,
             in_flight=self._in_flight,
             acquired=self._acquired,
@@ -471,7 +479,7 @@ class Shares:
         if self._first is None:
             self._left = FAST_CALLS - 1
         self._waited += moment - asked
-        self._tally.count_wait(moment - asked)
+        self._tally.wait_times.count(moment - asked)
         return grant
 
     def _due(

@@ -103,6 +103,8 @@ def test_options_that_make_no_sense() -> None:
         ServerOptions(max_in_flight=0)
     with pytest.raises(ValueError, match=r"^body_timeout=0 is not more than 0\. Pass a number of"):
         ServerOptions(body_timeout=0)
+    with pytest.raises(TypeError, match=r"^access_log='no' is a str, not a bool\. Pass True or"):
+        ServerOptions(access_log="no")  # type: ignore[arg-type]
 
 
 def test_which_options_count() -> None:
@@ -121,6 +123,12 @@ def test_which_options_count() -> None:
     assert ServerOptions().over(program) == program
     assert ServerOptions(certfile="").over(program).certificate(None, settings) is None
     assert (none.most(settings), both.most(settings)) == (9, 3)
+    silent = ServerOptions(access_log=False).over(ServerOptions(access_log=True))
+    assert (none.logs(settings), silent.logs(settings), both.over(silent).logs(settings)) == (
+        True,
+        False,
+        False,
+    )
     assert none.proxies(settings) is not None
     assert ServerOptions(trusted_proxies="").proxies(settings) is None
     assert (bool(none), bool(command)) == (False, True)

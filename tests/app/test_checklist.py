@@ -219,6 +219,33 @@ def test_machine_that_spoils_a_deployment_is_found(
     assert all(each.remedy for each in items if each.name in found)
 
 
+@pytest.mark.parametrize(
+    ("workers", "status", "message"),
+    [
+        ("2", "ok", "MTAIO_WORKERS=2 on 2 processors"),
+        ("3", "warn", "MTAIO_WORKERS=3 on 2 processors: more memory, no gain"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no workers")
+def test_workers(environ: dict[str, str], workers: str, status: str, message: str) -> None:
+    """There should be no more workers than processors."""
+    found = item(look(environ=environ | {"MTAIO_WORKERS": workers}, processors=2), "processes")
+    assert (found.status, found.message) == (status, message)
+
+
+def test_workers_that_cannot_be(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program decides too late; each worker would do a job; Windows has no workers."""
+    app = application(environ, settings=Settings.from_env(environ, workers=2))
+    found = item(look(app, environ=environ), "processes")
+    assert (found.status, found.message[:27]) == ("warn", "workers=2 has no effect: mt")
+    environ["MTAIO_WORKERS"] = "2"
+    app = application(environ)
+    app.job(_never)
+    assert item(look(app, environ=environ), "processes").status == ("fail")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "on Windows" in item(look(environ=environ), "processes").message
+
+
 def test_good_machines(environ: dict[str, str]) -> None:
     """No limit of open files is well, and so are the defaults of systemd."""
     items = look(environ=environ, open_files=None, supervisor="systemd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import http.client
 import importlib.util
 import logging
@@ -27,7 +28,7 @@ from mtaio.config import Settings
 from tests.app.certificates import LOCALHOST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -385,6 +386,131 @@ def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
     assert got == [signal.SIGTERM]
+
+
+@pytest.fixture
+def usr1() -> Iterator[int]:
+    """Return the number of SIGUSR1, with nobody who handles it."""
+    number: int = getattr(signal, "SIGUSR1", 0)
+    before = signal.signal(number, signal.SIG_DFL)
+    yield number
+    signal.signal(number, before)
+
+
+def until_shown(guard: Guard) -> None:
+    """Wait until the tasks have been written."""
+    while guard._showing is None:
+        time.sleep(0.001)
+    guard._showing.join()
+
+
+@posix
+def test_tasks_on_request(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """A signal of its own has the tasks written, again and again, and then is what it was."""
+    guard = Guard(60, describe=str, tasks=lambda: [b"one\n", b"two\n"], on_request=True)
+    for _ in range(2):
+        kill(usr1)
+        until_shown(guard)
+        assert capfd.readouterr().err == "one\ntwo\n"
+        guard._showing = None
+    assert not guard.signalled
+    guard.release()
+    assert signal.getsignal(usr1) is signal.SIG_DFL
+
+
+@posix
+def test_tasks_are_written_by_one_at_a_time(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who asks while they are written gets no second copy, and the guard goes on."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def tasks() -> list[bytes]:
+        reading.set()
+        assert go_on.wait(60)
+        raise LookupError("no tree")
+
+    guard = Guard(60, describe=str, tasks=tasks, on_request=True)
+    kill(usr1)
+    assert reading.wait(60)
+    kill(usr1)
+    kill()
+    until_signalled(guard)
+    go_on.set()
+    until_shown(guard)
+    guard.release()
+    assert capfd.readouterr().err == "the tasks cannot be read: LookupError('no tree')\n"
+
+
+@posix
+def test_tasks_where_there_can_be_no_thread(
+    usr1: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written then, and the guard goes on."""
+
+    def none(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard = Guard(60, describe=str, on_request=True)
+    monkeypatch.setattr("mtaio.app._guard.threading.Thread.start", none)
+    kill(usr1)
+    kill()
+    until_signalled(guard)
+    guard.release()
+    assert capfd.readouterr().err == ""
+
+
+@posix
+def test_handler_of_somebody_else_is_left(usr1: int) -> None:
+    """A program that handles SIGUSR1 goes on doing so, also if it does that in C."""
+    mine = lambda *_: None  # noqa: E731 - to be compared
+    signal.signal(usr1, mine)
+    Guard(60, describe=str, on_request=True).release()
+    assert signal.getsignal(usr1) is mine
+    signal.signal(usr1, signal.SIG_DFL)
+    if sys.platform == "linux":
+        faulthandler.register(usr1)
+        try:
+            guard = Guard(60, describe=str, on_request=True)
+            assert signal.getsignal(usr1) is signal.SIG_DFL
+            guard.release()
+        finally:
+            faulthandler.unregister(usr1)
+
+
+@posix
+def test_tasks_where_the_system_has_no_list_of_handlers(
+    usr1: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on Linux what Python knows counts."""
+
+    def none(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", none)
+    guard = Guard(60, describe=str, on_request=True)
+    assert callable(signal.getsignal(usr1))
+    guard.release()
+
+
+@posix
+def test_request_while_it_ends(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """While the process ends nothing comes of it; the next application has it again."""
+    Guard(60, describe=str, on_request=True).release(lingers=True)
+    kill(usr1)
+    guard = Guard(60, describe=str, tasks=lambda: [b"tree\n"], on_request=True)
+    Guard(60, describe=str, tasks=lambda: [b"other\n"], on_request=True).release()
+    kill(usr1)
+    until_shown(guard)
+    guard.release()
+    assert capfd.readouterr().err == "tree\n"
+    assert signal.getsignal(usr1) is signal.SIG_DFL
+
+
+def test_tasks_before_the_event_loop() -> None:
+    """Before an application has a loop, and when it has none any more, that is said."""
+    app = make()
+    assert b"".join(app._tasks()) == b"there is no event loop whose tasks could be shown\n"
+    anyio.run(app.start)
+    assert b"".join(app._tasks()) == b"there is no event loop whose tasks could be shown\n"
 
 
 def test_thread_stays_until_the_program_starts_another(backend: Any) -> None:

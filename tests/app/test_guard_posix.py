@@ -177,6 +177,25 @@ for thread in threading.enumerate():
 sys.exit(5)
 """
 
+SHOWS_TASKS = """
+import anyio.to_thread
+
+def wait_until_shown():
+    while (thread := app._run._guard._showing) is None:
+        time.sleep(0.01)
+    thread.join()
+
+@app.service
+async def service():
+    kill(signal.SIGUSR1)
+    WAIT
+    app.stop_nowait()
+
+app.run(sys.argv[1])
+kill(signal.SIGUSR1)  # while it ends nothing comes of it
+print("left", file=sys.stderr)
+"""
+
 TWICE = """
 import atexit
 import mtaio.app._guard
@@ -220,6 +239,27 @@ def test_blocked_loop(backend: str, tmp_path: Path) -> None:
         "running; requests in flight: 0, services: service. The standard error shows where each "
         "thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
     ) in log
+    tasks = printed.rpartition("\ntasks\n")[2]  # after the stacks
+    assert f"service at {tmp_path / 'program.py'}:27 in service: running\n" in tasks
+
+
+@pytest.mark.parametrize(
+    "wait", ["wait_until_shown()", "await anyio.to_thread.run_sync(wait_until_shown)"]
+)
+def test_tasks_on_request(backend: str, tmp_path: Path, wait: str) -> None:
+    """SIGUSR1 has the tasks written to the standard error, whether the loop is blocked or not."""
+    code, printed, _ = run(SHOWS_TASKS.replace("WAIT", wait), backend, tmp_path, within=60)
+    assert code == 0
+    assert printed.count(" on " + backend) == 1
+    assert f"service at {tmp_path / 'program.py'}:" in printed
+    assert ("read from outside" in printed) is wait.startswith("wait")
+    assert printed.endswith("left\n")
+
+
+def test_tasks_are_not_shown_where_that_is_off(tmp_path: Path) -> None:
+    """Without the option SIGUSR1 ends the process, as it does where nobody handles it."""
+    program = f"app._shows_tasks = False\n{SHOWS_TASKS}"
+    assert run(program, "asyncio", tmp_path, within=60)[:2] == (-10, "")
 
 
 def test_second_signal(backend: str, tmp_path: Path) -> None:

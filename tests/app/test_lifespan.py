@@ -238,4 +238,6 @@ async def test_application_as_lifespan() -> None:
     service.serve(Starlette(lifespan=service.lifespan), bind="127.0.0.1:0")
     async with service:
         states.append(service.state)
+        assert "request_metrics.server.in_flight" in service.monitor.metric_names()
     assert states[5:] == ["opened", "running", "closed"]
+    assert "request_metrics.server.in_flight" not in service.monitor.metric_names()

@@ -102,7 +102,9 @@ def test_served_until_a_signal(folder: Path) -> None:
     assert process.returncode == 0
     # Where the machine is slow, the monitor says that the import of hypercorn blocked the loop.
     ours = [line for line in rest.splitlines() if "mtaio.monitoring" not in line]
-    assert ours[0].endswith("stopping: SIGTERM")
+    assert "INFO mtaio.access [" in ours[0]
+    assert " GET / 200, 5 bytes in 0." in ours[0]
+    assert ours[1].endswith("stopping: SIGTERM")
 
 
 def interrupt(*arguments: str) -> tuple[int, str]:

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
+from mtaio._internal.task_document import document, json_pieces
+from mtaio._internal.task_tree import GroupNode, TaskNode, TaskTree, Wait
 from mtaio.monitoring._page import content_security_policy, page
 
 if TYPE_CHECKING:
@@ -358,6 +360,61 @@ def check(
     }
 
 
+def tasks(*, trouble: bool) -> bytes:
+    """Return what ``tasks?format=json`` answers: two transfers may wait for each other."""
+
+    def task(number: int, function: str, line: int, **fields: Any) -> TaskNode:
+        where = f"orders/{function}.py:{line} in {function}"
+        stack = (f"orders/web.py:31 in {function}_endpoint", where)
+        return TaskNode(
+            id=number,
+            name=f"{function} {number}",
+            function=stack[0],
+            where=where,
+            stack=stack,
+            **fields,
+        )
+
+    db = "ConcurrencyLimiter 'database'"
+    queries = [
+        task(n, "query", 44, wait=Wait(on="socket", seconds=0.4 + n / 50)) for n in range(1, 21)
+    ]
+    holders = tuple(each.id for each in queries)
+    waiters = [
+        task(n, "checkout", 27, wait=Wait(on="slot", of=db, key=1, seconds=n / 9, holders=holders))
+        for n in range(21, 58)
+    ]
+    transfers = [
+        task(
+            number,
+            "transfer",
+            19,
+            wait=Wait(on="lock", of=f"Lock {name!r}", key=number, seconds=s, holders=(other,)),
+        )
+        for number, other, name, s in ((60, 61, "stock", 83.2), (61, 60, "invoice", 81.9))
+    ]
+    found = [*queries, *waiters, *(transfers if trouble else [])]
+    group = GroupNode(kind="task group", where="orders/web.py:12 in serve", children=tuple(found))
+    root = TaskNode(
+        id=99,
+        name="orders.web.main",
+        function="orders/web.py:8 in main",
+        where="orders/web.py:12 in serve",
+        stack=("orders/web.py:12 in serve",),
+        wait=Wait(on="tasks"),
+        children=(group,),
+    )
+    tree = TaskTree(
+        backend="asyncio",
+        taken_at=time.time(),
+        count=len(found) + 1,
+        roots=(root,),
+        cycles=((60, 61),) if trouble else (),
+        longest=((60, 61) if trouble else ()) + tuple(range(57, 49, -1)),
+    )
+    return b"".join(json_pieces(document(tree, name="orders-api")))
+
+
 class Service:
     """
     The service behind the page, and the page itself, for the length of a block.
@@ -390,8 +447,10 @@ class Service:
         """Whether no more samples are taken."""
         self.body: bytes | None = None
         """What something else answers in its place."""
+        self.looks = 0
+        """How often ``tasks`` was asked for."""
         self._name = name
-        self._trouble = trouble
+        self.trouble: Final = trouble
         self._extra = extra or {}
         self._lock = threading.Lock()
         self._model = Model(time.time() - age - 1, load=load, trouble=trouble)
@@ -462,7 +521,7 @@ class Service:
             check("migrations", "startup"),
             check("mail relay", critical=False, seconds=0.041),
         ]
-        if self._trouble:
+        if self.trouble:
             error = "ConnectionRefusedError: [Errno 111] connect to 10.0.3.7:25"
             checks[3] = check("mail relay", error=error, failures=4, critical=False, seconds=0.5)
         answer: dict[str, Any] = {
@@ -477,7 +536,7 @@ class Service:
             "firing": list(self._firing.values()),
             "alerts": self._alerts[-100:],
             "stall": None,
-            "stalls": stalls[::-1] if self._trouble else [],
+            "stalls": stalls[::-1] if self.trouble else [],
             "thresholds": THRESHOLDS,
             "health": {
                 "healthy": True,
@@ -485,7 +544,7 @@ class Service:
                 "ready": True,
                 "started": True,
                 "draining": False,
-                "degraded": self._trouble,
+                "degraded": self.trouble,
                 "checks": checks,
             },
         }
@@ -521,6 +580,10 @@ class Service:
                     service.asked.append((time.monotonic(), parts.query))
                     points = int(parse_qs(parts.query).get("points", ["0"])[0])
                     body = service.answer(points)
+                    self._reply(service.status, body, {"Content-Type": "application/json"})
+                elif parts.path == f"{service.prefix}/tasks":
+                    service.looks += 1
+                    body = tasks(trouble=service.trouble)
                     self._reply(service.status, body, {"Content-Type": "application/json"})
                 else:
                     self._reply(404, b"", {})

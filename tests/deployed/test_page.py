@@ -633,6 +633,55 @@ def test_every_text_has_contrast_in_both_themes(tab: Tab, theme: str, *, lost: b
         assert back == {"light": "rgb(244, 245, 247)", "dark": "rgb(14, 17, 22)"}[theme]
 
 
+OPEN_TASKS = "document.getElementById('tab-tasks').click()"
+ROWS = "[...document.querySelectorAll('.row:not([hidden])')].map(each => each.textContent)"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_tasks_that_wait_for_each_other_are_seen(tab: Tab, theme: str) -> None:
+    """Tasks are read while their tab is open: deadlocks, waits, the tree, which can be filtered."""
+    tab.look(theme=theme, width=400)
+    with shown(tab, trouble=True) as service:
+        assert service.looks == 0
+        tab.evaluate(OPEN_TASKS)
+        tab.wait(f"{ROWS}.length > 4")
+        deadlocks = card(tab, "Deadlocks")
+        assert "2 tasks wait for each other" in deadlocks
+        assert "Lock 'stock' · orders/transfer.py:19 in transfer · held by transfer 61" in deadlocks
+        waits = card(tab, "What tasks wait for")
+        assert "37 \u00d7 slot · ConcurrencyLimiter 'database'" in waits
+        assert "held by 20 tasks at orders/query.py:44 in query" in waits
+        assert "transfer 60" in card(tab, "The longest waits")
+        assert "60 tasks · 60 waiting" in card(tab, "Tasks")
+        assert tab.evaluate("document.getElementById('main').offsetHeight") == 0
+        found = tab.evaluate((HERE / "contrast.js").read_text(encoding="utf-8"))
+        assert len(found) > 30
+        assert [each for each in found if each[1] < 4.5] == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+        tab.evaluate("document.querySelector('.row summary').click()")
+        tab.evaluate("taskFilter.value = 'STOCK'; taskFilter.dispatchEvent(new Event('input'))")
+        rows = tab.evaluate(ROWS)
+        assert [row.split()[0] for row in rows] == ["orders.web.main", "task", "transfer"]
+        looks = service.looks
+        service.status = 503
+        tab.wait("taskNote.textContent.startsWith('The tasks cannot be read: ')")
+        service.status = 200
+        tab.wait("!taskNote.textContent.startsWith('The tasks')")
+        assert service.looks >= looks + 2
+        assert tab.evaluate("document.querySelector('.row').open")  # as it was left
+        tab.evaluate("document.getElementById('tab-main').click()")
+        tab.wait("!document.getElementById('main').hidden && location.hash === ''")
+        assert [each for each in tab.complaints() if "503" not in each] == []
+
+
+def test_a_calm_service_has_no_deadlock(tab: Tab) -> None:
+    """Without tasks that wait for each other that is said; a link leads to the tab."""
+    with Service() as service:
+        tab.goto(f"{service.url}#tasks")
+        tab.wait(f"{ROWS}.length > 3")
+        assert "No tasks wait for each other." in card(tab, "Deadlocks")
+
+
 def test_the_lines_of_a_chart_are_told_apart_without_colour(tab: Tab) -> None:
     """Each line of a chart has its own pattern, which the legend shows."""
     with shown(tab):

@@ -73,6 +73,15 @@ def test_a_real_service(tab: Tab, port: int) -> None:
             ("Process", "threads"),
         ):
             assert said in card(tab, title), card(tab, title)
+        tab.wait("document.body.textContent.includes('run duration, p99')")  # a part of a card
+        assert (
+            tab.evaluate(
+                "[...document.querySelectorAll('.card')]"
+                ".find((each) => each.querySelector('h3').textContent === 'images')"
+                ".textContent"
+            ).count("run duration")
+            == 3
+        )
         assert "broker" in card(tab, "Health checks")
         tab.wait("document.body.innerText.includes('no <b>relay</b>')")
         blocking.touch()

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -23,20 +24,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import anyio
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
+from mtaio.asgi import RequestMetrics
 from mtaio.monitoring import Metric, ResourceMonitor, Source, metrics, to_prometheus
 from mtaio.monitoring._metrics import CONTENT_TYPE
-from tests.monitoring.watched import objects, sample
+from mtaio.statistics import HistogramStatistics
+from tests.monitoring.watched import numbers, objects, sample
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from starlette.requests import Request
+
+    from mtaio._internal.asgi import ASGIApp
+
 T = TypeVar("T")
 
 EXAMPLES = ROOT / "docs" / "examples" / "prometheus"
+HOUR = 3600
 PATIENCE = 90.0
 """Seconds for what takes two: a machine may stand still in between."""
 
@@ -185,6 +197,21 @@ def until(look: Callable[[], T | None]) -> T:
     return found
 
 
+async def item(request: Request) -> Response:
+    """Answer at once or a moment later, well or not."""
+    number = int(request.path_params["id"])
+    await anyio.sleep(number / 100)
+    return Response("x" * 100 * number, 503 if number == 3 else 200)
+
+
+async def ask(app: ASGIApp) -> None:
+    """Ask an application for some of its items, and for what it does not have."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        for path in ("/items/0", "/items/1", "/items/2", "/items/3", "/none"):
+            await client.get(path)
+
+
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Still]:
     """Return a monitor that shows one of everything, twice, and names that are hard to write."""
@@ -195,11 +222,13 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Still]:
         io=replace(measured.io, write_bytes=512),
     )
     for each in objects(tmp_path_factory.mktemp("log")):
-        anyio.run(each.use)
         monitor = ResourceMonitor()
-        for name, thing in each._asdict().items():
-            monitor.watch(thing, name=name)
+        requests = RequestMetrics(Starlette(routes=[Route("/items/{id}", item)]))
+        for name, thing in {**each._asdict(), "requests": requests}.items():
+            monitor.watch(thing, name=name)  # from here on durations are recorded
             monitor.watch(thing, name=f"{name} again")
+        anyio.run(each.use)
+        anyio.run(ask, requests)
         anyio.run(monitor.tick)
         sources = [
             Source(kind="", name=None, statistics=measured),
@@ -237,10 +266,26 @@ def prometheus(still: Still, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_prometheus_has_the_values(prometheus: Prometheus, exported: list[Metric]) -> None:
     """What Prometheus has scraped is what was exported, each number to its last bit."""
     found = until(lambda: prometheus.values('{__name__=~"mtaio_.+"}'))
-    assert len(found) == len(exported)
-    for metric in exported:
-        value = float(found[metric.name, frozenset(metric.labels.items())])
-        assert value == metric.value or (math.isnan(value) and math.isnan(metric.value))
+    expected = {key: value for metric in exported for key, value in numbers(metric).items()}
+    assert found.keys() == expected.keys()
+    for key, written in found.items():
+        assert float(written) == expected[key] or (written == "NaN" and math.isnan(expected[key]))
+
+
+def test_quantiles_are_those_of_prometheus(prometheus: Prometheus, exported: list[Metric]) -> None:
+    """What thresholds know as ``p50`` and ``p99`` is what Prometheus computes."""
+    histograms = [each for each in exported if isinstance(each.value, HistogramStatistics)]
+    assert len({each.name for each in histograms}) > 5
+    for name in {each.name for each in histograms}:
+        for share in (0.5, 0.99):
+            query = f"histogram_quantile({share}, {name}_bucket)"
+            found = prometheus.values(query)
+            for each in histograms:
+                if each.name == name and isinstance(each.value, HistogramStatistics):
+                    quantile = each.value.quantile(share)
+                    value = float(found["", frozenset(each.labels.items())])
+                    expected = math.nan if quantile is None else quantile
+                    assert value == pytest.approx(expected, nan_ok=True)
 
 
 def test_prometheus_knows_the_types(prometheus: Prometheus, exported: list[Metric]) -> None:
@@ -274,7 +319,7 @@ def test_lint(exported: list[Metric]) -> None:
 
 def test_examples_are_valid() -> None:
     """The configuration and the rules can be loaded, with nothing to warn of."""
-    assert "18 rules found" in promtool(
+    assert "20 rules found" in promtool(
         "check", "rules", "--lint=all", "--lint-fatal", EXAMPLES / "alerts.yml"
     )
     promtool("check", "config", EXAMPLES / "prometheus.yml")
@@ -284,7 +329,8 @@ def test_examples_are_valid() -> None:
 def test_examples_name_what_is_exported(name: str, exported: list[Metric]) -> None:
     """No rule and no panel waits for a metric that there is not."""
     text = (EXAMPLES / name).read_text("utf-8")
-    assert set(re.findall(r"mtaio_\w+", text)) <= {metric.name for metric in exported}
+    names = {series for metric in exported for series, _ in numbers(metric)}
+    assert set(re.findall(r"mtaio_\w+", text)) <= names
 
 
 def strings(value: object, key: str) -> Iterator[str]:
@@ -342,6 +388,24 @@ class Case(NamedTuple):
     quiet: dict[str, str]
 
 
+def latency(route: str, instance: str, *, fast: int, slow: int) -> dict[str, str]:
+    """Return the buckets of a route that has so many requests a minute, below a second and not."""
+    labels = f"job='shop',instance='{instance}',method='GET',route='{route}',status='200'"
+    bucket = f"mtaio_request_metrics_duration_seconds_bucket{{{labels},le="
+    return {
+        f"{bucket}'0.1'}}": f"0+{fast}x19",
+        f"{bucket}'1.0'}}": f"0+{fast}x19",
+        f"{bucket}'10.0'}}": f"0+{fast + slow}x19",
+        f"{bucket}'+Inf'}}": f"0+{fast + slow}x19",
+    }
+
+
+def answers(route: str, status: str, a_minute: int) -> dict[str, str]:
+    """Return how many answers of a status a route has given."""
+    labels = f"job='shop',method='GET',route='{route}',status='{status}'"
+    return {f"mtaio_request_metrics_duration_seconds_count{{{labels}}}": f"0+{a_minute}x19"}
+
+
 CASES = [
     Case("MtaioDown", 3, {"up{job='my-service'}": "0x9"}, {"up{job='my-service'}": "1x9"}),
     Case(
@@ -397,6 +461,34 @@ CASES = [
         6,
         {"mtaio_process_open_files": "900x9", "mtaio_process_max_open_files": "1000x9"},
         {"mtaio_process_open_files": "700x9", "mtaio_process_max_open_files": "1000x9"},
+    ),
+    Case(
+        "MtaioRequestsSlow",
+        11,
+        # Of one instance all are fast, of the other one in ten is slow: one in twenty of both.
+        {
+            **latency("/a", "one", fast=60, slow=0),
+            **latency("/a", "two", fast=54, slow=6),
+            **latency("/b", "one", fast=60, slow=0),
+        },
+        {
+            **latency("/a", "one", fast=600, slow=0),
+            **latency("/a", "two", fast=600, slow=6),
+        },
+    ),
+    Case(
+        "MtaioRequestsFail",
+        11,
+        {
+            **answers("/a", "200", 60),
+            **answers("/a", "503", 6),
+            **answers("/b", "200", 60),
+        },
+        {
+            **answers("/a", "200", 600),
+            **answers("/a", "500", 3),
+            **answers("/a", "404", 60),
+        },
     ),
     Case(
         "MtaioLimiterSaturated",
@@ -530,3 +622,50 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests})
     )
     assert "SUCCESS" in promtool("test", "rules", file)
+
+
+def test_a_day_of_the_example_service(tmp_path: Path) -> None:
+    """A day later Prometheus shows p99 by route, when it was slow, and when it failed."""
+    midnight = int(time.time()) - 25 * HOUR
+    texts = tmp_path / "day.txt"
+    with texts.open("wb") as output:
+        subprocess.run(  # noqa: S603 - a program of these tests
+            [sys.executable, "-m", "tests.deployed.day", str(midnight)],
+            cwd=ROOT,
+            stdout=output,
+            check=True,
+            timeout=PATIENCE,
+        )
+    promtool("tsdb", "create-blocks-from", "openmetrics", texts, tmp_path / "data")
+    (tmp_path / "prometheus.yml").write_text("global: {}")
+    rules = (EXAMPLES / "alerts.yml").read_text("utf-8")
+    expressions = dict(re.findall(r"alert: (\w+)\n +expr: >-\n(.+?)\n +for:", rules, re.DOTALL))
+    with running(tmp_path / "prometheus.yml", tmp_path) as prometheus:
+
+        def hours(query: str) -> dict[tuple[str, ...], dict[int, float]]:
+            """Return what a query finds at the end of each hour, by the labels."""
+            result = prometheus.get(
+                "query_range",
+                query=query,
+                start=str(midnight + HOUR),
+                end=str(midnight + 24 * HOUR),
+                step=str(HOUR),
+            )["result"]
+            return {
+                tuple(each["metric"].values()): {
+                    round((moment - midnight) / HOUR) - 1: float(value)
+                    for moment, value in each["values"]
+                }
+                for each in result
+            }
+
+        duration = "mtaio_request_metrics_duration_seconds"
+        p99 = hours(f"histogram_quantile(0.99, sum by (route, le) (rate({duration}_bucket[1h])))")
+        assert p99.keys() == {("/prices",), ("/feed",)}
+        assert {hour for hour, value in p99["/prices",].items() if value > 1} == {12, 13}
+        assert all(0.01 < value < 1 for h, value in p99["/prices",].items() if h not in {12, 13})
+        counts = hours(f'sum by (status) ({duration}_count{{route="/prices"}})')
+        assert (counts["200",][23], counts["503",][23]) == (690, 30)
+        for alert, expected in (("MtaioRequestsSlow", {12, 13}), ("MtaioRequestsFail", {18})):
+            found = hours(expressions[alert])
+            assert {hour for each in found.values() for hour in each} == expected, alert

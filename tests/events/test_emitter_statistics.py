@@ -170,7 +170,7 @@ def test_every_field_says_how_it_moves() -> None:
     gauges = {"listeners", "streams", "wait_fors", "waiting", "pending"}
     assert {name for name, kind in kinds.items() if kind == "gauge"} == gauges
     assert {name for name, kind in kinds.items() if kind == "limit"} == {"max_pending", "max_names"}
-    assert set(kinds.values()) == {"gauge", "limit", "counter"}
+    assert set(kinds.values()) == {"gauge", "limit", "counter", "histogram"}
 
 
 @pytest.mark.parametrize("max_names", [8, 200])

@@ -153,17 +153,17 @@ def test_a_look_at_variables_keeps_nothing() -> None:
     """What a variable held is gone when its code lets go of it; one that is not set is None."""
 
     async def code() -> None:
-        held: Held | None = Held()
+        held = Held()
         refs.append(ref(held))
         await Suspends()
-        held = None
+        del held
         await Suspends()
 
     refs: list[ref[Held]] = []
     coroutine = code()
     coroutine.send(None)
-    frame = coroutine.cr_frame
-    assert frame is not None
+    frame = await_chain(coroutine).frames[0]
+    assert not isinstance(frame, str)
     assert local(frame, "held") is refs[0]()
     assert local(frame, "other") is None
     coroutine.send(None)

@@ -70,7 +70,7 @@ def test_date_is_rendered_once_a_second(
         asked.append(seconds)
         return time.gmtime(seconds)
 
-    monkeypatch.setattr("mtaio.logging._handler.gmtime", gmtime)
+    monkeypatch.setattr("mtaio.logging._text.gmtime", gmtime)
     formatter = logging.Formatter("%(asctime)s")
     formatter.converter = gmtime
     handler.setFormatter(formatter)

@@ -63,6 +63,18 @@ async def test_paths(make: Callable[[], Any], root: str, path: str) -> None:
         assert (await http.get(f"{root}/nothing")).status_code == 404
 
 
+async def test_tasks() -> None:
+    """The tasks of the loop that answers are shown too, in pieces; its own task runs."""
+    async with client(mounted_twice()) as http:
+        answer = await http.get("/a/health/tasks")
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert "content-length" not in answer.headers
+        assert "1 running" in answer.text
+        assert (await http.head("/a/health/tasks")).content == b""
+        found = await http.get("/a/health/tasks", headers={"accept": "application/json"})
+        assert found.json()["complete"]
+
+
 @pytest.mark.parametrize("root", ["/health", "/a/b c/été"])
 async def test_without_a_slash(root: str) -> None:
     """The page's own path ends in a slash, without which it would not find its figures."""

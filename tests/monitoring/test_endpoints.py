@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from mtaio._internal import loops
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.monitoring._endpoints import Access, Endpoints, Request, Response
 from mtaio.monitoring._monitor import recent
+from mtaio.monitoring._task_reader import TaskReader
 from mtaio.testing import run
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Callable
 
+    from mtaio._internal.task_document import Document
+    from mtaio._internal.task_tree import TaskTree
     from mtaio.monitoring import HealthReport
     from mtaio.types import CheckKind
 
 PROBES = ("/livez", "/readyz", "/startupz")
-FIGURES = ("/metrics", "/stats", "/")
+FIGURES = ("/metrics", "/stats", "/tasks", "/")
 
 
 async def answer_of(endpoints: Endpoints, request: Request) -> Response:
@@ -56,8 +61,12 @@ class Service:
             access=Access(token),
             report=self._report,
             answering=lambda: self.answering,
+            read_tasks=self._read_tasks,
             name=None,
         )
+
+    async def _read_tasks(self, show: Callable[[TaskTree], Document]) -> Document:
+        return await TaskReader(loops.current_loop()).read(show)
 
     async def _report(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
         assert within <= 2
@@ -190,8 +199,12 @@ async def test_no_token(path: str, change: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_not_found(path: str, method: str) -> None:
-    """There is nothing else."""
-    assert (await Service().get(path, method)).status == 404
+    """There is nothing else, and what else clients ask for counts as one."""
+    service = Service()
+    assert (await service.get(path, method)).status == 404
+    status = 200 if method == "GET" else 405
+    assert (await service.get("/livez", method)).status == status
+    assert service.endpoints.answers == {("other", 404): 1, ("/livez", status): 1}
 
 
 @pytest.mark.parametrize("path", [*PROBES, *FIGURES])
@@ -339,6 +352,41 @@ async def test_stats_is_made_in_pieces() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "accept", "kind"),
+    [
+        ("/tasks", b"text/html,*/*", "text"),
+        ("/tasks?format=text", b"application/json", "text"),
+        ("/tasks", b"application/json, text/plain;q=0.5", "json"),
+        ("/tasks?format=json", b"", "json"),
+    ],
+)
+async def test_tasks(target: str, accept: bytes, kind: str) -> None:
+    """What each task waits for, as text or as JSON; the name is that of the service."""
+    service = Service()
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep_forever, name="sleeper")
+        await anyio.sleep(1)
+        answer = await service.get(target, accept=accept)
+        group.cancel_scope.cancel()
+    content = dict(answer.headers)["content-type"]
+    assert content == ("application/json" if kind == "json" else "text/plain; charset=utf-8")
+    if kind == "json":
+        found = json.loads(answer.body)
+        assert (found["name"], found["complete"], found["stall"]) == ("shop", True, None)
+        assert "sleeper" in {line["name"] for line in found["lines"]}
+    else:
+        assert answer.body.startswith(b"shop: ")
+        assert b" sleeper: waiting\n" in answer.body or b" sleeper: sleeps" in answer.body
+
+
+@pytest.mark.parametrize("query", ["format=xml", "format=", "format=json&format=text"])
+async def test_bad_format(query: str) -> None:
+    """Tasks have no other format."""
+    answer = await Service().get(f"/tasks?{query}")
+    assert (answer.status, answer.body) == (400, b"format is neither text nor json\n")
+
+
+@pytest.mark.parametrize(
     "query",
     [
         *("points=", "points=x", "points=-1", "points=1e3", "points=٣", "points=1&points=2"),
@@ -367,12 +415,16 @@ async def test_error(caplog: pytest.LogCaptureFixture) -> None:
     async def report(kind: CheckKind | None, *, within: float) -> None:
         raise NotImplementedError(kind, within)
 
+    async def read_tasks(show: Callable[[TaskTree], Document]) -> Document:
+        raise NotImplementedError(show)
+
     endpoints = Endpoints(
         Broken(),
         HealthRegistry(),
         access=Access(None),
         report=report,
         answering=lambda: True,
+        read_tasks=read_tasks,
         name=None,
     )
     request = Request("GET", "/metrics", "", b"Bearer secret", "localhost", None, forwarded=False)
@@ -404,6 +456,7 @@ class Client:
 
 
 HISTORY = Request("GET", "/stats", "points=5", None, "localhost", None, forwarded=False)
+TASKS = replace(HISTORY, path="/tasks", query="")
 
 
 async def test_two_histories_at_once() -> None:
@@ -448,13 +501,14 @@ async def test_refused_before_a_turn() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_history_not_taken() -> None:
-    """An answer with history that is not taken within a minute is given up, with its turn."""
+@pytest.mark.parametrize("request_", [HISTORY, TASKS], ids=["history", "tasks"])
+async def test_large_answer_not_taken(request_: Request) -> None:
+    """An answer with much that is not taken within a minute is given up, with its turn."""
     service = Service()
     started = anyio.current_time()
     for _ in range(3):
         with pytest.raises(ConnectionAbortedError):
-            await service.endpoints.respond(HISTORY, Client().receive)
+            await service.endpoints.respond(request_, Client().receive)
     assert anyio.current_time() - started == pytest.approx(180)
 
 

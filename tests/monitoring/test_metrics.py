@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from mtaio._internal.statistics import BYTES, COUNTER, GAUGE, INFO, LIMIT
+from mtaio._internal.statistics import BYTES, COUNTER, GAUGE, HISTOGRAM, INFO, LIMIT
 from mtaio.monitoring import Metric, Source, metrics
 from mtaio.monitoring._metrics import flat, kind_of, kinds
-from tests.monitoring.watched import Objects, objects, sample
+from mtaio.statistics import HistogramStatistics
+from tests.monitoring.watched import Objects, Timed, numbers, objects, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def one(statistics: object, name: str | None = "api", **options: Any) -> list[Me
     return list(metrics([Source(kind="pool", name=name, statistics=statistics, **options)]))
 
 
-def series(found: list[Metric]) -> dict[tuple[str, ...], float]:
+def series(found: list[Metric]) -> dict[tuple[str, ...], Any]:
     """Return values by name and labels."""
     return {(each.name, *each.labels.values()): each.value for each in found}
 
@@ -148,7 +149,7 @@ def test_metadata_of_others_is_no_kind() -> None:
 
     @dataclass
     class Mixed:
-        a: int = field(default=1, metadata={"kind": "histogram", "x": 5})
+        a: int = field(default=1, metadata={"kind": "summary", "x": 5})
         b: int = field(default=2, metadata={"help": "What b is."})
 
     assert [(each.kind, each.help) for each in one(Mixed())] == [
@@ -193,6 +194,98 @@ def test_mappings_that_are_wanted_have_a_label() -> None:
     assert wanted["pool.api.by_level.INFO"] == 3
     assert wanted["pool.api.by_level.ERROR.done"] == 1
     assert kinds(source)["pool.api.by_level.ERROR.done"] == "counter"
+
+
+FAST = HistogramStatistics(bounds=(0.1, 1.0), counts=(10, 0, 0), sum=0.5)
+SLOW = HistogramStatistics(bounds=(0.1, 1.0), counts=(0, 10, 0), sum=5.0)
+
+
+def test_histograms_have_quantiles() -> None:
+    """A histogram is one metric; thresholds know its count and two of its quantiles."""
+    (found,) = one(Timed(run_seconds=FAST + SLOW))
+    assert found == Metric(
+        name="mtaio_pool_run_seconds",
+        kind="histogram",
+        labels={"name": "api"},
+        value=FAST + SLOW,
+        help="Timed.run_seconds, in seconds",
+        unit="seconds",
+        dotted="mtaio.pool.run_seconds",
+    )
+    source = Source(kind="pool", name=None, statistics=Timed(run_seconds=FAST + SLOW))
+    whole = flat(source)
+    assert {name: value for name, value in whole.items() if "run" in name} == {
+        "pool.run_seconds.count": 20,
+        "pool.run_seconds.p50": pytest.approx(0.1),
+        "pool.run_seconds.p99": pytest.approx(0.982),
+    }
+    recent = {"pool.run_seconds": FAST}
+    assert flat(source, recent.get)["pool.run_seconds.p99"] == pytest.approx(0.099)
+    assert {name: kind for name, kind in kinds(source).items() if "run" in name} == {
+        "pool.run_seconds.count": "counter",
+        "pool.run_seconds.p50": "gauge",
+        "pool.run_seconds.p99": "gauge",
+    }
+    assert not one(Timed())  # not recorded
+
+
+def test_series_by_several_labels() -> None:
+    """Prometheus has each of them always, thresholds all together unless mappings are wanted."""
+    statistics = Timed(
+        by_route={("GET", "/a"): FAST, ("PUT", "/b"): SLOW},
+        requests={("GET", "200"): 9, ("GET", "503"): 1},
+    )
+    found = {(each.name, *each.labels.values()): each.value for each in one(statistics)}
+    assert found == {
+        ("mtaio_pool_by_route_seconds", "api", "GET", "/a"): FAST,
+        ("mtaio_pool_by_route_seconds", "api", "PUT", "/b"): SLOW,
+        ("mtaio_pool_requests_total", "api", "GET", "200"): 9,
+        ("mtaio_pool_requests_total", "api", "GET", "503"): 1,
+    }
+    assert set(one(statistics)[0].labels) == {"name", "method", "route"}
+    source = Source(kind="pool", name=None, statistics=statistics)
+    together = flat(source)
+    assert together["pool.requests"] == 10
+    assert together["pool.by_route.count"] == 20
+    assert together["pool.by_route.p99"] == pytest.approx(0.982)
+    wanted = flat(dataclasses.replace(source, mappings=True))
+    assert wanted["pool.by_route.PUT./b.p99"] > 0.9 > wanted["pool.by_route.GET./a.p99"]
+    assert wanted["pool.requests.GET.503"] == 1
+    assert "pool.by_route.count" not in wanted
+
+
+def test_series_before_the_first_value() -> None:
+    """A histogram by labels has its names for thresholds at once, and no quantiles yet."""
+    source = Source(kind="pool", name=None, statistics=Timed())
+    assert flat(source) == {"pool.by_route.count": 0, "pool.requests": 0}
+    assert "pool.by_route.p99" in kinds(source)
+    assert list(metrics([source])) == []
+
+
+def test_what_fits_no_field() -> None:
+    """A number among histograms is left out, and so is a key that has too many labels or few."""
+    odd: Any = Timed(
+        run_seconds=5,  # type: ignore[arg-type] # the mistake itself
+        by_route={("GET", "/a"): 7, "PUT": FAST},  # type: ignore[dict-item] # the mistake itself
+        requests={("GET", "200", "more"): 1},
+    )
+    assert {(each.name, *each.labels.values()) for each in one(odd)} == {
+        ("mtaio_pool_by_route_seconds", "api", "PUT"),
+        ("mtaio_pool_requests_total", "api", "GET", "200"),
+    }
+
+
+def test_bound_is_no_label_of_a_field() -> None:
+    """``le`` is Prometheus' own label of a histogram."""
+
+    @dataclass
+    class Sizes:
+        sizes: Mapping[str, HistogramStatistics] = field(
+            default_factory=lambda: {"a": FAST}, metadata=HISTOGRAM | {"label": "le"}
+        )
+
+    assert one(Sizes(), mappings=True)[0].labels == {"name": "api", "_le": "a"}
+    assert one(Sizes())[0].labels == {"name": "api"}
 
 
 def test_mapping_in_a_mapping_is_left_out() -> None:
@@ -281,6 +374,7 @@ def test_large_numbers(value: float, exported: float) -> None:
 def test_nan_passes() -> None:
     """NaN is a value: whoever shows it decides what to do with it."""
     (found,) = one({"used": math.nan})
+    assert isinstance(found.value, float)
     assert math.isnan(found.value)
 
 
@@ -425,9 +519,9 @@ async def test_every_object_has_metrics(each: Objects) -> None:
     assert values["event_emitter.emitter.emitted"] == 3
     assert values["event_emitter.emitter.other.emitted"] == 0
     assert values["async_file_handler.log.written"] == 2
-    found = list(metrics(each.sources()))
+    found = [value for each in metrics(each.sources()) for value in numbers(each).values()]
     assert len(found) == len(values)
-    assert sorted(each.value for each in found) == sorted(values.values())
+    assert sorted(found) == sorted(values.values())
     assert {
         key: kind for source in each.sources() for key, kind in kinds(source).items()
     }.keys() == (values.keys())

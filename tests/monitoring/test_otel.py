@@ -16,8 +16,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 from mtaio.monitoring import ResourceMonitor, Source, metrics
 from mtaio.monitoring.otel import observe
 from mtaio.resources import RateLimiter
-from mtaio.statistics import MonitorStatistics
-from tests.monitoring.watched import Objects, objects
+from mtaio.statistics import HistogramStatistics, MonitorStatistics
+from tests.monitoring.watched import Objects, Timed, objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,10 +92,43 @@ async def test_values_are_those_of_prometheus(each: Objects, export: Export) -> 
     expected = {
         (metric.dotted, frozenset(metric.labels.items())): metric.value
         for metric in metrics(monitor.sources())
+        if metric.kind != "histogram"
     }
     assert ("mtaio.value", frozenset({("name", "queue_depth")})) in expected
     assert len(expected) > 150
-    assert export.values() == expected
+    found = export.values()
+    assert {key: found[key] for key in expected} == expected
+
+
+async def test_histograms_are_counters_by_bound(export: Export) -> None:
+    """A histogram is exported as Prometheus has it: its sum, its count, and one for each bound."""
+    whole = HistogramStatistics(bounds=(0.1, 1.0), counts=(4, 3, 2), sum=9.5)
+
+    class Pool:
+        def statistics(self) -> Timed:
+            """Return histograms."""
+            return Timed(run_seconds=whole, by_route={("GET", "/a"): whole})
+
+    monitor = ResourceMonitor()
+    monitor.watch(Pool())
+    await monitor.tick()
+    observe(export.meter, monitor)
+    values = {key: value for key, value in export.values().items() if ".pool." in key[0]}
+    route = {("method", "GET"), ("route", "/a")}
+    assert values == {
+        (f"mtaio.pool.{name}.{end}", frozenset(labels | le)): value
+        for name, labels in (("run_seconds", set[Any]()), ("by_route", route))
+        for end, le, value in (
+            ("bucket", {("le", "0.1")}, 4),
+            ("bucket", {("le", "1.0")}, 7),
+            ("bucket", {("le", "+Inf")}, 9),
+            ("sum", set(), 9.5),
+            ("count", set(), 9),
+        )
+    }
+    found = export.collect()
+    assert found["mtaio.pool.by_route.sum"].unit == "s"
+    assert found["mtaio.pool.by_route.bucket"].data.is_monotonic
 
 
 async def test_kinds_and_units(export: Export) -> None:

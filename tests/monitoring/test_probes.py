@@ -69,6 +69,8 @@ async def test_name_and_wrong_tokens() -> None:
         found = await to_thread.run_sync(name_and_tokens, probes.address)
         assert found == ("shop", 401)
         assert probes.statistics().wrong_tokens == 1
+        assert probes.statistics().answers == {("/stats", 200): 1, ("/stats", 401): 1}
+        assert "probes.answers" in app.monitor.metric_names()
     async with monitor, Probes(monitor, bind="127.0.0.1:0", token="secret") as probes:  # noqa: S106 - of a test
         assert await to_thread.run_sync(name_and_tokens, probes.address) == ("measures", 401)
 

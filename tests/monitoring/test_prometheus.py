@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from mtaio.monitoring import Metric, Source, metrics, to_prometheus
-from tests.monitoring.watched import Objects, objects, sample
+from mtaio.statistics import HistogramStatistics
+from tests.monitoring.watched import Objects, Timed, numbers, objects, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,9 +47,9 @@ def check(sources: Iterable[Source]) -> None:
     """Compare what the parser reads with what was written."""
     written = list(metrics(sources))
     found = parsed(to_prometheus(written))
-    assert len(found) == len(written)
-    for metric in written:
-        assert same(found[metric.name, frozenset(metric.labels.items())], metric.value)
+    expected = {key: value for metric in written for key, value in numbers(metric).items()}
+    assert found.keys() == expected.keys()
+    assert all(same(value, expected[key]) for key, value in found.items())
 
 
 def test_text() -> None:
@@ -86,6 +87,27 @@ def test_text() -> None:
         "# HELP mtaio_pool_done_total Done,\\nin \\\\parts\n"
         "# TYPE mtaio_pool_done_total counter\n"
         "mtaio_pool_done_total 0.5\n"
+    )
+
+
+def test_histogram() -> None:
+    """A histogram has a line for each bound, which counts what is up to it, its sum and count."""
+    whole = HistogramStatistics(bounds=(0.25, 1), counts=(2, 0, 1), sum=3.5)
+    head = Metric(name="mtaio_run_seconds", kind="histogram", labels={}, value=whole, help="Run")
+    text = to_prometheus([head, replace(head, labels={"name": "a"})])
+    assert text == (
+        "# HELP mtaio_run_seconds Run\n"
+        "# TYPE mtaio_run_seconds histogram\n"
+        'mtaio_run_seconds_bucket{le="0.25"} 2\n'
+        'mtaio_run_seconds_bucket{le="1.0"} 2\n'
+        'mtaio_run_seconds_bucket{le="+Inf"} 3\n'
+        "mtaio_run_seconds_sum 3.5\n"
+        "mtaio_run_seconds_count 3\n"
+        'mtaio_run_seconds_bucket{name="a",le="0.25"} 2\n'
+        'mtaio_run_seconds_bucket{name="a",le="1.0"} 2\n'
+        'mtaio_run_seconds_bucket{name="a",le="+Inf"} 3\n'
+        'mtaio_run_seconds_sum{name="a"} 3.5\n'
+        'mtaio_run_seconds_count{name="a"} 3\n'
     )
 
 
@@ -168,3 +190,21 @@ def test_hostile_keys_are_read_back(
     cls = make_dataclass("Pool", [("by_key", dict, field(metadata=metadata))])
     check([Source(kind="pool", name=name, statistics=cls(keys), mappings=True)])
     check([Source(kind="pool", name=name, statistics=cls(keys))])
+
+
+HISTOGRAMS = st.integers(1, 5).flatmap(
+    lambda bounds: st.builds(
+        HistogramStatistics,
+        bounds=st.just(tuple(map(float, range(bounds)))),
+        counts=st.tuples(*[st.integers(0, 2**60)] * (bounds + 1)),
+        sum=st.floats(),
+    )
+)
+
+
+@given(st.dictionaries(st.tuples(TEXTS, TEXTS), HISTOGRAMS), TEXTS)
+def test_hostile_labels_of_histograms(
+    by_route: dict[tuple[str, ...], HistogramStatistics], name: str
+) -> None:
+    """A histogram by labels is read back, whatever these are."""
+    check([Source(kind="pool", name=name, statistics=Timed(by_route=by_route))])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.histogram import Histogram, HistogramStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, labels
 from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
@@ -36,7 +37,7 @@ from mtaio.resources import (
 from mtaio.testing import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
@@ -89,9 +90,12 @@ async def test_every_primitive(kind: str) -> None:
     names = [name for name in monitor.metric_names() if name.startswith(f"{kind}.it.")]
     assert names
     await monitor.tick()
+    values = monitor.values()
     for name in names:
         monitor.set_threshold(name, 1e6)
-        assert monitor.history(name) == [(monitor.history(name)[0][0], monitor.values()[name])]
+        shown = [value for _, value in monitor.history(name)]
+        assert shown == ([values[name]] if name in values else [])
+        assert name in values or name.endswith((".p50", ".p99"))  # of nothing there are none
         assert kinds_of(monitor)[name] in {"counter", "gauge", "limit"}
     assert monitor.sources()[-1].statistics == made.statistics()
     monitor.unwatch(made)
@@ -133,6 +137,102 @@ def test_unnamed_twins_are_refused() -> None:
     monitor.watch(HTTPPump(), name="other")
     with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump\.other': "):
         monitor.watch(HTTPPump("other"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorStatistics:
+    """What a door has let in, and how fast."""
+
+    open_seconds: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM)
+    by_side: Mapping[tuple[str, ...], HistogramStatistics] = field(
+        default_factory=dict, metadata=HISTOGRAM | labels("side")
+    )
+
+
+class Door:
+    """An object with histograms: one that it records when it is told to, and one by labels."""
+
+    def __init__(self) -> None:
+        self.open_seconds: Histogram | None = None
+        self.by_side: dict[tuple[str, ...], Histogram] = {}
+
+    def record_durations(self) -> None:
+        """Record from now on."""
+        self.open_seconds = self.open_seconds or Histogram()
+
+    def statistics(self) -> DoorStatistics:
+        """Return what it has recorded."""
+        return DoorStatistics(
+            open_seconds=None if self.open_seconds is None else self.open_seconds.snapshot(),
+            by_side={side: each.snapshot() for side, each in self.by_side.items()},
+        )
+
+
+async def test_quantiles_of_the_last_minute() -> None:
+    """Watched, an object records; thresholds are on quantiles of at least the last 30 seconds."""
+    door = Door()
+    monitor = ResourceMonitor(interval=10)
+    assert door.statistics().open_seconds is None
+    monitor.watch(door)
+    monitor.watch(door)
+    monitor.set_threshold("door.open_seconds.p99", 0.5)
+    monitor.set_threshold("door.by_side.p99", 0.5)
+    assert door.open_seconds is not None
+    async with monitor:
+        await anyio.sleep(5)
+        assert "door.open_seconds.p99" not in monitor.values()
+        for _ in range(100):
+            door.open_seconds.observe(2.0)
+        west = door.by_side["west",] = Histogram()
+        east = door.by_side["east",] = Histogram()
+        west.observe(0.1)
+        east.observe(0.3)
+        shown = list[tuple[float, float | None]]()
+        for _ in range(13):
+            await anyio.sleep(10)
+            door.open_seconds.observe(0.002)
+            values = monitor.values()
+            shown.append((values["door.open_seconds.count"], values.get("door.open_seconds.p99")))
+        assert monitor.values()["door.by_side.count"] == 2
+        assert "door.by_side.p99" not in monitor.values()  # nobody came of late
+    slow, fast = 2.485, 0.00249
+    assert [count for count, _ in shown] == list(range(100, 113))
+    assert [value for _, value in shown] == pytest.approx([slow] * 5 + [fast] * 8, rel=0.01)
+    assert [alert.state for alert in monitor.alerts] == ["firing", "recovered"]
+
+
+async def test_histogram_that_begins_again() -> None:
+    """One that counts less than before is another one, of which everything is recent."""
+    door = Door()
+    monitor = ResourceMonitor(interval=10)
+    monitor.watch(door)
+    assert door.open_seconds is not None
+    for _ in range(100):
+        door.open_seconds.observe(20.0)
+    async with monitor:
+        await anyio.sleep(65)
+        assert "door.open_seconds.p50" not in monitor.values()
+        door.open_seconds = Histogram()
+        door.open_seconds.observe(0.002)
+        await anyio.sleep(10)
+        assert monitor.values()["door.open_seconds.p50"] == pytest.approx(0.00175)
+
+
+def test_windows_go_from_one_clock_to_another() -> None:
+    """A monitor that was used under one virtual clock measures its windows by the next one."""
+    door = Door()
+    monitor = ResourceMonitor(interval=10)
+    monitor.watch(door)
+
+    async def minute() -> bool:
+        assert door.open_seconds is not None
+        door.open_seconds.observe(0.002)
+        async with monitor:
+            await anyio.sleep(25)
+            return "door.open_seconds.p50" in monitor.values()
+
+    assert run(minute)
+    assert run(minute)  # 25 s later, not 25 s before it began
 
 
 class Process:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mtaio._internal.statistics import COUNTER, HISTOGRAM, SECONDS, labels
 from mtaio.cache import TTLCache
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.logging import AsyncFileHandler
-from mtaio.monitoring import Source
+from mtaio.monitoring import Metric, Source
 from mtaio.monitoring._metrics import kind_of
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -18,11 +20,48 @@ from mtaio.resources import (
     ResourceLimiter,
     TimeoutManager,
 )
-from mtaio.statistics import CPUStats, IOStats, LoopStats, MemoryStats, ProcessStats, ResourceStats
+from mtaio.statistics import (
+    CPUStats,
+    HistogramStatistics,
+    IOStats,
+    LoopStats,
+    MemoryStats,
+    ProcessStats,
+    ResourceStats,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Statistics with histograms, one of them by labels."""
+
+    run_seconds: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM)
+    by_route: Mapping[tuple[str, ...], HistogramStatistics] = field(
+        default_factory=dict, metadata=HISTOGRAM | SECONDS | labels("method", "route")
+    )
+    requests: Mapping[tuple[str, ...], int] = field(
+        default_factory=dict, metadata=COUNTER | labels("method", "status")
+    )
+
+
+def numbers(metric: Metric) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the values that Prometheus has of a metric, by name and labels."""
+    whole, labels = metric.value, frozenset(metric.labels.items())
+    if not isinstance(whole, HistogramStatistics):
+        return {(metric.name, labels): whole}
+    ends = [*(str(float(bound)) for bound in whole.bounds), "+Inf"]
+    return {
+        **{
+            (f"{metric.name}_bucket", labels | {("le", end)}): sum(whole.counts[: index + 1])
+            for index, end in enumerate(ends)
+        },
+        (f"{metric.name}_sum", labels): whole.sum,
+        (f"{metric.name}_count", labels): whole.count,
+    }
 
 
 class Objects(NamedTuple):

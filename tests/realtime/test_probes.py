@@ -16,7 +16,10 @@ import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor, _endpoints
+from mtaio._internal import loops
+from mtaio._internal.gil import has_gil
+from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor, _endpoints, _task_reader
+from mtaio.monitoring._task_reader import TaskReader
 
 HERE = "127.0.0.1:0"
 
@@ -85,6 +88,79 @@ async def test_blocked_loop() -> None:
         assert json.loads(body)["stall"]["seconds"] > 1
         # And from here on it runs again.
         assert await ask(probes.address, "/readyz") == (200, b"ok\n")
+
+
+async def names_of(address: str, *, blocked: bool = False) -> tuple[set[str | None], bool]:
+    """Return the names of the tasks, and whether they were read in their loop."""
+    answer = (
+        get(address, "/tasks?format=json") if blocked else await ask(address, "/tasks?format=json")
+    )
+    assert answer[0] == 200
+    shown = json.loads(answer[1])
+    return {line["name"] for line in shown["lines"]}, shown["complete"]
+
+
+async def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are read in their loop if it answers and has few of them, else in a thread."""
+    async with (
+        ResourceMonitor() as monitor,
+        Probes(monitor, bind=HERE) as probes,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(anyio.sleep_forever, name="sleeper")
+        names, complete = await names_of(probes.address)
+        assert "sleeper" in names
+        assert complete
+        for _ in range(2):  # the second finds that the first has asked the loop already
+            names, complete = await names_of(probes.address, blocked=True)
+            assert "sleeper" in names or not has_gil()
+            assert not complete
+        assert (await names_of(probes.address))[1]
+        monkeypatch.setattr(_task_reader, "_MOST_IN_LOOP", 0)
+        names, complete = await names_of(probes.address)
+        assert "sleeper" in names
+        assert complete is not has_gil()
+        group.cancel_scope.cancel()
+
+
+async def test_tasks_of_this_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop with many tasks has a thread read them; what goes wrong there is raised here."""
+
+    def fail(_: object) -> None:
+        raise LookupError("no tree")
+
+    reader = TaskReader(loops.current_loop())
+    assert (await reader.read(lambda tree: tree)).complete
+    monkeypatch.setattr(_task_reader, "has_gil", lambda: True)
+    monkeypatch.setattr(_task_reader, "_MOST_IN_LOOP", 0)
+    assert not (await reader.read(lambda tree: tree)).complete
+    with pytest.raises(LookupError, match=r"^no tree"):
+        await reader.read(fail)
+
+
+async def test_tasks_that_cannot_be_read_in_their_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while they are read in the loop does no harm to it: a thread reads them."""
+
+    def fail(_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(_task_reader, "read", fail)
+    async with ResourceMonitor() as monitor, Probes(monitor, bind=HERE) as probes:
+        assert not (await names_of(probes.address))[1]
+
+
+def test_tasks_of_a_loop_that_is_over(anyio_backend: Any) -> None:
+    """It has none."""
+
+    async def make() -> TaskReader:
+        return TaskReader(loops.current_loop())
+
+    async def look() -> int:
+        return (await reader.read(lambda tree: tree)).count
+
+    name, options = anyio_backend
+    reader = anyio.run(make, backend=name, backend_options=options)
+    assert anyio.run(look, backend=name, backend_options=options) == 0
 
 
 async def test_blocked_loop_with_live_checks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import socket
 import ssl
@@ -21,6 +22,9 @@ from anyio import to_thread
 from anyio.streams.tls import TLSStream
 from hypercorn.config import Config
 from hypercorn.logging import Logger
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -30,6 +34,7 @@ from mtaio._internal.proxies import Proxies
 from mtaio.app._certificate import Certificate
 from mtaio.app._request import Request
 from mtaio.app._server import Server
+from mtaio.monitoring import traces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -191,6 +196,16 @@ async def connect(server: Server) -> SocketStream:
     return await anyio.connect_tcp(host, int(port))
 
 
+def counted(server: Server) -> dict[int, int]:
+    """Return how many requests there were by status, in the metrics; websockets are in none."""
+    durations = server.requests.statistics().duration_seconds
+    assert {key[:2] for key in durations} <= {("GET", "other"), ("POST", "other")}
+    answers: dict[int, int] = {}
+    for (_, _, status), each in durations.items():
+        answers[status] = answers.get(status, 0) + each.count
+    return answers
+
+
 async def wait_ended(server: Server) -> None:
     """Wait until serving has ended."""
     while server.address != HERE:  # noqa: ASYNC110 - it has no event of its own
@@ -225,6 +240,7 @@ async def test_answers_and_closes() -> None:
         for stream in streams:
             assert await read(stream) == b""
     assert server.statistics().requests == 52
+    assert counted(server) == {200: 52}
     assert server.in_flight == 0
     assert server.address == HERE
 
@@ -282,6 +298,8 @@ async def test_cancel() -> None:
     assert sorted(app.ends) == ["cancelled"] * 5 + ["returned"] * 2
     assert server.statistics().cancelled == 6
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 5, 503: 1}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 3}
 
 
 @pytest.mark.parametrize("path", [b"/slow", b"/breaks_off"])
@@ -320,6 +338,7 @@ async def test_failures() -> None:
     assert repr(error) == "LookupError('no database')"
     assert context == {"method": "GET", "path": "/fails", "server": address}
     assert server.statistics().failed == 1
+    assert counted(server) == {500: 2}
 
 
 async def test_clients_that_are_gone() -> None:
@@ -337,6 +356,8 @@ async def test_clients_that_are_gone() -> None:
     assert app.begun == ["/flood", "/pieces", "/ws"]
     assert app.ends == ["returned"]
     assert server.statistics().failed == 0
+    assert counted(server) == {200: 2}
+    assert server.requests.statistics().unfinished == {("GET", "other"): 2}
 
 
 class Http2:
@@ -590,6 +611,7 @@ async def test_too_many_requests() -> None:
             assert (await read(stream, b"hello")).startswith(b"HTTP/1.1 200")
         server.close()
     assert server.statistics().peak == 3
+    assert counted(server) == {200: 5, 503: 4}
     assert app.ends == ["returned"] * 5
 
 
@@ -643,6 +665,7 @@ async def test_body_that_does_not_come() -> None:
         server.close()
     assert app.heard == ["abc", "http.disconnect"] * 2 + ["http.disconnect"]
     assert server.statistics().late == 3
+    assert counted(server) == {200: 1, 408: 2}
 
 
 async def test_probes_take_no_place() -> None:
@@ -665,6 +688,80 @@ async def test_probes_take_no_place() -> None:
         for asking in (probe, stream):
             assert (await read(asking, b"hello")).startswith(b"HTTP/1.1 200")
         server.close()
+
+
+async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Each request has a line, also one that fails, is refused or cancelled; each answer an id."""
+    app = App()
+    get = b"GET /%s HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Request-ID: %s\r\n\r\n"
+    caplog.set_level(logging.INFO, "mtaio.access")
+
+    async def ask(stream: SocketStream, path: bytes, status: bytes) -> None:
+        await stream.send(get % (path, path))
+        answer = await read(stream, b"\r\n\r\nhello" if status == b"200" else b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert b"\r\nx-request-id: %s\r\n" % path in answer
+
+    async def nothing_in_flight() -> None:
+        while server.in_flight:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+
+    options: dict[str, Any] = {"max_in_flight": 1, "on_error": lambda _error, _context: None}
+    async with (
+        serving(app, access_log=True, proxies=PROXIES, **options) as server,
+        await connect(server) as stream,
+        await connect(server) as waiting,
+    ):
+        await ask(stream, b"hello", b"200")
+        await nothing_in_flight()
+        await waiting.send(get % (b"wait", b"wait"))
+        await app.wait_begun(2)
+        await ask(stream, b"hello", b"503")
+        app.go_on.set()
+        await read(waiting, b"hello")
+        await nothing_in_flight()
+        await ask(stream, b"fails", b"500")
+        await nothing_in_flight()
+        await waiting.send(get % (b"events", b"events"))
+        await app.wait_begun(4)
+        server.cancel()
+    async with serving(app, **options) as server, await connect(server) as stream:
+        await stream.send(GET % b"/hello")
+        assert b"x-request-id" not in await read(stream, b"hello")
+        server.close()
+    lines = [each for each in caplog.records if each.name == "mtaio.access"]
+    assert [each.getMessage().partition(" bytes")[0] for each in lines] == [
+        "1.2.3.4 GET /hello 200, 5",
+        "1.2.3.4 GET /hello 503, 0",
+        "1.2.3.4 GET /wait 200, 5",
+        "1.2.3.4 GET /fails 500, 0",
+        "1.2.3.4 GET /events 200, 9",
+    ]
+    assert [each.getMessage().partition(" error=")[2] for each in lines] == [
+        *[""] * 3,
+        "LookupError",
+        "cancelled",
+    ]
+
+
+async def test_spans_without_a_log() -> None:
+    """Requests have spans also where they have no lines; what went wrong is in them."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traces.record(provider.get_tracer("tests"))
+    app = App()
+    try:
+        async with serving(app) as server, await connect(server) as stream:
+            await stream.send((GET % b"/hello") + (GET % b"/wait"))
+            await app.wait_begun(2)
+            server.cancel()
+            await read(stream)
+    finally:
+        traces.record(None)
+    attributes = [each.attributes or {} for each in exporter.get_finished_spans()]
+    assert [each["http.response.status_code"] for each in attributes] == [200, 503]
+    assert [each.get("mtaio.cancelled") for each in attributes] == [None, True]
 
 
 async def test_tls() -> None:
@@ -806,6 +903,7 @@ async def test_late_request() -> None:
         server.close()
     assert app.begun == []
     assert server.statistics().rejected == 1
+    assert counted(server) == {503: 1}
 
 
 async def ask_without_pause(server: Server, answers: list[bytes]) -> None:

@@ -238,6 +238,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     RedisRateLimiter: {
         "acquire": lambda it: it.acquire(),
         "run": lambda it: it.run(second),
+        "record_durations": lambda it: it.record_durations(),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "window": lambda it: it.window(it._store, "key", 5),
@@ -246,6 +247,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     RedisKeyedRateLimiter: {
         "acquire": lambda it: it.acquire("ada"),
         "run": lambda it: it.run(second, key="ada"),
+        "record_durations": lambda it: it.record_durations(),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire("ada"),
         "window": lambda it: it.window(it._model._store, "key", 5),
@@ -256,6 +258,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "hold": lambda it: it.hold(0.1),
         "observe": lambda it: it.observe(remaining={"requests": 5}),
         "part": lambda it: it.part(),
+        "record_durations": lambda it: it.record_durations(),
         "statistics": lambda it: it.statistics(),
         "take": within(lambda it: it.take()),
         "try_acquire": lambda it: it.try_acquire(),
@@ -278,6 +281,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "limit": lambda it: setattr(it, "limit", 2),
         "hold": within(lambda it: it.hold()),
         "run": lambda it: it.run(second),
+        "record_durations": lambda it: it.record_durations(),
         "statistics": lambda it: it.statistics(),
         "try_acquire": lambda it: it.try_acquire(),
         "wrap": lambda it: it.wrap(second),
@@ -308,6 +312,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "set": lambda it: it.set("key", 2),
         "set_many": lambda it: it.set_many({"key": 2}),
         "touch": lambda it: it.touch("key"),
+        "record_durations": lambda it: it.record_durations(),
         "statistics": lambda it: it.statistics(),
     },
     Bridge: {

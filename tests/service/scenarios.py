@@ -21,6 +21,7 @@ import anyio
 
 from mtaio.app import Application
 from mtaio.core import Retry
+from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -78,6 +79,36 @@ def web(app: Application, bind: str | None = None) -> Application:
 
 def shop(backend: Backend) -> None:
     """Run the example of the deployment guide."""
+    load_shop().run(backend)
+
+
+def deadlock(backend: Backend) -> None:
+    """Have two tasks wait for each other in the example, and then stand still."""
+    app = load_shop()
+    stock, invoices = ConcurrencyLimiter(1, name="stock"), ConcurrencyLimiter(1, name="invoices")
+
+    async def transfer(first: ConcurrencyLimiter, second: ConcurrencyLimiter) -> None:
+        async with first:
+            await anyio.sleep(0.1)
+            async with second:
+                raise AssertionError
+
+    @app.service(drains=True)
+    async def transfers() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(transfer, stock, invoices, name="transfer 1")
+            group.start_soon(transfer, invoices, stock, name="transfer 2")
+            await anyio.sleep(0.2)
+            say("deadlock")
+            await anyio.Path(os.environ["GO"]).read_bytes()  # a FIFO: until the test writes
+            say("blocked")
+            time.sleep(600)  # noqa: ASYNC251 - the loop is to stand still
+
+    app.run(backend)
+
+
+def load_shop() -> Application:
+    """Load the example of the deployment guide."""
     # Where click is installed, as for development, httpx loads its command line: 7 MiB.
     sys.modules["click"] = None  # type: ignore[assignment] # which makes its import fail
     spec = spec_from_file_location("shop", SHOP)
@@ -86,7 +117,8 @@ def shop(backend: Backend) -> None:
     module = module_from_spec(spec)
     sys.modules["shop"] = module
     spec.loader.exec_module(module)
-    module.app.run(backend)
+    app: Application = module.app
+    return app
 
 
 def requests(backend: Backend) -> None:
@@ -271,7 +303,7 @@ def prefork(backend: Backend) -> None:
 
 
 SCENARIOS: Final = (
-    *(shop, requests, slow_start, failing_start, restarts, dies, not_critical),
+    *(shop, requests, slow_start, failing_start, restarts, dies, not_critical, deadlock),
     *(chatty, guide, prefork),
 )
 

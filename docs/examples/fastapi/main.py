@@ -4,7 +4,7 @@ import anyio
 from fastapi import FastAPI
 
 from mtaio import Application, KeyedRateLimiter, TTLCache, cached
-from mtaio.asgi import RateLimitMiddleware
+from mtaio.asgi import RateLimitMiddleware, RequestMetrics
 
 clients = KeyedRateLimiter(5, burst=10, name="clients")  # 5 requests a second from each client
 prices = TTLCache[dict[str, float]](60, max_size=10_000)  # kept for 60 seconds
@@ -13,6 +13,7 @@ service.monitor.watch(clients)  # in the metrics
 
 app = FastAPI(lifespan=service.lifespan)
 app.add_middleware(RateLimitMiddleware, limiter=clients)
+app.add_middleware(RequestMetrics, monitor=service.monitor)  # requests by route, in the metrics
 
 
 @app.get("/prices/{sku}")

@@ -25,6 +25,7 @@ from mtaio._internal.gil import has_gil
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
+    from weakref import ref
 
 
 _running: Final = asyncio._get_running_loop  # noqa: SLF001 - public in all but its name
@@ -129,8 +130,9 @@ _numbered: Final = re.compile(r"Task-(\d+)").fullmatch
 def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
     states = _anyio("_task_states")
-    refs = [] if states is None else states.keyrefs()
-    ordered = [task for ref in refs if (task := ref()) in every]
+    refs: list[ref[asyncio.Task[Any]]] = [] if states is None else states.keyrefs()
+    started = (ref() for ref in refs)
+    ordered = [task for task in started if task is not None and task in every]
     numbers: list[tuple[int, asyncio.Task[Any]]] = []
     for task in every.difference(ordered):
         number = _numbered(task.get_name())
@@ -199,17 +201,16 @@ def held_by(awaited: Any) -> list[Any]:
     return [each for callback, _ in callbacks for each in _held(callback)]
 
 
-def _held(callback: Any) -> list[Any]:
+def _held(callback: object) -> list[Any]:
     """Return what a callback refers to: by its closure, its object or its arguments."""
-    kind = type(callback)
-    if kind is FunctionType:
+    if type(callback) is FunctionType:
         try:
             return [cell.cell_contents for cell in callback.__closure__ or ()]
         except ValueError:  # one is empty
             return []
-    if kind is MethodType:
+    if type(callback) is MethodType:
         return [callback.__self__]
-    return [*callback.args] if kind is partial else []
+    return [*callback.args] if isinstance(callback, partial) else []
 
 
 def group_depth(group: Any) -> int:
@@ -344,4 +345,5 @@ def scopes(loop: asyncio.AbstractEventLoop) -> Scopes:
 
 def innermost_scope() -> object:
     """Look it up in AnyIO's own table, which is private; None where AnyIO has none any more."""
-    return getattr((_anyio("_task_states") or {}).get(asyncio.current_task()), "cancel_scope", None)
+    states: Any = getattr(_modules["anyio._backends._asyncio"], "_task_states", {})
+    return getattr(states.get(asyncio.current_task()), "cancel_scope", None)

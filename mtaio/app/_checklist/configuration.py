@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,6 +70,7 @@ def unknown_variables(look: Look) -> Finding:
         for each in Settings().describe()
         for variable in (each.variable, *([f"{each.variable}_FILE"] if each.secret else []))
     ]
+    known.append(environment.WORKER)
     unknown = environment.unknown(look.environ, known)
     if not unknown:
         return ok("each MTAIO_ variable is a setting")
@@ -175,6 +177,32 @@ def workers(look: Look) -> Finding:
             f"Set {workers.label} to {most} or less, unless nearly all of them wait.",
         )
     return ok(f"{workers} on {processors:g} processors")
+
+
+@check("configuration")
+def processes(look: Look) -> Finding | None:
+    count, processors = look.value("workers"), look.machine.processors
+    if count.value == 1:
+        return None
+    if not count.label.isupper():
+        return warn(
+            f"{count} has no effect: mtaio run starts its workers before it knows the program",
+            "Set MTAIO_WORKERS, or pass --workers.",
+        )
+    if sys.platform == "win32":
+        return fail(f"{count}: there are no workers on Windows", f"Unset {count.label}.")
+    if look.app is not None and look.app.jobs:
+        return fail(
+            f"{count}, and each would do the job {look.app.jobs[0].name!r}",
+            f"Unset {count.label}.",
+        )
+    most = max(1, math.floor(processors))
+    if count.value > most:
+        return warn(
+            f"{count} on {processors:g} processors: more memory, no gain",
+            f"Set {count.label} to {most} or less.",
+        )
+    return ok(f"{count} on {processors:g} processors")
 
 
 @check("configuration")
