@@ -53,11 +53,8 @@ __all__ = ["GroupNode", "TaskNode", "TaskTree", "Wait", "read", "read_from_anywh
 _KEPT: Final = 100
 """Lines of a stack that are kept, the innermost."""
 
-_ATTEMPTS: Final = 5
-"""How often a loop is read that changes meanwhile."""
-
-_NAP: Final = 0.001
-"""Seconds between two attempts."""
+_NAPS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""Seconds between attempts to read a loop that changes meanwhile, a tenth of a second in all."""
 
 _BUSY: Final = ("running", "ready")
 """The states of tasks that do not wait."""
@@ -164,11 +161,11 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
         found = _Request(loop).wait(timeout)
         if found is not None:
             return found
-    for _ in range(_ATTEMPTS):
+    for nap in _NAPS:
         try:
             return read(loop, complete=False)
         except Exception:  # noqa: BLE001 - it has changed while it was looked at
-            time.sleep(_NAP)
+            time.sleep(nap)
     return _Reading(loop, complete=False).tree_of((), 0)
 
 
