@@ -68,6 +68,7 @@ _OF_FUTURES: Final = ("fs", "fut", "return_when")
 
 
 KINDS: Final[dict[str, str | None]] = {
+    "Held": None,
     "TaskGroup": None,  # "tasks" says it
     "Nursery": None,
     "Shares": "Quota",

@@ -104,10 +104,11 @@ class Listening:
 
     Attributes:
         socket: The socket.
+        inherited: Whether it was there before, so that others may accept from it too.
         address: Where it listens, with the real port in place of 0.
     """
 
-    __slots__ = ("_file", "_inherited", "_local", "_path", "address", "socket")
+    __slots__ = ("_file", "_local", "_path", "address", "inherited", "socket")
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class Listening:
         owner: tuple[int, int] | None = None,
     ) -> None:
         self._path = bind.path
-        self._inherited = bind.fd is not None
+        self.inherited: Final = bind.fd is not None
         self._file: tuple[int, int] | None = None
         try:
             self.socket: Final = _opened(bind)
@@ -158,7 +159,7 @@ class Listening:
         they go on joining. So they do where the socket was inherited: then others may have it too.
         """
         self._remove_file()
-        if sys.platform == "linux" and not (self._inherited or self._path):
+        if sys.platform == "linux" and not (self.inherited or self._path):
             code = b"".join(struct.pack("HBBI", *each) for each in _NO_SYN)
             kept = ctypes.create_string_buffer(code)
             program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept))

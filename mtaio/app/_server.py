@@ -536,10 +536,19 @@ class _Run:
             with anyio.move_on_after(_TAKE):
                 while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
                     await anyio.sleep(_GLANCE)
+            self._stop_accepting()
             for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
                 await checkpoint()
         finally:  # cancelled after hypercorn's max_requests
             self._accepted.set()
+
+    def _stop_accepting(self) -> None:
+        """Leave new connections to the other processes that accept from the same socket."""
+        # asyncio begins with a connection a turn after it was accepted, and drops it if the server
+        # has closed in between. uvloop and trio begin with it at once.
+        if self.backend == "asyncio" and self.listening.inherited:
+            loop: Any = loops.current_loop()
+            loop.remove_reader(self.listening.socket)
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

@@ -213,11 +213,9 @@ def flat(source: Source, recent: Recent | None = None) -> dict[str, float]:
         if isinstance(value, HistogramStatistics):
             found[f"{key}.count"] = count = value.count
             part = value if recent is None else recent(key, value)
-            if not count or part is None:
-                continue
-            for name, share in _QUANTILES.items():
-                if (quantile := part.quantile(share)) is not None:
-                    found[f"{key}.{name}"] = quantile
+            if count and part is not None:  # there are values, so there are quantiles
+                for name, share in _QUANTILES.items():
+                    found[f"{key}.{name}"] = cast("float", part.quantile(share))
         elif row.kind != "info":
             found[key] = value
     return found

@@ -357,3 +357,16 @@ def test_watch_needs_a_terminal(
     assert (code, out) == (2, "")
     assert err.startswith("mtaio: --watch cannot be used with ")
     assert server.asked == []
+
+
+def test_process_where_there_are_no_namespaces(
+    run: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on Linux there is one network for all."""
+
+    def none(_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("mtaio.app._tasks_command.Path.readlink", none)
+    assert run(str(os.getpid()))[0] == 0
+    assert server.asked
