@@ -241,7 +241,7 @@ def service(session: nox.Session) -> None:
     """Run whole services on each loop, beside a real Prometheus and a real Chromium."""
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
-    install(session, "test", "browser")
+    install(session, "test", "browser", "litestar")
     pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
 
 

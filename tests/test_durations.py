@@ -22,6 +22,7 @@ from mtaio._internal.histogram import Histogram
 from mtaio.cache import TTLCache
 from mtaio.clients import ServerBuckets
 from mtaio.core import TaskExecutor, TaskStatus
+from mtaio.core._slots import Slots
 from mtaio.events import Event, EventEmitter
 from mtaio.logging import AsyncFileHandler
 from mtaio.logging._queue import RecordQueue
@@ -37,6 +38,7 @@ from mtaio.resources import (
 )
 from mtaio.statistics import HistogramStatistics
 from mtaio.testing import run, settle
+from tests.closed_loops import leave_waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -261,6 +263,16 @@ def test_what_a_finished_loop_left_is_not_recorded() -> None:
     call.send(None)
     call.close()
     assert durations.snapshot().count == 0
+    slots = Slots(1, "slots")
+
+    async def wait() -> None:
+        slots.acquire_nowait(None)
+        await slots.acquire(None)
+
+    waiting = wait()
+    leave_waiting(waiting, lambda: slots.waits)
+    waiting.close()
+    assert slots.wait_times.wait_seconds == 0
 
 
 # ---- loads ---------------------------------------------------------------------------------------

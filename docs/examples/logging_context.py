@@ -1,25 +1,23 @@
-"""The request a record belongs to: a filter adds the value of a context variable."""
+"""An id for work that is no HTTP request, in JSON by itself and in a format of your own."""
 
 import logging
 import tempfile
-from contextvars import ContextVar
 from pathlib import Path
 
 import anyio
 
-from mtaio.logging import AsyncFileHandler
+from mtaio.logging import AsyncFileHandler, request_id
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
 log = logging.getLogger("shop")
 
 
 def add_request(record: logging.LogRecord) -> bool:
-    record.request = request_id.get()
+    record.request = request_id.get() or "-"
     return True
 
 
-async def serve(request: str, article: str) -> None:
-    request_id.set(request)
+async def handle(message: str, article: str) -> None:
+    request_id.set(message)
     log.warning("asked for %s", article)
     await anyio.sleep(0.1)
     log.warning("sold %s", article)
@@ -37,9 +35,9 @@ async def main() -> None:
         handler.setFormatter(logging.Formatter("%(request)s %(message)s"))
         log.addHandler(handler)
         async with anyio.create_task_group() as group:
-            group.start_soon(serve, "r1", "tea")
+            group.start_soon(handle, "r1", "tea")
             await anyio.sleep(0.05)
-            group.start_soon(serve, "r2", "cake")
+            group.start_soon(handle, "r2", "cake")
         log.warning("closing")
         log.removeHandler(handler)
         handler.close()

@@ -12,11 +12,6 @@ api = monitor.watch(Pipeline(database, name="orders"))
 monitor.set_threshold("pipeline.orders.call_duration.p99", 0.5)
 
 
-@monitor.on_threshold_exceeded
-def tell(metric: str, value: float, threshold: float) -> None:
-    print(f"{metric} is above {threshold:g} s")
-
-
 async def query(number: int) -> None:
     await anyio.sleep(0.04 if number % 10 else 0.7)  # one in ten is slow
 
@@ -29,6 +24,7 @@ async def main() -> None:
     async with monitor:
         await executor.for_each(order, range(40))
         await anyio.sleep(0.2)
+        print("firing:", *[alert.metric for alert in monitor.firing])
         now = api.statistics()
         for name, durations in [
             ("calls", now.call_duration),

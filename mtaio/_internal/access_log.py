@@ -138,11 +138,12 @@ class Entry:
             return
         self._ended = True
         seconds = clock.now() - self._started
+        status = self._status or _FAILED
         route = self._routes.template(self._scope)
         if self._log and _logger.isEnabledFor(logging.INFO):
-            self._write(route, seconds)
+            self._write(route, status, seconds)
         if self._span is not None:
-            self._span.answered(route, self._status)
+            self._span.answered(route, status)
 
     def leave(self, error: BaseException | None = None) -> None:
         """
@@ -154,9 +155,8 @@ class Entry:
         """
         if error is not None:
             self.fail(error)
-        if self._status is None:
-            cancelled = error is not None and not isinstance(error, Exception)
-            self._status = _CANCELLED if cancelled else _FAILED
+            if self._status is None and not isinstance(error, Exception):
+                self._status = _CANCELLED
         self.end()
         self._scope.pop(LOGGED, None)
         try:
@@ -167,22 +167,26 @@ class Entry:
         if self._span is not None:
             self._span.leave()
 
-    def _write(self, route: str | None, seconds: float) -> None:
+    def _write(self, route: str | None, status: int, seconds: float) -> None:
         scope = self._scope
         client = scope.get("client")
         entry: dict[str, object] = {
             "client": shown(str(client[0])) if client else "-",
             "method": shown(scope.get("method", "WEBSOCKET")),
             "path": shown(scope["path"]),
-            "status": self._status,
+            "status": status,
             "bytes": self._size,
             "seconds": round(seconds, 6),
         }
-        text = "%(client)s %(method)s %(path)s %(status)s, %(bytes)d bytes in %(seconds).6f s"
+        # As one text, and not with arguments: what masks secrets would go through each of them.
+        text = (
+            f"{entry['client']} {entry['method']} {entry['path']} {status}, {self._size} "
+            f"bytes in {seconds:.6f} s"
+        )
         if route is not None:
             entry["route"] = shown(route)
-            text += " route=%(route)s"
+            text += f" route={entry['route']}"
         if self._error is not None:
             entry["error"] = self._error
-            text += " error=%(error)s"
-        _logger.info(text, entry, extra=entry)
+            text += f" error={self._error}"
+        _logger.info(text, extra=entry)

@@ -43,7 +43,7 @@ class RequestSpan(Protocol):
         """Note what its handler has raised; None if it was cancelled."""
         ...
 
-    def answered(self, route: str | None, status: int | None) -> None:
+    def answered(self, route: str | None, status: int) -> None:
         """End it; perhaps in another task."""
         ...
 
@@ -76,9 +76,21 @@ hook: Hook | None = None
 """What makes spans; None while nobody has asked for them."""
 
 
-def begin(kind: Kind, what: object, **attributes: str | int) -> Span | None:
+class _NoSpan:
+    """In the place of one, if nobody asks for them any more."""
+
+    __slots__ = ()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Do nothing."""
+
+
+_NO_SPAN: Final = _NoSpan()
+
+
+def begin(kind: Kind, what: object, **attributes: str | int) -> Span:
     """Begin a span that is named after ``what``: a function, or a coroutine of one."""
-    return None if hook is None else hook.begin(kind, name_of(what), attributes or _NOTHING)
+    return _NO_SPAN if hook is None else hook.begin(kind, name_of(what), attributes or _NOTHING)
 
 
 async def wait(kind: Kind, what: object, work: Awaitable[Any], **attributes: str | int) -> Any:
@@ -87,11 +99,9 @@ async def wait(kind: Kind, what: object, work: Awaitable[Any], **attributes: str
     try:
         result = await work
     except BaseException as error:
-        if span is not None:
-            span.end(error)
+        span.end(error)
         raise
-    if span is not None:
-        span.end()
+    span.end()
     return result
 
 
@@ -101,11 +111,9 @@ def call(kind: Kind, what: object, fn: Callable[..., Any], *args: Any, **kwargs:
     try:
         result = fn(*args, **kwargs)
     except BaseException as error:
-        if span is not None:
-            span.end(error)
+        span.end(error)
         raise
-    if span is not None:
-        span.end()
+    span.end()
     return result
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
@@ -52,11 +53,11 @@ __all__ = ["GroupNode", "TaskNode", "TaskTree", "Wait", "read", "read_from_anywh
 _KEPT: Final = 100
 """Lines of a stack that are kept, the innermost."""
 
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 5
 """How often a loop is read that changes meanwhile."""
 
-State: TypeAlias = Literal["running", "ready", "waiting", "cancelled"]
-"""What a task does."""
+_NAP: Final = 0.001
+"""Seconds between two attempts."""
 
 _BUSY: Final = ("running", "ready")
 """The states of tasks that do not wait."""
@@ -75,7 +76,7 @@ class TaskNode:
     """Whether it is a task or a worker thread."""
     function: str | None = None
     """What it runs, and where that is defined: ``orders.py:40 in fetch``; None if unknown."""
-    state: State = "waiting"
+    state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
     """
     ``"running"``: it takes a step now. ``"ready"``: it will take one as soon as the loop gets to
     it. ``"cancelled"``: it was cancelled and has not ended yet.
@@ -166,8 +167,8 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
     for _ in range(_ATTEMPTS):
         try:
             return read(loop, complete=False)
-        except Exception:  # noqa: BLE001, S112 - it has changed while it was looked at
-            continue
+        except Exception:  # noqa: BLE001 - it has changed while it was looked at
+            time.sleep(_NAP)
     return _Reading(loop, complete=False).tree_of((), 0)
 
 
@@ -212,6 +213,9 @@ _OURS: Final = (__name__, "mtaio.monitoring._tasks")
 _KNOWN: Final = ("anyio", "mtaio", "trio")
 """The packages whose objects are asked for their group: to ask any other may run its code."""
 
+_PARTS: Final = ("_blocks", "current", "_block", "group", "_group", "_nursery")
+"""The attributes by which an object leads to its group."""
+
 
 @dataclass(slots=True)
 class _Lines:
@@ -234,8 +238,8 @@ class _Lines:
 class _Below:
     """Tasks that one task has started in one group; or, without a group, that it awaits."""
 
-    group: object
-    tasks: list[SeenTask] = field(default_factory=list)
+    group: Any
+    tasks: list[SeenTask] = field(default_factory=list["SeenTask"])
 
 
 class _Reading:
@@ -525,10 +529,11 @@ def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
 
 def _holds(holder: object, group: object) -> bool:
     """Return whether a variable is a group, or what AnyIO, trio or this package has made of it."""
-    if holder is group:
-        return True
-    if type(holder).__module__.partition(".")[0] not in _KNOWN:
-        return False
-    block = getattr(getattr(holder, "_blocks", None), "current", None)
-    inner = getattr(block, "_group", holder)
-    return inner is group or getattr(inner, "_nursery", None) is group
+    while holder is not None:
+        if holder is group:
+            return True
+        if type(holder).__module__.partition(".")[0] not in _KNOWN:
+            return False
+        parts = (getattr(holder, name, None) for name in _PARTS)
+        holder = next((part for part in parts if part is not None), None)
+    return False

@@ -68,6 +68,7 @@ _OF_FUTURES: Final = ("fs", "fut", "return_when")
 
 
 KINDS: Final[dict[str, str | None]] = {
+    "Held": None,
     "TaskGroup": None,  # "tasks" says it
     "Nursery": None,
     "Shares": "Quota",
@@ -148,7 +149,7 @@ _OURS: Final[dict[str, dict[str, Rule]]] = {
     },
     "mtaio.core._crew": {"Crew.attend": Rule("thread")},
     "mtaio.core._journal": {
-        "Recording._values_of": Rule("item", "busy", "self._format"),
+        "Recording._values_of": Rule("journal", name="self._format"),
         "Recording._write": Rule("journal", name="self._format"),
     },
     "mtaio.core._via": {"_Chunk.wait": Rule("result", name="self.future")},

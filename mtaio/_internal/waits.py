@@ -212,24 +212,18 @@ class _Look:
             inner.of = self._text(_follow(found, rule.name), detail)
         return inner
 
-    def _new_point(
-        self, rule: Rule, found: Mapping[str, Any], inner: _Point | None
-    ) -> _Point | None:
+    def _new_point(self, rule: Rule, found: Mapping[str, Any], inner: _Point | None) -> _Point:
         """Return what a rule says, where a frame has these variables."""
         point = _Point(rule)
         if rule.sleeps:
             self._tell_sleep(point, found, inner)
             return point
-        obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
-        if obj is None and rule.obj:
-            return inner  # it waits for something else there
-        point.obj = obj
+        point.obj = obj = found.get("self") if rule.obj == "self" else _follow(found, rule.obj)
         detail = _follow(found, rule.detail) if rule.detail else None
         point.of = self._text(_follow(found, rule.name) if rule.name else obj, detail)
         if rule.since:
             since = _follow(found, rule.since)
-            if since is not None:
-                point.seconds = max(0.0, self._clock - since)
+            point.seconds = None if since is None else max(0.0, self._clock - since)
         if rule.search == "futures":
             self._hold_by_futures(point, found)
         elif rule.held_by:
@@ -405,15 +399,10 @@ class _Look:
     def _hold(self, task: int, obj: object) -> None:
         """Note that a task holds an object, or one that this leads to, if it is wanted."""
         for _ in range(_HOPS):
-            if obj is None:
-                return
             if id(obj) in self._wanted["blocks"]:
                 self._holding[id(obj)].append(task)
-                return
-            if type(obj).__module__.partition(".")[0] not in LIBRARIES:
-                return  # a property of the program's might do anything
-            parts = (getattr(obj, name, None) for name in IN_PARTS)
-            obj = next((part for part in parts if part is not None), None)
+                break
+            obj = _part_of(obj)
 
     def _search_slots(self, task: int, found: Mapping[str, Any]) -> None:
         """Note which slots of executors the variables of a frame lead to."""
@@ -500,6 +489,14 @@ def _through(entered: object, depth: int) -> Iterator[object]:
     for _, callback in getattr(entered, "_exit_callbacks", ()):
         method = getattr(callback, "__wrapped__", callback)
         yield from _through(getattr(method, "__self__", None), depth + 1)
+
+
+def _part_of(obj: object) -> object:
+    """Return what is held where an object's block is entered; None if that is not known."""
+    if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+        return None  # a property of the program's might do anything
+    parts = (getattr(obj, name, None) for name in IN_PARTS)
+    return next((part for part in parts if part is not None), None)
 
 
 def _name_at(chain: Chain, at: int) -> str:

@@ -1263,10 +1263,11 @@ class Application:
         """Return what its tasks wait for, as text in pieces; called from a thread."""
         run = self._run
         if run is None or not loops.is_running(run.loop):
-            return iter([b"there is no event loop whose tasks could be shown\n"])
+            yield b"there is no event loop whose tasks could be shown\n"
+            return
         tree = read_from_anywhere(run.loop, _PATIENCE)
         shown = document(tree, name=self._name, stall=self.monitor.current_stall())
-        return text_pieces(shown, stacks=True)
+        yield from text_pieces(shown, stacks=True)
 
     async def _live_in_loop(self, run: Run) -> None:
         await run.live()

@@ -83,8 +83,8 @@ class Guard:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does between signals.
-        tasks: Returns the tree of tasks as text, in pieces, to be written on SIGUSR1 and before the
-            end by force; called from threads.
+        tasks: Returns the tree of tasks as text, in pieces that are made when they are to be
+            written, on SIGUSR1 and before the end by force; called from threads.
         on_request: Whether SIGUSR1 has it written.
 
     Raises:
@@ -378,11 +378,12 @@ class Guard:
         """Have the tasks written by another thread: it may be a pipe that nobody reads."""
         if self._showing is not None and self._showing.is_alive():
             return
-        self._showing = threading.Thread(
+        thread = threading.Thread(
             target=_write_tasks, args=(self._tasks,), name="mtaio.app tasks", daemon=True
         )
         with suppress(RuntimeError):  # there can be no more threads
-            self._showing.start()
+            thread.start()
+            self._showing = thread
 
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
@@ -494,6 +495,7 @@ def _write(pieces: Iterable[bytes]) -> None:
     if sys.__stderr__ is None:
         return
     with suppress(OSError):  # nobody will ever read it
+        os.write(_STDERR, b"")  # which fails before much is made for nothing
         for piece in pieces:
             left = piece
             while left:

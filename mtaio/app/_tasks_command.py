@@ -47,6 +47,8 @@ _PATIENCE_AT_A_PORT: Final = 2.0
 """Seconds for the answer of a port that may not be that of the probes."""
 _MOST_PORTS: Final = 20
 _MOST_BYTES: Final = 2**26
+_MOST_SAID: Final = 200
+"""Characters of a refusal that are shown."""
 _EVERY: Final = 2.0
 """Seconds between two looks."""
 
@@ -252,7 +254,9 @@ def _ask(place: Place, token: str | None) -> bytes:
     way_out = _WAYS_OUT.get(answer.status, "")
     if answer.status == _NO_TOKEN and token is not None:
         way_out = "The token in MTAIO_HEALTH_TOKEN is another than the service's."
-    msg = f"{place} answers {answer.status} {answer.reason}. {way_out}".rstrip()
+    said = "".join(filter(str.isprintable, answer.body[:_MOST_SAID].decode("ascii", "replace")))
+    what = f"{answer.status} {answer.reason}{f': {said}' if said else ''}"
+    msg = f"{place} answers {what}. {way_out}".rstrip()
     raise CommandError(msg)
 
 

@@ -682,7 +682,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
        come in the order of the items, however they end.
     2. Put it into the slot: the slot's item, and a link to it in the context of the item's code, by
        which calls inside it find the slot to borrow. `CURRENT` is set in the worker's own context,
-       of which the item gets a copy. If there is a watch, the worker publishes when it is due.
+       of which the item gets a copy. If there is a watch, the worker publishes when it is due. If
+       it is recorded how long items run, note when this one begins.
     3. Start it: the function is called and its coroutine sent to the driver, which advances it to
        its end or to where it first suspends.
     4. If it suspends, only now does the pool learn that: it may need another worker, and the watch

@@ -354,11 +354,12 @@ class Slots:
                 await request.waiter
             else:  # granted before its task came here, so nobody would wake it
                 await checkpoint()
-        except BaseException:
+        except BaseException as error:
             self.give_up(request)
+            if type(error) is not GeneratorExit:  # closed, after its loop: the clock is another
+                self.wait_times.count(clock.now() - began)
             raise
-        finally:
-            self.wait_times.count(clock.now() - began)
+        self.wait_times.count(clock.now() - began)
         return cast("Slot", request.slot)
 
     def give_up(self, request: Request) -> None:

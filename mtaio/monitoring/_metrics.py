@@ -27,8 +27,8 @@ from mtaio._internal.histogram import Histogram, HistogramStatistics, together
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Recent: TypeAlias = Callable[[str, HistogramStatistics], HistogramStatistics]
-    """Returns the recent part of a histogram of a dotted name."""
+    Recent: TypeAlias = Callable[[str, HistogramStatistics], HistogramStatistics | None]
+    """Returns the recent part of a histogram of a dotted name; None if there is nothing in it."""
 
 __all__ = [
     "CONTENT_TYPE",
@@ -211,12 +211,11 @@ def flat(source: Source, recent: Recent | None = None) -> dict[str, float]:
     found: dict[str, float] = {}
     for row, key, _, value in _walk(source, {}, labelled=source.mappings):
         if isinstance(value, HistogramStatistics):
-            found[f"{key}.count"] = value.count
+            found[f"{key}.count"] = count = value.count
             part = value if recent is None else recent(key, value)
-            for name, share in _QUANTILES.items():
-                quantile = part.quantile(share)
-                if quantile is not None:
-                    found[f"{key}.{name}"] = quantile
+            if count and part is not None:  # there are values, so there are quantiles
+                for name, share in _QUANTILES.items():
+                    found[f"{key}.{name}"] = cast("float", part.quantile(share))
         elif row.kind != "info":
             found[key] = value
     return found

@@ -39,6 +39,7 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
 
     Raises:
         RuntimeError: No event loop runs here, and none is given.
+        TypeError: ``loop`` is not what ``current_token()`` returns.
         ValueError: ``timeout`` is negative, infinite or not a number.
 
     Example:
@@ -64,7 +65,14 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
         "timeout", timeout, 0, way_out="Give the seconds to wait for a loop of another thread."
     )
     if loop is not None:
-        return task_tree.read_from_anywhere(loop.native_token, seconds)
+        native = getattr(loop, "native_token", None)
+        if native is None:
+            raise checks.refusal(
+                TypeError,
+                f"loop={loop!r} is not the token of an event loop",
+                "Pass anyio.lowlevel.current_token(), taken in one of its tasks.",
+            )
+        return task_tree.read_from_anywhere(native, seconds)
     try:
         here = loops.current_loop()
     except NoEventLoopError:

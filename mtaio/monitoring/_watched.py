@@ -96,10 +96,12 @@ class _Recent:
             self._old, self._middle, self._opened = self._middle, self._latest, now
         self._latest = {}
 
-    def part(self, name: str, whole: HistogramStatistics) -> HistogramStatistics:
-        """Take note of a histogram in this reading, and return what of it is recent."""
+    def part(self, name: str, whole: HistogramStatistics) -> HistogramStatistics | None:
+        """Take note of a histogram in this reading, and return what of it is recent, if any is."""
         self._latest[name] = whole
         old = self._old.get(name)
+        if old is not None and old.counts == whole.counts:
+            return None
         # One that counts less than before, or by other ranges, is another of the same name.
         if old is None or old.bounds != whole.bounds or any(map(gt, old.counts, whole.counts)):
             return whole

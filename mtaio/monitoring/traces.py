@@ -169,15 +169,14 @@ class _RequestSpan(_Span):
         super().__init__(span, parent)
         self._method = method
 
-    def answered(self, route: str | None, status: int | None) -> None:
+    def answered(self, route: str | None, status: int) -> None:
         span = self._span
         if route is not None:
             span.update_name(f"{self._method} {route}")
             span.set_attribute("http.route", route)
-        if status is not None:
-            span.set_attribute("http.response.status_code", status)
-            if status >= _FAILED:
-                span.set_status(trace.StatusCode.ERROR)
+        span.set_attribute("http.response.status_code", status)
+        if status >= _FAILED:
+            span.set_status(trace.StatusCode.ERROR)
         span.end()
 
     def leave(self) -> None:

@@ -120,13 +120,17 @@ class Pipeline:
         ```
     """
 
-    # Invariant: a call that has started and has not ended is in _calls, and in none of the others.
+    # Invariants:
+    # - a call that has started and has not ended is in _calls, and in none of the others;
+    # - _direct is None where there is no short way, or once durations are recorded; what went it
+    #   until then stays counted in _counted_directly.
     __slots__ = (
         "__weakref__",
         "_attempt_duration",
         "_call_duration",
         "_calls",
         "_cancelled",
+        "_counted_directly",
         "_direct",
         "_failed",
         "_given",
@@ -179,7 +183,7 @@ class Pipeline:
             else:
                 through = part.wrap(through)
         self._through = through
-        self._direct = _direct_way(self._parts)
+        self._direct = self._counted_directly = _direct_way(self._parts)
         self._stream_way: Next | None = None
         self._key = key
         self._seeks_key = self._keyed is not None or (key is not None and self._direct is None)
@@ -241,9 +245,6 @@ class Pipeline:
         # Two ways, as in `_around` and `_called_directly`: another coroutine would cost each call
         # more than all that is done here.
         result: T
-        if self._call_duration is not None:
-            result = await self._record(Call(fn, args, key=key))
-            return result
         direct = self._direct
         if direct is not None and spans.hook is None:  # a span is the part's to begin
             direct.begun += 1
@@ -262,6 +263,9 @@ class Pipeline:
                 return result
             made = awaitable = None  # a future holds its error, and that this frame
             result = await self._go_on(direct.after(ended), partial(Call, fn, args, key=key))
+            return result
+        if self._call_duration is not None:
+            result = await self._record(Call(fn, args, key=key))
             return result
         self._calls += 1
         try:
@@ -385,7 +389,7 @@ class Pipeline:
         """Return ``fn`` as it is when it is decorated."""
         make = call_maker(fn, self._parts, self._key if key is None else key, self._keyed)
         if self._direct is not None and key is None:
-            return self._called_directly(fn, make, self._direct)
+            return self._called_directly(fn, make, self._direct.acquire)
         through = self._through
 
         async def called(*args: Any, **kwargs: Any) -> Any:
@@ -407,13 +411,13 @@ class Pipeline:
         self,
         fn: Callable[..., Awaitable[Any]],
         make: Callable[[tuple[Any, ...], dict[str, Any]], Call],
-        direct: Direct,
+        acquire: Callable[[], Awaitable[object]] | None,
     ) -> AsyncFunction[..., Any]:
         """Return ``fn`` as it is when it is decorated, and parts leave alone what succeeds."""
-        acquire = direct.acquire
 
         async def called(*args: Any, **kwargs: Any) -> Any:
-            if self._call_duration is not None:
+            direct = self._direct
+            if direct is None:
                 return await self._record(make(args, kwargs))
             if spans.hook is not None:
                 self._calls += 1
@@ -456,6 +460,7 @@ class Pipeline:
         if self._call_duration is None:
             self._attempt_duration = Histogram()
             self._call_duration = Histogram()
+            self._direct = None
         for part in self._parts:
             record_durations_of(part)
 
@@ -485,7 +490,7 @@ class Pipeline:
 
     def _counts(self) -> tuple[int, int, int, int]:
         """Return how many calls have begun, succeeded, failed and been cancelled."""
-        direct, succeeded = self._direct, self._succeeded
+        direct, succeeded = self._counted_directly, self._succeeded
         ended = self._failed, self._cancelled
         if direct is None:
             return self._calls, succeeded, *ended

@@ -78,11 +78,12 @@ class Stack:
     """
 
     def __str__(self) -> str:
-        return f"  {self.kind} {self.name!r} is at{self.lines()}"
+        return f"  {self.kind} {self.name!r} is at{_lines_of(self)}"
 
-    def lines(self) -> str:
-        waits = () if self.waits_for is None else (f"waits for {self.waits_for}",)
-        return "".join(f"\n    {line}" for line in (*self.frames, *waits))
+
+def _lines_of(stack: Stack) -> str:
+    waits = () if stack.waits_for is None else (f"waits for {stack.waits_for}",)
+    return "".join(f"\n    {line}" for line in (*stack.frames, *waits))
 
 
 class _Stuck(AssertionError):  # noqa: N818 - the failure of a test, like AssertionError
@@ -117,7 +118,7 @@ def _folded_stacks(stacks: Iterable[Stack]) -> Iterator[str]:
         names = [*dict.fromkeys(repr(stack.name) for stack in same)]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         who = f"{len(same)} {same[0].kind}s {', '.join(names[:NAMED])}{more}"
-        yield f"  {who} are at{same[0].lines()}"
+        yield f"  {who} are at{_lines_of(same[0])}"
 
 
 class Deadlock(_Stuck):

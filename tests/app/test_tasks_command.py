@@ -195,12 +195,12 @@ def test_no_address(run: Any, target: str) -> None:
         (403, "It has no token, so ask it on its own machine, by a loopback address."),
         (404, "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets."),
         (503, "Others are reading its tasks: try again."),
-        (500, "answers 500 Internal Server Error."),
+        (500, "answers 500 Internal Server Error: there is [2Jmore."),
     ],
 )
 def test_refusals(server: Server, run: Any, status: int, words: str) -> None:
     """An answer that is no tree is told with what to do."""
-    server.status = status
+    server.status, server.body = status, b"there is \x1b[2Jmore\n"
     code, out, err = run(server.address)
     assert (code, out) == (1, "")
     assert err.startswith(f"mtaio: http://{server.address}/tasks answers {status} ")
@@ -357,3 +357,16 @@ def test_watch_needs_a_terminal(
     assert (code, out) == (2, "")
     assert err.startswith("mtaio: --watch cannot be used with ")
     assert server.asked == []
+
+
+def test_process_where_there_are_no_namespaces(
+    run: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on Linux there is one network for all."""
+
+    def none(_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("mtaio.app._tasks_command.Path.readlink", none)
+    assert run(str(os.getpid()))[0] == 0
+    assert server.asked

@@ -306,6 +306,18 @@ async def test_no_answer(lines: Lines) -> None:
         if scope["path"] == "/hang":
             await anyio.sleep_forever()
 
+    async def answer_and_raise(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.debug", "info": {}})
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"ab"})
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await call(AccessLog(answer_and_raise), {"type": "http", "path": "/" + "é" * 1000})
+    (line,) = lines.entries
+    assert line["path"] == f"/{'%C3%A9' * 499}..."
+    assert (line["status"], line.get("error")) == (200, None)  # it had been answered
+    lines.entries.clear()
     app = AccessLog(nothing)
     await call(app, {"type": "http", "method": "GET"})
     with pytest.raises(LookupError):

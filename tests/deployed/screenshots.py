@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,11 @@ FONTS: Final = """<?xml version="1.0"?>
 </fontconfig>
 """
 WIDTH: Final = 1280
-HEIGHT: Final = 1090
+PICTURES: Final = (
+    ("monitoring", "", "document.querySelector('.chart path') !== null", 1090),
+    ("tasks", "#tasks", "document.querySelector('.row') !== null", 720),
+)
+"""What each picture is called, what it shows, when that is drawn, and its height."""
 
 
 def chunks(png: bytes) -> dict[bytes, bytes]:
@@ -128,7 +133,7 @@ def small(png: bytes) -> bytes:
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Write the pictures."""
     with tempfile.TemporaryDirectory() as folder:
         fonts = Path(folder) / "fonts.conf"
         fonts.write_text(FONTS, encoding="utf-8")
@@ -136,14 +141,15 @@ def main() -> None:
             Browser(environment={"FONTCONFIG_FILE": str(fonts)}) as browser,
             Service(load=0.55, trouble=True) as service,
         ):
-            for theme in ("light", "dark"):
+            url = sys.argv[1] if len(sys.argv) > 1 else service.url
+            for theme, (name, place, ready, height) in product(("light", "dark"), PICTURES):
                 tab = browser.tab()
-                tab.look(width=WIDTH, height=HEIGHT, theme=theme)
+                tab.look(width=WIDTH, height=height, theme=theme)
                 tab.speak("en-GB")
-                tab.goto(sys.argv[1] if len(sys.argv) > 1 else service.url)
-                tab.wait("cards.size > 3 && document.querySelector('.chart path') !== null")
+                tab.goto(f"{url}{place}")
+                tab.wait(f"cards.size > 3 && {ready}")
                 tab.wait("link.tries === 0 && !link.whole && !link.busy")
-                path = GUIDES / f"monitoring-{theme}.png"
+                path = GUIDES / f"{name}-{theme}.png"
                 tab.screenshot(path)
                 path.write_bytes(small(path.read_bytes()))
                 print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")  # noqa: T201 - a script

@@ -80,6 +80,17 @@ def test_one_free_slot_is_no_knot() -> None:
     assert len(knots(needs)) == 1
 
 
+def test_knot_within_tasks_that_reach_each_other() -> None:
+    """One that could be freed from elsewhere is left out, and the others are a knot without it."""
+    needs = {
+        0: Need((1, 2), every=True),
+        1: Need((0,), every=False),
+        2: Need((0, 3), every=False),
+        3: Need((3,), every=False),
+    }
+    assert knots(needs) == [(0, 1), (3,)]
+
+
 def test_many_that_wait_for_many_are_cheap() -> None:
     """Five thousand that wait for one of five thousand slots are not 25 million steps."""
     held = tuple(range(5_000))

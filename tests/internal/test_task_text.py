@@ -12,6 +12,7 @@ import pytest
 from mtaio._internal.task_document import document, json_pieces
 from mtaio._internal.task_text import text_lines, text_pieces
 from mtaio._internal.task_tree import GroupNode, TaskNode, TaskTree, Wait
+from mtaio.monitoring import tasks_to_json, tasks_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -336,3 +337,11 @@ def test_ids() -> None:
     lines = json.loads(b"".join(json_pieces(document(found))))["lines"]
     assert keys(lines) == [tuple(range(100)), (999,)]
     assert lines[0]["count"] == 150
+
+
+def test_text_and_json_for_everyone() -> None:
+    """What `mtaio.monitoring` makes of a tree is what the probes answer."""
+    found = deadlock()
+    assert tasks_to_text(found).encode() == b"".join(text_pieces(document(found)))
+    assert "      db.py:31 in handle\n" in tasks_to_text(found, stacks=True)
+    assert tasks_to_json(found).encode() == b"".join(json_pieces(document(found)))

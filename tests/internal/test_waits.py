@@ -224,8 +224,17 @@ async def test_holders_of_many_slots() -> None:
     limit = ConcurrencyLimiter(3, name="db")
     both = ResourceLimiter(concurrency=limit)
 
+    class Block:
+        """One of the program's own."""
+
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
     async def hold() -> None:
-        async with limit:
+        async with Block(), limit:
             await anyio.sleep(9)
 
     async def hold_two() -> None:
@@ -304,6 +313,36 @@ async def test_condition_that_waits_does_not_hold_its_lock() -> None:
 
     found = await reading(on_condition, hold, semaphores[0].acquire)
     assert found.waits["c"] == ("slot of Semaphore", {"b"})
+
+
+async def test_slot_that_is_lent() -> None:
+    """An item that lends its slot to a call of its own holds it all the same, and once."""
+    executor = TaskExecutor(max_workers=1, name="pool")
+
+    async def outer(number: int) -> None:
+        await executor.map(anyio.sleep, [number])
+
+    found = await reading(
+        functools.partial(executor.map, outer, [9]), functools.partial(executor.run, anyio.sleep, 9)
+    )
+    what, holders = found.waits["b"]
+    assert what == "slot of TaskExecutor 'pool'"
+    assert len(holders) == 1
+    assert found.cycles == []
+
+
+async def test_keys_of_any_kind() -> None:
+    """No code of the program is run to show a key."""
+    keys = KeyedRateLimiter(1, burst=1)
+
+    class Key:
+        def __repr__(self) -> str:
+            raise AssertionError
+
+    key = (Key(), 1.5)
+    await keys.acquire(key)
+    told = await whats(functools.partial(keys.acquire, key))
+    assert told == ["token of KeyedRateLimiter key=(<Key>, 1.5)"]
 
 
 async def test_load_of_several_keys() -> None:
@@ -593,7 +632,7 @@ async def test_what_raises_is_left_out() -> None:
     waiting.send(None)
     chain = await_chain(waiting)
     torn = chain._replace(frames=[cast("Any", None)])
-    odd = chain._replace(frames=["compiled"], codes=["compiled"])
+    odd = chain._replace(frames=["compiled"], codes=["compiled"], end=None)
     found = waits.waits_of({1: torn, 2: chain, 3: odd}, None)
     assert {task: each.wait.on for task, each in found.items()} == {2: "slot"}
     waiting.close()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mtaio._internal import clock
 from mtaio.monitoring import ResourceMonitor, Stall
-from mtaio.monitoring._stalls import LoopWatch, _frames, _place, _where
+from mtaio.monitoring._stalls import LoopWatch, _frames, _where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import FrameType
 
 
 class World:
@@ -356,29 +355,3 @@ def test_place_is_in_the_users_code() -> None:
     assert place.endswith(" in waits")
     assert "go.wait()" in stack
     assert _where(_frames(ident)) == ("a thread that has ended", "")
-
-
-STANDARD = threading.__file__
-LIBRARY = "/venv/lib/site-packages/lib.py"
-
-
-@pytest.mark.parametrize(
-    ("files", "index"),
-    [
-        ([STANDARD, LIBRARY, "/app/own.py", LIBRARY], 2),
-        ([STANDARD, LIBRARY, "/usr/lib/dist-packages/b.py"], 1),
-        ([STANDARD, "<frozen importlib>"], 0),
-        (["<attrs generated methods lib.Task>", LIBRARY, "/app/mine.py"], 2),
-        (["<attrs generated methods lib.Task>", LIBRARY], 0),
-        ([LIBRARY, "<string>"], 1),
-        (["<frozen runpy>", LIBRARY], 1),
-    ],
-)
-def test_innermost_place(files: list[str], index: int) -> None:
-    """The user's own code counts first, then a library, then any, each time the innermost."""
-    frames: list[FrameType] = []
-    for file in files:
-        scope: dict[str, Any] = {}
-        exec(compile("import sys; frame = sys._getframe()", file, "exec"), scope)  # noqa: S102 - in a file of that name
-        frames.append(scope["frame"])
-    assert _place(frames) == index

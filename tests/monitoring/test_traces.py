@@ -360,6 +360,17 @@ async def test_switched_off(recorded: Recorded) -> None:
     assert "trace_id" not in JsonFormatter().format(record)
 
 
+def test_interrupted(recorded: Recorded) -> None:
+    """What is no error and no cancellation is recorded as what it is, also in a thread."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spans.call("load", interrupt, interrupt)
+    assert [each.attributes for each in recorded.spans()] == [{"error.type": "KeyboardInterrupt"}]
+
+
 def test_refused() -> None:
     """What is no tracer is refused: a provider, above all."""
     with pytest.raises(TypeError, match=r"^tracer=<.*> is a TracerProvider, not a tracer\. Pass"):

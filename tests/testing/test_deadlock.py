@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from mtaio._internal import clock
+from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import Deadlock, run
 from mtaio.testing._diagnostics import Suspended, standstill_of
 from mtaio.testing.schedules import Stack
@@ -85,6 +86,76 @@ def test_stacks_follow_generators_and_awaitables(backend: str) -> None:
         f"test_stacks_follow_generators_and_awaitables.<locals>.{name}"
         for name in ("scenario", "generate", "Awaitable.__await__")
     ]
+
+
+def test_cycles_are_named(backend: str) -> None:
+    """The message says who waits for whom in circles, and what each waits for; it has no ids."""
+
+    async def enter(first: anyio.Lock, second: anyio.Lock) -> None:
+        async with first:
+            await anyio.sleep(1)
+            async with second:
+                pass
+
+    async def twice() -> None:
+        semaphore = anyio.Semaphore(1)
+        async with semaphore, semaphore:
+            pass
+
+    async def scenario() -> None:
+        locks = anyio.Lock(), anyio.Lock()
+        async with anyio.create_task_group() as group:
+            group.start_soon(enter, *locks, name="left")
+            group.start_soon(enter, *reversed(locks), name="right")
+            group.start_soon(twice, name="twice")
+
+    failure = deadlock_of(scenario, backend)
+    for_lock = "for Lock, held by"
+    assert failure.cycles == (
+        f"2 tasks wait for each other: 'left' {for_lock} 'right'; 'right' {for_lock} 'left'",
+        "a task waits for itself: 'twice' for slot of Semaphore, held by 'twice'",
+    )
+    assert str(failure).splitlines()[1:3] == [f"  {cycle}" for cycle in failure.cycles]
+    waits = {stack.name: stack.waits_for for stack in failure.stacks if stack.waits_for}
+    assert waits == {
+        "left": "Lock, held by 'right'",
+        "right": "Lock, held by 'left'",
+        "twice": "slot of Semaphore, held by 'twice'",
+    }
+    assert "\n    waits for Lock, held by 'right'\n" in str(failure)
+
+
+def test_tasks_that_wait_for_the_same_are_shown_together(backend: str) -> None:
+    """Many tasks at one place are one stack, with some of their names; each is in the list."""
+    limit = ConcurrencyLimiter(2, name="db")
+
+    async def hold() -> None:
+        async with limit, anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(wait, name=f"waiter {number}")
+
+    async def wait() -> None:
+        async with limit:
+            pass
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, name="a")
+            group.start_soon(hold, name="b")
+
+    failure = deadlock_of(scenario, backend)
+    assert len(failure.stacks) == 11
+    text = str(failure)
+    assert text.count("test_deadlock.py") == 4
+    names = ", ".join(f"'waiter {number}'" for number in range(4))
+    assert f"\n  8 tasks {names} are at\n" in text
+    assert "\n    waits for slot of ConcurrencyLimiter 'db', held by 'a', 'b'\n" in f"{text}\n"
+    (cycle,) = failure.cycles
+    assert re.fullmatch(
+        r"2 tasks wait for each other: '(.)' for the end of 'waiter \d'; "
+        r"'waiter \d' for slot of ConcurrencyLimiter 'db', held by '\1'",
+        cycle,
+    )
 
 
 def test_code_under_test_is_cancelled_and_cleans_up(backend: str) -> None:

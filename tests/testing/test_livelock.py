@@ -164,7 +164,7 @@ class Compiled:
 
     def __init__(self) -> None:
         code = compile("", "compiled.pyx", "exec").replace(co_name="execute", co_qualname="execute")
-        self.cr_frame = SimpleNamespace(f_code=code, f_lineno=None)
+        self.cr_frame = SimpleNamespace(f_code=code, f_lineno=None, f_lasti=-1, f_globals={})
 
     def __await__(self) -> Any:
         self.inner: Any = anyio.sleep_forever().__await__()

@@ -25,6 +25,7 @@ from mtaio._internal.gil import has_gil
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
+    from weakref import ref
 
 
 _running: Final = asyncio._get_running_loop  # noqa: SLF001 - public in all but its name
@@ -129,14 +130,18 @@ _numbered: Final = re.compile(r"Task-(\d+)").fullmatch
 def _in_order(every: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Sort by the start: AnyIO's own table has that order, and so have asyncio's own names."""
     states = _anyio("_task_states")
-    refs = [] if states is None else states.keyrefs()
-    ordered = [task for ref in refs if (task := ref()) in every]
+    refs: list[ref[asyncio.Task[Any]]] = [] if states is None else states.keyrefs()
+    started = (ref() for ref in refs)
+    ordered = [task for task in started if task is not None and task in every]
     numbers: list[tuple[int, asyncio.Task[Any]]] = []
     for task in every.difference(ordered):
         number = _numbered(task.get_name())
         numbers.append((sys.maxsize if number is None else int(number[1]), task))
     numbers.sort(key=itemgetter(0))
     return ordered + [task for _, task in numbers]
+
+
+_UNKNOWN: Final = object()
 
 
 class _Starters:
@@ -154,7 +159,7 @@ class _Starters:
         self._group = _anyio("TaskGroup")
         self._hosts: dict[int, int] = {}
         """The ids of the tasks that opened a group, by the group's, which is alive meanwhile."""
-        self._spawned: tuple[object, int] = (None, 0)
+        self._spawned: tuple[object, int] = (_UNKNOWN, 0)
         """The code of the callback that AnyIO's groups add, and where its closure has the group."""
 
     def find(self, task: asyncio.Task[Any]) -> tuple[int | None, object]:
@@ -166,20 +171,22 @@ class _Starters:
             if getattr(callback, "__code__", None) is code:
                 group = callback.__closure__[at].cell_contents
                 return self._host(group, group.cancel_scope, "_host_task"), group
-        awaiting = self._waiting.get(id(task))
+        awaiting: set[asyncio.Task[Any] | None] = set()
+        if id(task) in self._waiting:
+            awaiting.add(self._waiting[id(task)])
         for callback, _ in callbacks:
             held = _held(callback)
             for index, group in enumerate(held):
                 if type(group) is self._group:
                     self._spawned = callback.__code__, index
                     return self._host(group, group.cancel_scope, "_host_task"), group
-                if isinstance(group, asyncio.TaskGroup):
+                if issubclass(type(group), asyncio.TaskGroup):
                     return self._host(group, group, "_parent_task"), group
-            if awaiting is None:
                 # gather, wait, wait_for and shield have a future in between.
-                others = (self._waiting.get(id(each)) for each in held)
-                awaiting = next(filter(None, others), None)
-        return None if awaiting is None or awaiting is task else id(awaiting), None
+                if id(group) in self._waiting and group is not task:
+                    awaiting.add(self._waiting[id(group)])
+        only = awaiting.pop() if len(awaiting) == 1 else None
+        return None if only is None or only is task else id(only), None
 
     def _host(self, group: object, holder: object, name: str) -> int | None:
         host = self._hosts.get(id(group))
@@ -194,17 +201,16 @@ def held_by(awaited: Any) -> list[Any]:
     return [each for callback, _ in callbacks for each in _held(callback)]
 
 
-def _held(callback: Any) -> list[Any]:
+def _held(callback: object) -> list[Any]:
     """Return what a callback refers to: by its closure, its object or its arguments."""
-    kind = type(callback)
-    if kind is FunctionType:
+    if type(callback) is FunctionType:
         try:
             return [cell.cell_contents for cell in callback.__closure__ or ()]
         except ValueError:  # one is empty
             return []
-    if kind is MethodType:
+    if type(callback) is MethodType:
         return [callback.__self__]
-    return [*callback.args] if kind is partial else []
+    return [*callback.args] if isinstance(callback, partial) else []
 
 
 def group_depth(group: Any) -> int:
@@ -339,4 +345,5 @@ def scopes(loop: asyncio.AbstractEventLoop) -> Scopes:
 
 def innermost_scope() -> object:
     """Look it up in AnyIO's own table, which is private; None where AnyIO has none any more."""
-    return getattr((_anyio("_task_states") or {}).get(asyncio.current_task()), "cancel_scope", None)
+    states: Any = getattr(_modules["anyio._backends._asyncio"], "_task_states", {})
+    return getattr(states.get(asyncio.current_task()), "cancel_scope", None)

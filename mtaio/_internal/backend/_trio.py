@@ -103,7 +103,7 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
         state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
         if getattr(coroutine, "cr_running", False):
             state = "running"
-        elif getattr(getattr(task, "_cancel_status", None), "effectively_cancelled", False):
+        elif _is_cancelled(task, nursery):
             state = "cancelled"
         elif getattr(task, "_next_send_fn", None) is not None:
             state = "ready"
@@ -112,6 +112,17 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
         for each in reversed(task.child_nurseries):
             todo += sorted(each.child_tasks, key=_number, reverse=True)
     return seen
+
+
+def _is_cancelled(task: trio.lowlevel.Task, nursery: trio.Nursery | None) -> bool:
+    """Return whether its nursery or a scope of its own was cancelled, also if it has a shield."""
+    status: Any = getattr(task, "_cancel_status", None)
+    last = getattr(nursery, "_cancel_status", None)
+    while status is not None:
+        if status.effectively_cancelled:
+            return True
+        status = None if status is last else status._parent  # noqa: SLF001 - trio has no word for it
+    return False
 
 
 def _number(task: trio.lowlevel.Task) -> int:
@@ -123,17 +134,19 @@ def _root_of(loop: trio.lowlevel.TrioToken) -> trio.lowlevel.Task | None:
     """
     Find the run of a token in the frames of other threads: trio lets only its own thread ask.
 
-    None if it is over, or where no lock makes it safe to look at them.
+    None if it is over, or where no lock makes it safe to look at them. A guest of another loop has
+    no frame between two of its turns: then this raises ``LookupError``.
     """
-    if has_gil():
-        for frames in frames_of_others().values():
-            for frame in reversed(frames):
-                if frame.f_globals.get("__name__") == "trio._core._run":
-                    held = local(frame, "runner") or getattr(local(frame, "self"), "runner", None)
-                    if getattr(held, "trio_token", None) is loop:
-                        root: trio.lowlevel.Task | None = getattr(held, "init_task", None)
-                        return root
-    return None
+    if not has_gil() or is_over(loop):
+        return None
+    for frames in frames_of_others().values():
+        for frame in reversed(frames):
+            if frame.f_globals.get("__name__") == "trio._core._run":
+                held = local(frame, "runner") or getattr(local(frame, "self"), "runner", None)
+                if getattr(held, "trio_token", None) is loop:
+                    root: trio.lowlevel.Task | None = getattr(held, "init_task", None)
+                    return root
+    raise LookupError
 
 
 def group_depth(group: trio.Nursery) -> int:
