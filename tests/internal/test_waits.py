@@ -406,6 +406,14 @@ async def test_places_of_submitted_tasks() -> None:
     }
 
 
+def test_cycle_of_tasks_that_have_gone_on_is_none() -> None:
+    """Read while the loop runs, a cycle counts only if all of its tasks wait as they did."""
+    wait = waits.Wait(on="lock", holders=(1,))
+    found = {1: waits.Found(wait, every=False, sure=True)}
+    assert waits.cycles(found) == ((1,),)
+    assert waits.cycles(found, still=lambda task: task != 1) == ()
+
+
 # ---- asyncio's and trio's own ----
 
 
