@@ -812,6 +812,7 @@ async def test_websocket_that_is_refused(pause: float) -> None:
         with anyio.fail_after(5):
             while server.in_flight:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(0.01)
+        server.close()
 
 
 async def test_websocket_flood() -> None:
