@@ -53,11 +53,8 @@ __all__ = ["GroupNode", "TaskNode", "TaskTree", "Wait", "read", "read_from_anywh
 _KEPT: Final = 100
 """Lines of a stack that are kept, the innermost."""
 
-_ATTEMPTS: Final = 5
-"""How often a loop is read that changes meanwhile."""
-
-_NAP: Final = 0.001
-"""Seconds between two attempts."""
+_NAPS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""Seconds between attempts to read a loop that changes meanwhile, a tenth of a second in all."""
 
 _BUSY: Final = ("running", "ready")
 """The states of tasks that do not wait."""
@@ -164,11 +161,11 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
         found = _Request(loop).wait(timeout)
         if found is not None:
             return found
-    for _ in range(_ATTEMPTS):
+    for nap in _NAPS:
         try:
             return read(loop, complete=False)
         except Exception:  # noqa: BLE001 - it has changed while it was looked at
-            time.sleep(_NAP)
+            time.sleep(nap)
     return _Reading(loop, complete=False).tree_of((), 0)
 
 
@@ -295,7 +292,7 @@ class _Reading:
             taken_at=clock.wall(),
             count=count,
             roots=roots,
-            cycles=cycles(self._waits),
+            cycles=self._cycles(),
             longest=longest(self._waits),
             complete=self._complete,
         )
@@ -332,6 +329,21 @@ class _Reading:
 
     def _depth(self, below: _Below) -> int:
         return 0 if below.group is None else self._half.group_depth(below.group)
+
+    def _cycles(self) -> tuple[tuple[int, ...], ...]:
+        """Return the cycles; where the loop may run on, of tasks that have not gone on since."""
+        found = cycles(self._waits)
+        if self._complete or not found:
+            return found
+        busy = {seen.id for seen in self._half.tasks(self._loop) if seen.state in _BUSY}
+
+        def still_waits(task: int) -> bool:
+            before = self._chains[task]
+            now = await_chain(before.links[0])
+            same = now.end is before.end and all(map(is_, now.links, before.links))
+            return same and task not in busy
+
+        return cycles(self._waits, still=still_waits)
 
     # ---- where it stands ----
 

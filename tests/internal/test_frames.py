@@ -215,10 +215,9 @@ def test_a_block_whose_variable_is_used_at_once() -> None:
 
     def code() -> int:
         other = 1
-        with nullcontext(2) as value:
-            other = value + other
-            assert blocks(frames_here()[0]) == [("value", 2)]
-        return other
+        with nullcontext(nullcontext(2)) as value, value as inner:
+            assert blocks(frames_here()[0]) == [("inner", 2), ("value", 2)]
+        return other + inner
 
     assert code() == 3
 
