@@ -449,7 +449,8 @@ class _Reading:
                 if module == "concurrent.futures.thread" and name == "run":
                     jobs[id(getattr(local(frame, "self"), "future", None))] = ident
                 elif module == "trio._threads" and name == "worker_fn":
-                    jobs[id(local(frame, "task_register")[0])] = ident
+                    jobs[id((local(frame, "task_register") or [None])[0])] = ident
+        jobs.pop(id(None), None)
         return jobs
 
     def _thread(self, ident: int) -> TaskNode:
