@@ -35,9 +35,9 @@ class Read(NamedTuple):
     longest: list[str]
 
 
-def read() -> Read:
-    """Read the tasks of the running loop, whose names are all different."""
-    tree = task_tree.read(loops.current_loop())
+def read(*, complete: bool = True) -> Read:
+    """Read the tasks of the running loop, whose names are all different; or as if from outside."""
+    tree = task_tree.read(loops.current_loop(), complete=complete)
     nodes = {node.id: node for _, node in tree.walk() if isinstance(node, TaskNode)}
     names = {each: node.name for each, node in nodes.items()}
     waits = {node.name: node.wait for node in nodes.values() if node.wait is not None}
@@ -337,8 +337,9 @@ async def check(stuck: Stuck) -> None:
         stuck.start(group)
         await anyio.wait_all_tasks_blocked()
         await anyio.wait_all_tasks_blocked()
-        found = read()
+        found, from_outside = read(), read(complete=False)
         group.cancel_scope.cancel()
     for name, wait in stuck.waits.items():
         assert found.waits[name] == wait
     assert [set(cycle) for cycle in found.cycles] == [stuck.cycle]
+    assert from_outside.cycles == found.cycles

@@ -292,7 +292,7 @@ class _Reading:
             taken_at=clock.wall(),
             count=count,
             roots=roots,
-            cycles=cycles(self._waits),
+            cycles=self._cycles(),
             longest=longest(self._waits),
             complete=self._complete,
         )
@@ -329,6 +329,21 @@ class _Reading:
 
     def _depth(self, below: _Below) -> int:
         return 0 if below.group is None else self._half.group_depth(below.group)
+
+    def _cycles(self) -> tuple[tuple[int, ...], ...]:
+        """Return the cycles; where the loop may run on, of tasks that have not gone on since."""
+        found = cycles(self._waits)
+        if self._complete or not found:
+            return found
+        busy = {seen.id for seen in self._half.tasks(self._loop) if seen.state in _BUSY}
+
+        def still_waits(task: int) -> bool:
+            before = self._chains[task]
+            now = await_chain(before.links[0])
+            same = now.end is before.end and all(map(is_, now.links, before.links))
+            return same and task not in busy
+
+        return cycles(self._waits, still=still_waits)
 
     # ---- where it stands ----
 

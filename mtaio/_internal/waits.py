@@ -25,7 +25,7 @@ import gc
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -99,7 +99,12 @@ def waits_of(
     return look.found()
 
 
-def cycles(found: Mapping[int, Found], *, sure: bool = True) -> tuple[tuple[int, ...], ...]:
+def cycles(
+    found: Mapping[int, Found],
+    *,
+    sure: bool = True,
+    still: Callable[[int], bool] = lambda _: True,
+) -> tuple[tuple[int, ...], ...]:
     """
     Return the cycles of tasks that wait for each other, and can be woken by nobody else.
 
@@ -108,13 +113,16 @@ def cycles(found: Mapping[int, Found], *, sure: bool = True) -> tuple[tuple[int,
     Args:
         found: What the tasks wait for.
         sure: Whether to leave out those that another task could end, for all that is known.
+        still: Returns whether a task waits as it did when its chain was read, where it may have
+            gone on since. Holders are read after all chains: so if none of the tasks has gone on,
+            there was a moment at which each of them waited, and held what it was seen to hold.
     """
     needs = {
         task: Need(each.wait.holders, every=each.every)
         for task, each in found.items()
         if each.sure or not sure
     }
-    return tuple(cycle_in(knot, needs) for knot in knots(needs))
+    return tuple(cycle_in(knot, needs) for knot in knots(needs) if all(map(still, knot)))
 
 
 def longest(found: Mapping[int, Found]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 Reading the tasks of an event loop that may be busy, blocked, or this one.
 
 Promise: the loop whose tasks are read is not held up for longer than it takes to read
-`_MOST_IN_LOOP` of them, some ten milliseconds, and an answer comes while it is blocked, too.
+`_MOST_IN_LOOP` of them, ten to twenty milliseconds, and an answer comes while it is blocked, too.
 Cost: where it has more tasks, or does not answer, a thread for each reading.
 
 In the loop nothing changes while its tasks are read, so what is read is of one moment. A thread

@@ -23,7 +23,7 @@ from hypercorn.config import Config
 
 from mtaio._internal import clock, ending
 from mtaio.app import Application
-from mtaio.app._guard import Beat, Guard
+from mtaio.app._guard import Beat, Guard, _write_tasks
 from mtaio.config import Settings
 from tests.app.certificates import LOCALHOST
 
@@ -1021,3 +1021,12 @@ def test_start_that_is_refused(backend: Any) -> None:
 
     with pytest.raises(TypeError, match=r"^name=5 is an int, not a str"):
         anyio.run(main, backend=backend)
+
+
+def test_program_without_a_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its file descriptor may be another file's by now, so nothing is written there."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+    _write_tasks(lambda: [b"tree\n"])
+    assert capfd.readouterr().err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import importlib
 import inspect
@@ -181,12 +182,14 @@ async def test_worker_thread() -> None:
             await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
         group.start_soon(called, call, name="b")
-        for _ in range(5):
+        group.start_soon(called, functools.partial(TaskExecutor().run, work), name="c")
+        for _ in range(10):
             await anyio.lowlevel.checkpoint()
         found = read()
         done.set()
     assert found.waits["a"][0].startswith("thread of ")
     assert found.waits["b"][0] == "slot of CapacityLimiter"
+    assert found.waits["c"][0] == "thread of test_worker_thread.<locals>.work"
 
 
 async def test_seconds() -> None:
@@ -225,12 +228,13 @@ async def test_holders_of_many_slots() -> None:
     both = ResourceLimiter(concurrency=limit)
 
     class Block:
-        """One of the program's own."""
+        """One of the program's own, which leads to nothing."""
 
         async def __aenter__(self) -> None:
             pass
 
-        async def __aexit__(self, *_: object) -> None:
+        @classmethod
+        async def __aexit__(cls, *_: object) -> None:
             pass
 
     async def hold() -> None:
@@ -402,6 +406,14 @@ async def test_places_of_submitted_tasks() -> None:
     }
 
 
+def test_cycle_of_tasks_that_have_gone_on_is_none() -> None:
+    """Read while the loop runs, a cycle counts only if all of its tasks wait as they did."""
+    wait = waits.Wait(on="lock", holders=(1,))
+    found = {1: waits.Found(wait, every=False, sure=True)}
+    assert waits.cycles(found) == ((1,),)
+    assert waits.cycles(found, still=lambda task: task != 1) == ()
+
+
 # ---- asyncio's and trio's own ----
 
 
@@ -460,8 +472,9 @@ def test_of_asyncio() -> None:
         group,
         future,
         lambda: asyncio.Barrier(2).wait(),
+        lambda: asyncio.wrap_future(concurrent.futures.Future[None]()),
     ).waits
-    assert [found[name] for name in LETTERS[:11]] == [
+    assert [found[name] for name in LETTERS[:12]] == [
         ("sleep of 9 s, 9 s left", set()),
         ("Lock", {"a"}),
         ("slot of BoundedSemaphore", {"a"}),
@@ -473,6 +486,7 @@ def test_of_asyncio() -> None:
         ("tasks", {"child"}),
         ("future", set()),
         ("Barrier", set()),
+        ("thread", set()),
     ]
 
 
@@ -626,13 +640,14 @@ def test_rules_are_for_functions_that_there_are() -> None:
 
 async def test_what_raises_is_left_out() -> None:
     """A chain that does not fit together costs that task its wait, and nobody else."""
-    limit = ConcurrencyLimiter(1)
-    await limit.acquire()
-    waiting = limit.acquire()
+    limit = KeyedConcurrencyLimiter(1)
+    await limit.acquire("a")
+    waiting = limit.acquire("a")
     waiting.send(None)
     chain = await_chain(waiting)
     torn = chain._replace(frames=[cast("Any", None)])
     odd = chain._replace(frames=["compiled"], codes=["compiled"], end=None)
-    found = waits.waits_of({1: torn, 2: chain, 3: odd}, None)
+    cut = chain._replace(frames=chain.frames[:1], codes=chain.codes[:1], end=None)
+    found = waits.waits_of({1: torn, 2: chain, 3: odd, 4: cut}, None)
     assert {task: each.wait.on for task, each in found.items()} == {2: "slot"}
     waiting.close()

@@ -332,7 +332,7 @@ def test_each_figure_says_how_it_moves() -> None:
         each.name: each.metadata["kind"] for each in dataclasses.fields(AsyncFileHandlerStatistics)
     }
     assert [name for name, kind in kinds.items() if kind != "counter"] == [
-        *("pending", "max_pending", "waiting", "max_queue_seconds")
+        *("pending", "max_pending", "waiting", "max_queue_seconds", "queue_duration")
     ]
     assert kinds["max_pending"] == "limit"
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtaio.testing
-from mtaio.logging import JsonFormatter
+from mtaio.logging import JsonFormatter, request_id
 
 if TYPE_CHECKING:
     from tests.logging.tools import Logbook
@@ -117,6 +117,17 @@ def test_extra_never_hides_what_the_record_says() -> None:
     assert made["level"] != "mine"
     made = entry(time=1, extra_time=2)
     assert (made["extra_time"], made["extra_extra_time"]) == (2, 1)
+
+
+def test_an_id_of_the_callers_own_stays() -> None:
+    """An id that a filter or ``extra`` gives is not replaced by that of the request."""
+    token = request_id.set("ours")
+    try:
+        assert entry()["request_id"] == "ours"
+        assert entry(request_id="theirs")["request_id"] == "theirs"
+    finally:
+        request_id.reset(token)
+    assert "request_id" not in entry()
 
 
 def test_fields_are_in_every_line() -> None:

@@ -60,6 +60,9 @@ def test_reload(tmp_path: Path) -> None:
         source.write_text(source.read_text("utf-8").replace("* 1.5", "* 2"), "utf-8")
         wait_until(lambda: price() == 6.0)
         assert it.readiness() == 200
+        labels = 'method="GET",route="/prices/{sku}",status="200"'
+        count = f"mtaio_request_metrics_duration_seconds_count{{{labels}}} 1\n"
+        wait_until(lambda: count in httpx.get(f"http://{it.probes}/metrics").text)
         it.stop(signal.SIGINT)
         assert it.readiness() == 0
     states = [line.split(": ")[-1].partition(" ")[0] for line in it.log()]
@@ -77,5 +80,10 @@ def test_mtaio_run(loop: str, tmp_path: Path) -> None:
         answer = httpx.get(f"http://{address}/rates/usd", timeout=30)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         metrics = f"http://{service.probes}/metrics"
-        wait_until(lambda: 'mtaio_pipeline_failed_total{name="api"} 1\n' in httpx.get(metrics).text)
+        labels = 'name="server",method="GET",route="/rates/{currency}",status="503"'
+        for metric in (
+            'mtaio_pipeline_failed_total{name="api"} 1\n',
+            f"mtaio_request_metrics_duration_seconds_count{{{labels}}} 1\n",
+        ):
+            wait_until(lambda metric=metric: metric in httpx.get(metrics).text)  # type: ignore[misc] # a default
         assert service.stop() == 0

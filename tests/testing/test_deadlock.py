@@ -103,10 +103,10 @@ def test_cycles_are_named(backend: str) -> None:
             pass
 
     async def scenario() -> None:
-        locks = anyio.Lock(), anyio.Lock()
+        one, other = anyio.Lock(), anyio.Lock()
         async with anyio.create_task_group() as group:
-            group.start_soon(enter, *locks, name="left")
-            group.start_soon(enter, *reversed(locks), name="right")
+            group.start_soon(enter, one, other, name="left")
+            group.start_soon(enter, other, one, name="right")
             group.start_soon(twice, name="twice")
 
     failure = deadlock_of(scenario, backend)
