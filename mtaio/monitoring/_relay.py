@@ -168,7 +168,7 @@ def merged(texts: Mapping[str, str]) -> str:
     families: dict[str, tuple[dict[str, None], list[str]]] = {}
     for name, content in texts.items():
         samples: list[str] = []
-        for line in content.splitlines():
+        for line in content.split("\n"):  # a value may hold what else ends a line
             if line.startswith("# "):
                 heads, samples = families.setdefault(line.split(" ", 3)[2], ({}, []))
                 heads.setdefault(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -12,6 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from mtaio.app import _supervisor
 from mtaio.app._supervisor import SIGHUP, SIGKILL, SIGUSR1, Supervisor
 from mtaio.app._systemd import Notifier
 
@@ -416,6 +418,23 @@ async def test_silent_worker_is_stopped() -> None:
         assert times(house, 3) == [0, 30]
         assert house.supervisor.statistics().silent == 2
     assert b"WATCHDOG=1" in house.says
+
+
+def test_all_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that was paused goes on with the workers that it has; in real time."""
+    monkeypatch.setattr(_supervisor, "SILENT", 1.0)
+    monkeypatch.setattr(_supervisor, "_MARGIN", 0.9)
+
+    async def main() -> None:
+        async with running(beats=True) as house:
+            time.sleep(1.1)  # noqa: ASYNC251 - nobody runs meanwhile
+            await house.settle()
+            for each in house.current():
+                each.say("WATCHDOG=1")
+            await house.settle()
+            assert house.statistics() == (3, 3, 0)
+
+    anyio.run(main)
 
 
 async def test_one_after_another() -> None:

@@ -60,6 +60,12 @@ seconds_sum{worker="2"} 0.5
     )
 
 
+def test_merged_values_with_line_ends() -> None:
+    """A value may hold what else some readers take for the end of a line."""
+    line = 'waiting{name="a\r# TYPE\u2028b\x0b\x85"} 1\n'
+    assert merged({"": "# TYPE waiting gauge\n" + line}) == f"# TYPE waiting gauge\n{line}"
+
+
 class Answer(NamedTuple):
     """An answer."""
 
