@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -46,7 +46,6 @@ from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.task_document import document
 from mtaio._internal.task_text import text_pieces
 from mtaio._internal.task_tree import read_from_anywhere
-from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
@@ -1031,18 +1030,24 @@ class Application:
             raise run.error
         return was_cancelled
 
-    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self, _: object = None, /) -> AsyncIterator[None]:
         """
-        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+        Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
 
         Under uvicorn and others the server's start enters the application, and its end leaves it,
         as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
-        told to `serve`, nothing more happens.
+        told to `serve`, nothing more happens. It gives None, since what a lifespan gives is what
+        each request gets as its state.
 
         Args:
             _: The ASGI application, which frameworks pass.
         """
-        return AsLifespan(self)
+        if self.state == "starting":  # `mtaio run` has begun with it
+            yield
+            return
+        async with self:
+            yield
 
     @property
     def state(self) -> ApplicationState:
