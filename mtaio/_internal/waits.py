@@ -213,7 +213,10 @@ class _Look:
         """Return what is known when a frame was looked at, around those inside."""
         if rule.on:
             if inner is None or inner.rule.plain or rule.replace:
-                return self._new_point(rule, variables(frame, rule.variables), inner)
+                found = variables(frame, rule.variables)
+                if _has(found.get("fut"), "cr_frame"):
+                    return inner  # `wait_for` runs a coroutine in the same task
+                return self._new_point(rule, found, inner)
         elif inner is not None:
             found = variables(frame, rule.variables)
             detail = _follow(found, rule.detail) if rule.detail else None
@@ -250,7 +253,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if left == math.inf:
+        if math.inf in (left, total):
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "

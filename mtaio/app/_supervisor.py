@@ -470,6 +470,8 @@ class Supervisor:
                 if worker is None:
                     break
                 await worker.settled.wait()
+                if self._stop.is_set():
+                    return
                 if not worker.ready:
                     logger.error("worker %d cannot start: the others stay as they are", slot.number)
                     break

@@ -742,3 +742,14 @@ async def test_bad_timeout(timeout: float) -> None:
     """The timeout is a number of seconds."""
     with pytest.raises(ValueError, match=r"^timeout="):
         tasks(timeout=timeout)
+
+
+async def test_sleep_without_end() -> None:
+    """A sleep for ever says so on every loop, whatever the loop's clock makes of it."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleeper)
+        await anyio.sleep(0.01)
+        wait = nodes(tasks())["sleeper"].wait
+        group.cancel_scope.cancel()
+    assert wait is not None
+    assert (wait.of, wait.seconds) == ("no end", None)
