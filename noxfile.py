@@ -174,8 +174,8 @@ def coverage(session: nox.Session) -> None:
     """Run the suite on the newest Python; with `redis`, every line and every branch is run."""
     install(session, "coverage")
     pytest(session, *PARTS["plain"], count=True)
-    # What needs real time: a thread that is too slow, and the thread that answers probes.
-    names = ("demo", "health", "listener", "probes", "server")
+    # What needs real time: a thread that is too slow, the one that answers probes, another loop.
+    names = ("demo", "health", "listener", "probes", "server", "tasks")
     alone = [f"tests/realtime/test_{name}.py" for name in names]
     once = ("-k", "not eager and not uvloop and not trio")
     pytest(session, *alone, *once, workers=0, count=True)
