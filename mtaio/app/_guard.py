@@ -84,8 +84,8 @@ class Guard:
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does between signals.
         tasks: Returns the tree of tasks as text, in pieces that are made when they are to be
-            written, on SIGUSR1 and before the end by force; called from threads.
-        on_request: Whether SIGUSR1 has it written.
+            written: on SIGUSR1, if nobody else handles that, and before the end by force. Called
+            from threads.
 
     Raises:
         OSError: There can be no more threads or file descriptors.
@@ -105,7 +105,6 @@ class Guard:
         describe: Callable[[], str],
         beat: Beat | None = None,
         tasks: Callable[[], Iterable[bytes]] = tuple,
-        on_request: bool = False,
     ) -> None:
         self._total: Final = total
         self._describe: Final = describe
@@ -138,7 +137,7 @@ class Guard:
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
-        requests = [_SHOW_TASKS] if on_request and self._is_free(_SHOW_TASKS) else []
+        requests = [_SHOW_TASKS] if self._is_free(_SHOW_TASKS) else []
         for number in [*_numbers(), *requests]:
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)

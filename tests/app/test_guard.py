@@ -407,7 +407,7 @@ def until_shown(guard: Guard) -> None:
 @posix
 def test_tasks_on_request(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
     """A signal of its own has the tasks written, again and again, and then is what it was."""
-    guard = Guard(60, describe=str, tasks=lambda: [b"one\n", b"two\n"], on_request=True)
+    guard = Guard(60, describe=str, tasks=lambda: [b"one\n", b"two\n"])
     for _ in range(2):
         kill(usr1)
         until_shown(guard)
@@ -428,7 +428,7 @@ def test_tasks_are_written_by_one_at_a_time(usr1: int, capfd: pytest.CaptureFixt
         assert go_on.wait(60)
         raise LookupError("no tree")
 
-    guard = Guard(60, describe=str, tasks=tasks, on_request=True)
+    guard = Guard(60, describe=str, tasks=tasks)
     kill(usr1)
     assert reading.wait(60)
     kill(usr1)
@@ -449,7 +449,7 @@ def test_tasks_where_there_can_be_no_thread(
     def none(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    guard = Guard(60, describe=str, on_request=True)
+    guard = Guard(60, describe=str)
     monkeypatch.setattr("mtaio.app._guard.threading.Thread.start", none)
     kill(usr1)
     kill()
@@ -463,13 +463,13 @@ def test_handler_of_somebody_else_is_left(usr1: int) -> None:
     """A program that handles SIGUSR1 goes on doing so, also if it does that in C."""
     mine = lambda *_: None  # noqa: E731 - to be compared
     signal.signal(usr1, mine)
-    Guard(60, describe=str, on_request=True).release()
+    Guard(60, describe=str).release()
     assert signal.getsignal(usr1) is mine
     signal.signal(usr1, signal.SIG_DFL)
     if sys.platform == "linux":
         faulthandler.register(usr1)
         try:
-            guard = Guard(60, describe=str, on_request=True)
+            guard = Guard(60, describe=str)
             assert signal.getsignal(usr1) is signal.SIG_DFL
             guard.release()
         finally:
@@ -486,7 +486,7 @@ def test_tasks_where_the_system_has_no_list_of_handlers(
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", none)
-    guard = Guard(60, describe=str, on_request=True)
+    guard = Guard(60, describe=str)
     assert callable(signal.getsignal(usr1))
     guard.release()
 
@@ -494,10 +494,10 @@ def test_tasks_where_the_system_has_no_list_of_handlers(
 @posix
 def test_request_while_it_ends(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
     """While the process ends nothing comes of it; the next application has it again."""
-    Guard(60, describe=str, on_request=True).release(lingers=True)
+    Guard(60, describe=str).release(lingers=True)
     kill(usr1)
-    guard = Guard(60, describe=str, tasks=lambda: [b"tree\n"], on_request=True)
-    Guard(60, describe=str, tasks=lambda: [b"other\n"], on_request=True).release()
+    guard = Guard(60, describe=str, tasks=lambda: [b"tree\n"])
+    Guard(60, describe=str, tasks=lambda: [b"other\n"]).release()
     kill(usr1)
     until_shown(guard)
     guard.release()
