@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
@@ -48,22 +49,24 @@ AnyIterable = Iterable[A] | AsyncIterable[A] | Merge[A]
 """What items come from: any iterable, sync or async, or several that `mtaio.core.merge` joins."""
 
 
+@final
+class Nothing(Generic[T]):
+    """What no function returns: see `NothingElse`."""
+
+
+NothingElse: TypeAlias = "Nothing[NothingElse]"
+"""
+Stands in `Returned` for type checkers alone: there is no such object.
+
+Without it mypy gives up on an async function, since a coroutine is a ``T`` and an ``Awaitable[T]``.
+In a union with a recursive type it tries those parts first that are more than a bare ``T``.
+"""
+
 if TYPE_CHECKING:
-
-    @final
-    class _Nothing(Generic[T]):
-        """Is returned by no function."""
-
-    _Knot: TypeAlias = "_Nothing[_Knot]"
-    Returned: TypeAlias = T | Awaitable[T] | _Knot
+    Returned: TypeAlias = T | Awaitable[T] | NothingElse
 else:
     Returned = T | Awaitable[T]
-"""
-What a function that gives ``T`` returns: the value itself, or what can be awaited for it.
-
-Without the last part mypy gives up on an async function, since a coroutine fits both others. In a
-union with a recursive type it tries those first that are more than a bare ``T``.
-"""
+"""What a function that gives ``T`` returns: the value itself, or what can be awaited for it."""
 
 CallLike = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
@@ -83,6 +86,7 @@ Progress = Callable[[int, "int | None"], object]
 
 A_contra = TypeVar("A_contra", contravariant=True)
 B_contra = TypeVar("B_contra", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
 
@@ -108,6 +112,16 @@ class Service2(Protocol[A_contra, B_contra, T_co, S_co]):
 
     def __call__(
         self, a: A_contra, b: B_contra, /, *, task_status: TaskStatus[S_co]
+    ) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
+class Service3(Protocol[A_contra, B_contra, C_contra, T_co, S_co]):
+    """A service with three arguments."""
+
+    def __call__(
+        self, a: A_contra, b: B_contra, c: C_contra, /, *, task_status: TaskStatus[S_co]
     ) -> Awaitable[T_co]:
         """Run it."""
         ...
