@@ -416,7 +416,7 @@ class Application:
     @cached_property
     def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
-        return Notifier(send=None if Worker.current is None else Worker.current.tell)
+        return Notifier(send=None if Worker.current is None else Worker.current.notify)
 
     # ---- what is registered ----------------------------------------------------------------------
 
