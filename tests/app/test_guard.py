@@ -23,7 +23,8 @@ from hypercorn.config import Config
 
 from mtaio._internal import clock, ending
 from mtaio.app import Application
-from mtaio.app._guard import Beat, Guard, _write_tasks
+from mtaio.app._guard import Beat, Guard
+from mtaio.app._last_words import write_tasks
 from mtaio.config import Settings
 from tests.app.certificates import LOCALHOST
 
@@ -69,7 +70,9 @@ def handler_of(number: int) -> Any:
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
     """Hold each test to leaving the signal handlers as they were."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32":
+        numbers.append(signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     yield
     ending.call_off()  # or a guard whose application was signalled would end these tests
@@ -359,6 +362,7 @@ def test_guards_that_are_released_in_their_order() -> None:
 
 
 @posix
+@pytest.mark.usefixtures("usr1")
 def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the process ends, one wish that arrives twice is one; another is what it was before."""
     monkeypatch.setattr("mtaio.app._guard._AGAIN", 1e9)
@@ -1028,5 +1032,5 @@ def test_program_without_a_standard_error(
 ) -> None:
     """Its file descriptor may be another file's by now, so nothing is written there."""
     monkeypatch.setattr(sys, "__stderr__", None)
-    _write_tasks(lambda: [b"tree\n"])
+    write_tasks(lambda: [b"tree\n"])
     assert capfd.readouterr().err == ""
