@@ -103,27 +103,10 @@ class Waits(Waiting):
     """Where most of them are in the program's own code, and how many."""
 
 
-class Task(TypedDict):
+class Shown(TypedDict):
     """One task, or several equal ones: of those the one that has waited longest."""
 
     count: int
-    id: int
-    name: str
-    function: str | None
-    state: str
-    where: str | None
-    seconds: float | None
-    stack: list[str]
-    wait: Waiting | None
-
-
-class Line(TypedDict):
-    """A node of the tree, or several equal ones."""
-
-    depth: int
-    kind: str
-    count: int
-    ids: list[int]
     name: str | None
     function: str | None
     state: str | None
@@ -131,6 +114,20 @@ class Line(TypedDict):
     seconds: float | None
     stack: list[str]
     wait: Waiting | None
+
+
+class Task(Shown):
+    """What tasks of the summary are."""
+
+    id: int
+
+
+class Line(Shown):
+    """A node of the tree, or several equal ones."""
+
+    depth: int
+    kind: str
+    ids: list[int]
     in_cycle: bool
 
 
@@ -248,7 +245,7 @@ class _Reading:
             stall=None if stall is None else Stalled(seconds=stall.seconds, place=stall.place),
             count=tree.count,
             states=dict(Counter(task.state for task in self._tasks.values()).most_common()),
-            cycles=[[self._task(each) for each in cycle] for cycle in self._cycles],
+            cycles=[[self._task([each]) for each in cycle] for cycle in self._cycles],
             more_cycles=len(tree.cycles) - len(self._cycles),
             waits=waits[:_MOST_WAITS],
             more_waits=max(0, len(waits) - _MOST_WAITS),
@@ -297,19 +294,25 @@ class _Reading:
             if each in self._tasks:
                 task = self._tasks[each]
                 found.setdefault(self._kinds[id(task)], []).append(task)
-        return [self._task(equal[0], len(equal)) for equal in found.values()]
+        return [self._task(equal) for equal in found.values()]
 
-    def _task(self, task: TaskNode, count: int = 1) -> Task:
-        return Task(
-            count=count,
-            id=task.id,
-            name=_called(task.name if count == 1 else _unnumbered(task.name), task.function),
-            function=task.function,
-            state=task.state,
-            where=task.where,
-            seconds=_most([task.seconds]),
-            stack=list(task.stack[-_MOST_FRAMES:]),
-            wait=None if task.wait is None else self._waiting([task.wait]),
+    def _task(self, tasks: Sequence[TaskNode]) -> Task:
+        return Task(id=tasks[0].id, **self._shown(tasks))
+
+    def _shown(self, tasks: Sequence[TaskNode]) -> Shown:
+        """Return what is shown of equal tasks."""
+        first = tasks[0]
+        is_one = all(task.name == first.name for task in tasks)
+        waits = [task.wait for task in tasks if task.wait is not None]
+        return Shown(
+            count=len(tasks),
+            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
+            function=first.function,
+            state=first.state,
+            where=first.where,
+            seconds=_most(task.seconds for task in tasks),
+            stack=list(first.stack[-_MOST_FRAMES:]),
+            wait=self._waiting(waits) if waits else None,
         )
 
     def _waiting(self, waits: Sequence[Wait]) -> Waiting:
@@ -393,21 +396,12 @@ class _Reading:
         if isinstance(first, GroupNode):
             return _bare_line(fold.depth, first.kind, count, first.where)
         tasks = cast("Sequence[TaskNode]", fold.nodes)
-        is_one = all(task.name == first.name for task in tasks)
-        waits = [task.wait for task in tasks if task.wait is not None]
         return Line(
             depth=fold.depth,
             kind=first.kind,
-            count=count,
             ids=[task.id for task in tasks[:_MOST_IDS]],
-            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
-            function=first.function,
-            state=first.state,
-            where=first.where,
-            seconds=_most(task.seconds for task in tasks),
-            stack=list(first.stack[-_MOST_FRAMES:]),
-            wait=self._waiting(waits) if waits else None,
             in_cycle=first.id in self._in_cycle,
+            **self._shown(tasks),
         )
 
 
