@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mtaio._internal.sentinel import UNSET, Unset
     from mtaio.app._application import ApplicationState
     from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
+    from mtaio.app._server_options import ServerOptionValues
     from mtaio.app._usage import Backend
     from mtaio.asgi._rate_limit import ClientKey, ClientLimiter
     from mtaio.asgi._request_metrics import RequestWatcher
@@ -119,6 +120,7 @@ __all__ = [
     "Returned",
     "Script",
     "Send",
+    "ServerOptionValues",
     "Service0",
     "Service1",
     "Service2",
@@ -150,6 +152,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe every 
             "mtaio._internal.sentinel": ("UNSET", "Unset"),
             "mtaio.app._application": ("ApplicationState",),
             "mtaio.app._error_handler": ("AsyncErrorHandler", "ErrorReporter"),
+            "mtaio.app._server_options": ("ServerOptionValues",),
             "mtaio.app._usage": ("Backend",),
             "mtaio.asgi._rate_limit": ("ClientKey", "ClientLimiter"),
             "mtaio.asgi._request_metrics": ("RequestWatcher",),

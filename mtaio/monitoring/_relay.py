@@ -10,6 +10,7 @@ Cost: each request is one to each process, over a connection of its own.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, final
@@ -211,13 +212,12 @@ async def _ask(address: str, request: Request, path: str, *, within: float) -> R
         with anyio.fail_after(within):
             async with await anyio.connect_tcp(host, port) as stream:
                 await stream.send("\r\n".join(lines).encode("latin-1"))
-                async for piece in stream:
-                    received += piece
-                    if len(received) > _MOST:
-                        return None
+                with suppress(anyio.EndOfStream):
+                    while len(received) <= _MOST:
+                        received += await stream.receive()
     except (OSError, anyio.BrokenResourceError, TimeoutError):
         return None
-    return _parsed(bytes(received))
+    return _parsed(bytes(received)) if len(received) <= _MOST else None
 
 
 def _parsed(received: bytes) -> Response | None:

