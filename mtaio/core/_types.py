@@ -139,14 +139,14 @@ class Service3(Protocol[A_contra, B_contra, C_contra, T_co, S_co]):
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of `gather`, `race` and `as_completed`, and of all below."""
+    """The options of `gather`, `race` and `as_completed`, which all other calls have as well."""
 
     limit: int | None
     rate: float | Rate | Sequence[float | Rate] | None
 
 
 class EachOptions(CallOptions, total=False):
-    """The options of `map`, `for_each` and `stream`."""
+    """The options of `for_each` but ``errors``, which `map` and `stream` have as well."""
 
     timeout: float | Unset | None
     retry: int | Retry | None
@@ -185,13 +185,17 @@ class Options:
 
 
 class MapOptions(EachOptions, total=False):
-    """The options of `map`."""
+    """
+    The options of `map` but ``errors``.
+
+    A function that calls `map` passes them on with ``**options: Unpack[MapOptions]``.
+    """
 
     ordered: bool
 
 
 class StreamOptions(MapOptions, total=False):
-    """The options of `stream`."""
+    """The options of `stream` but ``errors``, ``outcomes`` and ``flatten``."""
 
     max_pending: int | Unset | None
 

@@ -179,6 +179,7 @@ async def in_sources(executor: TaskExecutor, numbers: list[int], texts: list[str
     await executor.for_each(fetch_two, texts, numbers)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # ty: ignore[invalid-argument-type]
     executor.stream(fetch_two, texts, numbers)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # ty: ignore[invalid-argument-type]
     executor.stream(fetch, texts)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # ty: ignore[invalid-argument-type]
+    await executor.map(fetch_four, numbers, numbers, numbers)  # not found: a third source
     _: list[int] = await executor.map(fetch, numbers)  # type: ignore[arg-type] # pyright: ignore[reportAssignmentType] # ty: ignore[invalid-assignment]
 
 
