@@ -139,7 +139,7 @@ class Service3(Protocol[A_contra, B_contra, C_contra, T_co, S_co]):
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of `gather`, `race` and `as_completed`, which all other calls have as well."""
+    """The options of `gather`, `race` and `as_completed`; `map` and its relatives have them too."""
 
     limit: int | None
     rate: float | Rate | Sequence[float | Rate] | None
