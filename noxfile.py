@@ -122,7 +122,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=OLDEST)
 def types(session: nox.Session) -> None:
-    """Types: mypy and pyright, both strict, and every public name typed in full."""
+    """Types: mypy and pyright, both strict; ty, what it finds; every public name typed in full."""
     install(session, "types")
     # But for what is simulated on Linux alone.
     linux = ("--follow-imports", "silent", "--exclude", "/_?network(/|\\.py$)")
@@ -131,6 +131,7 @@ def types(session: nox.Session) -> None:
         ("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *linux),
         ("pyright",),
         ("pyright", "--verifytypes", "mtaio", "--ignoreexternal"),
+        ("ty", "check"),
     ]
     session.run("pyright", "--version", silent=True)  # which installs it, once
     with ThreadPoolExecutor(WORKERS - 1) as pool:  # each of them uses one core
