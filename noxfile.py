@@ -255,12 +255,20 @@ def pools(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=NEWEST)
 def package(session: nox.Session) -> None:
-    """Build sdist and wheel; do what the README says in one, and run its tests on the other."""
+    """Build sdist and wheel; do what the README says in one, and run tests on the other."""
     session.install(*nox.project.dependency_groups(PROJECT, "package"))
     away = Path(session.create_tmp()).resolve()
     shutil.rmtree(away)
     session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(away), ".")
     (wheel,), (sdist,) = away.glob("*.whl"), away.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", str(wheel))
+    for python in sorted({OLDEST, NEWEST}):  # with no extra
+        alone = away / python
+        session.run("uv", "venv", "--quiet", "--python", python, str(alone))
+        session.run("uv", "pip", "install", "--quiet", "--python", str(alone), str(wheel))
+        own = alone / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+        session.run(str(own), "-I", str(ROOT / "tests" / "installed.py"), external=True)
     names = zipfile.ZipFile(wheel).namelist()
     strangers = [name for name in names if not re.match(r"mtaio(-[^/]*\.dist-info)?/", name)]
     if strangers or "mtaio/py.typed" not in names:
