@@ -1121,8 +1121,8 @@ class Application:
         if outer is not None and outer.state == "starting":
             msg = (
                 f"{self!r} cannot start in the lifespan of what another application serves, as "
-                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and start "
-                f"`mtaio run module:service`."
+                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
+                f"start `mtaio run module:service`."
             )
             raise RuntimeError(msg)
 
