@@ -256,12 +256,6 @@ def test_tasks_on_request(backend: str, tmp_path: Path, wait: str) -> None:
     assert printed.endswith("left\n")
 
 
-def test_tasks_are_not_shown_where_that_is_off(tmp_path: Path) -> None:
-    """Without the option SIGUSR1 ends the process, as it does where nobody handles it."""
-    program = f"app._shows_tasks = False\n{SHOWS_TASKS}"
-    assert run(program, "asyncio", tmp_path, within=60)[:2] == (-10, "")
-
-
 def test_second_signal(backend: str, tmp_path: Path) -> None:
     """A second signal ends the process at once, with its number; the log is written."""
     code, _, log = run(AGAIN, backend, tmp_path, within=60)
