@@ -273,7 +273,8 @@ async def test_compiled_code_that_runs(flavour: str) -> None:
         pytest.skip("its tasks begin in functions of Python's")
 
     class Running(Compiled):
-        cr_running = True
+        __slots__ = ("cr_running",)
+        cr_running: bool
 
         def close(self) -> None:
             self.cr_await.close()
@@ -282,7 +283,9 @@ async def test_compiled_code_that_runs(flavour: str) -> None:
         seen.append(tasks())
 
     seen: list[TaskTree] = []
-    await asyncio.create_task(cast("Coroutine[Any, Any, None]", Running(look())), name="running")
+    running = Running(look())
+    running.cr_running = True
+    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running), name="running")
     node = nodes(seen[0])["running"]
     assert (node.state, node.where, node.stack) == ("running", None, ())
 
