@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from mtaio._internal import clock, spans
+from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.request_context import id_from, request_id, trace, trace_from
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["LOGGED", "Entry", "shown"]
 
 LOGGED: Final = "mtaio.access_log"
-"""The key of a scope whose request has an `Entry`: it is not logged twice."""
+"""The key of a scope's `Entry`: a request has one, and is not logged twice."""
 
 _LONGEST: Final = 500
 """Characters of a path that are logged."""
@@ -42,6 +43,7 @@ _BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"
 
 _SWITCHING: Final = 101
 _FORBIDDEN: Final = 403
+_CLIENT_LEFT: Final = 499
 _FAILED: Final = 500
 _CANCELLED: Final = 503
 
@@ -65,6 +67,9 @@ class Entry:
         log: Whether it gets a line in the access log.
 
     Attributes:
+        gone: Whether the application was told that the client has left. An answer that begins after
+            that counts as 499, as in the metrics of requests.
+        log: As above.
         answered: Whether the last of the answer was noted. Not that of a failure: Starlette, for
             one, answers with 500 first, and raises the error then, which is to be logged.
 
@@ -78,7 +83,6 @@ class Entry:
         "_ended",
         "_error",
         "_id",
-        "_log",
         "_routes",
         "_scope",
         "_size",
@@ -87,17 +91,19 @@ class Entry:
         "_status",
         "_tokens",
         "answered",
+        "gone",
+        "log",
     )
 
     def __init__(self, scope: Message, routes: Routes, *, log: bool) -> None:
-        scope[LOGGED] = True  # and no copy, from which nobody would learn the route
+        scope[LOGGED] = self  # and no copy, from which nobody would learn the route
         self._scope = scope
         self._routes = routes
-        self._log = log
+        self.log = log
         self._status: int | None = None
         self._error: str | None = None
         self._size = 0
-        self.answered = False
+        self.answered = self.gone = False
         self._ended = False
         self._started = clock.now()
         headers = scope["headers"]
@@ -113,10 +119,12 @@ class Entry:
             ends = not message.get("more_body", False)
             self.answered = ends and (self._status or 0) < _FAILED
         elif kind in _STARTS:
-            self._status = message.get("status", _SWITCHING)
-            headers = message.get("headers", ())
+            if self._status is None:  # a second one is an error, and not what the client is told
+                self._status = _CLIENT_LEFT if self.gone else message.get("status", _SWITCHING)
+            headers = [*message.get("headers", ())]  # which can perhaps be iterated once
             if not any(name.lower() == _HEADER for name, _ in headers):
-                return {**message, "headers": [*headers, (_HEADER, self._id.encode())]}
+                headers.append((_HEADER, self._id.encode()))
+            return {**message, "headers": headers}
         elif kind == "websocket.send":
             self._size += len(message.get("bytes") or (message.get("text") or "").encode())
         elif kind == "websocket.close":
@@ -128,7 +136,7 @@ class Entry:
         """Note what the handler has raised; None if it was cancelled."""
         if self._ended:
             return
-        self._error = type(error).__name__ if isinstance(error, Exception) else "cancelled"
+        self._error = "cancelled" if error is None else type(error).__name__
         if self._span is not None:
             self._span.failed(error)
 
@@ -138,9 +146,9 @@ class Entry:
             return
         self._ended = True
         seconds = clock.now() - self._started
-        status = self._status or _FAILED
+        status = self._status or (_CLIENT_LEFT if self.gone else _FAILED)
         route = self._routes.template(self._scope)
-        if self._log and _logger.isEnabledFor(logging.INFO):
+        if self.log and _logger.isEnabledFor(logging.INFO):
             self._write(route, status, seconds)
         if self._span is not None:
             self._span.answered(route, status)
@@ -154,8 +162,10 @@ class Entry:
                 will: with 500, or 503 if it was cancelled.
         """
         if error is not None:
-            self.fail(error)
-            if self._status is None and not isinstance(error, Exception):
+            closed = isinstance(error, GeneratorExit)  # by the garbage collector
+            failure = None if closed else without_cancellation(error)
+            self.fail(failure)
+            if self._status is None and failure is None and not self.gone:
                 self._status = _CANCELLED
         self.end()
         self._scope.pop(LOGGED, None)

@@ -56,7 +56,7 @@ _MOST_WAITS: Final = 20
 _MOST_CYCLES: Final = 5
 _MOST_IN_CYCLE: Final = 20
 _MOST_HOLDERS: Final = 3
-"""Names of holders, and places at which they are."""
+"""Names of holders, and places at which they or those who wait are."""
 _LONGEST_TEXT: Final = 200
 """Characters of a name."""
 
@@ -99,6 +99,8 @@ class Waits(Waiting):
     """What several tasks wait for; ``seconds`` is the longest wait."""
 
     count: int
+    places: list[tuple[str, int]]
+    """Where most of them are in the program's own code, and how many."""
 
 
 class Shown(TypedDict):
@@ -255,13 +257,35 @@ class _Reading:
     # ---- the summary -----------------------------------------------------------------------------
 
     def _waits(self) -> list[Waits]:
-        """Return what is waited for: first what others hold, then what has most waiters."""
-        groups: dict[object, list[Wait]] = {}
+        """
+        Return what is waited for.
+
+        First comes what others hold, then what the program's own code waits for, then the rest;
+        of each kind first what has most waiters.
+        """
+        groups: dict[object, tuple[list[Wait], Counter[str]]] = {}
         for task in self._tasks.values():
             if task.wait is not None:
-                groups.setdefault(_what(task.wait), []).append(task.wait)
-        found = [Waits(count=len(waits), **self._waiting(waits)) for waits in groups.values()]
-        found.sort(key=lambda each: (each["held_by"] is None, each["of"] is None, -each["count"]))
+                waits, places = groups.setdefault(_what(task.wait), ([], Counter()))
+                waits.append(task.wait)
+                if task.where is not None:
+                    places[task.where] += 1
+        found = [
+            Waits(
+                count=len(waits),
+                places=places.most_common(_MOST_HOLDERS),
+                **self._waiting(waits),
+            )
+            for waits, places in groups.values()
+        ]
+        found.sort(
+            key=lambda each: (
+                each["held_by"] is None,
+                not each["places"],
+                each["of"] is None,
+                -each["count"],
+            )
+        )
         return found
 
     def _longest(self) -> list[Task]:

@@ -1108,7 +1108,10 @@ class Application:
     def _check_not_running(self) -> None:
         run = self._run
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
-            msg = f"{self!r} is already running. Stop it first, or make another."
+            msg = (
+                f"{self!r} is already running. Stop it first, or make another. In the lifespan of "
+                f"what it serves, enter app.lifespan(...) and not app itself."
+            )
             raise RuntimeError(msg)
 
     def _check_loop(self, run: Run) -> None:

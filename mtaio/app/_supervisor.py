@@ -397,8 +397,14 @@ class Supervisor:
         await worker.settled.wait()
         while worker.beats:
             worker.answered = anyio.Event()
-            with anyio.move_on_after(SILENT):
-                await worker.answered.wait()
+            # In two parts, since all may have stood still, as in a container that was paused: then
+            # the first ends at once, and the worker answers within the second.
+            for part in (SILENT - _MARGIN, _MARGIN):
+                with anyio.move_on_after(part):
+                    await worker.answered.wait()
+                if worker.answered.is_set():
+                    break
+            if worker.answered.is_set():
                 continue
             self._counts.silent += 1
             logger.error(
@@ -465,6 +471,8 @@ class Supervisor:
                 if worker is None:
                     break
                 await worker.settled.wait()
+                if self._stop.is_set():
+                    return
                 if not worker.ready:
                     logger.error("worker %d cannot start: the others stay as they are", slot.number)
                     break

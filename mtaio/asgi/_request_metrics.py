@@ -362,7 +362,8 @@ class _Exchange:
             if self.first_byte is None:
                 self.first_byte = clock.now()
         elif kind == "http.response.start":
-            self._status = _CLIENT_LEFT if self._gone else message["status"]
+            if self._status is None:  # a second one is an error, and not what the client is told
+                self._status = _CLIENT_LEFT if self._gone else message["status"]
         elif kind == "http.response.pathsend":  # a file, which is all of the body
             return self._send_last(message)
         return self._send(message)

@@ -228,8 +228,7 @@ async def test_worker_threads() -> None:
 class Compiled:
     """A coroutine without a frame, as compilers make them, around one of Python's."""
 
-    cr_await: Any = None
-    cr_frame = None
+    __slots__ = ("cr_await",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.cr_await = coroutine
@@ -718,7 +717,17 @@ def test_what_does_not_fit_together() -> None:
     """Tasks that have started each other, as a loop that runs on may show, are all there once."""
     group = object()
     every = [
-        SeenTask(number, str(number), None, "waiting", None, 3 - number, group) for number in (1, 2)
+        SeenTask(
+            number,
+            str(number),
+            None,
+            "waiting",
+            waits=True,
+            awaited=None,
+            starter=3 - number,
+            group=group,
+        )
+        for number in (1, 2)
     ]
     order, roots, below = task_tree._arranged(every)
     assert [seen.id for seen in order] == [1, 2]
@@ -742,3 +751,14 @@ async def test_bad_timeout(timeout: float) -> None:
     """The timeout is a number of seconds."""
     with pytest.raises(ValueError, match=r"^timeout="):
         tasks(timeout=timeout)
+
+
+async def test_sleep_without_end() -> None:
+    """A sleep for ever says so on every loop, whatever the loop's clock makes of it."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleeper)
+        await anyio.sleep(0.01)
+        wait = nodes(tasks())["sleeper"].wait
+        group.cancel_scope.cancel()
+    assert wait is not None
+    assert (wait.of, wait.seconds) == ("no end", None)
