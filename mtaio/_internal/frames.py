@@ -32,7 +32,7 @@ from types import (
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import CodeType
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Window",
     "await_chain",
     "chain_of",
+    "forms_of",
     "frames_here",
     "frames_of_others",
     "has",
@@ -146,6 +147,15 @@ def await_chain(awaited: Any) -> Chain:
             offsets.append(frame.f_lasti)
             links.append(here)
     return Chain(frames, codes, offsets, links, end)
+
+
+def forms_of(chains: Mapping[int, Chain]) -> dict[int, int]:
+    """Return a number for each chain, the same for those that stand at the same instructions."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return {  # by the identity of code, which the chains hold: to hash code is dear
+        task: numbers.setdefault((*chain.offsets, *map(id, chain.codes)), len(numbers))
+        for task, chain in chains.items()
+    }
 
 
 def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
