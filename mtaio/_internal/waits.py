@@ -237,6 +237,8 @@ class _Look:
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
         found = variables(frame, rule.variables)
+        if has(found.get("fut"), "cr_frame"):
+            return inner  # `wait_for` runs a coroutine in the same task
         if rule.on or inner is None:
             return self._new_point(rule, found, inner)
         detail = _follow(found, rule.detail) if rule.detail else None
@@ -273,7 +275,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if left == math.inf:
+        if math.inf in (left, total):
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "
@@ -471,7 +473,7 @@ class _Look:
                 on=point.on,
                 of=point.of,
                 key=None if obj is None or point.rule.sleeps else id(obj),
-                seconds=self._clock - since[task] if at_least else seconds,
+                seconds=max(0.0, self._clock - since[task]) if at_least else seconds,
                 at_least=at_least,
                 holders=point.holders,
             )
@@ -500,7 +502,8 @@ def _rules_for(chain: Chain) -> list[tuple[int, Rule]]:
             if found:
                 found.append((index, rule))
         elif plain or rule.replace:
-            if not rule.sleeps:  # which looks at what sleeps inside of it
+            # These may need what they find inside of them.
+            if not (rule.sleeps or rule.search == "futures"):
                 found.clear()
             found.append((index, rule))
             plain = rule.plain

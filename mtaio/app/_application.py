@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -46,7 +46,6 @@ from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.task_document import document
 from mtaio._internal.task_text import text_pieces
 from mtaio._internal.task_tree import read_from_anywhere
-from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
@@ -251,8 +250,8 @@ class Application:
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.
         signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
-        tasks_on_sigusr1: Whether SIGUSR1 writes what each task waits for to the standard error,
-            where ``signals`` are handled, the system has that signal, and nobody else handles it.
+            There SIGUSR1 writes what each task waits for to the standard error, if nobody else
+            handles it.
 
     Example:
         ```python
@@ -304,7 +303,6 @@ class Application:
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
-        tasks_on_sigusr1: bool = True,
     ) -> None:
         given = {
             "settings": settings,
@@ -326,7 +324,6 @@ class Application:
         self._configures = logging
         self._has_probes = probes
         self._handles_signals = signals
-        self._shows_tasks = tasks_on_sigusr1
         self._wired = False
         self._run: Run | None = None
         self.registered: Final = Registered()
@@ -419,7 +416,7 @@ class Application:
     @cached_property
     def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
-        return Notifier(send=None if Worker.current is None else Worker.current.tell)
+        return Notifier(send=None if Worker.current is None else Worker.current.notify)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -1031,18 +1028,24 @@ class Application:
             raise run.error
         return was_cancelled
 
-    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self, _: object = None, /) -> AsyncIterator[None]:
         """
-        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+        Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
 
         Under uvicorn and others the server's start enters the application, and its end leaves it,
         as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
-        told to `serve`, nothing more happens.
+        told to `serve`, nothing more happens. It gives None, since what a lifespan gives is what
+        each request gets as its state.
 
         Args:
             _: The ASGI application, which frameworks pass.
         """
-        return AsLifespan(self)
+        if self.state == "starting":  # `mtaio run` has begun with it
+            yield
+            return
+        async with self:
+            yield
 
     @property
     def state(self) -> ApplicationState:
@@ -1105,7 +1108,20 @@ class Application:
     def _check_not_running(self) -> None:
         run = self._run
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
-            msg = f"{self!r} is already running. Stop it first, or make another."
+            msg = (
+                f"{self!r} is already running. Stop it first, or make another. In the lifespan of "
+                f"what it serves, enter app.lifespan(...) and not app itself."
+            )
+            raise RuntimeError(msg)
+        from mtaio.app._run import starting_lifespan  # noqa: PLC0415 - not before it starts
+
+        outer = starting_lifespan.get()
+        if outer is not None and outer.state == "starting":
+            msg = (
+                f"{self!r} cannot start in the lifespan of what another application serves, as "
+                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
+                f"start `mtaio run module:service`."
+            )
             raise RuntimeError(msg)
 
     def _check_loop(self, run: Run) -> None:
@@ -1216,7 +1232,6 @@ class Application:
             describe=self._describe,
             beat=beat,
             tasks=self._tasks,
-            on_request=self._shows_tasks,
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
