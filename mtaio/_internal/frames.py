@@ -116,9 +116,7 @@ def await_chain(awaited: Any) -> Chain:
     end: Any = None
     for _ in range(_MAX_LINKS):
         here: Any = awaited
-        kind = cast(
-            "type[object]", type(here)
-        )  # an object may answer `__class__` with its own code
+        kind: Any = type(here)  # an object may answer `__class__` with its own code
         if kind is CoroutineType:
             frame = here.cr_frame
             awaited = here.cr_await

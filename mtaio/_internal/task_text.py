@@ -208,15 +208,8 @@ def _stand(task: Task | Line) -> str:
         return str(task["state"])
     since = ""
     if wait["seconds"] is not None:
-        many = task["count"] > 1
-        most = (
-            ", the longest for "
-            if many and wait["at_least"]
-            else " for up to "
-            if many
-            else " for "
-        )
-        since = f"{most}{_seconds(wait)}"
+        of_many = ", the longest for" if wait["at_least"] else " for up to"
+        since = f"{of_many if task['count'] > 1 else ' for'} {_seconds(wait)}"
     cancelled = "cancelled, " if task["state"] == "cancelled" else ""
     held = wait["held_by"]
     is_namesake = held is not None and held["count"] == 1 and held["names"] == [task["name"]]

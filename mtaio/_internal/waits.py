@@ -223,7 +223,8 @@ class _Look:
             if rules is None:
                 rules = self._rules[form] = _rules_for(chain)
             for index, rule in rules:
-                point = self._apply(rule, cast("FrameType", chain.frames[index]), point)
+                frame: Any = chain.frames[index]
+                point = self._apply(rule, frame, point)
             if point is None:
                 point = self._end_of(chain)
         except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
@@ -237,6 +238,8 @@ class _Look:
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
         found = variables(frame, rule.variables)
+        if rule.search == "futures" and has(found.get("fut"), "cr_frame"):
+            return inner  # `wait_for` runs a coroutine in the same task
         if rule.on or inner is None:
             return self._new_point(rule, found, inner)
         detail = _follow(found, rule.detail) if rule.detail else None
@@ -313,14 +316,17 @@ class _Look:
 
     def _text(self, shown: object, detail: object) -> str | None:
         """Return the kind and name of an object."""
-        if not self._keys:
-            shown, detail = None if _is_value(shown) else shown, None
         if shown is None:
             return None
         key = (id(shown), 0 if detail is None else id(detail))
-        if key not in self._texts:
-            self._texts[key] = _described(shown, detail), shown, detail
-        return self._texts[key][0]
+        known = self._texts.get(key)
+        if known is None:
+            if self._keys:
+                text = _described(shown, detail)
+            else:
+                text = None if _is_value(shown) else _described(shown, None)
+            known = self._texts[key] = text, shown, detail
+        return known[0]
 
     # ---- holders ----
 
@@ -394,7 +400,7 @@ class _Look:
         for at, what in places:
             if what.opens:
                 self._search_blocks(task, chain, at, what)
-            frame = cast("FrameType", chain.frames[at])
+            frame: Any = chain.frames[at]
             if what.holding is not None and _name_at(chain, at + 1) not in _ACQUIRING:
                 found = variables(frame, (what.holding,)).get(what.holding)
                 self._hold(task, getattr(found, "__self__", found))  # of a bound method
@@ -471,7 +477,7 @@ class _Look:
                 on=point.on,
                 of=point.of,
                 key=None if obj is None or point.rule.sleeps else id(obj),
-                seconds=self._clock - since[task] if at_least else seconds,
+                seconds=max(0.0, self._clock - since[task]) if at_least else seconds,
                 at_least=at_least,
                 holders=point.holders,
             )
@@ -500,7 +506,8 @@ def _rules_for(chain: Chain) -> list[tuple[int, Rule]]:
             if found:
                 found.append((index, rule))
         elif plain or rule.replace:
-            if not rule.sleeps:  # which looks at what sleeps inside of it
+            # These may need what they find inside of them.
+            if not (rule.sleeps or rule.search == "futures"):
                 found.clear()
             found.append((index, rule))
             plain = rule.plain
@@ -592,6 +599,8 @@ _TO_TRIO: Final = {"_async_yield", "_real_async_yield"}
 
 def _follow(found: Mapping[str, Any], path: str) -> Any:
     """Return a variable, or what attributes of it lead to; None if there is nothing."""
+    if "." not in path:
+        return found.get(path)
     name, *attributes = path.split(".")
     value = found.get(name)
     for each in attributes:

@@ -214,8 +214,8 @@ def test_wait_of_which_the_beginning_is_unknown() -> None:
     )
     most = "the longest for at least 2 min 0 s"
     assert lines[2:4] == [
-        f"  2 tasks wait for lock, held by holder at db.py:6 in query, {most}",
-        "  1 task waits for item, for at least 9 s",
+        "  2 tasks at db.py:44 in query wait for lock, held by holder at db.py:6 in query, " + most,
+        "  1 task at db.py:5 in query waits for item, for at least 9 s",
     ]
     assert f"  2 x e at db.py:44 in query: waits for lock, {most}, held by holder" in lines
 
