@@ -178,7 +178,7 @@ def coverage(session: nox.Session) -> None:
     # What needs real time: a thread that is too slow, the one that answers probes, another loop.
     names = ("demo", "health", "listener", "probes", "server", "tasks")
     alone = [f"tests/realtime/test_{name}.py" for name in names]
-    once = ("-k", "not eager and not uvloop and not trio")
+    once = ("-k", "not eager and not uvloop and (not trio or tasks)")
     pytest(session, *alone, *once, workers=0, count=True)
     session.run("coverage", "combine", "--quiet", env=LINES)
     session.run("coverage", "report", env=LINES)

@@ -24,7 +24,7 @@ Style: TypeAlias = Literal["title", "heading", "bad", "warn", "soft", ""]
 
 _SLEEPS: Final = "sleep"
 
-_PREPOSITIONS: Final = {"item": "from", "room": "in"}
+_PREPOSITIONS: Final = {"item": "from", "room": "in", "thread": "running"}
 """What stands between these and the object; "of" between others and theirs."""
 
 _MINUTE: Final = 60

@@ -221,7 +221,7 @@ class _Look:
         if rule.on:
             if inner is None or inner.rule.plain or rule.replace:
                 found = variables(frame, rule.variables)
-                if _has(found.get("fut"), "cr_frame"):
+                if has(found.get("fut"), "cr_frame"):
                     return inner  # `wait_for` runs a coroutine in the same task
                 return self._new_point(rule, found, inner)
         elif inner is not None:

@@ -1113,6 +1113,16 @@ class Application:
                 f"what it serves, enter app.lifespan(...) and not app itself."
             )
             raise RuntimeError(msg)
+        from mtaio.app._run import starting_lifespan  # noqa: PLC0415 - not before it starts
+
+        outer = starting_lifespan.get()
+        if outer is not None and outer.state == "starting":
+            msg = (
+                f"{self!r} cannot start in the lifespan of what another application serves, as "
+                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
+                f"start `mtaio run module:service`."
+            )
+            raise RuntimeError(msg)
 
     def _check_loop(self, run: Run) -> None:
         """Raise in a task of another loop, which hears none of the events, unless all is over."""

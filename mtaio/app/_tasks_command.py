@@ -296,8 +296,8 @@ def _probes_of(process: int) -> Place:
             if answer.asks_for_token or (answer.status == _OK and _is_document(place, answer.body)):
                 return place
     msg = (
-        f"process {process} answers no probes. Where it runs on mtaio.app, kill -USR1 {process} "
-        f"writes its tasks to its standard error."
+        f"process {process} answers no probes. If it is an application of mtaio, kill -USR1 "
+        f"{process} has it write its tasks to its standard error; another program may end."
     )
     raise CommandError(msg)
 

@@ -241,3 +241,15 @@ async def test_application_as_lifespan() -> None:
         assert "request_metrics.server.in_flight" in service.monitor.metric_names()
     assert states[5:] == ["opened", "running", "closed"]
     assert "request_metrics.server.in_flight" not in service.monitor.metric_names()
+
+
+async def test_application_in_the_lifespan_of_another() -> None:
+    """It is refused with the way out: two would want the same probes, signals and log."""
+    settings = Settings(health_bind="127.0.0.1:0")
+    outer, inner = (Application(settings, logging=False, signals=False) for _ in range(2))
+    outer.serve(Starlette(lifespan=inner.lifespan), bind="127.0.0.1:0")
+    with pytest.raises(RuntimeError, match=r"RuntimeError: <Application new> cannot start in the "):
+        async with outer:
+            pass
+    async with inner:
+        assert inner.state == "running"

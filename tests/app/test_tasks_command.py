@@ -260,7 +260,7 @@ def test_process(server: Server, run: Any, monkeypatch: pytest.MonkeyPatch) -> N
     other.stop()
     assert {given for _, given in other.asked} <= {None}
     assert code == 1
-    assert "answers no probes. Where it runs on mtaio.app, kill -USR1" in err
+    assert "answers no probes. If it is an application of mtaio, kill -USR1" in err
 
 
 @pytest.mark.usefixtures("server")

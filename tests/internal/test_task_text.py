@@ -154,6 +154,10 @@ def test_many_cycles_are_counted() -> None:
             {"wait": Wait(on="lock", holders=(5,))},
             "x at db.py:44 in query: waits for lock, held by 1 task",
         ),
+        (
+            {"wait": Wait(on="thread", of="query")},
+            "x at db.py:44 in query: waits for thread running query",
+        ),
         ({"kind": "thread", "name": "worker 1"}, "thread worker 1 at db.py:44 in query"),
         ({"name": "Task-7", "function": None}, "Task-7 at db.py:44 in query: waiting"),
         ({"name": "Task-7"}, "handle (Task-7) at db.py:44 in query: waiting"),

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import CellType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 import anyio
@@ -267,6 +267,29 @@ async def test_compiled_code() -> None:
     assert node.stack[at + 1] == node.where == place("sleep", "sleeper")
 
 
+async def test_compiled_code_that_runs(flavour: str) -> None:
+    """A task that takes a step in what has no frame is there, and nothing is known of the place."""
+    if flavour == "trio":
+        pytest.skip("its tasks begin in functions of Python's")
+
+    class Running(Compiled):
+        __slots__ = ("cr_running",)
+        cr_running: bool
+
+        def close(self) -> None:
+            self.cr_await.close()
+
+    async def look() -> None:
+        seen.append(tasks())
+
+    seen: list[TaskTree] = []
+    running = Running(look())
+    running.cr_running = True
+    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running), name="running")
+    node = nodes(seen[0])["running"]
+    assert (node.state, node.where, node.stack) == ("running", None, ())
+
+
 async def test_nothing_is_kept() -> None:
     """What a task held is gone with it, without the garbage collector, after it was looked at."""
 
@@ -387,6 +410,34 @@ async def test_a_loop_that_changes_meanwhile() -> None:
     assert len(seen) == 30
     assert all("sleeper" in nodes(tree) for tree in seen if tree.count)
     assert any(tree.count for tree in seen)
+
+
+async def test_a_task_that_ends_meanwhile(flavour: str) -> None:
+    """Of a task that is over when it is looked at nothing is said."""
+    if flavour == "trio":
+        pytest.skip("it lets nobody else make tasks")
+
+    class Ending(asyncio.Task[None]):
+        """It is over when its name has been read: by one thread, while another runs it."""
+
+        named = False
+
+        def get_name(self) -> str:
+            self.named = True
+            return super().get_name()
+
+        def done(self) -> bool:
+            return self.named or super().done()
+
+    loop = asyncio.get_running_loop()
+    ending = Ending(sleeper(), loop=loop, name="ending")
+    staying = loop.create_task(sleeper(), name="staying")
+    found = nodes(tasks())
+    ending.cancel()
+    staying.cancel()
+    await asyncio.sleep(0)
+    assert "staying" in found
+    assert "ending" not in found
 
 
 async def test_a_loop_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, flavour: str) -> None:

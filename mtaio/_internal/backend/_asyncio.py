@@ -13,7 +13,7 @@ import sys
 from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
-from types import FunctionType, MethodType
+from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import anyio
@@ -92,7 +92,16 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
     every = _in_order(asyncio.all_tasks(loop))
     if not has_gil() and _running() is not loop:
         return [
-            SeenTask(id(task), _name_of(task), None, "waiting", True, None, None, None)
+            SeenTask(
+                id(task),
+                _name_of(task),
+                None,
+                "waiting",
+                waits=True,
+                awaited=None,
+                starter=None,
+                group=None,
+            )
             for task in every
         ]
     awaited: Any
@@ -110,7 +119,8 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
         coroutine: Any = task.get_coro()
         waits = awaited is not None and not _is_done(awaited)
         state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
-        if slot(coroutine, "cr_running") is True:
+        is_usual = type(coroutine) is CoroutineType
+        if coroutine.cr_running if is_usual else slot(coroutine, "cr_running") is True:
             state = "running"
             waits = False
         elif task.cancelling():
