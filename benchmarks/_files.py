@@ -222,15 +222,15 @@ def stopping(count: Counter) -> None:
 
 MOST: Final[dict[Callable[[Counter], Awaitable[None] | None], tuple[str, int]]] = {
     mapping: ("a map of two items", 8),
-    concurrency: ("a waiting acquire of a ConcurrencyLimiter", 2),
-    rate: ("a waiting acquire of a RateLimiter", 4),
+    concurrency: ("a waiting acquire of a ConcurrencyLimiter", 3),
+    rate: ("a waiting acquire of a RateLimiter", 5),
     miss: ("a miss of an entered cache", 8),
-    shared_rate: ("a waiting acquire of a RedisRateLimiter, but for the client", 6),
+    shared_rate: ("a waiting acquire of a RedisRateLimiter, but for the client", 7),
     tiered_miss: ("a miss of a TieredCache, but for the client", 16),
     emit: ("an emit of three handlers", 3),
     record: ("a record", 5),
     pipeline: ("a call through a pipeline of five", 9),  # 8, and what its parts alone share
-    stopping: ("an application from SIGTERM to its exit", 24),  # 20 is the aim
+    stopping: ("an application from SIGTERM to its exit", 27),  # 20 is the aim
 }
 
 

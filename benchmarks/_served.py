@@ -44,7 +44,7 @@ def config() -> Config:
 def application() -> Application:
     """Return it as mtaio serves it."""
     ours = Application()
-    ours.serve(app, config=config())
+    ours.serve(app, config=config(), access_log=False)
     return ours
 
 

@@ -73,7 +73,7 @@ def test_readme_shows_a_program_and_its_output(name: str) -> None:
     """Python in a README is a copy of a program in docs/examples, with what that prints."""
     blocks = fences((ROOT / name).read_text(encoding="utf-8"))
     sources = {
-        path.read_text(encoding="utf-8").rstrip("\n"): path for path in EXAMPLES.glob("*.py")
+        path.read_text(encoding="utf-8").rstrip("\n"): path for path in EXAMPLES.rglob("*.py")
     }
     shown = [number for number, (language, _) in enumerate(blocks) if language == "python"]
     assert shown
@@ -89,6 +89,7 @@ def test_every_program_is_shown() -> None:
     Those in its folders print nothing: they are tests, which tests/gallery runs.
     """
     texts = [(DOCS / "en" / page).read_text(encoding="utf-8") for page in PAGES]
+    texts.append((ROOT / "README.md").read_text(encoding="utf-8"))
     shown = {found["name"].partition(":")[0] for text in texts for found in SHOWN.finditer(text)}
     there = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
     assert PROGRAMS

@@ -8,8 +8,11 @@ from typing import Any, Protocol, TypeAlias
 __all__ = ["ASGIApp", "Message", "Receive", "Send"]
 
 Message: TypeAlias = MutableMapping[str, Any]
+"""A scope or a message of ASGI."""
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
+"""What an ASGI application is given to receive a message."""
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+"""What an ASGI application is given to send one."""
 
 
 class ASGIApp(Protocol):

@@ -84,12 +84,16 @@ def _through_objects(needs: Mapping[int, Need]) -> _Graph:
     Return the graph, with a node between those that wait for one object and its holders.
 
     A thousand tasks that wait for one of a thousand slots are two thousand edges, not a million.
+    Those for which nobody waits are in no knot, and left out.
     """
+    different = {id(need.holders): need.holders for need in needs.values()}
+    held = {holder for holders in different.values() for holder in holders}
     graph: _Graph = {}
     for task, (holders, every) in needs.items():
-        middle = (id(holders), every)
-        graph[task] = ((middle,), True)
-        graph[middle] = (holders, every)
+        if task in held:
+            middle = (id(holders), every)
+            graph[task] = ((middle,), True)
+            graph[middle] = (holders, every)
     return graph
 
 

@@ -12,7 +12,9 @@ from typing import Final, Literal
 __all__ = ["UNSET", "Unset"]
 
 
-class _Sentinel(Enum):
+class Unset(Enum):
+    """The type of `UNSET`, its one member, which stands for an argument that was left out."""
+
     UNSET = "not given"
 
     def __bool__(self) -> Literal[False]:
@@ -22,5 +24,5 @@ class _Sentinel(Enum):
         return "<not given>"
 
 
-UNSET: Final = _Sentinel.UNSET
-Unset = Literal[_Sentinel.UNSET]
+UNSET: Final = Unset.UNSET
+"""Stands for an argument that was left out, where None means something else."""

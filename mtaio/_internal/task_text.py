@@ -24,6 +24,9 @@ Style: TypeAlias = Literal["title", "heading", "bad", "warn", "soft", ""]
 
 _SLEEPS: Final = "sleep"
 
+_PREPOSITIONS: Final = {"item": "from", "room": "in", "thread": "running"}
+"""What stands between these and the object; "of" between others and theirs."""
+
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 
@@ -127,10 +130,12 @@ def _waits_line(waits: Waits) -> TextLine:
     many = waits["count"] > 1
     verb = _verb(waits, many=many)
     longest = waits["seconds"]
-    since = "" if longest is None else f", {'the longest ' if many else ''}for {_duration(longest)}"
+    since = "" if longest is None else f", {'the longest ' if many else ''}for {_seconds(waits)}"
     style: Style = "" if waits["held_by"] is None else "warn"
     return TextLine(
-        style, f"{_count(waits['count'], 'task')} {verb}{_held(waits)}{_held_at(waits)}{since}"
+        style,
+        f"{_count(waits['count'], 'task')}{_waiting_at(waits)} {verb}"
+        f"{_held(waits)}{_held_at(waits)}{since}",
     )
 
 
@@ -201,11 +206,15 @@ def _stand(task: Task | Line) -> str:
     wait = task["wait"]
     if wait is None:
         return str(task["state"])
-    seconds = wait["seconds"]
-    most = "up to " if task["count"] > 1 else ""
-    since = "" if seconds is None else f" for {most}{_duration(seconds)}"
+    since = ""
+    if wait["seconds"] is not None:
+        of_many = ", the longest for" if wait["at_least"] else " for up to"
+        since = f"{of_many if task['count'] > 1 else ' for'} {_seconds(wait)}"
     cancelled = "cancelled, " if task["state"] == "cancelled" else ""
-    return f"{cancelled}{_verb(wait)}{since}{_held(wait)}"
+    held = wait["held_by"]
+    is_namesake = held is not None and held["count"] == 1 and held["names"] == [task["name"]]
+    at = _held_at(wait) if is_namesake else ""
+    return f"{cancelled}{_verb(wait)}{since}{_held(wait)}{at}"
 
 
 def _times(task: Task | Line) -> str:
@@ -221,7 +230,7 @@ def _verb(wait: Waiting, *, many: bool = False) -> str:
     elif of.casefold().startswith(on):  # "Lock 'stock'"
         what = of
     else:
-        what = f"{on} of {of}"
+        what = f"{on} {_PREPOSITIONS.get(on, 'of')} {of}"
     return f"{'wait' if many else 'waits'} for {what}"
 
 
@@ -241,12 +250,24 @@ def _held_at(wait: Waiting) -> str:
     return f"{_at(places[0][0])}{others}" if places else ""
 
 
+def _waiting_at(waits: Waits) -> str:
+    if not waits["places"]:
+        return ""
+    place, count = waits["places"][0]
+    return _at(place) if count == waits["count"] else f", {count} of them{_at(place)},"
+
+
 def _at(where: str | None) -> str:
     return "" if where is None else f" at {where}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _seconds(wait: Waiting) -> str:
+    seconds = wait["seconds"]
+    return f"{'at least ' if wait['at_least'] else ''}{_duration(seconds or 0)}"
 
 
 def _duration(seconds: float) -> str:

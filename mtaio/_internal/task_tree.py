@@ -4,7 +4,7 @@ The tree of an event loop's tasks: which started which, and where each waits.
 Promise: what is returned are strings and numbers: no frame, no task and no object of the program is
 kept alive by it. Nothing is recorded while nobody looks: everything is read from what the loops
 keep anyway. Reading runs no code of the program, and changes nothing in it.
-Cost: about 5 µs for each task, in the thread that reads; nothing for a task that is not read.
+Cost: some 15 µs for each task, in the thread that reads, half of them for what it waits for.
 
 What a task waits for, and who holds that, is told by `waits`.
 
@@ -21,23 +21,29 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
+from weakref import WeakKeyDictionary, ref
 
 from mtaio._internal import backend, clock, loops
 from mtaio._internal.frames import (
     Chain,
     await_chain,
     chain_of,
+    forms_of,
     frames_here,
     frames_of_others,
     innermost_own,
     is_own,
+    line_at,
     local,
+    module,
     opened_blocks,
     place,
+    slot,
 )
 from mtaio._internal.gil import has_gil
 from mtaio._internal.waits import Found, Wait, cycles, longest, waits_of
@@ -146,9 +152,11 @@ def read(loop: object, *, complete: bool = True) -> TaskTree:
     # would look at everything in the process several times, which takes as long as all the rest.
     collects = gc.isenabled()
     gc.disable()
+    reading = _Reading(loop, complete=complete)
     try:
-        return _Reading(loop, complete=complete).tree()
+        return reading.tree()
     finally:
+        reading.forget()
         if collects:
             gc.enable()
 
@@ -167,6 +175,13 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
         except Exception:  # noqa: BLE001 - it has changed while it was looked at
             time.sleep(nap)
     return _Reading(loop, complete=False).tree_of((), 0)
+
+
+_Look: TypeAlias = "dict[int, tuple[ref[Any], float]]"
+"""What tasks were suspended in at a look, by its id; and when that was seen first."""
+
+_looks: Final[WeakKeyDictionary[object, _Look]] = WeakKeyDictionary()
+"""The last look at each loop."""
 
 
 class _Request:
@@ -189,10 +204,9 @@ class _Request:
 
     def _answer(self) -> None:
         if self._wanted:
-            try:
+            with suppress(Exception):  # it would end trio; then it is read from the other thread
                 self._tree = read(self._loop)
-            finally:
-                self._answered.set()
+            self._answered.set()
 
 
 _IN_THREAD: Final = ("run_sync_in_worker_thread", "to_thread_run_sync")
@@ -218,7 +232,6 @@ _PARTS: Final = ("_blocks", "current", "_block", "group", "_group", "_nursery")
 class _Lines:
     """What all tasks that stand at the same instructions have in common."""
 
-    codes: list[CodeType | str]
     stack: tuple[str, ...]
     where: str | None
     function: str | None
@@ -252,6 +265,7 @@ class _Reading:
     __slots__ = (
         "_chains",
         "_complete",
+        "_forms",
         "_half",
         "_jobs",
         "_lines",
@@ -267,8 +281,9 @@ class _Reading:
         self._complete = complete
         self._chains: dict[int, Chain] = {}
         self._waits: dict[int, Found] = {}
-        self._lines: dict[tuple[int, ...], list[_Lines]] = {}
-        """By the offsets of the instructions."""
+        self._forms: dict[int, int] = {}
+        self._lines: dict[int, _Lines] = {}
+        """By the forms of chains."""
         self._threads: dict[int, list[FrameType]] | None = None
         self._jobs: dict[int, int] | None = None
         self._names: dict[int | None, str] | None = None
@@ -278,12 +293,18 @@ class _Reading:
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
         self._chains = {seen.id: self._chain(seen) for seen in every}
-        ready = {seen.id for seen in every if seen.state in _BUSY}
-        self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
+        self._forms = forms_of(self._chains)
+        ready = {seen.id for seen in every if not seen.waits}
+        now, since = self._half.time(self._loop), self._since(every)
+        self._waits = waits_of(self._chains, now, ready, forms=self._forms, since=since)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
         return self.tree_of(tuple([nodes[seen.id] for seen in roots]), len(every))
+
+    def forget(self) -> None:
+        """Let go of frames: two readers in two threads have each other's."""
+        self._threads = None
 
     def tree_of(self, roots: tuple[TaskNode, ...], count: int) -> TaskTree:
         """Return a tree of these."""
@@ -302,7 +323,10 @@ class _Reading:
     ) -> TaskNode:
         chain = self._chains[seen.id]
         found = self._waits.get(seen.id)
-        lines = self._lines_of(chain)
+        form = self._forms[seen.id]
+        lines = self._lines.get(form)
+        if lines is None:
+            lines = self._lines[form] = _lines_of(chain)
         children: list[GroupNode | TaskNode] = []
         awaited: list[TaskNode] = []
         if below:
@@ -335,7 +359,7 @@ class _Reading:
         found = cycles(self._waits)
         if self._complete or not found:
             return found
-        busy = {seen.id for seen in self._half.tasks(self._loop) if seen.state in _BUSY}
+        busy = {seen.id for seen in self._half.tasks(self._loop) if not seen.waits}
 
         def still_waits(task: int) -> bool:
             before = self._chains[task]
@@ -344,6 +368,30 @@ class _Reading:
             return same and task not in busy
 
         return cycles(self._waits, still=still_waits)
+
+    def _since(self, every: list[SeenTask]) -> dict[int, float]:
+        """Return since which look each task is known to stand where it does, by `clock.now`."""
+        # A task waits for another future, or in another call of trio's, each time: so if it is
+        # still the same one, the task has not gone on. The next look needs no more than this one
+        # has found; of two at once one is forgotten, which may only make waits seem shorter.
+        before, now = _looks.get(self._loop, {}), clock.now()
+        found: _Look = {}
+        since: dict[int, float] = {}
+        for seen in every:
+            if not seen.waits:
+                continue
+            on = seen.awaited
+            if on is None:
+                on = next(reversed(self._chains[seen.id].links), None)
+            last = before.get(id(on))
+            if last is not None and last[0]() is on:
+                since[seen.id] = last[1]
+                found[id(on)] = last
+            else:
+                with suppress(TypeError):  # not every future of another make can be referred to
+                    found[id(on)] = ref(on), now
+        _looks[self._loop] = found
+        return since
 
     # ---- where it stands ----
 
@@ -355,7 +403,7 @@ class _Reading:
 
     def _running(self, coroutine: Any) -> Chain:
         """Return the part of a thread's stack that is of a coroutine that takes a step."""
-        outermost = coroutine.cr_frame
+        outermost = slot(coroutine, "cr_frame")
         for frames in self._stacks().values():
             if outermost in frames:
                 return chain_of(frames[frames.index(outermost) :: -1])
@@ -368,47 +416,11 @@ class _Reading:
             ours = 0
             while here[ours].f_globals.get("__name__") in _OURS:
                 ours += 1
-            self._threads = {threading.get_ident(): here[ours:]}
+            del here[:ours]  # this very frame, which has the list
+            self._threads = {threading.get_ident(): here}
             if has_gil():
                 self._threads |= frames_of_others()
         return self._threads
-
-    def _lines_of(self, chain: Chain, *, thread: bool = False) -> _Lines:
-        # By the offsets, and then by the identity of the code: to hash code is dear.
-        known = self._lines.setdefault(tuple(chain.offsets), [])
-        for lines in known:
-            if all(map(is_, lines.codes, chain.codes)):
-                return lines
-        lines = self._new_lines(chain, thread=thread)
-        known.append(lines)
-        return lines
-
-    def _new_lines(self, chain: Chain, *, thread: bool) -> _Lines:
-        stack: list[str] = []
-        in_thread = where = None
-        opened: list[tuple[int, str, str]] = []
-        for index, frame in enumerate(chain.frames):
-            if isinstance(frame, str):
-                stack.append(frame)
-                continue
-            code = frame.f_code
-            # A task inside of a block has the group, or what holds it, in the variable of `with`.
-            for name, line in opened_blocks(code, frame.f_lasti):
-                opened.append((index, name, place(code, line)))
-            # One that leaves it is in __aexit__, and the line before is that of the `with`.
-            if code.co_name == "__aexit__" and stack:
-                opened.append((index, "self", stack[-1]))
-            stack.append(place(code, frame.f_lineno))
-            if code.co_name in _IN_THREAD:
-                in_thread = index
-        frames = _frames(chain)
-        inwards = [frame.f_code.co_filename for frame in frames]
-        if frames:
-            innermost = frames[-1 - innermost_own(reversed(inwards))]
-            if is_own(innermost.f_code.co_filename):
-                where = place(innermost.f_code, innermost.f_lineno)
-        function = _function(frames, thread=thread)
-        return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
     def _group(
         self, chain: Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
@@ -449,13 +461,14 @@ class _Reading:
                 if module == "concurrent.futures.thread" and name == "run":
                     jobs[id(getattr(local(frame, "self"), "future", None))] = ident
                 elif module == "trio._threads" and name == "worker_fn":
-                    jobs[id(local(frame, "task_register")[0])] = ident
+                    jobs[id((local(frame, "task_register") or [None])[0])] = ident
+        jobs.pop(id(None), None)
         return jobs
 
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:
             self._names = {each.ident: each.name for each in threading.enumerate()}
-        lines = self._lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
+        lines = _lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
         return TaskNode(
             id=ident,
             name=self._names.get(ident, "thread"),
@@ -510,15 +523,46 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         todo.append(seen)
 
 
-def _frames(chain: Chain) -> list[FrameType]:
-    """Leave out what has no frame."""
-    return [frame for frame in chain.frames if not isinstance(frame, str)]
+def _lines_of(chain: Chain, *, thread: bool = False) -> _Lines:
+    """Return what is shown of a chain."""
+    stack: list[str] = []
+    in_thread = where = None
+    opened: list[tuple[int, str, str]] = []
+    for index, frame in enumerate(chain.frames):
+        if isinstance(frame, str):
+            stack.append(frame)
+            continue
+        code = frame.f_code
+        # A task inside of a block has the group, or what holds it, in the variable of `with`.
+        at = chain.offsets[index]  # the frame itself may have gone on
+        for name, line in opened_blocks(code, at):
+            opened.append((index, name, place(code, line)))
+        # One that leaves it is in __aexit__, and the line before is that of the `with`.
+        if code.co_name == "__aexit__" and stack:
+            opened.append((index, "self", stack[-1]))
+        stack.append(place(code, line_at(code, at)))
+        if code.co_name in _IN_THREAD and _is_known(frame):
+            in_thread = index
+    steps = zip(chain.codes, chain.offsets, strict=True)
+    inwards = [(code, at) for code, at in steps if not isinstance(code, str)]
+    if inwards:
+        files = [code.co_filename for code, _ in reversed(inwards)]
+        code, at = inwards[-1 - innermost_own(files)]
+        if is_own(code.co_filename):
+            where = place(code, line_at(code, at))
+    function = _function([code for code, _ in inwards], thread=thread)
+    return _Lines(tuple(stack[-_KEPT:]), where, function, in_thread, opened)
+
+
+def _is_known(frame: FrameType) -> bool:
+    """Return whether it runs AnyIO's code, ours or trio's, by whose variables we find our way."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _KNOWN
 
 
 def _begun(chain: Chain) -> Chain:
     """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
     frame = chain.frames[0]
-    if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
+    if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER or not _is_known(frame):
         return chain
     wrapped = await_chain(getattr(local(frame, "self"), "_coro", None))
     return Chain(
@@ -530,10 +574,9 @@ def _begun(chain: Chain) -> Chain:
     )
 
 
-def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
+def _function(codes: Sequence[CodeType], *, thread: bool) -> str | None:
     """Return what a task runs, which AnyIO wraps; of a thread the outermost of the user's own."""
-    for frame in frames:
-        code = frame.f_code
+    for code in codes:
         if is_own(code.co_filename) if thread else code.co_qualname not in _WRAPPERS:
             return place(code, code.co_firstlineno)
     return None
@@ -544,7 +587,7 @@ def _holds(holder: object, group: object) -> bool:
     while holder is not None:
         if holder is group:
             return True
-        if type(holder).__module__.partition(".")[0] not in _KNOWN:
+        if module(type(holder)).partition(".")[0] not in _KNOWN:
             return False
         parts = (getattr(holder, name, None) for name in _PARTS)
         holder = next((part for part in parts if part is not None), None)

@@ -31,15 +31,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from opcode import opmap
-from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FrameType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+)
 from typing import Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
-from mtaio._internal.frames import Chain, variables
+from mtaio._internal.frames import Chain, forms_of, has, module, variables
 from mtaio._internal.knots import Need, cycle_in, knots
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
 
 __all__ = ["Found", "Wait", "cycles", "longest", "waits_of"]
+
+_NOTHING: Final[Mapping[int, float]] = MappingProxyType({})
 
 MOST: Final = 10
 """How many of the longest waits are named."""
@@ -57,7 +66,10 @@ class Wait:
     key: int | None = None
     """The same for all that wait for one object, and for no other; None if unknown."""
     seconds: float | None = None
-    """How long it has waited; None if unknown."""
+    """How long it has waited, or how long at least; None if unknown."""
+    at_least: bool = False
+    """Whether ``seconds`` counts from the first look at which it stood there, and not from the
+    beginning, of which many locks, events, queues and sockets keep no record."""
     holders: tuple[int, ...] = ()
     """The ids of the tasks that hold what it waits for."""
 
@@ -81,7 +93,13 @@ class Found(NamedTuple):
 
 
 def waits_of(
-    tasks: Mapping[int, Chain], now: float | None, ready: Container[int] = ()
+    tasks: Mapping[int, Chain],
+    now: float | None,
+    ready: Container[int] = (),
+    *,
+    forms: Mapping[int, int] | None = None,
+    since: Mapping[int, float] = _NOTHING,
+    keys: bool = False,
 ) -> dict[int, Found]:
     """
     Return what tasks wait for.
@@ -90,13 +108,17 @@ def waits_of(
         tasks: The chain of awaits of each task of a loop, by its id.
         now: The time of the loop, by which its tasks sleep; None if unknown.
         ready: The ids of those that do not wait, but may hold what others wait for.
+        forms: The numbers of the chains, as of `forms_of`, by the task.
+        since: Since when a task is known to stand there, by `clock.now`: used if nothing tells
+            since when it really waits.
+        keys: Whether to show keys and other values, which may be secret.
     """
-    look = _Look(tasks, now)
+    look = _Look(tasks, now, forms_of(tasks) if forms is None else forms, keys=keys)
     for task, chain in tasks.items():
         if task not in ready:
             look.at(task, chain)
     look.search()
-    return look.found()
+    return look.found(since)
 
 
 def cycles(
@@ -126,13 +148,23 @@ def cycles(
 
 
 def longest(found: Mapping[int, Found]) -> tuple[int, ...]:
-    """Return the tasks that have waited longest, but for those that sleep."""
+    """
+    Return the tasks that have waited longest.
+
+    Not those that sleep, nor those whose wait is only known since the first look if nobody holds
+    what they wait for: most of these idle, as servers do that wait for a connection.
+    """
     seconds = {
         task: each.wait.seconds
         for task, each in found.items()
-        if each.wait.seconds is not None and each.wait.on != "sleep"
+        if each.wait.seconds is not None and _counts(each.wait)
     }
     return tuple(sorted(seconds, key=lambda task: -seconds[task])[:MOST])
+
+
+def _counts(wait: Wait) -> bool:
+    is_held = wait.holders and wait.on != "tasks"
+    return wait.on != "sleep" and bool(is_held or not wait.at_least)
 
 
 class _Point:
@@ -158,15 +190,25 @@ _UNKNOWN: Final = Rule("wake-up")
 class _Look:
     """One look at all tasks."""
 
-    def __init__(self, tasks: Mapping[int, Chain], now: float | None) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[int, Chain],
+        now: float | None,
+        forms: Mapping[int, int],
+        *,
+        keys: bool,
+    ) -> None:
         self._tasks = tasks
+        self._forms = forms
+        self._keys = keys
         self._order = dict(zip(tasks, count(), strict=False))
         self._now = now
         self._clock = clock.now()
         self._points: dict[int, _Point] = {}
-        # The rule for code by the id of the code, which the frames hold; False for the program's.
-        self._rules: dict[int, Rule | bool | None] = {}
-        self._texts: dict[tuple[int, int], str | None] = {}
+        self._rules: dict[int, list[tuple[int, Rule]]] = {}
+        """The rules that apply to chains of each form, the innermost first, and to which frame."""
+        # With the objects, whose ids another object may have once they are gone.
+        self._texts: dict[tuple[int, int], tuple[str | None, object, object]] = {}
         self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
         self._wanted: defaultdict[str, dict[int, list[_Point]]] = defaultdict(dict)
 
@@ -175,18 +217,14 @@ class _Look:
     def at(self, task: int, chain: Chain) -> None:
         """Look at one task."""
         point: _Point | None = None
-        rules = self._rules
         try:
-            for frame, code in zip(reversed(chain.frames), reversed(chain.codes), strict=True):
-                if code.__class__ is str:
-                    continue
-                rule = rules.get(id(code), True)
-                if rule is True:
-                    rule = self._new_rule(cast("FrameType", frame))
-                if rule is False:
-                    break
-                if rule is not None:
-                    point = self._apply(cast("Rule", rule), cast("FrameType", frame), point)
+            form = self._forms[task]
+            rules = self._rules.get(form)
+            if rules is None:
+                rules = self._rules[form] = _rules_for(chain)
+            for index, rule in rules:
+                frame: Any = chain.frames[index]
+                point = self._apply(rule, frame, point)
             if point is None:
                 point = self._end_of(chain)
         except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
@@ -197,27 +235,15 @@ class _Look:
         if point.rule.search:
             self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
 
-    def _new_rule(self, frame: FrameType) -> Rule | bool | None:
-        """Return the rule for code; None if there is none, False for the program's own code."""
-        module: str = frame.f_globals.get("__name__") or ""
-        known = RULES.get(module)
-        rule: Rule | bool | None
-        if known is None:
-            rule = None if module.partition(".")[0] in LIBRARIES else False
-        else:
-            rule = known.get(frame.f_code.co_qualname)
-        self._rules[id(frame.f_code)] = rule
-        return rule
-
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
-        if rule.on:
-            if inner is None or inner.rule.plain or rule.replace:
-                return self._new_point(rule, variables(frame, rule.variables), inner)
-        elif inner is not None:
-            found = variables(frame, rule.variables)
-            detail = _follow(found, rule.detail) if rule.detail else None
-            inner.of = self._text(_follow(found, rule.name), detail)
+        found = variables(frame, rule.variables)
+        if rule.search == "futures" and has(found.get("fut"), "cr_frame"):
+            return inner  # `wait_for` runs a coroutine in the same task
+        if rule.on or inner is None:
+            return self._new_point(rule, found, inner)
+        detail = _follow(found, rule.detail) if rule.detail else None
+        inner.of = self._text(_follow(found, rule.name), detail)
         return inner
 
     def _new_point(self, rule: Rule, found: Mapping[str, Any], inner: _Point | None) -> _Point:
@@ -259,7 +285,7 @@ class _Look:
     def _end_of(self, chain: Chain) -> _Point | None:
         """Return what a task waits for that has no rule: by what it awaits in the end."""
         for future in (chain.end, *gc.get_referents(chain.end)):  # or its iterator
-            if _has(future, "get_loop"):
+            if has(future, "get_loop"):
                 point = _Point(_FUTURE)
                 point.obj = future
                 self._hold_by_futures(point, {"fut": future})
@@ -274,13 +300,13 @@ class _Look:
         many = found.get("fs") if future is None else getattr(future, "_children", None)
         if many is not None:
             point.on, point.of = "tasks", None
-            point.every = found.get("return_when") != "FIRST_COMPLETED"
+            point.every = found.get("return_when", "ALL_COMPLETED") == "ALL_COMPLETED"
             point.holders, point.sure = self._ids(
                 [_behind(each) for each in many if not each.done()]
             )
             return
         task = _behind(future)
-        if _has(task, "get_coro"):
+        if has(task, "get_coro"):
             point.on, point.of = "task", self._text(task, None)
             point.holders, point.sure = self._ids([task])
         elif any("_chain_future" in name for name in _callbacks(future)):
@@ -293,9 +319,14 @@ class _Look:
         if shown is None:
             return None
         key = (id(shown), 0 if detail is None else id(detail))
-        if key not in self._texts:
-            self._texts[key] = _described(shown, detail)
-        return self._texts[key]
+        known = self._texts.get(key)
+        if known is None:
+            if self._keys:
+                text = _described(shown, detail)
+            else:
+                text = None if _is_value(shown) else _described(shown, None)
+            known = self._texts[key] = text, shown, detail
+        return known[0]
 
     # ---- holders ----
 
@@ -307,7 +338,7 @@ class _Look:
         value = getattr(obj, path, None)
         tasks: list[Any] = [] if value is None else [value]
         if isinstance(value, (set, dict)):
-            many = cast("Iterable[Any]", value)
+            many = list(cast("Iterable[Any]", value))  # at once: the loop may change it
             tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in many]
         found = self._held[id(obj), path] = self._ids(tasks)
         return found
@@ -318,7 +349,7 @@ class _Look:
         for each in tasks:
             if isinstance(each, tuple):  # of ours: the ids of the task and of its parent
                 found.append(cast("tuple[int, object]", each)[0])
-            elif _has(each, "get_coro") or _has(each, "parent_nursery"):
+            elif has(each, "get_coro") or has(each, "parent_nursery"):
                 found.append(id(each))
         return self._sorted(found), 0 < len(found) == len(tasks)
 
@@ -342,6 +373,7 @@ class _Look:
         self._holding: defaultdict[int, list[int]] = defaultdict(list)
         self._seen: set[int] = set()
         self._codes: dict[int, _Code | None] = {}
+        self._looked_at: dict[int, list[tuple[int, _Code]]] = {}
         for task, chain in self._tasks.items():
             with suppress(Exception):  # as in `at`
                 self._search_in(task, chain)
@@ -356,25 +388,37 @@ class _Look:
 
     def _search_in(self, task: int, chain: Chain) -> None:
         """Search for what one task holds."""
-        codes, calls = self._codes, self._calls
-        for at, link in enumerate(chain.links):
-            if calls and id(link) in calls:
-                self._holding[calls[id(link)]].append(task)
-            code = chain.codes[at]
-            what = codes.get(id(code), True)
-            if what is True:
-                frame = chain.frames[at]
-                what = codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
-            if not what:
-                continue
+        calls = self._calls
+        if calls:
+            for link in chain.links:
+                if id(link) in calls:
+                    self._holding[calls[id(link)]].append(task)
+        form = self._forms[task]
+        places = self._looked_at.get(form)
+        if places is None:
+            places = self._looked_at[form] = self._places_in(chain)
+        for at, what in places:
             if what.opens:
                 self._search_blocks(task, chain, at, what)
-            frame = cast("FrameType", chain.frames[at])
+            frame: Any = chain.frames[at]
             if what.holding is not None and _name_at(chain, at + 1) not in _ACQUIRING:
                 found = variables(frame, (what.holding,)).get(what.holding)
                 self._hold(task, getattr(found, "__self__", found))  # of a bound method
             if what.is_core:
                 self._search_slots(task, variables(frame, _LEADS_TO_SLOTS))
+
+    def _places_in(self, chain: Chain) -> list[tuple[int, _Code]]:
+        """Return the indexes of the frames of a chain that may hold something."""
+        codes = self._codes
+        found: list[tuple[int, _Code]] = []
+        for at in range(len(chain.links)):
+            code, frame = chain.codes[at], chain.frames[at]
+            if id(code) not in codes:
+                codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
+            what = codes[id(code)]
+            if what is not None:
+                found.append((at, what))
+        return found
 
     def _code(self, frame: FrameType) -> _Code | None:
         """Return what to look at in frames of this code; None for nothing."""
@@ -423,22 +467,51 @@ class _Look:
                 if getattr(slot, "lender", None) is None:
                     self._holding[key].append(task)
 
-    def found(self) -> dict[int, Found]:
+    def found(self, since: Mapping[int, float]) -> dict[int, Found]:
         """Return what was found."""
-        return {
-            task: Found(
-                Wait(
-                    on=point.on,
-                    of=point.of,
-                    key=None if point.obj is None or point.rule.sleeps else id(point.obj),
-                    seconds=point.seconds,
-                    holders=point.holders,
-                ),
-                every=point.every,
-                sure=point.sure,
+        found: dict[int, Found] = {}
+        for task, point in self._points.items():
+            obj, seconds = point.obj, point.seconds
+            at_least = seconds is None and task in since
+            wait = Wait(
+                on=point.on,
+                of=point.of,
+                key=None if obj is None or point.rule.sleeps else id(obj),
+                seconds=max(0.0, self._clock - since[task]) if at_least else seconds,
+                at_least=at_least,
+                holders=point.holders,
             )
-            for task, point in self._points.items()
-        }
+            found[task] = Found(wait, every=point.every, sure=point.sure)
+        return found
+
+
+def _rules_for(chain: Chain) -> list[tuple[int, Rule]]:
+    """Return the rules that apply to a chain, the innermost first, and the index of the frame."""
+    found: list[tuple[int, Rule]] = []
+    plain = True
+    for index in reversed(range(len(chain.frames))):
+        frame = chain.frames[index]
+        if isinstance(frame, str):
+            continue
+        module: str = frame.f_globals.get("__name__") or ""
+        known = RULES.get(module)
+        if known is None:
+            if module.partition(".")[0] in LIBRARIES:
+                continue
+            break  # the program's own code
+        rule = known.get(frame.f_code.co_qualname)
+        if rule is None:
+            continue
+        if not rule.on:
+            if found:
+                found.append((index, rule))
+        elif plain or rule.replace:
+            # These may need what they find inside of them.
+            if not (rule.sleeps or rule.search == "futures"):
+                found.clear()
+            found.append((index, rule))
+            plain = rule.plain
+    return found
 
 
 class _Code(NamedTuple):
@@ -481,27 +554,29 @@ def _entered(link: object, depth: int = 0) -> Iterator[object]:
         if function:  # since Python 3.14 the method is kept as a function and its object
             yield from _through(each, depth)
             function = False
-        elif isinstance(each, MethodType):
-            if getattr(each, "__name__", None) in _EXITS:
+        elif type(each) is MethodType:
+            if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
                 yield from _through(each.__self__, depth)
-        elif isinstance(each, FunctionType):
+        elif type(each) is FunctionType:
             function = each.__name__ in _EXITS
 
 
 def _through(entered: object, depth: int) -> Iterator[object]:
     """Yield what is entered, or what it has entered, if it is one of `contextlib`'s."""
-    if type(entered).__module__ != "contextlib" or depth > _HOPS:
+    if module(type(entered)) != "contextlib" or depth > _HOPS:
         yield entered
         return
     yield from _entered(getattr(entered, "gen", None), depth + 1)
     for _, callback in getattr(entered, "_exit_callbacks", ()):
-        method = getattr(callback, "__wrapped__", callback)
-        yield from _through(getattr(method, "__self__", None), depth + 1)
+        is_plain = type(callback) is FunctionType
+        method = getattr(callback, "__wrapped__", None) if is_plain else callback
+        if type(method) is MethodType:
+            yield from _through(method.__self__, depth + 1)
 
 
 def _part_of(obj: object) -> object:
     """Return what is held where an object's block is entered; None if that is not known."""
-    if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+    if module(type(obj)).partition(".")[0] not in LIBRARIES:
         return None  # a property of the program's might do anything
     parts = (getattr(obj, name, None) for name in IN_PARTS)
     return next((part for part in parts if part is not None), None)
@@ -524,6 +599,8 @@ _TO_TRIO: Final = {"_async_yield", "_real_async_yield"}
 
 def _follow(found: Mapping[str, Any], path: str) -> Any:
     """Return a variable, or what attributes of it lead to; None if there is nothing."""
+    if "." not in path:
+        return found.get(path)
     name, *attributes = path.split(".")
     value = found.get(name)
     for each in attributes:
@@ -533,19 +610,19 @@ def _follow(found: Mapping[str, Any], path: str) -> Any:
 
 def _described(shown: object, detail: object) -> str | None:
     """Return the kind, the name and the key of an object."""
-    while isinstance(shown, partial):
+    while type(shown) is partial:
         shown = cast("object", shown.func)
     kind: type[object] = type(shown)
     text: str | None
-    if isinstance(shown, _FUNCTIONS):
-        text = shown.__qualname__
-    elif kind.__module__ == "builtins":
+    if kind in _FUNCTIONS:
+        text = cast("FunctionType", shown).__qualname__
+    elif module(kind) == "builtins":
         text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
             return None
-        name = cast("Any", shown).get_name() if _has(shown, "get_coro") else None
+        name = cast("Any", shown).get_name() if has(shown, "get_coro") else None
         if _is_ours(shown):
             name = getattr(shown, "name", None)
         if isinstance(name, str):
@@ -556,14 +633,12 @@ def _described(shown: object, detail: object) -> str | None:
 _FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
 
 
-def _has(obj: object, name: str) -> bool:
-    """Return whether the class of an object has an attribute: no code of the object's is run."""
-    kind: type[object] = type(obj)
-    return hasattr(kind, name)
-
-
 def _is_ours(obj: object) -> bool:
-    return type(obj).__module__.startswith("mtaio.")
+    return module(type(obj)).startswith("mtaio.")
+
+
+def _is_value(shown: object) -> bool:
+    return module(type(shown)) == "builtins" and type(shown) not in _FUNCTIONS
 
 
 class _Short(reprlib.Repr):
@@ -571,7 +646,7 @@ class _Short(reprlib.Repr):
 
     def repr_instance(self, x: object, level: int) -> str:
         """Return the kind of what is of another type."""
-        if type(x).__module__ != "builtins":
+        if module(type(x)) != "builtins":
             return f"<{type(x).__name__}>"
         return super().repr_instance(x, level)
 

@@ -12,10 +12,9 @@ has stopped, even in another event loop.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,6 +28,7 @@ from typing import (
     Self,
     TypeAlias,
     TypeVar,
+    Unpack,
     cast,
     final,
     overload,
@@ -46,11 +46,10 @@ from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio._internal.task_document import document
 from mtaio._internal.task_text import text_pieces
 from mtaio._internal.task_tree import read_from_anywhere
-from mtaio.app._as_lifespan import AsLifespan
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorHandler, ErrorReporter
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Opening, Resource, bind_app
-from mtaio.app._server_options import ServerOptions
+from mtaio.app._server_options import ServerOptions, ServerOptionValues
 from mtaio.app._systemd import Notifier
 from mtaio.app._usage import Backend, CommandError, require_backend
 from mtaio.app._worker import Worker
@@ -251,8 +250,8 @@ class Application:
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.
         signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
-        tasks_on_sigusr1: Whether SIGUSR1 writes what each task waits for to the standard error,
-            where ``signals`` are handled, the system has that signal, and nobody else handles it.
+            There SIGUSR1 writes what each task waits for to the standard error, if nobody else
+            handles it.
 
     Example:
         ```python
@@ -304,7 +303,6 @@ class Application:
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
-        tasks_on_sigusr1: bool = True,
     ) -> None:
         given = {
             "settings": settings,
@@ -326,7 +324,6 @@ class Application:
         self._configures = logging
         self._has_probes = probes
         self._handles_signals = signals
-        self._shows_tasks = tasks_on_sigusr1
         self._wired = False
         self._run: Run | None = None
         self.registered: Final = Registered()
@@ -419,7 +416,7 @@ class Application:
     @cached_property
     def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
-        return Notifier(send=None if Worker.current is None else Worker.current.tell)
+        return Notifier(send=None if Worker.current is None else Worker.current.notify)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -684,12 +681,7 @@ class Application:
         bind: str = "127.0.0.1:8000",
         config: Config | None = None,
         name: str | None = None,
-        certfile: str | os.PathLike[str] | None = None,
-        keyfile: str | os.PathLike[str] | None = None,
-        trusted_proxies: str | None = None,
-        max_in_flight: float | None = None,
-        body_timeout: float | None = None,
-        access_log: bool | None = None,
+        **options: Unpack[ServerOptionValues],
     ) -> None:
         """
         Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
@@ -703,20 +695,24 @@ class Application:
             bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
             config: A ``hypercorn.config.Config`` for everything else.
             name: For messages and metrics; None for ``bind``.
-            certfile: The certificate for TLS, with those that sign it, in PEM; None for that of the
-                settings, ``""`` for none.
-            keyfile: Its private key, in PEM; None if ``certfile`` has it too. Both files are read
-                when the application starts.
-            trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` say
-                what client and scheme of a request are, as in `Settings`; None for those of the
-                settings, ``""`` for none.
-            max_in_flight: How many requests are answered at once, beyond which clients get 503 and
-                ``Retry-After``; None for that of the settings, ``inf`` for no limit.
-            body_timeout: Seconds that a client may take for the next piece of a request's body
-                while the application waits for it. After that the client gets 408 and the
-                application ``http.disconnect``. None for that of the settings, ``inf`` for no
+            **options: See below.
+
+        Keyword Args:
+            certfile (str | PathLike | None): The certificate for TLS, with those that sign it, in
+                PEM; None for that of the settings, ``""`` for none.
+            keyfile (str | PathLike | None): Its private key, in PEM; None if ``certfile`` has it
+                too. Both files are read when the application starts.
+            trusted_proxies (str | None): The proxies whose ``X-Forwarded-For`` and
+                ``X-Forwarded-Proto`` say what client and scheme of a request are, as in `Settings`;
+                None for those of the settings, ``""`` for none.
+            max_in_flight (float | None): How many requests are answered at once, beyond which
+                clients get 503 and ``Retry-After``; None for that of the settings, ``inf`` for no
                 limit.
-            access_log: Whether each request has an id, and a line in the log, as with
+            body_timeout (float | None): Seconds that a client may take for the next piece of a
+                request's body while the application waits for it. After that the client gets 408
+                and the application ``http.disconnect``. None for that of the settings, ``inf`` for
+                no limit.
+            access_log (bool | None): Whether each request has an id, and a line in the log, as with
                 `mtaio.asgi.AccessLog`; None for what the settings say.
 
         Raises:
@@ -731,16 +727,9 @@ class Application:
         if name is not None and any(name == each.info.name for each in self.registered.servers):
             msg = f"there is a server named {name!r}. Give this one another: name=..."
             raise ValueError(msg)
-        options = ServerOptions(
-            certfile=certfile,
-            keyfile=keyfile,
-            trusted_proxies=trusted_proxies,
-            max_in_flight=max_in_flight,
-            body_timeout=body_timeout,
-            access_log=access_log,
-        )
+        given = ServerOptions(**options)
         info = PartInfo(name=bind if name is None else name, bind=bind)
-        self.registered.servers.append(_Served(asgi, info, bind, config, options))
+        self.registered.servers.append(_Served(asgi, info, bind, config, given))
 
     def health_check(
         self,
@@ -810,12 +799,7 @@ class Application:
         backend: Backend = "asyncio",
         *,
         bind: Sequence[str] = (),
-        certfile: str | os.PathLike[str] | None = None,
-        keyfile: str | os.PathLike[str] | None = None,
-        trusted_proxies: str | None = None,
-        max_in_flight: float | None = None,
-        body_timeout: float | None = None,
-        access_log: bool | None = None,
+        **options: Unpack[ServerOptionValues],
     ) -> None:
         """
         Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
@@ -830,12 +814,8 @@ class Application:
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
             bind: Where the servers listen, in their order, in place of their own addresses.
-            certfile: As for `serve`, for all servers, in place of what the program has passed.
-            keyfile: Likewise.
-            trusted_proxies: Likewise.
-            max_in_flight: Likewise; for each of them.
-            body_timeout: Likewise.
-            access_log: Likewise.
+            **options: As for `serve`, from ``certfile`` on: for all servers, in place of what the
+                program has passed.
 
         Raises:
             SystemExit: See above.
@@ -846,18 +826,9 @@ class Application:
         self._check_not_running()
         _check_may_run()
         try:
-            options = _loop_options(backend)
+            loop_options = _loop_options(backend)
             self._rebind(bind)
-            self._override(
-                ServerOptions(
-                    certfile=certfile,
-                    keyfile=keyfile,
-                    trusted_proxies=trusted_proxies,
-                    max_in_flight=max_in_flight,
-                    body_timeout=body_timeout,
-                    access_log=access_log,
-                )
-            )
+            self._override(ServerOptions(**options))
             self._check_certificates()
             self._take_sockets()
         except (CommandError, ValueError, TypeError, OSError) as error:
@@ -866,7 +837,7 @@ class Application:
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
             logs = self._prepare_with_logs()
-            anyio.run(self._live, guard, logs, **options)
+            anyio.run(self._live, guard, logs, **loop_options)
         except OSError as error:
             if self._run is not before:
                 raise
@@ -1057,18 +1028,24 @@ class Application:
             raise run.error
         return was_cancelled
 
-    def lifespan(self, _: object = None, /) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self, _: object = None, /) -> AsyncIterator[None]:
         """
-        Return it as the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+        Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
 
         Under uvicorn and others the server's start enters the application, and its end leaves it,
         as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
-        told to `serve`, nothing more happens.
+        told to `serve`, nothing more happens. It gives None, since what a lifespan gives is what
+        each request gets as its state.
 
         Args:
             _: The ASGI application, which frameworks pass.
         """
-        return AsLifespan(self)
+        if self.state == "starting":  # `mtaio run` has begun with it
+            yield
+            return
+        async with self:
+            yield
 
     @property
     def state(self) -> ApplicationState:
@@ -1131,7 +1108,20 @@ class Application:
     def _check_not_running(self) -> None:
         run = self._run
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
-            msg = f"{self!r} is already running. Stop it first, or make another."
+            msg = (
+                f"{self!r} is already running. Stop it first, or make another. In the lifespan of "
+                f"what it serves, enter app.lifespan(...) and not app itself."
+            )
+            raise RuntimeError(msg)
+        from mtaio.app._run import starting_lifespan  # noqa: PLC0415 - not before it starts
+
+        outer = starting_lifespan.get()
+        if outer is not None and outer.state == "starting":
+            msg = (
+                f"{self!r} cannot start in the lifespan of what another application serves, as "
+                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
+                f"start `mtaio run module:service`."
+            )
             raise RuntimeError(msg)
 
     def _check_loop(self, run: Run) -> None:
@@ -1242,7 +1232,6 @@ class Application:
             describe=self._describe,
             beat=beat,
             tasks=self._tasks,
-            on_request=self._shows_tasks,
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:

@@ -200,7 +200,7 @@ class Request:
             if kind.endswith(".disconnect"):
                 self.left = True
                 if self._entry is not None:
-                    self._entry.gone = kind == "http.disconnect"
+                    self._entry.answer.gone = kind == "http.disconnect"
         return message
 
     async def _next_piece(self) -> Message:

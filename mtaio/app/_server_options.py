@@ -7,8 +7,8 @@ that makes no sense is refused where it is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from mtaio._internal import checks
 from mtaio._internal.proxies import Proxies
@@ -21,10 +21,21 @@ if TYPE_CHECKING:
     from mtaio.app._certificate import Certificate
     from mtaio.config import Settings
 
-__all__ = ["ServerOptions"]
+__all__ = ["ServerOptionValues", "ServerOptions"]
 
 _MOST: Final = "Pass a whole number, 1 or more, or math.inf for no limit."
 _SECONDS: Final = "Pass a number of seconds, more than 0, or math.inf for no limit."
+
+
+class ServerOptionValues(TypedDict, total=False):
+    """The options of a server; None, or not given, for what the settings say."""
+
+    certfile: str | os.PathLike[str] | None
+    keyfile: str | os.PathLike[str] | None
+    trusted_proxies: str | None
+    max_in_flight: float | None
+    body_timeout: float | None
+    access_log: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +73,8 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
-        time = self.body_timeout
-        if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
-            msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
-            raise ValueError(msg)
+        if self.body_timeout is not None:
+            checks.more_than_0("body_timeout", self.body_timeout, way_out=_SECONDS)
         if self.access_log is not None:
             checks.flag("access_log", self.access_log)
 
@@ -74,16 +83,10 @@ class ServerOptions:
 
     def over(self, other: ServerOptions) -> ServerOptions:
         """Return these, with the other's for what was not given; a key goes with its file."""
-        files = other if self.certfile is None else self
-        proxies, most, seconds = self.trusted_proxies, self.max_in_flight, self.body_timeout
-        return ServerOptions(
-            certfile=files.certfile,
-            keyfile=files.keyfile,
-            trusted_proxies=other.trusted_proxies if proxies is None else proxies,
-            max_in_flight=other.max_in_flight if most is None else most,
-            body_timeout=other.body_timeout if seconds is None else seconds,
-            access_log=other.access_log if self.access_log is None else self.access_log,
-        )
+        given = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        if self.certfile is not None:
+            given["keyfile"] = self.keyfile
+        return replace(other, **given)
 
     def certificate(self, config: Config | None, settings: Settings) -> Certificate | None:
         """Return the certificate that counts: given here, in hypercorn's configuration, or set."""
@@ -118,3 +121,4 @@ class ServerOptions:
 
 
 _NONE: Final = ServerOptions()
+_NAMES: Final = [each.name for each in fields(ServerOptions)]

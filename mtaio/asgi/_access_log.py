@@ -83,7 +83,7 @@ class AccessLog:
         async def receive_and_note() -> Message:
             message = await receive()
             if message["type"] == "http.disconnect":
-                entry.gone = True
+                entry.answer.gone = True
             return message
 
         async def send_and_note(message: Message) -> None:

@@ -48,7 +48,7 @@ _TAGS = "Pass a set of tags, or a function of the call's arguments that returns 
 _TTL_FOR = "Pass a plain function that takes what the decorated one takes, and returns seconds."
 
 
-class _Decorator(Protocol):
+class CachedDecorator(Protocol):
     """What `cached` with options returns."""
 
     @overload
@@ -83,7 +83,7 @@ def cached(
     per_object: bool | None = None,
     tags: Iterable[Hashable] | Callable[..., Iterable[Hashable]] = (),
     cache: TTLCache[Any] | None = None,
-) -> _Decorator: ...
+) -> CachedDecorator: ...
 def cached(
     fn: Any = None,
     /,

@@ -98,6 +98,7 @@ from mtaio.core._types import (
     AllOptions,
     AnyIterable,
     B,
+    C,
     CallLike,
     CallOptions,
     EachOptions,
@@ -109,6 +110,7 @@ from mtaio.core._types import (
     Service0,
     Service1,
     Service2,
+    Service3,
     StreamOptions,
     show_options,
 )
@@ -290,7 +292,46 @@ class TaskExecutor:
     @overload
     async def run(
         self,
-        fn: Callable[[*Ts], Awaitable[T]],
+        fn: Callable[[], Returned[T]],
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | Sequence[Rate] | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[[A], Returned[T]],
+        a: A,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | Sequence[Rate] | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        a: A,
+        b: B,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | Sequence[Rate] | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[[A, B, C, *Ts], Awaitable[T]],
+        a: A,
+        b: B,
+        c: C,
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
@@ -301,9 +342,26 @@ class TaskExecutor:
     @overload
     async def run(
         self,
-        fn: Callable[[*Ts], Returned[T]],
+        fn: Callable[[A, B, C, *Ts], Returned[T]],
+        a: A,
+        b: B,
+        c: C,
         /,
         *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+        rate: Rate | Sequence[Rate] | None = None,
+        retry: int | Retry | None = None,
+        via: Via | None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[[A, *tuple[B, ...]], Returned[T]],
+        a: A,
+        b: B,
+        c: B,
+        /,
+        *args: B,
         timeout: float | Unset | None = UNSET,
         rate: Rate | Sequence[Rate] | None = None,
         retry: int | Retry | None = None,
@@ -361,7 +419,40 @@ class TaskExecutor:
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[[*Ts], Awaitable[T]],
+        fn: Callable[[], Returned[T]],
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[[A], Returned[T]],
+        a: A,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[[A, B], Returned[T]],
+        a: A,
+        b: B,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[[A, B, C, *Ts], Returned[T]],
+        a: A,
+        b: B,
+        c: C,
         /,
         *args: *Ts,
         timeout: float | Unset | None = UNSET,
@@ -370,17 +461,20 @@ class TaskExecutor:
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[[*Ts], Returned[T]],
+        fn: Callable[[A, *tuple[B, ...]], Returned[T]],
+        a: A,
+        b: B,
+        c: B,
         /,
-        *args: *Ts,
+        *args: B,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> T: ...
-    async def run_in_thread(
+    async def run_in_thread(  # type: ignore[misc] # pyright: ignore[reportInconsistentOverload] # Any takes Ts
         self,
-        fn: Callable[[*Ts], Any],
+        fn: Callable[..., Any],
         /,
-        *args: *Ts,
+        *args: Any,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> Any:
@@ -414,9 +508,58 @@ class TaskExecutor:
         call = partial(fn, *args)
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
+    @overload
     async def run_in_process(
-        self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
-    ) -> T:
+        self,
+        fn: Callable[[], T],
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> T: ...
+    @overload
+    async def run_in_process(
+        self,
+        fn: Callable[[A], T],
+        a: A,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> T: ...
+    @overload
+    async def run_in_process(
+        self,
+        fn: Callable[[A, B], T],
+        a: A,
+        b: B,
+        /,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> T: ...
+    @overload
+    async def run_in_process(
+        self,
+        fn: Callable[[A, B, C, *Ts], T],
+        a: A,
+        b: B,
+        c: C,
+        /,
+        *args: *Ts,
+        timeout: float | Unset | None = UNSET,
+    ) -> T: ...
+    @overload
+    async def run_in_process(
+        self,
+        fn: Callable[[A, *tuple[B, ...]], T],
+        a: A,
+        b: B,
+        c: B,
+        /,
+        *args: B,
+        timeout: float | Unset | None = UNSET,
+    ) -> T: ...
+    async def run_in_process(  # type: ignore[misc] # pyright: ignore[reportInconsistentOverload] # Any takes Ts
+        self, fn: Callable[..., Any], /, *args: Any, timeout: float | Unset | None = UNSET
+    ) -> Any:
         """
         Call a plain function in a worker process, under the executor's limit on processes.
 
@@ -447,7 +590,7 @@ class TaskExecutor:
         from mtaio.core._processes import run_in_process  # noqa: PLC0415 - few programs use them
 
         call = partial(fn, *args)
-        return cast("T", await run_in_process(self._processes, call, self._timing(timeout)))
+        return await run_in_process(self._processes, call, self._timing(timeout))
 
     # ---- the items of a source ----
 
@@ -1088,6 +1231,73 @@ class TaskExecutor:
     ) -> tuple[T, ...]: ...
     @overload
     async def gather(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1 | Exception, T2 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception, T4 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        e: CallLike[T5],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception, T4 | Exception, T5 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        e: CallLike[T5],
+        f: CallLike[T6],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[CallOptions],
+    ) -> tuple[
+        T1 | Exception,
+        T2 | Exception,
+        T3 | Exception,
+        T4 | Exception,
+        T5 | Exception,
+        T6 | Exception,
+    ]: ...
+    @overload
+    async def gather(
         self, *calls: CallLike[T], errors: Literal["return"], **options: Unpack[CallOptions]
     ) -> tuple[T | Exception, ...]: ...
     async def gather(
@@ -1122,12 +1332,41 @@ class TaskExecutor:
             _close(calls)
         return tuple(results)
 
+    @overload
     async def race(
         self,
-        *calls: CallLike[T],
+        a: CallLike[T1],
+        b: CallLike[T2],
+        /,
+        **options: Unpack[CallOptions],
+    ) -> T1 | T2: ...
+    @overload
+    async def race(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        /,
+        **options: Unpack[CallOptions],
+    ) -> T1 | T2 | T3: ...
+    @overload
+    async def race(
+        self,
+        a: CallLike[T1],
+        b: CallLike[T2],
+        c: CallLike[T3],
+        d: CallLike[T4],
+        /,
+        **options: Unpack[CallOptions],
+    ) -> T1 | T2 | T3 | T4: ...
+    @overload
+    async def race(self, *calls: CallLike[T], **options: Unpack[CallOptions]) -> T: ...
+    async def race(
+        self,
+        *calls: CallLike[Any],
         limit: int | None = None,
         rate: float | Rate | Sequence[float | Rate] | None = None,
-    ) -> T:
+    ) -> Any:
         """
         Return the first result; cancel the other calls and wait until they are gone.
 
@@ -1151,7 +1390,7 @@ class TaskExecutor:
         """
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
-        winners: list[T] = []
+        winners: list[Any] = []
         failures: list[ItemError] = []
 
         def finish(_index: int, value: Any) -> None:
@@ -1340,10 +1579,22 @@ class TaskExecutor:
     @overload
     async def start(
         self,
+        fn: Service3[A, B, C, T, S],
+        a: A,
+        b: B,
+        c: C,
+        /,
+        *,
+        restart: int | Retry | None = None,
+    ) -> TaskHandle[T, S]: ...
+    @overload
+    async def start(
+        self,
         fn: Callable[..., Awaitable[T]],
         a: Any,
         b: Any,
         c: Any,
+        d: Any,
         /,
         *args: Any,
         restart: int | Retry | None = None,

@@ -1,9 +1,11 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: in `map` and its relatives async functions and plain ones share a signature. The arguments
-of a function with one source or two are checked; with more sources, only its result is.
-Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
+Promise: async functions and plain ones share a signature. Arguments are checked: those of `run`,
+`run_in_thread` and `run_in_process` all, those of a service up to three, and in `map` and its
+relatives those from one source or two; with more, only the result is.
+Why there are overloads by the number of arguments, and why `Returned` holds a type that nothing
+has: docs/en/design/executor.md.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
@@ -48,22 +51,26 @@ AnyIterable = Iterable[A] | AsyncIterable[A] | Merge[A]
 """What items come from: any iterable, sync or async, or several that `mtaio.core.merge` joins."""
 
 
+@final
+class Nothing(Generic[T]):
+    """What no function returns: see `NothingElse`."""
+
+
 if TYPE_CHECKING:
+    NothingElse: TypeAlias = "Nothing[NothingElse]"
+    """
+    Stands in `Returned` for type checkers alone: there is no such object.
 
-    @final
-    class _Nothing(Generic[T]):
-        """Is returned by no function."""
+    Without it mypy gives up on an async function, since a coroutine is a ``T`` and an
+    ``Awaitable[T]``. In a union with a recursive type it tries those parts first that are more than
+    a bare ``T``.
+    """
 
-    _Knot: TypeAlias = "_Nothing[_Knot]"
-    Returned: TypeAlias = T | Awaitable[T] | _Knot
+    Returned: TypeAlias = T | Awaitable[T] | NothingElse
+    """What a function that gives ``T`` returns: the value itself, or what can be awaited for it."""
 else:
+    NothingElse = Nothing
     Returned = T | Awaitable[T]
-"""
-What a function that gives ``T`` returns: the value itself, or what can be awaited for it.
-
-Without the last part mypy gives up on an async function, since a coroutine fits both others. In a
-union with a recursive type it tries those first that are more than a bare ``T``.
-"""
 
 CallLike = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
@@ -83,6 +90,7 @@ Progress = Callable[[int, "int | None"], object]
 
 A_contra = TypeVar("A_contra", contravariant=True)
 B_contra = TypeVar("B_contra", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
 
@@ -113,6 +121,16 @@ class Service2(Protocol[A_contra, B_contra, T_co, S_co]):
         ...
 
 
+class Service3(Protocol[A_contra, B_contra, C_contra, T_co, S_co]):
+    """A service with three arguments."""
+
+    def __call__(
+        self, a: A_contra, b: B_contra, c: C_contra, /, *, task_status: TaskStatus[S_co]
+    ) -> Awaitable[T_co]:
+        """Run it."""
+        ...
+
+
 # ---- options -------------------------------------------------------------------------------------
 #
 # An option of `map`, `for_each` and `stream` is declared here, twice because type checkers know
@@ -121,14 +139,14 @@ class Service2(Protocol[A_contra, B_contra, T_co, S_co]):
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of `gather`, `race` and `as_completed`, and of all below."""
+    """The options of `gather`, `race` and `as_completed`; `map` and its relatives have them too."""
 
     limit: int | None
     rate: float | Rate | Sequence[float | Rate] | None
 
 
 class EachOptions(CallOptions, total=False):
-    """The options of `map`, `for_each` and `stream`."""
+    """The options of `for_each` but ``errors``, which `map` and `stream` have as well."""
 
     timeout: float | Unset | None
     retry: int | Retry | None
@@ -167,13 +185,17 @@ class Options:
 
 
 class MapOptions(EachOptions, total=False):
-    """The options of `map`."""
+    """
+    The options of `map` but ``errors``.
+
+    A function that calls `map` passes them on with ``**options: Unpack[MapOptions]``.
+    """
 
     ordered: bool
 
 
 class StreamOptions(MapOptions, total=False):
-    """The options of `stream`."""
+    """The options of `stream` but ``errors``, ``outcomes`` and ``flatten``."""
 
     max_pending: int | Unset | None
 

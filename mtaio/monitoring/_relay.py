@@ -10,6 +10,7 @@ Cost: each request is one to each process, over a connection of its own.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, final
@@ -139,11 +140,11 @@ class ProbesRelay:
             return await self._metrics(targets, request)
         name, slash, rest = request.path[1:].partition("/")
         if name not in targets or not slash:
-            pages = " ".join(f"/{each}/" for each in targets) or "none is up"
-            return text(404, f"the processes have their own pages: {pages}")
+            pages = " ".join(f"/{each}/" for each in targets) or "no worker is up"
+            return text(404, f"each worker has pages of its own: {pages}")
         path = f"/{rest}?{request.query}" if request.query else f"/{rest}"
         answer = await _ask(targets[name], request, path, within=_WITHIN_HISTORY)
-        return text(503, "this process does not answer") if answer is None else answer
+        return text(503, "this worker does not answer") if answer is None else answer
 
     async def _metrics(self, targets: Mapping[str, str], request: Request) -> Response:
         answers = await _ask_all(targets.values(), request, request.path)
@@ -211,13 +212,12 @@ async def _ask(address: str, request: Request, path: str, *, within: float) -> R
         with anyio.fail_after(within):
             async with await anyio.connect_tcp(host, port) as stream:
                 await stream.send("\r\n".join(lines).encode("latin-1"))
-                async for piece in stream:
-                    received += piece
-                    if len(received) > _MOST:
-                        return None
+                with suppress(anyio.EndOfStream):
+                    while len(received) <= _MOST:
+                        received += await stream.receive()
     except (OSError, anyio.BrokenResourceError, TimeoutError):
         return None
-    return _parsed(bytes(received))
+    return _parsed(bytes(received)) if len(received) <= _MOST else None
 
 
 def _parsed(received: bytes) -> Response | None:

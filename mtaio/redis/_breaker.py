@@ -36,7 +36,7 @@ from mtaio.statistics import BreakerStatistics
 
 __all__ = ["RedisBreaker", "RedisBreakerStatistics"]
 
-_Next: TypeAlias = Callable[[Call], Awaitable[Any]]
+Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 
 _INTERVAL = (0.01, 3600.0)
 """Seconds of ``check_interval``, least and most."""
@@ -277,15 +277,15 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
             down=self._circuit.alone,
         )
 
-    def wrap(self, then: _Next) -> _Next:
+    def wrap(self, then: Next) -> Next:
         """Return an async function that calls ``then`` while the breaker lets it."""
         return self._prepared(super().wrap(then))
 
-    def wrap_stream(self, then: _Next) -> _Next:
+    def wrap_stream(self, then: Next) -> Next:
         """Return an async function that opens a stream by ``then``; its end is the outcome."""
         return self._prepared(super().wrap_stream(then))
 
-    def _prepared(self, through: _Next) -> _Next:
+    def _prepared(self, through: Next) -> Next:
         """Return what calls ``through`` when this process knows whether it may."""
         circuit, asks = self._circuit, self._asks
         closed = BreakerState.CLOSED

@@ -120,7 +120,7 @@ class TieredCacheStatistics:
     """Whether the messages of other processes are heard."""
 
 
-class _Decorator(Protocol[T]):
+class TieredDecorator(Protocol[T]):
     """What `TieredCache.cached` returns."""
 
     def __call__(
@@ -523,7 +523,7 @@ class TieredCache(Generic[T]):
         *,
         ttl: float | Unset = UNSET,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
-    ) -> _Decorator[T]:
+    ) -> TieredDecorator[T]:
         """
         Decorate an async function or method so that its results are cached.
 
@@ -558,7 +558,7 @@ class TieredCache(Generic[T]):
             return call
 
         decorator: Any = decorate(cast("Any", around), name="TieredCache.cached")
-        found: _Decorator[T] = decorator
+        found: TieredDecorator[T] = decorator
         return found
 
     # Changing.

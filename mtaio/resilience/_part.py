@@ -80,12 +80,10 @@ class Call:
         fn: The function to call and await.
         args: Its arguments.
         key: What the call is for, for parts that keep a state for each key; None if not given.
-
-    Attributes:
-        attempt_duration: Where its pipeline records how long attempts take; None if it does not.
     """
 
-    __slots__ = ("args", "attempt_duration", "fn", "key")
+    # _attempt_duration: where its pipeline records how long attempts take; None if it does not.
+    __slots__ = ("_attempt_duration", "args", "fn", "key")
 
     def __init__(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, key: Hashable = None
@@ -93,7 +91,7 @@ class Call:
         self.fn: Callable[..., Awaitable[Any]] = fn
         self.args: tuple[Any, ...] = args
         self.key: Hashable = key
-        self.attempt_duration: Histogram | None = None
+        self._attempt_duration: Histogram | None = None
 
     def __repr__(self) -> str:
         return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
@@ -186,8 +184,9 @@ async def call_function(call: Call) -> Any:
         awaitable: Any = call.fn(*call.args)
         result: object = awaitable
         if type(result) is CoroutineType or inspect.isawaitable(result):
-            if call.attempt_duration is not None:
-                return await timed(call.attempt_duration, lambda: awaitable)
+            durations = call._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of one module
+            if durations is not None:
+                return await timed(durations, lambda: awaitable)
             return await awaitable
     except BaseException as error:
         raise_failure(error, call.fn)

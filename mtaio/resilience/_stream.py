@@ -224,7 +224,8 @@ def _log_closing(source: Source, error: Exception) -> None:
 async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
-    opened, durations = _opened(lambda: fn(*call.args), call, name_of(fn)), call.attempt_duration
+    opened = _opened(lambda: fn(*call.args), call, name_of(fn))
+    durations = call._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of one package
     return await (opened if durations is None else timed(durations, lambda: opened))
 
 

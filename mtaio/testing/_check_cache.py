@@ -32,7 +32,7 @@ NOTHING = object()
 
 
 def check_cache(
-    factory: Make,
+    factory: Callable[[int], Any],
     *,
     seeds: int = 100,
     exhaustive: int | None = 2,

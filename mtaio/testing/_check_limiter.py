@@ -26,7 +26,7 @@ Enter: TypeAlias = Callable[[Any], Limiter]
 
 
 def check_limiter(
-    factory: Make,
+    factory: Callable[[int], AbstractAsyncContextManager[Any, Any]],
     *,
     seeds: int = 100,
     exhaustive: int | None = 2,

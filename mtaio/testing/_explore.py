@@ -16,11 +16,12 @@ from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
 from mtaio.testing._search import BACKENDS, Search
 
-_AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
+AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
+"""What `explore` decorates: an async test."""
 
 
 @overload
-def explore(test: _AsyncTest, /) -> Callable[..., None]: ...
+def explore(test: AsyncTest, /) -> Callable[..., None]: ...
 @overload
 def explore(
     *,
@@ -30,7 +31,7 @@ def explore(
     backends: Sequence[str] | None = None,
     max_runs: int | None = 10_000,
     max_turns: int | None = 10_000,
-) -> Callable[[_AsyncTest], Callable[..., None]]: ...
+) -> Callable[[AsyncTest], Callable[..., None]]: ...
 def explore(
     test: Any = None,
     /,
@@ -117,7 +118,7 @@ def explore(
         Victim(mode)  # for its checks
     chosen = None if backends is None else _backends(backends, only_native=modes == ("native",))
 
-    def decorate(test: _AsyncTest) -> Callable[..., None]:
+    def decorate(test: AsyncTest) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(test):
             msg = f"cannot explore {test!r}: it is not async. Decorate an async def function."
             raise TypeError(msg)

@@ -498,6 +498,17 @@ async def test_stop_during_a_renewal() -> None:
     assert len(house.launched) == 3
 
 
+async def test_stop_while_a_renewed_worker_starts(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that is stopped before it is ready has not failed to start."""
+    async with running() as house:
+        house.send(SIGHUP)
+        await anyio.sleep(1)
+        house.send(signal.SIGTERM)
+        await house.settle()
+    assert len(house.launched) == 4
+    assert "cannot start" not in caplog.text
+
+
 async def test_worker_that_stops_by_itself() -> None:
     """It gets no more probes, and is followed when it has ended; one in time is no error."""
     async with running() as house:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any, cast
@@ -85,9 +86,10 @@ def test_one_life(folder: Path) -> None:
             local.connect(str(folder / "shop.sock"))
         (probes,) = re.findall(r"probes and metrics: (127\.0\.0\.1:\d+)", said)
         assert get(probes, "/readyz") == (200, "ok\n")
-        metrics = get(probes, "/metrics")[1]
-        assert "mtaio_supervisor_ready 2" in metrics
+        while (metrics := get(probes, "/metrics")[1]).count("\nmtaio_application_up{") < 2:
+            time.sleep(0.05)  # each worker has them from its first sample on
         assert metrics.count("\nmtaio_application_up{worker=") == 2
+        assert "mtaio_supervisor_ready 2" in metrics
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not (folder / "shop.sock").exists()

@@ -167,7 +167,7 @@ async def test_pages_of_each() -> None:
         assert (await answer(found.address, "/2/none")).status == 404
         assert (await answer(found.address, "/metrics", "POST")).status == 405
         found.targets.clear()
-        assert "none is up" in (await answer(found.address, "/")).text
+        assert "no worker is up" in (await answer(found.address, "/")).text
 
 
 async def test_processes_decide_who_may_see() -> None:
