@@ -160,9 +160,10 @@ def test_thread_of_trios_own_is_no_livelock() -> None:
 class Compiled:
     """Is awaited like a coroutine of Cython's, whose frame does not say in which line it is."""
 
-    cr_await = None
+    __slots__ = ("cr_await", "cr_frame", "inner")  # as in C: a class of Python's may do anything
 
     def __init__(self) -> None:
+        self.cr_await = None
         code = compile("", "compiled.pyx", "exec").replace(co_name="execute", co_qualname="execute")
         self.cr_frame = SimpleNamespace(f_code=code, f_lineno=None, f_lasti=-1, f_globals={})
 
