@@ -616,8 +616,6 @@ def _described(shown: object, detail: object) -> str | None:
     text: str | None
     if kind in _FUNCTIONS:
         text = cast("FunctionType", shown).__qualname__
-    elif module(kind) == "builtins":
-        text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
