@@ -169,7 +169,7 @@ class RequestMetrics:
                 otherwise = CANCELLED
             raise
         finally:
-            exchange.end(otherwise, whole=exchange.answer.status is None)
+            exchange.end(otherwise, whole=exchange.status is None)
 
     def statistics(self) -> RequestStatistics:
         """Return what was counted so far. Not a checkpoint; from any thread."""
@@ -241,13 +241,13 @@ class _Counts:
             durations = _of(self._durations, key, DURATIONS)
             sent = _of(self._sent, (method, route), SIZES)
             observe = self._observe[key] = durations.observe, sent.observe
-        observe[0](clock.now() - exchange.answer.asked)
-        observe[1](exchange.answer.size)
+        observe[0](clock.now() - exchange.asked)
+        observe[1](exchange.size)
         endpoint = method, route
         if exchange.received:
             _of(self._received, endpoint, SIZES).observe(exchange.received)
         if exchange.first_byte is not None:
-            first = exchange.first_byte - exchange.answer.asked
+            first = exchange.first_byte - exchange.asked
             _of(self._first_bytes, endpoint, DURATIONS).observe(first)
         if not whole:
             self._unfinished[endpoint] = self._unfinished.get(endpoint, 0) + 1
@@ -275,7 +275,7 @@ def _snapshots(histograms: dict[K, Histogram]) -> dict[K, HistogramStatistics]:
     return {key: each.snapshot() for key, each in histograms.copy().items()}
 
 
-class _Exchange:
+class _Exchange(Answer):
     """
     A request and its answer, of which the application gets what the server has given.
 
@@ -286,7 +286,6 @@ class _Exchange:
         send: The server's.
 
     Attributes:
-        answer: What has come of it.
         ended: Whether its answer is whole, or broke off.
         first_byte: When the first piece of its answer was sent, if there are several.
         received: Bytes of the body that the application has read.
@@ -296,7 +295,6 @@ class _Exchange:
         "_counts",
         "_receive",
         "_send",
-        "answer",
         "ended",
         "first_byte",
         "received",
@@ -304,11 +302,11 @@ class _Exchange:
     )
 
     def __init__(self, counts: _Counts, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__()  # it is one, and has none: each request would pay for it
         self.scope: Final = scope
         self._counts: Final = counts
         self._receive: Final = receive
         self._send: Final = send
-        self.answer: Final = Answer()
         self.ended = False
         self.first_byte: float | None = None
         self.received = 0
@@ -324,7 +322,7 @@ class _Exchange:
         message = await self._receive()
         self.received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
-            self.answer.gone = True
+            self.gone = True
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -335,13 +333,13 @@ class _Exchange:
         """
         kind = message["type"]
         if kind == "http.response.body":
-            self.answer.size += len(message.get("body", b""))
+            self.size += len(message.get("body", b""))
             if not message.get("more_body", False):
                 return self._send_last(message)
             if self.first_byte is None:
                 self.first_byte = clock.now()
         elif kind == "http.response.start":
-            self.answer.begin(message["status"])
+            self.begin(message["status"])
         elif kind == "http.response.pathsend":  # a file, which is all of the body
             return self._send_last(message)
         return self._send(message)
@@ -354,4 +352,4 @@ class _Exchange:
         """Count it, unless that was done; see `Answer.outcome`."""
         if not self.ended:
             self.ended = True
-            self._counts.end(self, self.answer.outcome(otherwise), whole=whole)
+            self._counts.end(self, self.outcome(otherwise), whole=whole)

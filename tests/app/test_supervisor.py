@@ -458,6 +458,15 @@ async def test_one_after_another() -> None:
         assert house.statistics() == (3, 12, 0)
 
 
+async def test_stopped_within_a_renewal(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that is stopped before it was ready is not one that cannot start."""
+    async with running() as house:
+        house.send(SIGHUP)
+        await anyio.sleep(1)
+        assert len(house.launched) == 4
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
 async def test_renewal_ends_where_a_worker_cannot_start() -> None:
     """The others go on as they are, and the one that failed is tried again."""
     async with running() as house:
