@@ -46,7 +46,7 @@ class Answer:
         self.asked: Final = clock.now()
         self.gone = False
         self.status: int | None = None
-        self.size = 0
+        self.size: int = 0
 
     def begin(self, status: int) -> None:
         """Note the status of an answer that begins."""

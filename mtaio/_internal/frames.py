@@ -116,7 +116,7 @@ def await_chain(awaited: Any) -> Chain:
     end: Any = None
     for _ in range(_MAX_LINKS):
         here: Any = awaited
-        kind: Any = type(here)  # an object may answer `__class__` with its own code
+        kind: Any = cast("Any", type(here))  # an object may answer `__class__` with its own code
         if kind is CoroutineType:
             frame = here.cr_frame
             awaited = here.cr_await
@@ -215,8 +215,8 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
     frame = None if name is None else link.gi_frame
     if name is None or frame is None or not _is_ours(frame):
         return None
-    driven = local(frame, name)
-    send = driven.args[0] if type(driven) is partial else driven  # partial(run, coroutine.send)
+    driven: Any = local(frame, name)
+    send: Any = driven.args[0] if type(driven) is partial else driven  # partial(run, coroutine.send)
     return send.__self__ if type(send) in _METHODS else driven
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -1029,7 +1029,7 @@ class Application:
         return was_cancelled
 
     @asynccontextmanager
-    async def lifespan(self, _: object = None, /) -> AsyncIterator[None]:
+    async def lifespan(self, _: object = None, /) -> AsyncGenerator[None]:
         """
         Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
 

@@ -145,7 +145,8 @@ _LONGEST: Final = 1000
 def _is_done(future: Any) -> bool:
     """Return whether a future is done; one of the program's own kind is asked as asyncio's are."""
     try:
-        return asyncio.Future.done(future)
+        done: Any = asyncio.Future.done  # pyright: ignore[reportUnknownMemberType]
+        return bool(done(future))
     except TypeError:  # it is none of asyncio's: what waits for it, waits
         return False
 
