@@ -276,7 +276,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if left == math.inf:
+        if math.inf in (left, total):  # uvloop's timers have an end
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "

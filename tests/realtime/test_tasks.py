@@ -280,13 +280,14 @@ async def test_compiled_code_that_runs(flavour: str) -> None:
             self.cr_await.close()
 
     async def look() -> None:
-        seen.append(tasks())
+        task = asyncio.current_task()
+        seen.extend(node for node in nodes(tasks()).values() if node.id == id(task))
 
-    seen: list[TaskTree] = []
+    seen: list[TaskNode] = []
     running = Running(look())
     running.cr_running = True
-    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running), name="running")
-    node = nodes(seen[0])["running"]
+    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running))
+    (node,) = seen
     assert (node.state, node.where, node.stack) == ("running", None, ())
 
 
