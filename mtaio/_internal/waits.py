@@ -553,7 +553,7 @@ def _entered(link: object, depth: int = 0) -> Iterator[object]:
             function = False
         elif type(each) is MethodType:
             if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
-                yield from _through(each.__self__, depth)
+                yield from _through(each.__self__, depth)  # pragma: no cover - up to Python 3.13
         elif type(each) is FunctionType:
             function = each.__name__ in _EXITS
 

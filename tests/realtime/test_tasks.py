@@ -441,6 +441,33 @@ async def test_a_task_that_ends_meanwhile(flavour: str) -> None:
     assert "ending" not in found
 
 
+async def test_a_future_of_another_make(flavour: str) -> None:
+    """What awaits a future that is not in C waits, and no code of the future's is run for it."""
+    if flavour == "trio":
+        pytest.skip("it has no futures")
+    futures: Any = asyncio.futures
+
+    class Own(futures._PyFuture):  # type: ignore[misc] # whatever it is
+        asked = 0
+
+        def done(self) -> bool:
+            self.asked += 1
+            return bool(super().done())
+
+    own: Any = Own(loop=asyncio.get_running_loop())
+
+    async def caller() -> None:
+        await own
+
+    task = asyncio.create_task(caller(), name="caller")
+    await asyncio.sleep(0)
+    asked = own.asked
+    node = nodes(tasks())["caller"]
+    assert (node.state, own.asked) == ("waiting", asked)
+    own.set_result(None)
+    await task
+
+
 async def test_a_loop_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, flavour: str) -> None:
     """If looking fails again and again there is an empty tree, and no error."""
     loop = current_token()
