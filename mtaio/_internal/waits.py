@@ -111,7 +111,7 @@ def waits_of(
         forms: The numbers of the chains, as of `forms_of`, by the task.
         since: Since when a task is known to stand there, by `clock.now`: used if nothing tells
             since when it really waits.
-        keys: Whether to show keys and other values, which may be secret.
+        keys: Whether to show keys, which may be secret.
     """
     look = _Look(tasks, now, forms_of(tasks) if forms is None else forms, keys=keys)
     for task, chain in tasks.items():
@@ -321,10 +321,7 @@ class _Look:
         key = (id(shown), 0 if detail is None else id(detail))
         known = self._texts.get(key)
         if known is None:
-            if self._keys:
-                text = _described(shown, detail)
-            else:
-                text = None if _is_value(shown) else _described(shown, None)
+            text = _described(shown, detail if self._keys else None)
             known = self._texts[key] = text, shown, detail
         return known[0]
 
@@ -616,6 +613,8 @@ def _described(shown: object, detail: object) -> str | None:
     text: str | None
     if kind in _FUNCTIONS:
         text = cast("FunctionType", shown).__qualname__
+    elif module(kind) == "builtins":
+        return None  # a value
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
@@ -633,10 +632,6 @@ _FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
 
 def _is_ours(obj: object) -> bool:
     return module(type(obj)).startswith("mtaio.")
-
-
-def _is_value(shown: object) -> bool:
-    return module(type(shown)) == "builtins" and type(shown) not in _FUNCTIONS
 
 
 class _Short(reprlib.Repr):
