@@ -25,3 +25,4 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
+"""Stands for an argument that was not given, where None means something else."""

@@ -64,9 +64,9 @@ In a union with a recursive type it tries those parts first that are more than a
 
 if TYPE_CHECKING:
     Returned: TypeAlias = T | Awaitable[T] | NothingElse
+    """What a function that gives ``T`` returns: the value itself, or what can be awaited for it."""
 else:
     Returned = T | Awaitable[T]
-"""What a function that gives ``T`` returns: the value itself, or what can be awaited for it."""
 
 CallLike = Awaitable[T] | Callable[[], Returned[T]]
 """An awaitable, or a function without arguments, called when its turn comes."""
