@@ -303,8 +303,9 @@ class Page:
         yield f'<a id="{anchor}"></a>'
         yield f"{'#' * level} `{title}`"
         if level == 1:
-            home = "mtaio" if title in mtaio.__all__ else path.rpartition(".")[0]
-            yield f"[`{path.rpartition('.')[0]}`](../{self.path.split('/')[0]}.md) · `from {home} import {title}`"
+            package = path.split(".")[1]
+            home = "mtaio" if title in mtaio.__all__ else f"mtaio.{package}"
+            yield f"[`mtaio.{package}`](../{package}.md) · `from {home} import {title}`"
             if self.language == "ja":
                 yield self.word("Text")
         if thing.is_class:
@@ -411,7 +412,7 @@ def return_type(shown: inspect.Signature, many: Any) -> str:
 
 def argument(each: inspect.Parameter, kind: str) -> str:
     """Return an argument as it is written; ``...`` is a default that has no value of its own."""
-    stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+    stars = "*" * (each.kind is each.VAR_POSITIONAL) + "**" * (each.kind is each.VAR_KEYWORD)
     text = f"{stars}{each.name}" + (f": {kind}" if kind else "")
     if each.default is each.empty:
         return text
