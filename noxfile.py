@@ -122,7 +122,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=OLDEST)
 def types(session: nox.Session) -> None:
-    """Types: mypy and pyright, both strict, and every public name typed in full."""
+    """Types: mypy and pyright, both strict; ty, what it finds; every public name typed in full."""
     install(session, "types")
     # But for what is simulated on Linux alone.
     linux = ("--follow-imports", "silent", "--exclude", "/_?network(/|\\.py$)")
@@ -131,6 +131,7 @@ def types(session: nox.Session) -> None:
         ("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *linux),
         ("pyright",),
         ("pyright", "--verifytypes", "mtaio", "--ignoreexternal"),
+        ("ty", "check"),
     ]
     session.run("pyright", "--version", silent=True)  # which installs it, once
     with ThreadPoolExecutor(WORKERS - 1) as pool:  # each of them uses one core
@@ -174,10 +175,10 @@ def coverage(session: nox.Session) -> None:
     """Run the suite on the newest Python; with `redis`, every line and every branch is run."""
     install(session, "coverage")
     pytest(session, *PARTS["plain"], count=True)
-    # What needs real time: a thread that is too slow, and the thread that answers probes.
-    names = ("demo", "health", "listener", "probes", "server")
+    # What needs real time: a thread that is too slow, the one that answers probes, another loop.
+    names = ("demo", "health", "listener", "probes", "server", "tasks")
     alone = [f"tests/realtime/test_{name}.py" for name in names]
-    once = ("-k", "not eager and not uvloop and not trio")
+    once = ("-k", "not eager and not uvloop and (not trio or tasks)")
     pytest(session, *alone, *once, workers=0, count=True)
     session.run("coverage", "combine", "--quiet", env=LINES)
     session.run("coverage", "report", env=LINES)
@@ -254,12 +255,20 @@ def pools(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"], python=NEWEST)
 def package(session: nox.Session) -> None:
-    """Build sdist and wheel; do what the README says in one, and run its tests on the other."""
+    """Build sdist and wheel; do what the README says in one, and run tests on the other."""
     session.install(*nox.project.dependency_groups(PROJECT, "package"))
     away = Path(session.create_tmp()).resolve()
     shutil.rmtree(away)
     session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(away), ".")
     (wheel,), (sdist,) = away.glob("*.whl"), away.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", str(wheel))
+    for python in sorted({OLDEST, NEWEST}):  # with no extra
+        alone = away / python
+        session.run("uv", "venv", "--quiet", "--python", python, str(alone))
+        session.run("uv", "pip", "install", "--quiet", "--python", str(alone), str(wheel))
+        own = alone / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+        session.run(str(own), "-I", str(ROOT / "tests" / "installed.py"), external=True)
     names = zipfile.ZipFile(wheel).namelist()
     strangers = [name for name in names if not re.match(r"mtaio(-[^/]*\.dist-info)?/", name)]
     if strangers or "mtaio/py.typed" not in names:

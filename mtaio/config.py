@@ -440,10 +440,7 @@ def _at_least_0(name: str, value: object, way_out: str) -> float:
 
 def _above_0(most: float) -> Callable[[str, object, str], float]:
     def check(name: str, value: object, way_out: str) -> float:
-        accepted = checks.at_least(name, value, 0, way_out=way_out)
-        if not accepted:
-            reason = f"{name}={value!r} is not more than 0"
-            raise checks.refusal(ValueError, reason, way_out)
+        accepted = checks.more_than_0(name, value, way_out=way_out)
         if accepted > most:
             reason = f"{name}={value!r} is more than {most!r}"
             raise checks.refusal(ValueError, reason, way_out)

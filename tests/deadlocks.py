@@ -256,7 +256,7 @@ def load() -> Stuck:
         start,
         {"a", "b"},
         {
-            "a": ("load of TTLCache 'users' key='ann'", {"b"}),
+            "a": ("load of TTLCache 'users'", {"b"}),
             "b": ("slot of ConcurrencyLimiter 'db'", {"a"}),
         },
     )

@@ -183,7 +183,9 @@ def is_public(name: str, near: str) -> bool:
     try:
         path = code(near).resolve(name)
         return path.startswith("mtaio.") and code(path).path in homes()
-    except (griffe.NameResolutionError, griffe.AliasResolutionError, KeyError):
+    except griffe.NameResolutionError:  # an option, whose type is known elsewhere
+        return place(name, near) is not None
+    except (griffe.AliasResolutionError, KeyError):
         return False
 
 

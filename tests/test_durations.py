@@ -404,6 +404,17 @@ async def test_calls_and_attempts_are_recorded(way: Any, parts: Any) -> None:
     }
 
 
+async def test_decorated_functions_are_recorded_from_then_on() -> None:
+    """Also those that were decorated when nothing was recorded yet."""
+    api = Pipeline(Retry(3))
+    nap = api(anyio.sleep)
+    await nap(1)
+    api.record_durations()
+    await nap(2)
+    assert recorded(api.statistics()) == {"call_duration": (1, 2), "attempt_duration": (1, 2)}
+    assert api.statistics().succeeded == 2
+
+
 @pytest.mark.parametrize("way", [_through, _decorated, _streamed])
 async def test_calls_that_fail_or_are_cancelled_are_recorded(way: Any) -> None:
     """So are attempts, by a timeout for example."""

@@ -151,9 +151,10 @@ def test_pythons_without_the_gil_agree() -> None:
     assert sum(each.startswith(classifier) for each in PROJECT["project"]["classifiers"]) == 1
 
 
-def test_contributing_names_every_session() -> None:
-    """CONTRIBUTING.md explains each session of the noxfile and no other, in its order."""
-    assert re.findall(r"^\| `(\w+)` \|", read("CONTRIBUTING.md"), re.MULTILINE) == list(sessions())
+def test_a_page_names_every_session() -> None:
+    """The page of the checks explains each session of the noxfile and no other, in its order."""
+    page = read("docs/en/design/checks.md")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(sessions())
 
 
 def test_workflow_runs_the_default_run() -> None:

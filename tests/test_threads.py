@@ -16,7 +16,7 @@ from mtaio import cache, core, events, monitoring, resilience, resources
 from mtaio.cache import Cached, PlainCached, TTLCache, cached
 from mtaio.core import Budget, Intake, PeriodicTask, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
-from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
+from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ProbesRelay, ResourceMonitor
 from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Keyed, Pipeline, Timeout
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -160,6 +160,7 @@ CASES: Final[dict[type, Case]] = {
     HealthRegistry: Case(registry, lambda it: it.report()),
     HealthMonitor: Case(HealthMonitor, lambda it: it.get_health_status()),
     Probes: Case(lambda: Probes(ResourceMonitor(1), bind="127.0.0.1:0"), second),
+    ProbesRelay: Case(lambda: ProbesRelay(dict, bind="127.0.0.1:0"), second),
     ResourceMonitor: Case(lambda: ResourceMonitor(1), lambda it: it.tick(), entered=True),
     TaskExecutor: Case(lambda: TaskExecutor(1), submit, entered=True),
     TaskHandle: Case(
@@ -205,6 +206,7 @@ OTHERS: Final = frozenset(
         "ExternalPool",
         "FellBack",
         "GaveUp",
+        "GroupNode",
         "HealthReport",
         "Hedged",
         "Journal",
@@ -223,11 +225,14 @@ OTHERS: Final = frozenset(
         "StandalonePart",
         "Stream",
         "Taken",
+        "TaskNode",
         "TaskStatus",
+        "TaskTree",
         "Threshold",
         "Throttled",
         "TimedOut",
         "TimeoutScope",
+        "Wait",
     }
 )
 
@@ -403,6 +408,9 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "start": lambda it: it.start(),
         "statistics": lambda it: it.statistics(),
         "stop": lambda it: it.stop(),
+    },
+    ProbesRelay: {
+        "serve": lambda it: it.serve(),
     },
     ResourceMonitor: {
         "answering": lambda it: it.answering(1),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from mtaio._internal import clock, spans
+from mtaio._internal.answers import CANCELLED, FAILED, Answer, failure_of
 from mtaio._internal.request_context import id_from, request_id, trace, trace_from
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["LOGGED", "Entry", "shown"]
 
 LOGGED: Final = "mtaio.access_log"
-"""The key of a scope whose request has an `Entry`: it is not logged twice."""
+"""The key of a scope's `Entry`: a request has one, and is not logged twice."""
 
 _LONGEST: Final = 500
 """Characters of a path that are logged."""
@@ -42,8 +43,6 @@ _BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"
 
 _SWITCHING: Final = 101
 _FORBIDDEN: Final = 403
-_FAILED: Final = 500
-_CANCELLED: Final = 503
 
 _logger: Final = logging.getLogger("mtaio.access")
 
@@ -65,6 +64,8 @@ class Entry:
         log: Whether it gets a line in the access log.
 
     Attributes:
+        log: As above.
+        answer: What has come of it.
         answered: Whether the last of the answer was noted. Not that of a failure: Starlette, for
             one, answers with 500 first, and raises the error then, which is to be logged.
 
@@ -78,28 +79,24 @@ class Entry:
         "_ended",
         "_error",
         "_id",
-        "_log",
         "_routes",
         "_scope",
-        "_size",
         "_span",
-        "_started",
-        "_status",
         "_tokens",
+        "answer",
         "answered",
+        "log",
     )
 
     def __init__(self, scope: Message, routes: Routes, *, log: bool) -> None:
-        scope[LOGGED] = True  # and no copy, from which nobody would learn the route
+        scope[LOGGED] = self  # and no copy, from which nobody would learn the route
         self._scope = scope
         self._routes = routes
-        self._log = log
-        self._status: int | None = None
+        self.log = log
         self._error: str | None = None
-        self._size = 0
+        self.answer: Final = Answer()
         self.answered = False
         self._ended = False
-        self._started = clock.now()
         headers = scope["headers"]
         self._id: Final = id_from(headers)
         self._tokens = request_id.set(self._id), trace.set(trace_from(headers))
@@ -107,20 +104,21 @@ class Entry:
 
     def note(self, message: Message) -> Message:
         """Note what is sent to the client; return it, with the id if it begins the answer."""
-        kind = message["type"]
+        kind, answer = message["type"], self.answer
         if kind in _BODIES:
-            self._size += len(message.get("body", b""))
+            answer.size += len(message.get("body", b""))
             ends = not message.get("more_body", False)
-            self.answered = ends and (self._status or 0) < _FAILED
+            self.answered = ends and (answer.status or 0) < FAILED
         elif kind in _STARTS:
-            self._status = message.get("status", _SWITCHING)
-            headers = message.get("headers", ())
+            answer.begin(message.get("status", _SWITCHING))
+            headers = [*message.get("headers", ())]  # which can perhaps be iterated once
             if not any(name.lower() == _HEADER for name, _ in headers):
-                return {**message, "headers": [*headers, (_HEADER, self._id.encode())]}
+                headers.append((_HEADER, self._id.encode()))
+            return {**message, "headers": headers}
         elif kind == "websocket.send":
-            self._size += len(message.get("bytes") or (message.get("text") or "").encode())
+            answer.size += len(message.get("bytes") or (message.get("text") or "").encode())
         elif kind == "websocket.close":
-            self._status = self._status or _FORBIDDEN
+            answer.begin(_FORBIDDEN)
             self.answered = True
         return message
 
@@ -128,19 +126,19 @@ class Entry:
         """Note what the handler has raised; None if it was cancelled."""
         if self._ended:
             return
-        self._error = type(error).__name__ if isinstance(error, Exception) else "cancelled"
+        self._error = "cancelled" if error is None else type(error).__name__
         if self._span is not None:
             self._span.failed(error)
 
-    def end(self) -> None:
-        """Log it and end its span, unless that was done."""
+    def end(self, otherwise: int = FAILED) -> None:
+        """Log it and end its span, unless that was done; see `Answer.outcome`."""
         if self._ended:
             return
         self._ended = True
-        seconds = clock.now() - self._started
-        status = self._status or _FAILED
+        seconds = clock.now() - self.answer.asked
+        status = self.answer.outcome(otherwise)
         route = self._routes.template(self._scope)
-        if self._log and _logger.isEnabledFor(logging.INFO):
+        if self.log and _logger.isEnabledFor(logging.INFO):
             self._write(route, status, seconds)
         if self._span is not None:
             self._span.answered(route, status)
@@ -153,11 +151,12 @@ class Entry:
             error: What has come out of the application. If it has not been answered, the server
                 will: with 500, or 503 if it was cancelled.
         """
+        otherwise = FAILED
         if error is not None:
-            self.fail(error)
-            if self._status is None and not isinstance(error, Exception):
-                self._status = _CANCELLED
-        self.end()
+            failure = failure_of(error)
+            self.fail(failure)
+            otherwise = CANCELLED if failure is None else FAILED
+        self.end(otherwise)
         self._scope.pop(LOGGED, None)
         try:
             request_id.reset(self._tokens[0])
@@ -175,12 +174,12 @@ class Entry:
             "method": shown(scope.get("method", "WEBSOCKET")),
             "path": shown(scope["path"]),
             "status": status,
-            "bytes": self._size,
+            "bytes": self.answer.size,
             "seconds": round(seconds, 6),
         }
         # As one text, and not with arguments: what masks secrets would go through each of them.
         text = (
-            f"{entry['client']} {entry['method']} {entry['path']} {status}, {self._size} "
+            f"{entry['client']} {entry['method']} {entry['path']} {status}, {entry['bytes']} "
             f"bytes in {seconds:.6f} s"
         )
         if route is not None:

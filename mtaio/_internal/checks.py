@@ -81,6 +81,15 @@ def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
     return accepted
 
 
+def more_than_0(name: str, value: object, *, way_out: str) -> float:
+    """Return ``value`` if it is a number greater than 0, infinity included."""
+    accepted = number(name, value, way_out=way_out)
+    if accepted <= 0:
+        reason = f"{name}={value!r} is not more than 0"
+        raise refusal(ValueError, reason, way_out)
+    return accepted
+
+
 def positive(name: str, value: object, *, way_out: str) -> float:
     """Return ``value`` if it is a number greater than 0 and less than infinity."""
     accepted = number(name, value, way_out=way_out)

@@ -16,14 +16,24 @@ import os
 import sys
 import sysconfig
 import threading
+from contextlib import suppress
+from functools import partial
 from inspect import CO_OPTIMIZED
 from pathlib import Path
-from types import CoroutineType, GeneratorType
+from types import (
+    BuiltinMethodType,
+    CoroutineType,
+    FrameType,
+    GeneratorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+)
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import CodeType, FrameType
+    from types import CodeType
 
 __all__ = [
     "Chain",
@@ -32,12 +42,16 @@ __all__ = [
     "chain_of",
     "frames_here",
     "frames_of_others",
+    "has",
     "innermost_own",
     "is_own",
+    "line_at",
     "local",
+    "module",
     "next_await",
     "opened_blocks",
     "place",
+    "slot",
     "variables",
 ]
 
@@ -101,7 +115,9 @@ def await_chain(awaited: Any) -> Chain:
     end: Any = None
     for _ in range(_MAX_LINKS):
         here: Any = awaited
-        kind: type[object] = here.__class__
+        kind = cast(
+            "type[object]", type(here)
+        )  # an object may answer `__class__` with its own code
         if kind is CoroutineType:
             frame = here.cr_frame
             awaited = here.cr_await
@@ -110,13 +126,14 @@ def await_chain(awaited: Any) -> Chain:
             awaited = here.gi_yieldfrom or _driven(here)
         elif here is None:
             break
-        elif kind.__module__ == "_asyncio":  # a future, or its iterator
+        elif module(kind) == "_asyncio":  # a future, or its iterator
             end = here
             break
         else:
             frame, awaited = next_await(here)
-            if frame is None and hasattr(kind, "cr_await"):
-                name = getattr(here, "__qualname__", kind.__qualname__)
+            if frame is None and has(here, "cr_await"):
+                own_name = slot(here, "__qualname__")
+                name = own_name if type(own_name) is str else kind.__name__
                 frames.append(name)
                 codes.append(name)
                 offsets.append(-1)
@@ -133,16 +150,55 @@ def await_chain(awaited: Any) -> Chain:
 
 def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
-    # Asked in the place of an object that may answer with its own code.
     kind = cast("type[object]", type(awaited))
     for frame_of, next_of in _ATTRIBUTES:
-        if hasattr(kind, next_of):  # compiled coroutines may have no frame
-            return getattr(awaited, frame_of, None), getattr(awaited, next_of)
-    if isinstance(awaited, Window):
-        return None, awaited.behind
-    if kind.__name__ in _HIDING:
+        if has(awaited, next_of):  # compiled coroutines may have no frame
+            frame = slot(awaited, frame_of)
+            return frame if type(frame) is FrameType else None, slot(awaited, next_of)
+    if issubclass(kind, Window):
+        return None, cast("Window", awaited).behind
+    if module(kind) == "builtins" and kind.__name__ in _HIDING:
         return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
     return None, None
+
+
+# An object of the program may answer with code of its own when it is asked for an attribute, and so
+# may its class. Only what Python itself keeps for them is looked at.
+
+_mro: Final = type.__dict__["__mro__"].__get__
+_namespace: Final = type.__dict__["__dict__"].__get__
+_SLOTS: Final = (GetSetDescriptorType, MemberDescriptorType)
+
+
+def _of_class(obj: object, name: str) -> Any:
+    """Return an attribute of an object's class as it is kept there; None if there is none."""
+    for each in _mro(type(obj)):
+        if name in (found := _namespace(each)):
+            return found[name]
+    return None
+
+
+def has(obj: object, name: str) -> bool:
+    """Return whether the class of an object has an attribute."""
+    return _of_class(obj, name) is not None
+
+
+def slot(obj: object, name: str) -> Any:
+    """Return an attribute that is kept in a slot, or by what is written in C; None for others."""
+    kept = _of_class(obj, name)
+    if type(kept) in _SLOTS:
+        with suppress(AttributeError):  # it is empty
+            return kept.__get__(obj)
+    return None
+
+
+def module(kind: type[object]) -> str:
+    """Return the module of a class; "" if the class does not say it."""
+    found = _module(kind)
+    return found if type(found) is str else ""
+
+
+_module: Final = type.__dict__["__module__"].__get__
 
 
 def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
@@ -152,8 +208,11 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
     if name is None or frame is None or not _is_ours(frame):
         return None
     driven = local(frame, name)
-    send = driven.args[0] if hasattr(driven, "args") else driven  # partial(run, coroutine.send)
-    return getattr(send, "__self__", driven)
+    send = driven.args[0] if type(driven) is partial else driven  # partial(run, coroutine.send)
+    return send.__self__ if type(send) in _METHODS else driven
+
+
+_METHODS: Final = (BuiltinMethodType, MethodType)
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -162,7 +221,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 def _leads_on(referent: object) -> bool:
     kind: type[object] = type(referent)
-    return kind.__name__ in _HIDING or any(hasattr(kind, next_of) for _, next_of in _ATTRIBUTES)
+    return kind.__name__ in _HIDING or any(has(referent, next_of) for _, next_of in _ATTRIBUTES)
 
 
 def chain_of(frames: list[FrameType]) -> Chain:
@@ -193,8 +252,19 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def place(code: CodeType, line: int | None) -> str:
-    """Return ``file:line in function``; the line is 0 where there is none."""
-    return f"{code.co_filename}:{line or 0} in {code.co_qualname}"
+    """Return ``file:line in function``, of bounded length; the line is 0 where there is none."""
+    file, name = code.co_filename[-_LONGEST:], code.co_qualname[:_LONGEST]
+    return f"{file}:{line or 0} in {name}"
+
+
+_LONGEST: Final = 300
+"""Characters of a file and of a function, whose names may have any length."""
+
+
+def line_at(code: CodeType, offset: int) -> int | None:
+    """Return the line of an instruction, where ``f_lineno`` may be that of a later one."""
+    lines = code.co_lines()
+    return next((at[2] for at in lines if at[0] <= offset < at[1]), code.co_firstlineno)
 
 
 def local(frame: FrameType, name: str) -> Any:
@@ -211,9 +281,15 @@ def variables(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     """
     kept = frame.f_locals
     found = {name: kept[name] for name in names if name in kept}
-    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:
-        kept.clear()
+    # What else refers to it is the program itself, which has called `locals()`.
+    is_copy = sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED
+    if is_copy and sys.getrefcount(kept) <= _REFERENCES:
+        kept.clear()  # pragma: no cover - coverage is measured on a newer Python
     return found
+
+
+_REFERENCES: Final = 3
+"""To a copy of the variables: the frame's, the reader's, and that of who counts them."""
 
 
 def opened_blocks(code: CodeType, at: int) -> list[tuple[str, int | None]]:

@@ -25,4 +25,4 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
-"""Stands for an argument that was not given, where None means something else."""
+"""Stands for an argument that was left out, where None means something else."""

@@ -56,7 +56,7 @@ _MOST_WAITS: Final = 20
 _MOST_CYCLES: Final = 5
 _MOST_IN_CYCLE: Final = 20
 _MOST_HOLDERS: Final = 3
-"""Names of holders, and places at which they are."""
+"""Names of holders, and places at which they or those who wait are."""
 _LONGEST_TEXT: Final = 200
 """Characters of a name."""
 
@@ -99,29 +99,14 @@ class Waits(Waiting):
     """What several tasks wait for; ``seconds`` is the longest wait."""
 
     count: int
+    places: list[tuple[str, int]]
+    """Where most of them are in the program's own code, and how many."""
 
 
-class Task(TypedDict):
+class Shown(TypedDict):
     """One task, or several equal ones: of those the one that has waited longest."""
 
     count: int
-    id: int
-    name: str
-    function: str | None
-    state: str
-    where: str | None
-    seconds: float | None
-    stack: list[str]
-    wait: Waiting | None
-
-
-class Line(TypedDict):
-    """A node of the tree, or several equal ones."""
-
-    depth: int
-    kind: str
-    count: int
-    ids: list[int]
     name: str | None
     function: str | None
     state: str | None
@@ -129,6 +114,20 @@ class Line(TypedDict):
     seconds: float | None
     stack: list[str]
     wait: Waiting | None
+
+
+class Task(Shown):
+    """What tasks of the summary are."""
+
+    id: int
+
+
+class Line(Shown):
+    """A node of the tree, or several equal ones."""
+
+    depth: int
+    kind: str
+    ids: list[int]
     in_cycle: bool
 
 
@@ -246,7 +245,7 @@ class _Reading:
             stall=None if stall is None else Stalled(seconds=stall.seconds, place=stall.place),
             count=tree.count,
             states=dict(Counter(task.state for task in self._tasks.values()).most_common()),
-            cycles=[[self._task(each) for each in cycle] for cycle in self._cycles],
+            cycles=[[self._task([each]) for each in cycle] for cycle in self._cycles],
             more_cycles=len(tree.cycles) - len(self._cycles),
             waits=waits[:_MOST_WAITS],
             more_waits=max(0, len(waits) - _MOST_WAITS),
@@ -258,13 +257,35 @@ class _Reading:
     # ---- the summary -----------------------------------------------------------------------------
 
     def _waits(self) -> list[Waits]:
-        """Return what is waited for: first what others hold, then what has most waiters."""
-        groups: dict[object, list[Wait]] = {}
+        """
+        Return what is waited for.
+
+        First comes what others hold, then what the program's own code waits for, then the rest;
+        of each kind first what has most waiters.
+        """
+        groups: dict[object, tuple[list[Wait], Counter[str]]] = {}
         for task in self._tasks.values():
             if task.wait is not None:
-                groups.setdefault(_what(task.wait), []).append(task.wait)
-        found = [Waits(count=len(waits), **self._waiting(waits)) for waits in groups.values()]
-        found.sort(key=lambda each: (each["held_by"] is None, each["of"] is None, -each["count"]))
+                waits, places = groups.setdefault(_what(task.wait), ([], Counter()))
+                waits.append(task.wait)
+                if task.where is not None:
+                    places[task.where] += 1
+        found = [
+            Waits(
+                count=len(waits),
+                places=places.most_common(_MOST_HOLDERS),
+                **self._waiting(waits),
+            )
+            for waits, places in groups.values()
+        ]
+        found.sort(
+            key=lambda each: (
+                each["held_by"] is None,
+                not each["places"],
+                each["of"] is None,
+                -each["count"],
+            )
+        )
         return found
 
     def _longest(self) -> list[Task]:
@@ -273,19 +294,25 @@ class _Reading:
             if each in self._tasks:
                 task = self._tasks[each]
                 found.setdefault(self._kinds[id(task)], []).append(task)
-        return [self._task(equal[0], len(equal)) for equal in found.values()]
+        return [self._task(equal) for equal in found.values()]
 
-    def _task(self, task: TaskNode, count: int = 1) -> Task:
-        return Task(
-            count=count,
-            id=task.id,
-            name=_called(task.name if count == 1 else _unnumbered(task.name), task.function),
-            function=task.function,
-            state=task.state,
-            where=task.where,
-            seconds=_most([task.seconds]),
-            stack=list(task.stack[-_MOST_FRAMES:]),
-            wait=None if task.wait is None else self._waiting([task.wait]),
+    def _task(self, tasks: Sequence[TaskNode]) -> Task:
+        return Task(id=tasks[0].id, **self._shown(tasks))
+
+    def _shown(self, tasks: Sequence[TaskNode]) -> Shown:
+        """Return what is shown of equal tasks."""
+        first = tasks[0]
+        is_one = all(task.name == first.name for task in tasks)
+        waits = [task.wait for task in tasks if task.wait is not None]
+        return Shown(
+            count=len(tasks),
+            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
+            function=first.function,
+            state=first.state,
+            where=first.where,
+            seconds=_most(task.seconds for task in tasks),
+            stack=list(first.stack[-_MOST_FRAMES:]),
+            wait=self._waiting(waits) if waits else None,
         )
 
     def _waiting(self, waits: Sequence[Wait]) -> Waiting:
@@ -369,21 +396,12 @@ class _Reading:
         if isinstance(first, GroupNode):
             return _bare_line(fold.depth, first.kind, count, first.where)
         tasks = cast("Sequence[TaskNode]", fold.nodes)
-        is_one = all(task.name == first.name for task in tasks)
-        waits = [task.wait for task in tasks if task.wait is not None]
         return Line(
             depth=fold.depth,
             kind=first.kind,
-            count=count,
             ids=[task.id for task in tasks[:_MOST_IDS]],
-            name=_called(first.name if is_one else _unnumbered(first.name), first.function),
-            function=first.function,
-            state=first.state,
-            where=first.where,
-            seconds=_most(task.seconds for task in tasks),
-            stack=list(first.stack[-_MOST_FRAMES:]),
-            wait=self._waiting(waits) if waits else None,
             in_cycle=first.id in self._in_cycle,
+            **self._shown(tasks),
         )
 
 

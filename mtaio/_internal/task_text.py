@@ -24,6 +24,9 @@ Style: TypeAlias = Literal["title", "heading", "bad", "warn", "soft", ""]
 
 _SLEEPS: Final = "sleep"
 
+_PREPOSITIONS: Final = {"item": "from", "room": "in", "thread": "running"}
+"""What stands between these and the object; "of" between others and theirs."""
+
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 
@@ -130,7 +133,9 @@ def _waits_line(waits: Waits) -> TextLine:
     since = "" if longest is None else f", {'the longest ' if many else ''}for {_duration(longest)}"
     style: Style = "" if waits["held_by"] is None else "warn"
     return TextLine(
-        style, f"{_count(waits['count'], 'task')} {verb}{_held(waits)}{_held_at(waits)}{since}"
+        style,
+        f"{_count(waits['count'], 'task')}{_waiting_at(waits)} {verb}"
+        f"{_held(waits)}{_held_at(waits)}{since}",
     )
 
 
@@ -205,7 +210,10 @@ def _stand(task: Task | Line) -> str:
     most = "up to " if task["count"] > 1 else ""
     since = "" if seconds is None else f" for {most}{_duration(seconds)}"
     cancelled = "cancelled, " if task["state"] == "cancelled" else ""
-    return f"{cancelled}{_verb(wait)}{since}{_held(wait)}"
+    held = wait["held_by"]
+    is_namesake = held is not None and held["count"] == 1 and held["names"] == [task["name"]]
+    at = _held_at(wait) if is_namesake else ""
+    return f"{cancelled}{_verb(wait)}{since}{_held(wait)}{at}"
 
 
 def _times(task: Task | Line) -> str:
@@ -221,7 +229,7 @@ def _verb(wait: Waiting, *, many: bool = False) -> str:
     elif of.casefold().startswith(on):  # "Lock 'stock'"
         what = of
     else:
-        what = f"{on} of {of}"
+        what = f"{on} {_PREPOSITIONS.get(on, 'of')} {of}"
     return f"{'wait' if many else 'waits'} for {what}"
 
 
@@ -239,6 +247,13 @@ def _held_at(wait: Waiting) -> str:
     places = [] if wait["held_by"] is None else wait["held_by"]["places"]
     others = f" and {_count(len(places) - 1, 'other place')}" if len(places) > 1 else ""
     return f"{_at(places[0][0])}{others}" if places else ""
+
+
+def _waiting_at(waits: Waits) -> str:
+    if not waits["places"]:
+        return ""
+    place, count = waits["places"][0]
+    return _at(place) if count == waits["count"] else f", {count} of them{_at(place)},"
 
 
 def _at(where: str | None) -> str:

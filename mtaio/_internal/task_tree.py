@@ -21,6 +21,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
@@ -35,9 +36,12 @@ from mtaio._internal.frames import (
     frames_of_others,
     innermost_own,
     is_own,
+    line_at,
     local,
+    module,
     opened_blocks,
     place,
+    slot,
 )
 from mtaio._internal.gil import has_gil
 from mtaio._internal.waits import Found, Wait, cycles, longest, waits_of
@@ -146,9 +150,11 @@ def read(loop: object, *, complete: bool = True) -> TaskTree:
     # would look at everything in the process several times, which takes as long as all the rest.
     collects = gc.isenabled()
     gc.disable()
+    reading = _Reading(loop, complete=complete)
     try:
-        return _Reading(loop, complete=complete).tree()
+        return reading.tree()
     finally:
+        reading.forget()
         if collects:
             gc.enable()
 
@@ -189,10 +195,9 @@ class _Request:
 
     def _answer(self) -> None:
         if self._wanted:
-            try:
+            with suppress(Exception):  # it would end trio; then it is read from the other thread
                 self._tree = read(self._loop)
-            finally:
-                self._answered.set()
+            self._answered.set()
 
 
 _IN_THREAD: Final = ("run_sync_in_worker_thread", "to_thread_run_sync")
@@ -278,12 +283,16 @@ class _Reading:
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
         self._chains = {seen.id: self._chain(seen) for seen in every}
-        ready = {seen.id for seen in every if seen.state in _BUSY}
+        ready = {seen.id for seen in every if not seen.waits}
         self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
         return self.tree_of(tuple([nodes[seen.id] for seen in roots]), len(every))
+
+    def forget(self) -> None:
+        """Let go of frames: two readers in two threads have each other's."""
+        self._threads = None
 
     def tree_of(self, roots: tuple[TaskNode, ...], count: int) -> TaskTree:
         """Return a tree of these."""
@@ -335,7 +344,7 @@ class _Reading:
         found = cycles(self._waits)
         if self._complete or not found:
             return found
-        busy = {seen.id for seen in self._half.tasks(self._loop) if seen.state in _BUSY}
+        busy = {seen.id for seen in self._half.tasks(self._loop) if not seen.waits}
 
         def still_waits(task: int) -> bool:
             before = self._chains[task]
@@ -355,7 +364,7 @@ class _Reading:
 
     def _running(self, coroutine: Any) -> Chain:
         """Return the part of a thread's stack that is of a coroutine that takes a step."""
-        outermost = coroutine.cr_frame
+        outermost = slot(coroutine, "cr_frame")
         for frames in self._stacks().values():
             if outermost in frames:
                 return chain_of(frames[frames.index(outermost) :: -1])
@@ -368,7 +377,8 @@ class _Reading:
             ours = 0
             while here[ours].f_globals.get("__name__") in _OURS:
                 ours += 1
-            self._threads = {threading.get_ident(): here[ours:]}
+            del here[:ours]  # this very frame, which has the list
+            self._threads = {threading.get_ident(): here}
             if has_gil():
                 self._threads |= frames_of_others()
         return self._threads
@@ -393,21 +403,23 @@ class _Reading:
                 continue
             code = frame.f_code
             # A task inside of a block has the group, or what holds it, in the variable of `with`.
-            for name, line in opened_blocks(code, frame.f_lasti):
+            at = chain.offsets[index]  # the frame itself may have gone on
+            for name, line in opened_blocks(code, at):
                 opened.append((index, name, place(code, line)))
             # One that leaves it is in __aexit__, and the line before is that of the `with`.
             if code.co_name == "__aexit__" and stack:
                 opened.append((index, "self", stack[-1]))
-            stack.append(place(code, frame.f_lineno))
-            if code.co_name in _IN_THREAD:
+            stack.append(place(code, line_at(code, at)))
+            if code.co_name in _IN_THREAD and _is_known(frame):
                 in_thread = index
-        frames = _frames(chain)
-        inwards = [frame.f_code.co_filename for frame in frames]
-        if frames:
-            innermost = frames[-1 - innermost_own(reversed(inwards))]
-            if is_own(innermost.f_code.co_filename):
-                where = place(innermost.f_code, innermost.f_lineno)
-        function = _function(frames, thread=thread)
+        steps = zip(chain.codes, chain.offsets, strict=True)
+        inwards = [(code, at) for code, at in steps if not isinstance(code, str)]
+        if inwards:
+            files = [code.co_filename for code, _ in reversed(inwards)]
+            code, at = inwards[-1 - innermost_own(files)]
+            if is_own(code.co_filename):
+                where = place(code, line_at(code, at))
+        function = _function([code for code, _ in inwards], thread=thread)
         return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
     def _group(
@@ -511,15 +523,15 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         todo.append(seen)
 
 
-def _frames(chain: Chain) -> list[FrameType]:
-    """Leave out what has no frame."""
-    return [frame for frame in chain.frames if not isinstance(frame, str)]
+def _is_known(frame: FrameType) -> bool:
+    """Return whether it runs AnyIO's code, ours or trio's, by whose variables we find our way."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _KNOWN
 
 
 def _begun(chain: Chain) -> Chain:
     """Add to AnyIO's wrapper what it is going to run, if it has not begun."""
     frame = chain.frames[0]
-    if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER:
+    if isinstance(frame, str) or frame.f_code.co_qualname != _WRAPPER or not _is_known(frame):
         return chain
     wrapped = await_chain(getattr(local(frame, "self"), "_coro", None))
     return Chain(
@@ -531,10 +543,9 @@ def _begun(chain: Chain) -> Chain:
     )
 
 
-def _function(frames: Sequence[FrameType], *, thread: bool) -> str | None:
+def _function(codes: Sequence[CodeType], *, thread: bool) -> str | None:
     """Return what a task runs, which AnyIO wraps; of a thread the outermost of the user's own."""
-    for frame in frames:
-        code = frame.f_code
+    for code in codes:
         if is_own(code.co_filename) if thread else code.co_qualname not in _WRAPPERS:
             return place(code, code.co_firstlineno)
     return None
@@ -545,7 +556,7 @@ def _holds(holder: object, group: object) -> bool:
     while holder is not None:
         if holder is group:
             return True
-        if type(holder).__module__.partition(".")[0] not in _KNOWN:
+        if module(type(holder)).partition(".")[0] not in _KNOWN:
             return False
         parts = (getattr(holder, name, None) for name in _PARTS)
         holder = next((part for part in parts if part is not None), None)

@@ -196,8 +196,8 @@ _OTHERS: Final[dict[str, dict[str, Rule]]] = {
     },
     "anyio._backends._asyncio": {
         "AsyncIOBackend.run_sync_in_worker_thread": _THREAD,
-        "AsyncIOBackend.wait_readable": Rule("socket", "obj", plain=True),
-        "AsyncIOBackend.wait_writable": Rule("socket", "obj", plain=True),
+        "AsyncIOBackend.wait_readable": Rule("socket", "", plain=True),
+        "AsyncIOBackend.wait_writable": Rule("socket", "", plain=True),
         "CapacityLimiter.acquire_on_behalf_of": Rule("slot", held_by="_borrowers"),
         "Event.wait": Rule("event", plain=True),
         "Lock.acquire": Rule("lock", held_by="_owner_task"),
@@ -258,13 +258,13 @@ _OTHERS: Final[dict[str, dict[str, Rule]]] = {
         "MemorySendChannel.send": Rule("room", "self._state"),
     },
     "trio._core._io_epoll": {
-        "EpollIOManager._epoll_wait": Rule("socket", "fd", plain=True),
+        "EpollIOManager._epoll_wait": Rule("socket", "", plain=True),
     },
     "trio._core._io_kqueue": {
-        "KqueueIOManager._wait_common": Rule("socket", "fd", plain=True),
+        "KqueueIOManager._wait_common": Rule("socket", "", plain=True),
     },
     "trio._core._io_windows": {
-        "WindowsIOManager._afd_poll": Rule("socket", "sock", plain=True),
+        "WindowsIOManager._afd_poll": Rule("socket", "", plain=True),
     },
     "trio._core._run": {
         "Nursery._nested_child_finished": Rule("tasks", held_by="_children", every=True),

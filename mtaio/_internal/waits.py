@@ -35,7 +35,7 @@ from types import BuiltinFunctionType, CellType, FrameType, FunctionType, Method
 from typing import Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
-from mtaio._internal.frames import Chain, variables
+from mtaio._internal.frames import Chain, has, module, variables
 from mtaio._internal.knots import Need, cycle_in, knots
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
 
@@ -81,7 +81,11 @@ class Found(NamedTuple):
 
 
 def waits_of(
-    tasks: Mapping[int, Chain], now: float | None, ready: Container[int] = ()
+    tasks: Mapping[int, Chain],
+    now: float | None,
+    ready: Container[int] = (),
+    *,
+    keys: bool = False,
 ) -> dict[int, Found]:
     """
     Return what tasks wait for.
@@ -90,8 +94,9 @@ def waits_of(
         tasks: The chain of awaits of each task of a loop, by its id.
         now: The time of the loop, by which its tasks sleep; None if unknown.
         ready: The ids of those that do not wait, but may hold what others wait for.
+        keys: Whether to show keys and other values, which may be secret.
     """
-    look = _Look(tasks, now)
+    look = _Look(tasks, now, keys=keys)
     for task, chain in tasks.items():
         if task not in ready:
             look.at(task, chain)
@@ -158,15 +163,17 @@ _UNKNOWN: Final = Rule("wake-up")
 class _Look:
     """One look at all tasks."""
 
-    def __init__(self, tasks: Mapping[int, Chain], now: float | None) -> None:
+    def __init__(self, tasks: Mapping[int, Chain], now: float | None, *, keys: bool) -> None:
         self._tasks = tasks
+        self._keys = keys
         self._order = dict(zip(tasks, count(), strict=False))
         self._now = now
         self._clock = clock.now()
         self._points: dict[int, _Point] = {}
         # The rule for code by the id of the code, which the frames hold; False for the program's.
         self._rules: dict[int, Rule | bool | None] = {}
-        self._texts: dict[tuple[int, int], str | None] = {}
+        # With the objects, whose ids another object may have once they are gone.
+        self._texts: dict[tuple[int, int], tuple[str | None, object, object]] = {}
         self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
         self._wanted: defaultdict[str, dict[int, list[_Point]]] = defaultdict(dict)
 
@@ -213,7 +220,10 @@ class _Look:
         """Return what is known when a frame was looked at, around those inside."""
         if rule.on:
             if inner is None or inner.rule.plain or rule.replace:
-                return self._new_point(rule, variables(frame, rule.variables), inner)
+                found = variables(frame, rule.variables)
+                if has(found.get("fut"), "cr_frame"):
+                    return inner  # `wait_for` runs a coroutine in the same task
+                return self._new_point(rule, found, inner)
         elif inner is not None:
             found = variables(frame, rule.variables)
             detail = _follow(found, rule.detail) if rule.detail else None
@@ -250,7 +260,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if left == math.inf:
+        if math.inf in (left, total):
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "
@@ -259,7 +269,7 @@ class _Look:
     def _end_of(self, chain: Chain) -> _Point | None:
         """Return what a task waits for that has no rule: by what it awaits in the end."""
         for future in (chain.end, *gc.get_referents(chain.end)):  # or its iterator
-            if _has(future, "get_loop"):
+            if has(future, "get_loop"):
                 point = _Point(_FUTURE)
                 point.obj = future
                 self._hold_by_futures(point, {"fut": future})
@@ -274,13 +284,13 @@ class _Look:
         many = found.get("fs") if future is None else getattr(future, "_children", None)
         if many is not None:
             point.on, point.of = "tasks", None
-            point.every = found.get("return_when") != "FIRST_COMPLETED"
+            point.every = found.get("return_when", "ALL_COMPLETED") == "ALL_COMPLETED"
             point.holders, point.sure = self._ids(
                 [_behind(each) for each in many if not each.done()]
             )
             return
         task = _behind(future)
-        if _has(task, "get_coro"):
+        if has(task, "get_coro"):
             point.on, point.of = "task", self._text(task, None)
             point.holders, point.sure = self._ids([task])
         elif any("_chain_future" in name for name in _callbacks(future)):
@@ -290,12 +300,14 @@ class _Look:
 
     def _text(self, shown: object, detail: object) -> str | None:
         """Return the kind and name of an object."""
+        if not self._keys:
+            shown, detail = None if _is_value(shown) else shown, None
         if shown is None:
             return None
         key = (id(shown), 0 if detail is None else id(detail))
         if key not in self._texts:
-            self._texts[key] = _described(shown, detail)
-        return self._texts[key]
+            self._texts[key] = _described(shown, detail), shown, detail
+        return self._texts[key][0]
 
     # ---- holders ----
 
@@ -307,7 +319,7 @@ class _Look:
         value = getattr(obj, path, None)
         tasks: list[Any] = [] if value is None else [value]
         if isinstance(value, (set, dict)):
-            many = cast("Iterable[Any]", value)
+            many = list(cast("Iterable[Any]", value))  # at once: the loop may change it
             tasks = [getattr(each, "task", each) if _is_ours(each) else each for each in many]
         found = self._held[id(obj), path] = self._ids(tasks)
         return found
@@ -318,7 +330,7 @@ class _Look:
         for each in tasks:
             if isinstance(each, tuple):  # of ours: the ids of the task and of its parent
                 found.append(cast("tuple[int, object]", each)[0])
-            elif _has(each, "get_coro") or _has(each, "parent_nursery"):
+            elif has(each, "get_coro") or has(each, "parent_nursery"):
                 found.append(id(each))
         return self._sorted(found), 0 < len(found) == len(tasks)
 
@@ -481,27 +493,29 @@ def _entered(link: object, depth: int = 0) -> Iterator[object]:
         if function:  # since Python 3.14 the method is kept as a function and its object
             yield from _through(each, depth)
             function = False
-        elif isinstance(each, MethodType):
-            if getattr(each, "__name__", None) in _EXITS:
+        elif type(each) is MethodType:
+            if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
                 yield from _through(each.__self__, depth)
-        elif isinstance(each, FunctionType):
+        elif type(each) is FunctionType:
             function = each.__name__ in _EXITS
 
 
 def _through(entered: object, depth: int) -> Iterator[object]:
     """Yield what is entered, or what it has entered, if it is one of `contextlib`'s."""
-    if type(entered).__module__ != "contextlib" or depth > _HOPS:
+    if module(type(entered)) != "contextlib" or depth > _HOPS:
         yield entered
         return
     yield from _entered(getattr(entered, "gen", None), depth + 1)
     for _, callback in getattr(entered, "_exit_callbacks", ()):
-        method = getattr(callback, "__wrapped__", callback)
-        yield from _through(getattr(method, "__self__", None), depth + 1)
+        is_plain = type(callback) is FunctionType
+        method = getattr(callback, "__wrapped__", None) if is_plain else callback
+        if type(method) is MethodType:
+            yield from _through(method.__self__, depth + 1)
 
 
 def _part_of(obj: object) -> object:
     """Return what is held where an object's block is entered; None if that is not known."""
-    if type(obj).__module__.partition(".")[0] not in LIBRARIES:
+    if module(type(obj)).partition(".")[0] not in LIBRARIES:
         return None  # a property of the program's might do anything
     parts = (getattr(obj, name, None) for name in IN_PARTS)
     return next((part for part in parts if part is not None), None)
@@ -533,19 +547,19 @@ def _follow(found: Mapping[str, Any], path: str) -> Any:
 
 def _described(shown: object, detail: object) -> str | None:
     """Return the kind, the name and the key of an object."""
-    while isinstance(shown, partial):
+    while type(shown) is partial:
         shown = cast("object", shown.func)
     kind: type[object] = type(shown)
     text: str | None
-    if isinstance(shown, _FUNCTIONS):
-        text = shown.__qualname__
-    elif kind.__module__ == "builtins":
+    if kind in _FUNCTIONS:
+        text = cast("FunctionType", shown).__qualname__
+    elif module(kind) == "builtins":
         text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:
             return None
-        name = cast("Any", shown).get_name() if _has(shown, "get_coro") else None
+        name = cast("Any", shown).get_name() if has(shown, "get_coro") else None
         if _is_ours(shown):
             name = getattr(shown, "name", None)
         if isinstance(name, str):
@@ -556,14 +570,12 @@ def _described(shown: object, detail: object) -> str | None:
 _FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType, type)
 
 
-def _has(obj: object, name: str) -> bool:
-    """Return whether the class of an object has an attribute: no code of the object's is run."""
-    kind: type[object] = type(obj)
-    return hasattr(kind, name)
-
-
 def _is_ours(obj: object) -> bool:
-    return type(obj).__module__.startswith("mtaio.")
+    return module(type(obj)).startswith("mtaio.")
+
+
+def _is_value(shown: object) -> bool:
+    return module(type(shown)) == "builtins" and type(shown) not in _FUNCTIONS
 
 
 class _Short(reprlib.Repr):
@@ -571,7 +583,7 @@ class _Short(reprlib.Repr):
 
     def repr_instance(self, x: object, level: int) -> str:
         """Return the kind of what is of another type."""
-        if type(x).__module__ != "builtins":
+        if module(type(x)) != "builtins":
             return f"<{type(x).__name__}>"
         return super().repr_instance(x, level)
 

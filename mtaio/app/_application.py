@@ -250,8 +250,8 @@ class Application:
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.
         signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
-        tasks_on_sigusr1: Whether SIGUSR1 writes what each task waits for to the standard error,
-            where ``signals`` are handled, the system has that signal, and nobody else handles it.
+            There SIGUSR1 writes what each task waits for to the standard error, if nobody else
+            handles it.
 
     Example:
         ```python
@@ -303,7 +303,6 @@ class Application:
         logging: bool | None = None,
         probes: bool = True,
         signals: bool = True,
-        tasks_on_sigusr1: bool = True,
     ) -> None:
         given = {
             "settings": settings,
@@ -325,7 +324,6 @@ class Application:
         self._configures = logging
         self._has_probes = probes
         self._handles_signals = signals
-        self._shows_tasks = tasks_on_sigusr1
         self._wired = False
         self._run: Run | None = None
         self.registered: Final = Registered()
@@ -418,7 +416,7 @@ class Application:
     @cached_property
     def _notifier(self) -> Notifier:
         """Notifies systemd, where systemd has started the process; of a worker, the supervisor."""
-        return Notifier(send=None if Worker.current is None else Worker.current.tell)
+        return Notifier(send=None if Worker.current is None else Worker.current.notify)
 
     # ---- what is registered ----------------------------------------------------------------------
 
@@ -1110,7 +1108,20 @@ class Application:
     def _check_not_running(self) -> None:
         run = self._run
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
-            msg = f"{self!r} is already running. Stop it first, or make another."
+            msg = (
+                f"{self!r} is already running. Stop it first, or make another. In the lifespan of "
+                f"what it serves, enter app.lifespan(...) and not app itself."
+            )
+            raise RuntimeError(msg)
+        from mtaio.app._run import starting_lifespan  # noqa: PLC0415 - not before it starts
+
+        outer = starting_lifespan.get()
+        if outer is not None and outer.state == "starting":
+            msg = (
+                f"{self!r} cannot start in the lifespan of what another application serves, as "
+                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
+                f"start `mtaio run module:service`."
+            )
             raise RuntimeError(msg)
 
     def _check_loop(self, run: Run) -> None:
@@ -1221,7 +1232,6 @@ class Application:
             describe=self._describe,
             beat=beat,
             tasks=self._tasks,
-            on_request=self._shows_tasks,
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:

@@ -25,14 +25,12 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from contextlib import suppress
 from errno import EAGAIN
-from itertools import islice
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from mtaio._internal import backend, clock, ending, loops
+from mtaio.app._last_words import Speaker, end_process, say_last, write_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,16 +43,6 @@ OVERRUN: Final = 70
 _AGAIN: Final = 0.3
 """Seconds within which another signal is the same wish: a terminal signals a whole group of
 processes, and wrappers that are in it hand on what they get."""
-
-_LAST_WORDS: Final = 1.0
-"""Seconds for stacks and logs before the process is ended by force."""
-_FLUSH: Final = 0.5
-
-_STDERR: Final = 2
-"""Its file descriptor: the object ``sys.stderr`` has a lock, which may be held."""
-
-_MOST_FRAMES: Final = 100
-"""Of each thread."""
 
 _WAKE: Final = b"\x00"
 """What is sent to the thread besides the numbers of signals: to look what is due."""
@@ -84,8 +72,8 @@ class Guard:
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does between signals.
         tasks: Returns the tree of tasks as text, in pieces that are made when they are to be
-            written, on SIGUSR1 and before the end by force; called from threads.
-        on_request: Whether SIGUSR1 has it written.
+            written: on SIGUSR1, if nobody else handles that, and before the end by force. Called
+            from threads.
 
     Raises:
         OSError: There can be no more threads or file descriptors.
@@ -105,7 +93,6 @@ class Guard:
         describe: Callable[[], str],
         beat: Beat | None = None,
         tasks: Callable[[], Iterable[bytes]] = tuple,
-        on_request: bool = False,
     ) -> None:
         self._total: Final = total
         self._describe: Final = describe
@@ -120,7 +107,7 @@ class Guard:
         self._first: tuple[int, float] | None = None
         self._ends_at = math.inf
         self._stays = self._only_says = self._flushes = False
-        self._speaker: _Speaker | None = None
+        self._speaker: Speaker | None = None
         self._dismissed: Final = threading.Event()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)  # noqa: FBT003 - as the socket module has it
@@ -138,7 +125,7 @@ class Guard:
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
-        requests = [_SHOW_TASKS] if on_request and self._is_free(_SHOW_TASKS) else []
+        requests = [_SHOW_TASKS] if self._is_free(_SHOW_TASKS) else []
         for number in [*_numbers(), *requests]:
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
@@ -235,7 +222,7 @@ class Guard:
         self._stays = True
         ending.expect(self._ends_at - clock.now(), self._dismiss)
         with suppress(RuntimeError):  # there can be no more threads
-            self._speaker = _Speaker()
+            self._speaker = Speaker()
 
     def _dismiss(self) -> None:
         """End the thread that stayed, and put back the handlers that did; in the main thread."""
@@ -335,7 +322,9 @@ class Guard:
                     self._tell(number, moment)
                 elif moment - self._first[1] > _AGAIN:
                     name = signal.Signals(number).name
-                    _end(128 + number, f"{name} came again: ending at once, {self._describe()}")
+                    end_process(
+                        128 + number, f"{name} came again: ending at once, {self._describe()}"
+                    )
 
     def _receive(self) -> bytes:
         """Return what was sent, which is nothing at the end; `_WAKE` when something is due."""
@@ -359,7 +348,7 @@ class Guard:
                 state = f"though the application has stopped: {self._what_is_left()}"
                 if not self._only_says:
                     self._overrun(state)
-                _say(self._reason(state), self._tasks)
+                say_last(self._reason(state), self._tasks)
         if self._speaker is not None:
             self._speaker.dismiss()
 
@@ -379,7 +368,7 @@ class Guard:
         if self._showing is not None and self._showing.is_alive():
             return
         thread = threading.Thread(
-            target=_write_tasks, args=(self._tasks,), name="mtaio.app tasks", daemon=True
+            target=write_tasks, args=(self._tasks,), name="mtaio.app tasks", daemon=True
         )
         with suppress(RuntimeError):  # there can be no more threads
             thread.start()
@@ -391,7 +380,7 @@ class Guard:
             loops.call_in(self._loop, lambda: told(number, moment))
 
     def _overrun(self, state: str) -> NoReturn:
-        _end(OVERRUN, self._reason(state), tasks=self._tasks, speaker=self._speaker)
+        end_process(OVERRUN, self._reason(state), tasks=self._tasks, speaker=self._speaker)
 
     def _reason(self, state: str) -> str:
         return (
@@ -415,88 +404,3 @@ def _numbers() -> list[int]:
     if sys.platform == "win32":  # pragma: no cover - Windows
         numbers.append(signal.SIGBREAK)
     return [int(each) for each in numbers]
-
-
-class _Speaker:
-    """A thread that speaks for another, which does not wait for ever: speaking may hang."""
-
-    def __init__(self) -> None:
-        self._calls: Final[SimpleQueue[Callable[[], None]]] = SimpleQueue()
-        self._thread: Final = threading.Thread(
-            target=self._speak, name="mtaio.app last words", daemon=True
-        )
-        self._thread.start()
-
-    def _speak(self) -> None:
-        self._calls.get()()
-
-    def say(self, call: Callable[[], None]) -> None:
-        """Make a call, and wait for it, for a second at most."""
-        self._calls.put(call)
-        self._thread.join(_LAST_WORDS)
-
-    def dismiss(self) -> None:
-        """End the thread without a word."""
-        self.say(lambda: None)
-
-
-def _end(
-    code: int,
-    reason: str,
-    *,
-    tasks: Callable[[], Iterable[bytes]] | None = None,
-    speaker: _Speaker | None = None,
-) -> NoReturn:
-    """End the process after last words; with ``tasks``, those and all stacks are among them."""
-    with suppress(RuntimeError):  # there can be no more threads
-        (speaker or _Speaker()).say(lambda: _say(f"{reason}; exit {code}", tasks))
-    os._exit(code)
-
-
-def _say(reason: str, tasks: Callable[[], Iterable[bytes]] | None) -> None:
-    logger.critical("%s", reason)
-    if tasks is not None:
-        _write_stacks()
-    from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
-
-    flush_all(_FLUSH)
-    if tasks is not None:
-        _write_tasks(tasks)  # the last, as it takes longest
-
-
-def _write_stacks() -> None:
-    """
-    Write where each thread stands to the standard error.
-
-    faulthandler writes while it holds the interpreter's lock: if nobody reads the pipe, no thread
-    runs any more, and the process stays for ever.
-    """
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    lines: list[str] = []
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
-        name = names.get(ident, "not Python's")
-        lines += [f"Thread 0x{ident:016x} [{name}] (most recent call first):\n"]
-        lines += [
-            f'  File "{each.f_code.co_filename}", line {line} in {each.f_code.co_name}\n'
-            for each, line in islice(traceback.walk_stack(frame), _MOST_FRAMES)
-        ]
-    _write(["".join(lines).encode("utf-8", "backslashreplace")])
-
-
-def _write_tasks(tasks: Callable[[], Iterable[bytes]]) -> None:
-    """Write the tree of tasks to the standard error."""
-    try:
-        _write(tasks())
-    except Exception as error:  # noqa: BLE001 - a thread has nobody to raise it to
-        _write([f"the tasks cannot be read: {error!r}\n".encode("utf-8", "backslashreplace")])
-
-
-def _write(pieces: Iterable[bytes]) -> None:
-    if sys.__stderr__ is None:
-        return
-    with suppress(OSError):  # nobody will ever read it
-        os.write(_STDERR, b"")  # which fails before much is made for nothing
-        for piece in pieces:
-            left = piece
-            while left:
-                left = left[os.write(_STDERR, left) :]

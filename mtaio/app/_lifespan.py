@@ -9,6 +9,7 @@ Cost: one waiting task.
 from __future__ import annotations
 
 import logging
+from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -86,7 +87,10 @@ class Lifespan:
         if not run.complete:
             await self._end(group)
         if run.failed:
-            msg = f"the application failed to start up: {run.message or 'it did not say why.'}"
+            message = run.message or "it did not say why."
+            if run.error is not None and message.startswith("Traceback"):  # which is chained
+                message = "".join(format_exception_only(run.error)).strip()
+            msg = f"the application failed to start up: {message}"
             raise RuntimeError(msg) from run.error
         if run.error is not None and run.asked and not run.complete:
             logger.warning(

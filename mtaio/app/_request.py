@@ -39,6 +39,11 @@ _NOTICE: Final = 0.1
 
 _CLOSE: Final = (b"connection", b"close")
 
+_LEFT: Final = frozenset({"ClientDisconnect", "WebSocketDisconnect"})
+"""What Starlette and Litestar raise where they read from a client that has left."""
+
+_LOST: Final = {"type": "websocket.disconnect", "code": 1006}
+
 
 class Request:
     """
@@ -61,6 +66,7 @@ class Request:
         client: The address that its connection comes from, as a socket has it; None if it has none.
         finished: Whether the last of the response has been handed to the server.
         late: Whether its body did not come in time. Then it counts as left by its client.
+        left: Whether the application was told that its client has left.
         sending: Whether it waits for the client to take what was sent.
     """
 
@@ -73,6 +79,7 @@ class Request:
         "_gone",
         "_new_scope",
         "_receive",
+        "_refused",
         "_send",
         "_shield",
         "_started",
@@ -81,6 +88,7 @@ class Request:
         "client",
         "finished",
         "late",
+        "left",
         "scope",
         "sending",
     )
@@ -112,9 +120,10 @@ class Request:
         self._shield: anyio.CancelScope | None = None
         self._started = False
         self.finished = False
-        self.late = False
+        self.late = self.left = False
         self._unread = _has_body(scope)
         self._gone: ConnectionResetError | None = None
+        self._refused = False
         self.sending = False
 
     def cancel(self) -> None:
@@ -184,13 +193,22 @@ class Request:
         if self.late:
             await checkpoint()
             return {"type": "http.disconnect"}
+        if self._refused:
+            self.left = True
+            await checkpoint()
+            return _LOST
         message: Message
         if self._unread and self._body_timeout < math.inf:
             message = await self._next_piece()
         else:
             message = await self._receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
+        kind = message["type"]
+        if kind != "http.request" or not message.get("more_body", False):
             self._unread = False
+            if kind.endswith(".disconnect"):
+                self.left = True
+                if self._entry is not None:
+                    self._entry.answer.gone = kind == "http.disconnect"
         return message
 
     async def _next_piece(self) -> Message:
@@ -221,6 +239,11 @@ class Request:
                 self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
                 raise self._gone
         await self._pass_on(message)
+        if message["type"] == "websocket.accept":
+            # A client that sends before it is let in is refused by hypercorn, of which the
+            # application hears nothing: it would wait for a message for ever.
+            handshake = getattr(getattr(self._send, "__self__", None), "handshake", None)
+            self._refused = not getattr(handshake, "accepted", True)
 
     async def _pass_on(self, message: Message) -> None:
         """Send something to the client, whoever says it."""
@@ -286,6 +309,8 @@ class Request:
     def _is_about_gone(self, error: Exception) -> bool:
         """Return whether an application raised because it was told that the client has gone."""
         cause: BaseException | None = unwrapped(error)
+        if self.left and type(cause).__name__ in _LEFT:
+            return True
         while cause is not None and cause is not self._gone:
             cause = cause.__cause__ or cause.__context__
         return cause is not None

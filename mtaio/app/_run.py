@@ -300,7 +300,11 @@ class Run:
             resource.value = held.value
         for spec in app.registered.servers:
             lifespan = Lifespan(spec.asgi)
-            await self._hold(f"the lifespan of {spec.info.name}", lifespan)
+            token = starting_lifespan.set(app)
+            try:
+                await self._hold(f"the lifespan of {spec.info.name}", lifespan)
+            finally:
+                starting_lifespan.reset(token)
             self._starting = f"the server {spec.info.name}"
             server = spec.server(app.settings, self.report)
             ended = anyio.Event()
@@ -766,5 +770,10 @@ class Body:
         self._scope.cancel()
         return True
 
+
+starting_lifespan: Final[ContextVar[Application | None]] = ContextVar(
+    "starting_lifespan", default=None
+)
+"""Which application has begun the lifespan that is running; for refusing a second one in it."""
 
 _inside: Final[ContextVar[tuple[Body, ...]]] = ContextVar("_inside", default=())

@@ -73,10 +73,8 @@ class ServerOptions:
         Proxies.parse("trusted_proxies", self.trusted_proxies)
         if self.max_in_flight is not None:
             checks.most("max_in_flight", self.max_in_flight, way_out=_MOST)
-        time = self.body_timeout
-        if time is not None and not checks.at_least("body_timeout", time, 0, way_out=_SECONDS):
-            msg = f"body_timeout={time!r} is not more than 0. {_SECONDS}"
-            raise ValueError(msg)
+        if self.body_timeout is not None:
+            checks.more_than_0("body_timeout", self.body_timeout, way_out=_SECONDS)
         if self.access_log is not None:
             checks.flag("access_log", self.access_log)
 

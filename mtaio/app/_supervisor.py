@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from mtaio.app._systemd import Notifier
 
-__all__ = ["Door", "Process", "Supervisor", "SupervisorStatistics"]
+__all__ = ["Listeners", "Process", "Supervisor", "SupervisorStatistics"]
 
 SILENT: Final = 30.0
 """Seconds without an answer of its loop after which a worker is stopped, as for ``/livez``."""
@@ -87,8 +87,8 @@ class Process(Protocol):
         ...
 
 
-class Door(Protocol):
-    """What clients connect to, of all workers."""
+class Listeners(Protocol):
+    """The listening sockets of all workers."""
 
     async def open(self, hello: Mapping[str, Any]) -> list[socket.socket]:
         """Return the sockets that a worker asks for; raise ``OSError`` if one cannot listen."""
@@ -125,12 +125,12 @@ class _Worker:
         self.total = Settings().shutdown.total
         self.probes: str | None = None
         self.beats = self.prints_tasks = False
-        self.ready = self.told = self.overran = False
+        self.ready = self.stop_sent = self.overran = False
         self.settled: Final = anyio.Event()
         """Set when it is ready, or has ended before that."""
         self.stopping: Final = anyio.Event()
-        self.hastened: Final = anyio.Event()
-        self.followed: Final = anyio.Event()
+        self.interrupted: Final = anyio.Event()
+        self.replaced: Final = anyio.Event()
         """Set when there is another in its place, or will be none."""
         self.answered = anyio.Event()
 
@@ -139,22 +139,23 @@ class _Worker:
         return self.ready and not self.stopping.is_set()
 
     def stop(self) -> None:
-        """Tell it to stop."""
-        if not self.told:
-            self.told = True
+        """Tell it to stop, once."""
+        if not self.stop_sent:
+            self.stop_sent = True
             self.stopping.set()
             self.process.send("stop")
 
-    def hasten(self, number: int) -> None:
+    def interrupt(self, number: int) -> None:
+        """Send it a signal that ends it at once."""
         self.process.kill(number)
         self.stopping.set()
-        self.hastened.set()
+        self.interrupted.set()
 
     def code(self, code: int) -> int:
         """Return its exit code as a shell would have it."""
         if self.overran:
             return OVERRUN
-        if code == -signal.SIGTERM and self.told and not self.ready:
+        if code == -signal.SIGTERM and self.stop_sent and not self.ready:
             return 0  # it had nothing to close yet
         return code if code >= 0 else 128 - code
 
@@ -183,7 +184,7 @@ class Supervisor:
     Args:
         launch: Starts the process of the worker with a number.
         workers: How many there are to be.
-        door: The listening sockets.
+        listeners: The listening sockets.
         notifier: Tells systemd.
     """
 
@@ -194,18 +195,18 @@ class Supervisor:
         self,
         launch: Callable[[int], Awaitable[Process]],
         workers: int,
-        door: Door,
+        listeners: Listeners,
         notifier: Notifier,
     ) -> None:
         self._launch: Final = launch
         self._slots: Final = [_Slot(number) for number in range(1, workers + 1)]
-        self._door: Final = door
+        self._listeners: Final = listeners
         self._notifier: Final = notifier
         self._counts: Final = _Counts()
         self._group: TaskGroup
         self._stop: Final = anyio.Event()
         self._up: Final = anyio.Event()  # a worker has been ready, or will be none
-        self._renew: anyio.Event = anyio.Event()
+        self._restart: anyio.Event = anyio.Event()
         self._signalled_at: float | None = None
         self._drain_delay = 0.0
         self._announced = False
@@ -223,9 +224,9 @@ class Supervisor:
             signals: Those that come.
         """
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._obey, signals)
-            self._group.start_soon(self._renew_all)
-            self._group.start_soon(self._reassure)
+            self._group.start_soon(self._take_signals, signals)
+            self._group.start_soon(self._restart_all)
+            self._group.start_soon(self._feed_watchdog)
             async with anyio.create_task_group() as group:
                 # The first alone: what keeps it from starting is said once, and not by each.
                 for slot in self._slots:
@@ -252,12 +253,12 @@ class Supervisor:
     def _workers(self) -> Iterator[_Worker]:
         return (slot.worker for slot in self._slots if slot.worker is not None)
 
-    # ---- what it is told -------------------------------------------------------------------------
+    # ---- signals, and the end --------------------------------------------------------------------
 
-    async def _obey(self, signals: AsyncIterator[int]) -> None:
+    async def _take_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == SIGHUP:
-                self._renew.set()
+                self._restart.set()
             elif number == SIGUSR1:
                 for worker in self._workers():
                     if worker.prints_tasks:
@@ -270,7 +271,7 @@ class Supervisor:
                 logger.critical("%s came again: ending at once", name)
                 self._code = 128 + number
                 for worker in self._workers():
-                    worker.hasten(number)
+                    worker.interrupt(number)
 
     def _end(self, reason: str, code: int = 0) -> None:
         """Stop all workers, and have `run` return when they have ended."""
@@ -287,16 +288,16 @@ class Supervisor:
         if self._drain_delay:
             self._group.start_soon(self._refuse_later)
         else:
-            self._door.refuse()
+            self._listeners.refuse()
         for worker in self._workers():
             worker.stop()
 
     async def _refuse_later(self) -> None:
         await anyio.sleep(self._drain_delay)
-        self._door.refuse()
+        self._listeners.refuse()
 
-    async def _reassure(self) -> None:
-        """Tell systemd's watchdog that this process is alive: it looks after the workers."""
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd's watchdog that this process is alive; it watches the workers itself."""
         every = self._notifier.watchdog_seconds
         while every is not None:
             self._notifier.watchdog()
@@ -319,18 +320,18 @@ class Supervisor:
                     continue
                 slot.worker = worker
                 if before is not None:
-                    before.followed.set()
+                    before.replaced.set()
                 before = worker
                 self._counts.started += 1
                 logger.info("worker %d has started: pid %d", slot.number, worker.process.pid)
-                code = await self._attend(slot, worker)
+                code = await self._run_worker(slot, worker)
                 slot.worker = None
                 worker.settled.set()
                 self._note_end(slot, worker, code)
                 await self._wait(slot)
         finally:
             if before is not None:
-                before.followed.set()
+                before.replaced.set()
 
     async def _wait(self, slot: _Slot) -> None:
         """Wait before another worker is started, the longer the more have failed in a row."""
@@ -345,7 +346,7 @@ class Supervisor:
         code = worker.code(code)
         if self._stop.is_set():
             self._code = max(self._code, code)
-        elif worker.told:
+        elif worker.stop_sent:
             slot.failures = 0
         else:
             self._counts.died += 1
@@ -368,36 +369,42 @@ class Supervisor:
         if not self._up.is_set() or self._failed_starts >= _TRIES:
             self._end("no worker can start", code or _NOT_STARTED)
 
-    async def _attend(self, slot: _Slot, worker: _Worker) -> int:
-        """Do what a worker needs until it has ended, and return its exit code."""
+    async def _run_worker(self, slot: _Slot, worker: _Worker) -> int:
+        """Attend to a worker until it has ended, and return its exit code."""
         code = 0
         async with anyio.create_task_group() as group:
-            group.start_soon(self._listen, worker)
-            group.start_soon(self._watch, slot, worker)
-            group.start_soon(self._limit, slot, worker)
+            group.start_soon(self._read_messages, worker)
+            group.start_soon(self._watch_beats, slot, worker)
+            group.start_soon(self._kill_late, slot, worker)
             if self._stop.is_set():  # while it was being launched
                 worker.stop()
             code = await worker.process.wait()
             group.cancel_scope.cancel()
         return code
 
-    async def _limit(self, slot: _Slot, worker: _Worker) -> None:
+    async def _kill_late(self, slot: _Slot, worker: _Worker) -> None:
         """Kill a worker that has not ended in time: not even the end of its time can end it."""
         await worker.stopping.wait()
         with anyio.move_on_after(worker.total + _MARGIN):
-            await worker.hastened.wait()
+            await worker.interrupted.wait()
             await anyio.sleep(_MARGIN)
-        worker.overran = not worker.hastened.is_set()
+        worker.overran = not worker.interrupted.is_set()
         logger.critical("worker %d does not end: it is killed", slot.number)
         worker.process.kill(SIGKILL)
 
-    async def _watch(self, slot: _Slot, worker: _Worker) -> None:
+    async def _watch_beats(self, slot: _Slot, worker: _Worker) -> None:
         """Stop a worker whose event loop does not answer any more."""
         await worker.settled.wait()
         while worker.beats:
             worker.answered = anyio.Event()
-            with anyio.move_on_after(SILENT):
-                await worker.answered.wait()
+            # In two parts, since all may have stood still, as in a container that was paused: then
+            # the first ends at once, and the worker answers within the second.
+            for part in (SILENT - _MARGIN, _MARGIN):
+                with anyio.move_on_after(part):
+                    await worker.answered.wait()
+                if worker.answered.is_set():
+                    break
+            if worker.answered.is_set():
                 continue
             self._counts.silent += 1
             logger.error(
@@ -408,13 +415,13 @@ class Supervisor:
             worker.stop()
             return
 
-    async def _listen(self, worker: _Worker) -> None:
-        """Take note of what a worker says."""
+    async def _read_messages(self, worker: _Worker) -> None:
+        """Act upon the messages of a worker."""
         while lines := await worker.process.receive():
             for line in lines:
                 name, _, value = line.partition("=")
                 if line.startswith("{"):
-                    await self._greet(worker, json.loads(line))
+                    await self._open_sockets(worker, json.loads(line))
                 elif name == "PROBES":
                     worker.probes = value
                 elif name == "SIGUSR1":
@@ -426,11 +433,11 @@ class Supervisor:
                 elif name == "WATCHDOG":
                     worker.answered.set()
 
-    async def _greet(self, worker: _Worker, hello: Mapping[str, Any]) -> None:
+    async def _open_sockets(self, worker: _Worker, hello: Mapping[str, Any]) -> None:
         worker.total, worker.beats = hello["total"], hello["beats"]
         self._drain_delay = hello["drain_delay"]
         try:
-            sockets = await self._door.open(hello)
+            sockets = await self._listeners.open(hello)
         except OSError as error:
             worker.process.send(json.dumps({"error": error.strerror or str(error)}))
         else:
@@ -448,22 +455,24 @@ class Supervisor:
             self._notifier.ready()
             logger.info("all %d workers are ready", ready)
 
-    async def _renew_all(self) -> None:
+    async def _restart_all(self) -> None:
         """Restart the workers one after another, at each SIGHUP."""
         while True:
-            await self._renew.wait()
-            self._renew = anyio.Event()  # one that comes meanwhile begins it anew, afterwards
+            await self._restart.wait()
+            self._restart = anyio.Event()  # one that comes meanwhile begins it anew, afterwards
             logger.info("SIGHUP: the workers are restarted one after another")
             for slot in self._slots:
                 worker = slot.worker
                 if worker is None:  # the next one starts from what is there now
                     continue
                 worker.stop()
-                await worker.followed.wait()
+                await worker.replaced.wait()
                 worker = slot.worker
                 if worker is None:
                     break
                 await worker.settled.wait()
+                if self._stop.is_set():
+                    return
                 if not worker.ready:
                     logger.error("worker %d cannot start: the others stay as they are", slot.number)
                     break

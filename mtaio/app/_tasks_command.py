@@ -69,7 +69,8 @@ _NO_TOKEN: Final = 401
 _WAYS_OUT: Final = {
     401: "Set MTAIO_HEALTH_TOKEN, or MTAIO_HEALTH_TOKEN_FILE, to the service's token.",
     403: "It has no token, so ask it on its own machine, by a loopback address.",
-    404: "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets.",
+    404: "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets; of several "
+    "workers each has its own below that: 127.0.0.1:9464/1.",
     503: "Others are reading its tasks: try again.",
 }
 """What to do about each status."""
@@ -295,8 +296,8 @@ def _probes_of(process: int) -> Place:
             if answer.asks_for_token or (answer.status == _OK and _is_document(place, answer.body)):
                 return place
     msg = (
-        f"process {process} answers no probes. Where it runs on mtaio.app, kill -USR1 {process} "
-        f"writes its tasks to its standard error."
+        f"process {process} answers no probes. If it is an application of mtaio, kill -USR1 "
+        f"{process} has it write its tasks to its standard error; another program may end."
     )
     raise CommandError(msg)
 

@@ -67,7 +67,7 @@ class Worker:
         self._replies: Final[SimpleQueue[tuple[dict[str, Any], list[int]]]] = SimpleQueue()
         self._app: Application | None = None
         self._stopping = False
-        threading.Thread(target=self._obey, name="mtaio.app worker", daemon=True).start()
+        threading.Thread(target=self._read_commands, name="mtaio.app worker", daemon=True).start()
 
     @classmethod
     def begin(cls) -> Self | None:
@@ -119,7 +119,7 @@ class Worker:
             raise CannotListenError(reply["error"])
         return [f"fd://{each}" for each in descriptors]
 
-    def tell(self, message: bytes) -> None:
+    def notify(self, message: bytes) -> None:
         """Tell the supervisor what systemd would be told; from any thread."""
         if message == b"STOPPING=1":
             self._stopping = True
@@ -138,7 +138,7 @@ class Worker:
 
     # ---- in the thread ---------------------------------------------------------------------------
 
-    def _obey(self) -> None:
+    def _read_commands(self) -> None:
         if sys.platform == "win32":  # pragma: no cover - Windows
             return
         with suppress(OSError):

@@ -93,9 +93,9 @@ def supervise(arguments: Sequence[str], workers: int) -> int:
 async def _supervise(command: Sequence[str], workers: int) -> int:
     code = 0
     async with anyio.create_task_group() as group:
-        door = _Door(group)
-        supervisor = Supervisor(partial(_launch, command), workers, door, Notifier())
-        door.supervisor = supervisor
+        listeners = _Listeners(group)
+        supervisor = Supervisor(partial(_launch, command), workers, listeners, Notifier())
+        listeners.supervisor = supervisor
         numbers = [signal.SIGTERM, signal.SIGINT, SIGHUP, SIGUSR1]
         # Ignored by whoever has started this, as in the background or by nohup: they stay ignored.
         heard = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
@@ -103,7 +103,7 @@ async def _supervise(command: Sequence[str], workers: int) -> int:
             with anyio.open_signal_receiver(*map(signal.Signals, heard)) as signals:
                 code = await supervisor.run(signals)
         finally:
-            door.close()
+            listeners.close()
         group.cancel_scope.cancel()
     return code
 
@@ -196,7 +196,7 @@ class _Process:
 # ---- sockets -------------------------------------------------------------------------------------
 
 
-class _Door:
+class _Listeners:
     """
     The listening sockets of all workers, each bound when the first asks for it.
 

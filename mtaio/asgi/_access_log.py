@@ -68,12 +68,23 @@ class AccessLog:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Have the application answer, and log it."""
-        if scope["type"] not in {"http", "websocket"} or LOGGED in scope:
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         if self._proxies is not None:
             self._proxies.apply(scope)
+        around: Entry | None = scope.get(LOGGED)
+        if around is not None:
+            around.log = True  # whoever has made it may have wanted no more than a span
+            await self._app(scope, receive, send)
+            return
         entry = Entry(scope, self._routes, log=True)
+
+        async def receive_and_note() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                entry.answer.gone = True
+            return message
 
         async def send_and_note(message: Message) -> None:
             await send(entry.note(message))
@@ -81,7 +92,7 @@ class AccessLog:
                 entry.end()
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive_and_note, send_and_note)
         except BaseException as error:
             entry.leave(error)
             raise

@@ -8,12 +8,7 @@ Cost: 3 µs for a request, and 0.3 for each further piece of a body; 0.5 KB for 
 and status, and as much for each method and route; a snapshot takes 2 µs for each histogram.
 
 A request is counted once, when its answer has been handed to the server in full, or when the
-application has ended without that. What it counts as is what the client was told:
-
-- the status of an answer that the server was given to begin, also if it breaks off;
-- of one that has not: 499 if the client had left, as nginx has it; 503 if the request was
-  cancelled, as `Application.serve` then answers; and 500 otherwise, which servers answer when an
-  application raises, or returns without an answer.
+application has ended without that. `mtaio._internal.answers` says what it counts as.
 """
 
 from __future__ import annotations
@@ -23,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar, final
 
 from mtaio._internal import checks, clock
+from mtaio._internal.answers import CANCELLED, FAILED, METHODS, Answer, failure_of
 from mtaio._internal.asgi import ASGIApp, Message, Receive, Send
-from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.histogram import DURATIONS, SIZES, Histogram, HistogramStatistics
 from mtaio._internal.routes import Routes
 from mtaio._internal.statistics import COUNTER, GAUGE, HISTOGRAM, labels
@@ -36,22 +31,14 @@ K = TypeVar("K")
 OTHER: Final = "other"
 """The label of methods and routes that have none of their own."""
 
-_METHODS: Final = frozenset(
-    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
-)
-
 _COUNTED: Final = "mtaio.request_metrics"
 """The key of a scope whose request somebody counts already."""
-
-_CLIENT_LEFT: Final = 499
-_FAILED: Final = 500
-_CANCELLED: Final = 503
 
 _ROUTE: Final = labels("method", "route")
 
 Endpoint: TypeAlias = tuple[str, str]
 """A method, and the template of a route."""
-Answer: TypeAlias = tuple[str, str, int]
+Outcome: TypeAlias = tuple[str, str, int]
 """The status as well."""
 
 _Observe: TypeAlias = Callable[[float], None]
@@ -174,16 +161,15 @@ class RequestMetrics:
             return
         scope[_COUNTED] = True
         exchange = _Exchange(self._counts, scope, receive, send)
-        status = _FAILED
+        otherwise = FAILED
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            if without_cancellation(error) is None:
-                status = _CANCELLED
+            if failure_of(error) is None:
+                otherwise = CANCELLED
             raise
         finally:
-            if not exchange.ended:
-                exchange.break_off(status)
+            exchange.end(otherwise, whole=exchange.status is None)
 
     def statistics(self) -> RequestStatistics:
         """Return what was counted so far. Not a checkpoint; from any thread."""
@@ -201,7 +187,7 @@ class _Counts:
         in_flight: The requests that are being answered.
     """
 
-    # Invariant: a route is one of _templates or OTHER, and a method one of _METHODS or OTHER, so
+    # Invariant: a route is one of _templates or OTHER, and a method one of METHODS or OTHER, so
     # the series are as many as the program has routes, and statuses that it answers.
     __slots__ = (
         "_durations",
@@ -223,13 +209,13 @@ class _Counts:
         self._templates: Final[set[str]] = set()
         self.in_flight: Final[set[_Exchange]] = set()
         self._peak = 0
-        self._durations: Final[dict[Answer, Histogram]] = {}
+        self._durations: Final[dict[Outcome, Histogram]] = {}
         self._first_bytes: Final[dict[Endpoint, Histogram]] = {}
         self._received: Final[dict[Endpoint, Histogram]] = {}
         self._sent: Final[dict[Endpoint, Histogram]] = {}
         self._unfinished: Final[dict[Endpoint, int]] = {}
         # What each request observes: its duration, and the size of its answer.
-        self._observe: Final[dict[Answer, tuple[_Observe, _Observe]]] = {}
+        self._observe: Final[dict[Outcome, tuple[_Observe, _Observe]]] = {}
 
     def begin(self, exchange: _Exchange) -> None:
         """Count a request that has begun."""
@@ -241,7 +227,7 @@ class _Counts:
         """Count what has come of a request, and whether its answer is whole."""
         self.in_flight.discard(exchange)
         method: str = exchange.scope["method"]
-        if method not in _METHODS:
+        if method not in METHODS:
             method = OTHER
         route = self._routes.template(exchange.scope)
         if route not in self._templates:
@@ -255,13 +241,13 @@ class _Counts:
             durations = _of(self._durations, key, DURATIONS)
             sent = _of(self._sent, (method, route), SIZES)
             observe = self._observe[key] = durations.observe, sent.observe
-        observe[0](clock.now() - exchange.began)
-        observe[1](exchange.sent)
+        observe[0](clock.now() - exchange.asked)
+        observe[1](exchange.size)
         endpoint = method, route
         if exchange.received:
             _of(self._received, endpoint, SIZES).observe(exchange.received)
         if exchange.first_byte is not None:
-            first = exchange.first_byte - exchange.began
+            first = exchange.first_byte - exchange.asked
             _of(self._first_bytes, endpoint, DURATIONS).observe(first)
         if not whole:
             self._unfinished[endpoint] = self._unfinished.get(endpoint, 0) + 1
@@ -289,7 +275,7 @@ def _snapshots(histograms: dict[K, Histogram]) -> dict[K, HistogramStatistics]:
     return {key: each.snapshot() for key, each in histograms.copy().items()}
 
 
-class _Exchange:
+class _Exchange(Answer):
     """
     A request and its answer, of which the application gets what the server has given.
 
@@ -300,39 +286,30 @@ class _Exchange:
         send: The server's.
 
     Attributes:
-        began: When it began.
         ended: Whether its answer is whole, or broke off.
         first_byte: When the first piece of its answer was sent, if there are several.
         received: Bytes of the body that the application has read.
-        sent: Bytes of the answer's body.
     """
 
     __slots__ = (
         "_counts",
-        "_gone",
         "_receive",
         "_send",
-        "_status",
-        "began",
         "ended",
         "first_byte",
         "received",
         "scope",
-        "sent",
     )
 
     def __init__(self, counts: _Counts, scope: Message, receive: Receive, send: Send) -> None:
+        super().__init__()  # it is one, and has none: each request would pay for it
         self.scope: Final = scope
         self._counts: Final = counts
         self._receive: Final = receive
         self._send: Final = send
-        self._status: int | None = None
-        self._gone = False
         self.ended = False
         self.first_byte: float | None = None
         self.received = 0
-        self.sent = 0
-        self.began: Final = clock.now()
         counts.begin(self)
 
     @property
@@ -345,7 +322,7 @@ class _Exchange:
         message = await self._receive()
         self.received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
-            self._gone = True
+            self.gone = True
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -356,27 +333,23 @@ class _Exchange:
         """
         kind = message["type"]
         if kind == "http.response.body":
-            self.sent += len(message.get("body", b""))
+            self.size += len(message.get("body", b""))
             if not message.get("more_body", False):
                 return self._send_last(message)
             if self.first_byte is None:
                 self.first_byte = clock.now()
         elif kind == "http.response.start":
-            self._status = _CLIENT_LEFT if self._gone else message["status"]
+            self.begin(message["status"])
         elif kind == "http.response.pathsend":  # a file, which is all of the body
             return self._send_last(message)
         return self._send(message)
 
     async def _send_last(self, message: Message) -> None:
         await self._send(message)
+        self.end(FAILED, whole=True)
+
+    def end(self, otherwise: int, *, whole: bool) -> None:
+        """Count it, unless that was done; see `Answer.outcome`."""
         if not self.ended:
             self.ended = True
-            self._counts.end(self, self._status or _FAILED, whole=True)
-
-    def break_off(self, otherwise: int) -> None:
-        """Note that the application has ended; without an answer it counts as ``otherwise``."""
-        self.ended = True
-        if self._status is not None:
-            self._counts.end(self, self._status, whole=False)
-        else:
-            self._counts.end(self, _CLIENT_LEFT if self._gone else otherwise, whole=True)
+            self._counts.end(self, self.outcome(otherwise), whole=whole)

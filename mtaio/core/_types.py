@@ -1,9 +1,11 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: in `map` and its relatives async functions and plain ones share a signature. The arguments
-of a function with one source or two are checked; with more sources, only its result is.
-Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
+Promise: async functions and plain ones share a signature. Arguments are checked: those of `run`,
+`run_in_thread` and `run_in_process` all, those of a service up to three, and in `map` and its
+relatives those from one source or two; with more, only the result is.
+Why there are overloads by the number of arguments, and why `Returned` holds a type that nothing
+has: docs/en/design/executor.md.
 """
 
 from __future__ import annotations
@@ -54,18 +56,20 @@ class Nothing(Generic[T]):
     """What no function returns: see `NothingElse`."""
 
 
-NothingElse: TypeAlias = "Nothing[NothingElse]"
-"""
-Stands in `Returned` for type checkers alone: there is no such object.
-
-Without it mypy gives up on an async function, since a coroutine is a ``T`` and an ``Awaitable[T]``.
-In a union with a recursive type it tries those parts first that are more than a bare ``T``.
-"""
-
 if TYPE_CHECKING:
+    NothingElse: TypeAlias = "Nothing[NothingElse]"
+    """
+    Stands in `Returned` for type checkers alone: there is no such object.
+
+    Without it mypy gives up on an async function, since a coroutine is a ``T`` and an
+    ``Awaitable[T]``. In a union with a recursive type it tries those parts first that are more than
+    a bare ``T``.
+    """
+
     Returned: TypeAlias = T | Awaitable[T] | NothingElse
     """What a function that gives ``T`` returns: the value itself, or what can be awaited for it."""
 else:
+    NothingElse = Nothing
     Returned = T | Awaitable[T]
 
 CallLike = Awaitable[T] | Callable[[], Returned[T]]
@@ -135,14 +139,14 @@ class Service3(Protocol[A_contra, B_contra, C_contra, T_co, S_co]):
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of `gather`, `race` and `as_completed`, and of all below."""
+    """The options of `gather`, `race` and `as_completed`; `map` and its relatives have them too."""
 
     limit: int | None
     rate: float | Rate | Sequence[float | Rate] | None
 
 
 class EachOptions(CallOptions, total=False):
-    """The options of `map`, `for_each` and `stream`."""
+    """The options of `for_each` but ``errors``, which `map` and `stream` have as well."""
 
     timeout: float | Unset | None
     retry: int | Retry | None
@@ -181,13 +185,17 @@ class Options:
 
 
 class MapOptions(EachOptions, total=False):
-    """The options of `map`."""
+    """
+    The options of `map` but ``errors``.
+
+    A function that calls `map` passes them on with ``**options: Unpack[MapOptions]``.
+    """
 
     ordered: bool
 
 
 class StreamOptions(MapOptions, total=False):
-    """The options of `stream`."""
+    """The options of `stream` but ``errors``, ``outcomes`` and ``flatten``."""
 
     max_pending: int | Unset | None
 

@@ -9,8 +9,7 @@ from mtaio.monitoring._probes import Probes
 from mtaio.monitoring._relay import ProbesRelay
 from mtaio.monitoring._report import CheckResult, HealthReport
 from mtaio.monitoring._stats import Stall
-from mtaio.monitoring._task_text import tasks_to_json, tasks_to_text
-from mtaio.monitoring._tasks import tasks
+from mtaio.monitoring._tasks import tasks, tasks_to_json, tasks_to_text
 from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [

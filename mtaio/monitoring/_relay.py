@@ -140,11 +140,11 @@ class ProbesRelay:
             return await self._metrics(targets, request)
         name, slash, rest = request.path[1:].partition("/")
         if name not in targets or not slash:
-            pages = " ".join(f"/{each}/" for each in targets) or "none is up"
-            return text(404, f"the processes have their own pages: {pages}")
+            pages = " ".join(f"/{each}/" for each in targets) or "no worker is up"
+            return text(404, f"each worker has pages of its own: {pages}")
         path = f"/{rest}?{request.query}" if request.query else f"/{rest}"
         answer = await _ask(targets[name], request, path, within=_WITHIN_HISTORY)
-        return text(503, "this process does not answer") if answer is None else answer
+        return text(503, "this worker does not answer") if answer is None else answer
 
     async def _metrics(self, targets: Mapping[str, str], request: Request) -> Response:
         answers = await _ask_all(targets.values(), request, request.path)
@@ -168,7 +168,7 @@ def merged(texts: Mapping[str, str]) -> str:
     families: dict[str, tuple[dict[str, None], list[str]]] = {}
     for name, content in texts.items():
         samples: list[str] = []
-        for line in content.splitlines():
+        for line in content.split("\n"):  # a value may hold what else ends a line
             if line.startswith("# "):
                 heads, samples = families.setdefault(line.split(" ", 3)[2], ({}, []))
                 heads.setdefault(line)

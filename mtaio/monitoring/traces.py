@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import checks, spans
 from mtaio._internal.access_log import shown
+from mtaio._internal.answers import FAILED, METHODS
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.request_context import Trace
 
@@ -33,12 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["record"]
 
-_FAILED: Final = 500
-
-_METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "WEBSOCKET"}
-)
-"""Those that name a span; a client may send others, without end."""
+_WEBSOCKET: Final = "WEBSOCKET"
 
 
 def record(tracer: trace.Tracer | None) -> None:
@@ -97,8 +93,8 @@ class _Hook:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         parent = propagate.extract(carrier)
-        method = scope.get("method", "WEBSOCKET")
-        if method not in _METHODS:
+        method = scope.get("method", _WEBSOCKET)
+        if method not in METHODS and method != _WEBSOCKET:
             method = "HTTP"
         span = self._tracer.start_span(
             method,
@@ -175,7 +171,7 @@ class _RequestSpan(_Span):
             span.update_name(f"{self._method} {route}")
             span.set_attribute("http.route", route)
         span.set_attribute("http.response.status_code", status)
-        if status >= _FAILED:
+        if status >= FAILED:
             span.set_status(trace.StatusCode.ERROR)
         span.end()
 

@@ -154,9 +154,7 @@ class QuotaPart:
 
         return run
 
-    def wrap_stream(
-        self, then: Callable[[Any], Awaitable[_Stream]]
-    ) -> Callable[[Any], Awaitable[_Stream]]:
+    def wrap_stream(self, then: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
         """
         Return the same for streams, which are in flight until they end.
 
@@ -167,7 +165,7 @@ class QuotaPart:
             taken = self._take(*_arguments(call), call.key)
             await taken.__aenter__()
             try:
-                stream = await then(call)
+                stream: _Stream = await then(call)
             except BaseException:
                 leave(taken)
                 raise

@@ -228,7 +228,7 @@ def standstill_of(
     """
     chains = {task.id: await_chain(task.coroutine) for task in tasks}
     names = {task.id: task.name for task in tasks}
-    found = waits_of(chains, None)
+    found = waits_of(chains, None, keys=True)
     own: list[Stack] = []
     others: list[Stack] = []
     for task in tasks:

@@ -221,10 +221,7 @@ class World:
         max_turns: int | None = MAX_TURNS,
         alone: bool = False,
     ) -> None:
-        if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
-            msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
-            raise ValueError(msg)
-        self.grace: float = grace
+        self.grace: float = checks.more_than_0("grace", grace, way_out=_WAY_OUT)
         if max_turns is not None:
             checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
         self.max_turns: float = math.inf if max_turns is None else max_turns

@@ -23,7 +23,8 @@ from hypercorn.config import Config
 
 from mtaio._internal import clock, ending
 from mtaio.app import Application
-from mtaio.app._guard import Beat, Guard, _write_tasks
+from mtaio.app._guard import Beat, Guard
+from mtaio.app._last_words import write_tasks
 from mtaio.config import Settings
 from tests.app.certificates import LOCALHOST
 
@@ -69,7 +70,9 @@ def handler_of(number: int) -> Any:
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
     """Hold each test to leaving the signal handlers as they were."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32":
+        numbers.append(signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     yield
     ending.call_off()  # or a guard whose application was signalled would end these tests
@@ -359,6 +362,7 @@ def test_guards_that_are_released_in_their_order() -> None:
 
 
 @posix
+@pytest.mark.usefixtures("usr1")
 def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the process ends, one wish that arrives twice is one; another is what it was before."""
     monkeypatch.setattr("mtaio.app._guard._AGAIN", 1e9)
@@ -407,7 +411,7 @@ def until_shown(guard: Guard) -> None:
 @posix
 def test_tasks_on_request(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
     """A signal of its own has the tasks written, again and again, and then is what it was."""
-    guard = Guard(60, describe=str, tasks=lambda: [b"one\n", b"two\n"], on_request=True)
+    guard = Guard(60, describe=str, tasks=lambda: [b"one\n", b"two\n"])
     for _ in range(2):
         kill(usr1)
         until_shown(guard)
@@ -428,7 +432,7 @@ def test_tasks_are_written_by_one_at_a_time(usr1: int, capfd: pytest.CaptureFixt
         assert go_on.wait(60)
         raise LookupError("no tree")
 
-    guard = Guard(60, describe=str, tasks=tasks, on_request=True)
+    guard = Guard(60, describe=str, tasks=tasks)
     kill(usr1)
     assert reading.wait(60)
     kill(usr1)
@@ -449,7 +453,7 @@ def test_tasks_where_there_can_be_no_thread(
     def none(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    guard = Guard(60, describe=str, on_request=True)
+    guard = Guard(60, describe=str)
     monkeypatch.setattr("mtaio.app._guard.threading.Thread.start", none)
     kill(usr1)
     kill()
@@ -463,13 +467,13 @@ def test_handler_of_somebody_else_is_left(usr1: int) -> None:
     """A program that handles SIGUSR1 goes on doing so, also if it does that in C."""
     mine = lambda *_: None  # noqa: E731 - to be compared
     signal.signal(usr1, mine)
-    Guard(60, describe=str, on_request=True).release()
+    Guard(60, describe=str).release()
     assert signal.getsignal(usr1) is mine
     signal.signal(usr1, signal.SIG_DFL)
     if sys.platform == "linux":
         faulthandler.register(usr1)
         try:
-            guard = Guard(60, describe=str, on_request=True)
+            guard = Guard(60, describe=str)
             assert signal.getsignal(usr1) is signal.SIG_DFL
             guard.release()
         finally:
@@ -486,7 +490,7 @@ def test_tasks_where_the_system_has_no_list_of_handlers(
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", none)
-    guard = Guard(60, describe=str, on_request=True)
+    guard = Guard(60, describe=str)
     assert callable(signal.getsignal(usr1))
     guard.release()
 
@@ -494,10 +498,10 @@ def test_tasks_where_the_system_has_no_list_of_handlers(
 @posix
 def test_request_while_it_ends(usr1: int, capfd: pytest.CaptureFixture[str]) -> None:
     """While the process ends nothing comes of it; the next application has it again."""
-    Guard(60, describe=str, on_request=True).release(lingers=True)
+    Guard(60, describe=str).release(lingers=True)
     kill(usr1)
-    guard = Guard(60, describe=str, tasks=lambda: [b"tree\n"], on_request=True)
-    Guard(60, describe=str, tasks=lambda: [b"other\n"], on_request=True).release()
+    guard = Guard(60, describe=str, tasks=lambda: [b"tree\n"])
+    Guard(60, describe=str, tasks=lambda: [b"other\n"]).release()
     kill(usr1)
     until_shown(guard)
     guard.release()
@@ -1028,5 +1032,5 @@ def test_program_without_a_standard_error(
 ) -> None:
     """Its file descriptor may be another file's by now, so nothing is written there."""
     monkeypatch.setattr(sys, "__stderr__", None)
-    _write_tasks(lambda: [b"tree\n"])
+    write_tasks(lambda: [b"tree\n"])
     assert capfd.readouterr().err == ""

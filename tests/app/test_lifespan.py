@@ -53,9 +53,9 @@ async def test_starlette() -> None:
 
 
 async def test_start_up_fails() -> None:
-    """The message is what the application said, and the cause what it raised."""
+    """The message has what it raised, which is the cause, and not once more its traceback."""
     with pytest.raises(
-        RuntimeError, match=r"(?s)^the application failed to start up: .*no datab"
+        RuntimeError, match=r"^the application failed to start up: LookupError: no database$"
     ) as e:
         await Lifespan(starlette([], fail="up")).__aenter__()
     assert repr(e.value.__cause__) == "LookupError('no database')"
@@ -241,3 +241,15 @@ async def test_application_as_lifespan() -> None:
         assert "request_metrics.server.in_flight" in service.monitor.metric_names()
     assert states[5:] == ["opened", "running", "closed"]
     assert "request_metrics.server.in_flight" not in service.monitor.metric_names()
+
+
+async def test_application_in_the_lifespan_of_another() -> None:
+    """It is refused with the way out: two would want the same probes, signals and log."""
+    settings = Settings(health_bind="127.0.0.1:0")
+    outer, inner = (Application(settings, logging=False, signals=False) for _ in range(2))
+    outer.serve(Starlette(lifespan=inner.lifespan), bind="127.0.0.1:0")
+    with pytest.raises(RuntimeError, match=r"RuntimeError: <Application new> cannot start in the "):
+        async with outer:
+            pass
+    async with inner:
+        assert inner.state == "running"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -271,3 +272,42 @@ async def test_sys_exit() -> None:
         await side.request(GET).run(app, errors.append)
     assert len(errors) == 1
     assert side.sent[0]["status"] == 500
+
+
+async def test_client_that_left() -> None:
+    """What a framework raises where it reads from a client that has left is nobody's error."""
+
+    class ClientDisconnect(Exception):  # noqa: N818 - named by Starlette
+        pass
+
+    async def asgi(_: Any, receive: Any, __: Any) -> None:
+        await receive()
+        raise ClientDisconnect
+
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def stay() -> Any:
+        return {"type": "http.request"}
+
+    options: dict[str, Any] = {"closing": lambda: False, "whole": False, "bare": True}
+    side = Side()
+    await Request(GET, leave, side.send, **options).run(asgi, never)
+    assert side.sent == []
+    with pytest.raises(ClientDisconnect):
+        await Request(GET, stay, side.send, **options).run(asgi, lambda _: None)
+
+
+async def test_websocket_that_is_not_let_in() -> None:
+    """The application hears of a client that hypercorn refuses as it is let in."""
+    side: Any = Side(pieces=2)
+    side.handshake = SimpleNamespace(accepted=False)
+    heard: list[str] = []
+
+    async def asgi(_: Any, receive: Any, send: Any) -> None:
+        heard.append((await receive())["type"])
+        await send({"type": "websocket.accept"})
+        heard.append((await receive())["type"])
+
+    await side.request(WEBSOCKET).run(asgi, never)
+    assert heard == ["http.request", "websocket.disconnect"]

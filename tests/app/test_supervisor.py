@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -12,6 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from mtaio.app import _supervisor
 from mtaio.app._supervisor import SIGHUP, SIGKILL, SIGUSR1, Supervisor
 from mtaio.app._systemd import Notifier
 
@@ -418,6 +420,23 @@ async def test_silent_worker_is_stopped() -> None:
     assert b"WATCHDOG=1" in house.says
 
 
+def test_all_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that was paused goes on with the workers that it has; in real time."""
+    monkeypatch.setattr(_supervisor, "SILENT", 1.0)
+    monkeypatch.setattr(_supervisor, "_MARGIN", 0.9)
+
+    async def main() -> None:
+        async with running(beats=True) as house:
+            time.sleep(1.1)  # noqa: ASYNC251 - nobody runs meanwhile
+            await house.settle()
+            for each in house.current():
+                each.say("WATCHDOG=1")
+            await house.settle()
+            assert house.statistics() == (3, 3, 0)
+
+    anyio.run(main)
+
+
 async def test_one_after_another() -> None:
     """At SIGHUP each worker is followed by one that is ready, before the next is stopped."""
     async with running() as house:
@@ -437,6 +456,15 @@ async def test_one_after_another() -> None:
         await house.settle()
         assert len(house.launched) == 12
         assert house.statistics() == (3, 12, 0)
+
+
+async def test_stopped_within_a_renewal(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that is stopped before it was ready is not one that cannot start."""
+    async with running() as house:
+        house.send(SIGHUP)
+        await anyio.sleep(1)
+        assert len(house.launched) == 4
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 async def test_renewal_ends_where_a_worker_cannot_start() -> None:
@@ -468,6 +496,17 @@ async def test_stop_during_a_renewal() -> None:
         await house.settle()
         house.launched[0].end(0)
     assert len(house.launched) == 3
+
+
+async def test_stop_while_a_renewed_worker_starts(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that is stopped before it is ready has not failed to start."""
+    async with running() as house:
+        house.send(SIGHUP)
+        await anyio.sleep(1)
+        house.send(signal.SIGTERM)
+        await house.settle()
+    assert len(house.launched) == 4
+    assert "cannot start" not in caplog.text
 
 
 async def test_worker_that_stops_by_itself() -> None:

@@ -193,7 +193,7 @@ def test_no_address(run: Any, target: str) -> None:
     ("status", "words"),
     [
         (403, "It has no token, so ask it on its own machine, by a loopback address."),
-        (404, "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets."),
+        (404, "of several workers each has its own below that: 127.0.0.1:9464/1."),
         (503, "Others are reading its tasks: try again."),
         (500, "answers 500 Internal Server Error: there is [2Jmore."),
     ],
@@ -260,7 +260,7 @@ def test_process(server: Server, run: Any, monkeypatch: pytest.MonkeyPatch) -> N
     other.stop()
     assert {given for _, given in other.asked} <= {None}
     assert code == 1
-    assert "answers no probes. Where it runs on mtaio.app, kill -USR1" in err
+    assert "answers no probes. If it is an application of mtaio, kill -USR1" in err
 
 
 @pytest.mark.usefixtures("server")

@@ -27,6 +27,7 @@ from tests.threads import (
     check_without_a_loop,
     public,
     readable,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "every": lambda it: it.every(1)(another),
         "health_check": lambda it: it.health_check("check")(plain),
         "job": lambda it: it.job(another),
+        "lifespan": within(lambda it: it.lifespan()),
         "stop_nowait": lambda it: it.stop_nowait(),
         "resource": lambda it: it.resource(opened),
         "run": lambda it: it.run(),

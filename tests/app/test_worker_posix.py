@@ -178,7 +178,7 @@ def test_is_told_to_stop(held: Held) -> None:
 
 def test_stops_already(held: Held) -> None:
     """A worker that has had its signal, as systemd sends it to all, gets none from here."""
-    held.worker.tell(b"STOPPING=1")
+    held.worker.notify(b"STOPPING=1")
     held.control.sendall(b"stop\n")
     held.control.shutdown(socket.SHUT_RDWR)
     with pytest.raises(CommandError, match=r"^the supervisor is gone"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from mtaio import TaskExecutor, TTLCache
+from mtaio._internal.access_log import Entry
 from mtaio._internal.request_context import Trace, trace_from
-from mtaio.asgi import AccessLog
+from mtaio._internal.routes import Routes
+from mtaio.asgi import AccessLog, RequestMetrics
 from mtaio.events import EventEmitter
 from mtaio.logging import JsonFormatter, request_id
 from mtaio.logging._text import TextFormatter
@@ -409,3 +412,104 @@ def test_traceparent_that_is_not_valid(value: str) -> None:
     assert trace_from([(b"traceparent", value.encode())]) is None
     twice = [(b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())] * 2
     assert trace_from(twice) is None
+
+
+def scope_of(path: str = "/") -> dict[str, Any]:
+    """Return what a server says of a request."""
+    return {"type": "http", "method": "GET", "path": path, "headers": [], "client": None}
+
+
+async def attempt(app: Any, *heard: str) -> list[Any]:
+    """Return what an application sends, whatever it raises."""
+    sent: list[Any] = []
+    messages = [{"type": kind} for kind in heard]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with suppress(BaseException):
+        await app(scope_of(), receive, send)
+    return sent
+
+
+async def test_headers_that_can_be_iterated_once(lines: Lines) -> None:
+    """ASGI's headers are an iterable, such as a generator: the client gets them all."""
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        headers = (each for each in [(b"a", b"b"), (b"c", b"d")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    start, _ = await attempt(AccessLog(app))
+    assert [name for name, _ in start["headers"]] == [b"a", b"c", b"x-request-id"]
+    assert lines.of("mtaio.access")
+
+
+async def begin_twice(_: Any, __: Any, send: Any) -> None:
+    """Answer, and then try to say something else."""
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.start", "status": 500})
+    await send({"type": "http.response.body"})
+
+
+async def leave(_: Any, receive: Any, __: Any) -> None:
+    """Raise because the client has left."""
+    await receive()
+    raise ConnectionError
+
+
+async def answer_nobody(_: Any, receive: Any, send: Any) -> None:
+    """Answer a client that has left."""
+    await receive()
+    await send({"type": "http.response.start", "status": 500})
+    await send({"type": "http.response.body"})
+
+
+async def end_it(_: Any, __: Any, ___: Any) -> None:
+    """Raise what is no error, and no cancellation."""
+    raise SystemExit
+
+
+@pytest.mark.parametrize(
+    ("app", "status", "error"),
+    [
+        (begin_twice, 200, None),
+        (leave, 499, "ConnectionError"),
+        (answer_nobody, 499, None),
+        (end_it, 500, "SystemExit"),
+    ],
+)
+async def test_log_and_metrics_agree(
+    lines: Lines, app: Any, status: int, error: str | None
+) -> None:
+    """Both say of a request what the client was told."""
+    metrics = RequestMetrics(AccessLog(app))
+    await attempt(metrics, "http.disconnect")
+    (line,) = lines.of("mtaio.access")
+    assert (line["status"], line.get("error")) == (status, error)
+    assert [each for *_, each in metrics.statistics().duration_seconds] == [status]
+
+
+async def test_within_a_span_alone(lines: Lines) -> None:
+    """Whoever is around it may have wanted a span and no line: this one wants one."""
+
+    async def app(scope: Any, __: Any, send: Any) -> None:
+        assert scope["client"] == ("192.0.2.7", 0)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    scope = scope_of() | {
+        "client": ("10.0.0.1", 1),
+        "headers": [(b"x-forwarded-for", b"192.0.2.7")],
+    }
+    entry = Entry(scope, Routes(), log=False)
+
+    async def send(message: Any) -> None:
+        entry.note(message)
+
+    await AccessLog(app, trusted_proxies="10.0.0.1")(scope, None, send)  # type: ignore[arg-type] # not read
+    entry.leave()
+    assert [each["client"] for each in lines.of("mtaio.access")] == ["192.0.2.7"]

@@ -108,8 +108,7 @@ def test_chain_of_awaits() -> None:
 class Compiled:
     """A coroutine without a frame, as compilers make them."""
 
-    cr_await: object = None
-    cr_frame = None
+    __slots__ = ("__qualname__", "cr_await", "cr_frame")
 
     def __init__(self, name: str, awaited: object = None) -> None:
         self.__qualname__ = name

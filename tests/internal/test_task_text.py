@@ -71,11 +71,11 @@ def test_many_equal_tasks_are_one_line() -> None:
         "",
         "what tasks wait for",
         (
-            "  37 tasks wait for slot of ConcurrencyLimiter 'db', held by 10 tasks at db.py:44 in "
-            "query, the longest for 11.8 s"
+            "  37 tasks at db.py:43 in query wait for slot of ConcurrencyLimiter 'db', held by 10 "
+            "tasks at db.py:44 in query, the longest for 11.8 s"
         ),
-        "  10 tasks wait for socket, the longest for 1.5 s",
-        "  1 task waits for tasks",
+        "  10 tasks at db.py:44 in query wait for socket, the longest for 1.5 s",
+        "  1 task at db.py:9 in query waits for tasks",
         "",
         "the longest waits",
         (
@@ -154,6 +154,10 @@ def test_many_cycles_are_counted() -> None:
             {"wait": Wait(on="lock", holders=(5,))},
             "x at db.py:44 in query: waits for lock, held by 1 task",
         ),
+        (
+            {"wait": Wait(on="thread", of="query")},
+            "x at db.py:44 in query: waits for thread running query",
+        ),
         ({"kind": "thread", "name": "worker 1"}, "thread worker 1 at db.py:44 in query"),
         ({"name": "Task-7", "function": None}, "Task-7 at db.py:44 in query: waiting"),
         ({"name": "Task-7"}, "handle (Task-7) at db.py:44 in query: waiting"),
@@ -169,13 +173,31 @@ def test_what_a_task_does(fields: dict[str, Any], words: str) -> None:
 
 
 def test_several_places() -> None:
-    """Holders that are at several places are told by where most are."""
+    """Holders and waiters that are at several places are told by where most are."""
     holders = [task(n, f"h{n}", 40 + n // 2) for n in range(3)]
     waiters = [task(n, f"w{n}", 9, wait=Wait(on="slot", holders=(0, 1, 2))) for n in (8, 9)]
     sleepers = [task(n, f"s{n}", 8, wait=Wait(on="sleep", of=f"{n} s")) for n in (18, 19)]
-    assert shown(tree(*holders, *waiters, *sleepers))[2:4] == [
-        "  2 tasks wait for slot, held by 3 tasks at db.py:40 in query and 1 other place",
-        "  2 tasks sleep",
+    readers = [
+        task(n, f"r{n}", 7 + n // 22, wait=Wait(on="room", of="Queue")) for n in (20, 21, 22)
+    ]
+    library = task(23, "pump", wait=Wait(on="item", of="Queue"), where=None)
+    assert shown(tree(library, *holders, *waiters, *readers, *sleepers))[2:6] == [
+        (
+            "  2 tasks at db.py:9 in query wait for slot, held by 3 tasks at db.py:40 in query "
+            "and 1 other place"
+        ),
+        "  3 tasks, 2 of them at db.py:7 in query, wait for room in Queue",
+        "  2 tasks at db.py:8 in query sleep",
+        "  1 task waits for item from Queue",
+    ]
+
+
+def test_holder_of_the_same_name() -> None:
+    """A holder that is called as the waiter is told by where it is."""
+    tasks = [task(n, "handle", n, wait=Wait(on="lock", holders=(3 - n,))) for n in (1, 2)]
+    assert shown(tree(*tasks, cycles=((1, 2),)))[2:4] == [
+        "  handle at db.py:1 in query: waits for lock, held by handle at db.py:2 in query",
+        "  handle at db.py:2 in query: waits for lock, held by handle at db.py:1 in query",
     ]
 
 
@@ -188,13 +210,13 @@ def test_what_is_alike_is_told_once() -> None:
     assert lines[:9] == [
         "",
         "what tasks wait for",
-        "  1 task waits for item of Intake, for 9 s",
-        "  2 tasks wait for event, the longest for 19 s",
-        "  1 task waits for tasks",
+        "  1 task at db.py:5 in query waits for item from Intake, for 9 s",
+        "  2 tasks at db.py:44 in query wait for event, the longest for 19 s",
+        "  1 task at db.py:6 in query waits for tasks",
         "",
         "the longest waits",
         "  2 x e at db.py:44 in query: waits for event for up to 19 s",
-        "  other at db.py:5 in query: waits for item of Intake for 9 s",
+        "  other at db.py:5 in query: waits for item from Intake for 9 s",
     ]
 
 
@@ -229,7 +251,7 @@ def test_filter_keeps_what_is_above_and_below() -> None:
         "    Middle at db.py:3 in query: waiting",
         "      leaf at db.py:1 in query: waiting",
     ]
-    assert "  1 task waits for event" in shown(found, containing="EVENT")
+    assert "  1 task at db.py:5 in query waits for event" in shown(found, containing="EVENT")
 
 
 def test_stacks_are_below_their_tasks() -> None:
@@ -268,7 +290,7 @@ def test_text_and_json_are_bounded(found: TaskTree) -> None:
     assert read["omitted"] == found.count - kinds.count("task") > 0
     assert text.endswith(f"\n{read['omitted']} more tasks are not shown\n")
     assert len(pieces) > 2
-    assert read == result | {"lines": lines}
+    assert read == json.loads(json.dumps(result | {"lines": lines}))
     if kinds[-1] == "more":
         assert "\n    and 2900 others\n" in text
         assert "\n  and 2980 other things\n" in text
@@ -317,7 +339,7 @@ def test_schema() -> None:
         "stall": {"seconds": ..., "place": ...},
         **dict.fromkeys(("states", "more_cycles", "more_waits", "omitted"), ...),
         "cycles": one,
-        "waits": {"count": ..., **wait},
+        "waits": {"count": ..., "places": ..., **wait},
         "longest": one,
         "lines": {
             **dict.fromkeys(("depth", "kind", "count", "ids", "in_cycle", *known), ...),

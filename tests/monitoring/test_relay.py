@@ -60,6 +60,12 @@ seconds_sum{worker="2"} 0.5
     )
 
 
+def test_merged_values_with_line_ends() -> None:
+    """A value may hold what else some readers take for the end of a line."""
+    line = 'waiting{name="a\r# TYPE\u2028b\x0b\x85"} 1\n'
+    assert merged({"": "# TYPE waiting gauge\n" + line}) == f"# TYPE waiting gauge\n{line}"
+
+
 class Answer(NamedTuple):
     """An answer."""
 
@@ -161,7 +167,7 @@ async def test_pages_of_each() -> None:
         assert (await answer(found.address, "/2/none")).status == 404
         assert (await answer(found.address, "/metrics", "POST")).status == 405
         found.targets.clear()
-        assert "none is up" in (await answer(found.address, "/")).text
+        assert "no worker is up" in (await answer(found.address, "/")).text
 
 
 async def test_processes_decide_who_may_see() -> None:

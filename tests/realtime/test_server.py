@@ -729,6 +729,12 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
         await stream.send(GET % b"/hello")
         assert b"x-request-id" not in await read(stream, b"hello")
         server.close()
+    async with (  # what nobody reports is raised, for hypercorn to log
+        serving(app, access_log=True, proxies=PROXIES) as server,
+        await connect(server) as stream,
+    ):
+        await ask(stream, b"fails", b"500")
+        server.close()
     lines = [each for each in caplog.records if each.name == "mtaio.access"]
     assert [each.getMessage().partition(" bytes")[0] for each in lines] == [
         "1.2.3.4 GET /hello 200, 5",
@@ -736,11 +742,13 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
         "1.2.3.4 GET /wait 200, 5",
         "1.2.3.4 GET /fails 500, 0",
         "1.2.3.4 GET /events 200, 9",
+        "1.2.3.4 GET /fails 500, 0",
     ]
     assert [each.getMessage().partition(" error=")[2] for each in lines] == [
         *[""] * 3,
         "LookupError",
         "cancelled",
+        "LookupError",
     ]
 
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import CellType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 import anyio
@@ -228,8 +228,7 @@ async def test_worker_threads() -> None:
 class Compiled:
     """A coroutine without a frame, as compilers make them, around one of Python's."""
 
-    cr_await: Any = None
-    cr_frame = None
+    __slots__ = ("cr_await",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.cr_await = coroutine
@@ -266,6 +265,29 @@ async def test_compiled_code() -> None:
     at = node.stack.index("Compiled")
     assert node.stack[at - 1].endswith(caller.__qualname__)
     assert node.stack[at + 1] == node.where == place("sleep", "sleeper")
+
+
+async def test_compiled_code_that_runs(flavour: str) -> None:
+    """A task that takes a step in what has no frame is there, and nothing is known of the place."""
+    if flavour == "trio":
+        pytest.skip("its tasks begin in functions of Python's")
+
+    class Running(Compiled):
+        __slots__ = ("cr_running",)
+        cr_running: bool
+
+        def close(self) -> None:
+            self.cr_await.close()
+
+    async def look() -> None:
+        seen.append(tasks())
+
+    seen: list[TaskTree] = []
+    running = Running(look())
+    running.cr_running = True
+    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running), name="running")
+    node = nodes(seen[0])["running"]
+    assert (node.state, node.where, node.stack) == ("running", None, ())
 
 
 async def test_nothing_is_kept() -> None:
@@ -388,6 +410,34 @@ async def test_a_loop_that_changes_meanwhile() -> None:
     assert len(seen) == 30
     assert all("sleeper" in nodes(tree) for tree in seen if tree.count)
     assert any(tree.count for tree in seen)
+
+
+async def test_a_task_that_ends_meanwhile(flavour: str) -> None:
+    """Of a task that is over when it is looked at nothing is said."""
+    if flavour == "trio":
+        pytest.skip("it lets nobody else make tasks")
+
+    class Ending(asyncio.Task[None]):
+        """It is over when its name has been read: by one thread, while another runs it."""
+
+        named = False
+
+        def get_name(self) -> str:
+            self.named = True
+            return super().get_name()
+
+        def done(self) -> bool:
+            return self.named or super().done()
+
+    loop = asyncio.get_running_loop()
+    ending = Ending(sleeper(), loop=loop, name="ending")
+    staying = loop.create_task(sleeper(), name="staying")
+    found = nodes(tasks())
+    ending.cancel()
+    staying.cancel()
+    await asyncio.sleep(0)
+    assert "staying" in found
+    assert "ending" not in found
 
 
 async def test_a_loop_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, flavour: str) -> None:
@@ -718,7 +768,17 @@ def test_what_does_not_fit_together() -> None:
     """Tasks that have started each other, as a loop that runs on may show, are all there once."""
     group = object()
     every = [
-        SeenTask(number, str(number), None, "waiting", None, 3 - number, group) for number in (1, 2)
+        SeenTask(
+            number,
+            str(number),
+            None,
+            "waiting",
+            waits=True,
+            awaited=None,
+            starter=3 - number,
+            group=group,
+        )
+        for number in (1, 2)
     ]
     order, roots, below = task_tree._arranged(every)
     assert [seen.id for seen in order] == [1, 2]
@@ -742,3 +802,14 @@ async def test_bad_timeout(timeout: float) -> None:
     """The timeout is a number of seconds."""
     with pytest.raises(ValueError, match=r"^timeout="):
         tasks(timeout=timeout)
+
+
+async def test_sleep_without_end() -> None:
+    """A sleep for ever says so on every loop, whatever the loop's clock makes of it."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleeper)
+        await anyio.sleep(0.01)
+        wait = nodes(tasks())["sleeper"].wait
+        group.cancel_scope.cancel()
+    assert wait is not None
+    assert (wait.of, wait.seconds) == ("no end", None)

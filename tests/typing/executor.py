@@ -233,10 +233,10 @@ async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str])
     executor.stream(of_int, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     executor.stream(of_int, numbers, outcomes=True, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # one of them
     await executor.gather(of_int, thunk)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # it takes an argument
-    await executor.race(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # no call
+    await executor.race(5)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # no call
     await executor.submit(of_int, "1")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # str is no int
     await executor.run(of_int, "1")  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
-    await executor.run(plain)  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
+    await executor.run(plain)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
     await executor.run(of_int, x=1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue] # keywords are options
     await executor.run(of_int, 1, rate=2)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # a limit for one call
     await executor.map(of_two, texts, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # the other way round
@@ -342,7 +342,9 @@ async def joining(
     assert_type(await executor.gather(plain_thunk, plain_thunk), tuple[bytes, bytes])
     assert_type(await executor.gather(thunk, plain_thunk, rate=1, limit=1), tuple[int, bytes])
     assert_type(await executor.gather(thunk, two), tuple[int, float])
-    assert_type(await executor.gather(one, one, errors="return"), tuple[str | Exception, ...])
+    assert_type(
+        await executor.gather(one, one, errors="return"), tuple[str | Exception, str | Exception]
+    )
     assert_type(await executor.gather(*many, errors="return"), tuple[int | Exception, ...])
     assert_type(await executor.race(one, one), str)
     assert_type(await executor.race(thunk, thunk), int)
@@ -414,6 +416,11 @@ async def at_three(a: int, b: int, c: int, *, task_status: TaskStatus[int]) -> N
     task_status.started(a + b + c)
 
 
+async def at_four(a: int, b: int, c: int, d: int, *, task_status: TaskStatus[int]) -> None:
+    """Be a service with more still, whose arguments are not checked."""
+    task_status.started(a + b + c + d)
+
+
 async def services(executor: TaskExecutor) -> None:
     """A handle knows what its service is ready with."""
     service = await executor.start(at_port, 80, restart=3)
@@ -422,7 +429,8 @@ async def services(executor: TaskExecutor) -> None:
     assert_type(service.return_value, str)
     assert_type((await executor.start(at_once)).start_value, None)
     assert_type((await executor.start(at_host, "", 80)).start_value, int)
-    assert_type((await executor.start(at_three, 1, 2, 3)).start_value, Any)
+    assert_type((await executor.start(at_three, 1, 2, 3)).start_value, int)
+    assert_type((await executor.start(at_four, 1, 2, 3, 4)).start_value, Any)
     assert_type((await executor.submit(of_int, 1)).start_value, None)
     await executor.start(at_port, "80")  # type: ignore[misc] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     await executor.start(at_port)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short

@@ -35,7 +35,7 @@ async def use() -> int:
     assert_type(await shout("a"), str)
     assert_type(await limiter.run(twice, 1), int)
     assert_type(await Pipeline(limiter).run(twice, 1), int)
-    await TaskExecutor().race(shout("a"), rate=limiter)  # type: ignore[arg-type] # no rate
+    await TaskExecutor().race(shout("a"), rate=limiter)  # type: ignore[call-overload] # no rate
     with limiter:  # type: ignore[attr-defined] # cannot wait
         pass
     async with limiter.hold(timeout=1):

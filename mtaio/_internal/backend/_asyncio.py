@@ -13,13 +13,14 @@ import sys
 from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
-from types import FunctionType, MethodType
+from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import anyio
 
 from mtaio._internal.backend._here import Scopes, is_guest_of_asyncio
 from mtaio._internal.backend._seen import SeenTask
+from mtaio._internal.frames import slot
 from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
@@ -91,7 +92,17 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
     every = _in_order(asyncio.all_tasks(loop))
     if not has_gil() and _running() is not loop:
         return [
-            SeenTask(id(task), task.get_name(), None, "waiting", None, None, None) for task in every
+            SeenTask(
+                id(task),
+                _name_of(task),
+                None,
+                "waiting",
+                waits=True,
+                awaited=None,
+                starter=None,
+                group=None,
+            )
+            for task in every
         ]
     awaited: Any
     waiting: dict[int, asyncio.Task[Any] | None] = {}
@@ -106,17 +117,37 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[SeenTask]:
             continue
         awaited = getattr(task, "_fut_waiter", None)
         coroutine: Any = task.get_coro()
+        waits = awaited is not None and not _is_done(awaited)
         state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
-        if getattr(coroutine, "cr_running", False):
+        is_usual = type(coroutine) is CoroutineType
+        if coroutine.cr_running if is_usual else slot(coroutine, "cr_running") is True:
             state = "running"
+            waits = False
         elif task.cancelling():
             state = "cancelled"
-        elif awaited is None or awaited.done():
+        elif not waits:
             state = "ready"
         starter, group = starters.find(task)
-        name = task.get_name()
-        seen.append(SeenTask(id(task), name, coroutine, state, awaited, starter, group))
+        name = _name_of(task)
+        seen.append(SeenTask(id(task), name, coroutine, state, waits, awaited, starter, group))
     return seen
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    """Return a task's name, of bounded length."""
+    return task.get_name()[:_LONGEST]
+
+
+_LONGEST: Final = 1000
+"""Characters of a name."""
+
+
+def _is_done(future: Any) -> bool:
+    """Return whether a future is done; one of the program's own kind is asked as asyncio's are."""
+    try:
+        return asyncio.Future.done(future)
+    except TypeError:  # it is none of asyncio's: what waits for it, waits
+        return False
 
 
 def _anyio(name: str) -> Any:

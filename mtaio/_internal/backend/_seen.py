@@ -17,6 +17,8 @@ class SeenTask:
     coroutine: Any
     """What it runs; None if that must not be looked at from here."""
     state: Literal["running", "ready", "waiting", "cancelled"]
+    waits: bool
+    """Whether nothing is going to resume it yet; a cancelled task may wait in a shield."""
     awaited: object
     """The future that it waits for; None on trio."""
     starter: int | None

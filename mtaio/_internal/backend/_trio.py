@@ -13,7 +13,7 @@ import trio
 
 from mtaio._internal.backend._here import Scopes, is_in_asyncio
 from mtaio._internal.backend._seen import SeenTask
-from mtaio._internal.frames import frames_of_others, local
+from mtaio._internal.frames import frames_of_others, local, slot
 from mtaio._internal.gil import has_gil
 
 if TYPE_CHECKING:
@@ -100,18 +100,25 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
         task = todo.pop()
         nursery = task.parent_nursery
         coroutine: Any = task.coro
+        waits = getattr(task, "_next_send_fn", None) is None
         state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
-        if getattr(coroutine, "cr_running", False):
+        if slot(coroutine, "cr_running") is True:
             state = "running"
+            waits = False
         elif _is_cancelled(task, nursery):
             state = "cancelled"
-        elif getattr(task, "_next_send_fn", None) is not None:
+        elif not waits:
             state = "ready"
         starter = None if nursery is None else id(nursery.parent_task)
-        seen.append(SeenTask(id(task), task.name, coroutine, state, None, starter, nursery))
+        name = task.name[:_LONGEST]
+        seen.append(SeenTask(id(task), name, coroutine, state, waits, None, starter, nursery))
         for each in reversed(task.child_nurseries):
             todo += sorted(each.child_tasks, key=_number, reverse=True)
     return seen
+
+
+_LONGEST: Final = 1000
+"""Characters of a name."""
 
 
 def _is_cancelled(task: trio.lowlevel.Task, nursery: trio.Nursery | None) -> bool:
