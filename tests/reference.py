@@ -234,13 +234,14 @@ class Page:
             text = dedent(inside[0].strip("\n"))
             yield f"**{self.word(TITLES.get(section, section))}**"
             if section in {"Args", "Keyword Args", "Attributes", "Raises", "Warns"}:
-                yield "\n".join(self.items(text, near, types))
+                anchor = f'<a id="{near}.{{}}"></a>' if section == "Attributes" else ""
+                yield "\n".join(self.items(text, near, types, anchor))
             else:
                 yield self.prose(text.strip(), near)
             if rest := body[inside.end() :].strip():
                 yield self.prose(rest, near)
 
-    def items(self, text: str, near: str, types: dict[str, str]) -> Iterator[str]:
+    def items(self, text: str, near: str, types: dict[str, str], anchor: str) -> Iterator[str]:
         """Yield what a section lists."""
         for item in re.split(r"\n(?=\S)", text):
             head, _, about = item.partition(":")
@@ -251,7 +252,11 @@ class Page:
             about = self.prose(dedent(about.strip().replace("\n    ", "\n")), near)
             about = about.replace("\n", "\n  ")
             codes = ", ".join(f"`{each}`" for each in name.split(", "))
-            yield f"- {codes}" + (f" (`{shown}`)" if shown else "") + f": {about}"
+            yield (
+                f"- {anchor.format(name)}{codes}"
+                + (f" (`{shown}`)" if shown else "")
+                + f": {about}"
+            )
 
     def signature(self, path: str, anchor: str) -> tuple[list[str], dict[str, str]]:
         """Return a signature as a block, the types that it names, and the type of each argument."""
@@ -336,13 +341,14 @@ class Page:
         if documents(thing, "Args"):
             block, types = self.signature(path, path)
             yield from block if not issubclass(value(path), BaseException) else ()
+        attributes = [m for m in members(path) if m.is_attribute or "property" in m.labels]
+        types |= {each.name: type_of(each) for each in attributes if each.name not in types}
         yield from self.docstring(thing, path, types)
-        shown = list(members(path))
-        attributes = [m for m in shown if m.is_attribute or "property" in m.labels]
-        if attributes:
+        listed = documents(thing, "Attributes")
+        if lines := [self.attribute(m, path) for m in attributes if m.docstring or not listed]:
             yield f"**{self.word('Attributes')}**"
-            yield "\n".join(self.attribute(each, path) for each in attributes)
-        methods = [m for m in shown if m not in attributes]
+            yield "\n".join(lines)
+        methods = [each for each in members(path) if each not in attributes]
         if level == 1:
             yield self.table([(m.name, f"#{path}.{m.name}", m) for m in methods], path)
         for each in methods:
@@ -353,8 +359,7 @@ class Page:
 
     def attribute(self, each: griffe.Object, owner: str) -> str:
         """Return an attribute or a property as an item of a list."""
-        kind = getattr(each, "annotation", None) or getattr(each, "returns", None) or ""
-        shown = f" (`{simple(str(kind))}`)" if kind else ""
+        shown = f" (`{kind}`)" if (kind := type_of(each)) else ""
         about = "\n\n".join(self.docstring(each, f"{owner}.{each.name}", {})).replace("\n", "\n  ")
         anchor = f'<a id="{owner}.{each.name}"></a>'
         return f"- {anchor}`{each.name}`{shown}" + (f": {about}" if about else "")
@@ -388,6 +393,12 @@ def simple(annotation: str) -> str:
     for pattern, shown in SIMPLE.items():
         annotation = re.sub(pattern, shown, annotation)
     return "" if annotation == "Any" else annotation
+
+
+def type_of(each: griffe.Object) -> str:
+    """Return the type of an attribute or a property."""
+    kind = getattr(each, "annotation", None) or getattr(each, "returns", None)
+    return simple(str(kind)) if kind else ""
 
 
 def parameter_type(each: inspect.Parameter, many: Any) -> str:
