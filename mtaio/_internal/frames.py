@@ -32,7 +32,7 @@ from types import (
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import CodeType
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Window",
     "await_chain",
     "chain_of",
+    "forms_of",
     "frames_here",
     "frames_of_others",
     "has",
@@ -115,9 +116,7 @@ def await_chain(awaited: Any) -> Chain:
     end: Any = None
     for _ in range(_MAX_LINKS):
         here: Any = awaited
-        kind = cast(
-            "type[object]", type(here)
-        )  # an object may answer `__class__` with its own code
+        kind: Any = type(here)  # an object may answer `__class__` with its own code
         if kind is CoroutineType:
             frame = here.cr_frame
             awaited = here.cr_await
@@ -146,6 +145,15 @@ def await_chain(awaited: Any) -> Chain:
             offsets.append(frame.f_lasti)
             links.append(here)
     return Chain(frames, codes, offsets, links, end)
+
+
+def forms_of(chains: Mapping[int, Chain]) -> dict[int, int]:
+    """Return a number for each chain, the same for those that stand at the same instructions."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return {  # by the identity of code, which the chains hold: to hash code is dear
+        task: numbers.setdefault((*chain.offsets, *map(id, chain.codes)), len(numbers))
+        for task, chain in chains.items()
+    }
 
 
 def next_await(awaited: Any) -> tuple[FrameType | None, Any]:

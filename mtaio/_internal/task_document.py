@@ -92,6 +92,8 @@ class Waiting(TypedDict):
     on: str
     of: str | None
     seconds: float | None
+    at_least: bool
+    """Whether it may have waited longer: since before somebody looked for the first time."""
     held_by: Held | None
 
 
@@ -326,6 +328,7 @@ class _Reading:
             on=first.on,
             of=None if of is None else _clipped(of),
             seconds=_most(wait.seconds for wait in waits),
+            at_least=any(wait.at_least for wait in waits),
             held_by=self._held[what],
         )
 

@@ -130,7 +130,7 @@ def _waits_line(waits: Waits) -> TextLine:
     many = waits["count"] > 1
     verb = _verb(waits, many=many)
     longest = waits["seconds"]
-    since = "" if longest is None else f", {'the longest ' if many else ''}for {_duration(longest)}"
+    since = "" if longest is None else f", {'the longest ' if many else ''}for {_seconds(waits)}"
     style: Style = "" if waits["held_by"] is None else "warn"
     return TextLine(
         style,
@@ -206,9 +206,10 @@ def _stand(task: Task | Line) -> str:
     wait = task["wait"]
     if wait is None:
         return str(task["state"])
-    seconds = wait["seconds"]
-    most = "up to " if task["count"] > 1 else ""
-    since = "" if seconds is None else f" for {most}{_duration(seconds)}"
+    since = ""
+    if wait["seconds"] is not None:
+        of_many = ", the longest for" if wait["at_least"] else " for up to"
+        since = f"{of_many if task['count'] > 1 else ' for'} {_seconds(wait)}"
     cancelled = "cancelled, " if task["state"] == "cancelled" else ""
     held = wait["held_by"]
     is_namesake = held is not None and held["count"] == 1 and held["names"] == [task["name"]]
@@ -262,6 +263,11 @@ def _at(where: str | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _seconds(wait: Waiting) -> str:
+    seconds = wait["seconds"]
+    return f"{'at least ' if wait['at_least'] else ''}{_duration(seconds or 0)}"
 
 
 def _duration(seconds: float) -> str:

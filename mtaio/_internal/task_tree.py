@@ -26,12 +26,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
+from weakref import WeakKeyDictionary, ref
 
 from mtaio._internal import backend, clock, loops
 from mtaio._internal.frames import (
     Chain,
     await_chain,
     chain_of,
+    forms_of,
     frames_here,
     frames_of_others,
     innermost_own,
@@ -175,6 +177,13 @@ def read_from_anywhere(loop: object, timeout: float) -> TaskTree:
     return _Reading(loop, complete=False).tree_of((), 0)
 
 
+_Look: TypeAlias = "dict[int, tuple[ref[Any], float]]"
+"""What tasks were suspended in at a look, by its id; and when that was seen first."""
+
+_looks: Final[WeakKeyDictionary[object, _Look]] = WeakKeyDictionary()
+"""The last look at each loop."""
+
+
 class _Request:
     """A loop that runs in another thread, asked to read its tasks."""
 
@@ -223,7 +232,6 @@ _PARTS: Final = ("_blocks", "current", "_block", "group", "_group", "_nursery")
 class _Lines:
     """What all tasks that stand at the same instructions have in common."""
 
-    codes: list[CodeType | str]
     stack: tuple[str, ...]
     where: str | None
     function: str | None
@@ -257,6 +265,7 @@ class _Reading:
     __slots__ = (
         "_chains",
         "_complete",
+        "_forms",
         "_half",
         "_jobs",
         "_lines",
@@ -272,8 +281,9 @@ class _Reading:
         self._complete = complete
         self._chains: dict[int, Chain] = {}
         self._waits: dict[int, Found] = {}
-        self._lines: dict[tuple[int, ...], list[_Lines]] = {}
-        """By the offsets of the instructions."""
+        self._forms: dict[int, int] = {}
+        self._lines: dict[int, _Lines] = {}
+        """By the forms of chains."""
         self._threads: dict[int, list[FrameType]] | None = None
         self._jobs: dict[int, int] | None = None
         self._names: dict[int | None, str] | None = None
@@ -283,8 +293,10 @@ class _Reading:
         every = self._half.tasks(self._loop)
         order, roots, below = _arranged(every)
         self._chains = {seen.id: self._chain(seen) for seen in every}
+        self._forms = forms_of(self._chains)
         ready = {seen.id for seen in every if not seen.waits}
-        self._waits = waits_of(self._chains, self._half.time(self._loop), ready)
+        now, since = self._half.time(self._loop), self._since(every)
+        self._waits = waits_of(self._chains, now, ready, forms=self._forms, since=since)
         nodes: dict[int, TaskNode] = {}
         for seen in reversed(order):  # what is below comes first
             nodes[seen.id] = self._node(seen, below.get(seen.id), nodes)
@@ -311,7 +323,10 @@ class _Reading:
     ) -> TaskNode:
         chain = self._chains[seen.id]
         found = self._waits.get(seen.id)
-        lines = self._lines_of(chain)
+        form = self._forms[seen.id]
+        lines = self._lines.get(form)
+        if lines is None:
+            lines = self._lines[form] = _lines_of(chain)
         children: list[GroupNode | TaskNode] = []
         awaited: list[TaskNode] = []
         if below:
@@ -354,6 +369,30 @@ class _Reading:
 
         return cycles(self._waits, still=still_waits)
 
+    def _since(self, every: list[SeenTask]) -> dict[int, float]:
+        """Return since which look each task is known to stand where it does, by `clock.now`."""
+        # A task waits for another future, or in another call of trio's, each time: so if it is
+        # still the same one, the task has not gone on. The next look needs no more than this one
+        # has found; of two at once one is forgotten, which may only make waits seem shorter.
+        before, now = _looks.get(self._loop, {}), clock.now()
+        found: _Look = {}
+        since: dict[int, float] = {}
+        for seen in every:
+            if not seen.waits:
+                continue
+            on = seen.awaited
+            if on is None:
+                on = next(reversed(self._chains[seen.id].links), None)
+            last = before.get(id(on))
+            if last is not None and last[0]() is on:
+                since[seen.id] = last[1]
+                found[id(on)] = last
+            else:
+                with suppress(TypeError):  # not every future of another make can be referred to
+                    found[id(on)] = ref(on), now
+        _looks[self._loop] = found
+        return since
+
     # ---- where it stands ----
 
     def _chain(self, seen: SeenTask) -> Chain:
@@ -382,45 +421,6 @@ class _Reading:
             if has_gil():
                 self._threads |= frames_of_others()
         return self._threads
-
-    def _lines_of(self, chain: Chain, *, thread: bool = False) -> _Lines:
-        # By the offsets, and then by the identity of the code: to hash code is dear.
-        known = self._lines.setdefault(tuple(chain.offsets), [])
-        for lines in known:
-            if all(map(is_, lines.codes, chain.codes)):
-                return lines
-        lines = self._new_lines(chain, thread=thread)
-        known.append(lines)
-        return lines
-
-    def _new_lines(self, chain: Chain, *, thread: bool) -> _Lines:
-        stack: list[str] = []
-        in_thread = where = None
-        opened: list[tuple[int, str, str]] = []
-        for index, frame in enumerate(chain.frames):
-            if isinstance(frame, str):
-                stack.append(frame)
-                continue
-            code = frame.f_code
-            # A task inside of a block has the group, or what holds it, in the variable of `with`.
-            at = chain.offsets[index]  # the frame itself may have gone on
-            for name, line in opened_blocks(code, at):
-                opened.append((index, name, place(code, line)))
-            # One that leaves it is in __aexit__, and the line before is that of the `with`.
-            if code.co_name == "__aexit__" and stack:
-                opened.append((index, "self", stack[-1]))
-            stack.append(place(code, line_at(code, at)))
-            if code.co_name in _IN_THREAD and _is_known(frame):
-                in_thread = index
-        steps = zip(chain.codes, chain.offsets, strict=True)
-        inwards = [(code, at) for code, at in steps if not isinstance(code, str)]
-        if inwards:
-            files = [code.co_filename for code, _ in reversed(inwards)]
-            code, at = inwards[-1 - innermost_own(files)]
-            if is_own(code.co_filename):
-                where = place(code, line_at(code, at))
-        function = _function([code for code, _ in inwards], thread=thread)
-        return _Lines(chain.codes, tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
     def _group(
         self, chain: Chain, lines: _Lines, below: _Below, nodes: dict[int, TaskNode]
@@ -468,7 +468,7 @@ class _Reading:
     def _thread(self, ident: int) -> TaskNode:
         if self._names is None:
             self._names = {each.ident: each.name for each in threading.enumerate()}
-        lines = self._lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
+        lines = _lines_of(chain_of([*self._stacks().get(ident, ())][::-1]), thread=True)
         return TaskNode(
             id=ident,
             name=self._names.get(ident, "thread"),
@@ -521,6 +521,37 @@ def _arranged(every: list[SeenTask]) -> _Arranged:
         below[cast("int", seen.starter)][key].tasks.remove(seen)
         roots.append(seen)
         todo.append(seen)
+
+
+def _lines_of(chain: Chain, *, thread: bool = False) -> _Lines:
+    """Return what is shown of a chain."""
+    stack: list[str] = []
+    in_thread = where = None
+    opened: list[tuple[int, str, str]] = []
+    for index, frame in enumerate(chain.frames):
+        if isinstance(frame, str):
+            stack.append(frame)
+            continue
+        code = frame.f_code
+        # A task inside of a block has the group, or what holds it, in the variable of `with`.
+        at = chain.offsets[index]  # the frame itself may have gone on
+        for name, line in opened_blocks(code, at):
+            opened.append((index, name, place(code, line)))
+        # One that leaves it is in __aexit__, and the line before is that of the `with`.
+        if code.co_name == "__aexit__" and stack:
+            opened.append((index, "self", stack[-1]))
+        stack.append(place(code, line_at(code, at)))
+        if code.co_name in _IN_THREAD and _is_known(frame):
+            in_thread = index
+    steps = zip(chain.codes, chain.offsets, strict=True)
+    inwards = [(code, at) for code, at in steps if not isinstance(code, str)]
+    if inwards:
+        files = [code.co_filename for code, _ in reversed(inwards)]
+        code, at = inwards[-1 - innermost_own(files)]
+        if is_own(code.co_filename):
+            where = place(code, line_at(code, at))
+    function = _function([code for code, _ in inwards], thread=thread)
+    return _Lines(tuple(stack[-_KEPT:]), where, function, in_thread, opened)
 
 
 def _is_known(frame: FrameType) -> bool:

@@ -31,15 +31,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from opcode import opmap
-from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FrameType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+)
 from typing import Any, Final, NamedTuple, cast, final
 
 from mtaio._internal import clock
-from mtaio._internal.frames import Chain, has, module, variables
+from mtaio._internal.frames import Chain, forms_of, has, module, variables
 from mtaio._internal.knots import Need, cycle_in, knots
 from mtaio._internal.wait_rules import HOLDING, IN_PARTS, KINDS, LIBRARIES, READY, RULES, Rule
 
 __all__ = ["Found", "Wait", "cycles", "longest", "waits_of"]
+
+_NOTHING: Final[Mapping[int, float]] = MappingProxyType({})
 
 MOST: Final = 10
 """How many of the longest waits are named."""
@@ -57,7 +66,10 @@ class Wait:
     key: int | None = None
     """The same for all that wait for one object, and for no other; None if unknown."""
     seconds: float | None = None
-    """How long it has waited; None if unknown."""
+    """How long it has waited, or how long at least; None if unknown."""
+    at_least: bool = False
+    """Whether ``seconds`` counts from the first look at which it stood there, and not from the
+    beginning, of which many locks, events, queues and sockets keep no record."""
     holders: tuple[int, ...] = ()
     """The ids of the tasks that hold what it waits for."""
 
@@ -85,6 +97,8 @@ def waits_of(
     now: float | None,
     ready: Container[int] = (),
     *,
+    forms: Mapping[int, int] | None = None,
+    since: Mapping[int, float] = _NOTHING,
     keys: bool = False,
 ) -> dict[int, Found]:
     """
@@ -94,14 +108,17 @@ def waits_of(
         tasks: The chain of awaits of each task of a loop, by its id.
         now: The time of the loop, by which its tasks sleep; None if unknown.
         ready: The ids of those that do not wait, but may hold what others wait for.
+        forms: The numbers of the chains, as of `forms_of`, by the task.
+        since: Since when a task is known to stand there, by `clock.now`: used if nothing tells
+            since when it really waits.
         keys: Whether to show keys and other values, which may be secret.
     """
-    look = _Look(tasks, now, keys=keys)
+    look = _Look(tasks, now, forms_of(tasks) if forms is None else forms, keys=keys)
     for task, chain in tasks.items():
         if task not in ready:
             look.at(task, chain)
     look.search()
-    return look.found()
+    return look.found(since)
 
 
 def cycles(
@@ -131,13 +148,23 @@ def cycles(
 
 
 def longest(found: Mapping[int, Found]) -> tuple[int, ...]:
-    """Return the tasks that have waited longest, but for those that sleep."""
+    """
+    Return the tasks that have waited longest.
+
+    Not those that sleep, nor those whose wait is only known since the first look if nobody holds
+    what they wait for: most of these idle, as servers do that wait for a connection.
+    """
     seconds = {
         task: each.wait.seconds
         for task, each in found.items()
-        if each.wait.seconds is not None and each.wait.on != "sleep"
+        if each.wait.seconds is not None and _counts(each.wait)
     }
     return tuple(sorted(seconds, key=lambda task: -seconds[task])[:MOST])
+
+
+def _counts(wait: Wait) -> bool:
+    is_held = wait.holders and wait.on != "tasks"
+    return wait.on != "sleep" and bool(is_held or not wait.at_least)
 
 
 class _Point:
@@ -163,15 +190,23 @@ _UNKNOWN: Final = Rule("wake-up")
 class _Look:
     """One look at all tasks."""
 
-    def __init__(self, tasks: Mapping[int, Chain], now: float | None, *, keys: bool) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[int, Chain],
+        now: float | None,
+        forms: Mapping[int, int],
+        *,
+        keys: bool,
+    ) -> None:
         self._tasks = tasks
+        self._forms = forms
         self._keys = keys
         self._order = dict(zip(tasks, count(), strict=False))
         self._now = now
         self._clock = clock.now()
         self._points: dict[int, _Point] = {}
-        # The rule for code by the id of the code, which the frames hold; False for the program's.
-        self._rules: dict[int, Rule | bool | None] = {}
+        self._rules: dict[int, list[tuple[int, Rule]]] = {}
+        """The rules that apply to chains of each form, the innermost first, and to which frame."""
         # With the objects, whose ids another object may have once they are gone.
         self._texts: dict[tuple[int, int], tuple[str | None, object, object]] = {}
         self._held: dict[tuple[int, str], tuple[tuple[int, ...], bool]] = {}
@@ -182,18 +217,14 @@ class _Look:
     def at(self, task: int, chain: Chain) -> None:
         """Look at one task."""
         point: _Point | None = None
-        rules = self._rules
         try:
-            for frame, code in zip(reversed(chain.frames), reversed(chain.codes), strict=True):
-                if code.__class__ is str:
-                    continue
-                rule = rules.get(id(code), True)
-                if rule is True:
-                    rule = self._new_rule(cast("FrameType", frame))
-                if rule is False:
-                    break
-                if rule is not None:
-                    point = self._apply(cast("Rule", rule), cast("FrameType", frame), point)
+            form = self._forms[task]
+            rules = self._rules.get(form)
+            if rules is None:
+                rules = self._rules[form] = _rules_for(chain)
+            for index, rule in rules:
+                frame: Any = chain.frames[index]
+                point = self._apply(rule, frame, point)
             if point is None:
                 point = self._end_of(chain)
         except Exception:  # noqa: BLE001 - the task went on, or a library is another than we know
@@ -204,30 +235,15 @@ class _Look:
         if point.rule.search:
             self._wanted[point.rule.search].setdefault(id(point.obj), []).append(point)
 
-    def _new_rule(self, frame: FrameType) -> Rule | bool | None:
-        """Return the rule for code; None if there is none, False for the program's own code."""
-        module: str = frame.f_globals.get("__name__") or ""
-        known = RULES.get(module)
-        rule: Rule | bool | None
-        if known is None:
-            rule = None if module.partition(".")[0] in LIBRARIES else False
-        else:
-            rule = known.get(frame.f_code.co_qualname)
-        self._rules[id(frame.f_code)] = rule
-        return rule
-
     def _apply(self, rule: Rule, frame: FrameType, inner: _Point | None) -> _Point | None:
         """Return what is known when a frame was looked at, around those inside."""
-        if rule.on:
-            if inner is None or inner.rule.plain or rule.replace:
-                found = variables(frame, rule.variables)
-                if has(found.get("fut"), "cr_frame"):
-                    return inner  # `wait_for` runs a coroutine in the same task
-                return self._new_point(rule, found, inner)
-        elif inner is not None:
-            found = variables(frame, rule.variables)
-            detail = _follow(found, rule.detail) if rule.detail else None
-            inner.of = self._text(_follow(found, rule.name), detail)
+        found = variables(frame, rule.variables)
+        if rule.search == "futures" and has(found.get("fut"), "cr_frame"):
+            return inner  # `wait_for` runs a coroutine in the same task
+        if rule.on or inner is None:
+            return self._new_point(rule, found, inner)
+        detail = _follow(found, rule.detail) if rule.detail else None
+        inner.of = self._text(_follow(found, rule.name), detail)
         return inner
 
     def _new_point(self, rule: Rule, found: Mapping[str, Any], inner: _Point | None) -> _Point:
@@ -260,7 +276,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if math.inf in (left, total):
+        if left == math.inf:
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "
@@ -300,14 +316,17 @@ class _Look:
 
     def _text(self, shown: object, detail: object) -> str | None:
         """Return the kind and name of an object."""
-        if not self._keys:
-            shown, detail = None if _is_value(shown) else shown, None
         if shown is None:
             return None
         key = (id(shown), 0 if detail is None else id(detail))
-        if key not in self._texts:
-            self._texts[key] = _described(shown, detail), shown, detail
-        return self._texts[key][0]
+        known = self._texts.get(key)
+        if known is None:
+            if self._keys:
+                text = _described(shown, detail)
+            else:
+                text = None if _is_value(shown) else _described(shown, None)
+            known = self._texts[key] = text, shown, detail
+        return known[0]
 
     # ---- holders ----
 
@@ -354,6 +373,7 @@ class _Look:
         self._holding: defaultdict[int, list[int]] = defaultdict(list)
         self._seen: set[int] = set()
         self._codes: dict[int, _Code | None] = {}
+        self._looked_at: dict[int, list[tuple[int, _Code]]] = {}
         for task, chain in self._tasks.items():
             with suppress(Exception):  # as in `at`
                 self._search_in(task, chain)
@@ -368,25 +388,37 @@ class _Look:
 
     def _search_in(self, task: int, chain: Chain) -> None:
         """Search for what one task holds."""
-        codes, calls = self._codes, self._calls
-        for at, link in enumerate(chain.links):
-            if calls and id(link) in calls:
-                self._holding[calls[id(link)]].append(task)
-            code = chain.codes[at]
-            what = codes.get(id(code), True)
-            if what is True:
-                frame = chain.frames[at]
-                what = codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
-            if not what:
-                continue
+        calls = self._calls
+        if calls:
+            for link in chain.links:
+                if id(link) in calls:
+                    self._holding[calls[id(link)]].append(task)
+        form = self._forms[task]
+        places = self._looked_at.get(form)
+        if places is None:
+            places = self._looked_at[form] = self._places_in(chain)
+        for at, what in places:
             if what.opens:
                 self._search_blocks(task, chain, at, what)
-            frame = cast("FrameType", chain.frames[at])
+            frame: Any = chain.frames[at]
             if what.holding is not None and _name_at(chain, at + 1) not in _ACQUIRING:
                 found = variables(frame, (what.holding,)).get(what.holding)
                 self._hold(task, getattr(found, "__self__", found))  # of a bound method
             if what.is_core:
                 self._search_slots(task, variables(frame, _LEADS_TO_SLOTS))
+
+    def _places_in(self, chain: Chain) -> list[tuple[int, _Code]]:
+        """Return the indexes of the frames of a chain that may hold something."""
+        codes = self._codes
+        found: list[tuple[int, _Code]] = []
+        for at in range(len(chain.links)):
+            code, frame = chain.codes[at], chain.frames[at]
+            if id(code) not in codes:
+                codes[id(code)] = None if isinstance(frame, str) else self._code(frame)
+            what = codes[id(code)]
+            if what is not None:
+                found.append((at, what))
+        return found
 
     def _code(self, frame: FrameType) -> _Code | None:
         """Return what to look at in frames of this code; None for nothing."""
@@ -435,22 +467,51 @@ class _Look:
                 if getattr(slot, "lender", None) is None:
                     self._holding[key].append(task)
 
-    def found(self) -> dict[int, Found]:
+    def found(self, since: Mapping[int, float]) -> dict[int, Found]:
         """Return what was found."""
-        return {
-            task: Found(
-                Wait(
-                    on=point.on,
-                    of=point.of,
-                    key=None if point.obj is None or point.rule.sleeps else id(point.obj),
-                    seconds=point.seconds,
-                    holders=point.holders,
-                ),
-                every=point.every,
-                sure=point.sure,
+        found: dict[int, Found] = {}
+        for task, point in self._points.items():
+            obj, seconds = point.obj, point.seconds
+            at_least = seconds is None and task in since
+            wait = Wait(
+                on=point.on,
+                of=point.of,
+                key=None if obj is None or point.rule.sleeps else id(obj),
+                seconds=max(0.0, self._clock - since[task]) if at_least else seconds,
+                at_least=at_least,
+                holders=point.holders,
             )
-            for task, point in self._points.items()
-        }
+            found[task] = Found(wait, every=point.every, sure=point.sure)
+        return found
+
+
+def _rules_for(chain: Chain) -> list[tuple[int, Rule]]:
+    """Return the rules that apply to a chain, the innermost first, and the index of the frame."""
+    found: list[tuple[int, Rule]] = []
+    plain = True
+    for index in reversed(range(len(chain.frames))):
+        frame = chain.frames[index]
+        if isinstance(frame, str):
+            continue
+        module: str = frame.f_globals.get("__name__") or ""
+        known = RULES.get(module)
+        if known is None:
+            if module.partition(".")[0] in LIBRARIES:
+                continue
+            break  # the program's own code
+        rule = known.get(frame.f_code.co_qualname)
+        if rule is None:
+            continue
+        if not rule.on:
+            if found:
+                found.append((index, rule))
+        elif plain or rule.replace:
+            # These may need what they find inside of them.
+            if not (rule.sleeps or rule.search == "futures"):
+                found.clear()
+            found.append((index, rule))
+            plain = rule.plain
+    return found
 
 
 class _Code(NamedTuple):
@@ -538,6 +599,8 @@ _TO_TRIO: Final = {"_async_yield", "_real_async_yield"}
 
 def _follow(found: Mapping[str, Any], path: str) -> Any:
     """Return a variable, or what attributes of it lead to; None if there is nothing."""
+    if "." not in path:
+        return found.get(path)
     name, *attributes = path.split(".")
     value = found.get(name)
     for each in attributes:

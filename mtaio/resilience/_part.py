@@ -184,7 +184,7 @@ async def call_function(call: Call) -> Any:
         awaitable: Any = call.fn(*call.args)
         result: object = awaitable
         if type(result) is CoroutineType or inspect.isawaitable(result):
-            durations = call._attempt_duration  # noqa: SLF001 - of one module
+            durations = call._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of one module
             if durations is not None:
                 return await timed(durations, lambda: awaitable)
             return await awaitable

@@ -328,7 +328,7 @@ class Pipeline:
     def _counted(self, through: Next) -> Next:
         async def run(call: Call) -> OpenStream:
             self._calls += 1
-            call._attempt_duration = self._attempt_duration  # noqa: SLF001 - of one package
+            call._attempt_duration = self._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of one package
             end = partial(self._end, None if self._call_duration is None else clock.now())
             try:
                 opened: OpenStream = await through(call)
@@ -343,7 +343,7 @@ class Pipeline:
     async def _record(self, call: Call) -> Any:
         """Let a call go through the parts; record how long it takes, and its attempts."""
         self._calls += 1
-        call._attempt_duration = self._attempt_duration  # noqa: SLF001 - likewise
+        call._attempt_duration = self._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - likewise
         began = clock.now()
         try:
             result = await self._through(call)

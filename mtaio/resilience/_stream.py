@@ -225,7 +225,7 @@ async def open_call(call: Call) -> OpenStream:
     """Call the function itself, open what it returns and wait for the first item."""
     fn: Callable[..., Any] = call.fn
     opened = _opened(lambda: fn(*call.args), call, name_of(fn))
-    durations = call._attempt_duration  # noqa: SLF001 - of one package
+    durations = call._attempt_duration  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of one package
     return await (opened if durations is None else timed(durations, lambda: opened))
 
 

@@ -201,6 +201,25 @@ def test_holder_of_the_same_name() -> None:
     ]
 
 
+def test_wait_of_which_the_beginning_is_unknown() -> None:
+    """What a task has waited since it was looked at first is a part of how long it has."""
+    waits = [Wait(on="lock", seconds=n * 60, at_least=True, key=7, holders=(9,)) for n in (1, 2)]
+    lines = shown(
+        tree(
+            *[task(n, f"e{n}", wait=wait) for n, wait in enumerate(waits)],
+            task(3, "other", 5, wait=Wait(on="item", seconds=9, at_least=True)),
+            task(9, "holder", 6),
+            longest=(0, 1),
+        )
+    )
+    most = "the longest for at least 2 min 0 s"
+    assert lines[2:4] == [
+        "  2 tasks at db.py:44 in query wait for lock, held by holder at db.py:6 in query, " + most,
+        "  1 task at db.py:5 in query waits for item, for at least 9 s",
+    ]
+    assert f"  2 x e at db.py:44 in query: waits for lock, {most}, held by holder" in lines
+
+
 def test_what_is_alike_is_told_once() -> None:
     """Equal tasks that have waited longest are one line; so is what nobody holds."""
     events = [task(n, f"e{n}", wait=Wait(on="event", key=n, seconds=20 - n)) for n in (1, 2)]
@@ -327,7 +346,7 @@ def members(found: dict[str, Any]) -> dict[str, Any]:
 def test_schema() -> None:
     """The members of the JSON document are those that the guide describes."""
     held = {"count": ..., "names": ..., "places": ...}
-    wait = {"on": ..., "of": ..., "seconds": ..., "held_by": held}
+    wait = {**dict.fromkeys(("on", "of", "seconds", "at_least"), ...), "held_by": held}
     known = ("name", "function", "state", "where", "seconds", "stack")
     one = {**dict.fromkeys(("id", "count", *known), ...), "wait": wait}
     found = deadlock()

@@ -219,6 +219,37 @@ async def test_seconds() -> None:
     assert found.longest == ["a", "b", "c", "rate"]
 
 
+async def test_time_since_the_first_look() -> None:
+    """Where nothing tells since when a task waits, the first look does, until the task goes on."""
+    lock, events = anyio.Lock(), [anyio.Event() for _ in range(2)]
+
+    async def hold() -> None:
+        async with lock:
+            for event in events:
+                await event.wait()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold, name="hold")
+        await settle()
+        group.start_soon(called, lock.acquire, name="waits")
+        await settle()
+        seconds = []
+        for at in range(3):
+            found = read()
+            seconds.append((found.seconds["hold"], found.seconds["waits"]))
+            await anyio.sleep(0.5)
+            if at == 1:
+                events[0].set()
+                await settle()
+        again = read()
+        group.cancel_scope.cancel()
+    assert seconds == [(None, None), (0.5, 0.5), (None, 1.0)]
+    assert again.seconds["hold"] == 0.5
+    # Most of what waits for events idles; what others hold is of interest.
+    assert again.longest == ["waits"]
+
+
 # ---- who holds it ----
 
 
