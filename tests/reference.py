@@ -305,20 +305,22 @@ class Page:
         """Yield all about a public name."""
         _, anchor = homes()[path]
         thing, title = code(path), path.rpartition(".")[2]
-        if level == 1:
-            yield "<!-- Made of the docstrings by `python -m tests.reference`. -->"
-        yield f'<a id="{anchor}"></a>'
+        anchor = f'<a id="{anchor}"></a>'
+        if level > 1:
+            yield anchor
         yield f"{'#' * level} `{title}`"
-        if level == 1:
+        if (
+            level == 1
+        ):  # the anchor is below: the site's search wants a page to begin with its title
             package = path.split(".")[1]
             home = "mtaio" if title in mtaio.__all__ else f"mtaio.{package}"
-            yield f"[`mtaio.{package}`](../{package}.md) · `from {home} import {title}`"
+            yield f"{anchor}[`mtaio.{package}`](../{package}.md) · `from {home} import {title}`"
             if self.language == "ja":
                 yield self.word("Text")
         if thing.is_class:
             yield from self.of_class(path, thing, level)
         elif thing.is_function:
-            block, types = self.signature(path, anchor)
+            block, types = self.signature(path, path)
             yield from (*block, *self.docstring(thing, path, types))
         else:
             assert isinstance(thing, griffe.Attribute)
