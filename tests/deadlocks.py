@@ -147,6 +147,7 @@ def stacks() -> Stuck:
     async def enter(first: ConcurrencyLimiter, second: ConcurrencyLimiter) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(first)
+            stack.callback(str)  # which holds nothing
             await anyio.wait_all_tasks_blocked()
             await stack.enter_async_context(second)
 

@@ -276,7 +276,7 @@ class _Look:
         left = None if until is None or self._now is None else until - self._now
         if left is not None and total is not None:
             point.seconds = max(0.0, total - left)
-        if left == math.inf:
+        if math.inf in (left, total):  # uvloop's timers have an end
             point.of, point.seconds = "no end", None
         elif left is not None:
             whole = "" if total is None else f"{total:.4g} s, "
@@ -556,7 +556,7 @@ def _entered(link: object, depth: int = 0) -> Iterator[object]:
             function = False
         elif type(each) is MethodType:
             if type(each.__func__) is FunctionType and each.__func__.__name__ in _EXITS:
-                yield from _through(each.__self__, depth)
+                yield from _through(each.__self__, depth)  # pragma: no cover - up to Python 3.13
         elif type(each) is FunctionType:
             function = each.__name__ in _EXITS
 
@@ -616,8 +616,6 @@ def _described(shown: object, detail: object) -> str | None:
     text: str | None
     if kind in _FUNCTIONS:
         text = cast("FunctionType", shown).__qualname__
-    elif module(kind) == "builtins":
-        text = _short.repr(shown)
     else:
         text = KINDS.get(kind.__name__, kind.__name__)
         if text is None:

@@ -42,8 +42,6 @@ _CLOSE: Final = (b"connection", b"close")
 _LEFT: Final = frozenset({"ClientDisconnect", "WebSocketDisconnect"})
 """What Starlette and Litestar raise where they read from a client that has left."""
 
-_LOST: Final = {"type": "websocket.disconnect", "code": 1006}
-
 
 class Request:
     """
@@ -79,7 +77,6 @@ class Request:
         "_gone",
         "_new_scope",
         "_receive",
-        "_refused",
         "_send",
         "_shield",
         "_started",
@@ -123,7 +120,6 @@ class Request:
         self.late = self.left = False
         self._unread = _has_body(scope)
         self._gone: ConnectionResetError | None = None
-        self._refused = False
         self.sending = False
 
     def cancel(self) -> None:
@@ -193,10 +189,6 @@ class Request:
         if self.late:
             await checkpoint()
             return {"type": "http.disconnect"}
-        if self._refused:
-            self.left = True
-            await checkpoint()
-            return _LOST
         message: Message
         if self._unread and self._body_timeout < math.inf:
             message = await self._next_piece()
@@ -239,11 +231,6 @@ class Request:
                 self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
                 raise self._gone
         await self._pass_on(message)
-        if message["type"] == "websocket.accept":
-            # A client that sends before it is let in is refused by hypercorn, of which the
-            # application hears nothing: it would wait for a message for ever.
-            handshake = getattr(getattr(self._send, "__self__", None), "handshake", None)
-            self._refused = not getattr(handshake, "accepted", True)
 
     async def _pass_on(self, message: Message) -> None:
         """Send something to the client, whoever says it."""

@@ -283,6 +283,8 @@ class Server:
         if run.may_be_eager():
             # It is begun before hypercorn can take an answer. Where tasks are eager, smoke runs it.
             await checkpoint()  # pragma: no cover
+        if scope["type"] == "websocket":
+            await _tell_of_refusal(send)
         if run.state is not None:
             scope["state"] = dict(run.state)
         entry = None
@@ -616,6 +618,29 @@ def _with_names(fn: Any, **names: Any) -> Any:
 
 async def _nothing() -> None:
     """Send nothing."""
+
+
+async def _tell_of_refusal(send: Any) -> None:
+    """
+    Have the application of a websocket hear of its end where hypercorn has refused its client.
+
+    Hypercorn answers a client with 400 that sends before it was let in, and the application is told
+    nothing any more: it would wait for a message for ever, long after the client has left.
+    """
+    stream: Any = send.__self__
+    handle = stream.handle
+    end = {"type": "websocket.disconnect", "code": 1006}
+
+    async def handle_and_tell(event: Any) -> None:
+        refused = stream.closed
+        await handle(event)
+        if refused and event.__class__.__name__ == "StreamClosed":
+            await stream.app_put(end)
+
+    if stream.closed:  # before this began
+        await stream.app_put(end)
+    else:
+        stream.handle = handle_and_tell
 
 
 def _connections(tcp_server: Any, raw: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class

@@ -16,6 +16,7 @@ KNOWN = {
     "trio.run.worker_serve": {"22efe0285dc0", "8dc8347a9fc3"},
     "trio.run.TCPServer": {"6c26a3975766", "5593e38b83d3"},
     "protocol.h11.H11Protocol": {"b2318d0db596", "b32a61e0a8ca"},
+    "protocol.ws_stream.WSStream": {"67434c428a1a", "f4833bc5aae4"},
     "config.Config.create_sockets": {"3ba0bab3918e"},
     "events.Updated": {"2ac39e7065c0"},
 }

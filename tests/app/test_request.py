@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -296,18 +295,3 @@ async def test_client_that_left() -> None:
     assert side.sent == []
     with pytest.raises(ClientDisconnect):
         await Request(GET, stay, side.send, **options).run(asgi, lambda _: None)
-
-
-async def test_websocket_that_is_not_let_in() -> None:
-    """The application hears of a client that hypercorn refuses as it is let in."""
-    side: Any = Side(pieces=2)
-    side.handshake = SimpleNamespace(accepted=False)
-    heard: list[str] = []
-
-    async def asgi(_: Any, receive: Any, send: Any) -> None:
-        heard.append((await receive())["type"])
-        await send({"type": "websocket.accept"})
-        heard.append((await receive())["type"])
-
-    await side.request(WEBSOCKET).run(asgi, never)
-    assert heard == ["http.request", "websocket.disconnect"]

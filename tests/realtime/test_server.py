@@ -72,7 +72,7 @@ class App:
         self.begun.append(path)
         try:
             handler = getattr(self, path[1:])
-            await (handler(send, receive) if path == "/ws" else handler(send))
+            await (handler(send, receive) if path in {"/ws", "/ws_late"} else handler(send))
         except anyio.get_cancelled_exc_class():
             self.ends.append("cancelled")
             raise
@@ -153,6 +153,11 @@ class App:
     async def ws_wait(self, _: Any) -> None:
         """Do not accept a websocket yet."""
         await anyio.sleep_forever()
+
+    async def ws_late(self, send: Any, receive: Any) -> None:
+        """Accept a websocket after a while, and listen."""
+        await anyio.sleep(0.2)
+        await self.ws(send, receive)
 
     async def ws_deaf(self, send: Any) -> None:
         """Accept a websocket, and do not listen."""
@@ -799,6 +804,23 @@ class Stuck(Request):
     def abandon(self) -> None:
         """End at last."""
         self.abandoned = True
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+async def test_websocket_that_is_refused(pause: float) -> None:
+    """A client that sends before it is let in is refused, and the application hears of the end."""
+    app = App()
+    path = b"/ws_late" if pause else b"/ws"
+    async with serving(app) as server:
+        async with await connect(server) as stream:
+            await stream.send(UPGRADE.replace(b"/ws", path) + b"\x81" * (not pause))
+            await anyio.sleep(pause)
+            await stream.send(b"\x81")
+            assert (await read(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 400")
+        with anyio.fail_after(5):
+            while server.in_flight:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.01)
+        server.close()
 
 
 async def test_websocket_flood() -> None:

@@ -280,13 +280,14 @@ async def test_compiled_code_that_runs(flavour: str) -> None:
             self.cr_await.close()
 
     async def look() -> None:
-        seen.append(tasks())
+        task = asyncio.current_task()
+        seen.extend(node for node in nodes(tasks()).values() if node.id == id(task))
 
-    seen: list[TaskTree] = []
+    seen: list[TaskNode] = []
     running = Running(look())
     running.cr_running = True
-    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running), name="running")
-    node = nodes(seen[0])["running"]
+    await asyncio.create_task(cast("Coroutine[Any, Any, None]", running))
+    (node,) = seen
     assert (node.state, node.where, node.stack) == ("running", None, ())
 
 
@@ -438,6 +439,33 @@ async def test_a_task_that_ends_meanwhile(flavour: str) -> None:
     await asyncio.sleep(0)
     assert "staying" in found
     assert "ending" not in found
+
+
+async def test_a_future_of_another_make(flavour: str) -> None:
+    """What awaits a future that is not in C waits, and no code of the future's is run for it."""
+    if flavour == "trio":
+        pytest.skip("it has no futures")
+    futures: Any = asyncio.futures
+
+    class Own(futures._PyFuture):  # type: ignore[misc] # whatever it is
+        asked = 0
+
+        def done(self) -> bool:
+            self.asked += 1
+            return bool(super().done())
+
+    own: Any = Own(loop=asyncio.get_running_loop())
+
+    async def caller() -> None:
+        await own
+
+    task = asyncio.create_task(caller(), name="caller")
+    await asyncio.sleep(0)
+    asked = own.asked
+    node = nodes(tasks())["caller"]
+    assert (node.state, own.asked) == ("waiting", asked)
+    own.set_result(None)
+    await task
 
 
 async def test_a_loop_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, flavour: str) -> None:

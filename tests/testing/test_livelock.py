@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -160,11 +159,15 @@ def test_thread_of_trios_own_is_no_livelock() -> None:
 class Compiled:
     """Is awaited like a coroutine of Cython's, whose frame does not say in which line it is."""
 
-    cr_await = None
+    __slots__ = ("cr_await", "cr_frame", "inner")  # as in C: a class of Python's may do anything
 
     def __init__(self) -> None:
-        code = compile("", "compiled.pyx", "exec").replace(co_name="execute", co_qualname="execute")
-        self.cr_frame = SimpleNamespace(f_code=code, f_lineno=None, f_lasti=-1, f_globals={})
+        self.cr_await = None
+        made: dict[str, Any] = {}
+        code = compile("from sys import _getframe; frame = _getframe()", "compiled.pyx", "exec")
+        code = code.replace(co_name="execute", co_qualname="execute", co_linetable=b"")
+        exec(code, made)  # noqa: S102 - to have a frame
+        self.cr_frame = made["frame"]
 
     def __await__(self) -> Any:
         self.inner: Any = anyio.sleep_forever().__await__()
