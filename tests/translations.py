@@ -24,7 +24,7 @@ FENCE = re.compile(r"^( *)(`{3,}).*?\n\1\2$", re.MULTILINE | re.DOTALL)
 def outline(page: Path) -> list[str]:
     """Return what a page and its translation have in common: headings, tables and names."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    lines = re.findall(r"^(#+) |^(::: .*)$|^(\|.*\|)$", text, re.MULTILINE)
+    lines = re.findall(r"^(#+) |^(<!-- reference: .*)$|^(\|.*\|)$", text, re.MULTILINE)
     return [mark or name or f"{row.count('|')} columns" for mark, name, row in lines]
 
 

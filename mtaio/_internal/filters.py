@@ -17,6 +17,7 @@ from mtaio._internal.callables import is_async
 __all__ = ["Filter", "accepts", "check_filter", "check_verdict", "errors_in"]
 
 Filter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+"""Which exceptions are meant: a class, a tuple of classes, or a function that says whether."""
 
 _WAY_OUT = "Pass an exception class, a tuple of them, or a function from the exception to bool."
 

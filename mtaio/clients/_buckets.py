@@ -62,9 +62,11 @@ class Route(NamedTuple):
     The route of a request, where the server counts it for each of some resources.
 
     Discord gives routes of one kind the same bucket, and counts it for each channel, guild and
-    webhook: for these, a route is what was asked for without the ids, and the id that counts::
+    webhook: for these, a route is what was asked for without the ids, and the id that counts:
 
-        Route("GET /channels/{id}/messages", major="81384788765712384")
+    ```python
+    Route("GET /channels/{id}/messages", major="81384788765712384")
+    ```
 
     Attributes:
         path: What the requests have in common.

@@ -104,12 +104,14 @@ class Lease:
 
     Example:
         Let the database refuse late writes, from a process that was suspended while its lease ran
-        out::
+        out:
 
-            async with limiter as lease:
-                await database.execute(
-                    "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
-                )
+        ```python
+        async with limiter as lease:
+            await database.execute(
+                "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
+            )
+        ```
     """
 
     __slots__ = ("_holding",)
