@@ -216,7 +216,9 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
     if name is None or frame is None or not _is_ours(frame):
         return None
     driven: Any = local(frame, name)
-    send: Any = driven.args[0] if type(driven) is partial else driven  # partial(run, coroutine.send)
+    send: Any = (
+        driven.args[0] if type(driven) is partial else driven
+    )  # partial(run, coroutine.send)
     return send.__self__ if type(send) in _METHODS else driven
 
 
