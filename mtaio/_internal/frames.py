@@ -216,10 +216,10 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
     if name is None or frame is None or not _is_ours(frame):
         return None
     driven: Any = local(frame, name)
-    send: Any = (
-        driven.args[0] if type(driven) is partial else driven
-    )  # partial(run, coroutine.send)
-    return send.__self__ if type(send) in _METHODS else driven
+    send: Any = driven
+    if type(driven) is partial:
+        send = cast("Any", driven).args[0]  # partial(run, coroutine.send)
+    return send.__self__ if type(send) in _METHODS else cast("Any", driven)
 
 
 _METHODS: Final = (BuiltinMethodType, MethodType)

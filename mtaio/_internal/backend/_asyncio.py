@@ -14,7 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
 from types import CoroutineType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 
 import anyio
 
@@ -142,11 +142,13 @@ _LONGEST: Final = 1000
 """Characters of a name."""
 
 
+_future_done: Final[Any] = cast("Any", asyncio.Future).done
+
+
 def _is_done(future: Any) -> bool:
     """Return whether a future is done; one of the program's own kind is asked as asyncio's are."""
     try:
-        done: Any = asyncio.Future.done  # pyright: ignore[reportUnknownMemberType]
-        return bool(done(future))
+        return _future_done(future)
     except TypeError:  # it is none of asyncio's: what waits for it, waits
         return False
 
