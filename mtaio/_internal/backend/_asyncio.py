@@ -148,7 +148,7 @@ _future_done: Final[Any] = cast("Any", asyncio.Future).done
 def _is_done(future: Any) -> bool:
     """Return whether a future is done; one of the program's own kind is asked as asyncio's are."""
     try:
-        return _future_done(future)
+        return bool(_future_done(future))
     except TypeError:  # it is none of asyncio's: what waits for it, waits
         return False
 
