@@ -235,7 +235,7 @@ MOST: Final[dict[Callable[[Counter], Awaitable[None] | None], tuple[str, int]]] 
 
 
 MOST_OF_SERVER: Final[dict[Callable[..., Awaitable[None]], tuple[str, int]]] = {
-    shared_rate_of_server: ("a waiting acquire of a RedisRateLimiter", 9),
+    shared_rate_of_server: ("a waiting acquire of a RedisRateLimiter", 10),
     tiered_miss_of_server: ("a miss of a TieredCache", 18),
 }
 
