@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
+
 import anyio
 import pytest
 
 from mtaio._internal.backend import new_waiter
-from mtaio._internal.steps import begin
+from mtaio._internal.steps import begin, run_in
+from mtaio.monitoring import TaskNode, tasks
 
 
 async def test_what_does_not_suspend_has_ended() -> None:
@@ -65,3 +68,16 @@ def test_an_error_at_the_beginning_is_raised() -> None:
 
     with pytest.raises(ValueError, match="too early"):
         begin(work())
+
+
+async def test_what_is_driven_can_be_looked_at() -> None:
+    """A look at tasks follows the awaits of what is driven by hand, in a context of its own too."""
+
+    async def deep() -> None:
+        await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_in, copy_context(), deep())
+        await anyio.sleep(0.1)
+        stacks = [node.stack for _, node in tasks().walk() if isinstance(node, TaskNode)]
+    assert any(line.endswith(".deep") for stack in stacks for line in stack)
