@@ -115,7 +115,7 @@ def test_memory_and_rolling_end(start: Start, upstream: Upstream) -> None:
         MTAIO_DEFAULT_TIMEOUT="2",
         MTAIO_SHUTDOWN_TIMEOUT="30",
     ).wait_readiness(200)
-    assert service.rss() < 60
+    assert service.rss() < 66
     numbers = itertools.count()
 
     def ask(requests: int) -> Load:

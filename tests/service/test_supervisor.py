@@ -92,7 +92,7 @@ def asking(service: Service) -> Iterator[tuple[set[str], list[Exception]]]:
     stop = threading.Event()
 
     def ask() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.02):  # or nothing is left of a small machine for a worker to start
             began = time.monotonic()
             try:
                 who.add(get(service.address, "/pid").body.decode())
