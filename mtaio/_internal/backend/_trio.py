@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal
+from weakref import WeakKeyDictionary, ref
 
 import trio
 
@@ -93,7 +94,12 @@ def loop_name(_loop: trio.lowlevel.TrioToken) -> Literal["trio"]:
 
 def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
     """Walk down from the first task, trio's own, through nurseries."""
-    root = trio.lowlevel.current_root_task() if runs_in_this_thread(loop) else _root_of(loop)
+    root: Any
+    if runs_in_this_thread(loop):
+        root = trio.lowlevel.current_root_task()
+        _roots[loop] = ref(root)
+    else:
+        root = _root_of(loop)
     seen: list[SeenTask] = []
     todo: list[trio.lowlevel.Task] = [] if root is None else [root]
     while todo:
@@ -116,6 +122,11 @@ def tasks(loop: trio.lowlevel.TrioToken) -> list[SeenTask]:
             todo += sorted(each.child_tasks, key=_number, reverse=True)
     return seen
 
+
+_roots: Final[WeakKeyDictionary[trio.lowlevel.TrioToken, ref[trio.lowlevel.Task]]] = (
+    WeakKeyDictionary()
+)
+"""The first task of each run that was read in its own thread."""
 
 _LONGEST: Final = 1000
 """Characters of a name."""
@@ -142,10 +153,14 @@ def _root_of(loop: trio.lowlevel.TrioToken) -> trio.lowlevel.Task | None:
     Find the run of a token in the frames of other threads: trio lets only its own thread ask.
 
     None if it is over, or where no lock makes it safe to look at them. A guest of another loop has
-    no frame between two of its turns: then this raises ``LookupError``.
+    no frame between two of its turns: then this raises ``LookupError``, unless its tasks have been
+    read in its own thread before.
     """
     if not has_gil() or is_over(loop):
         return None
+    known = _roots.get(loop)
+    if known is not None:
+        return known()
     for frames in frames_of_others().values():
         for frame in reversed(frames):
             if frame.f_globals.get("__name__") == "trio._core._run":
