@@ -22,6 +22,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from mtaio._internal import task_tree
 from mtaio._internal.backend import SeenTask
 from mtaio._internal.frames import frames_here
+from mtaio._internal.gil import has_gil
 from mtaio.core import TaskExecutor
 from mtaio.monitoring import GroupNode, TaskNode, TaskTree, tasks
 
@@ -743,6 +744,36 @@ def test_a_guest_and_its_host() -> None:
         assert {"guest", "host"} & nodes(tree).keys() == {"guest"}
     assert host.backend == "asyncio"
     assert {"guest", "host"} & nodes(host).keys() == {"host"}
+
+
+def test_two_runs_of_trio() -> None:
+    """Runs in two threads are told apart by who has read neither of them before."""
+    pytest.importorskip("trio")
+    tokens: dict[str, EventLoopToken] = {}
+    ready, over = threading.Semaphore(0), threading.Event()
+
+    async def main(name: str) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleeper, name=name)
+            await anyio.wait_all_tasks_blocked()
+            tokens[name] = current_token()
+            ready.release()
+            await to_thread.run_sync(over.wait)
+            group.cancel_scope.cancel()
+
+    names = {"one", "two"}
+    threads = [
+        threading.Thread(target=partial(anyio.run, main, name, backend="trio")) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in names:
+        assert ready.acquire(timeout=20)
+    found = {name: nodes(tasks(token, timeout=0)).keys() & names for name, token in tokens.items()}
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert found == {name: {name} if has_gil() else set() for name in names}
 
 
 def test_a_guest_between_two_turns() -> None:
