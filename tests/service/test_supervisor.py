@@ -59,6 +59,8 @@ class Start(Protocol):
 def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts the service and waits until all workers are ready."""
     with ExitStack() as stack:
+        # Where the tests run under nohup, what they start would ignore SIGHUP, as it should.
+        stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
 
         def begin(*command: str, loop: str = "asyncio", **options: str) -> Service:
             options["MTAIO_LOG_FILE"] = str(tmp_path / "several-{worker}.log")
