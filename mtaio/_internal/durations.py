@@ -65,7 +65,7 @@ def recorded(durations: Histogram | None) -> HistogramStatistics | None:
 def record_durations_of(part: object) -> None:
     """Have a part of an object record durations too, if it does that; it may be anybody's."""
     record = getattr(part, "record_durations", None)
-    if record is not None:
+    if callable(record):
         record()
 
 

@@ -216,10 +216,9 @@ def _driven(link: GeneratorType[Any, Any, Any]) -> Any:
     if name is None or frame is None or not _is_ours(frame):
         return None
     driven: Any = local(frame, name)
-    send: Any = driven
-    if type(driven) is partial:
-        send = cast("Any", driven).args[0]  # partial(run, coroutine.send)
-    return send.__self__ if type(send) in _METHODS else cast("Any", driven)
+    kind: Any = cast("Any", type(driven))
+    send: Any = driven.args[0] if kind is partial else driven  # partial(run, coroutine.send)
+    return send.__self__ if type(send) in _METHODS else driven
 
 
 _METHODS: Final = (BuiltinMethodType, MethodType)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import close_unstarted, is_async
+from mtaio._internal.durations import record_durations_of
 from mtaio._internal.signature import check_takes
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import Source, flat, kind_of, kinds
@@ -147,9 +148,7 @@ class Watched:
         if label is not None:
             label = _checked("name", label)
         prefix = kind if label is None else f"{kind}.{label}"
-        record = getattr(obj, "record_durations", None)
-        if callable(record):
-            record()  # before it is read, so that these have names for thresholds
+        record_durations_of(obj)  # before it is read, so that these have names for thresholds
         entry = _Entry(kind, label, obj.statistics, mappings, obj)
         entry.first = tuple(kinds(entry.source()))  # raises for what cannot be read
         for metric in entry.first:  # a gauge's place is its name
