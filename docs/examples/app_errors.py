@@ -26,7 +26,9 @@ async def buy(article: str) -> None:
 
 
 async def charge() -> None:
-    raise ExceptionGroup("order 8", [KeyError("price"), OSError("no route to host")])
+    raise ExceptionGroup(
+        "order 8", [KeyError("price"), OSError("no route to host")]
+    )
 
 
 async def main() -> None:

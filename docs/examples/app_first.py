@@ -7,7 +7,9 @@ import anyio
 from mtaio import Application, Settings
 
 # In production: Application(). Here a free port, and signals are left to the test.
-app = Application(Settings(health_bind="127.0.0.1:0"), logging=False, signals=False)
+app = Application(
+    Settings(health_bind="127.0.0.1:0"), logging=False, signals=False
+)
 
 
 @app.resource

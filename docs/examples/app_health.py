@@ -7,8 +7,12 @@ import anyio
 from mtaio import Application, Settings
 from mtaio.events import Event
 
-logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # the log would repeat it
-settings = Settings(health_bind="127.0.0.1:0", cpu_threshold=100, memory_threshold=100)  # no alert
+logging.getLogger("mtaio.monitoring").addHandler(
+    logging.NullHandler()
+)  # the log would repeat it
+settings = Settings(
+    health_bind="127.0.0.1:0", cpu_threshold=100, memory_threshold=100
+)  # no alert
 app = Application(settings, logging=False, signals=False)
 orders: list[str] = []
 app.monitor.gauge("orders_waiting", lambda: len(orders))

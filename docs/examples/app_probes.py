@@ -24,7 +24,12 @@ async def main() -> None:
         print("ready:", (await app.health.report()).ready)
         app.stop_nowait("deployment")  # as SIGTERM does
         await anyio.sleep(0.1)
-        print("ready:", (await app.health.report()).ready, "but serving:", not app.draining)
+        print(
+            "ready:",
+            (await app.health.report()).ready,
+            "but serving:",
+            not app.draining,
+        )
         await app.wait_draining()
         print("accepts nothing new")
 

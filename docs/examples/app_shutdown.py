@@ -43,7 +43,7 @@ async def stubborn() -> None:
 
 
 async def main() -> None:
-    global stopped_at  # noqa: PLW0603 - for what is printed
+    global stopped_at
     log = logging.StreamHandler(sys.stdout)
     log.setLevel(logging.WARNING)
     logging.getLogger("mtaio.app").addHandler(log)

@@ -30,7 +30,9 @@ async def main() -> None:
     await rate("USD", to="JPY")  # from the cache
     await rate.invalidate("USD", to="JPY")
     await rate("USD", to="JPY")
-    await rate.refresh("USD", to="JPY")  # asks again; the old result serves until then
+    await rate.refresh(
+        "USD", to="JPY"
+    )  # asks again; the old result serves until then
 
     north, south = Shop("north"), Shop("south")
     await north.price("tea")

@@ -6,7 +6,9 @@ import anyio
 
 from mtaio import TTLCache
 
-logging.getLogger("mtaio.cache").setLevel("ERROR")  # serving an old value logs a warning
+logging.getLogger("mtaio.cache").setLevel(
+    "ERROR"
+)  # serving an old value logs a warning
 
 plain: TTLCache[str] = TTLCache(60, max_size=1000)
 sparing: TTLCache[str] = TTLCache(60, max_size=1000, error_ttl=0.3)

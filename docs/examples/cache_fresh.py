@@ -4,7 +4,9 @@ import anyio
 
 from mtaio import TTLCache
 
-cache: TTLCache[int] = TTLCache(2, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60)
+cache: TTLCache[int] = TTLCache(
+    2, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60
+)
 
 
 class Service:
@@ -27,7 +29,9 @@ async def main() -> None:
         await anyio.sleep_until(start + second)
         asked = anyio.current_time()
         value = await cache.get_or_set("key", service.load)
-        print(f"{second:.1f} s: version {value}, after {anyio.current_time() - asked:.2f} s")
+        print(
+            f"{second:.1f} s: version {value}, after {anyio.current_time() - asked:.2f} s"
+        )
 
     async with cache:
         await read_at(0)

@@ -40,12 +40,20 @@ async def main() -> None:
     await find("salt")  # None is not kept: it looks again
     await find("tea")
     await find(shop="north", item="tea")  # means the same: no second look
-    print("kept:", find.contains_nowait("salt"), find.contains_nowait("tea", "north"))
+    print(
+        "kept:",
+        find.contains_nowait("salt"),
+        find.contains_nowait("tea", "north"),
+    )
 
     await page("ann")
     await page("ann", live=True)
     await anyio.sleep(0.5)
-    print("kept:", page.contains_nowait("ann"), page.contains_nowait("ann", live=True))
+    print(
+        "kept:",
+        page.contains_nowait("ann"),
+        page.contains_nowait("ann", live=True),
+    )
 
 
 if __name__ == "__main__":

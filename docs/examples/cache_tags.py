@@ -19,7 +19,11 @@ async def main() -> None:
     cache.set_nowait("orders:8", "none", tags={"user:8", "orders"})
 
     print("user 7 changed:", cache.invalidate_tag_nowait("user:7"))
-    print("order shipped:", cache.delete_nowait("orders:8"), cache.delete_nowait("orders:9"))
+    print(
+        "order shipped:",
+        cache.delete_nowait("orders:8"),
+        cache.delete_nowait("orders:9"),
+    )
     cache.set_nowait("a", "1")
     cache.set_nowait("a", "2")
     cache.set_nowait("b", "3", 0.2)

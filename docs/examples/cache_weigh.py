@@ -9,7 +9,9 @@ def weigh(_key: str, body: bytes) -> int:
     return len(body)
 
 
-cache: TTLCache[bytes] = TTLCache(60, max_size=10_000, weigher=weigh, name="bodies")
+cache: TTLCache[bytes] = TTLCache(
+    60, max_size=10_000, weigher=weigh, name="bodies"
+)
 
 
 async def main() -> None:
@@ -21,8 +23,12 @@ async def main() -> None:
         cache.get_nowait(f"small:{number}")
 
     picture = cache.statistics()
-    print(f"{picture.size} entries, {picture.weight:,} of {picture.max_size:,} bytes")
-    print(f"{picture.evictions} evicted, {picture.hit_rate:.0%} of the reads were hits")
+    print(
+        f"{picture.size} entries, {picture.weight:,} of {picture.max_size:,} bytes"
+    )
+    print(
+        f"{picture.evictions} evicted, {picture.hit_rate:.0%} of the reads were hits"
+    )
     print(cache)
 
 

@@ -16,7 +16,9 @@ async def hello(_: Request) -> PlainTextResponse:
 
 
 app = Starlette(routes=[Route("/", hello)])
-app.add_middleware(RateLimitMiddleware, limiter=KeyedRateLimiter(1, per=10, burst=2))
+app.add_middleware(
+    RateLimitMiddleware, limiter=KeyedRateLimiter(1, per=10, burst=2)
+)
 
 
 async def main() -> None:
@@ -24,7 +26,9 @@ async def main() -> None:
         for _ in range(3):
             response = await client.get("http://service/")
             said = response.headers
-            print(response.status_code, said["RateLimit"], said.get("Retry-After"))
+            print(
+                response.status_code, said["RateLimit"], said.get("Retry-After")
+            )
 
 
 if __name__ == "__main__":

@@ -20,11 +20,15 @@ async def answer(request: httpx.Request) -> httpx.Response:
 
 async def main() -> None:
     transport = LimitedTransport(httpx.MockTransport(answer), jitter=0)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api"
+    ) as client:
         start = anyio.current_time()
         for number in range(5):
             response = await client.get(f"/{number}")
-            print(f"{anyio.current_time() - start:.0f} s: {response.status_code} {response.text}")
+            print(
+                f"{anyio.current_time() - start:.0f} s: {response.status_code} {response.text}"
+            )
     print(f"refused on the way: {transport.statistics().refused}")
 
 

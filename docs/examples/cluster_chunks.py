@@ -13,7 +13,9 @@ executor = TaskExecutor(max_workers=256)
 
 async def main() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        roots = await executor.map(math.isqrt, range(1000), via=pool, chunksize=32)
+        roots = await executor.map(
+            math.isqrt, range(1000), via=pool, chunksize=32
+        )
     print(roots[:10], sum(roots))
 
 

@@ -17,7 +17,9 @@ derive = partial(hashlib.scrypt, salt=b"sea", n=2**12, r=8, p=1)
 async def main() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
         pool = ExternalPool(processes, limit=4)
-        keys = await executor.map(derive, [b"tea", b"cake", b"jam"], via=pool, timeout=10)
+        keys = await executor.map(
+            derive, [b"tea", b"cake", b"jam"], via=pool, timeout=10
+        )
         print(*[key.hex()[:8] for key in keys])
         print(pool.statistics())
 

@@ -20,7 +20,9 @@ def archive(event: Event[int]) -> None:
 
 
 async def report(error: Exception, event: Event[int], handler: object) -> None:
-    print(f"{'ship' if handler is ship else handler} failed on {event.name}: {error}")
+    print(
+        f"{'ship' if handler is ship else handler} failed on {event.name}: {error}"
+    )
 
 
 async def main() -> None:

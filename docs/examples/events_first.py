@@ -31,8 +31,12 @@ def check(event: Event[str]) -> None:
 async def main() -> None:
     for name in ("ada", "mallory"):
         start = anyio.current_time()
-        event = await emitter.emit(LOGIN, name, metadata={"address": "10.0.0.7"})
-        print(f"{event.data}: stopped={event.stopped}, {anyio.current_time() - start:.1f} s")
+        event = await emitter.emit(
+            LOGIN, name, metadata={"address": "10.0.0.7"}
+        )
+        print(
+            f"{event.data}: stopped={event.stopped}, {anyio.current_time() - start:.1f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ def take(event: Event[str]) -> None:
     stock[event.data] -= 1
     print(f"{event.data} taken")
     if not stock[event.data]:
-        emitter.emit_nowait("sold out", event.data)  # a plain function, which cannot await
+        emitter.emit_nowait(
+            "sold out", event.data
+        )  # a plain function, which cannot await
 
 
 @emitter.on("sold out")

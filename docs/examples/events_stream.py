@@ -16,7 +16,9 @@ async def measure() -> None:
 async def main() -> None:
     start = anyio.current_time()
     async with (
-        emitter.stream("temperature", max_pending=2, overflow="drop_oldest") as readings,
+        emitter.stream(
+            "temperature", max_pending=2, overflow="drop_oldest"
+        ) as readings,
         anyio.create_task_group() as group,
     ):
         group.start_soon(measure)

@@ -13,11 +13,15 @@ async def calculator(*, task_status: TaskStatus[None]) -> None:
         task_status.started()
         async for question in questions:
             await anyio.sleep(0.1)
-            await emitter.emit("answer", question.data * 2, metadata=question.metadata)
+            await emitter.emit(
+                "answer", question.data * 2, metadata=question.metadata
+            )
 
 
 async def ask(number: int) -> int:
-    async with emitter.stream("answer") as answers:  # before the question: no answer is missed
+    async with emitter.stream(
+        "answer"
+    ) as answers:  # before the question: no answer is missed
         await emitter.emit("question", number, metadata={"id": number})
         while True:
             answer = await anext(answers)

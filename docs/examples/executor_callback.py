@@ -15,7 +15,9 @@ async def main() -> None:
     started, cancelled = anyio.Event(), threading.Event()
 
     async def acquire() -> None:
-        with anyio.CancelScope():  # without this, acquire() never returns on asyncio
+        with (
+            anyio.CancelScope()
+        ):  # without this, acquire() never returns on asyncio
             await anyio.lowlevel.checkpoint()
         await lock.acquire()
 

@@ -28,9 +28,15 @@ async def main() -> None:
     who, years = await executor.gather(name(), age())
     print(who, years)
 
-    print(await executor.race(ask("south", 0.3), ask("north", 0.1), ask("west", 0.2)))
+    print(
+        await executor.race(
+            ask("south", 0.3), ask("north", 0.1), ask("west", 0.2)
+        )
+    )
 
-    async with executor.as_completed(ask("south", 0.3), ask("north", 0.1)) as outcomes:
+    async with executor.as_completed(
+        ask("south", 0.3), ask("north", 0.1)
+    ) as outcomes:
         async for outcome in outcomes:
             print(outcome.index, repr(outcome.error or outcome.value))
 

@@ -18,7 +18,9 @@ async def upload(part: int) -> None:
     try:
         await send(part)
     except BaseException:
-        with timeouts.shielded(grace=2):  # without it, the next await is cancelled, too
+        with timeouts.shielded(
+            grace=2
+        ):  # without it, the next await is cancelled, too
             await anyio.sleep(part / 10)  # tell the server to forget the part
             print(f"part {part}: removed")
         raise

@@ -15,7 +15,11 @@ async def ask(mirror: str, seconds: float) -> str:
 
 async def main() -> None:
     # One more every half second, until the first answer comes.
-    print(await executor.race(ask("south", 2.0), ask("north", 0.2), ask("west", 0.1), rate=2))
+    print(
+        await executor.race(
+            ask("south", 2.0), ask("north", 0.2), ask("west", 0.1), rate=2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ def total(numbers: Iterable[int]) -> int:
 
 
 async def main() -> None:
-    endless, short = partial(total, itertools.count()), partial(total, range(1000))
+    endless, short = (
+        partial(total, itertools.count()),
+        partial(total, range(1000)),
+    )
     print(await executor.race(endless, short))
     print("threads at the end:", executor.statistics().threads_in_use)
 

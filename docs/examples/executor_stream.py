@@ -13,10 +13,14 @@ async def work(number: int) -> int:
 
 
 async def main() -> None:
-    async with executor.stream(work, range(1, 1000), ordered=True, max_pending=1) as results:
+    async with executor.stream(
+        work, range(1, 1000), ordered=True, max_pending=1
+    ) as results:
         async for result in results:
             await anyio.sleep(1)
-            print(f"took {result}, {executor.statistics().started} were started")
+            print(
+                f"took {result}, {executor.statistics().started} were started"
+            )
             if result == 3:
                 break
     print(f"left: {executor.statistics().started} were started")

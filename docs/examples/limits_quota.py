@@ -20,7 +20,9 @@ async def main() -> None:
         for number in range(6):
             group.start_soon(ask, number, start)
             await anyio.sleep(0.01)
-    quota.observe(remaining={"tokens": 50})  # as an answer says: others use it too
+    quota.observe(
+        remaining={"tokens": 50}
+    )  # as an answer says: others use it too
     print(f"left: {quota.statistics().limits['tokens'].tokens:.0f} tokens")
     quota.hold(3)  # as a refusal says: retry after 3 s
     await quota.acquire(tokens=100)

@@ -25,9 +25,13 @@ async def main() -> None:
     except RateLimitError as error:
         print(f"not now, but in {error.retry_after:.1f} s")
     try:
-        await limiter.acquire(2, timeout=0.1)  # refused at once: it cannot come in time
+        await limiter.acquire(
+            2, timeout=0.1
+        )  # refused at once: it cannot come in time
     except TimeoutError:
-        print(f"{anyio.current_time() - start:.1f} s: two tokens will not be there in time")
+        print(
+            f"{anyio.current_time() - start:.1f} s: two tokens will not be there in time"
+        )
 
 
 if __name__ == "__main__":

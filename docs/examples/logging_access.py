@@ -25,7 +25,9 @@ def sell(article: str) -> str:
 
 
 async def order(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(await to_thread.run_sync(sell, request.path_params["article"]))
+    return PlainTextResponse(
+        await to_thread.run_sync(sell, request.path_params["article"])
+    )
 
 
 app = AccessLog(Starlette(routes=[Route("/orders/{article}", order)]))
@@ -36,7 +38,13 @@ def show(path: Path) -> None:
         entry = json.loads(line)
         if entry["logger"] == "mtaio.access":
             del entry["message"]  # the same as text
-        print({key: entry[key] for key in entry if key not in {"time", "level", "task", "seconds"}})
+        print(
+            {
+                key: entry[key]
+                for key in entry
+                if key not in {"time", "level", "task", "seconds"}
+            }
+        )
 
 
 async def main() -> None:
@@ -45,7 +53,9 @@ async def main() -> None:
         path = Path(folder, "shop.log")
         async with (
             configure(file=path, format="json", console=False),
-            httpx.AsyncClient(transport=transport, base_url="http://shop") as client,
+            httpx.AsyncClient(
+                transport=transport, base_url="http://shop"
+            ) as client,
         ):
             logging.getLogger("httpx").setLevel(logging.WARNING)
             headers = {"X-Request-ID": "r1"}

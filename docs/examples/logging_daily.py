@@ -35,7 +35,9 @@ async def main() -> None:
         print("before:")
         show(folder)
 
-        handler = AsyncFileHandler(folder / "shop.log", when="midnight", utc=True, backup_count=2)
+        handler = AsyncFileHandler(
+            folder / "shop.log", when="midnight", utc=True, backup_count=2
+        )
         log.addHandler(handler)
         log.warning("sale-4")
         log.removeHandler(handler)

@@ -17,7 +17,10 @@ def settings(path: Path) -> dict[str, object]:
             "redact": {"()": "mtaio.logging.RedactingFilter"},
         },
         "formatters": {
-            "json": {"()": "mtaio.logging.JsonFormatter", "fields": {"service": "shop"}},
+            "json": {
+                "()": "mtaio.logging.JsonFormatter",
+                "fields": {"service": "shop"},
+            },
         },
         "handlers": {
             "file": {
@@ -37,17 +40,27 @@ def settings(path: Path) -> dict[str, object]:
 
 def show(path: Path) -> None:
     entry = json.loads(path.read_text(encoding="utf-8"))
-    print({key: value for key, value in entry.items() if key not in {"time", "task"}})
+    print(
+        {
+            key: value
+            for key, value in entry.items()
+            if key not in {"time", "task"}
+        }
+    )
 
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "shop.log")
         logging.config.dictConfig(settings(path))
-        logging.getLogger("shop.till").info("paid", extra={"amount": 7, "token": "4f1d"})
+        logging.getLogger("shop.till").info(
+            "paid", extra={"amount": 7, "token": "4f1d"}
+        )
 
         # Another configuration closes the handlers of the one before, which writes what is queued.
-        logging.config.dictConfig({**settings(path), "loggers": {"shop": {}}, "handlers": {}})
+        logging.config.dictConfig(
+            {**settings(path), "loggers": {"shop": {}}, "handlers": {}}
+        )
         show(path)
 
 

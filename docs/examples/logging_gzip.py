@@ -33,7 +33,9 @@ def show(folder: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        handler = AsyncFileHandler(folder / "shop.log", max_bytes=20, backup_count=2)
+        handler = AsyncFileHandler(
+            folder / "shop.log", max_bytes=20, backup_count=2
+        )
         handler.namer = namer
         handler.rotator = rotator
         log.addHandler(handler)

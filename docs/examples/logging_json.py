@@ -13,7 +13,12 @@ log = logging.getLogger("shop")
 
 
 async def sell(article: str, number: int) -> None:
-    log.info("sold %d of %s", number, article, extra={"article": article, "number": number})
+    log.info(
+        "sold %d of %s",
+        number,
+        article,
+        extra={"article": article, "number": number},
+    )
     try:
         print(10 / number)
     except ZeroDivisionError as error:
@@ -32,7 +37,9 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "shop.log")
         handler = AsyncFileHandler(path)
-        handler.setFormatter(JsonFormatter(fields={"service": "shop", "version": "1.4"}))
+        handler.setFormatter(
+            JsonFormatter(fields={"service": "shop", "version": "1.4"})
+        )
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         async with anyio.create_task_group() as group:

@@ -19,15 +19,21 @@ def show(*paths: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with configure(level="INFO", file=folder / "shop.log", console=False):
+        async with configure(
+            level="INFO", file=folder / "shop.log", console=False
+        ):
             logging.getLogger("httpx").setLevel(logging.WARNING)
 
             access = logging.getLogger("hypercorn.access")
             access.addHandler(AsyncFileHandler(folder / "access.log"))
             access.propagate = False  # or shop.log would get it too
 
-            logging.getLogger("hypercorn.error").info("Running on http://127.0.0.1:8000")
-            logging.getLogger("httpx").info("HTTP Request: GET https://example.org/ 200 OK")
+            logging.getLogger("hypercorn.error").info(
+                "Running on http://127.0.0.1:8000"
+            )
+            logging.getLogger("httpx").info(
+                "HTTP Request: GET https://example.org/ 200 OK"
+            )
             logging.getLogger("httpx").warning("retrying")
             access.info("GET /orders 200")
 

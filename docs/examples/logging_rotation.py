@@ -20,7 +20,9 @@ def show(folder: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        handler = AsyncFileHandler(folder / "shop.log", max_bytes=20, backup_count=2)
+        handler = AsyncFileHandler(
+            folder / "shop.log", max_bytes=20, backup_count=2
+        )
         log.addHandler(handler)
 
         for number in range(9):
@@ -31,7 +33,9 @@ async def main() -> None:
 
         if os.name == "nt":
             handler.close()  # Windows cannot move an open file
-        (folder / "shop.log").rename(folder / "shop.log.old")  # as logrotate does
+        (folder / "shop.log").rename(
+            folder / "shop.log.old"
+        )  # as logrotate does
         log.warning("sale-9")
         await handler.aflush()
         print("moved away:")

@@ -19,7 +19,9 @@ async def setup_logging() -> None:
         max_bytes=10_000_000,  # 10 MB
         backup_count=5,
     )
-    formatter = logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+    formatter = logging.Formatter(
+        "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+    )
     handler.setFormatter(formatter)
     logger.addHandler(handler)
 

@@ -12,7 +12,9 @@ log = logging.getLogger("shop")
 
 
 def trouble(error: Exception) -> None:
-    print(f"on_error: {type(error).__name__}")  # once a minute at most; count it, raise an alert
+    print(
+        f"on_error: {type(error).__name__}"
+    )  # once a minute at most; count it, raise an alert
 
 
 def show(path: Path) -> None:

@@ -13,7 +13,11 @@ PLANS: dict[str, dict[str, Any]] = {
     "the threshold alone": {},
     "clear=60": {"clear": 60},
     "clear=60, for_seconds=30": {"clear": 60, "for_seconds": 30},
-    "clear=60, for_seconds=30, cooldown=600": {"clear": 60, "for_seconds": 30, "cooldown": 600},
+    "clear=60, for_seconds=30, cooldown=600": {
+        "clear": 60,
+        "for_seconds": 30,
+        "cooldown": 600,
+    },
 }
 
 
@@ -39,7 +43,7 @@ async def main() -> None:
     def call(metric: str, *_: float) -> None:
         calls[metric] += 1
 
-    noise = random.Random(7)  # noqa: S311 - noise, no secret
+    noise = random.Random(7)
     async with monitor:
         await anyio.sleep(0.5)  # between two samples
         for second in range(3600):

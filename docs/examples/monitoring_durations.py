@@ -33,7 +33,9 @@ async def main() -> None:
         ]:
             assert durations is not None  # the monitor watches it
             half, most = durations.quantile(0.5), durations.quantile(0.99)
-            print(f"{durations.count} {name}: half within {half:.2f} s, 99 % within {most:.2f} s")
+            print(
+                f"{durations.count} {name}: half within {half:.2f} s, 99 % within {most:.2f} s"
+            )
 
 
 if __name__ == "__main__":

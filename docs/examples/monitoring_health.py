@@ -6,7 +6,9 @@ import anyio
 
 from mtaio.monitoring import HealthRegistry, HealthReport
 
-logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # the log would repeat it
+logging.getLogger("mtaio.monitoring").addHandler(
+    logging.NullHandler()
+)  # the log would repeat it
 
 health = HealthRegistry()
 down: set[str] = set()

@@ -8,7 +8,9 @@ from mtaio import ConcurrencyLimiter
 from mtaio.monitoring import ResourceMonitor
 from mtaio.monitoring.otel import observe
 
-reader = InMemoryMetricReader()  # in a service: PeriodicExportingMetricReader(OTLPMetricExporter())
+reader = (
+    InMemoryMetricReader()
+)  # in a service: PeriodicExportingMetricReader(OTLPMetricExporter())
 provider = MeterProvider([reader])
 
 monitor = ResourceMonitor()
@@ -22,7 +24,10 @@ async def main() -> None:
         exported = reader.get_metrics_data()
     assert exported is not None
     for metric in exported.resource_metrics[0].scope_metrics[0].metrics:
-        if metric.name in {"mtaio.concurrency_limiter.in_use", "mtaio.memory.rss"}:
+        if metric.name in {
+            "mtaio.concurrency_limiter.in_use",
+            "mtaio.memory.rss",
+        }:
             (point,) = metric.data.data_points
             print(metric.name, metric.unit or "-", dict(point.attributes or {}))
 

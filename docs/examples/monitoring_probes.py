@@ -9,7 +9,7 @@ from anyio import to_thread
 from mtaio import RateLimiter
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
 
-TOKEN = "kept-in-a-file"  # noqa: S105 - for show
+TOKEN = "kept-in-a-file"
 monitor = ResourceMonitor()
 health = HealthRegistry()
 monitor.watch(RateLimiter(100, name="api"))
@@ -18,8 +18,8 @@ monitor.watch(RateLimiter(100, name="api"))
 def ask(url: str, token: str = "") -> str:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        request = Request(url, headers=headers)  # noqa: S310 - of this very program
-        with urlopen(request) as answer:  # noqa: S310 - as above
+        request = Request(url, headers=headers)
+        with urlopen(request) as answer:
             return str(answer.read().decode())
     except HTTPError as error:
         with error:
@@ -27,16 +27,24 @@ def ask(url: str, token: str = "") -> str:
 
 
 async def main() -> None:
-    async with monitor, Probes(monitor, health, bind="127.0.0.1:0", token=TOKEN) as probes:
+    async with (
+        monitor,
+        Probes(monitor, health, bind="127.0.0.1:0", token=TOKEN) as probes,
+    ):
         site = f"http://{probes.address}"
         for path in ("livez", "readyz"):
             print(path, await to_thread.run_sync(ask, f"{site}/{path}"), end="")
         health.set_ready(False)
         print("readyz", await to_thread.run_sync(ask, f"{site}/readyz"), end="")
-        print("metrics", await to_thread.run_sync(ask, f"{site}/metrics"), end="")
+        print(
+            "metrics", await to_thread.run_sync(ask, f"{site}/metrics"), end=""
+        )
         await monitor.tick()
         text = await to_thread.run_sync(ask, f"{site}/metrics", TOKEN)
-        print(*[line for line in text.splitlines() if "limiter_waiting" in line], sep="\n")
+        print(
+            *[line for line in text.splitlines() if "limiter_waiting" in line],
+            sep="\n",
+        )
 
 
 if __name__ == "__main__":

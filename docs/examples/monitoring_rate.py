@@ -21,12 +21,16 @@ monitor.set_threshold("failed_payments_a_minute", 10, clear=5, cooldown=300)
 
 @monitor.on_threshold_exceeded
 def tell(metric: str, value: float, threshold: float) -> None:
-    print(f"{anyio.current_time():g} s: {metric} {value:g}, above {threshold:g}")
+    print(
+        f"{anyio.current_time():g} s: {metric} {value:g}, above {threshold:g}"
+    )
 
 
 @monitor.on_recovered
 def tell_the_end(metric: str, value: float, threshold: float) -> None:
-    print(f"{anyio.current_time():g} s: {metric} {value:g}, no longer above {threshold:g}")
+    print(
+        f"{anyio.current_time():g} s: {metric} {value:g}, no longer above {threshold:g}"
+    )
 
 
 async def main() -> None:

@@ -24,8 +24,20 @@ async def main() -> None:
     async with monitor, TaskExecutor(max_workers=50, name="shop") as executor:
         monitor.watch(executor)
         await executor.for_each(query, range(20))
-        print(*[name for name in monitor.metric_names() if name.startswith("conc")], sep="\n")
-        busy = [value for _, value in monitor.history("concurrency_limiter.database.in_use")]
+        print(
+            *[
+                name
+                for name in monitor.metric_names()
+                if name.startswith("conc")
+            ],
+            sep="\n",
+        )
+        busy = [
+            value
+            for _, value in monitor.history(
+                "concurrency_limiter.database.in_use"
+            )
+        ]
         print("most at once:", max(busy))
         monitor.unwatch(executor)
 

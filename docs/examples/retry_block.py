@@ -9,11 +9,17 @@ from mtaio.resilience import Retried
 
 
 def tell(event: Retried) -> None:
-    print(f"  attempt {event.attempt}: {event.error or event.result}; again in {event.seconds} s")
+    print(
+        f"  attempt {event.attempt}: {event.error or event.result}; again in {event.seconds} s"
+    )
 
 
 until_done = Retry(
-    None, until=lambda state: state == "done", within=60, waits=[1, 2, 5], on_retry=tell
+    None,
+    until=lambda state: state == "done",
+    within=60,
+    waits=[1, 2, 5],
+    on_retry=tell,
 )
 careful = Retry(3, on=OSError, wait_initial=0.5, jitter=0, on_retry=tell)
 # --8<-- [end:policies]

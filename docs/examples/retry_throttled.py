@@ -32,17 +32,23 @@ class Service:
 # --8<-- [start:pipelines]
 limiter = RateLimiter(10, burst=1)  # what the service says it allows
 plain = Pipeline(Retry(3, jitter=0), limiter)
-obedient = Pipeline(Retry(3, throttled=TooManyRequestsError, hold=limiter, within=60), limiter)
+obedient = Pipeline(
+    Retry(3, throttled=TooManyRequestsError, hold=limiter, within=60), limiter
+)
 # --8<-- [end:pipelines]
 
 
 async def main() -> None:
     for name, api in ("plain", plain), ("obedient", obedient):
         service, started = Service(), anyio.current_time()
-        answers = await TaskExecutor(40).map(api(service.ask), range(40), errors="return")
+        answers = await TaskExecutor(40).map(
+            api(service.ask), range(40), errors="return"
+        )
         lost = sum(isinstance(each, Exception) for each in answers)
         seconds = anyio.current_time() - started
-        print(f"{name}: {service.refused} refused, {lost} of 40 lost, {seconds:.1f} s")
+        print(
+            f"{name}: {service.refused} refused, {lost} of 40 lost, {seconds:.1f} s"
+        )
 
 
 if __name__ == "__main__":

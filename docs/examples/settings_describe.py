@@ -24,7 +24,9 @@ async def main() -> None:
     settings = read_settings()
     for each in settings.describe():
         if each.source != "default":
-            print(f"{each.variable}={each.value} ({each.source}; default {each.default})")
+            print(
+                f"{each.variable}={each.value} ({each.source}; default {each.default})"
+            )
     print("secret in the repr:", "9f86d081884c7d65" in repr(settings))
 
 

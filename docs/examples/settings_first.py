@@ -4,11 +4,22 @@ import logging
 
 import anyio
 
-from mtaio import ConcurrencyLimiter, RateLimiter, Settings, TaskExecutor, TimeoutManager, TTLCache
+from mtaio import (
+    ConcurrencyLimiter,
+    RateLimiter,
+    Settings,
+    TaskExecutor,
+    TimeoutManager,
+    TTLCache,
+)
 from mtaio.logging import configure
 
 # What Settings.from_env() would find in the environment.
-ENVIRONMENT = {"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_TTL": "60", "MTAIO_LOG_CONSOLE": "no"}
+ENVIRONMENT = {
+    "MTAIO_MAX_WORKERS": "8",
+    "MTAIO_CACHE_TTL": "60",
+    "MTAIO_LOG_CONSOLE": "no",
+}
 
 
 async def main() -> None:

@@ -11,7 +11,9 @@ async def main() -> None:
     for settings in (kubernetes, docker):
         budget = settings.shutdown
         print(f"{budget.total:g} s:", end=" ")
-        print(f"delay {budget.drain_delay:g}, drain {budget.drain:.2f},", end=" ")
+        print(
+            f"delay {budget.drain_delay:g}, drain {budget.drain:.2f},", end=" "
+        )
         print(f"cancel {budget.cancel:.2f}, teardown {budget.teardown:.2f}")
 
 

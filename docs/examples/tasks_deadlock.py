@@ -9,7 +9,9 @@ stock = ConcurrencyLimiter(1, name="stock")
 invoices = ConcurrencyLimiter(1, name="invoices")
 
 
-async def transfer(first: ConcurrencyLimiter, second: ConcurrencyLimiter) -> None:
+async def transfer(
+    first: ConcurrencyLimiter, second: ConcurrencyLimiter
+) -> None:
     async with first:
         await anyio.sleep(0.1)
         async with second:  # which the other transfer has taken first
@@ -18,13 +20,21 @@ async def transfer(first: ConcurrencyLimiter, second: ConcurrencyLimiter) -> Non
 
 def show_deadlocks() -> None:
     tree = tasks()
-    by_id = {node.id: node for _, node in tree.walk() if isinstance(node, TaskNode)}
+    by_id = {
+        node.id: node for _, node in tree.walk() if isinstance(node, TaskNode)
+    }
     for cycle in tree.cycles:
         print(f"{len(cycle)} tasks wait for each other:")
-        for task in sorted((by_id[number] for number in cycle), key=lambda task: task.name):
+        for task in sorted(
+            (by_id[number] for number in cycle), key=lambda task: task.name
+        ):
             assert task.wait is not None
-            holders = ", ".join(by_id[number].name for number in task.wait.holders)
-            print(f"  {task.name}: {task.wait.on} of {task.wait.of}, held by {holders}")
+            holders = ", ".join(
+                by_id[number].name for number in task.wait.holders
+            )
+            print(
+                f"  {task.name}: {task.wait.on} of {task.wait.of}, held by {holders}"
+            )
 
 
 async def main() -> None:

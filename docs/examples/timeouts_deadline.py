@@ -14,7 +14,9 @@ async def get(url: str, timeout: float) -> str:
 
 
 async def fetch(url: str) -> str:
-    return await get(url, timeout=time_left(10))  # httpx: client.get(url, timeout=time_left(10))
+    return await get(
+        url, timeout=time_left(10)
+    )  # httpx: client.get(url, timeout=time_left(10))
 
 
 async def main() -> None:

@@ -59,7 +59,9 @@ when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1, jitter=0)
 
 async def main() -> None:
     started = anyio.current_time()
-    results = await executor.map(check, URLS, errors="return", rate=10, retry=when_busy)
+    results = await executor.map(
+        check, URLS, errors="return", rate=10, retry=when_busy
+    )
     for url, result in zip(URLS, results, strict=True):
         failed = isinstance(result, Exception)
         print(f"broken: {url}: {result!r}" if failed else result)

@@ -62,7 +62,12 @@ def show_progress(done: int, total: int | None) -> None:
 async def main() -> None:
     started = anyio.current_time()
     async with executor.stream(
-        check, URLS, rate=10, retry=when_busy, errors="return", on_progress=show_progress
+        check,
+        URLS,
+        rate=10,
+        retry=when_busy,
+        errors="return",
+        on_progress=show_progress,
     ) as results:
         async for result in results:
             if isinstance(result, NotFoundError):

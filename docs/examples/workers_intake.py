@@ -5,7 +5,14 @@ import anyio
 from mtaio import TaskExecutor
 from mtaio.core import Intake
 
-SECONDS = {"tea": 0.1, "cake": 0.15, "rum": 0.2, "milk": 0.4, "beer": 0.4, "wine": 0.4}
+SECONDS = {
+    "tea": 0.1,
+    "cake": 0.15,
+    "rum": 0.2,
+    "milk": 0.4,
+    "beer": 0.4,
+    "wine": 0.4,
+}
 
 
 class Broker:
@@ -44,7 +51,9 @@ def failed(order: str, error: Exception) -> None:
 async def main() -> None:
     broker = Broker()
     intake = Intake(broker.receive, broker.ack, broker.nack)
-    with anyio.move_on_after(0.5):  # or SIGTERM, which cancels an Application's services
+    with anyio.move_on_after(
+        0.5
+    ):  # or SIGTERM, which cancels an Application's services
         await TaskExecutor().for_each(deliver, intake, limit=2, errors=failed)
     print("at the broker:", sorted(broker.waiting))
 

@@ -14,7 +14,9 @@ answers = Path("answers.jsonl")
 asked: list[str] = []
 
 
-async def ask(question: str) -> str:  # stands for a model that is slow, and paid by the call
+async def ask(
+    question: str,
+) -> str:  # stands for a model that is slow, and paid by the call
     asked.append(question)
     await anyio.sleep(0.2)
     return question.upper()
@@ -24,11 +26,13 @@ async def ask(question: str) -> str:  # stands for a model that is slow, and pai
 async def survey() -> None:
     questions = [f"question {number}" for number in range(100)]
     journal = Journal[str](answers)
-    await executor.for_each(ask, questions, retry=3, journal=journal, until=app.wait_draining)
+    await executor.for_each(
+        ask, questions, retry=3, journal=journal, until=app.wait_draining
+    )
 
 
 async def main() -> None:
-    global answers  # noqa: PLW0603 - for the test alone
+    global answers
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.jsonl"
         async with app:
@@ -43,4 +47,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main)  # a program on its own: app.run(), whose exit code is 75, and then 0
+    anyio.run(
+        main
+    )  # a program on its own: app.run(), whose exit code is 75, and then 0

@@ -61,7 +61,9 @@ class RightPool(WrongPool):
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongPool, RightPool])
 @explore()
-async def test_connections_come_back(kind: type[WrongPool], victim: Victim) -> None:
+async def test_connections_come_back(
+    kind: type[WrongPool], victim: Victim
+) -> None:
     """Afterwards, the pool is as full as before."""
     pool = kind(1)
 

@@ -65,7 +65,9 @@ class RightSemaphore(WrongSemaphore):
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongSemaphore, RightSemaphore])
 @explore()
-async def test_slot_comes_back(kind: type[WrongSemaphore], victim: Victim) -> None:
+async def test_slot_comes_back(
+    kind: type[WrongSemaphore], victim: Victim
+) -> None:
     """Whenever a task gives up, the next one still gets the slot."""
     semaphore = kind(1)
 

@@ -62,7 +62,9 @@ class RightLoader(WrongLoader):
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongLoader, RightLoader])
 @explore()
-async def test_followers_get_the_value(kind: type[WrongLoader], victim: Victim) -> None:
+async def test_followers_get_the_value(
+    kind: type[WrongLoader], victim: Victim
+) -> None:
     """Two ask at once; if one gives up, the other still gets its answer."""
 
     async def load(key: str) -> str:

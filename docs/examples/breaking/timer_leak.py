@@ -70,7 +70,9 @@ class RightLimiter(WrongLimiter):
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
 @explore()
-async def test_no_timer_is_left(kind: type[WrongLimiter], victim: Victim) -> None:
+async def test_no_timer_is_left(
+    kind: type[WrongLimiter], victim: Victim
+) -> None:
     """A task that has waited, or has given up, leaves no timer behind."""
     async with anyio.create_task_group() as group:
         limiter = kind(group, every=0.01)

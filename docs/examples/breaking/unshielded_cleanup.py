@@ -63,7 +63,9 @@ class RightClient(WrongClient):
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongClient, RightClient])
 @explore(inject=("checkpoint", "step"))
-async def test_no_transaction_stays_open(kind: type[WrongClient], victim: Victim) -> None:
+async def test_no_transaction_stays_open(
+    kind: type[WrongClient], victim: Victim
+) -> None:
     """A transaction that was begun is committed or rolled back."""
     database = Database()
     client = kind(database)

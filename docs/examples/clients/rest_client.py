@@ -25,7 +25,9 @@ def route(request: httpx.Request) -> Route:
     return Route(f"{request.method} {pattern}", major=channel and channel[1])
 
 
-buckets = ServerBuckets(overall=RateLimiter(27))  # the server allows 30: see below
+buckets = ServerBuckets(
+    overall=RateLimiter(27)
+)  # the server allows 30: see below
 transport = LimitedTransport(limiter=buckets, key=route, resend=True)
 # --8<-- [end:client]
 
@@ -51,12 +53,16 @@ async def use(client: httpx.AsyncClient) -> int:
 async def main() -> None:
     """Use the service, and say how it went."""
     url = os.environ.get("CHAT_URL", "http://127.0.0.1:8011")
-    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=30) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url=url, timeout=30
+    ) as client:
         began = anyio.current_time()
         answered = await use(client)
         seconds = anyio.current_time() - began
     refused = transport.statistics().refused
-    print(f"{answered} answered in {seconds:.0f} s, {refused} refused on the way")
+    print(
+        f"{answered} answered in {seconds:.0f} s, {refused} refused on the way"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ from sniffio import current_async_library
 ROUTES = {  # how many requests a bucket allows, in how many seconds
     r"GET /channels/(\d+)": (5, 1.0),
     r"POST /channels/(\d+)/messages": (5, 2.0),
-    r"DELETE /channels/(\d+)/messages/\d+": (5, 2.0),  # counted with those that are sent
+    r"DELETE /channels/(\d+)/messages/\d+": (
+        5,
+        2.0,
+    ),  # counted with those that are sent
     r"GET /users/\d+()": (3, 1.0),
 }
 GLOBALLY = 30, 1.0
@@ -74,12 +77,21 @@ class Chat:
         self.answered[status] += 1
         data = json.dumps(body).encode()
         headers = [
-            *((name.encode(), str(value).encode()) for name, value in said.items()),
+            *(
+                (name.encode(), str(value).encode())
+                for name, value in said.items()
+            ),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(data)).encode()),
         ]
         await anyio.sleep(0.01)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers,
+            }
+        )
         await send({"type": "http.response.body", "body": data})
 
     def answer(self, asked: str) -> tuple[int, dict[str, object], object]:
@@ -98,9 +110,17 @@ class Chat:
         if not self.overall.take(now):
             left = until(self.overall.ends - now)
             body = {"message": "too many", "retry_after": left, "global": True}
-            return 429, {"retry-after": left, "x-ratelimit-global": "true"}, body
-        name = hashlib.md5(f"{limit}/{seconds}".encode(), usedforsecurity=False).hexdigest()
-        window = self.windows.setdefault((name, channel), Window(limit, seconds))
+            return (
+                429,
+                {"retry-after": left, "x-ratelimit-global": "true"},
+                body,
+            )
+        name = hashlib.md5(
+            f"{limit}/{seconds}".encode(), usedforsecurity=False
+        ).hexdigest()
+        window = self.windows.setdefault(
+            (name, channel), Window(limit, seconds)
+        )
         allowed = window.take(now)
         left = until(window.ends - now)
         said: dict[str, object] = {
@@ -113,13 +133,19 @@ class Chat:
         if allowed:
             return 200, said, {"ok": True}
         body = {"message": "too many", "retry_after": left, "global": False}
-        return 429, {**said, "retry-after": left, "x-ratelimit-scope": "user"}, body
+        return (
+            429,
+            {**said, "retry-after": left, "x-ratelimit-scope": "user"},
+            body,
+        )
 
     async def serve(self, bind: str = "0.0.0.0:80") -> None:
         """Serve until cancelled."""
         serve = import_module(f"hypercorn.{current_async_library()}").serve
         config = Config.from_mapping(bind=bind, errorlog=None)
-        await serve(self, config, shutdown_trigger=anyio.sleep_forever, mode="asgi")
+        await serve(
+            self, config, shutdown_trigger=anyio.sleep_forever, mode="asgi"
+        )
 
 
 if __name__ == "__main__":

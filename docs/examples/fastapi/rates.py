@@ -5,15 +5,28 @@ import os
 from collections.abc import AsyncIterator
 
 import httpx
-from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from mtaio import Application, Breaker, Pipeline, RateLimiter, Retry, Timeout, TTLCache, cached
+from fastapi import FastAPI, HTTPException, Request
+from mtaio import (
+    Application,
+    Breaker,
+    Pipeline,
+    RateLimiter,
+    Retry,
+    Timeout,
+    TTLCache,
+    cached,
+)
 from mtaio.exceptions import LimitError
 
 log = logging.getLogger("rates")
-logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the API
-rates = TTLCache[float](60, max_size=1000, stale_if_error=3600)  # an old rate is better than none
+logging.getLogger("httpx").setLevel(
+    logging.WARNING
+)  # or it logs each request to the API
+rates = TTLCache[float](
+    60, max_size=1000, stale_if_error=3600
+)  # an old rate is better than none
 service = Application(name="rates", cache=rates)
 
 
@@ -24,7 +37,9 @@ def is_failure(error: Exception) -> bool:
 
 
 api = Pipeline(
-    Timeout(3, total=True),  # what a client of ours will wait, all attempts together
+    Timeout(
+        3, total=True
+    ),  # what a client of ours will wait, all attempts together
     Retry(3, on=is_failure),
     Breaker(0.5, last=20, on=is_failure),  # fails at once while the API is down
     RateLimiter(10, name="calls"),  # 10 calls a second, as agreed with the API
@@ -37,7 +52,7 @@ service.monitor.watch(api)
 @service.resource
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     url = os.environ["RATES_API"]
-    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - Timeout
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:
         yield client
 
 

@@ -3,8 +3,8 @@
 import time
 
 from anyio import from_thread
-from fastapi import FastAPI, HTTPException
 
+from fastapi import FastAPI, HTTPException
 from mtaio import Application, ConcurrencyLimiter, RateLimiter, cached
 
 printers = ConcurrencyLimiter(1, name="printers")
@@ -26,13 +26,17 @@ async def send(month: str) -> None:
 
 
 @app.get("/totals/{month}")
-def get_total(month: str) -> float:  # a plain function: FastAPI calls it in a worker thread
+def get_total(
+    month: str,
+) -> float:  # a plain function: FastAPI calls it in a worker thread
     return total(month)
 
 
 @app.post("/prints/{month}")
 def print_report(month: str) -> None:
-    if not printers.try_acquire():  # a slot may be taken and given back in any thread
+    if (
+        not printers.try_acquire()
+    ):  # a slot may be taken and given back in any thread
         raise HTTPException(503, "all printers are busy", {"Retry-After": "1"})
     try:
         time.sleep(0.1)
@@ -43,5 +47,7 @@ def print_report(month: str) -> None:
 
 @app.post("/mails/{month}")
 def mail_report(month: str) -> None:
-    from_thread.run(mails.acquire)  # what waits runs in the event loop, and the thread waits
+    from_thread.run(
+        mails.acquire
+    )  # what waits runs in the event loop, and the thread waits
     from_thread.run(service.executor.submit, send, month)

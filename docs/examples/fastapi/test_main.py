@@ -18,13 +18,19 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 
 
 @pytest.fixture
-async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setenv("MTAIO_HEALTH_BIND", "127.0.0.1:0")  # any port that is free
+async def client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setenv(
+        "MTAIO_HEALTH_BIND", "127.0.0.1:0"
+    )  # any port that is free
     clients.reset()  # what is at module level outlives a test
     prices.clear_nowait()
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://shop"
+        ) as client,
     ):
         yield client
 

@@ -26,7 +26,7 @@ async def test_cleanup_closes_connections() -> None:
         app.router.add_get("/", answer)
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, "0.0.0.0", 80).start()  # noqa: S104 - of a simulated host
+        await web.TCPSite(runner, "0.0.0.0", 80).start()
         await shutdown.wait()
         await runner.cleanup()
 

@@ -31,7 +31,10 @@ async def main() -> None:
         size = 0
         while data := await asyncio.to_thread(client.recv, 100_000):
             size += len(data)
-    print("after cleanup() the client still receives", size > 0 and "what was left to send")
+    print(
+        "after cleanup() the client still receives",
+        size > 0 and "what was left to send",
+    )
 
 
 if __name__ == "__main__":

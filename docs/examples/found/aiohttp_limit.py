@@ -40,7 +40,9 @@ class Request:
     proxy = None
 
     def __init__(self, host: str) -> None:
-        self.connection_key = ConnectionKey(host, 80, False, True, None, None, None)  # noqa: FBT003 - in their order
+        self.connection_key = ConnectionKey(
+            host, 80, False, True, None, None, None
+        )
 
 
 # --8<-- [start:test]
@@ -53,7 +55,9 @@ async def test_limit_holds() -> None:
     async def request(host: str) -> None:
         nonlocal now, most
         wanted = cast("ClientRequest", Request(host))
-        connection = await connector.connect(wanted, [], aiohttp.ClientTimeout())
+        connection = await connector.connect(
+            wanted, [], aiohttp.ClientTimeout()
+        )
         now += 1
         most = max(most, now)
         await checkpoint()

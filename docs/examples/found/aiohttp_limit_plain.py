@@ -8,7 +8,9 @@ now: set[str] = set()
 both = asyncio.Event()
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Answer requests to /quick at once, and the others as soon as there are two of them."""
     while head := await reader.readline():
         await reader.readuntil(b"\r\n\r\n")
@@ -34,7 +36,9 @@ async def main() -> None:
 
         await get("127.0.0.1", "/quick")  # leaves a kept-alive connection
         async with asyncio.timeout(5):
-            await asyncio.gather(get("localhost", "/slow"), get("127.0.0.1", "/too"))
+            await asyncio.gather(
+                get("localhost", "/slow"), get("127.0.0.1", "/too")
+            )
     print("under way at once:", sorted(now))
     server.close()
 

@@ -37,7 +37,9 @@ class Connector(aiohttp.BaseConnector):
 class Request:
     """What a connector needs to know about a request."""
 
-    connection_key = ConnectionKey("example.com", 80, False, True, None, None, None)  # noqa: FBT003 - in their order
+    connection_key = ConnectionKey(
+        "example.com", 80, False, True, None, None, None
+    )
     proxy = None
 
 
@@ -49,7 +51,9 @@ async def test_connection_goes_to_who_waits(victim: Victim) -> None:
 
     async def request() -> None:
         wanted = cast("ClientRequest", Request())
-        connection = await connector.connect(wanted, [], aiohttp.ClientTimeout())
+        connection = await connector.connect(
+            wanted, [], aiohttp.ClientTimeout()
+        )
         with anyio.CancelScope(shield=True):
             await checkpoint()
         connection.release()

@@ -5,11 +5,16 @@ import asyncio
 import aiohttp
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Answer a request, but hold back the last byte of the answer to /slow."""
     head = await reader.readuntil(b"\r\n\r\n")
     rest = b"" if b"/slow" in head else b"k"
-    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no" + rest)
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no"
+        + rest
+    )
     await reader.read()
     writer.close()
 

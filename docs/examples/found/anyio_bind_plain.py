@@ -25,7 +25,9 @@ async def main() -> None:
         errors: list[OSError] = []
         for _ in range(5):
             try:
-                await anyio.connect_tcp("127.0.0.1", port, local_host="192.0.2.1")
+                await anyio.connect_tcp(
+                    "127.0.0.1", port, local_host="192.0.2.1"
+                )
             except OSError as error:
                 errors.append(error)  # as a log or a retry keeps it for a while
         print(len(errors), "attempts have failed:", errors[0].__cause__)

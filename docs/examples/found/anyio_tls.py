@@ -39,7 +39,9 @@ async def test_stream_can_be_left() -> None:
         net.host("api").start(serve)
         await settle()
         try:
-            async with await anyio.connect_tcp("api", 443, ssl_context=client_side) as stream:
+            async with await anyio.connect_tcp(
+                "api", 443, ssl_context=client_side
+            ) as stream:
                 assert await stream.receive() == b"one"
         except ssl.SSLError as raised:
             error = raised

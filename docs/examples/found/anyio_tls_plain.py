@@ -13,7 +13,9 @@ client_side = ssl.create_default_context()
 ca.configure_trust(client_side)
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Send something twice, of which the client reads the first."""
     writer.write(b"one")
     await asyncio.sleep(0.1)

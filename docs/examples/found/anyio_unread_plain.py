@@ -18,7 +18,7 @@ async def main() -> None:
         anyio.create_task_group() as group,
     ):
         group.start_soon(listener.serve, accept)
-        port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
+        port = listener.extra(SocketAttribute.local_port)
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             sent = 0
             with anyio.move_on_after(20):

@@ -10,7 +10,7 @@ loads = 0
 @alru_cache
 async def load(key: str) -> str:
     """Load a value, which takes a while."""
-    global loads  # noqa: PLW0603 - a short program
+    global loads
     loads += 1
     await asyncio.sleep(0.01)
     return key.upper()

@@ -8,7 +8,9 @@ import httpcore
 connections: set[asyncio.StreamWriter] = set()
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Answer requests until the client closes."""
     connections.add(writer)
     while await reader.readline():

@@ -13,7 +13,9 @@ async def test_pool_serves_who_is_left(victim: Victim) -> None:
     """Two requests share one connection; if the first is cancelled, the second is answered."""
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"]
     network = httpcore.AsyncMockBackend(answer * 9)
-    async with httpcore.AsyncConnectionPool(max_connections=1, network_backend=network) as pool:
+    async with httpcore.AsyncConnectionPool(
+        max_connections=1, network_backend=network
+    ) as pool:
 
         async def request() -> None:
             await pool.request("GET", "http://example.com/")

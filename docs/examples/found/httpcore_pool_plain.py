@@ -8,7 +8,9 @@ import httpcore
 async def main() -> None:
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"]
     network = httpcore.AsyncMockBackend(answer * 9)
-    async with httpcore.AsyncConnectionPool(max_connections=1, network_backend=network) as pool:
+    async with httpcore.AsyncConnectionPool(
+        max_connections=1, network_backend=network
+    ) as pool:
         first = asyncio.create_task(pool.request("GET", "http://example.com/"))
         second = asyncio.create_task(pool.request("GET", "http://example.com/"))
         for _ in range(2):

@@ -16,7 +16,13 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(100):
-        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"x" * 100_000,
+                "more_body": True,
+            }
+        )
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -31,7 +37,11 @@ async def test_server_shuts_down() -> None:
     config.graceful_timeout = config.shutdown_timeout = 1
 
     async def serve() -> None:
-        serve = serve_trio if sniffio.current_async_library() == "trio" else serve_asyncio
+        serve = (
+            serve_trio
+            if sniffio.current_async_library() == "trio"
+            else serve_asyncio
+        )
         await serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi")
         ended.set()
 

@@ -13,7 +13,13 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(100):
-        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"x" * 100_000,
+                "more_body": True,
+            }
+        )
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -25,13 +31,18 @@ async def main() -> None:
     config.errorlog = None
     config.graceful_timeout = config.shutdown_timeout = 0.1
     shutdown = asyncio.Event()
-    server = asyncio.create_task(serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi"))
+    server = asyncio.create_task(
+        serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi")
+    )
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
         await asyncio.sleep(0.2)
         shutdown.set()
         await asyncio.wait([server], timeout=2)
-        print("2 seconds after the request to shut down, it has ended:", server.done())
+        print(
+            "2 seconds after the request to shut down, it has ended:",
+            server.done(),
+        )
     await asyncio.wait([server], timeout=2)
     print("and when the client has gone:", server.done())
 

@@ -3,7 +3,11 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -23,7 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from mtaio.testing import Network, run, settle
 
 DAY = 86_400.0
-ANY = "0.0.0.0"  # noqa: S104 - of a simulated host
+ANY = "0.0.0.0"
 
 Call = Callable[[], Awaitable[object]]
 
@@ -69,9 +73,13 @@ async def measure(client: "Client", what: str) -> float | None:
 # Servers that speak as much as is needed
 
 
-async def listen(handle: Callable[[SocketStream], Awaitable[None]], port: int) -> None:
+async def listen(
+    handle: Callable[[SocketStream], Awaitable[None]], port: int
+) -> None:
     async def safe(stream: SocketStream) -> None:
-        with suppress(anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+        with suppress(
+            anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError
+        ):
             async with stream:
                 await handle(stream)
 
@@ -131,9 +139,13 @@ async def serve_postgres() -> None:
         if await receive() == struct.pack("!i", 80877103):
             await stream.send(b"N")  # no TLS
             await receive()
-        told = b"".join(message(b"S", b"%s\0%s\0" % each) for each in settings.items())
+        told = b"".join(
+            message(b"S", b"%s\0%s\0" % each) for each in settings.items()
+        )
         key = message(b"K", struct.pack("!ii", 1, 2))
-        await stream.send(message(b"R", struct.pack("!i", 0)) + told + key + ready)
+        await stream.send(
+            message(b"R", struct.pack("!i", 0)) + told + key + ready
+        )
         while await received.receive_exactly(1) == b"Q":
             await receive()
             await stream.send(message(b"C", b"SELECT 0\0") + ready)
@@ -185,7 +197,10 @@ async def aiohttp_() -> AsyncIterator[Calls]:
 
 @asynccontextmanager
 async def aiohttp_websocket() -> AsyncIterator[Calls]:
-    async with aiohttp.ClientSession() as session, session.ws_connect("http://api/") as socket:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect("http://api/") as socket,
+    ):
 
         async def ask() -> None:
             await socket.send_str("word")
@@ -220,12 +235,16 @@ async def trio_websocket_() -> AsyncIterator[Calls]:
 async def redis_() -> AsyncIterator[Calls]:
     async with Redis(host="api") as client:
         await client.ping()
-        yield Calls(client.ping)  # a subscriber has TCP's keepalive, which is not simulated
+        yield Calls(
+            client.ping
+        )  # a subscriber has TCP's keepalive, which is not simulated
 
 
 @asynccontextmanager
 async def asyncpg_() -> AsyncIterator[Calls]:
-    client = await asyncpg.connect(host="api", user="u", password="p", database="d")  # noqa: S106
+    client = await asyncpg.connect(
+        host="api", user="u", password="p", database="d"
+    )
     try:
         yield Calls(lambda: client.execute("SELECT"))
     finally:
@@ -282,7 +301,8 @@ class Client:
         """Measure, on all backends, which agree."""
         seconds = {
             tuple(
-                run(measure, self, what, backend=backend) for what in ("connect", "ask", "listen")
+                run(measure, self, what, backend=backend)
+                for what in ("connect", "ask", "listen")
             )
             for backend in self.backends
         }
@@ -290,7 +310,9 @@ class Client:
         name, *function = self.name.split(", ")
         number = f" {version(self.package)}" if self.package else ""
         title = ", ".join([name + number, *function])
-        return " | ".join([f"| {title}", ", ".join(self.backends), *times]) + " |"
+        return (
+            " | ".join([f"| {title}", ", ".join(self.backends), *times]) + " |"
+        )
 
 
 def said(seconds: float | None) -> str:
@@ -304,9 +326,17 @@ BOTH = ("asyncio", "trio")
 CLIENTS = (
     Client("httpx", "httpx", httpx_, serve_http, BOTH),
     Client("aiohttp", "aiohttp", aiohttp_, serve_http),
-    Client("aiohttp, `ws_connect`", "aiohttp", aiohttp_websocket, serve_websockets),
+    Client(
+        "aiohttp, `ws_connect`", "aiohttp", aiohttp_websocket, serve_websockets
+    ),
     Client("websockets", "websockets", websockets_, serve_websockets),
-    Client("trio-websocket", "trio-websocket", trio_websocket_, serve_trio_websocket, ("trio",)),
+    Client(
+        "trio-websocket",
+        "trio-websocket",
+        trio_websocket_,
+        serve_trio_websocket,
+        ("trio",),
+    ),
     Client("redis-py", "redis", redis_, serve_redis),
     Client("asyncpg", "asyncpg", asyncpg_, serve_postgres),
     Client("AnyIO, `connect_tcp`", "anyio", anyio_, serve_echo, BOTH),

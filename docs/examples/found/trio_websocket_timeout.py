@@ -26,7 +26,9 @@ async def test_connecting_has_a_timeout() -> None:
         await settle()
         begin = anyio.current_time()
         with pytest.raises(trio_websocket.ConnectionTimeout):
-            async with trio_websocket.open_websocket_url("ws://api/", connect_timeout=1):
+            async with trio_websocket.open_websocket_url(
+                "ws://api/", connect_timeout=1
+            ):
                 pass
         took = anyio.current_time() - begin
     assert took < 2, f"{took:g} seconds"

@@ -16,12 +16,16 @@ async def main() -> None:
         url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
         begin = trio.current_time()
         try:
-            async with trio_websocket.open_websocket_url(url, connect_timeout=0.1):
+            async with trio_websocket.open_websocket_url(
+                url, connect_timeout=0.1
+            ):
                 pass
         except trio_websocket.ConnectionTimeout:
             took = trio.current_time() - begin
             print(
-                "a timeout of 0.1 seconds has taken", round(took), "second, until the server left"
+                "a timeout of 0.1 seconds has taken",
+                round(took),
+                "second, until the server left",
             )
         nursery.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ async def handler(_: ServerConnection) -> None:
 
 
 async def serve() -> None:
-    async with listen(handler, "0.0.0.0", 80):  # noqa: S104 - of a simulated host
+    async with listen(handler, "0.0.0.0", 80):
         await anyio.sleep_forever()
 
 
@@ -25,7 +25,9 @@ async def test_close_has_a_timeout() -> None:
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()
-        client = await connect("ws://api/", close_timeout=1, ping_interval=None, compression=None)
+        client = await connect(
+            "ws://api/", close_timeout=1, ping_interval=None, compression=None
+        )
         with anyio.move_on_after(1):
             while True:
                 await client.send(b"x" * 100_000)

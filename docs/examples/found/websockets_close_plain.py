@@ -22,7 +22,10 @@ async def main() -> None:
     async with serve(handler, "127.0.0.1", close_timeout=0.1) as server:
         port = server.sockets[0].getsockname()[1]
         client = await connect(
-            f"ws://127.0.0.1:{port}/", close_timeout=0.1, ping_interval=None, compression=None
+            f"ws://127.0.0.1:{port}/",
+            close_timeout=0.1,
+            ping_interval=None,
+            compression=None,
         )
         try:
             async with asyncio.timeout(0.5):

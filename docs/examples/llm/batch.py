@@ -37,9 +37,13 @@ async def ask(client: httpx.AsyncClient, prompt: str) -> str:
 
 
 async def ask_all(url: str, prompts: list[str]) -> list[str]:
-    transport = LimitedTransport(quota=quota, cost=estimate, resend=True, within=900)
+    transport = LimitedTransport(
+        quota=quota, cost=estimate, resend=True, within=900
+    )
     async with (
-        httpx.AsyncClient(base_url=url, transport=transport, timeout=20) as client,
+        httpx.AsyncClient(
+            base_url=url, transport=transport, timeout=20
+        ) as client,
         TaskExecutor(50) as executor,
     ):
         return await executor.map(partial(ask, client), prompts)
@@ -49,7 +53,10 @@ async def ask_all(url: str, prompts: list[str]) -> list[str]:
 async def main() -> None:
     """Ask a server that allows half of what it says, and breaks every twentieth time."""
     model = Model(requests=120, tokens=40_000, allows=0.5, breaks=20)
-    prompts = [f"Prompt {number}: {'a few more words ' * (number % 30)}" for number in range(200)]
+    prompts = [
+        f"Prompt {number}: {'a few more words ' * (number % 30)}"
+        for number in range(200)
+    ]
     async with running(model) as url:
         started = anyio.current_time()
         answers = await ask_all(url, prompts)

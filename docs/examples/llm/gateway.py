@@ -26,11 +26,16 @@ quota = Quota(requests=120, tokens=40_000, per=60, name="model")
 
 
 def is_refusal(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 429
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.status_code == 429
+    )
 
 
 def is_failure(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPError | TimeoutError) and not is_refusal(error)
+    return isinstance(error, httpx.HTTPError | TimeoutError) and not is_refusal(
+        error
+    )
 
 
 api = Pipeline(
@@ -46,14 +51,16 @@ api = Pipeline(
 @app.resource
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     url = os.environ.get("MODEL_URL", "http://127.0.0.1:8010")
-    async with httpx.AsyncClient(base_url=url, timeout=None) as opened:  # noqa: S113 - Timeout
+    async with httpx.AsyncClient(base_url=url, timeout=None) as opened:
         yield opened
 
 
 @api
 async def tokens(prompt: str) -> AsyncIterator[str]:
     body = {"messages": [{"role": "user", "content": prompt}], "stream": True}
-    async with client.get().stream("POST", "/v1/chat/completions", json=body) as response:
+    async with client.get().stream(
+        "POST", "/v1/chat/completions", json=body
+    ) as response:
         RateLimitHeaders.parse(response.headers).observe(quota)
         response.raise_for_status()
         async for line in response.aiter_lines():
@@ -66,7 +73,9 @@ async def answer(request: Request) -> StreamedResponse:
 
 
 async def no_answer(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": type(error).__name__}, 503, headers={"Retry-After": "5"})
+    return JSONResponse(
+        {"error": type(error).__name__}, 503, headers={"Retry-After": "5"}
+    )
 
 
 errors = dict.fromkeys((LimitError, TimeoutError, httpx.HTTPError), no_answer)

@@ -21,7 +21,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+    )
 
     from starlette.requests import Request
 
@@ -45,7 +50,9 @@ class Allowance:
         """Return how much is left now."""
         now = anyio.current_time()
         if self._at is not None:
-            self._left = min(self.allows, self._left + (now - self._at) * self.allows / 60)
+            self._left = min(
+                self.allows, self._left + (now - self._at) * self.allows / 60
+            )
         self._at = now
         return self._left
 
@@ -99,7 +106,9 @@ class Model:
         self.refused = 0
         self.open = 0
         self.app = Starlette(
-            routes=[Route("/v1/chat/completions", self.complete, methods=["POST"])]
+            routes=[
+                Route("/v1/chat/completions", self.complete, methods=["POST"])
+            ]
         )
 
     async def complete(self, request: Request) -> Response:
@@ -112,15 +121,25 @@ class Model:
         if wait:
             self.refused += 1
             headers = {**self.headers(), "retry-after": f"{wait:.3f}"}
-            return JSONResponse({"error": {"code": "rate_limit_exceeded"}}, 429, headers=headers)
+            return JSONResponse(
+                {"error": {"code": "rate_limit_exceeded"}}, 429, headers=headers
+            )
         for limit, cost in costs.items():
             limit.take(cost)
         self.asked += 1
-        way = (self.asked // self.breaks) % 4 if self.breaks and not self.asked % self.breaks else 4
+        way = (
+            (self.asked // self.breaks) % 4
+            if self.breaks and not self.asked % self.breaks
+            else 4
+        )
         if way == 0:
-            return JSONResponse({"error": {"code": "overloaded"}}, 503, headers=self.headers())
+            return JSONResponse(
+                {"error": {"code": "overloaded"}}, 503, headers=self.headers()
+            )
         if body.get("stream"):
-            return StreamingResponse(self.stream(prompt, way), headers=self.headers())
+            return StreamingResponse(
+                self.stream(prompt, way), headers=self.headers()
+            )
         await anyio.sleep(2 * self.takes if way == 4 else HANG)
         self.answered.append(prompt)
         answer = {
@@ -133,11 +152,15 @@ class Model:
         """Yield an answer, word by word."""
         self.open += 1
         try:
-            await anyio.sleep(HANG if way == 1 else self.takes)  # 1: no first token
+            await anyio.sleep(
+                HANG if way == 1 else self.takes
+            )  # 1: no first token
             for number, word in enumerate(ANSWER):
                 if number == 5 and way == 2:  # the stream breaks off
                     raise ConnectionError
-                await anyio.sleep(HANG if number == 5 and way == 3 else 0.02)  # 3: it stands still
+                await anyio.sleep(
+                    HANG if number == 5 and way == 3 else 0.02
+                )  # 3: it stands still
                 yield f"data: {json.dumps({'choices': [{'delta': {'content': word + ' '}}]})}\n\n"
             yield "data: [DONE]\n\n"
             self.answered.append(prompt)
@@ -146,7 +169,11 @@ class Model:
 
     def headers(self) -> dict[str, str]:
         """Return what each response says about the limits."""
-        return {name: value for limit in self.limits for name, value in limit.headers().items()}
+        return {
+            name: value
+            for limit in self.limits
+            for name, value in limit.headers().items()
+        }
 
     async def serve(
         self,
@@ -155,7 +182,9 @@ class Model:
     ) -> None:
         """Serve until ``until`` returns."""
         serve = import_module(f"hypercorn.{current_async_library()}").serve
-        config = Config.from_mapping(bind=bind, errorlog=None, graceful_timeout=HANG)
+        config = Config.from_mapping(
+            bind=bind, errorlog=None, graceful_timeout=HANG
+        )
         await serve(self.app, config, shutdown_trigger=until, mode="asgi")
 
 

@@ -27,7 +27,13 @@ class Answer:
 
 
 api = Pipeline(
-    Retry(4, on=(OSError, TimeoutError), throttled=RateLimitError, hold=quota, within=300),
+    Retry(
+        4,
+        on=(OSError, TimeoutError),
+        throttled=RateLimitError,
+        hold=quota,
+        within=300,
+    ),
     quota.part(
         tokens=lambda prompt: len(prompt) // 4 + 50,
         used=lambda answer: {"tokens": answer.total_tokens},
@@ -42,7 +48,7 @@ asked = 0
 @api
 async def ask(prompt: str) -> Answer:
     """Ask the library, which is refused the first time."""
-    global asked  # noqa: PLW0603 - a counter in an example
+    global asked
     asked += 1
     if asked == 1:
         raise RateLimitError
@@ -53,7 +59,10 @@ async def main() -> None:
     """Ask, and show when the answer came."""
     started = anyio.current_time()
     answer = await ask("hello")
-    print(answer.text, f"after {anyio.current_time() - started:.0f} s, in {asked} attempts")
+    print(
+        answer.text,
+        f"after {anyio.current_time() - started:.0f} s, in {asked} attempts",
+    )
 
 
 if __name__ == "__main__":

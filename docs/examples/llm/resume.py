@@ -15,7 +15,9 @@ from mtaio import TaskExecutor
 def read_done(path: Path) -> set[str]:
     if not path.exists():
         return set()
-    whole, end, _ = path.read_text().rpartition("\n")  # the last line may be half a line
+    whole, end, _ = path.read_text().rpartition(
+        "\n"
+    )  # the last line may be half a line
     path.write_text(whole + end)
     return {json.loads(line)["key"] for line in whole.splitlines()}
 
@@ -26,9 +28,16 @@ async def answer_all(prompts: dict[str, str], path: Path) -> None:
 
     left = prompts.keys() - read_done(path)
     with path.open("a") as file:
-        async with TaskExecutor(50) as executor, executor.stream(answer, left) as answers:
+        async with (
+            TaskExecutor(50) as executor,
+            executor.stream(answer, left) as answers,
+        ):
             async for key, text in answers:
-                print(json.dumps({"key": key, "text": text}), file=file, flush=True)
+                print(
+                    json.dumps({"key": key, "text": text}),
+                    file=file,
+                    flush=True,
+                )
 
 
 # --8<-- [end:resume]

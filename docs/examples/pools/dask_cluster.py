@@ -12,10 +12,18 @@ executor = TaskExecutor(max_workers=64)
 
 async def main() -> None:
     # For a cluster that runs already: Client("tcp://scheduler:8786").
-    with LocalCluster(n_workers=2, dashboard_address=":0") as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
         pool = client.get_executor(pure=False)
         roots = await executor.map(
-            math.isqrt, range(100), via=pool, chunksize=10, timeout=4, retry=Retry(attempts=3)
+            math.isqrt,
+            range(100),
+            via=pool,
+            chunksize=10,
+            timeout=4,
+            retry=Retry(attempts=3),
         )
     print(sum(roots))
 

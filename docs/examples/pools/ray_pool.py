@@ -38,7 +38,9 @@ class RayCall(Future[Any]):
         error = done.exception()
         if error is None:
             self.set_result(done.result())
-        elif isinstance(error, RayTaskError):  # which has where the function raised
+        elif isinstance(
+            error, RayTaskError
+        ):  # which has where the function raised
             error.cause.__cause__ = error
             self.set_exception(error.cause)
         else:
@@ -49,9 +51,13 @@ class RayPool(Executor):
     """A pool for via=; options are those of a Ray task, such as num_cpus."""
 
     def __init__(self, **options: Any) -> None:
-        self.remote = ray.remote(**{"max_retries": 0} | options)(call)  # retry= is ours
+        self.remote = ray.remote(**{"max_retries": 0} | options)(
+            call
+        )  # retry= is ours
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
         """Start a call."""
         return RayCall(self.remote.remote(fn, *args, **kwargs))
 
@@ -63,13 +69,19 @@ def nap(seconds: int) -> None:
 
 async def main() -> None:
     pool = RayPool()
-    print(sum(await executor.map(math.isqrt, range(100), via=pool, chunksize=10)))
+    print(
+        sum(await executor.map(math.isqrt, range(100), via=pool, chunksize=10))
+    )
 
-    late = await executor.map(nap, [3600] * 8, via=pool, timeout=1, errors="return")
+    late = await executor.map(
+        nap, [3600] * 8, via=pool, timeout=1, errors="return"
+    )
     print([type(error).__name__ for error in late[:2]])
     print(await executor.run(math.factorial, 5, via=pool))  # not an hour later
 
 
 if __name__ == "__main__":
-    ray.init(include_dashboard=False)  # to a cluster that runs already: ray.init("auto")
+    ray.init(
+        include_dashboard=False
+    )  # to a cluster that runs already: ray.init("auto")
     anyio.run(main)

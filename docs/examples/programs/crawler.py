@@ -23,7 +23,13 @@ from urllib.robotparser import RobotFileParser
 import anyio
 import httpx
 
-from mtaio import KeyedRateLimiter, Retry, TaskExecutor, TimeoutManager, TTLCache
+from mtaio import (
+    KeyedRateLimiter,
+    Retry,
+    TaskExecutor,
+    TimeoutManager,
+    TTLCache,
+)
 from mtaio.core import progress
 
 if TYPE_CHECKING:
@@ -31,7 +37,9 @@ if TYPE_CHECKING:
 
 AGENT: Final = "mtaio-crawler"
 MOST_TEXT: Final = 2_000_000  # characters read of a page
-MOST_PATIENCE: Final = 300.0  # seconds; a host that wants more is not asked again
+MOST_PATIENCE: Final = (
+    300.0  # seconds; a host that wants more is not asked again
+)
 LOOPS: Final = {
     "asyncio": {},
     "uvloop": {"use_uvloop": True},
@@ -43,8 +51,12 @@ class BusyError(Exception):
     """The host wants to be left alone for a while."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self.wish: str = response.headers.get("Retry-After", "0")  # seconds or a date
-        super().__init__(f"status {response.status_code}, Retry-After: {self.wish}")
+        self.wish: str = response.headers.get(
+            "Retry-After", "0"
+        )  # seconds or a date
+        super().__init__(
+            f"status {response.status_code}, Retry-After: {self.wish}"
+        )
 
 
 def is_worth_a_retry(error: Exception) -> bool:
@@ -64,10 +76,17 @@ class Links(HTMLParser):
 
     def __init__(self, url: str, html: str) -> None:
         super().__init__()
-        self.title, self.urls, self._url, self._in_title = "", list[str](), url, False
+        self.title, self.urls, self._url, self._in_title = (
+            "",
+            list[str](),
+            url,
+            False,
+        )
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(
+        self, tag: str, attrs: list[tuple[str, str | None]]
+    ) -> None:
         """Note a link, and whether the title begins."""
         self._in_title = tag == "title"
         for name, value in attrs:
@@ -87,12 +106,22 @@ class Links(HTMLParser):
 class Crawler:
     """Visits each host in a task of its own, page by page, and 20 hosts at once."""
 
-    def __init__(self, client: httpx.AsyncClient, output: TextIO, pages: int, delay: float) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        output: TextIO,
+        pages: int,
+        delay: float,
+    ) -> None:
         self._client, self._output, self._pages = client, output, pages
-        self._executor = TaskExecutor(20, max_pending=pages)  # a task for each host with work
+        self._executor = TaskExecutor(
+            20, max_pending=pages
+        )  # a task for each host with work
         self._pace = KeyedRateLimiter(1, per=delay, max_keys=pages)
         self._timeouts = TimeoutManager(30.0)
-        self._rules: TTLCache[RobotFileParser] = TTLCache(86400, max_size=pages, error_ttl=600)
+        self._rules: TTLCache[RobotFileParser] = TTLCache(
+            86400, max_size=pages, error_ttl=600
+        )
         self._seen, self._queues = set[str](), dict[str, deque[str]]()
         self.visited = 0
 
@@ -100,7 +129,9 @@ class Crawler:
         """Visit the seeds, and what they lead to on their hosts; may be cancelled at any time."""
         self._hosts = {urlsplit(url).netloc for url in seeds}
         with progress.bar("crawling") as self._on_progress:
-            async with self._executor:  # left when no host has anything to visit
+            async with (
+                self._executor
+            ):  # left when no host has anything to visit
                 self._add(seeds)
 
     def _add(self, urls: Collection[str]) -> None:
@@ -132,14 +163,22 @@ class Crawler:
 
     async def _visit(self, url: str) -> dict[str, Any]:
         site = urljoin(url, "/robots.txt")
-        rules = await self._rules.get_or_set(site, partial(self._load_rules, site))
+        rules = await self._rules.get_or_set(
+            site, partial(self._load_rules, site)
+        )
         if not rules.can_fetch(AGENT, url):
             return {"error": "robots.txt forbids it"}
         await anyio.sleep(float(rules.crawl_delay(AGENT) or 0))
         status, text, target = await self._fetch(url)
         found = await self._executor.run_in_thread(Links, url, text)
-        self._add([urljoin(url, target), *found.urls])  # a redirect is a link like any other
-        return {"status": status, "title": found.title.strip(), "links": len(found.urls)}
+        self._add(
+            [urljoin(url, target), *found.urls]
+        )  # a redirect is a link like any other
+        return {
+            "status": status,
+            "title": found.title.strip(),
+            "links": len(found.urls),
+        }
 
     async def _load_rules(self, site: str) -> RobotFileParser:
         status, text, _ = await self._fetch(site)
@@ -152,8 +191,13 @@ class Crawler:
         return answer
 
     async def _ask(self, url: str) -> tuple[int, str, str]:
-        await self._pace.acquire(urlsplit(url).netloc)  # before each attempt, robots.txt included
-        async with self._timeouts(), self._client.stream("GET", url) as response:
+        await self._pace.acquire(
+            urlsplit(url).netloc
+        )  # before each attempt, robots.txt included
+        async with (
+            self._timeouts(),
+            self._client.stream("GET", url) as response,
+        ):
             if response.status_code == 429 or response.is_server_error:
                 raise BusyError(response)
             text = ""
@@ -163,13 +207,19 @@ class Crawler:
                         text += part
                         if len(text) > MOST_TEXT:
                             reading.cancel()  # break would leave httpx's own generators open
-            return response.status_code, text, response.headers.get("Location", "")
+            return (
+                response.status_code,
+                text,
+                response.headers.get("Location", ""),
+            )
 
 
 async def crawl(options: argparse.Namespace, output: TextIO) -> None:
     limits = httpx.Limits(max_connections=None)  # the crawler sets the limits
     headers = {"User-Agent": f"{AGENT} ({options.contact})"}
-    async with httpx.AsyncClient(limits=limits, timeout=None, headers=headers) as client:  # noqa: S113 - as above
+    async with httpx.AsyncClient(
+        limits=limits, timeout=None, headers=headers
+    ) as client:
         crawler = Crawler(client, output, options.pages, options.delay)
         try:
             await crawler.crawl(options.url)
@@ -179,31 +229,57 @@ async def crawl(options: argparse.Namespace, output: TextIO) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Follow links politely.")
-    parser.add_argument("url", nargs="+", help="where to begin; stays on these hosts")
-    parser.add_argument("--output", type=Path, default=Path("pages.jsonl"), help="appended to")
-    parser.add_argument("--contact", required=True, help="whom a host may complain to")
-    parser.add_argument("--pages", type=int, default=1000, help="how many to visit in all")
-    parser.add_argument("--delay", type=float, default=1.0, help="seconds from request to request")
+    parser.add_argument(
+        "url", nargs="+", help="where to begin; stays on these hosts"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("pages.jsonl"), help="appended to"
+    )
+    parser.add_argument(
+        "--contact", required=True, help="whom a host may complain to"
+    )
+    parser.add_argument(
+        "--pages", type=int, default=1000, help="how many to visit in all"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=1.0,
+        help="seconds from request to request",
+    )
     parser.add_argument("--backend", choices=LOOPS, default="asyncio")
     options = parser.parse_args()
     for url in map(str, options.url):
-        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+        if (
+            urlsplit(url).scheme not in {"http", "https"}
+            or not urlsplit(url).netloc
+        ):
             parser.error(f"{url}: write https://example.org/")
     loop, code = options.backend, 0
     if find_spec(loop) is None:
-        parser.error(f"--backend {loop}: it is not installed; pip install {loop}")
+        parser.error(
+            f"--backend {loop}: it is not installed; pip install {loop}"
+        )
     if options.pages < 1:
         parser.error(f"--pages {options.pages}: write 1 or more")
     if not 0 < options.delay < float("inf"):
         parser.error(f"--delay {options.delay}: write seconds, more than 0")
     try:
-        lines = options.output.open("a", buffering=1, encoding="utf-8")  # written line by line
+        lines = options.output.open(
+            "a", buffering=1, encoding="utf-8"
+        )  # written line by line
     except OSError as error:
         parser.error(f"--output {options.output}: {error.strerror}")
     with lines as output:
         try:
             backend = "trio" if loop == "trio" else "asyncio"
-            anyio.run(crawl, options, output, backend=backend, backend_options=LOOPS[loop])
+            anyio.run(
+                crawl,
+                options,
+                output,
+                backend=backend,
+                backend_options=LOOPS[loop],
+            )
         except* KeyboardInterrupt:  # it may be in a group
             code = 130  # as shells report it
     sys.exit(code)

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 log = logging.getLogger("gateway")
-logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
+logging.getLogger("httpx").setLevel(
+    logging.WARNING
+)  # or it logs each request to the upstream
 
 keys = frozenset(os.environ.get("GATEWAY_KEYS", "").split(",")) - {""}
 clients = KeyedRateLimiter(5, burst=10, max_keys=10_000, name="clients")
-answers = TTLCache[tuple[int, bytes, str]](5.0, max_size=10_000, jitter=0.1, stale_if_error=300.0)
+answers = TTLCache[tuple[int, bytes, str]](
+    5.0, max_size=10_000, jitter=0.1, stale_if_error=300.0
+)
 app = Application(
     name="gateway",
     concurrency_limiter=ConcurrencyLimiter(8, max_waiting=16, name="upstream"),
@@ -45,9 +49,13 @@ app = Application(
 @app.resource
 async def upstream() -> AsyncIterator[httpx.AsyncClient]:
     app.monitor.watch(clients)
-    limits = httpx.Limits(max_connections=None)  # app.concurrency_limiter is what limits
+    limits = httpx.Limits(
+        max_connections=None
+    )  # app.concurrency_limiter is what limits
     url = os.environ["GATEWAY_UPSTREAM"]
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=None) as client:  # noqa: S113 - so does app.timeout_manager
+    async with httpx.AsyncClient(
+        base_url=url, limits=limits, timeout=None
+    ) as client:
         yield client
 
 
@@ -61,7 +69,11 @@ async def fetch(path: str) -> tuple[int, bytes, str]:
         answer = await upstream.get().get(path)
     if answer.is_server_error or answer.status_code == 429:
         raise UpstreamError(answer.status_code)
-    return answer.status_code, answer.content, answer.headers.get("Content-Type", "")
+    return (
+        answer.status_code,
+        answer.content,
+        answer.headers.get("Content-Type", ""),
+    )
 
 
 def lasts(answer: tuple[int, bytes, str]) -> float:
@@ -76,13 +88,17 @@ async def get_quote(request: Request) -> Response:
         return JSONResponse({"error": "unknown key"}, 401)
     clients.acquire_nowait(key)
     path = f"/quotes/{quote(request.path_params['symbol'])}"
-    status, body, media_type = await answers.get_or_set(path, partial(fetch, path), ttl=lasts)
+    status, body, media_type = await answers.get_or_set(
+        path, partial(fetch, path), ttl=lasts
+    )
     return Response(body, status, media_type=media_type)
 
 
 def refusal(status: int, text: str, retry_after: float) -> Response:
     seconds = str(math.ceil(min(retry_after, 60.0)))
-    return JSONResponse({"error": text}, status, headers={"Retry-After": seconds})
+    return JSONResponse(
+        {"error": text}, status, headers={"Retry-After": seconds}
+    )
 
 
 async def too_many(_: Request, error: Exception) -> Response:
@@ -95,7 +111,11 @@ async def full(_: Request, __: Exception) -> Response:
 
 async def no_answer(request: Request, error: Exception) -> Response:
     log.warning("%s: %s: %s", request.url.path, type(error).__name__, error)
-    return refusal(504 if isinstance(error, TimeoutError) else 502, "no answer from upstream", 5.0)
+    return refusal(
+        504 if isinstance(error, TimeoutError) else 502,
+        "no answer from upstream",
+        5.0,
+    )
 
 
 asgi = Starlette(
@@ -112,9 +132,15 @@ app.serve(asgi, bind=os.environ.get("GATEWAY_BIND", "127.0.0.1:8000"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Pass requests on to an upstream.")
-    parser.add_argument("--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio")
+    parser = argparse.ArgumentParser(
+        description="Pass requests on to an upstream."
+    )
+    parser.add_argument(
+        "--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio"
+    )
     options = parser.parse_args()
-    if not os.environ.get("GATEWAY_UPSTREAM", "").startswith(("http://", "https://")):
+    if not os.environ.get("GATEWAY_UPSTREAM", "").startswith(
+        ("http://", "https://")
+    ):
         parser.error("set GATEWAY_UPSTREAM to the URL of the upstream")
     app.run(options.backend)

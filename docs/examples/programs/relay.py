@@ -30,11 +30,15 @@ log = logging.getLogger("relay")
 pace = KeyedRateLimiter(200, burst=1000, name="lines of a client")
 timeouts = TimeoutManager(10.0, name="sending")
 executor = TaskExecutor(name="sending")
-retry = Retry(attempts=5, on=(httpx.HTTPError, OSError), wait_initial=0.5, wait_max=10.0)
+retry = Retry(
+    attempts=5, on=(httpx.HTTPError, OSError), wait_initial=0.5, wait_max=10.0
+)
 
 
 async def take(
-    peer: str, stream: trio.abc.ReceiveStream, lines: trio.MemorySendChannel[str]
+    peer: str,
+    stream: trio.abc.ReceiveStream,
+    lines: trio.MemorySendChannel[str],
 ) -> None:
     """Read what a client sends; only a client that sends too much is read more slowly."""
     rest = b""
@@ -82,8 +86,12 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
     async with trio.open_nursery() as shipping:
         shipping.start_soon(ship, receive_channel, sink)
         async with send_channel, trio.open_nursery() as taking:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                taking.start_soon(partial(trio.serve_listeners, serve, listeners))
+            with trio.open_signal_receiver(
+                signal.SIGINT, signal.SIGTERM
+            ) as signals:
+                taking.start_soon(
+                    partial(trio.serve_listeners, serve, listeners)
+                )
                 async for _ in signals:
                     break  # a second one will not be received, and ends the process
             taking.cancel_scope.cancel()
@@ -91,10 +99,12 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
 
 
 async def main(host: str, port: int, url: str) -> None:
-    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - timeouts() limits
+    async with httpx.AsyncClient(timeout=None) as client:
 
         async def sink(batch: list[str]) -> None:
-            (await client.post(url, content="\n".join(batch))).raise_for_status()
+            (
+                await client.post(url, content="\n".join(batch))
+            ).raise_for_status()
 
         await relay(await trio.open_tcp_listeners(port, host=host), sink)
 
@@ -102,13 +112,17 @@ async def main(host: str, port: int, url: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Relay log lines in batches.")
     parser.add_argument("url", help="where to post batches")
-    parser.add_argument("--listen", default="127.0.0.1:5140", metavar="HOST:PORT")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:5140", metavar="HOST:PORT"
+    )
     options = parser.parse_args()
     host, _, port = options.listen.rpartition(":")
     if not options.url.startswith(("http://", "https://")):
         parser.error(f"{options.url}: write https://logs.example.org/lines")
     if not (host and port.isdecimal() and int(port) < 65536):
-        parser.error(f"--listen {options.listen}: write HOST:PORT, such as 127.0.0.1:5140")
+        parser.error(
+            f"--listen {options.listen}: write HOST:PORT, such as 127.0.0.1:5140"
+        )
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     trio.run(main, host, int(port), options.url)

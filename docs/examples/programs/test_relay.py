@@ -31,7 +31,9 @@ def test_noisy_client_waits_alone() -> None:
     """A client that sends 400 lines more than its burst waits two seconds; another does not."""
     ended: dict[str, float] = {}
 
-    async def client(lines: trio.MemorySendChannel[str], peer: str, number: int) -> None:
+    async def client(
+        lines: trio.MemorySendChannel[str], peer: str, number: int
+    ) -> None:
         near, far = memory_stream_pair()
         async with near:
             await near.send_all(b"a line\n" * number)

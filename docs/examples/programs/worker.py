@@ -27,7 +27,9 @@ from mtaio.core import Intake
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LEASE: Final = float(os.environ.get("WORKER_LEASE", "60"))  # seconds for which a job is ours
+LEASE: Final = float(
+    os.environ.get("WORKER_LEASE", "60")
+)  # seconds for which a job is ours
 POLL: Final = float(os.environ.get("WORKER_POLL", "1"))
 
 
@@ -49,7 +51,9 @@ RETRY: Final = Retry(
 log = logging.getLogger("worker")
 logging.getLogger("httpx").setLevel(logging.WARNING)
 app = Application(name="worker")
-disk = TaskExecutor(threads=1, name="disk")  # one thread at a time waits for SQLite
+disk = TaskExecutor(
+    threads=1, name="disk"
+)  # one thread at a time waits for SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ class Queue:
     """
 
     def __init__(self, path: str) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        self._db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=10
+        )
         self._execute("PRAGMA journal_mode = WAL")
         self._execute(
             "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT,"
@@ -84,7 +90,11 @@ class Queue:
 
     def put(self, url: str, body: str) -> None:
         """Add a job; it is on disk when this returns."""
-        self._execute("INSERT INTO jobs (url, body) VALUES (:url, :body)", url=url, body=body)
+        self._execute(
+            "INSERT INTO jobs (url, body) VALUES (:url, :body)",
+            url=url,
+            body=body,
+        )
 
     def take(self) -> Job | None:
         """Lease the job that has been due the longest."""
@@ -106,9 +116,13 @@ class Queue:
         """Make a failed job wait, or leave it as it is after the last attempt."""
         last = job.attempts == RETRY.attempts
         wait = 0 if last else RETRY.wait_before(job.attempts + 1, error)
-        due = time.time() + min(wait, RETRY.wait_max)  # whatever the receiver asks for
+        due = time.time() + min(
+            wait, RETRY.wait_max
+        )  # whatever the receiver asks for
         sql = "UPDATE jobs SET due = :due, error = :error WHERE id = :id"
-        self._execute(sql, due=due, error=f"{type(error).__name__}: {error}", id=job.id)
+        self._execute(
+            sql, due=due, error=f"{type(error).__name__}: {error}", id=job.id
+        )
 
     def give_back(self, job: Job) -> None:
         """Let others take a job at once, as if it had not been taken."""
@@ -133,13 +147,16 @@ async def queue() -> AsyncIterator[Queue]:
 
 @app.resource
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - consumer() limits it
+    async with httpx.AsyncClient(timeout=None) as client:
         yield client
 
 
 async def deliver(job: Job) -> None:
     """Do the job; if it comes twice, the receiver can tell by the key."""
-    headers = {"Idempotency-Key": str(job.id), "Content-Type": "application/json"}
+    headers = {
+        "Idempotency-Key": str(job.id),
+        "Content-Type": "application/json",
+    }
     answer = await client.get().post(job.url, content=job.body, headers=headers)
     answer.raise_for_status()
 
@@ -180,18 +197,26 @@ async def consumer() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Deliver webhooks, each at least once.")
+    parser = argparse.ArgumentParser(
+        description="Deliver webhooks, each at least once."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="deliver until told to stop")
-    run.add_argument("--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio")
+    run.add_argument(
+        "--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio"
+    )
     new = commands.add_parser("put", help="add a job")
     new.add_argument("url")
     new.add_argument("body")
     commands.add_parser("dead", help="show the jobs that were set aside")
     options = parser.parse_args()
-    if options.command == "put" and not options.url.startswith(("http://", "https://")):
+    if options.command == "put" and not options.url.startswith(
+        ("http://", "https://")
+    ):
         parser.error(f"{options.url}: write https://example.org/hook")
-    path = os.environ.get("WORKER_QUEUE") or parser.error("set WORKER_QUEUE to the queue's path")
+    path = os.environ.get("WORKER_QUEUE") or parser.error(
+        "set WORKER_QUEUE to the queue's path"
+    )
     if options.command == "run":
         app.run(options.backend)
     else:

@@ -17,7 +17,9 @@ async def about(name: str) -> str:
 
 async def main() -> None:
     names = ["anyio", "httpx", "no-such-package", "trio"]
-    found = await executor.map(about, names, rate=5, timeout=10, errors="return")
+    found = await executor.map(
+        about, names, rate=5, timeout=10, errors="return"
+    )
     print(*found, sep="\n")
 
 

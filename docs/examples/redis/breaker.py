@@ -9,7 +9,9 @@ from mtaio.redis import RedisBreaker, RedisStore
 
 store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 here, there = (
-    RedisBreaker(store, "payments", 0.5, last=4, open_for=0.3, check_interval=0.05)
+    RedisBreaker(
+        store, "payments", 0.5, last=4, open_for=0.3, check_interval=0.05
+    )
     for _ in range(2)
 )
 
@@ -29,7 +31,9 @@ async def main() -> None:
             await there.run(anyio.sleep, 0.01)  # its own calls succeed
         print(f"there: {there.state}")
         await anyio.sleep(0.4)
-        await there.run(anyio.sleep, 0)  # the only call that probes the service, of all processes
+        await there.run(
+            anyio.sleep, 0
+        )  # the only call that probes the service, of all processes
         await anyio.sleep(0.1)
         await here.run(anyio.sleep, 0)
         print(f"here: {here.state}, there: {there.state}")

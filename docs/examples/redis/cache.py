@@ -27,7 +27,9 @@ async def main() -> None:
             for _ in range(3):
                 group.start_soon(forecast, "naha")
         print(await forecast("naha"))
-        await weather.delete(key_of("naha"))  # the source has changed: all processes forget
+        await weather.delete(
+            key_of("naha")
+        )  # the source has changed: all processes forget
         print(await forecast("naha"))
         await weather.delete(key_of("naha"))
 

@@ -21,7 +21,9 @@ async def ship(event: Event[dict[str, int]]) -> None:
 
 async def main() -> None:
     async with store:
-        async with bridge(emitter, store, stream="orders") as remote:  # sends only
+        async with bridge(
+            emitter, store, stream="orders"
+        ) as remote:  # sends only
             await remote.send("order.paid", {"id": 7}, metadata={"user": "ada"})
             await remote.send("order.paid", {"id": 8}, metadata={"user": "bob"})
         async with bridge(emitter, store, stream="orders", group="shipping"):

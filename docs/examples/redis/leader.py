@@ -16,7 +16,9 @@ written: dict[str, int] = {}
 async def report(done: anyio.Event) -> None:
     token = leader.token or 0
     await anyio.sleep(0.1)  # cancelled here if this process leads no more
-    if written.get("sales", 0) < token:  # in a real database: UPDATE ... WHERE token < $1
+    if (
+        written.get("sales", 0) < token
+    ):  # in a real database: UPDATE ... WHERE token < $1
         written["sales"] = token
     done.set()
 

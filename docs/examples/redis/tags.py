@@ -35,7 +35,9 @@ async def main() -> None:
 
         await shop.set_many({"sold:rice": 20, "sold:tea": 10}, ttl=3600)
         print(await shop.increment("sold:tea", 2))
-        print(await shop.touch("sold:tea", 60), await shop.touch("sold:salt", 60))
+        print(
+            await shop.touch("sold:tea", 60), await shop.touch("sold:salt", 60)
+        )
         print(await shop.delete_many(["sold:rice", "sold:tea", "sold:salt"]))
         await shop.clear()
 

@@ -28,12 +28,25 @@ class Letter:
 async def receive(connection: Connection) -> Letter:
     """Take what a worker that is gone has left, else what is new."""
     while True:
-        with anyio.CancelScope(shield=True):  # a read that is cancelled may have taken a letter
+        with anyio.CancelScope(
+            shield=True
+        ):  # a read that is cancelled may have taken a letter
             claim = ("XAUTOCLAIM", STREAM, GROUP, ME, IDLE, "0", "COUNT", 1)
             entries = (await store.command(*claim))[1]
             if not entries:
-                read = ("XREADGROUP", "GROUP", GROUP, ME, "COUNT", 1, "BLOCK", 100)
-                answer = await connection.command(*read, "STREAMS", STREAM, ">", timeout=2)
+                read = (
+                    "XREADGROUP",
+                    "GROUP",
+                    GROUP,
+                    ME,
+                    "COUNT",
+                    1,
+                    "BLOCK",
+                    100,
+                )
+                answer = await connection.command(
+                    *read, "STREAMS", STREAM, ">", timeout=2
+                )
                 entries = answer[STREAM.encode()] if answer else {}
         for number, pairs in entries.items():
             return Letter(number, dict(pairs)[b"to"].decode())
@@ -45,10 +58,16 @@ async def ack(letter: Letter) -> None:
 
 
 async def nack(letter: Letter, error: Exception | None) -> None:
-    if error is None:  # others may claim it at once, as if it had been idle for so long
-        await store.command("XCLAIM", STREAM, GROUP, ME, 0, letter.id, "IDLE", IDLE, "JUSTID")
+    if (
+        error is None
+    ):  # others may claim it at once, as if it had been idle for so long
+        await store.command(
+            "XCLAIM", STREAM, GROUP, ME, 0, letter.id, "IDLE", IDLE, "JUSTID"
+        )
     else:  # it would fail again and again
-        await store.command("XADD", f"{STREAM}-aside", "*", "to", letter.to, "why", repr(error))
+        await store.command(
+            "XADD", f"{STREAM}-aside", "*", "to", letter.to, "why", repr(error)
+        )
         await ack(letter)
 
 
@@ -68,16 +87,32 @@ async def main() -> None:
         await store.command("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
         for to in ("ada", "nobody", "bob", "eve", "joe"):
             await store.command("XADD", STREAM, "*", "to", to)
-        read = ("XREADGROUP", "GROUP", GROUP, "worker-1", "COUNT", 2, "STREAMS", STREAM, ">")
+        read = (
+            "XREADGROUP",
+            "GROUP",
+            GROUP,
+            "worker-1",
+            "COUNT",
+            2,
+            "STREAMS",
+            STREAM,
+            ">",
+        )
         await store.command(*read)  # another worker takes two letters, and dies
         await TaskExecutor().for_each(
             send,
             Intake(lambda: receive(connection), ack, nack),
             limit=2,
-            errors=lambda letter, error: print("set aside:", letter.to, repr(error)),
+            errors=lambda letter, error: print(
+                "set aside:", letter.to, repr(error)
+            ),
             until=all_sent.wait,
         )
-        print(sorted(sent), (await store.command("XPENDING", STREAM, GROUP))[0], "pending")
+        print(
+            sorted(sent),
+            (await store.command("XPENDING", STREAM, GROUP))[0],
+            "pending",
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ async def fetch(client: httpx.AsyncClient, path: str) -> str:
 async def main() -> None:
     async with (
         unreliable() as server,
-        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,
     ):
 
         async def make_calls(text: str) -> None:

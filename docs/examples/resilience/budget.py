@@ -22,11 +22,13 @@ async def main() -> None:
     # --8<-- [start:pipelines]
     retry = partial(Retry, 3, wait_initial=0.001)
     without = Pipeline(retry(), Timeout(1), name="without")
-    budget = Pipeline(retry(budget=Budget(0.1)), Timeout(1), name="with a budget")
+    budget = Pipeline(
+        retry(budget=Budget(0.1)), Timeout(1), name="with a budget"
+    )
     # --8<-- [end:pipelines]
     async with (
         unreliable() as server,
-        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,
     ):
         server.is_down = True
         for api in without, budget:

@@ -23,7 +23,12 @@ def no_answer(error: Exception, *_: object) -> str:
 api = Pipeline(
     Fallback(no_answer),
     Timeout(10, total=True),
-    Retry(3, on=is_failure, wait_initial=0.01, budget=Budget(0.1, min_per_second=1)),
+    Retry(
+        3,
+        on=is_failure,
+        wait_initial=0.01,
+        budget=Budget(0.1, min_per_second=1),
+    ),
     Breaker(0.5, last=20, on=is_failure),
     Hedge(0.3, on=is_failure),
     Timeout(1),
@@ -44,12 +49,15 @@ async def main() -> None:
     print(api)
     async with (
         unreliable() as server,
-        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,
     ):
         for path in "/ok", "/0.8,ok", "/reset,ok", "/down,ok", "/hang":
             before, started = server.requests, anyio.current_time()
             text = await fetch(client, path)
-            requests, seconds = server.requests - before, anyio.current_time() - started
+            requests, seconds = (
+                server.requests - before,
+                anyio.current_time() - started,
+            )
             print(f"{path:10} {text:15} {requests} requests, {seconds:.1f} s")
 
 

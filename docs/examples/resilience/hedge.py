@@ -21,7 +21,7 @@ async def fetch(client: httpx.AsyncClient, path: str) -> None:
 async def main() -> None:
     async with (
         unreliable() as server,
-        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,
     ):
         for api in plain, hedged:
             server.requests = 0
@@ -31,7 +31,9 @@ async def main() -> None:
                 started = anyio.current_time()
                 await api.run(fetch, client, f"/{kind}/{api.name}{number}")
                 seconds.append(anyio.current_time() - started)
-            print(f"{api.name}: slowest {max(seconds):.2f} s, {server.requests} requests")
+            print(
+                f"{api.name}: slowest {max(seconds):.2f} s, {server.requests} requests"
+            )
 
 
 if __name__ == "__main__":

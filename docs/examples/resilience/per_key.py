@@ -8,7 +8,9 @@ from mtaio.resources import RateLimiter
 
 # --8<-- [start:pipeline]
 breakers = Keyed(lambda host: Breaker(consecutive=3, name=host), max_keys=1000)
-rates = Keyed(lambda host: RateLimiter(1 if host == "slow.example" else 10), max_keys=1000)
+rates = Keyed(
+    lambda host: RateLimiter(1 if host == "slow.example" else 10), max_keys=1000
+)
 api = Pipeline(breakers, rates, Timeout(1), key=lambda host, *_: host)
 # --8<-- [end:pipeline]
 
@@ -27,14 +29,21 @@ async def crawl(host: str) -> None:
             await fetch(host, f"/{number}")
         except (ConnectionError, BreakerOpenError) as error:
             print(f"{host}/{number}: {type(error).__name__}")
-    print(f"{host}: {anyio.current_time() - began:.1f} s, {breakers.part(host).state}")
+    print(
+        f"{host}: {anyio.current_time() - began:.1f} s, {breakers.part(host).state}"
+    )
 
 
 async def main() -> None:
     async with anyio.create_task_group() as group:
         for host in ("fast.example", "slow.example", "down.example"):
             group.start_soon(crawl, host)
-    print(breakers.statistics().parts["breaker"].open, "of", len(breakers.held_keys()), "open")
+    print(
+        breakers.statistics().parts["breaker"].open,
+        "of",
+        len(breakers.held_keys()),
+        "open",
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ def retry_after(error: Exception) -> str | None:
     return None
 
 
-api = Pipeline(Timeout(10, total=True), Retry(3, jitter=0, retry_after=retry_after), Timeout(1))
+api = Pipeline(
+    Timeout(10, total=True),
+    Retry(3, jitter=0, retry_after=retry_after),
+    Timeout(1),
+)
 # --8<-- [end:pipeline]
 
 
@@ -30,15 +34,23 @@ async def fetch(client: httpx.AsyncClient, path: str) -> str:
 async def main() -> None:
     async with (
         unreliable() as server,
-        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,
     ):
         started = anyio.current_time()
-        print(await fetch(client, "/down,ok"), f"after {anyio.current_time() - started:.1f} s")
+        print(
+            await fetch(client, "/down,ok"),
+            f"after {anyio.current_time() - started:.1f} s",
+        )
         try:
-            with anyio.fail_after(1):  # a caller with less time than the service asks for
+            with anyio.fail_after(
+                1
+            ):  # a caller with less time than the service asks for
                 await fetch(client, "/down,ok/2")
         except httpx.HTTPStatusError as error:
-            print(error.response.status_code, f"after {anyio.current_time() - started:.1f} s")
+            print(
+                error.response.status_code,
+                f"after {anyio.current_time() - started:.1f} s",
+            )
             print(error.__notes__[0].partition(":")[0])
 
 

@@ -36,7 +36,9 @@ async def tokens(prompt: str) -> AsyncIterator[str]:
             raise ConnectionError("reset")
         await anyio.sleep(9 if attempt == 2 else 0.1)  # the second hangs
         for word in prompt.split():
-            await anyio.sleep(9 if word == "you?" else 0.1)  # and then the third
+            await anyio.sleep(
+                9 if word == "you?" else 0.1
+            )  # and then the third
             yield word
     finally:
         say(f"attempt {attempt} closed")

@@ -42,7 +42,9 @@ class Server:
                     return
                 try:
                     await stream.send(answer)
-                except anyio.BrokenResourceError:  # nobody waits for it any more
+                except (
+                    anyio.BrokenResourceError
+                ):  # nobody waits for it any more
                     return
 
     async def _receive(self, stream: SocketStream) -> str:
@@ -74,7 +76,7 @@ class Server:
 async def unreliable() -> AsyncGenerator[Server]:
     """Serve on a free port inside the block."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
+    port = listener.extra(SocketAttribute.local_port)
     server = Server(f"http://127.0.0.1:{port}")
     async with listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, server.serve)

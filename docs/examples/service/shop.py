@@ -30,16 +30,23 @@ if TYPE_CHECKING:
     from mtaio.events import Event
 
 log = logging.getLogger("shop")
-logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
+logging.getLogger("httpx").setLevel(
+    logging.WARNING
+)  # or it logs each request to the upstream
 errors = ErrorHandler()
 app = Application(name="shop", error_handler=errors)
-retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05, wait_max=1.0)
+retry = Retry(
+    attempts=3,
+    on=(httpx.HTTPError, TimeoutError),
+    wait_initial=0.05,
+    wait_max=1.0,
+)
 
 
 @app.resource  # opened before anything is served, closed when nothing is
 async def upstream() -> AsyncIterator[httpx.AsyncClient]:
     url = os.environ["SHOP_UPSTREAM"]
-    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours apply
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:
         yield client
 
 
@@ -64,7 +71,9 @@ async def prices(request: Request) -> Response:
         found = await app.executor.map(price, skus, retry=retry)
     except (httpx.HTTPError, TimeoutError, ExceptionGroup) as error:
         errors.report(error, {"skus": skus})
-        return JSONResponse({"error": "try again"}, 503, headers={"Retry-After": "1"})
+        return JSONResponse(
+            {"error": "try again"}, 503, headers={"Retry-After": "1"}
+        )
     log.info("prices of %s", ", ".join(skus))
     return JSONResponse(dict(zip(skus, found, strict=True)))
 
@@ -94,7 +103,9 @@ async def keep_fresh() -> None:
                 errors.report(error, {"sku": sku})
             else:
                 if now != before:
-                    await app.emitter.emit("price.changed", {"sku": sku, "price": now})
+                    await app.emitter.emit(
+                        "price.changed", {"sku": sku, "price": now}
+                    )
 
 
 @app.emitter.on("price.changed")
@@ -102,13 +113,17 @@ async def announce(event: Event[dict[str, object]]) -> None:
     log.info("%s costs %s now", event.data["sku"], event.data["price"])
 
 
-@app.health_check("upstream", critical=False, timeout=1.0)  # if down, old prices are served
+@app.health_check(
+    "upstream", critical=False, timeout=1.0
+)  # if down, old prices are served
 async def ask_upstream() -> None:
     (await upstream.get().get("/health")).raise_for_status()
 
 
 routes = [Route("/prices", prices), Route("/feed", feed)]
-app.serve(Starlette(routes=routes), bind=os.environ.get("SHOP_BIND", "127.0.0.1:8000"))
+app.serve(
+    Starlette(routes=routes), bind=os.environ.get("SHOP_BIND", "127.0.0.1:8000")
+)
 
 if __name__ == "__main__":
     app.run()

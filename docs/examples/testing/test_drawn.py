@@ -12,7 +12,9 @@ from mtaio.testing import Schedule, run
 from mtaio.testing.schedules import schedules
 
 
-async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> list[int]:
+async def in_order(
+    fn: Callable[[int], Awaitable[int]], items: list[int]
+) -> list[int]:
     """Call ``fn`` with all items concurrently, and return the results in their order."""
     found: dict[int, int] = {}
 
@@ -27,7 +29,9 @@ async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> lis
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(items=st.lists(st.integers(0, 3), max_size=4), schedule=schedules())
-def test_results_are_in_order(backend: str, items: list[int], schedule: Schedule) -> None:
+def test_results_are_in_order(
+    backend: str, items: list[int], schedule: Schedule
+) -> None:
     """However long each call takes, the results are in the order of the items."""
 
     async def double(item: int) -> int:

@@ -29,7 +29,10 @@ def test_each_has_what_the_other_wants(backend: str) -> None:
 
     with pytest.raises(Deadlock, match=r"^the run is blocked at t=1") as stuck:
         run(main, backend=backend)
-    assert sum("async with give" in str(stack) for stack in stuck.value.stacks) == 2
+    assert (
+        sum("async with give" in str(stack) for stack in stuck.value.stacks)
+        == 2
+    )
     (cycle,) = stuck.value.cycles
     assert cycle.startswith("2 tasks wait for each other:")
 

@@ -54,7 +54,9 @@ def write(rows: list[Order]) -> None:
 async def etl() -> None:
     lines = merge(*map(lines_of, sys.argv[1:-1]))
     orders = executor.stream(parse, lines, limit=4, until=app.wait_draining)
-    priced = executor.stream(add_price, orders, limit=10, rate=200, timeout=5, retry=Retry(3))
+    priced = executor.stream(
+        add_price, orders, limit=10, rate=200, timeout=5, retry=Retry(3)
+    )
     await executor.for_each(write, priced, batch=50, within=2.0, limit=1)
 
 

@@ -13,7 +13,9 @@ prices: list[str] = []
 async def refresh() -> None:
     prices.append("new")
     if len(prices) == 2:
-        raise ConnectionError("no prices this time")  # logged; the next run comes all the same
+        raise ConnectionError(
+            "no prices this time"
+        )  # logged; the next run comes all the same
 
 
 async def compare() -> None:
@@ -29,11 +31,15 @@ async def main() -> None:
         refreshing = executor.every(0.2, refresh, timeout=0.1)
         comparing = executor.every(0.3, compare, overlap="cancel")
         executor.every(60, report, "stock", jitter=0.1)
-        executor.every(Cron("30 6 * * MON-FRI", tz="Asia/Tokyo"), report, "sales")
+        executor.every(
+            Cron("30 6 * * MON-FRI", tz="Asia/Tokyo"), report, "sales"
+        )
         await anyio.sleep(1.1)
     for each in (refreshing, comparing):
         done = each.statistics()
-        print(f"{each.name}: {done.runs} runs, {done.failed} failed, {done.cancelled} cancelled")
+        print(
+            f"{each.name}: {done.runs} runs, {done.failed} failed, {done.cancelled} cancelled"
+        )
 
 
 # --8<-- [end:every]

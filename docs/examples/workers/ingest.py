@@ -23,7 +23,9 @@ from mtaio import Application, TaskExecutor
 async def vectors_of(texts: list[str]) -> list[float]:
     """Stand for the service that makes vectors of texts."""
     if "INGEST_CALLS" in os.environ:  # a file to count what is asked for
-        async with await anyio.open_file(os.environ["INGEST_CALLS"], "a") as calls:
+        async with await anyio.open_file(
+            os.environ["INGEST_CALLS"], "a"
+        ) as calls:
             await calls.write(f"{len(texts)}\n")
     await anyio.sleep(0.05)
     return [float(len(text)) for text in texts]
@@ -33,19 +35,33 @@ async def vectors_of(texts: list[str]) -> list[float]:
 app = Application(name="ingest")
 executor = TaskExecutor()
 files = sorted(Path(os.environ["INGEST_TEXTS"]).glob("*.txt"))
-db = sqlite3.connect(os.environ["INGEST_DB"], check_same_thread=False, timeout=10)
-db.execute("CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))")
+db = sqlite3.connect(
+    os.environ["INGEST_DB"], check_same_thread=False, timeout=10
+)
+db.execute(
+    "CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))"
+)
 
 
 def chunks(file: Path) -> list[tuple[str, int, str]]:
-    kept = {n for (n,) in db.execute("SELECT n FROM vectors WHERE file = ?", [file.name])}
+    kept = {
+        n
+        for (n,) in db.execute(
+            "SELECT n FROM vectors WHERE file = ?", [file.name]
+        )
+    }
     parts = enumerate(wrap(file.read_text("utf-8"), width=200))
     return [(file.name, n, part) for n, part in parts if n not in kept]
 
 
-async def embed(batch: list[tuple[str, int, str]]) -> list[tuple[str, int, float]]:
+async def embed(
+    batch: list[tuple[str, int, str]],
+) -> list[tuple[str, int, float]]:
     vectors = await vectors_of([part for _, _, part in batch])
-    return [(file, n, vector) for (file, n, _), vector in zip(batch, vectors, strict=True)]
+    return [
+        (file, n, vector)
+        for (file, n, _), vector in zip(batch, vectors, strict=True)
+    ]
 
 
 def write(rows: list[tuple[str, int, float]]) -> None:
@@ -55,7 +71,9 @@ def write(rows: list[tuple[str, int, float]]) -> None:
 
 @app.job
 async def ingest() -> None:
-    parts = executor.stream(chunks, files, limit=1, flatten=True, until=app.wait_draining)
+    parts = executor.stream(
+        chunks, files, limit=1, flatten=True, until=app.wait_draining
+    )
     rows = executor.stream(embed, parts, batch=100, within=0.5, limit=5)
     await executor.for_each(write, rows, limit=1)
 

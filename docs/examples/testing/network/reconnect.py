@@ -99,7 +99,9 @@ async def test_closed_while_it_connects(kind: type[WrongClient]) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(ask_again)
             await settle()  # it is connecting
-            async with await anyio.connect_tcp("clock", 80):  # which takes just as long
+            async with await anyio.connect_tcp(
+                "clock", 80
+            ):  # which takes just as long
                 await client.aclose()
     assert_quiescent(net)
 

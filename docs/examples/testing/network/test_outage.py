@@ -38,7 +38,9 @@ async def serve() -> None:
 
 # --8<-- [start:client]
 patient = Pipeline(
-    Retry(8, on=(httpx.TransportError, TimeoutError), wait_initial=1, wait_max=8),
+    Retry(
+        8, on=(httpx.TransportError, TimeoutError), wait_initial=1, wait_max=8
+    ),
     Timeout(2),
 )
 

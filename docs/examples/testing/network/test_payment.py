@@ -8,10 +8,10 @@ from typing import Annotated
 import anyio
 import httpx
 import pytest
-from fastapi import FastAPI, Header
 from hypercorn.config import Config
 from sniffio import current_async_library
 
+from fastapi import FastAPI, Header
 from mtaio.resilience import Pipeline, Retry, Timeout
 from mtaio.testing import Network, run, settle
 
@@ -28,10 +28,14 @@ class Bank:
         app = FastAPI()
 
         @app.post("/payments")
-        async def pay(amount: int, idempotency_key: Annotated[str | None, Header()] = None) -> int:
+        async def pay(
+            amount: int, idempotency_key: Annotated[str | None, Header()] = None
+        ) -> int:
             await anyio.sleep(0.01)  # asks the card's issuer
             number = len(self.ledger) + 1
-            self.ledger.setdefault(idempotency_key or f"payment {number}", amount)
+            self.ledger.setdefault(
+                idempotency_key or f"payment {number}", amount
+            )
             await anyio.sleep(0.03)  # tells the accounts
             return number
 
@@ -42,13 +46,18 @@ class Bank:
 
 # --8<-- [end:bank]
 # --8<-- [start:shop]
-retried = Pipeline(Retry(5, on=(httpx.TransportError, TimeoutError), wait_initial=1), Timeout(2))
+retried = Pipeline(
+    Retry(5, on=(httpx.TransportError, TimeoutError), wait_initial=1),
+    Timeout(2),
+)
 
 
 @retried
 async def pay(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     """Pay 100, and try again if it is not known whether that was done."""
-    (await client.post("http://bank/payments?amount=100", headers=headers)).raise_for_status()
+    (
+        await client.post("http://bank/payments?amount=100", headers=headers)
+    ).raise_for_status()
 
 
 # --8<-- [end:shop]
@@ -69,7 +78,9 @@ async def charged(killed_after: float, headers: dict[str, str]) -> int:
     return sum(bank.ledger.values())
 
 
-MOMENTS = [0.01 * number + 0.005 for number in range(15)]  # from the first packet to the last
+MOMENTS = [
+    0.01 * number + 0.005 for number in range(15)
+]  # from the first packet to the last
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

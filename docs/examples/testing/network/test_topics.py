@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from mtaio.testing import FaultMissedError, Host, Network, Victim, assert_quiescent, explore, settle
+from mtaio.testing import (
+    FaultMissedError,
+    Host,
+    Network,
+    Victim,
+    assert_quiescent,
+    explore,
+    settle,
+)
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
@@ -44,10 +52,14 @@ async def test_hosts(net: Network) -> None:
     await settle()
     assert await ask("a") == await ask("b") == b"?"
     assert net.host("a").address == "10.0.0.2"
-    with net.host("a"):  # in this block, and in tasks started in it, we are on a
+    with net.host(
+        "a"
+    ):  # in this block, and in tasks started in it, we are on a
         assert await ask("localhost") == b"?"
         async with await anyio.connect_tcp("b", 7):
-            assert "a" in {socket.host for socket in net.open if socket.peer == "b:7"}
+            assert "a" in {
+                socket.host for socket in net.open if socket.peer == "b:7"
+            }
     with pytest.raises(OSError, match=r"."):
         await ask("localhost")  # nobody listens on main
 
@@ -96,7 +108,9 @@ async def test_faults(net: Network) -> None:
 # --8<-- [start:missed]
 async def test_fault_that_never_struck() -> None:
     """A test whose fault met nothing has shown nothing, and fails."""
-    with pytest.raises(FaultMissedError, match=r"nothing was sent between them"):  # noqa: PT012 - as the block ends
+    with pytest.raises(
+        FaultMissedError, match=r"nothing was sent between them"
+    ):
         async with Network() as net:
             net.host("a").start(echo)
             net.partition("main", "a")
@@ -167,7 +181,9 @@ async def test_half_open_connection(net: Network) -> None:
         assert scope.cancelled_caught
         net.host("a").restart()
         await settle()
-        await stream.send(b"?")  # the machine is back, and knows no such connection
+        await stream.send(
+            b"?"
+        )  # the machine is back, and knows no such connection
         with pytest.raises(anyio.BrokenResourceError):
             await stream.receive()
 

@@ -22,7 +22,9 @@ V = TypeVar("V")
 
 @dataclass(slots=True, eq=False)
 class _Batch(Generic[K]):
-    keys: dict[K, None] = field(default_factory=dict[K, None])  # a set that keeps the order
+    keys: dict[K, None] = field(
+        default_factory=dict[K, None]
+    )  # a set that keeps the order
     full: anyio.Event = field(default_factory=anyio.Event)
     waiting: int = 0
 
@@ -105,7 +107,9 @@ class Loader(Generic[K, V]):
             return (await found)[key]
         finally:
             batch.waiting -= 1
-            if not batch.waiting:  # if it has not ended, all callers were cancelled
+            if (
+                not batch.waiting
+            ):  # if it has not ended, all callers were cancelled
                 self._close(batch)
                 found.cancel()
 
@@ -114,7 +118,9 @@ class Loader(Generic[K, V]):
             await batch.full.wait()
         async with self._calls:
             self._close(batch)
-            return await self._values.get_or_set_many(batch.keys, self._load_many)
+            return await self._values.get_or_set_many(
+                batch.keys, self._load_many
+            )
 
     def _close(self, batch: _Batch[K]) -> None:
         batch.full.set()

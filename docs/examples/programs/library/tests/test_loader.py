@@ -34,7 +34,9 @@ class Table:
         return {key: len(key) for key in keys if not key.startswith("no")}
 
 
-async def load(loader: Loader[str, int], *keys: str) -> dict[str, int | BaseException]:
+async def load(
+    loader: Loader[str, int], *keys: str
+) -> dict[str, int | BaseException]:
     """Load all keys at once, each in a task of its own."""
     found: dict[str, int | BaseException] = {}
 
@@ -127,8 +129,13 @@ async def test_every_schedule(sim: Simulation, victim: Victim) -> None:
 
 def test_no_backend_is_imported() -> None:
     """Importing the library imports neither asyncio nor trio."""
-    program = "import sys, batchload; print({'asyncio', 'trio'} & set(sys.modules))"
-    done = subprocess.run(  # noqa: S603 - this very Python, with a program written here
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    program = (
+        "import sys, batchload; print({'asyncio', 'trio'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "set()\n"
