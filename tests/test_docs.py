@@ -184,14 +184,8 @@ def shown_ratios(language: str, page: str) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("language", ["en", "ja"])
-def test_hit_ratios_are_of_one_making(language: str) -> None:
-    """The guide, the design notes and both languages show the same figures of the cache."""
-    guide, design = (shown_ratios(language, f"{kind}/caching.md") for kind in ("guides", "design"))
-    assert list(guide) == list(design) == [trace.name for trace in TRACES]
-    assert guide == shown_ratios("en", "guides/caching.md")
-    for trace, cells in guide.items():
-        assert (cells["S3-FIFO"], cells["theine"]) == (
-            design[trace]["S3-FIFO"],
-            design[trace]["theine"],
-        )
+def test_hit_ratios_are_of_one_making() -> None:
+    """The design notes show the same figures of the cache in both languages, for each trace."""
+    english, japanese = (shown_ratios(language, "design/caching.md") for language in ("en", "ja"))
+    assert list(english) == [trace.name for trace in TRACES]
+    assert english == japanese
