@@ -10,7 +10,7 @@ executor = TaskExecutor()
 
 
 async def documents() -> AsyncIterator[str]:
-    for text in ("one two three", "four five", "six seven"):
+    for text in ("one two", "three four", "five"):
         await anyio.sleep(0.1)  # as if read from a connection
         yield text
 
