@@ -1,4 +1,4 @@
-"""A box office that checks, waits and then acts, and so sells a ticket that is gone."""
+"""A box office that checks, waits and then acts, and sells a ticket twice."""
 
 import anyio
 import pytest
@@ -35,7 +35,7 @@ class WrongOffice:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightOffice(WrongOffice):
-    """Reserves the ticket before it asks the bank, and puts it back if that fails."""
+    """Reserves the ticket first, and puts it back if the payment fails."""
 
     async def sell(self) -> bool:
         """Sell a ticket; return whether there was one."""
@@ -55,7 +55,7 @@ class RightOffice(WrongOffice):
 @pytest.mark.parametrize("kind", [WrongOffice, RightOffice])
 @explore()
 async def test_nobody_stands_outside(kind: type[WrongOffice]) -> None:
-    """Two visitors want the last ticket, one soon after the other; one of them gets it."""
+    """Two visitors want the last ticket; one of them gets it."""
     office = kind(Bank(), tickets=1)
     sold: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What an explored test can look at: an invariant, a victim, and what is left over."""
+"""What an explored test can check: an invariant, a victim, and leftovers."""
 
 # --8<-- [start:always]
 import anyio

@@ -46,7 +46,6 @@ def sync_directory(folder: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("seed", range(20))
 async def test_confirmed_orders_survive_a_power_cut(seed: int) -> None:
-    """The file begins with all orders that were confirmed."""
     confirmed = b""
     async with Network(latency=0.01, seed=seed) as net:
         host = net.host("shop")
