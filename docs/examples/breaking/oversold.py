@@ -33,7 +33,6 @@ class WrongOffice:
 
 
 # --8<-- [end:wrong]
-# --8<-- [start:right]
 class RightOffice(WrongOffice):
     """Reserves the ticket first, and puts it back if the payment fails."""
 
@@ -50,12 +49,9 @@ class RightOffice(WrongOffice):
         return True
 
 
-# --8<-- [end:right]
-# --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongOffice, RightOffice])
 @explore()
 async def test_nobody_stands_outside(kind: type[WrongOffice]) -> None:
-    """Two visitors want the last ticket; one of them gets it."""
     office = kind(Bank(), tickets=1)
     sold: list[str] = []
 
@@ -69,6 +65,3 @@ async def test_nobody_stands_outside(kind: type[WrongOffice]) -> None:
         group.start_soon(visitor, "Ann", 0)
         group.start_soon(visitor, "Ben", 2)
     assert len(sold) == 1
-
-
-# --8<-- [end:test]

@@ -1,7 +1,6 @@
 """A payment that is retried when the server dies before it answers."""
 
-from __future__ import annotations
-
+# --8<-- [start:bank]
 from importlib import import_module
 from typing import Annotated
 
@@ -16,7 +15,6 @@ from mtaio import Pipeline, Retry, Timeout
 from mtaio.testing import Network, run, settle
 
 
-# --8<-- [start:bank]
 class Bank:
     """Keeps payments in a ledger that outlives its process, as a database."""
 

@@ -1,21 +1,15 @@
 """What a simulated network can do, a test for each topic."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+# --8<-- [start:echo]
 import anyio
 import pytest
+from anyio.abc import SocketStream
 
 from mtaio.testing import Network, Victim, explore, settle
-
-if TYPE_CHECKING:
-    from anyio.abc import SocketStream
 
 pytestmark = pytest.mark.anyio
 
 
-# --8<-- [start:echo]
 async def echo() -> None:
     """Send back on each connection what comes in."""
 
