@@ -128,7 +128,7 @@ def cell(bug: Bug) -> str:
         backends = [backend for backend in ("asyncio", "trio") if works_on(tool, backend)]
         runs = [found_in(bug, tool, backend) for backend in backends]
         if any(runs):
-            numbers = " / ".join(dict.fromkeys(str(run or "–") for run in runs))  # noqa: RUF001 - typography
+            numbers = "/".join(dict.fromkeys(str(run or "–") for run in runs))  # noqa: RUF001 - typography
             found.append(f"{tool} {numbers}")
     return ", ".join(found)
 

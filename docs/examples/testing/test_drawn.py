@@ -32,8 +32,6 @@ async def in_order(
 def test_results_are_in_order(
     backend: str, items: list[int], schedule: Schedule
 ) -> None:
-    """The results are in the order of the items, however long calls take."""
-
     async def double(item: int) -> int:
         for _ in range(item):
             await checkpoint()

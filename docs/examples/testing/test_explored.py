@@ -10,7 +10,6 @@ from mtaio.testing import Simulation, Victim, assert_quiescent, explore
 
 @explore()
 async def test_nothing_is_left_behind(victim: Victim) -> None:
-    """Wherever a waiting or working task is cancelled, its slot comes back."""
     limiter = ConcurrencyLimiter(1)
 
     async def work() -> None:
@@ -30,7 +29,6 @@ async def test_nothing_is_left_behind(victim: Victim) -> None:
 # --8<-- [start:always]
 @explore()
 async def test_never_more_than_two(sim: Simulation) -> None:
-    """After every step, at most two tasks are at work."""
     limiter = ConcurrencyLimiter(2)
     at_work: set[str] = set()
     sim.always(lambda: len(at_work) <= 2)
