@@ -48,9 +48,9 @@ class LimitedItems(Generic[T]):
     """
     A block around the items of an async iterable; returned by `TimeoutManager.each`.
 
-    Enter it with ``async with``, then iterate, once. Leaving the block closes the source if that is
-    an async generator. One task at a time may iterate. The block holds no cancel scope, so it may
-    be used in an async generator, too.
+    Enter it with ``async with``, then iterate over it once, in one task at a time. If the source is
+    an async generator, leaving the block closes it. The block holds no cancel scope, so it may be
+    used in an async generator too.
     """
 
     # Invariants:

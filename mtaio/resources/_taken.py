@@ -71,10 +71,10 @@ class Takes(Protocol):
 @final
 class Taken:
     """
-    A block in which a request has what it needs of a `Quota`; made by `Quota.take`.
+    A block in which a request has taken what it needs from a `Quota`; returned by `Quota.take`.
 
-    Nothing is given back by itself, however the block ends: a server may have counted a request
-    that has failed. One that was never sent, or that used less than was taken, says so: `settle`.
+    Nothing is given back automatically, however the block ends, since a server may count a failed
+    request too. If the request was never sent or used less than it took, call `settle`.
 
     Example:
         ```python
@@ -114,7 +114,7 @@ class Taken:
 
     @property
     def cost(self) -> tuple[float, ...]:
-        """What counts as taken now, in the order of the quota's limits."""
+        """What currently counts as taken, in the order of the quota's limits."""
         return self._costs
 
     async def __aenter__(self) -> Self:
@@ -153,20 +153,22 @@ class Taken:
 
     def settle(self, **used: float) -> None:
         """
-        Say how much was really used of some limits: the rest comes back, or more is taken.
+        Report how much of some limits was really used, to give back the rest or take more.
 
-        To be called in the block or after it. What counts is the last call: to settle again with
-        the same numbers changes nothing, with others it corrects. A limit that is not named stays
-        as it is. A bucket gets back what it would hold if less had been taken in the first place,
-        so never more than it holds when full, and nothing if it has been full since. If more was
-        used than there is, the limit is in debt, and those who wait for it wait longer.
-        Not a checkpoint; from any thread: in another than the event loop's it happens soon.
+        It may be called in the block or after it, and again; the last call counts. Limits that are
+        not named are not changed. A bucket gets back what it would hold if less had been taken in
+        the first place: no more than it holds when full, and nothing if it has been full since. If
+        more was used than is available, the limit goes into debt, and tasks that wait for it wait
+        longer.
+
+        Not a checkpoint. May be called from any thread; outside the event loop's thread, it takes
+        effect shortly afterwards.
 
         Args:
-            **used: What was used, by the name of the limit: 0 or more, as ``tokens=900``.
+            **used: Amount used of each limit, 0 or more, such as ``tokens=900``.
 
         Raises:
-            TypeError: No limit has that name, or a value is not a number.
+            TypeError: A name is not that of a limit, or a value is not a number.
             ValueError: A value is negative, infinite or NaN.
             RuntimeError: The block was not entered, or not yet.
         """
