@@ -31,10 +31,10 @@ _LESSON = (
 @final
 class Attempt:
     """
-    One attempt of a block that is retried. Made by ``async for attempt in Retry(3)``.
+    One attempt of a retried block, as yielded by ``async for attempt in Retry(3)``.
 
-    An error in the block that is to be retried does not leave it: the next turn of the loop tries
-    again, so what needs the result belongs inside of the block.
+    An error that is to be retried does not leave the block; the next iteration of the loop tries
+    again. Code that needs the result therefore belongs inside the block.
 
     Example:
         ```python
@@ -76,12 +76,12 @@ class Attempt:
 
     @property
     def number(self) -> int:
-        """Which attempt it is; 1 is the first. One that was refused does not count."""
+        """Number of the attempt; 1 is the first. Attempts that a service throttled do not count."""
         return self._attempts.attempt
 
     @property
     def result(self) -> Any:
-        """What was found, for the policy's ``until``: assign it, which may decide on another."""
+        """The result, for the policy's ``until`` to judge: assign it in the block."""
         if self._result is UNSET:
             msg = "the attempt has no result yet. Assign it: attempt.result = ..."
             raise AttributeError(msg)
