@@ -420,8 +420,9 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
     """
     An async function whose results are cached, as returned by `cached`.
 
-    It is called like the function. A method is bound to its object when it is accessed there;
-    accessed on the class, it is the plain function, which takes the object as its first argument.
+    It is called like the function. A method is bound to its object, and keeps separate results for
+    each object. Accessed on the class, it is an ordinary cached function, and the object is an
+    argument like any other.
     """
 
     __slots__ = ("_binding", "_call")

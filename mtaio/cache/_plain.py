@@ -197,8 +197,8 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
     After a fork, the child process has the results, but not the calls that other threads had in
     progress.
 
-    A method is bound to its object when it is accessed there; accessed on the class, it is the
-    plain function, which takes the object as its first argument.
+    A method is bound to its object, and keeps separate results for each object. Accessed on the
+    class, it is an ordinary cached function, and the object is an argument like any other.
     """
 
     __slots__ = ("_binding", "_call")

@@ -415,7 +415,7 @@ class Retry:
 
     def __call__(self, fn: Any, /) -> Any:
         """
-        Decorate an async function or method so that each call is tried again: ``@Retry(3)``.
+        Decorate an async function or method so that each call is retried: ``@Retry(3)``.
 
         The function keeps its name, signature and types.
 

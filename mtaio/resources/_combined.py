@@ -284,15 +284,15 @@ class ResourceLimiter:
 
     def __call__(self, fn: Any = None, /) -> Any:
         """
-        Decorate an async function so that every call is under the limits: ``@limiter``.
+        Decorate an async function or method so that each call is under the limits: ``@limiter``.
 
-        The function keeps its signature; methods may be decorated too.
+        The function keeps its name, signature and types.
 
         Args:
-            fn: The function.
+            fn: The function, if the decorator is used without parentheses.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
             TypeError: What is decorated is not an async function.

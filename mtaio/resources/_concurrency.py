@@ -415,16 +415,17 @@ class ConcurrencyLimiter:
 
     def __call__(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
         """
-        Decorate an async function so that every call holds a slot: ``@limiter``.
+        Decorate an async function or method so that each call holds a slot.
 
-        The function keeps its signature; methods may be decorated too.
+        Use it as ``@limiter`` or ``@limiter(timeout=2)``. The function keeps its name, signature
+        and types.
 
         Args:
-            fn: The function.
-            timeout: The most seconds that a call waits for its slot, as for `acquire`.
+            fn: The function, if the decorator is used without parentheses.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
             ValueError: ``timeout`` is negative or NaN.

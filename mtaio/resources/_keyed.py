@@ -532,12 +532,13 @@ class KeyedRateLimiter:
         self, /, *, key: Callable[..., Hashable], tokens: float = 1, timeout: float | None = None
     ) -> Decorator:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        ``@limiter(key=lambda user: user.id)`` keeps the name, signature and types.
+        ``@limiter(key=lambda user: user.id)``. The function keeps its name, signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 

@@ -467,11 +467,12 @@ class KeyedConcurrencyLimiter:
         """
         Decorate an async function or method so that each call holds a slot.
 
-        ``@limiter(key=lambda url: url.host)`` keeps the name, signature and types.
+        ``@limiter(key=lambda url: url.host)``. The function keeps its name, signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
-            timeout: The most seconds that a call waits for its slot, as for `acquire`.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Raises:
             TypeError: ``key`` is not callable, or what is decorated is not an async function.

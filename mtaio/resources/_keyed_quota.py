@@ -319,18 +319,20 @@ class KeyedQuota:
         """
         Decorate an async function or method so that each call takes what it costs first.
 
-        ``@quotas(key=lambda user, *_: user.id, tokens=estimate)`` keeps the name and signature.
+        ``@quotas(key=lambda user, *_: user.id, tokens=estimate)``. The function keeps its name,
+        signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             timeout: As for `Quota.part`.
             used: As for `Quota.part`.
             **cost: As for `Quota.part`.
 
         Raises:
             TypeError: ``key`` is not callable, what is decorated is not an async function, or as
-                `part`.
-            ValueError: As `part`.
+                for `part`.
+            ValueError: As for `part`.
         """
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)

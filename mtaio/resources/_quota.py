@@ -316,18 +316,18 @@ class Quota:
         """
         Decorate an async function or method so that each call takes what it costs first.
 
-        ``@quota`` costs one of each limit, ``@quota(tokens=estimate)`` what a function of the
-        call's arguments returns, ``self`` included.
+        With ``@quota``, a call costs one of each limit; with ``@quota(tokens=estimate)``, what a
+        function returns for the call's arguments, including ``self``.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             timeout: As for `part`.
             used: As for `part`.
             **cost: As for `part`.
 
         Raises:
-            TypeError: What is decorated is not an async function, or as `part`.
-            ValueError: As `part`.
+            TypeError: What is decorated is not an async function, or as for `part`.
+            ValueError: As for `part`.
         """
         part = self.part(timeout=timeout, used=used, **cost)
         return limit_through(fn, part.call, name="Quota")

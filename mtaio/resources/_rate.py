@@ -576,12 +576,13 @@ class RateLimiter:
         self, fn: Any = None, /, *, tokens: float = 1, timeout: float | None = None
     ) -> Any:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        ``@limiter`` or ``@limiter(tokens=3)`` keep the name, signature and types.
+        Use it as ``@limiter`` or ``@limiter(tokens=3)``. The function keeps its name, signature and
+        types.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 

@@ -177,20 +177,20 @@ class TimeoutManager:
 
     def __call__(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
         """
-        Limit a block: ``with timeouts(5.0):``.
+        Limit the time of a block: ``with timeouts(5.0):``.
 
-        Neither entering nor leaving is a checkpoint. The limit starts on entering.
+        The limit starts when the block is entered. Neither entering nor leaving it is a checkpoint.
 
         Args:
-            timeout: Seconds; 0 cancels at the block's first checkpoint; None for no limit of its
-                own (an outer one still applies); omitted for the default.
+            timeout: Seconds for the block; 0 cancels it at its first checkpoint; None for no limit
+                of its own (an outer one still applies); if omitted, the manager's default.
 
         Returns:
-            A scope for one ``with`` or ``async with``; entering it raises ``RuntimeError`` where
-            no task of an event loop runs.
+            A scope for one ``with`` or ``async with``. Entering it raises ``RuntimeError`` outside
+            a task of an event loop.
 
         Raises:
-            TimeoutError: (on leaving) The block's deadline interrupted it.
+            TimeoutError: (when the block is left) The block's deadline interrupted it.
             ValueError: ``timeout`` is negative or NaN.
             TypeError: ``timeout`` is not a number.
         """
