@@ -130,8 +130,8 @@ def cached(
             returns the key. Arguments that it leaves out do not count: without ``self``, a result
             may outlive its object.
         bind: Whether equivalent calls have the same key, whether arguments are given by position or
-            by name, and whether defaults are given or left out. This costs each call some
-            microseconds.
+            by name, and whether defaults are given or left out. This makes each call a little
+            slower.
         per_object: Whether a method keeps separate results for each object. If False, all objects
             share results. Default: True; False with ``key``, which then decides by itself.
         tags: Names with which `TTLCache.invalidate_tag` finds the results, or a function that

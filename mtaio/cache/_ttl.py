@@ -66,7 +66,7 @@ class TTLCache(Generic[T]):
     cancel a load that others wait for. Only then can it refresh values in the background
     (``stale_while_revalidate``, ``refresh_ahead``) and use an async ``on_removed``.
 
-    May be created at module level and used by one event loop after another, on either backend;
+    It can be created at module level and used by one event loop after another, on either backend;
     values stay, and loads end with their event loop. Any thread may use it at any time, with or
     without an event loop. Each operation is atomic, and the value returned for a key was its value
     at some moment during the call. Loads are shared only within an event loop, and ``async with``
@@ -1007,8 +1007,8 @@ class TTLCache(Generic[T]):
         """
         Record a histogram of the loads from now on, as ``load_duration`` in the statistics.
 
-        Loads that end with a value or an error are recorded. A monitor does this for what it
-        watches. Repeated calls have no effect. Not a checkpoint. May be called from any thread.
+        Loads that end with a value or an error are recorded. A monitor calls it for what it
+        watches; repeated calls have no effect. Not a checkpoint. It can be called from any thread.
         """
         from mtaio._internal.histogram import Histogram  # noqa: PLC0415 - not all programs ask
 
@@ -1019,7 +1019,7 @@ class TTLCache(Generic[T]):
         """
         Return a snapshot of the cache.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         from mtaio._internal.statistics import snapshot  # noqa: PLC0415 - not all programs ask
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make

@@ -159,6 +159,6 @@ class LimitedMiddleware:
         """
         Return the counts so far.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._exchange.statistics()

@@ -241,8 +241,8 @@ class ServerBuckets:
     if the server reports no limits, the route is then not limited. After a refusal without figures,
     requests are sent one at a time, then two, and so on. For limits in tokens, use a `Quota`.
 
-    Pass it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`. May be
-    created anywhere and used by one event loop after another.
+    Pass it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`. It can
+    be created anywhere and used by one event loop after another.
 
     Args:
         overall: A limit for all requests together that the server does not report, such as
@@ -408,8 +408,8 @@ class ServerBuckets:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
@@ -417,7 +417,7 @@ class ServerBuckets:
         """
         Return a snapshot of the buckets.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(
             ServerBucketsStatistics,

@@ -138,7 +138,7 @@ class RateLimitHeaders:
         """
         Parse the headers of a response.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             headers: A mapping or pairs of names and values; names in any case, also as bytes.

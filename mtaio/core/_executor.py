@@ -167,7 +167,7 @@ class TaskExecutor:
     Calls that wait for their own work (`run`, `map`, `for_each`, `stream`, `gather`, `race`,
     `as_completed`, `run_in_thread`, `run_in_process`) need only the executor. Tasks that outlive
     the call that starts them (`submit`, `start`, `every`) need ``async with executor:``. An
-    executor may be created outside an event loop.
+    executor can be created outside an event loop.
 
     Slots are granted item by item, first come, first served, so a long call does not starve a short
     one. An item that waits for a `run`, `map`, `for_each` or `stream` of its own executor lends its
@@ -1791,10 +1791,9 @@ class TaskExecutor:
 
         They are ``run_duration`` and ``wait_duration`` in the statistics. An item is recorded when
         it ends, in whatever way, if it started after this call; a wait is recorded if it ended
-        after this call. A monitor does this for each executor it watches. Repeated calls have no
-        effect.
+        after this call. A monitor calls it for what it watches; repeated calls have no effect.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         if self._counters.run_duration is None:
             self._counters.run_duration = Histogram()
@@ -1805,8 +1804,8 @@ class TaskExecutor:
         """
         Return a snapshot of the executor.
 
-        Not a checkpoint. May be called from any thread; if the figures keep changing so fast that a
-        thread cannot read a consistent set, it gets those of the last call.
+        Not a checkpoint. It can be called from any thread; if the figures keep changing so fast
+        that a thread cannot read a consistent set, it gets those of the last call.
         """
         counters = self._counters
         for _ in range(_READINGS):

@@ -290,7 +290,7 @@ class Intake(Generic[T]):
     ``await executor.for_each(handle, Intake(receive, ack=..., nack=...), limit=10)`` receives an
     item only when a slot is free. (If another call takes the slot during the receive, the item
     waits for the next.) An item is acknowledged after its function, with all retries, has succeeded
-    and before its slot is released. An intake may be created outside an event loop and used by one
+    and before its slot is released. An intake can be created outside an event loop and used by one
     call after another.
 
     Args:

@@ -176,7 +176,7 @@ class Journal(Generic[T]):
     made again by the next run. After a power cut, the lines of the last half minute may be missing
     unless ``fsync`` is set.
 
-    A journal may be created outside an event loop and used again. Only one call, of any process,
+    A journal can be created outside an event loop and used again. Only one call, of any process,
     uses a file at a time, and locks it meanwhile.
 
     Args:

@@ -103,6 +103,6 @@ class PeriodicTask:
         """
         Return a snapshot of the task.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._periodic.statistics()

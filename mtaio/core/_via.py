@@ -88,7 +88,7 @@ class ExternalPool:
 
     Pass it to an executor's call as ``via=``. A call that was cancelled or timed out keeps its
     place under ``limit`` until its worker has finished. (If you pass the pool itself as ``via=``,
-    there is no such limit.) An external pool may be created outside an event loop, shared by
+    there is no such limit.) An external pool can be created outside an event loop, shared by
     executors, and used by one event loop after another. It never shuts down the pool.
 
     dask does not tell which calls are running, so with a limit its calls are not cancelled: a call
@@ -142,7 +142,7 @@ class ExternalPool:
         """
         Return a snapshot of the pool.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return ExternalPoolStatistics(
             limit=self._limit, in_use=self._limiter.busy, waiting=self._limiter.waiting

@@ -94,8 +94,8 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
     decides alone; when the server is back, those decisions are forgotten, unless they opened the
     breaker. `force_open` and `reset` apply to all processes, `disable` only to this one.
 
-    May be created anywhere, and used inside the block of its store. Every process must pass the
-    same key, and should pass the same rules.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, and should pass the same rules.
 
     Args:
         store: The server, entered before the first call.
@@ -275,7 +275,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         local = super().statistics()
         return RedisBreakerStatistics(

@@ -307,7 +307,7 @@ class Bridge:
         """
         Return a snapshot of the bridge.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(BridgeStatistics, self, in_flight=len(self._in_flight))
 

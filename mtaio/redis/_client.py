@@ -52,10 +52,10 @@ class RedisStore:
     """
     A Redis or Valkey server that processes share.
 
-    May be created anywhere, and used inside ``async with store:`` by one event loop at a time.
-    Entering does not connect, so a program can start before its server; the first call connects, or
-    fails at once with the reason why it cannot. A lost connection is re-established, with about
-    five attempts per second.
+    It can be created anywhere, and is used inside ``async with store:`` by one event loop at a
+    time. Entering does not connect, so a program can start before its server; the first call
+    connects, or fails at once with the reason why it cannot. A lost connection is re-established,
+    with about five attempts per second.
 
     Args:
         url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a Unix

@@ -149,8 +149,8 @@ class RedisConcurrencyLimiter:
     expires. If a lease cannot be renewed for nine tenths of its time, its holder is cancelled, and
     `mtaio.exceptions.LeaseLostError` is raised where its block ends.
 
-    May be created anywhere, and used inside the block of its store. Every process must pass the
-    same key and lease.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key and lease.
 
     Args:
         store: The server, entered before the first call.
@@ -330,7 +330,7 @@ class RedisConcurrencyLimiter:
 
         A process takes no slot while all processes together use at least as many as its own limit.
         A lower limit is therefore kept once every process has it, and a higher one is used by those
-        that have it. No task is interrupted. With 0, no task of this process gets a slot. May be
+        that have it. No task is interrupted. With 0, no task of this process gets a slot. It can be
         set from any thread.
         """
         return self._limit
@@ -467,8 +467,7 @@ class RedisConcurrencyLimiter:
         Raises:
             LeaseLostError: As for `hold`.
             ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self.hold(), fn, args)
 
@@ -519,8 +518,8 @@ class RedisConcurrencyLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
@@ -528,7 +527,7 @@ class RedisConcurrencyLimiter:
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(
             RedisConcurrencyStatistics,

@@ -189,8 +189,8 @@ class RedisKeyedRateLimiter:
     keys; the least recently used key makes room for a new one. If all of them are in use by calls,
     or were during an outage with ``on_failure="local"``, the new key is refused.
 
-    May be created anywhere, and used inside the block of its store. Every process must pass the
-    same key, rate, burst and slack.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, rate, burst and slack.
 
     Args:
         store: The server, entered before the first call.
@@ -441,8 +441,7 @@ class RedisKeyedRateLimiter:
 
         Raises:
             RateLimitError, StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called. Or ``key`` is not a str.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not a str.
         """
         try:
             check_call(fn, args)
@@ -496,8 +495,8 @@ class RedisKeyedRateLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
@@ -505,7 +504,7 @@ class RedisKeyedRateLimiter:
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         calls, failures = self._server_calls, self._server_failures
         for limiter in [*self._limiters.values()]:

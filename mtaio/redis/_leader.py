@@ -162,7 +162,7 @@ class RedisLeader:
     take a step before the cancellation arrives. What must not happen twice has to be guarded by the
     `token` where it is written.
 
-    May be created anywhere. Enter it, and use it, inside the block of its store.
+    It can be created anywhere, and is entered and used inside the block of its store.
 
     Args:
         store: The server.
@@ -355,7 +355,7 @@ class RedisLeader:
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         counts = self._limiter.statistics()
         return RedisLeaderStatistics(

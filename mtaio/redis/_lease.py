@@ -155,6 +155,6 @@ class Lease:
         """
         Release the slot. Repeated calls, and calls after the lease was lost, have no effect.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         self._holding.release()

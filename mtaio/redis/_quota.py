@@ -62,8 +62,8 @@ class RedisQuota:
     turns, and none is overtaken because its request is large. What another process gives back is
     noticed within a second.
 
-    May be created anywhere, and used inside the block of its store. Every process must pass the
-    same key and limits.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key and limits.
 
     Args:
         store: The server, entered before the first call.
@@ -305,8 +305,8 @@ class RedisQuota:
 
         What is left in the buckets is discarded. If there are several pauses, the one that ends
         last counts. Requests that the server has already granted are not affected. The server is
-        told in the background, with this process's next call at the latest. Not a checkpoint. May
-        be called from any thread.
+        told in the background, with this process's next call at the latest. Not a checkpoint. It
+        can be called from any thread.
 
         Args:
             seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
@@ -328,7 +328,7 @@ class RedisQuota:
         Adjust all processes to what the service says about its limits, as in response headers.
 
         Each argument maps names of limits to values; limits may be left out. The server is told in
-        the background, as with `hold`. Not a checkpoint. May be called from any thread.
+        the background, as with `hold`. Not a checkpoint. It can be called from any thread.
 
         Args:
             limit: What the service allows in the limit's ``per`` seconds, replacing the number that
@@ -360,8 +360,8 @@ class RedisQuota:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tasks.record_durations()
 
@@ -369,6 +369,6 @@ class RedisQuota:
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._tasks.statistics()

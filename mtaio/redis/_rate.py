@@ -220,8 +220,8 @@ class RedisRateLimiter:
     which it is due. The tokens of a task that is cancelled go to the next one. A request that does
     not wait is granted what was available when the server was asked, and counts from then.
 
-    May be created anywhere, and used inside the block of its store. Every process must pass the
-    same key, rate, burst and slack.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, rate, burst and slack.
 
     Args:
         store: The server, entered before the first call.
@@ -565,8 +565,7 @@ class RedisRateLimiter:
 
         Raises:
             StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self, fn, args)
 
@@ -614,8 +613,8 @@ class RedisRateLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
@@ -623,7 +622,7 @@ class RedisRateLimiter:
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(
             RedisRateLimiterStatistics,

@@ -899,8 +899,8 @@ class TieredCache(Generic[T]):
         Record a histogram of this process's loads, as ``load_duration`` in the statistics.
 
         It covers the time of the loader, until it returns, fails or is cancelled, and not that of
-        the server. A monitor does this for what it watches. Repeated calls have no effect. Not a
-        checkpoint. May be called from any thread.
+        the server. A monitor calls it for what it watches; repeated calls have no effect. Not a
+        checkpoint. It can be called from any thread.
         """
         if self._load_duration is None:
             self._load_duration = Histogram()
@@ -909,7 +909,7 @@ class TieredCache(Generic[T]):
         """
         Return a snapshot of this process.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         near = self._near.statistics()
         return snapshot(

@@ -112,8 +112,8 @@ class AdaptiveLimiter(StandalonePart):
     never ends is no sample either, so put a timeout inside.
 
     Use it as a part of a `Pipeline` or by itself: ``limiter.run(fn)``, ``@limiter``, ``async with
-    limiter``. May be created at module level and used by one event loop after another. One refused
-    call in 64 is a checkpoint.
+    limiter``. It can be created at module level and used by one event loop after another. One
+    refused call in 64 is a checkpoint.
 
     Args:
         initial: The limit to start with; None for 10, or the nearest bound.
@@ -291,8 +291,8 @@ class AdaptiveLimiter(StandalonePart):
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._slots.record_durations()
 
@@ -300,7 +300,7 @@ class AdaptiveLimiter(StandalonePart):
         """
         Return a snapshot of the limiter.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         estimator = self._estimator
         slots = self._slots.statistics()

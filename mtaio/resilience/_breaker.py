@@ -202,7 +202,7 @@ class Breaker(StandalonePart):
     call that never ends has no outcome either, so put a timeout inside.
 
     Use it as a part of a `Pipeline` or by itself: ``breaker.run(fn)``, ``@breaker``, ``async with
-    breaker``, ``async with breaker.block(key)``. May be created at module level and used by one
+    breaker``, ``async with breaker.block(key)``. It can be created at module level and used by one
     event loop after another. One refused call in 64 is a checkpoint.
 
     Args:
@@ -512,7 +512,7 @@ class Breaker(StandalonePart):
         """
         Return a snapshot of the breaker.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         circuits = [self._only] if self._only is not None else self._known()
         seen = sum([circuit.seen for circuit in circuits])

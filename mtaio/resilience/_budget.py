@@ -69,8 +69,8 @@ class Budget:
     ``min_per_second * window`` retries if that is more. Beyond that, a call fails at once with the
     error of its last attempt. Share one budget among all callers of the same service.
 
-    May be created at module level and used by one event loop after another, on either backend. No
-    method is a checkpoint.
+    It can be created at module level and used by one event loop after another, on either backend.
+    No method is a checkpoint.
 
     Args:
         ratio: Number of retries per call, from 0 to 1, such as 0.1.
@@ -196,7 +196,7 @@ class Budget:
         """
         Return a snapshot of the budget.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         from mtaio.resilience._statistics import BudgetStatistics  # noqa: PLC0415 - dear to import
 

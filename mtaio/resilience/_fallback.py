@@ -161,6 +161,6 @@ class Fallback(StandalonePart):
         """
         Return how often it was used.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(FallbackStatistics, self)

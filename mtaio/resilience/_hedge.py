@@ -64,9 +64,9 @@ class Hedge(StandalonePart):
     raised, with a note that names the others. If an inner part refuses a further attempt with a
     `mtaio.exceptions.LimitError`, the call relies on those in progress.
 
-    It may also be used by itself: ``hedge.run(fn)``, ``@hedge``. May be created at module level and
-    used by one event loop after another. A call is a checkpoint. If it is cancelled, it cancels all
-    attempts and waits for them to end.
+    It may also be used by itself: ``hedge.run(fn)``, ``@hedge``. It can be created at module level
+    and used by one event loop after another. A call is a checkpoint. If it is cancelled, it cancels
+    all attempts and waits for them to end.
 
     Args:
         after: Seconds until the next attempt, more than 0, ``inf`` for none; or a quantile such as
@@ -183,7 +183,7 @@ class Hedge(StandalonePart):
         """
         Return a snapshot of the hedge.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         hedging = self._hedging
         return snapshot(HedgeStatistics, hedging, after_seconds=hedging.after)

@@ -173,8 +173,8 @@ class Keyed(StandalonePart, Generic[PartT]):
     The rules for the order of parts are checked with the first part that is created, in the first
     call.
 
-    It may also be used by itself: ``keyed.run(fn, key=host)``, ``@keyed(key=...)``. May be created
-    at module level and used by one event loop after another. One refused call in 64 is a
+    It may also be used by itself: ``keyed.run(fn, key=host)``, ``@keyed(key=...)``. It can be
+    created at module level and used by one event loop after another. One refused call in 64 is a
     checkpoint.
 
     Args:
@@ -324,7 +324,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         """
         Return the keys that have a part.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return list(self._entries)
 
@@ -332,7 +332,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         """
         Make the parts of all keys record durations from now on, if they can.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint.
         """
         self._records = True
         for entry in self._held():
@@ -342,7 +342,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         """
         Return a snapshot of all keys together.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         entries = self._held()
         snapshots: dict[str, list[Any]] = {}
@@ -362,8 +362,8 @@ class Keyed(StandalonePart, Generic[PartT]):
         """
         Return the statistics of the part of one key; None if there are none.
 
-        It does not count as a use of the key, and creates no part. Not a checkpoint. May be called
-        from any thread.
+        It does not count as a use of the key, and creates no part. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             key: The key.

@@ -73,7 +73,7 @@ class Pipeline:
     an `OrderWarning`; both messages say why. State belongs to the parts, so a part in two pipelines
     is shared between them.
 
-    May be created at module level and used by one event loop after another, on either backend.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
         *parts: The parts, outermost first: those of this package, limiters and timeouts of
@@ -453,7 +453,7 @@ class Pipeline:
 
         They are ``call_duration`` and ``attempt_duration`` in the statistics. A call is recorded
         when it ends, in whatever way, if it started after this call. Limiters among the parts
-        record how long calls wait. A monitor does this for what it watches. Repeated calls have no
+        record how long calls wait. A monitor calls it for what it watches; repeated calls have no
         effect. Not a checkpoint.
         """
         if self._call_duration is None:
@@ -467,7 +467,7 @@ class Pipeline:
         """
         Return a snapshot with those of each part.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         parts: dict[str, Any] = {}
         for given, part in zip(self._given, self._parts, strict=True):

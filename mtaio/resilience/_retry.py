@@ -254,7 +254,7 @@ class Retry:
         """
         Return a snapshot of all calls.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         from mtaio.resilience._statistics import PolicyStatistics  # noqa: PLC0415 - dear to import
 

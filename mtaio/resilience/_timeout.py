@@ -294,7 +294,7 @@ class Timeout(StandalonePart):
         """
         Return a snapshot of the timeout.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(TimeoutStatistics, self, default_timeout=self._seconds)
 

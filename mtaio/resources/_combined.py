@@ -77,7 +77,7 @@ class ResourceLimiter:
     """
     A limit on the concurrency, rate and duration of work on one resource.
 
-    May be created at module level and used by one event loop after another, on either backend. A
+    It can be created at module level and used by one event loop after another, on either backend. A
     task that holds the limiter may enter it again; each entry takes another slot and token.
 
     Args:
@@ -268,8 +268,7 @@ class ResourceLimiter:
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The call, or the wait for it, took too
                 long.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self, fn, args)
 
@@ -303,8 +302,8 @@ class ResourceLimiter:
         """
         Make the parts record histograms of their waits from now on.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         for part in (self._concurrency, self._rate):
             record_durations_of(part)
@@ -313,7 +312,7 @@ class ResourceLimiter:
         """
         Return a snapshot of the parts.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         statistics_of_rate = getattr(self._rate, "statistics", None)
         concurrency = self._concurrency

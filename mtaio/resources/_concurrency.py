@@ -74,9 +74,9 @@ class ConcurrencyLimiter:
     """
     A limit on how many tasks do something at once.
 
-    Use it as ``async with limiter:``, as a decorator, or with `run` or `acquire`. May be created at
-    module level and used by one event loop after another, on either backend. Slots do not belong to
-    tasks: a task may hold several, and another task may release them. `acquire_nowait`,
+    Use it as ``async with limiter:``, as a decorator, or with `run` or `acquire`. It can be created
+    at module level and used by one event loop after another, on either backend. Slots do not belong
+    to tasks: a task may hold several, and another task may release them. `acquire_nowait`,
     `try_acquire` and `release` may be called from any thread; on a Python without the GIL, only
     from the thread of its event loop.
 
@@ -234,7 +234,7 @@ class ConcurrencyLimiter:
 
         Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once.
         Tasks that hold a slot continue and release it as usual. A closed limiter cannot be
-        reopened; its `limit` stays 0. Repeated calls have no effect. Not a checkpoint. May be
+        reopened; its `limit` stays 0. Repeated calls have no effect. Not a checkpoint. It can be
         called from any thread.
         """
         self._closed = True
@@ -297,7 +297,7 @@ class ConcurrencyLimiter:
         """
         Take a slot if one is free, or raise.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             ConcurrencyLimitError: All slots are taken.
@@ -325,7 +325,7 @@ class ConcurrencyLimiter:
         """
         Take a slot if one is free, and return whether it did.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             LimitClosedError: The limiter is closed.
@@ -340,8 +340,8 @@ class ConcurrencyLimiter:
         """
         Release a slot, and hand it to the first task in the queue if there is one.
 
-        Not a checkpoint. May be called from any thread; the slot is then handed over in the event
-        loop of the waiting task.
+        Not a checkpoint. It can be called from any thread; the slot is then handed over in the
+        event loop of the waiting task.
 
         Raises:
             RuntimeError: No slot is in use.
@@ -398,8 +398,7 @@ class ConcurrencyLimiter:
         Raises:
             ConcurrencyLimitError: The queue is full.
             LimitClosedError: The limiter is closed, or was closed during the wait.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
             RuntimeError: Tasks of another event loop are waiting.
         """
         return await run_in(self, fn, args)
@@ -444,8 +443,8 @@ class ConcurrencyLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
@@ -453,7 +452,7 @@ class ConcurrencyLimiter:
         """
         Return a snapshot of the limiter.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(
             ConcurrencyStatistics,

@@ -163,7 +163,7 @@ class KeyedRateLimiter:
     kept. When ``max_keys`` keys are held, the key that has been idle longest is forgotten to make
     room for a new one; if none is idle, the new key is refused.
 
-    May be created at module level and used by one event loop after another, on either backend.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
         rate: Number of tokens that become available for each key every ``per`` seconds; 0 pauses
@@ -343,8 +343,8 @@ class KeyedRateLimiter:
         """
         Change the limits of all keys at run time, as `RateLimiter.reconfigure` does for one.
 
-        Takes about two microseconds for each key held. Not a checkpoint. May be called from any
-        thread.
+        It takes time in proportion to the number of keys held. Not a checkpoint. It can be called
+        from any thread.
 
         Args:
             rate: Number of tokens for each key every `per` seconds; None to keep it.
@@ -364,7 +364,7 @@ class KeyedRateLimiter:
         Grant nothing to ``key`` for a while, as `RateLimiter.hold` does for one limiter.
 
         Other keys are not affected. A key that is not held yet is added, and is not forgotten
-        before its pause ends; `reset` ends it. Not a checkpoint. May be called from any thread.
+        before its pause ends; `reset` ends it. Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
@@ -385,8 +385,8 @@ class KeyedRateLimiter:
         Fill the bucket of one key or of all keys, as `RateLimiter.reset` does.
 
         For example, for a user who has just authenticated. It has no effect on a key that is not
-        held. Takes about 0.1 microseconds for each key held; for all keys, five times that. Not a
-        checkpoint. May be called from any thread.
+        held. It takes time in proportion to the number of keys held. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             key: The key; if omitted, all keys.
@@ -410,8 +410,8 @@ class KeyedRateLimiter:
         Refuse everything from now on, for all keys, as `RateLimiter.close` does.
 
         Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
-        closed limiter cannot be reopened, and holds no keys. Not a checkpoint. May be called from
-        any thread.
+        closed limiter cannot be reopened, and holds no keys. Not a checkpoint. It can be called
+        from any thread.
         """
         with self._lock:
             self._closed = True
@@ -517,8 +517,7 @@ class KeyedRateLimiter:
 
         Raises:
             RateLimitError: The key is new and refused, as by `acquire`.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called. Or ``key`` is not hashable.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not hashable.
             RuntimeError: Tasks of another running event loop are waiting for this key.
         """
         try:
@@ -559,8 +558,8 @@ class KeyedRateLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
@@ -568,7 +567,7 @@ class KeyedRateLimiter:
         """
         Return a snapshot of all keys together.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         model = self._model
         return snapshot(
@@ -586,7 +585,7 @@ class KeyedRateLimiter:
         Return a snapshot of one key; for a key that is not held, that of a new key.
 
         It does not count as a use of the key, which is neither added nor kept longer. Not a
-        checkpoint. May be called from any thread.
+        checkpoint. It can be called from any thread.
 
         Args:
             key: The key.

@@ -166,7 +166,7 @@ class KeyedConcurrencyLimiter:
     while a task has one of its slots or waits for one. When ``max_keys`` keys are held, a new key
     is refused.
 
-    May be created at module level and used by one event loop after another, on either backend.
+    It can be created at module level and used by one event loop after another, on either backend.
     Slots do not belong to tasks, and may be taken and released in any thread, like those of a
     `ConcurrencyLimiter`.
 
@@ -308,7 +308,7 @@ class KeyedConcurrencyLimiter:
 
         Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once.
         Tasks that hold a slot continue and release it as usual. Repeated calls have no effect. Not
-        a checkpoint. May be called from any thread.
+        a checkpoint. It can be called from any thread.
         """
         with self._lock:
             self._closed = True
@@ -373,7 +373,7 @@ class KeyedConcurrencyLimiter:
         """
         Take a slot of ``key`` if one is free, or raise.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
@@ -395,7 +395,7 @@ class KeyedConcurrencyLimiter:
         """
         Take a slot of ``key`` if one is free, and return whether it did.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             LimitClosedError: The limiter is closed.
@@ -411,7 +411,7 @@ class KeyedConcurrencyLimiter:
         """
         Release a slot of ``key``, and hand it to the first task that waits for one.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
@@ -455,8 +455,7 @@ class KeyedConcurrencyLimiter:
 
         Raises:
             ConcurrencyLimitError, LimitClosedError: As for `acquire`.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called. Or ``key`` is not hashable.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not hashable.
             RuntimeError: Tasks of another event loop are waiting for this key.
         """
         return await run_in(self.slot(key), fn, args)
@@ -491,8 +490,8 @@ class KeyedConcurrencyLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
@@ -500,9 +499,9 @@ class KeyedConcurrencyLimiter:
         """
         Return a snapshot of all keys together.
 
-        Takes a tenth of a microsecond for each key held.
+        It takes time in proportion to the number of keys held.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         with self._lock:
             states = [each.state() for each in self._held.values()]
@@ -519,7 +518,7 @@ class KeyedConcurrencyLimiter:
         """
         Return a snapshot of one key; all figures are 0 for a key that is not held.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.

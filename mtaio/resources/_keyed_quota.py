@@ -126,7 +126,7 @@ class KeyedQuota:
     held, the key that has been idle longest is forgotten to make room for a new one; if none is
     idle, the new key is refused.
 
-    May be created at module level and used by one event loop after another, on either backend.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
         per: As for `Quota`.
@@ -344,7 +344,7 @@ class KeyedQuota:
         """
         Grant nothing to ``key`` for a while, as `Quota.hold` does.
 
-        Other keys are not affected. Not a checkpoint. May be called from any thread.
+        Other keys are not affected. Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
@@ -368,7 +368,7 @@ class KeyedQuota:
         """
         Adjust to what the server says about the limits of ``key``, as `Quota.observe` does.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
@@ -387,8 +387,8 @@ class KeyedQuota:
         """
         Refuse everything from now on, for all keys, as `Quota.close` does.
 
-        A closed quota cannot be reopened, and holds no keys. Not a checkpoint. May be called from
-        any thread.
+        A closed quota cannot be reopened, and holds no keys. Not a checkpoint. It can be called
+        from any thread.
         """
         self._closed = True
         for kept in self._keys.clear():
@@ -398,8 +398,8 @@ class KeyedQuota:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
@@ -407,7 +407,7 @@ class KeyedQuota:
         """
         Return a snapshot of all keys together.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(
             KeyedQuotaStatistics,
@@ -423,8 +423,8 @@ class KeyedQuota:
         Return a snapshot of one key; for a key that is not held, that of a new key.
 
         The counts of requests that waited or were refused are those of all keys. It does not count
-        as a use of the key, which is neither added nor kept longer. Not a checkpoint. May be called
-        from any thread.
+        as a use of the key, which is neither added nor kept longer. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             key: The key.

@@ -46,8 +46,8 @@ class Quota:
     and `observe` and `hold` adjust the limits to what the server says.
 
     A quota is also a rate limiter: pass it as ``rate=`` or to a `mtaio.resilience.Pipeline`, and
-    each call costs one of each limit; for other costs, use `part`. May be created at module level
-    and used by one event loop after another, on either backend, but only by one at a time.
+    each call costs one of each limit; for other costs, use `part`. It can be created at module
+    level and used by one event loop after another, on either backend, but only by one at a time.
 
     Args:
         per: The period of the limits in seconds.
@@ -346,7 +346,7 @@ class Quota:
         paces itself by what was granted between two refusals, and tries a twentieth more in each
         period; see `QuotaStatistics.pace`.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
@@ -363,7 +363,7 @@ class Quota:
 
         Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
         closed quota cannot be reopened; limiters that were passed are not affected. Not a
-        checkpoint. May be called from any thread.
+        checkpoint. It can be called from any thread.
         """
         self._limits.close()
 
@@ -377,8 +377,8 @@ class Quota:
         """
         Adjust to what the server says about its limits, such as in the headers of a response.
 
-        Each argument maps names of limits to values; limits may be left out. Not a checkpoint. May
-        be called from any thread; outside the event loop's thread, it takes effect shortly
+        Each argument maps names of limits to values; limits may be left out. Not a checkpoint. It
+        can be called from any thread; outside the event loop's thread, it takes effect shortly
         afterwards.
 
         Args:
@@ -414,8 +414,8 @@ class Quota:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._limits.record_durations()
 
@@ -423,7 +423,7 @@ class Quota:
         """
         Return a snapshot of the quota.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._limits.statistics()
 

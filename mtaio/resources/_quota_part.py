@@ -142,7 +142,7 @@ class QuotaPart:
         """
         Record a histogram of the quota's waits from now on.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         self._quota.record_durations()
 
@@ -150,7 +150,7 @@ class QuotaPart:
         """
         Return the statistics of the quota.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._quota.statistics()
 

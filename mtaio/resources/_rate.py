@@ -141,8 +141,8 @@ class RateLimiter:
     once after a pause, and at first. At most ``burst + rate * (t + slack) / per`` tokens are
     granted in any ``t`` seconds. For a sliding window instead of a bucket, see `window`.
 
-    May be created at module level and used by one event loop after another, on either backend, but
-    only by one at a time. Other threads may change the limits and read the statistics.
+    It can be created at module level and used by one event loop after another, on either backend,
+    but only by one at a time. Other threads may change the limits and read the statistics.
 
     Args:
         rate: Number of tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the
@@ -324,8 +324,8 @@ class RateLimiter:
 
         The bucket keeps its tokens, up to its new size; a larger bucket fills at the new rate. A
         task that waits for more tokens than the new burst gets a `RateLimitError`; a task with a
-        timeout still waits no longer than that. Not a checkpoint. May be called from any thread; if
-        another thread grants tokens at the same moment, they may not be counted.
+        timeout still waits no longer than that. Not a checkpoint. It can be called from any thread;
+        if another thread grants tokens at the same moment, they may not be counted.
 
         Args:
             rate: Number of tokens every `per` seconds; None to keep it.
@@ -348,7 +348,7 @@ class RateLimiter:
         and are served afterwards, unless their ``timeout`` ends first; a later call whose
         ``timeout`` is too short is refused at once. `reset` ends the pause.
 
-        Not a checkpoint. May be called from any thread, like `reconfigure`.
+        Not a checkpoint. It can be called from any thread, like `reconfigure`.
 
         Args:
             seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
@@ -370,7 +370,7 @@ class RateLimiter:
         Fill the bucket, as if nothing had been granted yet, such as when a service has restarted.
 
         This ends a pause by `hold`, and tasks that wait are served in their order. The limits, a
-        rate of 0 and the counters stay as they are. Not a checkpoint. May be called from any
+        rate of 0 and the counters stay as they are. Not a checkpoint. It can be called from any
         thread.
         """
         self._forget_finished()
@@ -382,7 +382,7 @@ class RateLimiter:
 
         Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
         closed limiter cannot be reopened; its `rate` stays 0. Repeated calls have no effect. Not a
-        checkpoint. May be called from any thread.
+        checkpoint. It can be called from any thread.
         """
         if self._closed:
             return
@@ -560,8 +560,7 @@ class RateLimiter:
             *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
             RuntimeError: Tasks of another running event loop are waiting.
         """
         return await run_in(self, fn, args)
@@ -603,8 +602,8 @@ class RateLimiter:
         """
         Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor does this for what it watches. Repeated calls have no effect. Not a checkpoint.
-        May be called from any thread.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
@@ -612,7 +611,7 @@ class RateLimiter:
         """
         Return a snapshot of the limiter.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         bucket = self._bucket
         moment = clock.now_by(bucket.timed_by)  # it changes nothing: the limiter may be in use

@@ -161,8 +161,8 @@ class Taken:
         more was used than is available, the limit goes into debt, and tasks that wait for it wait
         longer.
 
-        Not a checkpoint. May be called from any thread; outside the event loop's thread, it takes
-        effect shortly afterwards.
+        Not a checkpoint. It can be called from any thread; outside the event loop's thread, it
+        takes effect shortly afterwards.
 
         Args:
             **used: Amount used of each limit, 0 or more, such as ``tokens=900``.

@@ -67,7 +67,7 @@ def time_left(most: float = math.inf) -> float:
     timeout=time_left(10))``.
 
     mtaio's deadlines are seen through shields and in worker threads; those of anyio's scopes cannot
-    be. Not a checkpoint. May be called without a running event loop.
+    be. Not a checkpoint. It can be called without a running event loop.
 
     Args:
         most: What to return if there is no deadline, or more time is left.
@@ -113,7 +113,7 @@ class TimeoutManager:
     """
     A reusable time limit for blocks, calls and functions, for any number of tasks at once.
 
-    May be created at module level and used in any event loop. Each block, call or function has a
+    It can be created at module level and used in any event loop. Each block, call or function has a
     limit of its own, which starts when it is entered. Of nested limits, the earliest deadline
     counts, and of equal ones the outermost. Only the limit's own deadline raises its
     `mtaio.exceptions.TimeoutError`: a ``TimeoutError`` of the body, an error in its clean-up, and a
@@ -304,8 +304,7 @@ class TimeoutManager:
         Raises:
             TimeoutError: The deadline interrupted the call.
             ValueError: ``timeout`` is negative or NaN. A coroutine is closed without being started.
-            TypeError: There is nothing to await; for a plain function, this is noticed only after
-                it has been called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         try:
             seconds = self._policy.seconds(timeout)
@@ -363,7 +362,7 @@ class TimeoutManager:
 
         If event loops of several threads share a manager, its counts may be slightly low.
 
-        Not a checkpoint. May be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(TimeoutStatistics, self._policy)
 
