@@ -72,20 +72,19 @@ class TTLCache(Generic[T]):
     at some moment during the call. Loads are shared only within an event loop, and ``async with``
     belongs to one. On free-threaded builds, the counts of hits and misses may be too low.
 
-    A finaliser, a signal handler or the ``__eq__`` of a key may run in the middle of a change. It
-    can then read the cache, but gets a ``RuntimeError`` if it tries to change it. A fork waits for
-    a change in progress; the child process has the values, but neither the ``async with`` block nor
-    the loads.
+    A finaliser, a signal handler or the ``__eq__`` of a key that runs in the middle of a change can
+    read the cache, but gets a ``RuntimeError`` if it tries to change it. After a fork, the child
+    process has the values, but neither the ``async with`` block nor the loads.
 
     Args:
         default_ttl: Seconds to keep a value that comes without its own ``ttl``; ``math.inf`` for
             values that do not expire, 0 to keep none.
         max_size: Maximum number of entries, at least 1, or their maximum total weight if there is a
             ``weigher``. None for no limit.
-        policy: Which entry is evicted to make room. ``"s3fifo"``: one that is new or was not used
-            again; close to the best for most traffic. ``"lru"``: the least recently used; good if
-            recent keys are asked for again. ``"lfu"``: the least frequently used; good if some keys
-            are always popular. ``"fifo"``: the oldest.
+        policy: Which entry is evicted to make room. ``"s3fifo"`` (Yang et al., SOSP 2023): one that
+            is new or was not used again; close to the best for most traffic. ``"lru"``: the least
+            recently used; good if recent keys are asked for again. ``"lfu"``: the least frequently
+            used; good if some keys are always popular. ``"fifo"``: the oldest.
         weigher: A function that is called with the key and the value before a value is stored, and
             returns its weight, 0 or more.
         idle_ttl: Seconds after which a value that is not read expires early; None for no such

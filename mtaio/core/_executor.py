@@ -170,17 +170,15 @@ class TaskExecutor:
     executor can be created outside an event loop.
 
     Slots are granted item by item, first come, first served, so a long call does not starve a short
-    one. An item that waits for a `run`, `map`, `for_each` or `stream` of its own executor lends its
-    slot to that work, one nested call at a time; further nested calls queue for free slots like any
-    others. An item that awaits a submitted task lends its slot as well. The calls of a `gather`,
-    `race` or `as_completed` inside an item are part of that item: they take no slots and may wait
-    for each other.
+    one. An item that waits for a `run`, `map`, `for_each` or `stream` of its own executor, or for a
+    submitted task, lends its slot to that work, one nested call at a time; further nested calls
+    queue like any others. The calls of a `gather`, `race` or `as_completed` inside an item are part
+    of that item: they take no slots and may wait for each other.
 
     An item that keeps working while it has lent its slot runs in addition to the limit. A task that
-    an item starts in a task group outside itself is not part of the item and does not use its slot.
-    Items, `run` calls and submitted tasks that wait for each other in other ways, such as through a
-    queue, can deadlock once the waiting ones hold all slots. So can two executors whose items call
-    each other.
+    an item starts in a task group outside itself is not part of the item. Items, `run` calls and
+    submitted tasks that wait for each other in other ways, such as through a queue, can deadlock
+    once the waiting ones hold all slots. So can two executors whose items call each other.
 
     Args:
         max_workers: Maximum number of items that run at once across all calls; None for no limit.
@@ -378,14 +376,12 @@ class TaskExecutor:
         """
         Call ``fn(*args)`` in a slot, in the caller's own task, and return its result.
 
-        To pass keyword arguments, use ``functools.partial``.
-
         A checkpoint if no slot is free, and on every 64th call. If it is cancelled while waiting
         for a slot or a token, ``fn`` is not called.
 
         Args:
             fn: An async function, a plain function (called in a worker thread), or an awaitable.
-            *args: Positional arguments for ``fn``.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
             timeout: Seconds for the call, or for each attempt with ``retry``. The wait for a slot,
                 a token or a thread does not count. None for no limit; if omitted, the executor's
                 timeout.

@@ -37,9 +37,8 @@ def merge(*sources: AnyIterable[T]) -> Merge[T]:
     ``await executor.map(fn, merge(a, b, c))``. The call reads each async source in a task of its
     own, so that no source waits for another; sources that have items take turns. Sources are read
     on demand: a free worker makes each source that has no item ready read one. With n sources, up
-    to n - 1 items may therefore have been read ahead. They start next; if the call ends first, they
-    start and are cancelled like other items in progress. The items end when all sources have ended;
-    an error of a source ends the call.
+    to n - 1 items may therefore have been read ahead. They start next, or are cancelled if the call
+    ends first. The items end when all sources have ended; an error of a source ends the call.
 
     Not a checkpoint. The result cannot be iterated by itself.
 

@@ -46,15 +46,15 @@ class TaskStatus(StrEnum):
     """The state of a submitted task."""
 
     PENDING = "pending"
-    """It waits for a slot."""
+    """The task waits for a slot."""
     RUNNING = "running"
-    """It runs."""
+    """The task is running."""
     SUCCEEDED = "succeeded"
-    """It returned a result."""
+    """The task returned a result."""
     FAILED = "failed"
-    """It raised an error."""
+    """The task raised an error."""
     CANCELLED = "cancelled"
-    """It was cancelled."""
+    """The task was cancelled."""
 
 
 async def run_item(

@@ -67,7 +67,8 @@ class Budget:
 
     Within ``window`` seconds it allows ``ratio`` retries for each call made in that time, or
     ``min_per_second * window`` retries if that is more. Beyond that, a call fails at once with the
-    error of its last attempt. Share one budget among all callers of the same service.
+    error of its last attempt. Share one budget among all callers of the same service. It counts as
+    Finagle's retry budget does.
 
     It can be created at module level and used by one event loop after another, on either backend.
     No method is a checkpoint.

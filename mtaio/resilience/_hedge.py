@@ -53,11 +53,12 @@ class Hedge(StandalonePart):
     """
     A part of a pipeline that makes further attempts if a call is slow; the first answer counts.
 
-    Use it for calls that may safely be made twice, to a service that is sometimes slow for reasons
-    unrelated to the call. Every attempt goes through the parts inside the hedge, and takes a slot
-    there. When one succeeds, the others are cancelled, and the call returns when they have ended.
-    Results that come too late are dropped, so let the function return plain data, or pass
-    ``discard`` if results must be closed. Streams that come too late are closed.
+    It is the hedged request of Dean and Barroso ("The Tail at Scale", 2013). Use it for calls that
+    may safely be made twice, to a service that is sometimes slow for reasons unrelated to the call.
+    Every attempt goes through the parts inside the hedge, and takes a slot there. When one
+    succeeds, the others are cancelled, and the call returns when they have ended. Results that come
+    too late are dropped, so let the function return plain data, or pass ``discard`` if results must
+    be closed. Streams that come too late are closed.
 
     Failures are not hedged. If no other attempt is in progress, a failure is raised at once, for a
     retry outside to handle; otherwise the call waits for the others. If all fail, the last error is

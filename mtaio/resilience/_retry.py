@@ -99,7 +99,8 @@ class Retry:
         wait_initial: Seconds before the second attempt.
         wait_max: Maximum wait in seconds.
         wait_exp_base: Factor from one wait to the next.
-        jitter: Random fraction of each wait, from 0 (none) to 1 (anywhere between 0 and the wait).
+        jitter: Random fraction of each wait, from 0 (none) to 1 (anywhere between 0 and the wait,
+            known as "full jitter").
         waits: The waits themselves, instead of the four arguments above: a list of seconds, whose
             last item is repeated, or a function from the number of the failed attempt, 1 for the
             first, to seconds. ``jitter`` then applies only to waits that a service has asked for.

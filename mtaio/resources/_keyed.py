@@ -282,8 +282,7 @@ class KeyedRateLimiter:
         Return a limiter with a sliding window for each key, as `RateLimiter.window` does for one.
 
         Each key gets at most ``limit`` tokens in any ``per`` seconds. A key is idle when its last
-        grant is ``per`` seconds old. For each key, up to ``limit`` times of 16 bytes are stored,
-        and temporarily twice as many.
+        grant is ``per`` seconds old. The limiter stores up to ``limit`` times for each key.
 
         Args:
             limit: Maximum number of tokens for a key in any ``per`` seconds, at least 1.
@@ -318,7 +317,7 @@ class KeyedRateLimiter:
 
     @property
     def slack(self) -> float:
-        """Maximum seconds by which a task that is served late may be counted as served earlier."""
+        """How many seconds late a task may be served without lowering the rate."""
         return self._model.slack
 
     @property

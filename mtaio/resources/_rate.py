@@ -138,8 +138,9 @@ class RateLimiter:
 
     Use it as ``async with limiter:``, as a decorator, or with `run` or `acquire`. By default, work
     starts one at a time, ``per / rate`` seconds apart. With a ``burst``, that many may start at
-    once after a pause, and at first. At most ``burst + rate * (t + slack) / per`` tokens are
-    granted in any ``t`` seconds. For a sliding window instead of a bucket, see `window`.
+    once, at first and after a pause. At most ``burst + rate * (t + slack) / per`` tokens are
+    granted in any ``t`` seconds. The algorithm is the generic cell rate algorithm (GCRA). For a
+    sliding window instead, see `window`.
 
     It can be created at module level and used by one event loop after another, on either backend,
     but only by one at a time. Other threads may change the limits and read the statistics.
@@ -151,8 +152,8 @@ class RateLimiter:
         per: The period of ``rate`` in seconds.
         burst: Number of tokens in a full bucket, at least 1. It is the most that one call can
             acquire, except while ``rate`` is infinite.
-        slack: Maximum seconds by which a task that is served late may be counted as served earlier
-            (but not before it asked), so that late wake-ups do not lower the rate. With 0, at most
+        slack: How many seconds late a task may be served without lowering the rate: up to then, its
+            tokens count from when they were due, but not from before it asked. With 0, at most
             ``burst + rate * t / per`` tokens are granted, as exactly as event loops fire their
             timers.
         name: Name shown in messages and metrics.
@@ -263,10 +264,9 @@ class RateLimiter:
 
         Use it for services that count this way, as most do that say "100 requests per minute"; a
         bucket with a burst of 100 could let through twice as many in the minute after a pause. A
-        token comes back ``per`` seconds after it was granted, to the nanosecond with which event
-        loops keep time. There is no ``slack``: a task that is served late counts from when it was
-        served. Tokens are whole, and estimated waits are lower bounds if queued requests ask for
-        more than one token. The limiter stores ``limit`` times.
+        token comes back ``per`` seconds after it was granted. There is no ``slack``: a task that is
+        served late counts from when it was served. Tokens are whole, and estimated waits are lower
+        bounds if queued requests ask for more than one token. The limiter stores ``limit`` times.
 
         Assigning to `rate` changes the limit; 0 pauses at once. `burst` equals the limit and cannot
         be assigned.
@@ -297,7 +297,7 @@ class RateLimiter:
 
     @property
     def slack(self) -> float:
-        """Maximum seconds by which a task that is served late may be counted as served earlier."""
+        """How many seconds late a task may be served without lowering the rate."""
         return self._slack
 
     @property
