@@ -353,7 +353,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         return repr(self._call)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
+        """Pickle it like a method, by its object and its name."""
         return self._call.__reduce__()
 
     def __eq__(self, other: object) -> bool:
@@ -449,7 +449,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         return repr(self._call)
 
     def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
+        """Copy it as itself and pickle it by name, like a function."""
         return str(getattr(self, "__qualname__", repr(self)))
 
     @overload

@@ -132,7 +132,7 @@ class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of
         return repr(self._call)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
+        """Pickle it like a method, by its object and its name."""
         return self._call.__reduce__()
 
     def __eq__(self, other: object) -> bool:
@@ -232,7 +232,7 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         return repr(self._call)
 
     def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
+        """Copy it as itself and pickle it by name, like a function."""
         return str(getattr(self, "__qualname__", repr(self)))
 
     @overload

@@ -247,7 +247,7 @@ class TTLCache(Generic[T]):
         Not a checkpoint.
 
         Raises:
-            RuntimeError: It is entered already.
+            RuntimeError: The cache is entered already.
         """
         self._blocks.vacate(self)
         self._forget_block()
@@ -266,17 +266,17 @@ class TTLCache(Generic[T]):
         tb: TracebackType | None,
     ) -> None:
         """
-        Leave the cache; values stay.
+        Leave the cache; its values stay.
 
         A checkpoint. Loads in progress are cancelled, and callers that wait for them get a
-        `CacheClosedError`. An async ``on_removed`` is first called for everything that has left so
-        far, unless the block ended with an error; later removals are counted as ``dropped``.
+        `CacheClosedError`. Unless the block ended with an error, an async ``on_removed`` is first
+        called for every value that has left so far; later removals are counted as ``dropped``.
 
         Raises:
-            RuntimeError: Another task entered it.
+            RuntimeError: Another task entered the cache.
             StrayCancellationError: Other code cancelled a task of the cache natively, and with it
-                the block. Apart from that, only what the body raised, and what loads raised that
-                is not an ``Exception``.
+                the block. Apart from that, only what the body raised, and what loads raised that is
+                not an ``Exception``.
         """
         block = self._blocks.leaving(exc)
         if block is None:
@@ -433,11 +433,11 @@ class TTLCache(Generic[T]):
             return self._loads.is_loading(key)
 
     def __len__(self) -> int:
-        """Return how many entries are held, including expired ones that are still there."""
+        """Return the number of entries, including expired ones that have not been removed yet."""
         return len(self._store.entries)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator over the keys that have a value now, in the order they came in."""
+        """Return an iterator over the keys that have a value, in the order of insertion."""
         return iter([key for key, _ in self.items()])
 
     def items(self) -> list[tuple[Any, T]]:

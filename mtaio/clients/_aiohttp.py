@@ -79,28 +79,23 @@ class LimitedMiddleware:
     """
     An aiohttp client middleware that keeps to rate limits, and waits when a service refuses.
 
-    It does for aiohttp what `LimitedTransport` does for httpx, with the same arguments; ``key``,
-    ``cost`` and ``resend`` are called with an ``aiohttp.ClientRequest``. What was taken from a
-    quota cannot be settled, since a response has no place for it. aiohttp's total timeout includes
-    the waits. Needs the extra ``aiohttp``.
+    It does for aiohttp what `LimitedTransport` does for httpx; ``key``, ``cost`` and ``resend`` are
+    called with an ``aiohttp.ClientRequest``. What was taken from a quota cannot be settled, since a
+    response has no place for it. aiohttp's total timeout includes the waits. Needs the extra
+    ``aiohttp``.
 
     Args:
-        quota: A `mtaio.resources.Quota` or `mtaio.resources.KeyedQuota`.
-        limiter: A `ServerBuckets`, a rate limiter, or one with a rate for each key.
+        quota: As for `LimitedTransport`.
+        limiter: As for `LimitedTransport`.
         retry: A `Retry` policy for errors, such as ``Retry(3, on=aiohttp.ClientError)``, which
             applies to requests that may be sent again; None to not retry. A refusal is not an error
             and does not use up an attempt.
-        key: A function that returns the key of a request, for limiters with keys; None for the
-            host.
-        cost: A function that returns what a request costs of the quota, such as ``{"tokens":
-            1500}``; 1 of the limits not named.
-        names: What the quota calls the service's limits, such as ``{"default": "requests"}``; None
-            if the names are the same.
-        resend: Whether a request may be sent again: a function of it, or True or False for all;
-            None for those that are safe to repeat.
-        within: Maximum seconds that the pauses of one request may last together. Waiting in a queue
-            is not a pause.
-        jitter: Random fraction, from 0 to 1, that is added to each pause.
+        key: As for `LimitedTransport`.
+        cost: As for `LimitedTransport`.
+        names: As for `LimitedTransport`.
+        resend: As for `LimitedTransport`.
+        within: As for `LimitedTransport`.
+        jitter: As for `LimitedTransport`.
 
     Raises:
         TypeError, ValueError: An argument is invalid; the message says what to pass instead.

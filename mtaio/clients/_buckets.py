@@ -762,7 +762,11 @@ class BucketSlot:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count the request as answered. Not a checkpoint."""
+        """
+        Count the request as answered.
+
+        Not a checkpoint.
+        """
         self._buckets._give_back(self, counted=not self.is_told)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:

@@ -180,7 +180,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
-        """Enter what sends the requests."""
+        """Enter the transport that sends the requests."""
         await self._transport.__aenter__()
         return self
 
@@ -190,5 +190,5 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Leave what sends the requests."""
+        """Leave the transport that sends the requests."""
         await self._transport.__aexit__(exc_type, exc_value, traceback)

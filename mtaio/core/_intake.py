@@ -408,7 +408,7 @@ class Intake(Generic[T]):
         await _call(self._nack, item, error)
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
-        """Iterate over the items. For the executor, which answers for each."""
+        """Iterate over the items. For the executor, which acknowledges each of them."""
         # Nothing may be awaited between what was received and the last of it being yielded.
         rest: deque[T] = deque()
         try:

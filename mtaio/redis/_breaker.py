@@ -101,17 +101,17 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         store: The server, entered before the first call.
         key: What the breaker is for. Breakers with the same key on the same server share their
             state.
-        failure_ratio: As for `mtaio.resilience.Breaker`, like the other rules.
+        failure_ratio: As for `mtaio.resilience.Breaker`.
         last: Number of calls of this process to remember.
-        min_calls: Number of calls that must have ended before a ratio can open it.
-        consecutive: Number of failures in a row that open it.
-        slow: Seconds after which a call counts as slow.
-        slow_ratio: Share of the remembered calls that must be slow to open it.
-        open_for: Seconds for which it stays open.
+        min_calls: As for `mtaio.resilience.Breaker`.
+        consecutive: As for `mtaio.resilience.Breaker`.
+        slow: As for `mtaio.resilience.Breaker`.
+        slow_ratio: As for `mtaio.resilience.Breaker`.
+        open_for: As for `mtaio.resilience.Breaker`.
         half_open: Number of calls, of all processes together, that probe the service after that.
-        half_open_ratio: Share of the probes that must fail to open it again.
-        failed: A function that returns whether a result is a failure.
-        on: Exceptions that count as failures.
+        half_open_ratio: As for `mtaio.resilience.Breaker`.
+        failed: As for `mtaio.resilience.Breaker`.
+        on: As for `mtaio.resilience.Breaker`.
         check_interval: Seconds between two checks of the server while calls are made, from 0.01 to
             3600.
         on_change: A plain function that is called with a `mtaio.resilience.BreakerChange` at each
@@ -312,7 +312,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
 
     async def __aenter__(self) -> BreakerBlock:
         """
-        Begin a block, as `mtaio.resilience.Breaker` does.
+        Start a block that counts as a call, as `mtaio.resilience.Breaker` does.
 
         A checkpoint if the block might be a probe.
 

@@ -171,7 +171,9 @@ class RedisStore:
 
     async def __aenter__(self) -> Self:
         """
-        Enter the block, without connecting. A checkpoint only on some event loops.
+        Enter the block, without connecting.
+
+        A checkpoint only on some event loops.
 
         Raises:
             RuntimeError: The store is entered already; or another event loop of this process has
@@ -193,7 +195,9 @@ class RedisStore:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Close the connection. A checkpoint. Calls in progress fail.
+        Close the connection; calls in progress fail.
+
+        A checkpoint.
 
         Raises:
             RuntimeError: Another task entered the store.

@@ -439,7 +439,9 @@ class RedisConcurrencyLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Give the slot back. Not a checkpoint.
+        Release the slot.
+
+        Not a checkpoint.
 
         Raises:
             LeaseLostError: The lease was lost, and the block itself did not fail.

@@ -275,10 +275,12 @@ class RedisLeader:
 
     async def __aenter__(self) -> Self:
         """
-        Stand for election, without waiting for it. Not a checkpoint.
+        Become a candidate, without waiting for the election.
+
+        Not a checkpoint.
 
         Raises:
-            RuntimeError: It is entered already, or its store is not entered.
+            RuntimeError: The leader is entered already, or its store is not entered.
         """
         self._blocks.vacate(self)
         block = OwnedBlock(self)
@@ -295,7 +297,7 @@ class RedisLeader:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stand no more: blocks of `hold` are cancelled, and another process leads at once."""
+        """Stop being a candidate; blocks of `hold` are cancelled, and another leads at once."""
         block = self._blocks.leaving(exc)
         if block is None:
             return

@@ -225,16 +225,11 @@ class RedisQuota:
         """
         Return a part for a `mtaio.resilience.Pipeline` that computes costs from calls' arguments.
 
-        See `mtaio.resources.Quota.part`.
-
         Args:
             timeout: Maximum seconds that a call waits; 0 to ask the server once; None for no limit.
                 See `acquire`.
-            used: Called with the result of each call. Returns what the call used, as a mapping from
-                names of limits to amounts, or None if the service has not said. If it is omitted,
-                nothing is settled.
-            **cost: For each limit a number, or a function that is called with the arguments of a
-                call and returns a number; 1 for those not named.
+            used: As for `mtaio.resources.Quota.part`.
+            **cost: As for `mtaio.resources.Quota.part`.
 
         Raises:
             TypeError: A name is not that of a limit, or a value is neither a number nor a function.

@@ -551,7 +551,11 @@ class RedisRateLimiter:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Do nothing: tokens are not given back. Not a checkpoint."""
+        """
+        Do nothing, since tokens are not given back.
+
+        Not a checkpoint.
+        """
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """

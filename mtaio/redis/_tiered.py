@@ -341,7 +341,7 @@ class TieredCache(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """
-        Enter the cache and begin to listen, without waiting for the server.
+        Enter the cache and start to listen, without waiting for the server.
 
         A checkpoint only on some event loops.
 

@@ -248,15 +248,15 @@ class AdaptiveLimiter(StandalonePart):
 
     async def __aenter__(self) -> AdaptiveSlot:
         """
-        Take a slot, or wait for one if the limiter allows that.
+        Take a slot, after waiting for one if the limiter allows that.
 
-        The way the block ends is its outcome, as for a call in a pipeline.
+        The block counts as a call, and the way it ends is its outcome.
 
         Returns:
-            The slot, which can be told of a failure that raises nothing.
+            The slot, with which a failure that raises nothing can be reported.
 
         Raises:
-            ConcurrencyLimitError: There is no free slot, and no more calls may wait.
+            ConcurrencyLimitError: No slot is free, and no more calls may wait.
         """
         if self._in_use >= self._estimator.limit or self._waiting:
             await self._wait()
@@ -274,7 +274,9 @@ class AdaptiveLimiter(StandalonePart):
         traceback: TracebackType | None,
     ) -> None:
         """
-        Give the slot back, and use the outcome of the block. Not a checkpoint.
+        Release the slot, and count the outcome of the block.
+
+        Not a checkpoint.
 
         Raises:
             RuntimeError: A block that was entered later has not been left yet, or the block was

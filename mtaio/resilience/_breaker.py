@@ -465,14 +465,14 @@ class Breaker(StandalonePart):
 
     async def __aenter__(self) -> BreakerBlock:
         """
-        Begin a block, whose end is its outcome, as for a call in a pipeline.
+        Start a block that counts as a call, and whose end is its outcome.
 
         Returns:
-            The block, which can be told of a failure that raises nothing.
+            The block, with which a failure that raises nothing can be reported.
 
         Raises:
             BreakerOpenError: The breaker lets no call through.
-            ValueError: Each key has a state: use `block`.
+            ValueError: Each key has its own state: use `block`.
         """
         circuit = self._only
         if circuit is None:

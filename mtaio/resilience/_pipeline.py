@@ -200,7 +200,7 @@ class Pipeline:
         return f"<Pipeline{name} of {len(self._parts)} parts: {in_flight} calls in flight>"
 
     def __str__(self) -> str:
-        """Return the parts, a line for each, outermost first and each inside the one before."""
+        """Return the parts, one per line, outermost first and each inside the one before."""
         lines = ["Pipeline" if self._name is None else f"Pipeline {self._name!r}"]
         lines += ["  " * number + str(part) for number, part in enumerate(self._parts, 1)]
         return "\n".join(lines)
@@ -465,7 +465,7 @@ class Pipeline:
 
     def statistics(self) -> PipelineStatistics:
         """
-        Return a snapshot with those of each part.
+        Return a snapshot, with the statistics of each part.
 
         Not a checkpoint. It can be called from any thread.
         """

@@ -75,8 +75,8 @@ class Retry:
     The wait before attempt ``n + 1`` is ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
     attribute, like mtaio's `RateLimitError`, the wait is at least that long, plus a random part of
-    up to half of it or up to the policy's own wait, whichever is more; the argument ``retry_after``
-    replaces the lookup. For an exception group, the longest ``retry_after`` counts.
+    up to half of it or up to the policy's own wait, whichever is more. The argument ``retry_after``
+    finds it elsewhere. For an exception group, the longest one counts.
 
     Every wait, and giving up, is logged at WARNING to ``mtaio.resilience`` and reported to
     `subscribe`.
@@ -239,7 +239,7 @@ class Retry:
                 raise TypeError(msg)
 
     def __str__(self) -> str:
-        """Return the policy as it is written in code, with what differs from the default."""
+        """Return the policy as it is written in code, without default values."""
         options: list[str] = [f"{self.attempts}"]
         for each in fields(self)[1:]:
             value = getattr(self, each.name)
@@ -253,7 +253,7 @@ class Retry:
 
     def statistics(self) -> mtaio.statistics.PolicyStatistics:
         """
-        Return a snapshot of all calls.
+        Return a snapshot of all calls under the policy.
 
         Not a checkpoint. It can be called from any thread.
         """
@@ -433,8 +433,8 @@ class Retry:
         """
         Retry a block: ``async for attempt in Retry(3): async with attempt: ...``.
 
-        Each turn waits as long as it takes, a checkpoint, and yields an `Attempt`. An error of the
-        block that is to be retried ends there; the last one is raised by the block.
+        Each iteration waits for its time, which is a checkpoint, and yields an `Attempt`. An error
+        that is to be retried does not leave the block; the last one does.
         """
         from mtaio.resilience._retry_block import Tries  # noqa: PLC0415 - few retry a block
 

@@ -92,7 +92,11 @@ class Attempt:
         self._result = value
 
     async def __aenter__(self) -> Attempt:
-        """Begin the attempt. Not a checkpoint."""
+        """
+        Start the attempt.
+
+        Not a checkpoint.
+        """
         if self._state != "new":
             msg = f"{self!r} has been entered before. {_LESSON}"
             raise RuntimeError(msg)
@@ -109,7 +113,11 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """End the attempt; an error that is to be retried ends here. Not a checkpoint."""
+        """
+        End the attempt, and suppress an error that is to be retried.
+
+        Not a checkpoint.
+        """
         if self._span is not None:
             self._span.end(error)
         if not self._is_first:

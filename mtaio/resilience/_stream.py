@@ -334,14 +334,14 @@ class CallStream(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """
-        Open the stream, and wait for its first item.
+        Open the stream and wait for its first item.
 
-        A checkpoint if the stream or a part makes it one. Cancelled, it leaves nothing open.
+        A checkpoint if the stream or a part makes it one. If it is cancelled, nothing is left open.
 
         Raises:
-            Exception: That of the last attempt, or of a part.
-            TypeError: What the function returns is not a stream.
-            RuntimeError: It was entered before.
+            Exception: The error of the last attempt, or of a part.
+            TypeError: What the function returned is not a stream.
+            RuntimeError: The block was entered before.
         """
         through = self._through
         if through is None:
@@ -363,7 +363,7 @@ class CallStream(Generic[T]):
         tb: TracebackType | None,
     ) -> None:
         """
-        Close the stream, and let the parts see its outcome.
+        Close the stream, and report its outcome to the parts.
 
         Raises:
             Exception: Closing failed, and the block did not.

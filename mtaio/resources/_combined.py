@@ -203,8 +203,8 @@ class ResourceLimiter:
         """
         Wait for a slot, then for a token, then start the timeout.
 
-        A checkpoint when it waits, and for one entry in 64 that does not. Cancelled, it holds
-        nothing.
+        A checkpoint if it has to wait, and otherwise on every 64th call. If it is cancelled, it
+        holds nothing.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) ``timeout_total`` ran out.
@@ -232,7 +232,9 @@ class ResourceLimiter:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        End the timeouts and give the slot back. Not a checkpoint.
+        End the timeouts and release the slot.
+
+        Not a checkpoint.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The work took too long.

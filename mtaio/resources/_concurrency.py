@@ -378,7 +378,11 @@ class ConcurrencyLimiter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the slot back. Not a checkpoint."""
+        """
+        Release the slot.
+
+        Not a checkpoint.
+        """
         if self._in_use > self._returned and not self._waiters:
             self._in_use -= 1  # what release() does in the loop of those who wait, without the call
         else:

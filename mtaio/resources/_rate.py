@@ -532,7 +532,11 @@ class RateLimiter:
     if TYPE_CHECKING:  # to pyright only an ``async def`` begins a block
 
         async def __aenter__(self) -> None:
-            """Acquire one token; a checkpoint where `acquire` is one."""
+            """
+            Acquire one token.
+
+            A checkpoint if `acquire` is one.
+            """
 
     else:
 
@@ -546,7 +550,11 @@ class RateLimiter:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Do nothing: tokens come back by themselves. Not a checkpoint."""
+        """
+        Do nothing, since tokens are not given back.
+
+        Not a checkpoint.
+        """
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """

@@ -119,13 +119,14 @@ class Taken:
 
     async def __aenter__(self) -> Self:
         """
-        Wait until all of it is there, behind all that asked before, and take it.
+        Take what the request costs, as `Quota.acquire` does.
 
-        A checkpoint where `Quota.acquire` is one. Cancelled, it has taken nothing.
+        A checkpoint if `Quota.acquire` is one. If it is cancelled, it has taken nothing.
 
         Raises:
-            LimitError, ValueError: As `Quota.acquire`.
-            RuntimeError: It was entered before; or tasks of another running event loop wait.
+            LimitError, ValueError: As for `Quota.acquire`.
+            RuntimeError: The block was entered before, or tasks of another running event loop are
+                waiting.
         """
         if self._entered:
             msg = f"{self!r} was entered before: it is for one request. Call take() for each."
@@ -142,7 +143,11 @@ class Taken:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give nothing back: see `settle`. Not a checkpoint."""
+        """
+        Give nothing back; see `settle`.
+
+        Not a checkpoint.
+        """
         self._leave()
 
     def _leave(self) -> None:
