@@ -104,14 +104,15 @@ class LimitedMiddleware:
         ```python
         import aiohttp
 
+        from mtaio import RateLimiter
         from mtaio.clients import LimitedMiddleware
-        from mtaio.resources import RateLimiter
 
         limiter = RateLimiter(10)
 
 
         def connect() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(middlewares=[LimitedMiddleware(limiter=limiter)])
+            limited = LimitedMiddleware(limiter=limiter)
+            return aiohttp.ClientSession(middlewares=[limited])
         ```
     """
 

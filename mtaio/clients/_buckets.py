@@ -265,7 +265,9 @@ class ServerBuckets:
         from mtaio.clients import LimitedTransport, ServerBuckets
 
         buckets = ServerBuckets(overall=RateLimiter(50, burst=50))
-        transport = LimitedTransport(limiter=buckets, key=lambda request: request.url.path)
+        transport = LimitedTransport(
+            limiter=buckets, key=lambda request: request.url.path
+        )
         client = httpx.AsyncClient(transport=transport)
         ```
     """

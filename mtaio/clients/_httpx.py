@@ -118,8 +118,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         ```python
         import httpx
 
+        from mtaio import Quota
         from mtaio.clients import LimitedTransport
-        from mtaio.resources import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
         client = httpx.AsyncClient(transport=LimitedTransport(quota=quota))

@@ -199,7 +199,7 @@ class TaskExecutor:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
         executor = TaskExecutor(max_workers=10)
 

@@ -314,7 +314,8 @@ class Intake(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.core import Intake, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import Intake
 
 
         async def main() -> None:

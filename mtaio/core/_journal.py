@@ -199,7 +199,8 @@ class Journal(Generic[T]):
 
         import anyio
 
-        from mtaio.core import Journal, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import Journal
 
         executor = TaskExecutor(max_workers=10)
 

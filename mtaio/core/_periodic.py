@@ -22,7 +22,7 @@ class PeriodicTask:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def clean() -> None:

@@ -191,7 +191,7 @@ class Stream(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def fetch(page: int) -> str:
@@ -205,7 +205,7 @@ class Stream(Generic[T]):
                 async for page in pages:
                     print(page)
                     if page.endswith("7"):
-                        break  # the fetches that still run are cancelled, and gone after the block
+                        break  # the running fetches are cancelled
 
 
         if __name__ == "__main__":

@@ -470,7 +470,7 @@ class TaskHandle(Generic[T_co, S_co]):
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def fetch(page: int) -> str:

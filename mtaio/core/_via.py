@@ -109,7 +109,8 @@ class ExternalPool:
 
         import anyio
 
-        from mtaio.core import ExternalPool, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import ExternalPool
 
         executor = TaskExecutor()
 
@@ -117,7 +118,7 @@ class ExternalPool:
         async def main() -> None:
             with ThreadPoolExecutor(4) as threads:
                 pool = ExternalPool(threads, limit=2)
-                print(await executor.map(factorial, [3, 4, 5], via=pool))  # [6, 24, 120]
+                print(await executor.map(factorial, [3, 4, 5], via=pool))
 
 
         if __name__ == "__main__":

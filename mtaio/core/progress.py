@@ -48,7 +48,8 @@ def bar(
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor, progress
+        from mtaio import TaskExecutor
+        from mtaio.core import progress
 
         executor = TaskExecutor(max_workers=10)
 

@@ -125,8 +125,8 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         ```python
         import anyio
 
+        from mtaio import Pipeline, Timeout
         from mtaio.redis import RedisBreaker, RedisStore
-        from mtaio.resilience import Pipeline, Timeout
 
         store = RedisStore("redis://127.0.0.1:6379/0")
         api = Pipeline(RedisBreaker(store, "payments", 0.5, last=20), Timeout(5))

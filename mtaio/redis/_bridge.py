@@ -148,7 +148,8 @@ async def bridge(
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
+        from mtaio import EventEmitter
+        from mtaio.events import Event
         from mtaio.redis import RedisStore, bridge
 
         emitter = EventEmitter()
@@ -163,7 +164,9 @@ async def bridge(
 
         async def main() -> None:
             async with RedisStore("redis://127.0.0.1:6379/0") as store:
-                async with bridge(emitter, store, stream="orders", group="shipping") as remote:
+                async with bridge(
+                    emitter, store, stream="orders", group="shipping"
+                ) as remote:
                     await remote.send("order.paid", {"id": 7})
                     await paid.wait()
 

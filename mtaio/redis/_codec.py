@@ -31,7 +31,10 @@ class Codec(Generic[T]):
 
         from mtaio.redis import Codec
 
-        DATES = Codec(encode=date.isoformat, decode=lambda raw: date.fromisoformat(raw.decode()))
+        DATES = Codec(
+            encode=date.isoformat,
+            decode=lambda raw: date.fromisoformat(raw.decode()),
+        )
         print(DATES.decode(b"2026-01-31"))
         ```
     """

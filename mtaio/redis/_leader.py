@@ -180,7 +180,7 @@ class RedisLeader:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
         from mtaio.redis import RedisLeader, RedisStore
 
         store = RedisStore("redis://127.0.0.1:6379/0")

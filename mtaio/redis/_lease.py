@@ -109,7 +109,9 @@ class Lease:
         ```python
         async with limiter as lease:
             await database.execute(
-                "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
+                "UPDATE report SET body = $1, token = $2 WHERE token < $2",
+                body,
+                lease.token,
             )
         ```
     """

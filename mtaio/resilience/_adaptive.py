@@ -133,8 +133,9 @@ class AdaptiveLimiter(StandalonePart):
         ```python
         import anyio
 
+        from mtaio import Pipeline, Timeout
         from mtaio.exceptions import ConcurrencyLimitError
-        from mtaio.resilience import AdaptiveLimiter, Pipeline, Timeout
+        from mtaio.resilience import AdaptiveLimiter
 
         limiter = AdaptiveLimiter(initial=2)
         api = Pipeline(limiter, Timeout(1), name="api")

@@ -241,8 +241,8 @@ class Breaker(StandalonePart):
         ```python
         import anyio
 
+        from mtaio import Breaker, Pipeline
         from mtaio.exceptions import BreakerOpenError
-        from mtaio.resilience import Breaker, Pipeline
 
         api = Pipeline(Breaker(0.5, last=10), name="api")
 

@@ -87,7 +87,8 @@ class Budget:
 
     Example:
         ```python
-        from mtaio.resilience import Budget, Retry
+        from mtaio import Retry
+        from mtaio.resilience import Budget
 
         patient = Retry(3, budget=Budget(0.1))
         ```

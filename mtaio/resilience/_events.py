@@ -238,7 +238,8 @@ def subscribe(listener: Callable[[PartEvent], object]) -> Callable[[], None]:
         ```python
         import anyio
 
-        from mtaio.resilience import PartEvent, Pipeline, TimedOut, Timeout, subscribe
+        from mtaio import Pipeline, Timeout
+        from mtaio.resilience import PartEvent, TimedOut, subscribe
 
 
         def listen(event: PartEvent) -> None:
@@ -302,8 +303,9 @@ def forward_to(emitter: EventEmitter) -> Callable[[], None]:
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
-        from mtaio.resilience import Retried, Retry, forward_to
+        from mtaio import EventEmitter, Retry
+        from mtaio.events import Event
+        from mtaio.resilience import Retried, forward_to
 
         emitter = EventEmitter()
         failures = iter([ConnectionError("nobody there")])

@@ -54,7 +54,8 @@ class Fallback(StandalonePart):
         ```python
         import anyio
 
-        from mtaio.resilience import Fallback, Pipeline
+        from mtaio import Pipeline
+        from mtaio.resilience import Fallback
 
         api = Pipeline(Fallback(lambda error, city: f"no news from {city}", on=OSError))
 

@@ -94,7 +94,8 @@ class Hedge(StandalonePart):
         ```python
         import anyio
 
-        from mtaio.resilience import Hedge, Pipeline
+        from mtaio import Pipeline
+        from mtaio.resilience import Hedge
 
         api = Pipeline(Hedge(0.1))
         seconds = iter([0.5, 0.05])

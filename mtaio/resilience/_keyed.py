@@ -191,9 +191,12 @@ class Keyed(StandalonePart, Generic[PartT]):
         ```python
         import anyio
 
-        from mtaio.resilience import Breaker, Keyed, Pipeline, Timeout
+        from mtaio import Breaker, Pipeline, Timeout
+        from mtaio.resilience import Keyed
 
-        hosts = Keyed(lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000)
+        hosts = Keyed(
+            lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000
+        )
         api = Pipeline(hosts, Timeout(1), key=lambda host, *_: host)
 
 

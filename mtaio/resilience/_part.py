@@ -136,7 +136,8 @@ class Part(Protocol):
         ```python
         import anyio
 
-        from mtaio.resilience import Call, Pipeline, Timeout
+        from mtaio import Pipeline, Timeout
+        from mtaio.resilience import Call
         from mtaio.types import Next
 
 
@@ -145,7 +146,7 @@ class Part(Protocol):
                 async def run(call: Call) -> object:
                     try:
                         return await then(call)
-                    except Exception as error:  # and not BaseException, which a cancellation is
+                    except Exception as error:  # but not a cancellation
                         print(f"{call.fn.__name__}{call.args}: {error}")
                         raise
 

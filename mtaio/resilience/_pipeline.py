@@ -93,7 +93,8 @@ class Pipeline:
         ```python
         import anyio
 
-        from mtaio.resilience import Fallback, Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
+        from mtaio.resilience import Fallback
 
         api = Pipeline(
             Fallback(lambda error, city: f"no news from {city}"),

@@ -127,9 +127,12 @@ class Retry:
 
     Example:
         ```python
-        from mtaio.resilience import Budget, Retry
+        from mtaio import Retry
+        from mtaio.resilience import Budget
 
-        patient = Retry(5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1))
+        patient = Retry(
+            5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1)
+        )
         ```
     """
 

@@ -40,7 +40,7 @@ class Attempt:
         ```python
         import anyio
 
-        from mtaio.resilience import Retry
+        from mtaio import Retry
 
         answers = iter([None, "fine"])
 

@@ -281,7 +281,7 @@ class CallStream(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
 
         api = Pipeline(Retry(3), Timeout(30, first=1.0, between=0.5))
 

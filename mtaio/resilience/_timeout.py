@@ -90,7 +90,7 @@ class Timeout(StandalonePart):
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
 
         api = Pipeline(Timeout(5, total=True), Retry(3), Timeout(1))
 

@@ -103,7 +103,7 @@ class ResourceLimiter:
 
         from mtaio.resources import ResourceLimiter
 
-        api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0, name="api")
+        api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0)
 
 
         @api

@@ -97,7 +97,7 @@ class ConcurrencyLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import ConcurrencyLimiter
+        from mtaio import ConcurrencyLimiter
 
         limiter = ConcurrencyLimiter(2)
 

@@ -185,7 +185,7 @@ class KeyedRateLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import KeyedRateLimiter
+        from mtaio import KeyedRateLimiter
 
         limiter = KeyedRateLimiter(2, max_keys=1000)
 

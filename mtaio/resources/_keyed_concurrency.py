@@ -187,7 +187,7 @@ class KeyedConcurrencyLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import KeyedConcurrencyLimiter
+        from mtaio import KeyedConcurrencyLimiter
 
         per_host = KeyedConcurrencyLimiter(2)
 

@@ -70,7 +70,7 @@ class Quota:
         ```python
         import anyio
 
-        from mtaio.resources import Quota
+        from mtaio import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 

@@ -72,8 +72,7 @@ class QuotaPart:
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry
-        from mtaio.resources import Quota
+        from mtaio import Pipeline, Quota, Retry
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 

@@ -169,7 +169,7 @@ class RateLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import RateLimiter
+        from mtaio import RateLimiter
 
         limiter = RateLimiter(5, burst=2)
 

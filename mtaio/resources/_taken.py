@@ -80,7 +80,7 @@ class Taken:
         ```python
         import anyio
 
-        from mtaio.resources import Quota
+        from mtaio import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 

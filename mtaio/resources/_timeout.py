@@ -130,8 +130,8 @@ class TimeoutManager:
         ```python
         import anyio
 
+        from mtaio import TimeoutManager
         from mtaio.exceptions import TimeoutError
-        from mtaio.resources import TimeoutManager
 
         timeouts = TimeoutManager(30.0, name="inventory")
 
