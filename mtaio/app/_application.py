@@ -1042,9 +1042,9 @@ class Application:
         Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
 
         Under uvicorn and others the server's start enters the application, and its end leaves it,
-        as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
-        told to `serve`, nothing more happens. It gives None, since what a lifespan gives is what
-        each request gets as its state.
+        as ``async with`` does. ``mtaio run main:app`` finds the application behind the lifespan,
+        runs it and has it serve ``app``; then nothing more happens here. It gives None, since what
+        a lifespan gives is what each request gets as its state.
 
         Args:
             _: The ASGI application, which frameworks pass.
