@@ -1047,8 +1047,9 @@ class Application:
         Return the lifespan for an ASGI application, as in ``FastAPI(lifespan=service.lifespan)``.
 
         With uvicorn and other servers, the application is entered when the server starts and left
-        when it ends, as with ``async with``. With ``mtaio run``, which has started the application
-        already, it does nothing. It yields None, so requests get no state from it.
+        when it ends, as with ``async with``. ``mtaio run main:app`` finds the application behind
+        the lifespan, runs it and has it serve ``app``; then this does nothing. It yields None, so
+        requests get no state from it.
 
         Args:
             _: The ASGI application, which frameworks pass; ignored.
