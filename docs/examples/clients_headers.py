@@ -17,11 +17,8 @@ async def main() -> None:
             "retry-after-ms": "1500",
         }
     )
-    print(
-        said.retry_after,
-        said.limits["tokens"].remaining,
-        said.limits["tokens"].reset,
-    )
+    tokens = said.limits["tokens"]
+    print(said.retry_after, tokens.remaining, tokens.reset)
     said.observe(quota)  # or quota.observe(**said.as_observation())
     limits = quota.statistics().limits
     print(limits["requests"].rate, limits["tokens"].tokens)

@@ -1,37 +1,22 @@
-"""Seven requests through a limiter of ten per second, two at once after a pause."""
+"""Five requests under a limit of ten a second, two of them at once."""
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from mtaio import RateLimiter
-from mtaio.exceptions import RateLimitError
 
-limiter = RateLimiter(rate=10, burst=2)
+limiter = RateLimiter(10, burst=2)
 
 
-async def request(number: int, start: float) -> None:
-    async with limiter:  # waits for one token
-        print(f"{anyio.current_time() - start:.1f} s: request {number}")
+async def fetch(start: float) -> None:
+    async with limiter:  # waits for its turn
+        print(f"{anyio.current_time() - start:.1f} s: a request")
 
 
 async def main() -> None:
     start = anyio.current_time()
     async with anyio.create_task_group() as group:
-        for number in range(5):
-            group.start_soon(request, number, start)
-            await checkpoint()  # let it queue, so that they queue in this order
-    try:
-        limiter.acquire_nowait()
-    except RateLimitError as error:
-        print(f"not now, but in {error.retry_after:.1f} s")
-    try:
-        await limiter.acquire(
-            2, timeout=0.1
-        )  # refused at once: it cannot come in time
-    except TimeoutError:
-        print(
-            f"{anyio.current_time() - start:.1f} s: two tokens will not be there in time"
-        )
+        for _ in range(5):
+            group.start_soon(fetch, start)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Five a second: evenly; in a burst, nine in the first second; in a window, five in any."""
+"""Five a second: evenly, with a burst, and in a sliding window."""
 
 import anyio
 

@@ -5,13 +5,11 @@ import anyio
 from mtaio import Retry
 from mtaio.resilience import Retried
 
+
 # --8<-- [start:policies]
-
-
 def tell(event: Retried) -> None:
-    print(
-        f"  attempt {event.attempt}: {event.error or event.result}; again in {event.seconds} s"
-    )
+    outcome = event.error or event.result
+    print(f"attempt {event.attempt}: {outcome}; again in {event.seconds} s")
 
 
 until_done = Retry(

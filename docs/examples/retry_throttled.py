@@ -46,9 +46,8 @@ async def main() -> None:
         )
         lost = sum(isinstance(each, Exception) for each in answers)
         seconds = anyio.current_time() - started
-        print(
-            f"{name}: {service.refused} refused, {lost} of 40 lost, {seconds:.1f} s"
-        )
+        print(f"{name}: {lost} of 40 lost, {service.refused} refused", end=", ")
+        print(f"{seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clean-up gets its own, bounded time, even when everything around it is cancelled."""
+"""Clean-up has its own, limited time, even in what is cancelled."""
 
 import anyio
 

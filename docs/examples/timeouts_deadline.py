@@ -1,4 +1,4 @@
-"""One deadline for an operation: limiters and retries see it, and a client is told it."""
+"""One deadline for an operation, which limiters and retries know."""
 
 import anyio
 
@@ -8,23 +8,18 @@ timeouts = TimeoutManager(name="profile")
 api = Pipeline(Retry(5), RateLimiter(1))  # one request a second
 
 
-async def get(url: str, timeout: float) -> str:
-    await anyio.sleep(0.4)
-    return f"{url} within {timeout:.1f} s"
-
-
-async def fetch(url: str) -> str:
-    return await get(
-        url, timeout=time_left(10)
-    )  # httpx: client.get(url, timeout=time_left(10))
+async def fetch(path: str) -> str:
+    headers = {"X-Timeout": f"{time_left(10):.1f}"}  # tells the service
+    await anyio.sleep(0.4)  # stands for client.get(path, headers=headers)
+    return f"{path} {headers}"
 
 
 async def main() -> None:
     start = anyio.current_time()
     try:
         with timeouts(1.5):
-            for url in ("/user", "/orders", "/history"):
-                print(await api.run(fetch, url))
+            for path in ("/user", "/orders", "/history"):
+                print(await api.run(fetch, path))
     except TimeoutError as error:
         print(f"after {anyio.current_time() - start:.1f} s: {error}")
 

@@ -87,3 +87,13 @@ def test_mtaio_run(loop: str, tmp_path: Path) -> None:
         ):
             wait_until(lambda metric=metric: metric in httpx.get(metrics).text)  # type: ignore[misc] # a default
         assert service.stop() == 0
+
+
+def test_first_program_under_mtaio_run(tmp_path: Path) -> None:
+    """The command that the page gives beside uvicorn's."""
+    address = free_address()
+    command = ("mtaio", "run", "main:serve()", "--bind", address)
+    with serve(HOME, tmp_path, *command, address=address) as service:
+        service.wait_readiness(200)
+        assert httpx.get(f"http://{address}/prices/tea", timeout=30).json() == {"tea": 4.5}
+        assert service.stop() == 0

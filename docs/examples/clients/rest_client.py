@@ -1,5 +1,5 @@
 """
-A client for a chat service that limits as Discord does; it sends 300 requests at once.
+A client for a chat service that limits as Discord does.
 
     pip install httpx hypercorn    # beside mtaio
     python rest_server.py &
@@ -18,16 +18,14 @@ from mtaio.clients import LimitedTransport, Route, ServerBuckets
 
 # --8<-- [start:client]
 def route(request: httpx.Request) -> Route:
-    """Return what the service counts together: the path without ids, for each channel."""
+    """Return what the service counts together."""
     path = request.url.path
     channel = re.match(r"/channels/(\d+)", path)
     pattern = re.sub(r"\d+", "*", path)
     return Route(f"{request.method} {pattern}", major=channel and channel[1])
 
 
-buckets = ServerBuckets(
-    overall=RateLimiter(27)
-)  # the server allows 30: see below
+buckets = ServerBuckets(overall=RateLimiter(27))  # the server allows 30
 transport = LimitedTransport(limiter=buckets, key=route, resend=True)
 # --8<-- [end:client]
 
@@ -53,16 +51,14 @@ async def use(client: httpx.AsyncClient) -> int:
 async def main() -> None:
     """Use the service, and say how it went."""
     url = os.environ.get("CHAT_URL", "http://127.0.0.1:8011")
+    began = anyio.current_time()
     async with httpx.AsyncClient(
         transport=transport, base_url=url, timeout=30
     ) as client:
-        began = anyio.current_time()
         answered = await use(client)
-        seconds = anyio.current_time() - began
+    seconds = anyio.current_time() - began
     refused = transport.statistics().refused
-    print(
-        f"{answered} answered in {seconds:.0f} s, {refused} refused on the way"
-    )
+    print(f"{answered} answered in {seconds:.0f} s, {refused} refused")
 
 
 if __name__ == "__main__":

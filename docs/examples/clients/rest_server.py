@@ -1,5 +1,5 @@
 """
-A chat service that limits as Discord does: buckets with names, and all requests together.
+A chat service that limits as Discord does.
 
     pip install hypercorn
     python rest_server.py    # on http://127.0.0.1:8011, until Ctrl-C
@@ -20,13 +20,11 @@ from hypercorn.config import Config
 from sniffio import current_async_library
 
 # --8<-- [start:limits]
-ROUTES = {  # how many requests a bucket allows, in how many seconds
+# Requests and seconds. Routes with the same figures share a bucket.
+ROUTES = {
     r"GET /channels/(\d+)": (5, 1.0),
     r"POST /channels/(\d+)/messages": (5, 2.0),
-    r"DELETE /channels/(\d+)/messages/\d+": (
-        5,
-        2.0,
-    ),  # counted with those that are sent
+    r"DELETE /channels/(\d+)/messages/\d+": (5, 2.0),
     r"GET /users/\d+()": (3, 1.0),
 }
 GLOBALLY = 30, 1.0

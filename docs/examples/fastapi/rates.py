@@ -1,13 +1,13 @@
-"""Exchange rates from an API that is slow, has limits, and fails now and then."""
+"""Exchange rates from an API that is slow, has limits and sometimes fails."""
 
 import logging
 import os
 from collections.abc import AsyncIterator
 
 import httpx
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from fastapi import FastAPI, HTTPException, Request
 from mtaio import (
     Application,
     Breaker,
@@ -21,12 +21,7 @@ from mtaio import (
 from mtaio.exceptions import LimitError
 
 log = logging.getLogger("rates")
-logging.getLogger("httpx").setLevel(
-    logging.WARNING
-)  # or it logs each request to the API
-rates = TTLCache[float](
-    60, max_size=1000, stale_if_error=3600
-)  # an old rate is better than none
+rates = TTLCache[float](60, max_size=1000, stale_if_error=3600)
 service = Application(name="rates", cache=rates)
 
 
@@ -37,12 +32,10 @@ def is_failure(error: Exception) -> bool:
 
 
 api = Pipeline(
-    Timeout(
-        3, total=True
-    ),  # what a client of ours will wait, all attempts together
+    Timeout(3, total=True),  # all attempts together
     Retry(3, on=is_failure),
-    Breaker(0.5, last=20, on=is_failure),  # fails at once while the API is down
-    RateLimiter(10, name="calls"),  # 10 calls a second, as agreed with the API
+    Breaker(0.5, last=20, on=is_failure),  # fails at once if the API is down
+    RateLimiter(10, name="calls"),  # 10 calls a second
     Timeout(1),  # each attempt
     name="api",
 )
@@ -68,12 +61,6 @@ async def fetch(currency: str) -> float:
 app = FastAPI(lifespan=service.lifespan)
 
 
-def serve() -> Application:
-    """Return what ``mtaio run 'rates:serve()'`` runs."""
-    service.serve(app)
-    return service
-
-
 @app.get("/rates/{currency}")
 async def rate(currency: str) -> dict[str, float]:
     return {currency: await fetch(currency)}
@@ -85,3 +72,9 @@ async def rate(currency: str) -> dict[str, float]:
 async def no_answer(_: Request, error: Exception) -> JSONResponse:
     log.warning("no rate: %r", error)
     return JSONResponse({"detail": "try again"}, 503, {"Retry-After": "1"})
+
+
+def serve() -> Application:
+    """For ``mtaio run 'rates:serve()'``."""
+    service.serve(app)
+    return service

@@ -1,17 +1,15 @@
-"""Endpoints that block, in worker threads, beside one that does not."""
+"""Endpoints that block, in worker threads."""
 
 import time
 
 from anyio import from_thread
-
 from fastapi import FastAPI, HTTPException
+
 from mtaio import Application, ConcurrencyLimiter, RateLimiter, cached
 
 printers = ConcurrencyLimiter(1, name="printers")
 mails = RateLimiter(10, name="mails")
 service = Application(name="reports")
-
-
 app = FastAPI(lifespan=service.lifespan)
 
 
@@ -26,17 +24,13 @@ async def send(month: str) -> None:
 
 
 @app.get("/totals/{month}")
-def get_total(
-    month: str,
-) -> float:  # a plain function: FastAPI calls it in a worker thread
+def get_total(month: str) -> float:  # FastAPI calls it in a worker thread
     return total(month)
 
 
 @app.post("/prints/{month}")
 def print_report(month: str) -> None:
-    if (
-        not printers.try_acquire()
-    ):  # a slot may be taken and given back in any thread
+    if not printers.try_acquire():
         raise HTTPException(503, "all printers are busy", {"Retry-After": "1"})
     try:
         time.sleep(0.1)
@@ -47,7 +41,5 @@ def print_report(month: str) -> None:
 
 @app.post("/mails/{month}")
 def mail_report(month: str) -> None:
-    from_thread.run(
-        mails.acquire
-    )  # what waits runs in the event loop, and the thread waits
+    from_thread.run(mails.acquire)  # runs in the event loop
     from_thread.run(service.executor.submit, send, month)

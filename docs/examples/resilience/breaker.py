@@ -10,14 +10,14 @@ from mtaio import Breaker, Pipeline, Timeout
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience import BreakerChange
 
+
 # --8<-- [start:pipeline]
-
-
 def note(change: BreakerChange) -> None:
     print(f"  {change.before} -> {change.state}")
 
 
-api = Pipeline(Breaker(0.5, last=10, open_for=0.5, on_change=note), Timeout(1))
+breaker = Breaker(0.5, last=10, open_for=0.5, on_change=note)
+api = Pipeline(breaker, Timeout(1))
 # --8<-- [end:pipeline]
 
 

@@ -31,9 +31,8 @@ async def main() -> None:
                 started = anyio.current_time()
                 await api.run(fetch, client, f"/{kind}/{api.name}{number}")
                 seconds.append(anyio.current_time() - started)
-            print(
-                f"{api.name}: slowest {max(seconds):.2f} s, {server.requests} requests"
-            )
+            slowest = f"slowest {max(seconds):.2f} s"
+            print(f"{api.name}: {slowest}, {server.requests} requests")
 
 
 if __name__ == "__main__":

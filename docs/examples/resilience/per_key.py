@@ -2,15 +2,18 @@
 
 import anyio
 
+from mtaio import Breaker, Pipeline, RateLimiter, Timeout
 from mtaio.exceptions import BreakerOpenError
-from mtaio.resilience import Breaker, Keyed, Pipeline, Timeout
-from mtaio.resources import RateLimiter
+from mtaio.resilience import Keyed
+
+
+def rate_of(host: str) -> float:
+    return 1 if host == "slow.example" else 10
+
 
 # --8<-- [start:pipeline]
 breakers = Keyed(lambda host: Breaker(consecutive=3, name=host), max_keys=1000)
-rates = Keyed(
-    lambda host: RateLimiter(1 if host == "slow.example" else 10), max_keys=1000
-)
+rates = Keyed(lambda host: RateLimiter(rate_of(host)), max_keys=1000)
 api = Pipeline(breakers, rates, Timeout(1), key=lambda host, *_: host)
 # --8<-- [end:pipeline]
 
@@ -29,21 +32,16 @@ async def crawl(host: str) -> None:
             await fetch(host, f"/{number}")
         except (ConnectionError, BreakerOpenError) as error:
             print(f"{host}/{number}: {type(error).__name__}")
-    print(
-        f"{host}: {anyio.current_time() - began:.1f} s, {breakers.part(host).state}"
-    )
+    seconds = anyio.current_time() - began
+    print(f"{host}: {seconds:.1f} s, {breakers.part(host).state}")
 
 
 async def main() -> None:
     async with anyio.create_task_group() as group:
         for host in ("fast.example", "slow.example", "down.example"):
             group.start_soon(crawl, host)
-    print(
-        breakers.statistics().parts["breaker"].open,
-        "of",
-        len(breakers.held_keys()),
-        "open",
-    )
+    states = breakers.statistics().parts["breaker"]
+    print(f"{states.open} of {len(breakers.held_keys())} open")
 
 
 if __name__ == "__main__":

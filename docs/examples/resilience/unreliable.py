@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from anyio.abc import SocketStream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
-DOWN = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
+DOWN = b"HTTP/1.1 503 Down\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
 class Server:
     """
     The path says what happens to the requests for it, one after another.
 
-    ``/down,ok/7`` is a 503 and then an answer, ``/reset`` a connection that breaks off, ``/hang``
-    no answer at all, ``/0.5,ok`` one that takes half a second and then one at once. What follows
-    the second slash only makes paths differ.
+    ``/down,ok/7`` is a 503 and then an answer, ``/reset`` a connection that
+    breaks off, ``/hang`` no answer at all, ``/0.5,ok`` one that takes half a
+    second and then one at once. What follows the second slash only makes
+    paths differ.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,9 +43,7 @@ class Server:
                     return
                 try:
                     await stream.send(answer)
-                except (
-                    anyio.BrokenResourceError
-                ):  # nobody waits for it any more
+                except anyio.BrokenResourceError:  # nobody waits any more
                     return
 
     async def _receive(self, stream: SocketStream) -> str:
@@ -56,6 +55,7 @@ class Server:
                 return ""
         return head.decode()
 
+    # --8<-- [start:answer]
     async def _answer(self, path: str) -> bytes | None:
         steps = path.split("/")[1].split(",")
         step = steps[min(self._asked[path], len(steps) - 1)]
@@ -70,6 +70,8 @@ class Server:
         if step != "ok":
             await anyio.sleep(float(step))
         return OK
+
+    # --8<-- [end:answer]
 
 
 @asynccontextmanager
