@@ -29,7 +29,7 @@ ROOT: Final = Path(__file__).parent
 PROJECT: Final = nox.project.load_toml(ROOT / "pyproject.toml")
 IN_CI: Final = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
-nox.needs_version = ">=2025.5.1"
+nox.needs_version = ">=2026.10.20"  # for the sessions that run beside others with -j 2
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
 # Then what failed is the last thing that is printed: where one looks, and all that some keep.
@@ -111,7 +111,7 @@ def needs(session: nox.Session, *names: str, hint: str) -> None:
 # The sessions, the quick ones first
 
 
-@nox.session(tags=["ci"])
+@nox.session(tags=["ci"], allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Style and likely mistakes, with every rule of ruff; imports go down the floors only."""
     install(session, "lint", "floors", extras="")
@@ -160,7 +160,7 @@ def tests(session: nox.Session, part: str) -> None:
     pytest(session, *PARTS[part])
 
 
-@nox.session(tags=["ci"], python=SHARED)
+@nox.session(tags=["ci"], python=SHARED, allow_parallel=True)
 def redis(session: nox.Session) -> None:
     """Share limits, a cache and events through Redis and Valkey, and count the lines run."""
     needs(session, "redis-server", "valkey-server", "openssl", hint="redis-server valkey openssl")
@@ -198,14 +198,15 @@ def explored(session: nox.Session) -> None:
     pytest(session, "tests/explored")
 
 
-@nox.session(tags=["ci"], python=OLDEST)
+@nox.session(tags=["ci"], python=OLDEST, allow_parallel=True)
 def found(session: nox.Session) -> None:
     """Find in pinned versions of other libraries what found.md says; run rivals' examples."""
     install(session, "found", extras="app,test,trio")
     pytest(session, "tests/found", "tests/rivals", MTAIO_FOUND="1")
 
 
-@nox.session(tags=["ci"], python=OLDEST)  # for which the pinned aiohttp has wheels
+# On the oldest Python, for which the pinned aiohttp has wheels.
+@nox.session(tags=["ci"], python=OLDEST, allow_parallel=True)
 def ports(session: nox.Session) -> None:
     """Run the tests of taskiq and parfive on engines of ours, which tests/rivals holds."""
     pinned = nox.project.dependency_groups(PROJECT, "ports")
@@ -243,17 +244,17 @@ def service(session: nox.Session) -> None:
     browser = "chromium|chromium-browser|google-chrome"
     needs(session, "prometheus", "promtool", browser, hint="prometheus chromium")
     install(session, "test", "browser", "litestar")
-    pytest(session, "tests/service", "tests/deployed", workers=WORKERS - 1)  # a load is measured
+    pytest(session, "tests/service", "tests/deployed")
 
 
-@nox.session(tags=["ci"], python=SHARED)
+@nox.session(tags=["ci"], python=SHARED, allow_parallel=True)
 def pools(session: nox.Session) -> None:
     """Run the executor's calls in process pools, on a dask cluster and on a Ray cluster."""
     install(session, "pools")
     pytest(session, "tests/pools", workers=0)
 
 
-@nox.session(tags=["ci"], python=NEWEST)
+@nox.session(tags=["ci"], python=NEWEST, allow_parallel=True)
 def package(session: nox.Session) -> None:
     """Build sdist and wheel; do what the README says in one, and run tests on the other."""
     session.install(*nox.project.dependency_groups(PROJECT, "package"))
@@ -289,7 +290,7 @@ def package(session: nox.Session) -> None:
     pytest(session, *PARTS["wheel"])
 
 
-@nox.session(tags=["ci"], python=NEWEST)
+@nox.session(tags=["ci"], python=NEWEST, allow_parallel=True)
 def docs(session: nox.Session) -> None:
     """Build the docs with no warning, find every public name in them, list what Japanese lacks."""
     install(session, "docs", "test")

@@ -3,7 +3,7 @@ What the page "Compared with other libraries" shows of its figures: tables, a pl
 
 It is made from `FIGURES` alone, which `_compare` writes: the words can change without measuring
 again, and a test holds the pages to the figures. `FIGURES` holds a run on each Python of
-`PYTHONS`: the times are those of the first, and a column has the ratios on the other.
+`PYTHONS`: the times are those of the first, and the last column has the ratios on both.
 """
 
 from __future__ import annotations
@@ -177,24 +177,8 @@ RIVALS: Final = {
 """What a rival is called where the name in the benchmarks does not do, in English and Japanese."""
 
 HEADS: Final = {
-    "en": (
-        "",
-        "mtaio",
-        "compared with",
-        "its figure",
-        "mtaio ÷ it",
-        "middle half of the rounds",
-        f"on {PYTHONS[1]}",
-    ),
-    "ja": (
-        "",
-        "mtaio",
-        "比較対象",
-        "比較対象の値",
-        "mtaio÷比較対象",
-        "中央半分のラウンド",
-        f"{PYTHONS[1]}では",
-    ),
+    "en": ("", "mtaio", "compared with", f"mtaio ÷ it, on {PYTHONS[0]}/{PYTHONS[1]}"),
+    "ja": ("", "mtaio", "比較対象", f"mtaio÷比較対象、{PYTHONS[0]}/{PYTHONS[1]}"),
 }
 
 NONE: Final = "–"  # noqa: RUF001 - a dash, as it is printed
@@ -270,7 +254,7 @@ def timed(figure: float, unit: str) -> str:
 def table(language: str, name: str, figures: Figures) -> str:
     """Return a table, the ratios at which mtaio takes more in bold."""
     heads = HEADS[language]
-    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|--:|--:|--:|--:|"]
+    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|--:|"]
     last = ""
     for row in figures[PYTHONS[0]]["rows"]:
         if WHATS[row["what"]].table != name:
@@ -282,10 +266,7 @@ def table(language: str, name: str, figures: Figures) -> str:
             what(language, row) if first else "",
             timed(row["ours"], row["unit"]) if first else "",
             rival(language, row["rival"]),
-            timed(row["theirs"], row["unit"]),
-            emphasised(row["ratio"]),
-            f"{said(row['low'])} – {said(row['high'])}",  # noqa: RUF001 - as it is printed
-            NONE if other is None else emphasised(other["ratio"]),
+            f"{emphasised(row['ratio'])}/{NONE if other is None else emphasised(other['ratio'])}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

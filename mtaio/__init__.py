@@ -1,12 +1,12 @@
 """
-Structured concurrency for real work, under limits, in production, on asyncio or trio.
+Structured concurrency under limits, for programs in production, on asyncio or trio.
 
-The names used most are here. Each is imported on first use, so that ``import mtaio`` costs no more
+The most used names are here, and are imported on first use, so that ``import mtaio`` costs no more
 than ``import anyio``. Everything else is in the packages, which are attributes of this one:
 `mtaio.core`, `mtaio.resources`, `mtaio.resilience`, `mtaio.clients`, `mtaio.asgi`, `mtaio.cache`,
-`mtaio.events`, `mtaio.logging`, `mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app`,
-`mtaio.testing`; all errors are in `mtaio.exceptions`, what ``statistics()`` returns in
-`mtaio.statistics`, and what annotations need in `mtaio.types`.
+`mtaio.events`, `mtaio.logging`, `mtaio.monitoring`, `mtaio.redis`, `mtaio.config`, `mtaio.app` and
+`mtaio.testing`. All errors are in `mtaio.exceptions`, what ``statistics()`` returns in
+`mtaio.statistics`, and the types for annotations in `mtaio.types`.
 """
 
 from __future__ import annotations

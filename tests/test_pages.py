@@ -44,7 +44,7 @@ def test_part_is_shown_without_its_edges() -> None:
     """A part of a program is shown without the lines that mark it; so is the whole program."""
     whole, part = example("tutorial_3.py"), example("tutorial_3.py:get")
     assert part in whole
-    assert part.startswith("# The site: ")
+    assert part.startswith("URLS = ")
     assert "8<" not in whole
 
 

@@ -26,7 +26,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     """.ci/run first runs the README's test command, to the letter, then every other session."""
     _, command = fences("README.md", "sh")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert script.endswith(f"\n{command}\n.venv/bin/nox -t ci\n")
+    assert script.endswith(f"\n{command}\n.venv/bin/nox -t ci -j 2\n")
 
 
 def test_readmes_give_the_same_commands() -> None:

@@ -1,4 +1,4 @@
-"""A service: its resources, its work, and the order in which it shuts down."""
+"""A service: what it opens, what it does, and how it stops."""
 
 from collections.abc import AsyncIterator
 
@@ -6,7 +6,7 @@ import anyio
 
 from mtaio import Application, Settings
 
-# In production: Application(). Here a free port, and signals are left to the test.
+# In production: Application(). Here any free port, and no log.
 app = Application(
     Settings(health_bind="127.0.0.1:0"), logging=False, signals=False
 )
@@ -19,16 +19,9 @@ async def database() -> AsyncIterator[str]:
     print("database: closed")
 
 
-@app.resource
-async def queue() -> AsyncIterator[str]:
-    print("queue: open, stands on", database.get())
-    yield "queue"
-    print("queue: closed")
-
-
 @app.service
 async def work() -> None:
-    print("work: takes from", queue.get())
+    print("work: uses the", database.get())
     try:
         await anyio.sleep_forever()
     finally:

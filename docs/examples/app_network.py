@@ -1,45 +1,41 @@
-"""A service behind a proxy: whom a request comes from, and what happens at the limit."""
-
-from typing import Any
+"""A service behind a proxy, with a limit on requests in flight."""
 
 import anyio
 import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from mtaio import Application, Settings
 
+# In production: Application(), and the variables of the deployment.
 settings = Settings(
     health_bind="127.0.0.1:0", trusted_proxies="127.0.0.1", max_in_flight=1
 )
 app = Application(settings, logging=False, signals=False)
 
 
-async def web(scope: Any, _receive: Any, send: Any) -> None:
-    if scope["type"] != "http":
-        return
+async def hello(request: Request) -> PlainTextResponse:
     await anyio.sleep(0.2)  # the database
-    text = f"{scope['client'][0]} by {scope['scheme']}".encode()
-    length = str(len(text)).encode()
-    headers = [(b"content-length", length)]
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": headers}
-    )
-    await send({"type": "http.response.body", "body": text})
+    assert request.client is not None
+    return PlainTextResponse(f"{request.client.host} by {request.url.scheme}")
 
 
-app.serve(web, bind="127.0.0.1:0")
+app.serve(Starlette(routes=[Route("/", hello)]), bind="127.0.0.1:0")
 
 
 async def ask(http: httpx.AsyncClient) -> None:
-    # The proxy has appended the second address; the client itself sent the first.
-    said = {
+    # The proxy appended the second address; the client sent the first.
+    sent = {
         "X-Forwarded-For": "6.6.6.6, 203.0.113.7",
         "X-Forwarded-Proto": "https",
     }
-    response = await http.get("/", headers=said)
-    print(
-        response.status_code,
-        response.text or f"retry after {response.headers['retry-after']} s",
-    )
+    response = await http.get("/", headers=sent)
+    if response.status_code == 503:
+        print("503, retry after", response.headers["Retry-After"], "s")
+    else:
+        print(response.text)
 
 
 async def main() -> None:

@@ -4,7 +4,7 @@ import anyio
 
 from mtaio import TTLCache
 
-pages: TTLCache[str] = TTLCache(1, max_size=1000)  # seconds, entries
+pages = TTLCache[str](60, max_size=1000)  # seconds, entries
 
 
 async def fetch(name: str) -> str:
@@ -18,14 +18,11 @@ async def page(name: str) -> str:
 
 
 async def main() -> None:
-    async with anyio.create_task_group() as group:
+    async with pages, anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(page, "home")
-    print(pages.get_nowait("home"), "|", pages.get_nowait("about"))
-
-    await anyio.sleep(1)
     print(pages.get_nowait("home"))
-    print(await page("home"))
+    print(pages.get_nowait("about"))  # not cached: get_nowait loads nothing
 
 
 if __name__ == "__main__":

@@ -4,27 +4,19 @@ import anyio
 
 from mtaio import TTLCache
 
-cache: TTLCache[str] = TTLCache(60, max_size=1000)
+cache = TTLCache[str](60, max_size=1000)
 NAMES = {1: "ann", 2: "bob", 3: "cem"}
 
 
 async def load(users: list[int]) -> dict[int, str]:
-    print("  loading", *users)
-    await anyio.sleep(0.1)
+    print("loading", users)
+    await anyio.sleep(0.1)  # SELECT id, name FROM users WHERE id IN (…)
     return {user: NAMES[user] for user in users if user in NAMES}
 
 
-async def page(users: list[int]) -> None:
-    print(await cache.get_or_set_many(users, load))
-
-
 async def main() -> None:
-    async with cache:
-        async with anyio.create_task_group() as group:
-            group.start_soon(page, [1, 2])
-            await anyio.sleep(0.05)
-            group.start_soon(page, [2, 3])  # 2 is on its way
-        await page([1, 2, 3, 4])  # there is no user 4
+    print(await cache.get_or_set_many([1, 2], load))
+    print(await cache.get_or_set_many([1, 2, 3, 4], load))  # there is no 4
 
 
 if __name__ == "__main__":

@@ -1,32 +1,39 @@
-"""Times to live: per value, unlimited, restarted, and as long as a value is read."""
+"""A token is kept until it expires, and what was not found is not kept."""
 
-import math
+from dataclasses import dataclass
 
 import anyio
 
-from mtaio import TTLCache
+from mtaio import cached
 
-cache: TTLCache[str] = TTLCache(2, max_size=1000)
-sessions: TTLCache[str] = TTLCache(60, max_size=1000, idle_ttl=0.9)
+
+@dataclass(frozen=True)
+class Token:
+    """Grants access for a limited time."""
+
+    user: str
+    seconds: float
+
+
+@cached(ttl=lambda token: token.seconds - 5)
+async def log_in(user: str) -> Token:
+    print(f"{user} logs in")
+    return Token(user, seconds=60)
+
+
+@cached(ttl=600, keep=lambda found: found is not None)
+async def find(item: str) -> str | None:
+    print(f"looking for {item}")
+    return None if item == "salt" else f"shelf of {item}"
 
 
 async def main() -> None:
-    cache.set_nowait("default", "2 s")
-    cache.set_nowait("short", "0.4 s", 0.4)
-    cache.set_nowait("constant", "no end", math.inf)
-    cache.set_nowait("lease", "2 s, restarted after 1.5")
-    await anyio.sleep(1.5)
-    cache.touch_nowait("lease")
-    print("1.5 s:", *cache)
-    await anyio.sleep(1)
-    print("2.5 s:", *cache)
-
-    sessions.set_nowait("ann", "reads every 0.3 s")
-    sessions.set_nowait("bob", "never reads")
-    for _ in range(4):
-        await anyio.sleep(0.3)
-        sessions.get_nowait("ann")
-    print("1.2 s:", *sessions)
+    for _ in range(2):
+        await log_in("ann")
+        await find("tea")
+        await find("salt")
+    await anyio.sleep(55)
+    await log_in("ann")
 
 
 if __name__ == "__main__":

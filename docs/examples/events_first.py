@@ -1,42 +1,27 @@
-"""One event, three handlers, in two tiers."""
+"""A shop tells its other parts that an order was paid."""
 
 import anyio
 
 from mtaio import EventEmitter
-from mtaio.events import Event, EventKey, EventPriority
+from mtaio.events import Event
 
-LOGIN = EventKey[str]("user.login")  # the data of this event is a string
 emitter = EventEmitter()
 
 
-@emitter.on(LOGIN)
-async def greet(event: Event[str]) -> None:
+@emitter.on("order.*")
+def note(event: Event[int]) -> None:
+    print(f"{event.name} by {event.metadata['user']}")
+
+
+@emitter.on("order.paid")
+async def ship(event: Event[int]) -> None:
     await anyio.sleep(0.1)
-    print(f"hello {event.data}")
-
-
-@emitter.on("user.*")
-async def note(event: Event[str]) -> None:
-    await anyio.sleep(0.05)
-    print(f"{event.name} from {event.metadata['address']}")
-
-
-@emitter.on(LOGIN, priority=EventPriority.HIGH)
-def check(event: Event[str]) -> None:
-    if event.data == "mallory":
-        print("mallory stays outside")
-        event.stop()
+    print(f"order {event.data} is shipped")
 
 
 async def main() -> None:
-    for name in ("ada", "mallory"):
-        start = anyio.current_time()
-        event = await emitter.emit(
-            LOGIN, name, metadata={"address": "10.0.0.7"}
-        )
-        print(
-            f"{event.data}: stopped={event.stopped}, {anyio.current_time() - start:.1f} s"
-        )
+    await emitter.emit("order.paid", 17, metadata={"user": "ada"})
+    print("all handlers have ended")
 
 
 if __name__ == "__main__":

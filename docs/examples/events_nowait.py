@@ -1,22 +1,19 @@
-"""Events from code that cannot await, delivered in the emitter's block."""
+"""Events from a function that cannot await, delivered by the emitter."""
 
 import anyio
 
 from mtaio import EventEmitter
 from mtaio.events import Event
 
-emitter = EventEmitter(max_pending=100)
+emitter = EventEmitter()
 stock = {"tea": 1, "cake": 5}
 
 
-@emitter.on("order")
-def take(event: Event[str]) -> None:
-    stock[event.data] -= 1
-    print(f"{event.data} taken")
-    if not stock[event.data]:
-        emitter.emit_nowait(
-            "sold out", event.data
-        )  # a plain function, which cannot await
+def take(article: str) -> None:
+    stock[article] -= 1
+    print(f"{article} taken")
+    if not stock[article]:
+        emitter.emit_nowait("sold out", article)
 
 
 @emitter.on("sold out")
@@ -27,10 +24,9 @@ async def reorder(event: Event[str]) -> None:
 
 async def main() -> None:
     async with emitter:
-        for article in ("tea", "cake"):
-            await emitter.emit("order", article)
-        print(f"{emitter.statistics().pending} event to be delivered")
-    print("the block is left, and everything delivered")
+        take("tea")
+        take("cake")
+    print("everything is delivered")
 
 
 if __name__ == "__main__":

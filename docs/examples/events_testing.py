@@ -1,4 +1,4 @@
-"""Handlers under test: called directly, watched through a stream, leaving nothing behind."""
+"""Handlers under test: called directly, and watched through a stream."""
 
 import anyio
 

@@ -1,20 +1,10 @@
-"""Different calls at once: all, the fastest, each as it is ready."""
+"""Different calls at once: all, the fastest, each as it ends."""
 
 import anyio
 
 from mtaio import TaskExecutor
 
 executor = TaskExecutor(max_workers=10)
-
-
-async def name() -> str:
-    await anyio.sleep(0.2)
-    return "Ada"
-
-
-async def age() -> int:
-    await anyio.sleep(0.1)
-    return 36
 
 
 async def ask(mirror: str, seconds: float) -> str:
@@ -25,18 +15,14 @@ async def ask(mirror: str, seconds: float) -> str:
 
 
 async def main() -> None:
-    who, years = await executor.gather(name(), age())
-    print(who, years)
+    both = await executor.gather(ask("south", 0.3), ask("west", 0.2))
+    print(both)
 
-    print(
-        await executor.race(
-            ask("south", 0.3), ask("north", 0.1), ask("west", 0.2)
-        )
-    )
+    fastest = await executor.race(ask("north", 0.1), ask("west", 0.2))
+    print(fastest)
 
-    async with executor.as_completed(
-        ask("south", 0.3), ask("north", 0.1)
-    ) as outcomes:
+    calls = [ask("south", 0.3), ask("north", 0.1)]
+    async with executor.as_completed(*calls) as outcomes:
         async for outcome in outcomes:
             print(outcome.index, repr(outcome.error or outcome.value))
 

@@ -1,27 +1,30 @@
-"""Cancel a call: the running items clean up before it returns."""
+"""Deliver orders for 0.3 seconds; what is not done goes back to the queue."""
 
 import anyio
 
 from mtaio import TaskExecutor
 
-executor = TaskExecutor(max_workers=3)
-cleaned_up: list[int] = []
-
-
-async def work(number: int) -> None:
-    try:
-        await anyio.sleep(1)
-    finally:
-        cleaned_up.append(number)
+executor = TaskExecutor()
 
 
 async def main() -> None:
-    with anyio.move_on_after(1.5):
-        await executor.for_each(work, range(1000))
-    print("cleaned up:", sorted(cleaned_up))
-    statistics = executor.statistics()
-    print(f"{statistics.succeeded} succeeded, {statistics.cancelled} cancelled")
-    print(f"{statistics.failed} failed, {statistics.in_flight} running")
+    queue, orders = anyio.create_memory_object_stream[str](10)
+
+    async def deliver(order: str) -> None:
+        try:
+            await anyio.sleep(0.2)
+        except anyio.get_cancelled_exc_class():
+            queue.send_nowait(order)  # begun, but not done
+            raise
+        print("delivered", order)
+
+    async with queue, orders:
+        for order in ("tea", "cake", "milk"):
+            await queue.send(order)
+        with anyio.move_on_after(0.3):
+            await executor.for_each(deliver, orders, limit=1)
+        left = sorted(orders.receive_nowait() for _ in range(2))
+        print("in the queue:", left)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Calls with a rate, a timeout, and retries when the service is busy."""
+"""A rate, a timeout, and retries when the service is busy."""
 
 import anyio
 
 from mtaio import Retry, TaskExecutor
 
 executor = TaskExecutor(max_workers=4)
-when_busy = Retry(attempts=3, on=ConnectionError, wait_initial=0.3, jitter=0)
+when_busy = Retry(3, on=ConnectionError, wait_initial=0.3)
 busy = {2}
 
 
@@ -18,13 +18,10 @@ async def ask(number: int) -> str:
 
 
 async def main() -> None:
-    results = await executor.map(
+    answers = await executor.map(
         ask, [1, 2, 3, 4], rate=5, timeout=0.5, retry=when_busy, errors="return"
     )
-    for result in results:
-        print(repr(result))
-    statistics = executor.statistics()
-    print(f"{statistics.retried} made again, {statistics.timed_out} timed out")
+    print(*answers, sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,10 @@ async def main() -> None:
     ) as results:
         async for result in results:
             await anyio.sleep(1)
-            print(
-                f"took {result}, {executor.statistics().started} were started"
-            )
+            started = executor.statistics().started
+            print(f"took {result}, {started} were started")
             if result == 3:
                 break
-    print(f"left: {executor.statistics().started} were started")
 
 
 if __name__ == "__main__":

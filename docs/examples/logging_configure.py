@@ -1,4 +1,4 @@
-"""Logging for a whole program, in one call: a level, a file with rotation, secrets masked."""
+"""Logging for a whole program, in one call."""
 
 import logging
 import tempfile
@@ -22,9 +22,9 @@ async def main() -> None:
         path = Path(folder, "shop.log")
         async with configure(level="INFO", file=path, console=False):
             log.info("open")
-            log.debug("nobody asked for this")
+            log.debug("below the level")
             log.warning("login failed: user=bob password=hunter2")
-        # The block has ended: everything is written, and the handlers are removed.
+        # The block has ended: the file is complete.
         show(path)
 
 

@@ -1,4 +1,4 @@
-"""One queue, one hour, and how often each of four thresholds would call someone."""
+"""One queue, one hour, and how often four thresholds call someone."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def depth_at(second: int, noise: random.Random) -> float:
-    """Return about 50; every five minutes 85 for a while; during the incident 110."""
+    """Return about 50, in bursts 85, in the incident 110."""
     depth = 50 + noise.uniform(-15, 15)
     if second % 300 < 15:
         depth += 35  # a burst of orders, which needs no action

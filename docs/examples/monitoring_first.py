@@ -1,4 +1,4 @@
-"""A monitor with a gauge, thresholds and handlers."""
+"""A monitor with a gauge, a threshold and handlers."""
 
 import anyio
 
@@ -7,8 +7,6 @@ from mtaio.monitoring import ResourceMonitor
 orders: list[int] = []
 monitor = ResourceMonitor(interval=0.1)
 monitor.gauge("queue_depth", lambda: len(orders))
-
-monitor.set_threshold("memory_usage", 90, clear=85, for_seconds=60)
 monitor.set_threshold("queue_depth", 100, clear=20)
 
 
@@ -19,15 +17,13 @@ async def tell(metric: str, value: float, threshold: float) -> None:
 
 @monitor.on_recovered
 async def tell_the_end(metric: str, value: float, threshold: float) -> None:
-    print(f"{metric} is {value:g}, no longer above {threshold:g}")
+    print(f"{metric} is {value:g}, below {threshold:g} again")
 
 
 async def main() -> None:
     async with monitor:
         stats = await monitor.get_current_stats()
-        assert 0 <= stats.cpu.usage_percent <= 100
-        assert stats.memory.rss > 1_000_000
-
+        print("memory is known:", stats.memory.rss > 0)
         orders.extend(range(120))  # too many at once
         await anyio.sleep(0.35)
         del orders[:60]  # still above clear: no handler is called

@@ -8,9 +8,8 @@ from mtaio import ConcurrencyLimiter
 from mtaio.monitoring import ResourceMonitor
 from mtaio.monitoring.otel import observe
 
-reader = (
-    InMemoryMetricReader()
-)  # in a service: PeriodicExportingMetricReader(OTLPMetricExporter())
+# In a service: PeriodicExportingMetricReader(OTLPMetricExporter())
+reader = InMemoryMetricReader()
 provider = MeterProvider([reader])
 
 monitor = ResourceMonitor()
@@ -24,10 +23,7 @@ async def main() -> None:
         exported = reader.get_metrics_data()
     assert exported is not None
     for metric in exported.resource_metrics[0].scope_metrics[0].metrics:
-        if metric.name in {
-            "mtaio.concurrency_limiter.in_use",
-            "mtaio.memory.rss",
-        }:
+        if metric.name.endswith((".in_use", ".rss")):
             (point,) = metric.data.data_points
             print(metric.name, metric.unit or "-", dict(point.attributes or {}))
 

@@ -1,4 +1,4 @@
-"""Requests by method, route and status: how many there were, and how long they took."""
+"""Requests by method, route and status: how many, and how long."""
 
 import anyio
 import httpx
@@ -8,49 +8,30 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from mtaio.asgi import RequestMetrics
-from mtaio.monitoring import ResourceMonitor, metrics, to_prometheus
+from mtaio.monitoring import ResourceMonitor
 
 
 async def item(request: Request) -> PlainTextResponse:
     number = request.path_params["number"]
     await anyio.sleep(number / 100)
-    return PlainTextResponse(
-        "no room" if number > 90 else "here", 503 if number > 90 else 200
-    )
+    return PlainTextResponse("item", 503 if number > 90 else 200)
 
 
 monitor = ResourceMonitor()
-app = RequestMetrics(
-    Starlette(routes=[Route("/items/{number:int}", item)]), monitor=monitor
-)
+routes = [Route("/items/{number:int}", item)]
+app = RequestMetrics(Starlette(routes=routes), monitor=monitor)
 
 
 async def main() -> None:
-    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(
-        transport=transport, base_url="http://shop"
+        transport=httpx.ASGITransport(app), base_url="http://shop"
     ) as client:
         for number in range(100):
             await client.get(f"/items/{number}")
         await client.get("/nowhere")
-    for (
-        method,
-        route,
-        status,
-    ), durations in app.statistics().duration_seconds.items():
+    for labels, durations in app.statistics().duration_seconds.items():
         p99 = durations.quantile(0.99)
-        print(
-            method,
-            route,
-            status,
-            f"{durations.count} requests, p99 {p99:.2f} s",
-        )
-    async with monitor:
-        await monitor.get_current_stats()
-        lines = to_prometheus(metrics(monitor.sources())).splitlines()
-    print(
-        *[line for line in lines if "duration_seconds_count" in line], sep="\n"
-    )
+        print(*labels, f"{durations.count} requests, p99 {p99:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Watched objects: their statistics become metrics, with thresholds and a history."""
+"""A watched limiter: its statistics become metrics."""
 
 import anyio
 
@@ -21,25 +21,10 @@ async def query(_: int) -> None:
 
 
 async def main() -> None:
-    async with monitor, TaskExecutor(max_workers=50, name="shop") as executor:
-        monitor.watch(executor)
+    async with monitor, TaskExecutor(max_workers=50) as executor:
         await executor.for_each(query, range(20))
-        print(
-            *[
-                name
-                for name in monitor.metric_names()
-                if name.startswith("conc")
-            ],
-            sep="\n",
-        )
-        busy = [
-            value
-            for _, value in monitor.history(
-                "concurrency_limiter.database.in_use"
-            )
-        ]
-        print("most at once:", max(busy))
-        monitor.unwatch(executor)
+        busy = monitor.history("concurrency_limiter.database.in_use")
+        print("most at once:", max(value for _, value in busy))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,8 @@
-"""A program with limits, timeouts, cache and log set by its environment."""
-
-import logging
+"""A program whose limits, cache and log are set by its environment."""
 
 import anyio
 
-from mtaio import (
-    ConcurrencyLimiter,
-    RateLimiter,
-    Settings,
-    TaskExecutor,
-    TimeoutManager,
-    TTLCache,
-)
+from mtaio import ConcurrencyLimiter, Settings, TaskExecutor, TTLCache
 from mtaio.logging import configure
 
 # What Settings.from_env() would find in the environment.
@@ -25,14 +16,9 @@ ENVIRONMENT = {
 async def main() -> None:
     settings = Settings.from_env(ENVIRONMENT, log_level="DEBUG")
     async with configure(settings, logger="shop"):
-        executor = TaskExecutor(settings.max_workers)
-        cache = TTLCache[str](settings.cache_ttl, max_size=settings.cache_size)
-        rate = RateLimiter(settings.rate_limit, burst=settings.burst_limit)
-        slots = ConcurrencyLimiter(settings.concurrency_limit)
-        timeouts = TimeoutManager(settings.default_timeout)
-        for each in (executor, cache, rate, slots, timeouts):
-            print(each)
-        print("level", logging.getLogger("shop").level)
+        print(TaskExecutor(settings.max_workers))
+        print(TTLCache[str](settings.cache_ttl, max_size=settings.cache_size))
+        print(ConcurrencyLimiter(settings.concurrency_limit))
 
 
 if __name__ == "__main__":

@@ -25,16 +25,10 @@ def show_deadlocks() -> None:
     }
     for cycle in tree.cycles:
         print(f"{len(cycle)} tasks wait for each other:")
-        for task in sorted(
-            (by_id[number] for number in cycle), key=lambda task: task.name
-        ):
-            assert task.wait is not None
-            holders = ", ".join(
-                by_id[number].name for number in task.wait.holders
-            )
-            print(
-                f"  {task.name}: {task.wait.on} of {task.wait.of}, held by {holders}"
-            )
+        members = [by_id[number] for number in cycle]
+        for task in sorted(members, key=lambda each: each.name):
+            if task.wait is not None:
+                print(f"  {task.name} waits for {task.wait.of}")
 
 
 async def main() -> None:

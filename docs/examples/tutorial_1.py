@@ -8,7 +8,7 @@ import anyio
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
-    "/guide/install": (0.45, '<a href="/guide">'),
+    "/guide/install": (0.45, '<a href="/guide"> <a href="/downloads">'),
     "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
     "/news": (0.25, '<a href="/">'),
     "/contact": (0.30, '<a href="/">'),

@@ -6,7 +6,6 @@ import anyio
 
 from mtaio import TaskExecutor
 
-# --8<-- [start:get]
 # The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
@@ -16,6 +15,9 @@ SITE = {
     "/news": (0.25, '<a href="/">'),
     "/contact": (0.30, '<a href="/">'),
 }
+LINK = re.compile('href="([^"]+)"')
+
+# --8<-- [start:get]
 URLS = [*SITE, "/downloads"]
 
 
@@ -33,14 +35,12 @@ async def get(url: str) -> str:
 
 
 # --8<-- [end:get]
-LINK = re.compile('href="([^"]+)"')
-
-executor = TaskExecutor(max_workers=3)
-
-
 async def check(url: str) -> str:
     html = await get(url)
     return f"links on {url}: {len(LINK.findall(html))}"
+
+
+executor = TaskExecutor(max_workers=3)
 
 
 # --8<-- [start:main]

@@ -6,7 +6,6 @@ import anyio
 
 from mtaio import TaskExecutor
 
-# --8<-- [start:site]
 # The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
@@ -15,11 +14,13 @@ SITE = {
     "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
     "/news": (0.25, '<a href="/">'),
     "/contact": (0.30, '<a href="/">'),
-    "/shop": (3600, "Sold out"),
 }
-# --8<-- [end:site]
-URLS = [*SITE, "/downloads"]
 LINK = re.compile('href="([^"]+)"')
+
+# --8<-- [start:shop]
+SITE["/shop"] = (3600, "Sold out")
+URLS = [*SITE, "/downloads"]
+# --8<-- [end:shop]
 
 
 class NotFoundError(Exception):

@@ -14,10 +14,10 @@ SITE = {
     "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
     "/news": (0.25, '<a href="/">'),
     "/contact": (0.30, '<a href="/">'),
-    "/shop": (3600, "Sold out"),
 }
-URLS = [*SITE, "/downloads"]
 LINK = re.compile('href="([^"]+)"')
+SITE["/shop"] = (3600, "Sold out")
+URLS = [*SITE, "/downloads"]
 
 
 class NotFoundError(Exception):
@@ -54,19 +54,17 @@ async def check(url: str) -> str:
 
 # --8<-- [start:main]
 executor = TaskExecutor(max_workers=3, timeout=1.0)
-when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1, jitter=0)
+when_busy = Retry(attempts=4, on=BusyError)
 
 
 async def main() -> None:
-    started = anyio.current_time()
     results = await executor.map(
         check, URLS, errors="return", rate=10, retry=when_busy
     )
     for url, result in zip(URLS, results, strict=True):
         failed = isinstance(result, Exception)
         print(f"broken: {url}: {result!r}" if failed else result)
-    print(f"in {anyio.current_time() - started:.2f} s")
-    print(f"{executor.statistics().retried} retries")
+    print(executor.statistics().retried, "retries")
 
 
 # --8<-- [end:main]

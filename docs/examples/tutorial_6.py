@@ -14,10 +14,10 @@ SITE = {
     "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
     "/news": (0.25, '<a href="/">'),
     "/contact": (0.30, '<a href="/">'),
-    "/shop": (3600, "Sold out"),
 }
-URLS = [*SITE, "/downloads"]
 LINK = re.compile('href="([^"]+)"')
+SITE["/shop"] = (3600, "Sold out")
+URLS = [*SITE, "/downloads"]
 
 
 class NotFoundError(Exception):
@@ -51,31 +51,20 @@ async def check(url: str) -> str:
 
 
 executor = TaskExecutor(max_workers=3, timeout=1.0)
-when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1, jitter=0)
+when_busy = Retry(attempts=4, on=BusyError)
 
 
 # --8<-- [start:main]
-def show_progress(done: int, total: int | None) -> None:
-    print(f"{done} of {total} done")
-
-
 async def main() -> None:
-    started = anyio.current_time()
     async with executor.stream(
-        check,
-        URLS,
-        rate=10,
-        retry=when_busy,
-        errors="return",
-        on_progress=show_progress,
+        check, URLS, errors="return", rate=10, retry=when_busy
     ) as results:
         async for result in results:
             if isinstance(result, NotFoundError):
                 print(f"{result} is missing: stop")
                 break
             print(result)
-    print(f"in {anyio.current_time() - started:.2f} s")
-    print(f"{executor.statistics().cancelled} cancelled")
+    print(executor.statistics().cancelled, "cancelled")
 
 
 # --8<-- [end:main]

@@ -1,6 +1,8 @@
-"""Check the links on every page of a site."""
+"""Crawl a site from its first page, for a limited time."""
 
 import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -13,7 +15,7 @@ SITE = {
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
     "/guide/install": (0.45, '<a href="/guide"> <a href="/downloads">'),
     "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
-    "/news": (0.25, '<a href="/">'),
+    "/news": (0.25, '<a href="/"> <a href="/calendar">'),
     "/contact": (0.30, '<a href="/">'),
     "/shop": (3600, "Sold out"),
 }
@@ -24,42 +26,58 @@ class NotFoundError(Exception):
     """The site has no such page."""
 
 
-# --8<-- [start:main]
-executor = TaskExecutor(max_workers=3)
-site = ResourceLimiter(rate=10, timeout=1.0, name="site")
-
-
-@site
 async def get(url: str) -> str:
     """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))
+    if url.startswith("/calendar"):  # each day has a link to the next one
+        seconds, html = 0.3, f'<a href="{url}+">'
     await anyio.sleep(seconds)
     if not html:
         raise NotFoundError(url)
     return html
 
 
-async def is_broken(url: str) -> bool:
-    try:
-        await get(url)
-    except (NotFoundError, TimeoutError):
-        return True
-    return False
+Get = Callable[[str], Awaitable[str]]
 
 
-async def check(url: str) -> list[str]:
-    links = LINK.findall(await get(url))
-    broken = await executor.map(is_broken, links)
-    return [link for link, bad in zip(links, broken, strict=True) if bad]
+@dataclass
+class Report:
+    """What a crawl found."""
+
+    seen: set[str]
+    broken: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+
+async def crawl(get: Get, start: str, *, seconds: float) -> Report:
+    """Follow all links from ``start``, for at most ``seconds``."""
+    report = Report(seen={start})
+    executor = TaskExecutor(max_workers=3, max_pending=1000)
+    site = ResourceLimiter(rate=10, timeout=1.0, name="site")
+
+    async def visit(url: str) -> None:
+        try:
+            html = await site.run(get, url)
+        except (NotFoundError, TimeoutError) as error:
+            report.broken[url] = type(error).__name__
+            return
+        for link in LINK.findall(html):
+            if link not in report.seen:
+                report.seen.add(link)
+                await executor.submit(visit, link)
+
+    async with executor:
+        await executor.submit(visit, start)
+        report.complete = await executor.drain(timeout=seconds)
+    return report
 
 
 async def main() -> None:
-    results = await executor.map(check, SITE.keys(), errors="return")
-    for url, result in zip(SITE, results, strict=True):
-        print(f"{url}: {result!r}")
-    print(f"{site.statistics().entered} requests")
+    report = await crawl(get, "/", seconds=2.1)
+    for url, reason in sorted(report.broken.items()):
+        print(f"{url}: {reason}")
+    print("complete" if report.complete else "there is more, but time is up")
 
 
-# --8<-- [end:main]
 if __name__ == "__main__":
     anyio.run(main)  # or anyio.run(main, backend="trio")

@@ -1,25 +1,16 @@
-"""Crawl a site from its first page, for a limited time."""
+"""The crawler, and its tests: pytest tutorial_8.py."""
 
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskStatus
+import pytest
 
 from mtaio import TaskExecutor
 from mtaio.resources import ResourceLimiter
+from mtaio.testing import Simulation, current_simulation, run, virtual_backend
 
-# The site: how many seconds each page takes, and its text.
-SITE = {
-    "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
-    "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
-    "/guide/install": (0.45, '<a href="/guide"> <a href="/downloads">'),
-    "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
-    "/news": (0.25, '<a href="/"> <a href="/calendar">'),
-    "/contact": (0.30, '<a href="/">'),
-    "/shop": (3600, "Sold out"),
-}
 LINK = re.compile('href="([^"]+)"')
 
 
@@ -27,18 +18,6 @@ class NotFoundError(Exception):
     """The site has no such page."""
 
 
-async def get(url: str) -> str:
-    """Fetch a page. For a real site, call an HTTP client here."""
-    seconds, html = SITE.get(url, (0.05, ""))
-    if url.startswith("/calendar"):  # each day has a link to the next one
-        seconds, html = 0.3, f'<a href="{url}+">'
-    await anyio.sleep(seconds)
-    if not html:
-        raise NotFoundError(url)
-    return html
-
-
-# --8<-- [start:main]
 Get = Callable[[str], Awaitable[str]]
 
 
@@ -68,26 +47,78 @@ async def crawl(get: Get, start: str, *, seconds: float) -> Report:
                 report.seen.add(link)
                 await executor.submit(visit, link)
 
-    async def show_progress(*, task_status: TaskStatus[None]) -> None:
-        task_status.started()
-        while True:
-            await anyio.sleep(0.8)
-            print(f"{len(report.seen)} seen, {len(report.broken)} broken")
-
     async with executor:
-        await executor.start(show_progress)
         await executor.submit(visit, start)
         report.complete = await executor.drain(timeout=seconds)
     return report
 
 
+# --8<-- [start:tests]
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Run each test on both backends, on a virtual clock."""
+    return virtual_backend(request.param)
+
+
+async def test_silent_page_costs_one_second(sim: Simulation) -> None:
+    """A page that never answers is reported broken after one second."""
+
+    async def get(_url: str) -> str:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    started = sim.time()
+    report = await crawl(get, "/", seconds=60)
+    assert report.broken == {"/": "TimeoutError"}
+    assert report.complete
+    assert sim.time() - started == 1.0
+
+
+async def test_endless_site_is_left_when_time_is_up(sim: Simulation) -> None:
+    """An endless site is crawled for the ten minutes it was given."""
+
+    async def get(url: str) -> str:
+        await anyio.sleep(0.7)
+        return f'<a href="{url}x">one more</a>'
+
+    started = sim.time()
+    report = await crawl(get, "/", seconds=600)
+    assert not report.complete
+    assert len(report.seen) == 858
+    assert sim.time() - started == 600
+
+
+async def test_three_requests_at_once() -> None:
+    """However many links there are, three pages are fetched at once."""
+    now = most = 0
+
+    async def get(url: str) -> str:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await anyio.sleep(0.5)
+        now -= 1
+        links = [f'<a href="/{n}">' for n in range(100)]
+        return "".join(links) if url == "/" else "a page"
+
+    report = await crawl(get, "/", seconds=60)
+    assert len(report.seen) == 101
+    assert most == 3
+
+
+# --8<-- [end:tests]
+# --8<-- [start:main]
 async def main() -> None:
-    report = await crawl(get, "/", seconds=2.1)
-    for url, reason in sorted(report.broken.items()):
-        print(f"{url}: {reason}")
-    print("complete" if report.complete else "there is more, but time is up")
+    sim = current_simulation()
+    await test_silent_page_costs_one_second(sim)
+    await test_endless_site_is_left_when_time_is_up(sim)
+    await test_three_requests_at_once()
+    print("all passed")
 
 
-# --8<-- [end:main]
 if __name__ == "__main__":
-    anyio.run(main)  # or anyio.run(main, backend="trio")
+    run(main)
+# --8<-- [end:main]

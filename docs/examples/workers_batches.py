@@ -1,4 +1,4 @@
-"""Documents are cut into pieces, and the pieces sent in batches, until the program is to stop."""
+"""Cut documents into pieces, and send the pieces in batches."""
 
 from collections.abc import AsyncIterator
 
@@ -7,14 +7,12 @@ import anyio
 from mtaio import TaskExecutor
 
 executor = TaskExecutor()
-stop = anyio.Event()
 
 
 async def documents() -> AsyncIterator[str]:
-    yield "one two three"
-    yield "four five"
-    stop.set()  # as a signal does: app.wait_draining
-    await anyio.sleep_forever()  # the next document may come in an hour
+    for text in ("one two", "three four", "five"):
+        await anyio.sleep(0.1)  # as if read from a connection
+        yield text
 
 
 async def cut(document: str) -> list[str]:
@@ -22,15 +20,13 @@ async def cut(document: str) -> list[str]:
 
 
 async def embed(pieces: list[str]) -> None:
-    print("embed", ", ".join(pieces))
-    await anyio.sleep(0.1)
+    await anyio.sleep(0.2)  # stands for a request
+    print("embedded:", ", ".join(pieces))
 
 
 async def main() -> None:
-    async with executor.stream(
-        cut, documents(), flatten=True, ordered=True, until=stop.wait
-    ) as pieces:
-        await executor.for_each(embed, pieces, batch=2, within=0.5, limit=5)
+    pieces = executor.stream(cut, documents(), ordered=True, flatten=True)
+    await executor.for_each(embed, pieces, batch=3, within=0.5, limit=5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A job with a journal: told to stop it is not complete, and run again it does the rest."""
+"""A job is told to stop half-way; its next run does the rest."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +14,9 @@ answers = Path("answers.jsonl")
 asked: list[str] = []
 
 
-async def ask(
-    question: str,
-) -> str:  # stands for a model that is slow, and paid by the call
+async def ask(question: str) -> str:
     asked.append(question)
-    await anyio.sleep(0.2)
+    await anyio.sleep(0.2)  # stands for a model that is paid by the call
     return question.upper()
 
 
@@ -39,14 +37,12 @@ async def main() -> None:
             await anyio.sleep(0.5)
             app.stop_nowait("deployment")  # as SIGTERM does
             await app.wait_closed()
-        print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+        print(f"{len(asked)} asked, {app.statistics().jobs} job not complete")
         async with app:
             await app.wait_closed()
-        print(f"{len(asked)} asked, jobs not complete: {app.statistics().jobs}")
+        print(f"{len(asked)} asked, {app.statistics().jobs} jobs not complete")
         print(f"{len(dict(Journal[str](answers).entries()))} answers")
 
 
 if __name__ == "__main__":
-    anyio.run(
-        main
-    )  # a program on its own: app.run(), whose exit code is 75, and then 0
+    anyio.run(main)  # a program of its own has app.run() here

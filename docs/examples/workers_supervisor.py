@@ -1,4 +1,4 @@
-"""A supervisor that restarts its child, but not more than twice in ten seconds."""
+"""A supervisor that starts its child at most three times in ten seconds."""
 
 import anyio
 from anyio.abc import TaskStatus
@@ -18,7 +18,6 @@ async def child(*, task_status: TaskStatus[None]) -> None:
 async def main() -> None:
     try:
         async with TaskExecutor() as supervisor:
-            # Erlang's intensity 2 and period 10: three starts in any ten seconds.
             await supervisor.start(child, restart=Retry(3, per=10, waits=[0]))
             await anyio.sleep_forever()
     except ConnectionError as error:

@@ -40,16 +40,16 @@ _TICK: Final = 1e-6
 
 
 class BreakerState(StrEnum):
-    """Whether a breaker lets calls through."""
+    """The state of a breaker."""
 
     CLOSED = "closed"
-    """All of them."""
+    """It lets all calls through."""
     OPEN = "open"
-    """None."""
+    """It refuses all calls."""
     HALF_OPEN = "half-open"
-    """A few, whose outcomes decide."""
+    """It lets a few calls through, whose outcomes decide whether it closes."""
     DISABLED = "disabled"
-    """All of them, and none counts."""
+    """It lets all calls through and counts no outcomes."""
 
 
 class Rules(NamedTuple):

@@ -38,11 +38,11 @@ class Trace(NamedTuple):
 
 request_id: Final[ContextVar[str | None]] = ContextVar("mtaio.request_id", default=None)
 """
-The id of the request that the running code belongs to, None outside of one.
+The id of the request that the running code belongs to; None outside a request.
 
-`mtaio.asgi.AccessLog` and `mtaio.app.Application.serve` set it. Set it yourself where work begins
-that is no HTTP request, such as the message of a queue. `JsonFormatter` and what `configure` sets
-up put it into each record.
+`mtaio.asgi.AccessLog` and `mtaio.app.Application.serve` set it. Set it yourself where other work
+begins, such as the handling of a queue's message. `JsonFormatter` and the handlers of `configure`
+add it to each record.
 """
 
 trace: Final[ContextVar[Trace | None]] = ContextVar("mtaio.trace", default=None)

@@ -95,22 +95,22 @@ class Interval:
 @final
 class Cron:
     """
-    When to run, as a line of a crontab says it; for `TaskExecutor.every`. Needs the extra ``cron``.
+    A schedule in crontab syntax for `TaskExecutor.every`. Needs the extra ``cron``.
 
-    In a time zone with daylight saving time it follows Debian's cron: what is due at a fixed time
-    of day that is skipped runs right after the gap, and at one that comes twice runs the first
-    time. What is due each hour or each few minutes (the minute or the hour begins with ``*``) keeps
-    its pace.
+    When daylight saving time begins or ends, it behaves like Debian's cron. A fixed time of day
+    that is skipped runs right after the gap, and one that occurs twice runs the first time.
+    Schedules that run every hour or every few minutes (whose minute or hour begins with ``*``) keep
+    their pace.
 
     Args:
-        expression: Minute, hour, day of the month, month, day of the week; with six fields the
-            first is the second. ``*``, ``1-5``, ``*/10``, ``1,3``, names such as ``MON`` and
-            ``JAN``, ``L`` for the last day of the month, ``5#2`` for the second Friday, ``5L`` for
-            the last.
-        tz: The time zone: a name of the IANA database, or a ``tzinfo``.
+        expression: Minute, hour, day of the month, month and day of the week; with six fields, the
+            first is the second. Supports ``*``, ``1-5``, ``*/10``, ``1,3``, names such as ``MON``
+            and ``JAN``, ``L`` for the last day of the month, ``5#2`` for the second Friday, and
+            ``5L`` for the last Friday.
+        tz: The time zone: an IANA name or a ``tzinfo``.
 
     Raises:
-        ValueError: The expression makes no sense or is never due, or there is no such time zone.
+        ValueError: The expression is invalid or is never due, or the time zone does not exist.
         TypeError: An argument has the wrong type.
         ImportError: cronsim is not installed.
 
@@ -152,10 +152,10 @@ class Cron:
         Return the first tick after a moment, in the time zone of the expression.
 
         Args:
-            moment: With a time zone.
+            moment: A datetime with a time zone.
 
         Raises:
-            ValueError: It has none.
+            ValueError: ``moment`` has no time zone.
         """
         if moment.tzinfo is None:
             msg = f"moment={moment!r} has no time zone. Pass datetime.now(UTC), or the like."

@@ -123,13 +123,13 @@ class PartInfo:
     name: str
     """What it is called: by default the function's name, or where a server listens."""
     bind: str | None = None
-    """Where a server listens; None for the others."""
+    """Where a server listens; None for other parts."""
     restart: int | Retry | None = None
-    """How often a service or a job is restarted after an error; None for never, as for others."""
+    """How a service or a job is restarted after an error; None if it is not restarted."""
     critical: bool = True
-    """Whether the application stops when it has failed for good; False for some services."""
+    """Whether the application stops when this part has failed for good."""
     drains: bool = False
-    """Whether it may go on while requests in flight are answered: a job, and some services."""
+    """Whether it keeps running while requests in flight are answered."""
     job: bool = False
     """Whether it is a job: the application stops when all of them have ended."""
 
@@ -142,14 +142,14 @@ class ApplicationStatistics:
     up: bool = field(metadata=GAUGE)
     """Whether it has started, and has not been told to stop."""
     draining: bool = field(metadata=GAUGE)
-    """Whether it accepts nothing new any more."""
+    """Whether it is draining: it accepts no new work."""
     services: int = field(metadata=GAUGE)
     """Services that have not ended."""
     jobs: int = field(metadata=GAUGE)
     """
-    Jobs that are not complete: they have not ended, or have failed, or were cut short.
+    Jobs that have not ended, have failed, or were cut short.
 
-    If there are any when it has stopped, the program is to be run again.
+    If there are any when the application has stopped, run the program again.
     """
     restarts: int = field(metadata=COUNTER)
     """How often a service was restarted after an error."""
@@ -229,37 +229,39 @@ class Registered:
 @final
 class Application:
     """
-    A service: makes its parts from the settings, starts them, and stops them in order.
+    A whole service: creates its parts from the settings, starts them, and stops them in order.
 
-    ``app.run()`` starts it, runs until a signal comes, and stops it in order; ``async with app:``
-    and ``await app.start()`` do so in an event loop that is already running. On SIGTERM or SIGINT
-    it reports "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets what is in
-    flight finish, cancels what takes too long, closes the resources, last in, first out, and writes
-    the logs. All of that, and the exit of the program that `run` runs, takes ``shutdown_timeout``
-    seconds at most; then the process is ended by force.
+    Call ``app.run()`` in a program of its own; in an event loop that is already running, use
+    ``async with app:`` or ``await app.start()``. On SIGTERM or SIGINT the application reports "not
+    ready", waits ``drain_delay`` seconds, accepts no new work, lets work in flight finish, cancels
+    what takes too long, closes the resources in reverse order, and writes the logs. If all this and
+    the exit of a program started with `run` take longer than ``shutdown_timeout`` seconds, the
+    process is ended by force.
 
-    You can pass any part instead of having it made. The application then enters and monitors it, so
-    do not enter it yourself.
+    If you pass a part, the application uses it instead of creating one. It also enters and monitors
+    it, so do not enter it yourself.
 
     Args:
-        settings: The operator's settings; None reads the environment when they are first needed.
+        settings: The operator's settings; None to read the environment when they are first needed.
         name: For messages and metrics.
-        executor: Runs work; by default with ``max_workers``.
-        cache: Keeps values; by default ``cache_size`` entries for ``cache_ttl`` seconds.
-        rate_limiter: Limits how often work starts; by default ``rate_limit`` and ``burst_limit``.
-        concurrency_limiter: Limits how much runs at once; by default ``concurrency_limit``.
-        timeout_manager: Limits how long work takes; by default ``default_timeout``.
-        emitter: Delivers the monitor's alerts, and the events you emit.
-        monitor: Samples the process; by default with the thresholds of the settings.
+        executor: Runs work; by default one with the setting ``max_workers``.
+        cache: Keeps values; by default one with ``cache_size`` and ``cache_ttl``.
+        rate_limiter: Limits how often work starts; by default one with ``rate_limit`` and
+            ``burst_limit``.
+        concurrency_limiter: Limits how much work runs at once; by default one with
+            ``concurrency_limit``.
+        timeout_manager: Limits how long work takes; by default one with ``default_timeout``.
+        emitter: Delivers the monitor's alerts and your own events.
+        monitor: Samples the process; by default one with the thresholds of the settings.
         health: The health checks.
         error_handler: Reports what fails: an `ErrorHandler`, or an object with a method
             ``report(error, context)`` or ``async handle_error(error, context)``.
-        logging: Whether to set up logging from the settings; None for yes unless the root logger
-            has handlers already.
+        logging: Whether to set up logging from the settings; None to do so unless the root logger
+            has handlers.
         probes: Whether to answer probes and metrics at ``health_bind``.
-        signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
-            There SIGUSR1 writes what each task waits for to the standard error, if nobody else
-            handles it.
+        signals: Whether to handle SIGTERM and SIGINT, which is possible in the main thread only.
+            Unless the program handles SIGUSR1 itself, that signal then writes what each task waits
+            for to standard error.
 
     Example:
         ```python
@@ -440,14 +442,15 @@ class Application:
     ) -> Resource[T]: ...
     def resource(self, fn: Callable[..., Any], /) -> Resource[Any]:
         """
-        Open something before services and servers start, and close it after they have ended.
+        Register a resource, which is open while services and servers run.
 
         Resources are opened in the order in which they were registered, each in a task of its own,
-        and closed in reverse. One that fails while it is open stops the application.
+        before services and servers start. They are closed in reverse order after those have ended.
+        If a resource fails while it is open, the application stops.
 
         Args:
             fn: An async function that yields the value once, or a function that returns an async
-                context manager; it takes the application, or nothing.
+                context manager. It takes the application, or no argument.
 
         Returns:
             A `Resource`, whose ``get()`` returns the value while the application is up.
@@ -490,18 +493,18 @@ class Application:
         """
         Run an async function for as long as the application is up.
 
-        It may return when it is done. If it raises, it is restarted as ``restart`` allows; when no
-        attempt is left, a critical service stops the application, with exit code 1.
+        The function may return early. If it raises, it is restarted as ``restart`` allows. When no
+        attempt is left, the application stops with exit code 1 if the service is critical.
 
         Args:
             fn: The function; it takes the application, or nothing.
             name: For messages; None for the function's.
-            restart: Attempts in all, or a `Retry`, whose count starts over after a run longer than
-                its ``wait_max``; None for no restart.
+            restart: The number of attempts, or a `Retry`, whose count starts over after a run
+                longer than its ``wait_max``; None for no restart.
             critical: Whether the application stops when the service has failed for good.
-            drains: Whether it keeps running once nothing new is accepted, to finish its work: it
-                must return when ``app.draining`` is true, and is cancelled when time runs out.
-                Otherwise it is cancelled as soon as nothing new is accepted.
+            drains: Whether the service may finish its work when the application drains. It must
+                then return when ``app.draining`` is true, and is cancelled when time runs out.
+                Otherwise it is cancelled when draining begins.
 
         Returns:
             The function, or a decorator that returns it.
@@ -531,19 +534,18 @@ class Application:
         restart: int | Retry | None = None,
     ) -> Callable[..., Any]:
         """
-        Run an async function to its end; when all jobs have ended, the application stops.
+        Run an async function to its end, and stop the application when all jobs have ended.
 
-        Jobs start together with the services, which are ended when the jobs are done. If a job
-        raises, it is restarted as ``restart`` allows; when no attempt is left, the application
-        stops, with exit code 1.
+        Jobs start together with the services. If a job raises, it is restarted as ``restart``
+        allows. When no attempt is left, the application stops with exit code 1.
 
-        When the application is told to stop, a job goes on until it returns, or is cancelled when
-        time runs out. To have its calls take no new items meanwhile, pass them
-        ``until=app.wait_draining``. The exit code of `run` is then 75 (``EX_TEMPFAIL``): not
-        complete, run it again. It is 0 if all jobs have returned, without having been cancelled,
-        and none of their calls was cut short by ``until``, nor a submitted task cancelled. A job
-        that leaves work undone in another way says so by ``sys.exit(75)``, and one that submits
-        tasks awaits them: when all jobs have returned, tasks have no more than the time to drain.
+        When the application is told to stop, a job goes on until it returns or time runs out. Pass
+        ``until=app.wait_draining`` to its calls so that they take no new items meanwhile. If a job
+        was cancelled, one of its calls was cut short by ``until``, or a submitted task was
+        cancelled, the work is not complete and the exit code of `run` is 75 (``EX_TEMPFAIL``): run
+        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``. A
+        job should await the tasks that it submits, because they have only the time to drain after
+        all jobs have returned.
 
         Args:
             fn: The function; it takes the application, or nothing.
@@ -615,13 +617,13 @@ class Application:
         """
         Run the decorated function again and again while the application is up.
 
-        ``@app.every(60)`` does what `TaskExecutor.every` does, with the application's executor,
-        from when all is started until nothing new is accepted. A run that is going on then has the
-        time that requests in flight have. A run that fails goes to the error handler.
+        This is `TaskExecutor.every` with the application's executor, from the end of start-up until
+        the application drains. A run in progress then has as much time as requests in flight. If a
+        run fails, its error goes to the error handler.
 
-        A health check of its name, of the kind ``"ready"``, fails when no run has succeeded at
-        three ticks and the next is due; with ``leader`` in the process that leads. The monitor has
-        its figures.
+        A health check of the same name and of kind ``"ready"`` fails after three missed or failed
+        runs in a row, once the next is due. With ``leader``, it can fail only in the process that
+        leads. The monitor reports the statistics.
 
         Args:
             period: Seconds, or a `mtaio.core.Cron`.
@@ -630,14 +632,14 @@ class Application:
             overlap: As for `TaskExecutor.every`.
             timeout: As for `TaskExecutor.every`.
             retry: As for `TaskExecutor.every`.
-            name: For messages, metrics, the health check, and what all processes call it with
-                ``leader``; None for the function's.
-            leader: As for `TaskExecutor.every`; enter it in a resource.
+            name: For messages, metrics and the health check, and, with ``leader``, the same in all
+                processes; None for the function's.
+            leader: As for `TaskExecutor.every`. Enter it in a resource.
             critical: Whether the application is not ready when the check fails, or only degraded.
 
         Returns:
-            A decorator of an async function, or of a plain one to run in a worker thread. It takes
-            the application, or nothing. The decorator returns it.
+            A decorator that returns the function. The function takes the application, or no
+            argument; a plain function runs in a worker thread.
 
         Raises:
             ValueError, TypeError: As for `TaskExecutor.every`; or the function cannot be called
@@ -692,11 +694,12 @@ class Application:
         **options: Unpack[ServerOptionValues],
     ) -> None:
         """
-        Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
+        Serve an ASGI application with hypercorn (extra ``app``).
 
-        Its lifespan begins after the resources are open and ends before they are closed. When the
-        application stops, nothing new is accepted, requests in flight are answered, and those that
-        take too long are cancelled. A handler that streams awaits `wait_draining`.
+        The lifespan of the ASGI application begins after the resources are open and ends before
+        they are closed. When this application stops, it accepts no new connections, lets requests
+        in flight finish, and cancels those that take too long. A handler that streams should await
+        `wait_draining` and then end.
 
         Args:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
@@ -706,22 +709,22 @@ class Application:
             **options: See below.
 
         Keyword Args:
-            certfile (str | PathLike | None): The certificate for TLS, with those that sign it, in
-                PEM; None for that of the settings, ``""`` for none.
+            certfile (str | PathLike | None): The TLS certificate with its chain, in PEM; None for
+                that of the settings, ``""`` for none.
             keyfile (str | PathLike | None): Its private key, in PEM; None if ``certfile`` has it
                 too. Both files are read when the application starts.
             trusted_proxies (str | None): The proxies whose ``X-Forwarded-For`` and
-                ``X-Forwarded-Proto`` say what client and scheme of a request are, as in `Settings`;
-                None for those of the settings, ``""`` for none.
-            max_in_flight (float | None): How many requests are answered at once, beyond which
-                clients get 503 and ``Retry-After``; None for that of the settings, ``inf`` for no
+                ``X-Forwarded-Proto`` are trusted, as in `Settings`; None for those of the settings,
+                ``""`` for none.
+            max_in_flight (float | None): The most requests that are handled at once. Further
+                clients get 503 with ``Retry-After``. None for that of the settings, ``inf`` for no
                 limit.
-            body_timeout (float | None): Seconds that a client may take for the next piece of a
-                request's body while the application waits for it. After that the client gets 408
-                and the application ``http.disconnect``. None for that of the settings, ``inf`` for
-                no limit.
-            access_log (bool | None): Whether each request has an id, and a line in the log, as with
-                `mtaio.asgi.AccessLog`; None for what the settings say.
+            body_timeout (float | None): Seconds that a client may take to send the next piece of a
+                request's body while the application waits for it. After that, the client gets 408
+                and the application gets ``http.disconnect``. None for that of the settings, ``inf``
+                for no limit.
+            access_log (bool | None): Whether each request gets an id and a line in the log, as with
+                `mtaio.asgi.AccessLog`; None for that of the settings.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or an argument has the wrong type.
@@ -750,7 +753,7 @@ class Application:
         failure_threshold: int = 3,
     ) -> Callable[[F], F]:
         """
-        Add the decorated function to the health checks, as `HealthRegistry.check` does.
+        Add the decorated function to the health checks, like `HealthRegistry.check`.
 
         Args:
             name: The check's name; None for the function's.
@@ -797,7 +800,7 @@ class Application:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where the servers listen, with the real port in place of 0; empty unless it is up."""
+        """Where the servers listen, with the actual ports; empty unless it is up."""
         return () if self._run is None else self._run.addresses()
 
     # ---- its life --------------------------------------------------------------------------------
@@ -810,26 +813,26 @@ class Application:
         **options: Unpack[ServerOptionValues],
     ) -> None:
         """
-        Start, run until a signal comes, `stop_nowait` is called or all jobs are done, and stop.
+        Run until a signal arrives, `stop_nowait` is called or all jobs are done, and then stop.
 
-        Returns when the application has stopped as it was asked to. Otherwise it raises
-        ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start, 75 if a `job` is not complete, and with what something in it passed to ``sys.exit``.
-        The process exits with 70 if it is not gone after ``shutdown_timeout`` seconds, also when
-        this has returned: after SIGTERM whatever the program does then, otherwise if it exits. It
-        exits with 128 and the signal's number when a second signal comes while it stops.
+        This returns when the application has stopped as requested. Otherwise it raises
+        ``SystemExit``: with 1 after an error, 2 if the settings are invalid, 3 if it could not
+        start, 75 if a `job` is not complete, or with what the program passed to ``sys.exit``. If
+        the process has not ended ``shutdown_timeout`` seconds after it was told to stop, it exits
+        with 70. This holds after `run` has returned too: always after SIGTERM, otherwise once the
+        program begins to exit. A second signal during the shutdown ends the process at once, with
+        128 plus the signal's number.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
-            bind: Where the servers listen, in their order, in place of their own addresses.
-            **options: As for `serve`, from ``certfile`` on: for all servers, in place of what the
-                program has passed.
+            bind: Where the servers listen, one address for each, in place of those in the program.
+            **options: The options of `serve`, for all servers, in place of those in the program.
 
         Raises:
             SystemExit: See above.
-            KeyboardInterrupt: Something in it raised that.
-            RuntimeError: It is running, an event loop runs in this thread, or ``mtaio run`` or
-                ``mtaio check`` is importing the program.
+            KeyboardInterrupt: The program raised it.
+            RuntimeError: The application is running, an event loop runs in this thread, or
+                ``mtaio run`` or ``mtaio check`` is importing the program.
         """
         self._check_not_running()
         _check_may_run()
@@ -878,15 +881,15 @@ class Application:
         """
         Start in the running event loop, and return when the application is up.
 
-        For where `run` cannot be used, because the loop is not the application's own. End it with
-        `stop` or a signal, after which `wait_closed` returns. If nothing waits for the end that
-        a signal brings, the loop is ended like by ``sys.exit``; not on trio.
+        Use it instead of `run` where the event loop is not the application's own. `stop` or a
+        signal stops the application, after which `wait_closed` returns. On asyncio, if a signal
+        stops it and no task waits in `wait_closed`, the event loop is ended as by ``sys.exit``.
 
-        A checkpoint; cancelled, it closes what it has opened.
+        A checkpoint. If it is cancelled, it closes what it has opened.
 
         Raises:
             RuntimeError: It is running.
-            SystemExit: A signal stopped it as it started; with 0.
+            SystemExit: A signal stopped it while it was starting. The exit code is 0.
             BaseException: What failed while it was starting.
         """
         await self._start(None)
@@ -932,18 +935,19 @@ class Application:
 
     async def stop(self, reason: str = "stop() was called") -> None:
         """
-        Stop as a signal would, and wait until all is closed. Does nothing if it is not running.
+        Stop as a signal would, and wait until everything is closed.
 
-        Call it from outside. In a request or a service use `stop_nowait`: a task that waits for
-        its own end is cancelled when time runs out.
+        It does nothing if the application is not running. In a request or a service, call
+        `stop_nowait` instead, because a task that waits for its own end is cancelled when time runs
+        out.
 
-        A checkpoint; cancelled, it goes on stopping.
+        A checkpoint. If it is cancelled, the application goes on stopping.
 
         Args:
             reason: For the log.
 
         Raises:
-            RuntimeError: It runs in another event loop: `stop_nowait` stops it from there.
+            RuntimeError: The application runs in another event loop. Use `stop_nowait`.
         """
         await checkpoint()
         run = self._run
@@ -954,9 +958,10 @@ class Application:
 
     def stop_nowait(self, reason: str = "stop_nowait() was called") -> None:
         """
-        Stop as a signal would, without waiting. Does nothing if it is not running.
+        Stop as a signal would, without waiting.
 
-        From any thread; not a checkpoint.
+        It does nothing if the application is not running. Not a checkpoint. It can be called from
+        any thread.
 
         Args:
             reason: For the log.
@@ -969,7 +974,7 @@ class Application:
         """
         Wait until the application has stopped.
 
-        A checkpoint; cancelled, it leaves the application as it is.
+        A checkpoint. Cancelling it does not affect the application.
 
         Raises:
             RuntimeError: It was never started, or runs in another event loop.
@@ -988,14 +993,14 @@ class Application:
         """
         Start, as `start` does.
 
-        The body counts as in flight: resources are open until it is left. When requests and
-        services have ended after a signal or `stop_nowait`, it is cancelled, and the program goes
-        on behind the block. One that has used `draining` is left the time to drain, and one that
-        awaits `wait_closed` goes on when all is closed. One that belongs to a server, which handles
-        SIGTERM too, is left to that.
+        Resources are open until the body of the block ends. After a signal or `stop_nowait`, the
+        body is cancelled when requests and services have ended, and the program goes on after the
+        block. A body that has read `draining` may use the whole time to drain, and one that awaits
+        `wait_closed` goes on when everything is closed. If a server that handles SIGTERM too
+        entered the block, the body is left to that server.
 
         Raises:
-            SystemExit: It was told to stop as it started; with 0.
+            SystemExit: It was told to stop while it was starting. The exit code is 0.
             BaseException: As for `start`.
         """
         from mtaio.app._run import Body  # noqa: PLC0415 - not before it starts
@@ -1012,7 +1017,7 @@ class Application:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        Stop and wait until all is closed; after an error, without waiting for what is in flight.
+        Stop, and wait until everything is closed. After an error, do not wait for work in flight.
 
         Raises:
             BaseException: The error that stopped the application, if the block ended without one.
@@ -1039,15 +1044,15 @@ class Application:
     @asynccontextmanager
     async def lifespan(self, _: object = None, /) -> AsyncGenerator[None]:
         """
-        Be the lifespan of an ASGI application: ``FastAPI(lifespan=service.lifespan)``.
+        Return the lifespan for an ASGI application, as in ``FastAPI(lifespan=service.lifespan)``.
 
-        Under uvicorn and others the server's start enters the application, and its end leaves it,
-        as ``async with`` does. Under ``mtaio run``, which has started it and serves what it was
-        told to `serve`, nothing more happens. It gives None, since what a lifespan gives is what
-        each request gets as its state.
+        With uvicorn and other servers, the application is entered when the server starts and left
+        when it ends, as with ``async with``. ``mtaio run main:app`` finds the application behind
+        the lifespan, runs it and has it serve ``app``; then this does nothing. It yields None, so
+        requests get no state from it.
 
         Args:
-            _: The ASGI application, which frameworks pass.
+            _: The ASGI application, which frameworks pass; ignored.
         """
         if self.state == "starting":  # `mtaio run` has begun with it
             yield
@@ -1057,16 +1062,18 @@ class Application:
 
     @property
     def state(self) -> ApplicationState:
-        """Which phase it is in; from any thread."""
+        """Which phase the application is in. It can be read from any thread."""
         return "new" if self._run is None else self._run.state
 
     @property
     def draining(self) -> bool:
         """
-        Whether nothing new is accepted any more: streams should end now; from any thread.
+        Whether the application accepts no new work, so that streams should end.
 
-        True from the drain on, also when it has stopped, until it is started again. The body of
-        ``async with`` that asks for it, or awaits `wait_draining`, ends by itself.
+        It is True from the drain on, and stays so after the application has stopped, until it is
+        started again. If the body of ``async with`` reads it or awaits `wait_draining`, it is
+        expected to end by itself and is not cancelled before time runs out. It can be read from any
+        thread.
         """
         run = self._run
         if run is None:
@@ -1076,9 +1083,9 @@ class Application:
 
     async def wait_draining(self) -> None:
         """
-        Wait until nothing new is accepted any more, as `draining` says.
+        Wait until the application drains, which is when `draining` becomes True.
 
-        A checkpoint; cancelled, it leaves the application as it is.
+        A checkpoint. Cancelling it does not affect the application.
 
         Raises:
             RuntimeError: It was never started, or runs in another event loop.
@@ -1092,7 +1099,7 @@ class Application:
         await self._wait(run, run.draining)
 
     def statistics(self) -> ApplicationStatistics:
-        """Return the state and the counts. Not a checkpoint; from any thread."""
+        """Return the state and the counts. Not a checkpoint. It can be called from any thread."""
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(

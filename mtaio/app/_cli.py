@@ -28,7 +28,7 @@ _arguments: Final[ContextVar[Sequence[str]]] = ContextVar("_arguments", default=
 
 app: Final[App] = App(
     name="mtaio",
-    help="Structured concurrency for real work, under limits, on asyncio or trio.",
+    help="Run, check and inspect applications of mtaio.",
     version=f"mtaio {__version__}",
     version_format="plaintext",  # the default loads a parser of Markdown, for one line
     suppress_keyboard_interrupt=False,
@@ -42,13 +42,14 @@ _Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 @app.command
 def check(target: str | None = None, /, *, json: _Flag = False, strict: _Flag = False) -> int:
     """
-    Go through the checklist of the deployment guide: settings, machine, log, limits, secrets.
+    Check whether an application is ready for production.
 
-    TARGET is written MODULE:NAME, or MODULE:FUNCTION() for a function that returns it; without it
-    only the settings and the machine are checked. The application is imported, and not started.
-    Run this where the service will run, as the user that it will run as.
+    This goes through the checklist of the deployment guide: settings, machine, log, limits,
+    secrets. TARGET is MODULE:NAME, or MODULE:FUNCTION() for a function that returns the
+    application. Without TARGET, only the settings and the machine are checked. The application is
+    imported but not started. Run this where the service will run, as the same user.
 
-    Exit status: 0 nothing fails, 1 something does, 2 usage.
+    Exit status: 0 if nothing fails, 1 if something does, 2 for a usage error.
 
     Args:
         target: The application, as in shop:app or shop:make_app().
@@ -78,28 +79,29 @@ def run(
     """
     Run an application until a signal ends it.
 
-    TARGET is written MODULE:NAME, or MODULE:FUNCTION() for a function that returns it. It is an
-    Application of mtaio, or an ASGI application, which is then served. The current folder is
-    searched for the module first.
+    TARGET is MODULE:NAME, or MODULE:FUNCTION() for a function that returns the application. It can
+    be an Application of mtaio, or an ASGI application, which is then served. The module is searched
+    for in the current folder first.
 
-    Exit status: 0 it has stopped in order, 1 it failed, 2 usage or settings, 3 it could not start,
-    70 it did not stop in time, 128 and the signal's number after a second signal; what it passes to
-    sys.exit().
+    Exit status: 0 if the application stopped as requested, 1 if it failed, 2 for a usage error or
+    invalid settings, 3 if it could not start, 70 if it did not stop in time, 75 if a job is not
+    complete, and 128 plus the signal's number after a second signal. If the program calls
+    sys.exit(), its code is the exit status.
 
     Args:
         target: The application, as in shop:app or shop:make_app().
         backend: The event loop to run on.
-        bind: HOST:PORT to listen at, instead of the application's own addresses; once for each
-            server, in their order.
-        certfile: The certificate for TLS, with those that sign it, in PEM.
-        keyfile: Its private key, in PEM, unless the certificate's file has it too.
-        trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: IP
+        bind: HOST:PORT to listen at, instead of the addresses in the program. Give it once for each
+            server, in the same order.
+        certfile: The TLS certificate with its chain, in PEM.
+        keyfile: The private key in PEM, unless the certificate's file contains it.
+        trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: IP
             addresses, networks and "unix", separated by commas.
-        max_in_flight: Requests that each server answers at once; others get 503.
-        body_timeout: Seconds that a client may take for the next piece of a request's body.
-        access_log: Whether each request has an id, and a line in the log.
-        workers: Processes that answer at the same addresses, under a supervisor; 1 for this process
-            alone.
+        max_in_flight: The most requests that each server handles at once. Others get 503.
+        body_timeout: Seconds that a client may take to send the next piece of a request's body.
+        access_log: Whether each request gets an id and a line in the log.
+        workers: The number of worker processes under a supervisor, all at the same addresses. With
+            1, there is only this process.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.
@@ -139,9 +141,9 @@ def run(
 @app.command
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """
-    Print the script that makes a shell complete mtaio's commands and options.
+    Print a shell script that completes mtaio's commands and options.
 
-    Write it to where the shell looks for such scripts: for bash to
+    Write it to the place where the shell looks for such scripts: for bash to
     ~/.local/share/bash-completion/completions/mtaio, for zsh to _cyclopts_mtaio in a folder of
     $fpath, for fish to ~/.config/fish/completions/mtaio.fish.
 

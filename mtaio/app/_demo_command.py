@@ -77,17 +77,17 @@ class Options:
     backend: Backend = "asyncio"
     """The event loop to run on."""
     limit: Annotated[int, _Above0] = 8
-    """Worker threads at once."""
+    """The number of worker threads."""
     rate: Annotated[float, _Above0] = math.inf
     """Files to start per second, evenly spaced."""
     timeout: Annotated[float, _Above0] = math.inf
     """Seconds for each file."""
     digests: _Flag = False
-    """At the end print a line for each file, as sha256sum does; table or JSON then go to stderr."""
+    """Print a line for each file, as sha256sum does. The table or JSON then goes to stderr."""
     json: _Flag = False
-    """Print every figure, and the failures by name, as JSON instead of a table."""
+    """Print all figures and the names of failed files as JSON instead of a table."""
     quiet: _Flag = False
-    """Show neither bar nor table, only failures."""
+    """Show only failures, and neither bar nor table."""
 
 
 HERE: Final = Path()
@@ -96,13 +96,14 @@ DEFAULTS: Final = Options()
 
 def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
     """
-    Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
+    Hash the files under PATH with SHA-256, as an example of a job for mtaio.
 
-    Regular files are hashed. Symbolic links are not followed; they, FIFOs, sockets and devices are
-    skipped and counted. What cannot be read (no permission, removed since, too slow) is
-    reported and does not stop the rest.
+    Only regular files are hashed. Symbolic links, FIFOs, sockets and devices are skipped and
+    counted. A file that cannot be read (no permission, removed meanwhile, too slow) is reported and
+    does not stop the rest.
 
-    Exit status: 0 everything was read, 1 something could not be read, 2 usage, 130 interrupted.
+    Exit status: 0 if everything was read, 1 if something could not be read, 2 for a usage error,
+    130 if interrupted.
 
     Args:
         path: A folder, or a single file.

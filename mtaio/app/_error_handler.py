@@ -57,7 +57,7 @@ _MOST_LETTERS: Final = 100
 
 @runtime_checkable
 class ErrorReporter(Protocol):
-    """What handles the errors of an application: an `ErrorHandler`, or an object like it."""
+    """The protocol of what reports an application's errors, such as an `ErrorHandler`."""
 
     def report(self, error: Exception, context: Mapping[str, object], /) -> object:
         """Report an error, without waiting."""
@@ -65,7 +65,7 @@ class ErrorReporter(Protocol):
 
 
 class AsyncErrorHandler(Protocol):
-    """What handles the errors of an application and may wait for that."""
+    """The protocol of what handles an application's errors asynchronously."""
 
     async def handle_error(self, error: Exception, context: dict[str, object], /) -> object:
         """Handle an error."""
@@ -89,27 +89,27 @@ class ErrorHandler:
     """
     Reports errors to a logger.
 
-    A `MTAIOError` is an operational condition, such as a limit that was reached, and is logged at
-    ``ERROR``: its type, its message with its notes, and the context. Any other error is unexpected,
-    and is logged at ``CRITICAL`` with its traceback. In an exception group, each error has a record
-    of its own, which says where in the group it was; beyond 100, one record counts the rest by
-    type.
+    A `MTAIOError`, such as a limit that was reached, is an operational condition. It is logged at
+    ``ERROR`` with its type, message, notes and context, without a traceback. Any other error is
+    unexpected, and is logged at ``CRITICAL`` with its traceback. Each error in an exception group
+    gets a record of its own, which says where in the group it was. After 100 of them, one record
+    counts the rest by type.
 
     Each record has the extra keys ``error_type``, ``error_message`` and ``context``, and
-    ``error_group`` for an error of a group. Its file and line are those where the error was raised.
-    Secrets are masked in all of it, as far as `RedactingFilter` finds them. Of a context, a record
-    keeps plain values: numbers, texts up to 2,000 characters, 500 values, 8 levels; other objects
-    as their text.
+    ``error_group`` if the error comes from a group. Its file and line are those where the error was
+    raised. Secrets that `RedactingFilter` finds are masked in all of these. The context is kept as
+    plain data, with at most 500 values in 8 levels and 2,000 characters a text. Objects other than
+    numbers, texts and containers are kept as their text.
 
-    Cancellation, ``KeyboardInterrupt``, ``SystemExit`` and whatever else is not an ``Exception``
-    are not reported.
+    Exceptions that are no ``Exception``, such as cancellation, ``KeyboardInterrupt`` and
+    ``SystemExit``, are not reported.
 
-    It can be made anywhere and used from any thread, in an event loop or not. A subclass may
-    override `report`, which the blocks of `catch` call.
+    An error handler can be used from any thread, with or without an event loop. A subclass may
+    override `report`, which `catch` calls.
 
     Args:
         logger: The logger, or its name.
-        redact: What masks secrets; None for a `RedactingFilter` with its defaults.
+        redact: The filter that masks secrets; None for a `RedactingFilter` with its defaults.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -172,14 +172,14 @@ class ErrorHandler:
 
     def report(self, error: BaseException, context: Mapping[str, object] | None = None) -> None:
         """
-        Report an error, in any thread. Not a checkpoint.
+        Report an error. Not a checkpoint. It can be called from any thread.
 
-        An error while logging it, in a handler or a filter, is counted as ``failed`` and, if
-        ``logging.raiseExceptions`` is true, printed on ``sys.stderr``.
+        If a log handler or filter fails, that is counted as ``failed`` and, if
+        ``logging.raiseExceptions`` is true, printed to ``sys.stderr``.
 
         Args:
             error: What was raised.
-            context: What was being done, by names.
+            context: What was being done, as names and values.
 
         Raises:
             TypeError: ``error`` is not an exception.
@@ -214,16 +214,16 @@ class ErrorHandler:
         self, context: Mapping[str, object] | None = None, *, swallow: bool = False
     ) -> AbstractContextManager[None, Any]:
         """
-        Return a block that reports what is raised in it. Not a checkpoint.
+        Return a context manager that reports errors raised in its block. Not a checkpoint.
 
-        Use a plain ``with``, around ``await`` too. After its report an error propagates unchanged,
-        unless ``swallow`` is true. What is not an ``Exception`` always propagates: of a group with
-        both cancellation and errors, ``swallow`` leaves the cancellation.
+        Use a plain ``with``, also around ``await``. An error propagates unchanged after it was
+        reported, unless ``swallow`` is true. Cancellation and other exceptions that are no
+        ``Exception`` propagate in any case, also out of a group that holds both.
 
         Args:
-            context: What is being done, by names. It is read when an error is reported, and may
-                be filled until then.
-            swallow: Whether the errors end here.
+            context: What is being done, as names and values. It is read when an error is reported,
+                so you can add to it in the block.
+            swallow: Whether to suppress the errors after reporting them.
         """
         return _Catch(self.report, context, self._swallow if swallow else None)
 
@@ -233,7 +233,7 @@ class ErrorHandler:
             self._swallowed += sum(1 for _ in _errors_in(error))
 
     def statistics(self) -> ErrorHandlerStatistics:
-        """Return what was reported so far, in any thread. Not a checkpoint."""
+        """Return what was reported so far. Not a checkpoint. It can be called from any thread."""
         with self._counts:
             return ErrorHandlerStatistics(
                 reported={logging.getLevelName(level): n for level, n in self._reported.items()},

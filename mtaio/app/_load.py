@@ -85,10 +85,10 @@ def load_application(target: str) -> Application:
     """
     Return the application that ``target`` names, as `load` finds it.
 
-    An ASGI application is put into an `Application`, which serves it.
+    An ASGI application is served by the one that its lifespan enters, or else by a new one.
 
     Raises:
-        UsageError: As for `load`, or it is something else.
+        UsageError: As for `load`; it is something else, or its lifespan enters several.
         BaseException: As for `load`.
     """
     from mtaio.app import Application  # noqa: PLC0415 - most mistakes are found without it
@@ -97,8 +97,15 @@ def load_application(target: str) -> Application:
     if isinstance(found, Application):
         return found
     if _is_asgi(found):
-        app = Application()
-        app.serve(found)
+        app, *others = _behind(found) or [Application()]
+        if others:
+            msg = (
+                f"the lifespan of {target!r} enters {1 + len(others)} applications of mtaio, of "
+                f"which one can run it. Have that one serve it, service.serve(app), and name it."
+            )
+            raise UsageError(msg)
+        if all(each.asgi is not found for each in app.registered.servers):
+            app.serve(found)
         return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
     if inspect.isfunction(found):
@@ -117,6 +124,34 @@ def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
     except TypeError:
         return False
     return True
+
+
+def _behind(asgi: ASGIApp) -> list[Application]:
+    """
+    Return the applications that a lifespan enters: of Starlette, FastAPI or what is made of them.
+
+    That is ``service.lifespan`` itself, or a function that has this in it. Decorators and routers
+    put either into functions of their own.
+    """
+    from mtaio.app import Application  # noqa: PLC0415 - see `load_application`
+
+    found: dict[Application, None] = {}
+    seen: set[object] = set()
+    left: list[object] = [getattr(getattr(asgi, "router", None), "lifespan_context", None)]
+    while left:
+        each = left.pop()
+        if isinstance(each, Application):
+            found[each] = None
+        elif inspect.ismethod(each):
+            left += [each.__self__, each.__func__]
+        elif inspect.isfunction(each) and each not in seen:
+            seen.add(each)
+            names = inspect.getclosurevars(each)
+            left += names.nonlocals.values()
+            if "lifespan" in each.__code__.co_names:
+                used = names.globals.values()
+                left += (value for value in used if isinstance(value, Application))
+    return [*found]
 
 
 def own_traceback(error: BaseException) -> str:

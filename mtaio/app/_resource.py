@@ -73,7 +73,7 @@ class Opening(Generic[T]):
 
 @final
 class Resource(Generic[T]):
-    """What `Application.resource` returns in the place of the function."""
+    """What `Application.resource` makes of a function."""
 
     __slots__ = ("_opening",)
 
@@ -90,10 +90,10 @@ class Resource(Generic[T]):
 
     def get(self) -> T:
         """
-        Return the value. Not a checkpoint; from any thread.
+        Return the value. Not a checkpoint. It can be called from any thread.
 
         Raises:
-            RuntimeError: The application is not up: the resource is not open.
+            RuntimeError: The resource is not open, because the application is not up.
         """
         value = self._opening.value
         if value is UNSET:

@@ -88,22 +88,23 @@ def tasks(
     watch: _Flag = False,
 ) -> None:
     """
-    Show what the tasks of a running service wait for, and who holds it.
+    Show what the tasks of a running service wait for, and which task holds it.
 
-    TARGET is the address of the service's probes, as in 127.0.0.1:9464 or
-    https://shop.example/health, or the number of its process on this machine; without it, the
+    TARGET is the address of the service's probes, such as 127.0.0.1:9464 or
+    https://shop.example/health, or the id of its process on this machine. The default is the
     address in MTAIO_HEALTH_BIND. The token is read from MTAIO_HEALTH_TOKEN or
-    MTAIO_HEALTH_TOKEN_FILE, as the service itself does.
+    MTAIO_HEALTH_TOKEN_FILE, as in the service.
 
-    Exit status: 0 shown, 1 no answer, 2 usage, 130 interrupted.
+    Exit status: 0 if the tasks were shown, 1 without an answer, 2 for a usage error, 130 if
+    interrupted.
 
     Args:
-        target: An address, or a process.
-        containing: Show only tasks and waits whose line contains this text, with what is above and
-            below them in the tree.
-        stacks: Show each task's stack too.
-        json: Print what the service answers, which is JSON.
-        watch: Show it again every 2 seconds, until Ctrl-C.
+        target: An address, or the id of a process.
+        containing: Show only tasks and waits whose line contains this text, with their parents and
+            children in the tree.
+        stacks: Also show the stack of each task.
+        json: Print the service's answer, which is JSON.
+        watch: Show the tasks again every 2 seconds, until Ctrl-C.
     """
     console = Console(highlight=False)
     if watch and (json or not console.is_terminal):

@@ -1,11 +1,11 @@
 """
-Caches: values kept for some time, loaded once for all callers, evicted when there is no room.
+Caches whose values expire, are loaded once for all callers, and are evicted to make room.
 
-Promise: an expired value is never returned; a caller that is cancelled does not take the value away
-from others; every cache can be made at module level, used by one event loop after another, on
-either backend, and by any thread.
+Promise: an expired value is not returned, unless the cache is told to serve stale ones; a caller
+that is cancelled does not take the value away from others; every cache can be created at module
+level and used by one event loop after another, on either backend, and by any thread.
 
-Everything that works on memory alone has a sync twin: ``await cache.get(key)`` is
+Every method that works on memory alone has a sync twin: ``await cache.get(key)`` is
 ``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, loader)`` and
 ``await cache.refresh(key, loader)``, or ``await cache.get_or_set_many(keys, loader)`` for several
 keys at once; `cached` puts a cache around a function, async or plain.

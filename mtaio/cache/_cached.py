@@ -99,45 +99,51 @@ def cached(
     cache: TTLCache[Any] | None = None,
 ) -> Any:
     """
-    Decorate a function or method so that its results are cached, each made once.
+    Decorate a function or method so that its results are cached.
 
-    Used as ``@cached`` or ``@cached(ttl=60)``, on an async function or a plain one. The decorated
-    function is called as before, and has ``cache``, ``contains(*args)``, ``is_loading(*args)``,
-    ``invalidate(*args)`` and ``refresh(*args)``: see `Cached`, and `PlainCached` for plain
-    functions, which threads may call at the same time. The key is the
-    arguments, by position and by name as they were given (see ``bind``); they have to be hashable,
-    and 1, 1.0 and True are one key. The key of a method is the identity of its object and the other
-    arguments. The object is not kept alive, and the results of one that died are forgotten when the
-    method is next called. Above ``@classmethod`` the class is that object; below it, ``invalidate``
-    and ``refresh`` have to be given the class from Python 3.13 on, and must not be before. A
-    `functools.partialmethod` is a method like any other.
+    Use it as ``@cached`` or ``@cached(ttl=60)``, on async and plain functions. Calls with the same
+    arguments that find no result share one call of the function. The decorated function is called
+    as before, and has the attributes ``cache``, ``contains(*args)``, ``is_loading(*args)``,
+    ``invalidate(*args)`` and ``refresh(*args)``; see `Cached`, and `PlainCached` for plain
+    functions, which threads may call at the same time.
+
+    The key of a call is its arguments, by position and by name as they were given (see ``bind``).
+    They must be hashable; 1, 1.0 and True are the same key. For a method, the key is the identity
+    of its object and the other arguments. The object is not kept alive, and the results of an
+    object that was deleted are forgotten the next time the method is called.
+
+    If ``@cached`` is placed above ``@classmethod``, the class plays the role of the object. If it
+    is placed below, ``invalidate`` and ``refresh`` must be passed the class on Python 3.13 and
+    later, and must not be before. A `functools.partialmethod` works like any other method.
 
     Args:
-        fn: The function, when used without parentheses.
-        ttl: Seconds for which a result is kept, or a plain function of the result that returns
-            them. Default: the cache's, 300 if it is made here.
-        ttl_for: Called with the arguments of each call that has to load, ``self`` included, before
-            it does; returns what ``ttl`` may be, for that call. What it raises goes to the caller.
-        keep: Called with each result; returns whether to keep it. One that is not kept still
-            goes to its callers, and an old result is removed, as with a ``ttl`` of 0.
-        max_size: How many results to keep in the cache that is made here; None for no limit.
-        key: Called with the arguments of each call, ``self`` included; returns the key. What it
-            leaves out does not count: without ``self``, a result may outlive its object.
-        bind: Whether equivalent calls have one key: arguments given by position or by name, and
-            defaults given or left out. It costs each call some microseconds.
-        per_object: Whether a method keeps the results of each object apart. False: the key is made
-            of the other arguments, and all objects share results. Default: True; False with
-            ``key``, which then decides by itself.
-        tags: Names under which `TTLCache.invalidate_tag` finds the results, or a function of the
-            call's arguments that returns them.
-        cache: The cache to use, which may be shared; without ``key``, the function itself is
-            then part of its keys. Default: a new one for this function.
+        fn: The function, if the decorator is used without parentheses.
+        ttl: Seconds to keep a result, or a plain function that returns them for a result. Default:
+            that of the cache, which is 300 for a cache that is created here.
+        ttl_for: A function that is called with the arguments, including ``self``, of each call that
+            has to load, before it does, and returns a ``ttl`` for that call. Errors that it raises
+            go to the caller.
+        keep: A function that is called with each result and returns whether to keep it. If not,
+            callers still get it, and an old result is removed, as with a ``ttl`` of 0.
+        max_size: Maximum number of results in the cache that is created here; None for no limit.
+        key: A function that is called with the arguments of each call, including ``self``, and
+            returns the key. Arguments that it leaves out do not count: without ``self``, a result
+            may outlive its object.
+        bind: Whether equivalent calls have the same key, whether arguments are given by position or
+            by name, and whether defaults are given or left out. This makes each call a little
+            slower.
+        per_object: Whether a method keeps separate results for each object. If False, all objects
+            share results. Default: True; False with ``key``, which then decides by itself.
+        tags: Names with which `TTLCache.invalidate_tag` finds the results, or a function that
+            returns them for the arguments of a call.
+        cache: The cache to use, which may be shared; unless ``key`` is given, the function is then
+            part of its keys. Default: a new cache for this function.
 
     Raises:
-        TypeError: What is decorated is not a function, or is a generator function, or an argument
-            has the wrong type, or ``ttl_for`` cannot take the function's arguments.
-        ValueError: A number is out of range, ``max_size`` comes with ``cache``, ``bind`` with
-            ``key`` or ``ttl_for`` with ``ttl``; or ``cache`` refreshes in the background, and the
+        TypeError: What is decorated is not a function, or is a generator function; an argument has
+            the wrong type; or ``ttl_for`` cannot take the function's arguments.
+        ValueError: A number is out of range; ``max_size`` is combined with ``cache``, ``bind`` with
+            ``key``, or ``ttl_for`` with ``ttl``; or ``cache`` refreshes in the background, and the
             function is plain.
 
     Example:
@@ -313,7 +319,7 @@ def _answers_method(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
 @final
 class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
     """
-    A cached method of one object.
+    A cached method bound to its object.
 
     It has the name, docstring and signature of the method, and equals any other bound method made
     from the same function and object.
@@ -347,7 +353,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         return repr(self._call)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
+        """Pickle it like a method, by its object and its name."""
         return self._call.__reduce__()
 
     def __eq__(self, other: object) -> bool:
@@ -370,7 +376,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
 
     @property
     def cache(self) -> TTLCache[R]:
-        """The cache that holds the results, those of all objects."""
+        """The cache that holds the results of all objects."""
         cache: TTLCache[R] = self.__func__.cache
         return cache
 
@@ -379,7 +385,11 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         return self._call.key_to_find(args, kwargs) in self.cache
 
     async def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether the result of a call is in the cache. Not a checkpoint."""
+        """
+        Return whether the result of a call is in the cache.
+
+        Not a checkpoint.
+        """
         return self._call.key_to_find(args, kwargs) in self.cache
 
     def is_loading(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -391,7 +401,11 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call, and return whether there was one. Not a checkpoint."""
+        """
+        Forget the result of a call, and return whether there was one.
+
+        Not a checkpoint.
+        """
         return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -404,15 +418,11 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
 @final
 class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
     """
-    An async function whose results are cached; what `cached` returns.
+    An async function whose results are cached, as returned by `cached`.
 
-    Called like the function. As a method it is bound to its object, and each object has values of
-    its own. Call it on the object: on the class it is the function, and the object an argument like
-    any other.
-
-    Args:
-        call: How its calls are cached.
-        bind: What it is bound to as a method: the "object", its "class", or "nothing".
+    It is called like the function. A method is bound to its object, and keeps separate results for
+    each object. Accessed on the class, it is an ordinary cached function, and the object is an
+    argument like any other.
     """
 
     __slots__ = ("_binding", "_call")
@@ -439,7 +449,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         return repr(self._call)
 
     def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
+        """Copy it as itself and pickle it by name, like a function."""
         return str(getattr(self, "__qualname__", repr(self)))
 
     @overload
@@ -462,11 +472,11 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         """
         Return whether the result of a call with these arguments is in the cache.
 
-        It does not count as a read, and the result may be gone the next moment: to use it, call the
-        function. Of a call that is still in progress there is no result: see `is_loading`.
+        A call that is still in progress has no result; see `is_loading`. The result may be gone the
+        next moment, so to use it, call the function. This does not count as a read.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self._call.key_to_find(args, kwargs) in self.cache
 
@@ -474,7 +484,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         """
         Return whether the result of a call with these arguments is in the cache.
 
-        Not a checkpoint. It is `contains_nowait`.
+        The same as `contains_nowait`. Not a checkpoint.
         """
         return self._call.key_to_find(args, kwargs) in self.cache
 
@@ -483,7 +493,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         Return whether a call with these arguments is in progress, as `TTLCache.is_loading` does.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
@@ -494,7 +504,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         A call in progress still answers its callers, but its result is not kept.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
@@ -502,7 +512,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         """
         Forget the result of a call with these arguments, and return whether there was one.
 
-        Not a checkpoint. It is `invalidate_nowait`.
+        The same as `invalidate_nowait`. Not a checkpoint.
         """
         return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 

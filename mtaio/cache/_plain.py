@@ -98,7 +98,7 @@ def _answers_method(call: Call[R]) -> Callable[..., R]:
 @final
 class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of Generic
     """
-    A cached plain method of one object.
+    A cached plain method bound to its object.
 
     It has the name, docstring and signature of the method, and equals any other bound method made
     from the same function and object.
@@ -132,7 +132,7 @@ class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of
         return repr(self._call)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it as methods are: by its object and its name."""
+        """Pickle it like a method, by its object and its name."""
         return self._call.__reduce__()
 
     def __eq__(self, other: object) -> bool:
@@ -155,7 +155,7 @@ class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of
 
     @property
     def cache(self) -> TTLCache[R]:
-        """The cache that holds the results, those of all objects."""
+        """The cache that holds the results of all objects."""
         cache: TTLCache[R] = self.__func__.cache
         return cache
 
@@ -181,25 +181,24 @@ class BoundPlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - the ways of
 @final
 class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
     """
-    A plain function whose results are cached; what `cached` returns for one.
+    A plain function whose results are cached, as returned by `cached`.
 
-    Any thread may call it at any time, with or without an event loop. A call that finds no result
-    runs the function, in its thread; other threads that make the same call meanwhile wait, and get
-    its result or its error. If it is interrupted, as by a ``KeyboardInterrupt``, one of them makes
-    the call itself. In the thread of an event loop a call stops the loop for as long as it takes:
-    unless it is sure to be short, hand it to a worker thread with `anyio.to_thread.run_sync`. A
-    function that itself waits for an event loop must not be called in the thread of that loop.
+    Any thread may call it at any time, with or without an event loop. If there is no result, the
+    function is called in the caller's thread. Other threads that make the same call meanwhile wait
+    for its result or error; if the call is interrupted, as by a ``KeyboardInterrupt``, one of them
+    makes it again.
 
-    A function that calls itself with the same arguments, directly or through other cached
-    functions and threads, gets a ``RuntimeError``, since it would wait for itself. After a fork,
-    the child process has the results, and none of the calls in progress in other threads.
+    In the thread of an event loop, a call blocks the loop; unless it is certain to be short, run it
+    in a worker thread with `anyio.to_thread.run_sync`. A function that waits for an event loop must
+    not be called in that loop's thread. A function that calls itself with the same arguments,
+    directly or through other cached functions and threads, gets a ``RuntimeError``, since it would
+    wait for itself.
 
-    As a method it is bound to its object, and each object has values of its own. Call it on the
-    object: on the class it is the function, and the object an argument like any other.
+    After a fork, the child process has the results, but not the calls that other threads had in
+    progress.
 
-    Args:
-        call: How its calls are cached.
-        bind: What it is bound to as a method: the "object", its "class", or "nothing".
+    A method is bound to its object, and keeps separate results for each object. Accessed on the
+    class, it is an ordinary cached function, and the object is an argument like any other.
     """
 
     __slots__ = ("_binding", "_call")
@@ -233,7 +232,7 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         return repr(self._call)
 
     def __reduce__(self) -> str:
-        """Make copies the function itself, and pickles its name, as for functions."""
+        """Copy it as itself and pickle it by name, like a function."""
         return str(getattr(self, "__qualname__", repr(self)))
 
     @overload
@@ -258,11 +257,11 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         """
         Return whether the result of a call with these arguments is in the cache.
 
-        It does not count as a read, and the result may be gone the next moment: to use it, call the
-        function. Of a call that is still in progress there is no result: see `is_loading`.
+        A call that is still in progress has no result; see `is_loading`. The result may be gone the
+        next moment, so to use it, call the function. This does not count as a read.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self._call.key_to_find(args, kwargs) in self.cache
 
@@ -271,7 +270,7 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         Return whether a call with these arguments is in progress, as `TTLCache.is_loading` does.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self.cache.is_loading(self._call.key_to_find(args, kwargs))
 
@@ -282,7 +281,7 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         A call in progress still answers its callers, but its result is not kept.
 
         Raises:
-            TypeError: The function cannot be called with them.
+            TypeError: The function cannot be called with these arguments.
         """
         return self.cache.delete_nowait(self._call.key_to_find(args, kwargs))
 
@@ -290,8 +289,8 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
         """
         Make the call again, and return its result.
 
-        Until it is there, other callers get the old one, and if the call fails that stays. A call
-        in progress still answers its callers, but its result is not kept.
+        Until it has returned, other callers get the old result, which is kept if the call fails. An
+        earlier call in progress still answers its callers, but its result is not kept.
         """
         fetch = _fetcher_of(self.cache).fetch
         result: R = fetch(*self._call.request(args, kwargs), refresh=True)

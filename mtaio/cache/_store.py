@@ -45,15 +45,15 @@ class RemovalCause(StrEnum):
     """Why a value left a cache."""
 
     EXPIRED = "expired"
-    """It expired."""
+    """The value expired."""
     EVICTED = "evicted"
-    """There was no room for it."""
+    """The value made room for others."""
     REPLACED = "replaced"
     """Another value was set for its key."""
     DELETED = "deleted"
-    """Its key was deleted, or a tag that it carried was invalidated."""
+    """Its key was deleted, or one of its tags was invalidated."""
     CLEARED = "cleared"
-    """Everything was removed."""
+    """The cache was cleared."""
 
 
 class Tag:

@@ -59,55 +59,57 @@ K = TypeVar("K", bound=Hashable)
 @final
 class TTLCache(Generic[T]):
     """
-    Keeps values for some time, and loads each once for all callers that ask for it.
+    A cache in memory whose values expire, and that loads a missing value once for all callers.
 
-    Can be used without entering it. Entered with ``async with``, it also removes expired entries at
-    once, in the background, and runs loads in a task group of its own, so that a caller that is
-    cancelled does not take the value away from others. Only an entered cache can refresh values
-    that it still serves (``stale_while_revalidate``, ``refresh_ahead``) and await an async
-    ``on_removed``.
+    It may be used without ``async with``. Inside ``async with``, it also removes expired entries in
+    the background and runs loads in a task group of its own, so that cancelling one caller does not
+    cancel a load that others wait for. Only then can it refresh values in the background
+    (``stale_while_revalidate``, ``refresh_ahead``) and use an async ``on_removed``.
 
-    May be made at module level, and used by one event loop after another, on either backend; values
-    stay, loads end with their loop. Any thread may use it at any time, with or without an event
-    loop: each operation is atomic, and the value returned for a key was its value at some moment
-    during the call. Only loads are not shared between event loops, and ``async with`` belongs to
-    one. On free-threaded builds, where threads run in parallel, the counts of hits and misses may
-    fall short. A finaliser, a signal handler or the ``__eq__`` of a key may run in the middle of a
-    change: it can read then, but a change that it asks for is a ``RuntimeError``. A fork waits for
-    the change under way; the child process has the values, but neither the block nor the loads.
+    It can be created at module level and used by one event loop after another, on either backend;
+    values stay, and loads end with their event loop. Any thread may use it at any time, with or
+    without an event loop. Each operation is atomic, and the value returned for a key was its value
+    at some moment during the call. Loads are shared only within an event loop, and ``async with``
+    belongs to one. On free-threaded builds, the counts of hits and misses may be too low.
+
+    A finaliser, a signal handler or the ``__eq__`` of a key that runs in the middle of a change can
+    read the cache, but gets a ``RuntimeError`` if it tries to change it. After a fork, the child
+    process has the values, but neither the ``async with`` block nor the loads.
 
     Args:
-        default_ttl: Seconds for which a value is kept unless it comes with its own; ``math.inf``
-            for values that never expire, 0 to keep none.
-        max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
-            weigh. None for no limit.
-        policy: Which entry is evicted to make room. With "s3fifo", one that is new or has not been
-            used again; near the best for most traffic. "lru": the one that has not been used for
-            longest, good where recent keys are asked for again. "lfu": the one that was used the
-            fewest times, good where some keys are always popular. "fifo": the oldest.
-        weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
+        default_ttl: Seconds to keep a value that comes without its own ``ttl``; ``math.inf`` for
+            values that do not expire, 0 to keep none.
+        max_size: Maximum number of entries, at least 1, or their maximum total weight if there is a
+            ``weigher``. None for no limit.
+        policy: Which entry is evicted to make room. ``"s3fifo"`` (Yang et al., SOSP 2023): one that
+            is new or was not used again; close to the best for most traffic. ``"lru"``: the least
+            recently used; good if recent keys are asked for again. ``"lfu"``: the least frequently
+            used; good if some keys are always popular. ``"fifo"``: the oldest.
+        weigher: A function that is called with the key and the value before a value is stored, and
+            returns its weight, 0 or more.
         idle_ttl: Seconds after which a value that is not read expires early; None for no such
             limit.
-        jitter: The fraction by which a time to live is shortened at random, at most, so that
-            values stored together do not expire together; 0 to less than 1.
+        jitter: Maximum fraction, from 0 to less than 1, by which times to live are shortened at
+            random, so that values stored together do not expire together.
         stale_while_revalidate: Seconds for which ``get_or_set`` still serves an expired value while
-            it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
-            fails the old value stays, and the next call tries again, after ``error_ttl``.
-        stale_if_error: Seconds for which an expired value is served if the load of a new one fails:
-            to all callers that wait for that load, instead of its error, and to those that ask
-            within ``error_ttl`` after it. A `refresh` gets the error.
-        refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
-            new value in the background; None for never.
-        error_ttl: Seconds for which the exception of a load is kept and raised to each caller; 0 to
-            keep none. It takes the place of a value, with weight 1.
-        on_removed: Called with key, value and `RemovalCause` for each value that leaves, after the
-            operation and outside the lock; plain, or async in an entered cache. What it raises is
-            logged to ``mtaio.cache``. An async one is called in order, by one task; when 10,000
-            are waiting, further removals are counted as ``dropped`` instead.
-        name: For error messages and the monitor.
+            it loads a new one in the background, as in RFC 5861 for HTTP. If that load fails, the
+            old value stays, and the next call after ``error_ttl`` tries again.
+        stale_if_error: Seconds for which an expired value is served if the load of a new one fails,
+            to the callers that wait for that load and to those that ask within ``error_ttl`` after
+            it. `refresh` raises the error.
+        refresh_ahead: Fraction of a value's time to live, between 0 and 1, after which
+            ``get_or_set`` loads a new value in the background; None for never.
+        error_ttl: Seconds for which the exception of a failed load is kept and raised to every
+            caller; 0 to keep none. It takes the place of a value and has a weight of 1.
+        on_removed: A function that is called with the key, the value and a `RemovalCause` for each
+            value that leaves the cache, after the operation and outside the lock. It may be async
+            in an entered cache; a single task then calls it in order, and while 10,000 calls are
+            waiting, further removals are only counted as ``dropped``. Errors that it raises are
+            logged to ``mtaio.cache``.
+        name: Name shown in messages and metrics.
 
     Raises:
-        TypeError: An argument has the wrong type, or needs its name.
+        TypeError: An argument has the wrong type, or must be passed by name.
         ValueError: A number is out of range or NaN, or there is no such policy.
 
     Example:
@@ -218,17 +220,17 @@ class TTLCache(Generic[T]):
 
     @property
     def name(self) -> str | None:
-        """The name given to the cache."""
+        """Name shown in messages and metrics."""
         return self._config.name
 
     @property
     def default_ttl(self) -> float:
-        """Seconds for which a value is kept unless it comes with its own."""
+        """Seconds to keep a value that comes without its own ``ttl``."""
         return self._config.default_ttl
 
     @property
     def max_size(self) -> float | None:
-        """The most entries, or weight, to hold; None for no limit."""
+        """Maximum number of entries, or their maximum total weight; None for no limit."""
         return None if self._config.max_size == math.inf else self._config.max_size
 
     @property
@@ -245,7 +247,7 @@ class TTLCache(Generic[T]):
         Not a checkpoint.
 
         Raises:
-            RuntimeError: It is entered already.
+            RuntimeError: The cache is entered already.
         """
         self._blocks.vacate(self)
         self._forget_block()
@@ -264,17 +266,17 @@ class TTLCache(Generic[T]):
         tb: TracebackType | None,
     ) -> None:
         """
-        Leave the cache; values stay.
+        Leave the cache; its values stay.
 
         A checkpoint. Loads in progress are cancelled, and callers that wait for them get a
-        `CacheClosedError`. An async ``on_removed`` is first called for everything that has left so
-        far, unless the block ended with an error; later removals are counted as ``dropped``.
+        `CacheClosedError`. Unless the block ended with an error, an async ``on_removed`` is first
+        called for every value that has left so far; later removals are counted as ``dropped``.
 
         Raises:
-            RuntimeError: Another task entered it.
+            RuntimeError: Another task entered the cache.
             StrayCancellationError: Other code cancelled a task of the cache natively, and with it
-                the block. Apart from that, only what the body raised, and what loads raised that
-                is not an ``Exception``.
+                the block. Apart from that, only what the body raised, and what loads raised that is
+                not an ``Exception``.
         """
         block = self._blocks.leaving(exc)
         if block is None:
@@ -304,14 +306,14 @@ class TTLCache(Generic[T]):
     def get_nowait(self, key: Hashable, default: D) -> T | D: ...
     def get_nowait(self, key: Hashable, default: Any = None) -> Any:
         """
-        Return the value of ``key``, or ``default`` if it has none that is live.
+        Return the value of ``key``, or ``default`` if there is none or it has expired.
 
         Args:
-            key: Which key.
-            default: What to return instead; a value may be None itself.
+            key: The key.
+            default: What to return if there is no value; a stored value may be None itself.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         try:
             entry = self._lookup(key)
@@ -334,16 +336,16 @@ class TTLCache(Generic[T]):
     async def get(self, key: Hashable, default: D) -> T | D: ...
     async def get(self, key: Hashable, default: Any = None) -> Any:
         """
-        Return the value of ``key``, or ``default`` if it has none that is live.
+        Return the value of ``key``, or ``default`` if there is none or it has expired.
 
-        Not a checkpoint. It is `get_nowait`.
+        The same as `get_nowait`. Not a checkpoint.
 
         Args:
-            key: Which key.
-            default: What to return instead; a value may be None itself.
+            key: The key.
+            default: What to return if there is no value; a stored value may be None itself.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         # A KeyError costs a miss what a look-up with get() costs a hit.
         try:
@@ -361,13 +363,13 @@ class TTLCache(Generic[T]):
 
     def get_many_nowait(self, keys: Iterable[Hashable]) -> dict[Any, T]:
         """
-        Return the keys that have a value, with their values.
+        Return a dict of those keys that have a value.
 
         Args:
-            keys: Which keys.
+            keys: The keys.
 
         Raises:
-            TypeError: A key cannot be hashed, or ``keys`` is one key.
+            TypeError: A key is not hashable, or ``keys`` is a single key.
         """
         check_many(keys)
         found: dict[Any, T] = {}
@@ -379,33 +381,33 @@ class TTLCache(Generic[T]):
 
     async def get_many(self, keys: Iterable[Hashable]) -> dict[Any, T]:
         """
-        Return the keys that have a value, with their values.
+        Return a dict of those keys that have a value.
 
-        Not a checkpoint. It is `get_many_nowait`.
+        The same as `get_many_nowait`. Not a checkpoint.
         """
         return self.get_many_nowait(keys)
 
     def contains_nowait(self, key: Hashable) -> bool:
         """
-        Return whether ``key`` has a live value, one that has not expired.
+        Return whether ``key`` has a value that has not expired, as ``key in cache`` does.
 
-        It does not count as a read. ``key in cache`` is the same. A value that is still being
-        loaded is not there: see `is_loading`.
+        This does not count as a read. A value that is still being loaded is not in the cache; see
+        `is_loading`.
 
         Args:
-            key: Which key.
+            key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         check_hashable(key)
         return self._store.find(key, self._look()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
-        Return whether ``key`` has a live value.
+        Return whether ``key`` has a value that has not expired.
 
-        Not a checkpoint. It is `contains_nowait`.
+        The same as `contains_nowait`. Not a checkpoint.
         """
         return self.contains_nowait(key)
 
@@ -416,33 +418,34 @@ class TTLCache(Generic[T]):
         """
         Return whether a load of ``key`` is in progress, in any event loop or thread.
 
-        With a value too, while that is being renewed. False once the key was set or deleted: that
-        load still answers its callers, but its value will not be stored. Not a checkpoint.
+        The key may have a value that is being renewed. After the key was set or deleted, this is
+        False: the load still answers its callers, but its value will not be stored. Not a
+        checkpoint.
 
         Args:
-            key: Which key.
+            key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         check_hashable(key)
         with self._lock.held:
             return self._loads.is_loading(key)
 
     def __len__(self) -> int:
-        """Return how many entries are held, including expired ones that are still there."""
+        """Return the number of entries, including expired ones that have not been removed yet."""
         return len(self._store.entries)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator over the keys that have a value now, in the order they came in."""
+        """Return an iterator over the keys that have a value, in the order of insertion."""
         return iter([key for key, _ in self.items()])
 
     def items(self) -> list[tuple[Any, T]]:
         """
-        Return the keys that have a value now, with their values, in the order they came in.
+        Return a copy of the keys and their values, in the order of insertion.
 
-        A copy, made under the lock: it takes time for each entry. Does not count as a
-        read of the keys. Not a checkpoint.
+        It is made under the lock and takes time in proportion to the number of entries. This does
+        not count as a read of the keys. Not a checkpoint.
         """
         if self._lock.inside():
             return self._store.live_items(self._look())
@@ -496,26 +499,26 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in place of the present value.
+        Store ``value`` under ``key``, replacing the current value.
 
-        A load of that key in progress still answers its callers, but stores nothing. If there is no
-        room, other entries are evicted. A value that weighs more than ``max_size``, or has a
-        ``ttl`` of 0, is not kept; the present value is removed all the same.
+        A load of the key in progress still answers its callers, but stores nothing. If there is no
+        room, other entries are evicted. A value that weighs more than ``max_size`` or has a ``ttl``
+        of 0 is not stored, but the current value is removed all the same.
 
         Args:
-            key: Any object that can be hashed.
-            value: Any object, None included.
-            ttl: Seconds until it expires; 0 for at once, ``math.inf`` for never. Omitted: the
-                cache's ``default_ttl``.
-            tags: Names under which `invalidate_tag` finds it. They replace those of the old value.
+            key: Any hashable object.
+            value: Any object, including None.
+            ttl: Seconds until the value expires; 0 to not keep it, ``math.inf`` to keep it
+                indefinitely. If omitted, the cache's ``default_ttl``.
+            tags: Names with which `invalidate_tag` finds the value. They replace those of the old
+                value.
 
         Raises:
-            TypeError: ``key`` or a tag cannot be hashed, or ``ttl`` or the weight is not a number.
+            TypeError: ``key`` or a tag is not hashable, or ``ttl`` or the weight is not a number.
             ValueError: ``ttl`` or the weight is negative or NaN.
-            RuntimeError: ``on_removed`` is async, and the cache is not entered; or a finaliser asks
-                for this in the middle of another change.
-            BaseException: What the weigher raises. After this, as after all of these, nothing has
-                changed.
+            RuntimeError: ``on_removed`` is async and the cache is not entered; or a finaliser calls
+                this in the middle of another change.
+            BaseException: What the weigher raises. After any of these errors, nothing has changed.
         """
         store, lock = self._store, self._lock
         if store.plain and ttl is UNSET and not tags:
@@ -554,9 +557,9 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in place of the present value.
+        Store ``value`` under ``key``, replacing the current value.
 
-        Not a checkpoint. It is `set_nowait`.
+        The same as `set_nowait`. Not a checkpoint.
         """
         self.set_nowait(key, value, ttl, tags=tags)
 
@@ -568,16 +571,16 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store many values, with no change of others in between.
+        Store several values in one atomic step.
 
         Args:
-            values: The keys and their values.
-            ttl: For each, as for `set_nowait`.
-            tags: For each, as for `set_nowait`.
+            values: A mapping of keys to values.
+            ttl: For each value, as for `set_nowait`.
+            tags: For each value, as for `set_nowait`.
 
         Raises:
-            TypeError, ValueError, RuntimeError, BaseException: As `set_nowait`, or ``values`` is
-                not a mapping; nothing has changed.
+            TypeError, ValueError, RuntimeError, BaseException: As for `set_nowait`, or ``values``
+                is not a mapping; nothing has changed.
         """
         if not hasattr(cast("object", values), "items"):
             msg = f"values={values!r} is {checks.type_of(values)}, not a mapping. Pass a dict."
@@ -606,27 +609,27 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store many values at once.
+        Store several values in one atomic step.
 
-        Not a checkpoint. It is `set_many_nowait`.
+        The same as `set_many_nowait`. Not a checkpoint.
         """
         self.set_many_nowait(values, ttl, tags=tags)
 
     def touch_nowait(self, key: Hashable, ttl: float | Unset = UNSET) -> bool:
         """
-        Restart the time of ``key``, without a new value.
+        Restart the time to live of ``key``, keeping its value.
 
         Args:
-            key: Which key.
+            key: The key.
             ttl: As for `set_nowait`.
 
         Returns:
-            Whether it has a live value.
+            Whether the key has a value that had not expired.
 
         Raises:
-            TypeError: ``key`` cannot be hashed, or ``ttl`` is not a number.
+            TypeError: ``key`` is not hashable, or ``ttl`` is not a number.
             ValueError: ``ttl`` is negative or NaN.
-            RuntimeError: As `set_nowait`.
+            RuntimeError: As for `set_nowait`.
         """
         seconds = self._store.spread(self._ttl_of(ttl))
         check_hashable(key)
@@ -642,9 +645,9 @@ class TTLCache(Generic[T]):
 
     async def touch(self, key: Hashable, ttl: float | Unset = UNSET) -> bool:
         """
-        Restart the time of ``key``, and return whether it has a value.
+        Restart the time to live of ``key``, and return whether it has a value.
 
-        Not a checkpoint. It is `touch_nowait`.
+        The same as `touch_nowait`. Not a checkpoint.
         """
         return self.touch_nowait(key, ttl)
 
@@ -652,23 +655,23 @@ class TTLCache(Generic[T]):
         self: TTLCache[int], key: Hashable, by: int = 1, *, ttl: float | Unset = UNSET
     ) -> int:
         """
-        Add ``by`` to the int under ``key``, in one step; without a value it is taken for 0.
+        Add ``by`` to the int stored under ``key``, in one atomic step; a missing one counts as 0.
 
         The value keeps its time to live and its tags, and counts as used. A load of the key in
         progress still answers its callers, but stores nothing.
 
         Args:
-            key: Any object that can be hashed.
-            by: How much to add; less than 0 to subtract.
+            key: Any hashable object.
+            by: How much to add; negative to subtract.
             ttl: As for `set_nowait`, if there was no value.
 
         Returns:
             The new value.
 
         Raises:
-            TypeError: ``key`` cannot be hashed, ``by`` is not an int, or ``ttl`` is not a number.
-            ValueError: The value is not an int; or as `set_nowait`.
-            RuntimeError, BaseException: As `set_nowait`.
+            TypeError: ``key`` is not hashable, ``by`` is not an int, or ``ttl`` is not a number.
+            ValueError: The current value is not an int; or as for `set_nowait`.
+            RuntimeError, BaseException: As for `set_nowait`.
         """
         store = self._store
         checks.count("by", by, least=-sys.maxsize, way_out="Pass how much to add, as an int.")
@@ -701,9 +704,9 @@ class TTLCache(Generic[T]):
         self: TTLCache[int], key: Hashable, by: int = 1, *, ttl: float | Unset = UNSET
     ) -> int:
         """
-        Add ``by`` to the int under ``key``, and return the new value.
+        Add ``by`` to the int stored under ``key``, and return the new value.
 
-        Not a checkpoint. It is `increment_nowait`.
+        The same as `increment_nowait`. Not a checkpoint.
         """
         return self.increment_nowait(key, by, ttl=ttl)
 
@@ -711,16 +714,16 @@ class TTLCache(Generic[T]):
 
     def delete_nowait(self, key: Hashable) -> bool:
         """
-        Remove ``key``.
+        Remove ``key``, and return whether it had a value.
 
-        A load of that key in progress still answers its callers, but stores nothing.
+        A load of the key in progress still answers its callers, but stores nothing.
 
         Returns:
-            Whether it had a live value.
+            Whether there was a value that had not expired.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
-            RuntimeError: As `set_nowait`.
+            TypeError: ``key`` is not hashable.
+            RuntimeError: As for `set_nowait`.
         """
         check_hashable(key)
         self._check_listener()
@@ -735,23 +738,23 @@ class TTLCache(Generic[T]):
         """
         Remove ``key``, and return whether it had a value.
 
-        Not a checkpoint. It is `delete_nowait`.
+        The same as `delete_nowait`. Not a checkpoint.
         """
         return self.delete_nowait(key)
 
     def delete_many_nowait(self, keys: Iterable[Hashable]) -> int:
         """
-        Remove keys.
+        Remove several keys, and return how many had a value.
 
         Args:
-            keys: Which keys.
+            keys: The keys.
 
         Returns:
-            How many had a live value.
+            How many had a value that had not expired.
 
         Raises:
-            TypeError: A key cannot be hashed, or ``keys`` is one key; nothing has changed.
-            RuntimeError: As `set_nowait`.
+            TypeError: A key is not hashable, or ``keys`` is a single key; nothing has changed.
+            RuntimeError: As for `set_nowait`.
         """
         check_many(keys)
         keys = [*keys]
@@ -770,28 +773,28 @@ class TTLCache(Generic[T]):
 
     async def delete_many(self, keys: Iterable[Hashable]) -> int:
         """
-        Remove keys, and return how many had a value.
+        Remove several keys, and return how many had a value.
 
-        Not a checkpoint. It is `delete_many_nowait`.
+        The same as `delete_many_nowait`. Not a checkpoint.
         """
         return self.delete_many_nowait(keys)
 
     def invalidate_tag_nowait(self, tag: Hashable) -> int:
         """
-        Remove everything that carries ``tag``.
+        Remove all values with ``tag``, and return how many there were.
 
-        Loads in progress with values that would carry it still answer their callers, but store
+        Loads in progress whose values would have the tag still answer their callers, but store
         nothing.
 
         Args:
-            tag: One that was given to `set`, `get_or_set` or `cached`.
+            tag: A tag that was passed to `set`, `get_or_set` or `cached`.
 
         Returns:
-            How many live values were removed.
+            How many values that had not expired were removed.
 
         Raises:
-            TypeError: ``tag`` cannot be hashed.
-            RuntimeError: As `set_nowait`.
+            TypeError: ``tag`` is not hashable.
+            RuntimeError: As for `set_nowait`.
         """
         check_tags((tag,))
         self._check_listener()
@@ -806,9 +809,9 @@ class TTLCache(Generic[T]):
 
     async def invalidate_tag(self, tag: Hashable) -> int:
         """
-        Remove everything that carries ``tag``, and return how many values that were.
+        Remove all values with ``tag``, and return how many there were.
 
-        Not a checkpoint. It is `invalidate_tag_nowait`.
+        The same as `invalidate_tag_nowait`. Not a checkpoint.
         """
         return self.invalidate_tag_nowait(tag)
 
@@ -816,11 +819,11 @@ class TTLCache(Generic[T]):
         """
         Remove everything.
 
-        Loads in progress still answer their callers, but store nothing. Takes time for each entry,
-        most of it without the lock.
+        Loads in progress still answer their callers, but store nothing. This takes time in
+        proportion to the number of entries, most of it without the lock.
 
         Raises:
-            RuntimeError: As `set_nowait`.
+            RuntimeError: As for `set_nowait`.
         """
         self._check_listener()
         with self._lock:
@@ -833,7 +836,7 @@ class TTLCache(Generic[T]):
         """
         Remove everything.
 
-        Not a checkpoint. It is `clear_nowait`.
+        The same as `clear_nowait`. Not a checkpoint.
         """
         self.clear_nowait()
 
@@ -856,32 +859,33 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
-        Return the value of ``key``; if there is none, load it, once for all callers.
+        Return the value of ``key``; if there is none, load it once for all callers.
 
-        Not a checkpoint if there is a value. A load suspends as its loader does, and one in 64 is
-        a checkpoint in any case. While a load of the key is in progress in this event loop, other
-        callers wait for it. In an entered cache the load runs in the cache's task group: any caller
-        may be cancelled, and the load is cancelled when the last of them has left. Otherwise the
-        first caller runs it; if that one is cancelled, another that waits runs it again.
+        While a load of the key is in progress in this event loop, other callers wait for it. In an
+        entered cache, the load runs in the cache's task group, and is cancelled only if all of its
+        callers are. Otherwise the first caller runs it; if that caller is cancelled, another one
+        starts it again.
+
+        Not a checkpoint if there is a value. A load suspends when its loader does, and every 64th
+        is a checkpoint in any case.
 
         Args:
-            key: Any object that can be hashed.
-            loader: Called without arguments; what it returns is awaited.
-            ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
-                is called with the value that was loaded, and returns them.
-            keep: Called with the value that was loaded; returns whether to keep it. One that is
-                not kept still goes to the callers, and an old value is removed, as with a ``ttl``
-                of 0.
-            tags: Names under which `invalidate_tag` finds the value.
+            key: Any hashable object.
+            loader: An async function without arguments that returns the value.
+            ttl: Seconds until the value expires, as for `set_nowait`; or a plain function that
+                returns them for the loaded value.
+            keep: A function that is called with the loaded value and returns whether to keep it. If
+                not, callers still get it, and an old value is removed, as with a ``ttl`` of 0.
+            tags: Names with which `invalidate_tag` finds the value.
 
         Raises:
-            Exception: What ``loader`` raised, to each caller that waited for that load, unless
-                there is an old value and the cache has ``stale_if_error``. It is not kept, unless
-                the cache has an ``error_ttl``.
+            Exception: What ``loader`` raised, for each caller that waited for that load, unless
+                there is an old value and the cache has ``stale_if_error``. It is kept only if the
+                cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
-            RuntimeError: The loader asked for its own load, directly or through other loads; or
-                the cache has to be entered, for its options or its async listener.
-            TypeError, ValueError: As `set_nowait`; or ``loader`` is not an async function.
+            RuntimeError: The loader waits for its own load, directly or through other loads; or the
+                cache must be entered, because of its options or its async listener.
+            TypeError, ValueError: As for `set_nowait`; or ``loader`` is not an async function.
         """
         try:
             entry = self._lookup(key)
@@ -915,33 +919,32 @@ class TTLCache(Generic[T]):
         """
         Return the values of ``keys``; those that are missing are loaded together, each once.
 
-        One call of ``loader`` brings all keys that have no value and are not being loaded; keys
-        that another caller loads, here or with `get_or_set`, are waited for. Others wait for the
-        keys loaded here in the same way, each for its own alone. Suspends, runs and is cancelled
-        like `get_or_set`: in an entered cache a load goes on as long as any caller waits for any of
-        its keys; otherwise, if the caller that runs it is cancelled, each caller that waits loads
+        A single call of ``loader`` loads all keys that have no value and are not being loaded. Keys
+        that another caller is loading, here or with `get_or_set`, are waited for; other callers
+        likewise wait for keys that are loaded here, each only for its own. Checkpoints are as for
+        `get_or_set`. In an entered cache, a load continues as long as any caller waits for any of
+        its keys. Otherwise, if the caller that runs it is cancelled, each caller that waits loads
         its own keys again.
 
         Args:
-            keys: Which keys.
-            loader: Called with the list of keys to load; what it returns is awaited, and is a
+            keys: The keys.
+            loader: An async function that is called with the list of keys to load, and returns a
                 mapping of keys to values. A key that it leaves out has no value: it is not in the
-                result, nothing is kept for it, and an old value is removed. A `get_or_set` that
-                waited for that key calls its own loader. Keys that were not asked for are
-                ignored.
+                result, nothing is stored for it, and an old value is removed. A `get_or_set` that
+                waited for that key calls its own loader. Keys that were not asked for are ignored.
             ttl: As for `get_or_set`, for each value.
             keep: As for `get_or_set`, for each value.
             tags: As for `get_or_set`, for each value.
 
         Returns:
-            The keys that have a value, with their values, in the order they were given.
+            A dict of the keys that have a value, in the order in which they were given.
 
         Raises:
-            Exception: As `get_or_set`, if the load of any of the keys fails. Values of other keys
-                are kept.
-            CacheClosedError, RuntimeError: As `get_or_set`.
-            TypeError, ValueError: As `get_or_set`; or ``keys`` is one key, or ``loader`` does not
-                return a mapping.
+            Exception: As for `get_or_set`, if the load of any of the keys fails. Values of other
+                keys are kept.
+            CacheClosedError, RuntimeError: As for `get_or_set`.
+            TypeError, ValueError: As for `get_or_set`; or ``keys`` is a single key, or ``loader``
+                does not return a mapping.
         """
         check_many(keys)
         check_loader(loader, several=True)
@@ -976,11 +979,11 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
-        Load a new value of ``key``, and return it.
+        Load a new value of ``key`` and return it.
 
-        Until it is there, all other callers are served the old value, and if the load fails it
-        stays. An earlier load of that key still answers its callers, but stores nothing; later
-        callers share this one. Suspends, runs and is cancelled like the load of `get_or_set`.
+        Until the value is loaded, other callers get the old value, which is kept if the load fails.
+        An earlier load of the key still answers its callers, but stores nothing; later callers
+        share this load. Checkpoints and cancellation are as for a load by `get_or_set`.
 
         Args:
             key: As for `get_or_set`.
@@ -990,7 +993,7 @@ class TTLCache(Generic[T]):
             tags: As for `get_or_set`.
 
         Raises:
-            BaseException: As `get_or_set`.
+            BaseException: As for `get_or_set`.
         """
         check_loader(loader)
         lasts = lifetime(ttl, keep, self._default_ttl)
@@ -1001,10 +1004,10 @@ class TTLCache(Generic[T]):
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the loads from now on, ``load_duration`` in the statistics.
+        Record a histogram of the loads from now on, as ``load_duration`` in the statistics.
 
-        It counts those that end with a value or an error. A monitor calls it for what it watches.
-        Not a checkpoint; from any thread. Calling it again changes nothing.
+        Loads that end with a value or an error are recorded. A monitor calls it for what it
+        watches; repeated calls have no effect. Not a checkpoint. It can be called from any thread.
         """
         from mtaio._internal.histogram import Histogram  # noqa: PLC0415 - not all programs ask
 
@@ -1012,7 +1015,11 @@ class TTLCache(Generic[T]):
             self._loads.load_duration = Histogram()
 
     def statistics(self) -> mtaio.statistics.CacheStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the cache.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         from mtaio._internal.statistics import snapshot  # noqa: PLC0415 - not all programs ask
         from mtaio.cache._statistics import CacheStatistics  # noqa: PLC0415 - takes 1 ms to make
 

@@ -1,10 +1,9 @@
 """
-HTTP APIs with rate limits: what they say in headers, and clients that keep to it by themselves.
+Clients of HTTP APIs with rate limits: they read what services say about limits, and keep to it.
 
-Promise: after a refusal nothing is sent under the same limits for as long as the service asks;
-bodies pass untouched.
-Cost: each name is imported on first use; httpx, aiohttp and Starlette only with the class that is
-for them.
+Promise: after a refusal, nothing is sent under the same limits for as long as the service asks;
+bodies are not touched.
+Cost: each name is imported on first use; httpx, aiohttp and Starlette only with the class for them.
 """
 
 from __future__ import annotations

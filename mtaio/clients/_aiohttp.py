@@ -77,45 +77,42 @@ class _Adapter:
 @final
 class LimitedMiddleware:
     """
-    A middleware of aiohttp's client that waits before it sends, and obeys when a service refuses.
+    An aiohttp client middleware that keeps to rate limits, and waits when a service refuses.
 
-    It does what `LimitedTransport` does for httpx, with the same arguments: ``key``, ``cost`` and
-    ``resend`` get an ``aiohttp.ClientRequest``. A response has no place for what was taken of a
-    quota, so it cannot be settled. aiohttp's total timeout includes the waits. Needs the extra
+    It does for aiohttp what `LimitedTransport` does for httpx; ``key``, ``cost`` and ``resend`` are
+    called with an ``aiohttp.ClientRequest``. What was taken from a quota cannot be settled, since a
+    response has no place for it. aiohttp's total timeout includes the waits. Needs the extra
     ``aiohttp``.
 
     Args:
-        quota: A `mtaio.resources.Quota`, or a `mtaio.resources.KeyedQuota`.
-        limiter: A `ServerBuckets`, a limiter of a rate, or one with a rate for each key.
-        retry: How to try again after errors, such as ``Retry(3, on=aiohttp.ClientError)``, if the
-            request may be sent again; None for not at all. A refusal is no error, and costs no
-            attempt.
-        key: Returns what is limited together, for limiters with keys; None for the host.
-        cost: Returns what a request costs of the quota, as ``{"tokens": 1500}``; what is not named
-            costs 1.
-        names: What the quota calls the limits of the service, as in ``{"default": "requests"}``;
-            None if it calls them the same.
-        resend: Whether a request may be sent again: a function of it, or True or False for all;
-            None for those that are safe.
-        within: The most seconds that the pauses of one request may last together. Waiting in a
-            queue is no pause.
-        jitter: The random part that is added to each pause, from 0 to 1.
+        quota: As for `LimitedTransport`.
+        limiter: As for `LimitedTransport`.
+        retry: A `Retry` policy for errors, such as ``Retry(3, on=aiohttp.ClientError)``, which
+            applies to requests that may be sent again; None to not retry. A refusal is not an error
+            and does not use up an attempt.
+        key: As for `LimitedTransport`.
+        cost: As for `LimitedTransport`.
+        names: As for `LimitedTransport`.
+        resend: As for `LimitedTransport`.
+        within: As for `LimitedTransport`.
+        jitter: As for `LimitedTransport`.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import aiohttp
 
+        from mtaio import RateLimiter
         from mtaio.clients import LimitedMiddleware
-        from mtaio.resources import RateLimiter
 
         limiter = RateLimiter(10)
 
 
         def connect() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(middlewares=[LimitedMiddleware(limiter=limiter)])
+            limited = LimitedMiddleware(limiter=limiter)
+            return aiohttp.ClientSession(middlewares=[limited])
         ```
     """
 
@@ -147,13 +144,17 @@ class LimitedMiddleware:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """
-        Send a request when the limits allow it, and return its response. A checkpoint.
+        Send a request when the limits allow it, and return its response.
 
-        Cancelled, it leaves nothing open; what was taken from the limits for a request that was
-        sent stays taken.
+        A checkpoint. If it is cancelled, nothing is left open; what was taken from the limits for a
+        request that was sent stays taken.
         """
         return await self._exchange.run(request, handler, again=None)
 
     def statistics(self) -> ClientStatistics:
-        """Return the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._exchange.statistics()

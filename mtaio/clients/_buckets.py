@@ -59,10 +59,10 @@ _WEIGHED: Final = "tokens"
 
 class Route(NamedTuple):
     """
-    The route of a request, where the server counts it for each of some resources.
+    The route of a request, for servers that count it separately for some resources.
 
-    Discord gives routes of one kind the same bucket, and counts it for each channel, guild and
-    webhook: for these, a route is what was asked for without the ids, and the id that counts:
+    Discord gives routes of one kind the same bucket, but counts it separately for each channel,
+    guild and webhook. For these, a route is the path without the ids, and the id that counts:
 
     ```python
     Route("GET /channels/{id}/messages", major="81384788765712384")
@@ -70,7 +70,7 @@ class Route(NamedTuple):
 
     Attributes:
         path: What the requests have in common.
-        major: The resource for which the server counts.
+        major: The resource for which the server counts separately.
     """
 
     path: Hashable
@@ -230,32 +230,32 @@ class _Bucket:
 @final
 class ServerBuckets:
     """
-    Keeps to limits that only the server knows, and says in the headers of its responses.
+    Keeps to limits that only the server knows and reports in the headers of its responses.
 
-    For each route it sends as many requests as the server said remain, and waits for the reset
-    before it sends more. Routes that the server counts together, because they name one bucket
-    (Discord's ``X-RateLimit-Bucket``), wait together once it has said so. A refusal holds the
-    bucket for as long as the server asks, or all buckets if it says that the refusal was global.
+    For each route, it sends as many requests as the server said remain, then waits for the reset.
+    Routes that the server counts together, by naming the same bucket (Discord's
+    ``X-RateLimit-Bucket``), wait together once it has said so. After a refusal, the bucket is
+    paused for as long as the server asks, or all buckets if the refusal was global.
 
-    Of a route about which nothing is known one request at a time is sent, until a response says
-    more; a server that says nothing is then not limited at all. After a refusal without figures
-    one is sent again, then two at a time, and so on. Limits in tokens are for a `Quota`.
+    While nothing is known about a route, one request at a time is sent, until a response says more;
+    if the server reports no limits, the route is then not limited. After a refusal without figures,
+    requests are sent one at a time, then two, and so on. For limits in tokens, use a `Quota`.
 
-    Give it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`.
-    May be made anywhere and used by one event loop after another.
+    Pass it to a `LimitedTransport` or a `LimitedMiddleware` as ``limiter=``, or use `take`. It can
+    be created anywhere and used by one event loop after another.
 
     Args:
-        overall: A limit for all requests together that the server does not count down, such as
-            Discord's 50 a second: each request takes a token of it when its bucket allows it.
-        unknown: How many requests to a route may be in flight while nothing is known of it;
-            ``math.inf`` for any number.
-        max_buckets: The most routes and buckets to hold, at least 1. Idle ones make room for new
-            ones; if none is idle, a request to a new route is refused.
-        longest: The most seconds of a wait to believe.
-        name: For error messages and the monitor.
+        overall: A limit for all requests together that the server does not report, such as
+            Discord's 50 per second. Each request takes a token from it when its bucket allows it.
+        unknown: Maximum number of requests in flight on a route about which nothing is known;
+            ``math.inf`` for no limit.
+        max_buckets: Maximum number of routes and buckets to hold, at least 1. Idle ones make room
+            for new ones; if none is idle, a request to a new route is refused.
+        longest: Maximum seconds to wait, whatever the server says.
+        name: Name shown in messages and metrics.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
@@ -265,7 +265,9 @@ class ServerBuckets:
         from mtaio.clients import LimitedTransport, ServerBuckets
 
         buckets = ServerBuckets(overall=RateLimiter(50, burst=50))
-        transport = LimitedTransport(limiter=buckets, key=lambda request: request.url.path)
+        transport = LimitedTransport(
+            limiter=buckets, key=lambda request: request.url.path
+        )
         client = httpx.AsyncClient(transport=transport)
         ```
     """
@@ -347,7 +349,7 @@ class ServerBuckets:
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     def move(self, seconds: float) -> None:
@@ -358,15 +360,15 @@ class ServerBuckets:
 
     def take(self, route: Hashable) -> BucketSlot:
         """
-        Return a block that is entered when the server would accept one more request to ``route``.
+        Return a block that is entered when the server would accept another request to ``route``.
 
-        Entering is a checkpoint. Cancelled while it waits, it leaves everything as it was. Inside,
-        tell it what the response says. If a block is left without that, because there was no
-        response, the server is taken to have counted the request.
+        Inside the block, pass the response to `BucketSlot.observe`. If the block is left without
+        that, because there was no response, the request is assumed to have been counted by the
+        server.
 
-        Entering raises `mtaio.exceptions.LimitTimeoutError` at once if a timeout of mtaio's around
-        it would end the wait, and `mtaio.exceptions.RateLimitError` if there is no room for the
-        route.
+        Entering the block is a checkpoint. If it is cancelled while it waits, nothing is changed.
+        It raises `mtaio.exceptions.LimitTimeoutError` at once if one of mtaio's timeouts around it
+        would end the wait, and `mtaio.exceptions.RateLimitError` if there is no room for the route.
 
         ```python
         async with buckets.take("GET /users") as taken:
@@ -375,11 +377,11 @@ class ServerBuckets:
         ```
 
         Args:
-            route: What the server counts together, as far as is known: any value that can be the
-                key of a dict, or a `Route`.
+            route: What the server counts together, as far as is known: a `Route` or any hashable
+                value.
 
         Raises:
-            TypeError: ``route`` cannot be hashed.
+            TypeError: ``route`` is not hashable.
         """
         try:
             hash(route)
@@ -391,12 +393,12 @@ class ServerBuckets:
 
     def hold(self, seconds: float) -> None:
         """
-        Allow no request for so many seconds; the longest of several holds counts.
+        Allow no requests for a while. If there are several pauses, the longest counts.
 
         Not a checkpoint.
 
         Args:
-            seconds: How long, from now.
+            seconds: Seconds to pause, from now.
 
         Raises:
             TypeError, ValueError: ``seconds`` is not a number of at least 0.
@@ -406,15 +408,19 @@ class ServerBuckets:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
     def statistics(self) -> ServerBucketsStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the buckets.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             ServerBucketsStatistics,
             self,
@@ -690,9 +696,9 @@ def _wake_first(bucket: _Bucket) -> None:
 @final
 class BucketSlot:
     """
-    One request in a `ServerBuckets`: a block that is entered when the server would accept it.
+    A block for one request, entered when the server would accept it; see `ServerBuckets.take`.
 
-    It is entered once; `ServerBuckets.take` makes one for each request.
+    It can be entered only once.
     """
 
     # Invariant: while allowed, and while turn is that of the buckets, it is in its bucket's
@@ -717,20 +723,22 @@ class BucketSlot:
         pause: float = 0.0,
     ) -> RateLimitHeaders:
         """
-        Take over what the response says. Not a checkpoint.
+        Adjust the bucket to what a response says.
 
-        Outside the block it does nothing.
+        It has no effect outside the block.
+
+        Not a checkpoint.
 
         Args:
             headers: The response's headers, as for `RateLimitHeaders.parse`, or what that returned.
-            refused: Whether the server refused the request: 429.
-            pause: The least seconds to wait after a refusal, whatever the headers say.
+            refused: Whether the server refused the request, with status 429.
+            pause: Minimum seconds to wait after a refusal, whatever the headers say.
 
         Returns:
-            What they say.
+            The parsed headers.
 
         Raises:
-            TypeError, ValueError: An argument is refused; the message names it and the way out.
+            TypeError, ValueError: An argument is invalid; the message says what to pass instead.
         """
         checks.flag("refused", refused)
         checks.at_least("pause", pause, 0, way_out="Pass seconds >= 0.")
@@ -756,7 +764,11 @@ class BucketSlot:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count the request as answered. Not a checkpoint."""
+        """
+        Count the request as answered.
+
+        Not a checkpoint.
+        """
         self._buckets._give_back(self, counted=not self.is_told)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def __repr__(self) -> str:

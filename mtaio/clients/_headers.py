@@ -77,13 +77,13 @@ class Observer(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceLimit:
     """
-    What a service says about one of its limits; None where it says nothing.
+    What a service says about one of its limits; None for what it does not say.
 
     Attributes:
         limit: How much is allowed in a window.
         remaining: How much of it is left.
-        reset: Seconds until it is all there again, from when the response was sent.
-        window: The seconds of the window.
+        reset: Seconds until all of it is available again, from when the response was sent.
+        window: Length of the window in seconds.
     """
 
     limit: float | None = None
@@ -98,23 +98,23 @@ class RateLimitHeaders:
     """
     What a service says about its limits in the headers of a response.
 
-    ``RateLimitHeaders.parse(response.headers)`` reads them. It knows ``Retry-After`` (seconds or a
-    date) and ``retry-after-ms``; ``RateLimit`` and ``RateLimit-Policy`` of the IETF's draft, in its
-    forms so far; and ``X-RateLimit-*`` and its relatives, whose reset may be seconds, a moment in
-    seconds since 1970, a duration such as ``6m0s``, or a date. Moments count from the header
-    ``Date``, so that this host's clock need not be right.
+    Use ``RateLimitHeaders.parse(response.headers)`` to read them. It supports ``Retry-After``
+    (seconds or a date) and ``retry-after-ms``; ``RateLimit`` and ``RateLimit-Policy`` in all
+    versions of the IETF draft so far; and ``X-RateLimit-*`` and similar headers, whose reset may be
+    seconds, seconds since 1970, a duration such as ``6m0s``, or a date. Points in time are compared
+    with the header ``Date``, so this host's clock need not be right.
 
-    What cannot be understood is left out. Numbers below 0, NaN and endless values are not believed.
+    Values that cannot be parsed, negative numbers, NaN and infinity are ignored.
 
     Attributes:
         retry_after: Seconds for which the service asks not to be called; None if it does not ask.
-        limits: What it says of each limit, by its name. Hyphens in names become underscores; a
-            limit without a name is called ``requests``.
-        bucket: What the service calls the limit that it counted the request against
+        limits: What it says about each limit, by name. Hyphens in names become underscores; a limit
+            without a name is called ``requests``.
+        bucket: The service's name for the limit that the request counted against
             (``X-RateLimit-Bucket`` of Discord, ``X-RateLimit-Resource`` of GitHub).
         scope: Whose limit it was (``X-RateLimit-Scope`` of Discord): ``user``, ``global``,
             ``shared``.
-        is_global: Whether the refusal concerns all requests, not this bucket alone.
+        is_global: Whether a refusal concerns all requests, not only this bucket.
 
     Example:
         ```python
@@ -136,14 +136,17 @@ class RateLimitHeaders:
     @classmethod
     def parse(cls, headers: ResponseHeaders, *, longest: float = LONGEST) -> RateLimitHeaders:
         """
-        Read the headers of a response. Not a checkpoint; from any thread.
+        Parse the headers of a response.
+
+        Not a checkpoint. It can be called from any thread.
 
         Args:
-            headers: A mapping, or pairs of names and values; names in any case, also as bytes.
-            longest: The most seconds of a wait to believe: more becomes that much.
+            headers: A mapping or pairs of names and values; names in any case, also as bytes.
+            longest: Maximum seconds to wait, whatever the service says: longer waits become this
+                long.
 
         Raises:
-            TypeError: ``headers`` are neither; ``longest`` is not a number.
+            TypeError: ``headers`` is neither, or ``longest`` is not a number.
             ValueError: ``longest`` is negative or NaN.
         """
         checks.at_least("longest", longest, 0, way_out="Pass seconds >= 0.")
@@ -160,7 +163,7 @@ class RateLimitHeaders:
         """
         Seconds to wait after a refusal; None if the service does not say.
 
-        That is `retry_after`, or else the longest reset of the limits of which nothing is left.
+        This is `retry_after`, or else the longest reset of the limits with nothing left.
         """
         if self.retry_after is not None:
             return self.retry_after
@@ -177,13 +180,13 @@ class RateLimitHeaders:
         self, names: Mapping[str, str] | Collection[str] | None = None
     ) -> Observation:
         """
-        Return what a `Quota` takes: ``quota.observe(**said.as_observation({"requests"}))``.
+        Return arguments for a `Quota`: ``quota.observe(**said.as_observation({"requests"}))``.
 
-        A limit of 0 is left out, since no quota has such a limit.
+        Limits of 0 are left out, since a quota cannot have them.
 
         Args:
-            names: The limits that the quota has; or what it calls those of the service, as in
-                ``{"default": "requests"}``. Others are left out. None takes all.
+            names: The limits of the quota, or what it calls the service's limits, such as
+                ``{"default": "requests"}``. Others are left out. None for all.
         """
         observed = Observation(remaining={}, limit={}, reset={})
         for name, said in self.limits.items():
@@ -202,12 +205,14 @@ class RateLimitHeaders:
 
     def observe(self, quota: Observer, names: Mapping[str, str] | None = None) -> None:
         """
-        Tell a quota what the service says of the limits that it has. Not a checkpoint.
+        Tell a quota what the service says about its limits.
+
+        Not a checkpoint.
 
         Args:
             quota: A `mtaio.resources.Quota`.
-            names: What it calls the limits of the service, as in ``{"default": "requests"}``; None
-                if it calls them the same.
+            names: What the quota calls the service's limits, such as ``{"default": "requests"}``;
+                None if the names are the same.
         """
         if self.limits:
             known = quota.limits if names is None else names

@@ -75,49 +75,51 @@ class _Adapter:
 @final
 class LimitedTransport(httpx.AsyncBaseTransport):
     """
-    An httpx transport that waits before it sends, and obeys when a service refuses.
+    An httpx transport that keeps to rate limits, and waits when a service refuses.
 
-    Before each request it takes what it costs from ``quota`` and ``limiter``. It reads what the
-    response says of limits, and tells them (see `RateLimitHeaders`). When the service refuses (429;
-    503 with ``Retry-After``; 403 as GitHub sends it), both are held for as long as it asks, and the
-    request is sent again: those with a method that is safe to repeat, or an ``Idempotency-Key``, or
-    for which ``resend`` says so, if their body is in memory. Otherwise, or when the pauses would
-    exceed ``within`` or the caller's deadline, the caller gets the refusal.
+    Before each request, it takes what the request costs from ``quota`` and ``limiter``; afterwards,
+    it adjusts both to what the response says about limits (see `RateLimitHeaders`). Without quota
+    and limiter, it limits by what each host says; see `ServerBuckets`.
 
-    With neither quota nor limiter it limits by what each host says: see `ServerBuckets`.
+    If the service refuses (429; 503 with ``Retry-After``; 403 as GitHub sends it), both are paused
+    for as long as it asks, and the request is sent again if that is allowed: its method is safe to
+    repeat, it has an ``Idempotency-Key``, or ``resend`` says so, and its body is in memory.
+    Otherwise, or if the pauses would exceed ``within`` or the caller's deadline, the caller gets
+    the refusal.
 
-    The timeouts of httpx hold for each time that the request is sent, not for waits. A request's
-    ``extensions={"resend": True}`` takes precedence over ``resend``. A response from under a quota
-    has what was taken in ``extensions["taken"]``, to be settled. Needs the extra ``httpx``.
+    httpx's timeouts apply each time the request is sent, and not to waits. A request's
+    ``extensions={"resend": True}`` takes precedence over ``resend``. What was taken from a quota is
+    in the response's ``extensions["taken"]``, to be settled. Needs the extra ``httpx``.
 
     Args:
-        transport: What sends the requests; None for httpx's own.
-        quota: A `mtaio.resources.Quota`, or a `mtaio.resources.KeyedQuota`.
-        limiter: A `ServerBuckets`, a limiter of a rate, or one with a rate for each key.
-        retry: How to try again after errors, such as ``Retry(3, on=httpx.TransportError)``, if the
-            request may be sent again; None for not at all. A refusal is no error, and costs no
-            attempt.
-        key: Returns what is limited together, for limiters with keys; None for the host.
-        cost: Returns what a request costs of the quota, as ``{"tokens": 1500}``; what is not named
-            costs 1.
-        names: What the quota calls the limits of the service, as in ``{"default": "requests"}``;
-            None if it calls them the same.
+        transport: The transport that sends the requests; None for httpx's own.
+        quota: A `mtaio.resources.Quota` or `mtaio.resources.KeyedQuota`.
+        limiter: A `ServerBuckets`, a rate limiter, or one with a rate for each key.
+        retry: A `Retry` policy for errors, such as ``Retry(3, on=httpx.TransportError)``, which
+            applies to requests that may be sent again; None to not retry. A refusal is not an error
+            and does not use up an attempt.
+        key: A function that returns the key of a request, for limiters with keys; None for the
+            host.
+        cost: A function that returns what a request costs of the quota, such as ``{"tokens":
+            1500}``; 1 of the limits not named.
+        names: What the quota calls the service's limits, such as ``{"default": "requests"}``; None
+            if the names are the same.
         resend: Whether a request may be sent again: a function of it, or True or False for all;
-            None for those that are safe.
-        within: The most seconds that the pauses of one request may last together. Waiting in a
-            queue is no pause.
-        jitter: The random part that is added to each pause, from 0 to 1, so that several processes
-            do not come back at one moment.
+            None for those that are safe to repeat.
+        within: Maximum seconds that the pauses of one request may last together. Waiting in a queue
+            is not a pause.
+        jitter: Random fraction, from 0 to 1, that is added to each pause, so that several processes
+            do not come back at the same moment.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import httpx
 
+        from mtaio import Quota
         from mtaio.clients import LimitedTransport
-        from mtaio.resources import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
         client = httpx.AsyncClient(transport=LimitedTransport(quota=quota))
@@ -154,10 +156,10 @@ class LimitedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
-        Send a request when the limits allow it, and return its response. A checkpoint.
+        Send a request when the limits allow it, and return its response.
 
-        Cancelled, it leaves nothing open; what was taken from the limits for a request that was
-        sent stays taken.
+        A checkpoint. If it is cancelled, nothing is left open; what was taken from the limits for a
+        request that was sent stays taken.
         """
         return await self._exchange.run(
             request,
@@ -166,15 +168,19 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         )
 
     def statistics(self) -> ClientStatistics:
-        """Return the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._exchange.statistics()
 
     async def aclose(self) -> None:
-        """Close what sends the requests."""
+        """Close the transport that sends the requests."""
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
-        """Enter what sends the requests."""
+        """Enter the transport that sends the requests."""
         await self._transport.__aenter__()
         return self
 
@@ -184,5 +190,5 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Leave what sends the requests."""
+        """Leave the transport that sends the requests."""
         await self._transport.__aexit__(exc_type, exc_value, traceback)

@@ -47,24 +47,27 @@ def _encoded(item: object) -> bytes:
 
 class StreamedResponse(Response):
     """
-    A response of Starlette or FastAPI that sends the items of a stream as they come.
+    A Starlette or FastAPI response that sends the items of a stream as they arrive.
 
-    For what `mtaio.Pipeline.stream` and a decorated async generator function return. The status is
-    sent with the first item: if there is none, because every attempt failed or was refused, the
-    error goes to the exception handlers of the app, which may answer with a 503. A failure after
-    that ends the response unfinished, which the client can tell from its end. When the client has
-    gone the stream is closed, and what it holds, a slot or a connection to the model, is free.
+    Use it for what `mtaio.Pipeline.stream` and decorated async generator functions return. The
+    status is sent with the first item. If there is none because every attempt failed or was
+    refused, the error goes to the app's exception handlers, which may answer with a 503. A later
+    failure ends the response before it is complete, which the client can detect. When the client
+    disconnects, the stream is closed and what it holds, such as a slot or a connection, is
+    released.
 
     Args:
-        stream: A block that yields an async iterable, entered when the response is sent; once.
-        status_code: The status if there is a first item, or none but no error.
+        stream: A block that yields an async iterable. It is entered once, when the response is
+            sent.
+        status_code: The status, if there is a first item or the stream is empty.
         headers: Headers of the response.
-        media_type: Its type. For ``text/event-stream`` let ``encode`` return whole events.
-        encode: Returns the bytes to send for an item. By default text is sent as UTF-8 and bytes
-            as they are.
+        media_type: Media type of the response. For ``text/event-stream``, ``encode`` must return
+            whole events.
+        encode: A function that returns the bytes to send for an item. By default, text is sent as
+            UTF-8 and bytes are sent unchanged.
 
     Raises:
-        TypeError: ``stream`` is not such a block, or ``encode`` cannot be called.
+        TypeError: ``stream`` is not such a block, or ``encode`` is not callable.
 
     Example:
         ```python
@@ -113,7 +116,11 @@ class StreamedResponse(Response):
         self._encode: Callable[[Any], bytes] = _encoded if encode is None else encode
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the response: what an ASGI server or a framework calls. A checkpoint."""
+        """
+        Send the response; called by the ASGI server or framework.
+
+        A checkpoint.
+        """
         del scope
         failure: Exception | None = None
         async with anyio.create_task_group() as group:

@@ -1,7 +1,7 @@
 """
-Run functions, async and plain, many at once: the executor, retries and external pools.
+Run async and plain functions concurrently under limits: the executor, sources, external pools.
 
-Each name is imported on first use: `Retry` and `Budget`, which are `mtaio.resilience`'s, do not
+Each name is imported on first use. `Retry` and `Budget`, which belong to `mtaio.resilience`, do not
 load the executor.
 """
 

@@ -140,20 +140,17 @@ _READINGS: Final = 100
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[T]):
-    """
-    How one call of `TaskExecutor.as_completed`, or one item of a `TaskExecutor.stream`, ended.
-
-    After a failure ``value`` is None. ``item`` is set in a stream only.
-    """
+    """How one call of `TaskExecutor.as_completed` or item of `TaskExecutor.stream` ended."""
 
     index: int
-    """Its place among the arguments, or the number of the item, from 0."""
+    """Position of the call among the arguments, or number of the item, counted from 0."""
     item: Any = None
-    """In a stream, what the function was called with; with several sources, a tuple."""
+    """For a stream, the item that the function was called with; a tuple if there are several
+    sources."""
     value: T | None = None
-    """What it returned, if it did not fail."""
+    """What the function returned; None if it failed."""
     error: Exception | None = None
-    """What it raised, or None."""
+    """The exception that the function raised; None if it succeeded."""
 
     def result(self) -> T:
         """Return the value, or raise the error."""
@@ -165,45 +162,44 @@ class Outcome(Generic[T]):
 @final
 class TaskExecutor:
     """
-    Runs functions, async and plain, many at once under limits.
+    Run async and plain functions concurrently under shared limits.
 
     Calls that wait for their own work (`run`, `map`, `for_each`, `stream`, `gather`, `race`,
-    `as_completed`, `run_in_thread`, `run_in_process`) need nothing but the executor. Tasks that
-    go on after the call (`submit`, `start`) live inside ``async with executor:``.
+    `as_completed`, `run_in_thread`, `run_in_process`) need only the executor. Tasks that outlive
+    the call that starts them (`submit`, `start`, `every`) need ``async with executor:``. An
+    executor can be created outside an event loop.
 
-    Slots are handed over first come, first served, item by item, so a short call is not starved
-    by a long one. A `run`, `map`, `for_each` or `stream` inside an item of the same executor does
-    not wait for that item's slot: the item, which waits, lends it to one nested call after another;
-    beyond that, nested calls queue for free slots like any others. An item that awaits a submitted
-    task lends its slot as well. The calls of a `gather`, `race` or `as_completed` inside an item
-    are part of that item: they take no slots, and may wait for each other.
+    Slots are granted item by item, first come, first served, so a long call does not starve a short
+    one. An item that waits for a `run`, `map`, `for_each` or `stream` of its own executor, or for a
+    submitted task, lends its slot to that work, one nested call at a time; further nested calls
+    queue like any others. The calls of a `gather`, `race` or `as_completed` inside an item are part
+    of that item: they take no slots and may wait for each other.
 
-    An item that keeps working during such a call runs in addition to the limit. A task that an
-    item starts in a task group outside itself is not part of the item, and borrows nothing. Items,
-    `run` calls and submitted tasks that wait for each other by other means than such calls, say
-    through a queue, can wait for ever once the waiting ones hold all slots; so can two executors
-    whose items call each other both ways.
+    An item that keeps working while it has lent its slot runs in addition to the limit. A task that
+    an item starts in a task group outside itself is not part of the item. Items, `run` calls and
+    submitted tasks that wait for each other in other ways, such as through a queue, can deadlock
+    once the waiting ones hold all slots. So can two executors whose items call each other.
 
     Args:
-        max_workers: How many items may run at once across all calls; None for no limit.
-        max_pending: How many submitted tasks may wait for a slot beyond ``max_workers``, before
-            `submit` waits: 0 for none, None for no limit.
-        timeout: Seconds for each item unless a call says otherwise; None for no limit.
-        threads: How many worker threads at once; None for no limit; or an
-            ``anyio.CapacityLimiter`` to share with others, which belongs to the backend it is first
-            used on, and from which nested calls take tokens of their own.
-        processes: How many worker processes at once, one for each CPU if omitted; otherwise as
+        max_workers: Maximum number of items that run at once across all calls; None for no limit.
+        max_pending: Maximum number of submitted tasks that wait for a slot, beyond ``max_workers``,
+            before `submit` waits; None for no limit.
+        timeout: Seconds for each item, unless a call sets its own; None for no limit.
+        threads: Maximum number of worker threads at once; None for no limit. Pass an
+            ``anyio.CapacityLimiter`` to share a limit with other code: it belongs to the backend on
+            which it is first used, and nested calls take tokens of their own from it.
+        processes: Maximum number of worker processes at once, one per CPU if omitted; otherwise as
             ``threads``.
-        name: A name for messages and metrics.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
         executor = TaskExecutor(max_workers=10)
 
@@ -270,12 +266,12 @@ class TaskExecutor:
 
     @property
     def max_workers(self) -> int | None:
-        """How many items may run at once across all calls; None for no limit."""
+        """Maximum number of items that run at once across all calls; None for no limit."""
         return self._max_workers
 
     @property
     def name(self) -> str | None:
-        """The name given at construction, for messages and metrics."""
+        """Name shown in messages and metrics."""
         return self._name
 
     # ---- one call ----
@@ -380,27 +376,26 @@ class TaskExecutor:
         """
         Call ``fn(*args)`` in a slot, in the caller's own task, and return its result.
 
-        A checkpoint when there is no free slot, and for one call in 64. Cancelled while it waits,
-        for a slot or a token, it has called nothing. Keyword arguments of ``fn`` go through
-        ``functools.partial``.
+        A checkpoint if no slot is free, and on every 64th call. If it is cancelled while waiting
+        for a slot or a token, ``fn`` is not called.
 
         Args:
-            fn: An async function, a plain one to run in a worker thread, or an awaitable.
-            *args: Its arguments.
-            timeout: Seconds for the call (each attempt, with ``retry``), not counting the wait for
-                a slot, a token or a thread; None for no limit; omitted: the executor's.
-            rate: A limiter that the calls share, such as a `mtaio.RateLimiter`: each attempt takes
-                a token; or a list of rate limiters, to take one of each.
-            retry: Attempts in all, or a `Retry` policy; the slot is kept between them.
-            via: For a plain function: the pool that calls it instead of a worker thread, as for
-                `map`.
+            fn: An async function, a plain function (called in a worker thread), or an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            timeout: Seconds for the call, or for each attempt with ``retry``. The wait for a slot,
+                a token or a thread does not count. None for no limit; if omitted, the executor's
+                timeout.
+            rate: A rate limiter that calls share, such as a `mtaio.RateLimiter`, or a list of them.
+                Each attempt takes a token from each.
+            retry: Total number of attempts, or a `Retry` policy. The slot is kept between attempts.
+            via: The pool that calls a plain function instead of a worker thread; see `map`.
 
         Returns:
             What ``fn`` returned.
 
         Raises:
-            TimeoutError: It took longer than ``timeout``.
-            ValueError, TypeError: An option makes no sense.
+            TimeoutError: The call took longer than ``timeout``.
+            ValueError, TypeError: An option is invalid.
         """
         slots, slot = self._slots, None
         try:
@@ -481,26 +476,27 @@ class TaskExecutor:
         """
         Call a plain function in a worker thread, under the executor's limit on threads.
 
-        A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
-        timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends, and on asyncio the program does not end
-        before it; otherwise cancellation waits for it. A thread may call back with
-        ``anyio.from_thread.run()``; on asyncio, what it calls after its own call was cancelled is
-        not cancelled and may never return: see the guide.
+        It takes no slot of ``max_workers``. The function may call back into the event loop with
+        ``anyio.from_thread.run()``. On asyncio, a call made that way after the thread's own call
+        was cancelled is not cancelled and may never return.
+
+        A checkpoint. A running thread cannot be stopped, so cancellation waits for it, unless
+        ``abandon_on_cancel`` is set. An abandoned thread, and one whose call timed out, counts
+        against the limit until it ends. On asyncio, the program does not exit before then.
 
         Args:
-            fn: The function.
-            *args: Its arguments.
-            timeout: Seconds for the call, not counting the wait for a thread; None for no limit;
-                omitted: the executor's.
-            abandon_on_cancel: Whether cancellation leaves the thread behind. With a timeout it
-                always does.
+            fn: A plain function.
+            *args: Positional arguments for ``fn``.
+            timeout: Seconds for the call. The wait for a thread does not count. None for no limit;
+                if omitted, the executor's timeout.
+            abandon_on_cancel: Whether cancellation abandons the thread instead of waiting for it. A
+                timeout always abandons it.
 
         Returns:
-            What the function returned; if that is awaitable, its result.
+            What ``fn`` returned; if that is awaitable, its result.
 
         Raises:
-            TimeoutError: It took longer than ``timeout``.
+            TimeoutError: The call took longer than ``timeout``.
         """
         if not is_plain_def(fn):
             check_fn(fn, call="run_in_thread(fn, *args)")
@@ -563,20 +559,21 @@ class TaskExecutor:
         """
         Call a plain function in a worker process, under the executor's limit on processes.
 
-        A checkpoint. It takes no slot of ``max_workers``. However it is cancelled, and when the
-        timeout fires, it kills the process.
+        It takes no slot of ``max_workers``.
+
+        A checkpoint. If the call is cancelled or times out, the process is killed.
 
         Args:
-            fn: The function; like its arguments and result it must be picklable.
-            *args: Its arguments.
-            timeout: Seconds for the call, not counting the wait for a process; None for no
-                limit; omitted: the executor's.
+            fn: A plain function. It must be picklable, like its arguments and its result.
+            *args: Positional arguments for ``fn``.
+            timeout: Seconds for the call. The wait for a process does not count. None for no limit;
+                if omitted, the executor's timeout.
 
         Returns:
-            What the function returned.
+            What ``fn`` returned.
 
         Raises:
-            TimeoutError: It took longer than ``timeout``.
+            TimeoutError: The call took longer than ``timeout``.
             anyio.BrokenWorkerProcess: The process died, could not load the main module, or ``fn``
                 raised ``SystemExit`` or the like.
         """
@@ -695,64 +692,70 @@ class TaskExecutor:
         **options: Unpack[AllOptions],
     ) -> list[Any]:
         """
-        Call ``fn`` with every item, several at once, and return the results as a list.
+        Call ``fn`` with every item concurrently and return the results as a list.
 
-        A checkpoint. Cancelled, it cancels the items that run, waits for them, and takes no more;
-        errors to report (see ``errors``) are then raised in place of the cancellation.
+        A checkpoint. If the call is cancelled, it takes no more items, cancels those that are
+        running, and waits for them to end. Errors that were still to be reported (see ``errors``)
+        are then raised instead of the cancellation.
 
         Args:
-            fn: An async function, or a plain one, which then runs in worker threads.
-            *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
-                one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call, and a `Stream` that was not entered is entered and left by it; any
-                other iterator may be used afterwards, perhaps a few items further on. `merge`
-                makes one source of several.
-            ordered: Whether results are in the order of the items, or in that of completion.
-            errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
-                is the only one. ``"collect"``: run everything, then raise all errors in one
-                group. ``"return"``: put errors where the results would be, with the same note.
+            fn: An async function, or a plain function (called in worker threads).
+            *iterables: Sync or async iterables, but not text or mappings. With several, ``fn`` gets
+                one argument from each until the shortest ends; to combine sources into one, use
+                `merge`. The call closes an async generator when it ends, and enters and leaves a
+                `Stream` that was not entered. Any other iterator may be used afterwards, but may
+                have advanced a few items further.
+            ordered: Whether results are in the order of the items or in order of completion.
+            errors: ``"raise"`` cancels the other items at the first error and raises it, in a group
+                only if there are several. ``"collect"`` runs all items, then raises all errors in
+                one group. ``"return"`` puts each error in the place of its result. Errors have a
+                note that names the item's index and argument.
             **options: See below.
 
         Keyword Args:
-            limit (int | None): How many items of this call may run at once, within ``max_workers``.
-            timeout (float | None): Seconds for each item, or each attempt with ``retry``, not
-                counting the wait for a slot, a token or a thread; None for no limit; omitted: the
-                executor's.
-            rate (float | Rate | Sequence | None): How many items may start per second, evenly
-                spaced; a limiter to share with others, such as a `mtaio.RateLimiter` or
-                `mtaio.Quota`; or a list of numbers and rate limiters, which all are kept.
-            retry (int | Retry | None): Attempts per item in all; or a `Retry` policy.
-            via (Via | None): Where a plain function is called instead of in worker threads: any
-                ``concurrent.futures.Executor``, an `ExternalPool` around one, or ``"processes"``,
-                the executor's own.
-            chunksize (int): How many short calls are sent to a pool as one, each still an item of
-                its own.
-            read_ahead (int): How many items to read from a slow async source before they can begin,
-                which are dropped if the call ends early.
-            batch (int | None): Call ``fn`` with lists of up to so many items of the one source; for
-                the other options, the results and the statistics each is one item.
-            within (float | None): Seconds after its first item has come from an async source in
-                which a batch begins, full or not; None if it is to be full.
-            until (Callable | None): An async function without arguments, such as the ``wait`` of an
-                ``anyio.Event``. Once it has returned nothing more is taken from the source; what
-                was taken goes on to its end, and the call returns that.
-            journal (Journal | None): A file of what is done, which the next run of the program
-                does not do again: those items have no call, token or thread.
+            limit (int | None): Maximum number of items of this call that run at once, within
+                ``max_workers``.
+            timeout (float | None): Seconds for each item, or for each attempt with ``retry``. The
+                wait for a slot, a token or a thread does not count. None for no limit; if omitted,
+                the executor's timeout.
+            rate (float | Rate | Sequence | None): Maximum number of items that start per second,
+                evenly spaced. Or a rate limiter to share with other code, such as a
+                `mtaio.RateLimiter` or `mtaio.Quota`; or a list of numbers and rate limiters, all of
+                which apply.
+            retry (int | Retry | None): Total number of attempts for each item, or a `Retry` policy.
+            via (Via | None): The pool that calls a plain function instead of worker threads: a
+                ``concurrent.futures.Executor``, an `ExternalPool` around one, or ``"processes"``
+                for the executor's own worker processes.
+            chunksize (int): How many calls to send to the pool at a time; useful for short calls.
+                Each still counts as one item.
+            read_ahead (int): How many items to read from a slow async source before they can start.
+                They are dropped if the call ends early.
+            batch (int | None): Call ``fn`` with lists of at most this many items from a single
+                source. The other options, the results and the statistics treat each list as one
+                item.
+            within (float | None): Seconds after which a batch starts even if it is not full,
+                counted from when its first item came from an async source; None to wait until it is
+                full.
+            until (Callable | None): An async function without arguments, such as
+                ``anyio.Event.wait``. Once it returns, the call takes no more items, finishes those
+                already taken, and returns their results.
+            journal (Journal | None): A file that records finished items, so that the next run of
+                the program skips them. Skipped items make no call and take no token or thread.
             on_progress (Progress | None): Called as ``on_progress(done, total)`` after each item;
-                ``total`` is None if the sources do not know their length.
+                ``total`` is None if the sources have no known length.
 
-        The types are in `mtaio.types`. The guide to the executor says more of each option.
+        The option types are in `mtaio.types`.
 
         Returns:
             The results.
 
         Raises:
-            Exception: What ``fn`` raised, with a note naming the item's index and argument.
+            Exception: What ``fn`` raised.
             ExceptionGroup: Several items failed.
             TimeoutError: An item took longer than ``timeout``.
-            OSError: The journal cannot be read, or not be written.
-            RuntimeError: Another call has the journal, of this process or another.
-            ValueError, TypeError: An option makes no sense, or the journal has a broken line.
+            OSError: The journal cannot be read or written.
+            RuntimeError: Another call, of this process or another, is using the journal.
+            ValueError, TypeError: An option is invalid, or the journal has a malformed line.
         """
         results: list[Any] = []
 
@@ -823,13 +826,14 @@ class TaskExecutor:
         **options: Unpack[AllOptions],
     ) -> None:
         """
-        Call ``fn`` with every item for its effect: `map` without the list of results.
+        Call ``fn`` with every item concurrently and discard the results.
 
-        Memory stays constant however long the source is. Arguments, errors and cancellation are
-        those of `map`; as there are no results, ``errors="return"`` is refused. For a source that
-        never ends ``errors`` may be a function, called as ``errors(item, error)`` in the event loop
-        with each item that failed (with several sources a tuple); then the call goes on. What it
-        raises ends the call.
+        Arguments, errors and cancellation are as for `map`, except that ``errors="return"`` is
+        refused. Memory use stays constant, whatever the length of the source.
+
+        For a source that does not end, ``errors`` may also be a function. It is called in the event
+        loop as ``errors(item, error)`` for each item that failed (a tuple if there are several
+        sources), and the call goes on. If the function raises, the call ends with that error.
         """
         try:
             if cast("str", errors) == "return":  # callers may be untyped
@@ -1096,35 +1100,39 @@ class TaskExecutor:
         **options: Unpack[AllOptions],
     ) -> Stream[Any]:
         """
-        Return an async context manager that iterates over results as they come.
+        Return an async context manager that iterates over results as they become available.
 
         ``async with executor.stream(fn, source) as results: async for result in results: ...``
 
-        Not a checkpoint: work starts on entering the block. A consumer that falls behind holds the
-        work back. Leaving the block (``break``, an error, cancellation) cancels the items that
-        run and waits for them. An error that the consumer has not seen is raised by the block.
-        Inside an item of the same executor the block lends that item's slot to its work.
+        Work starts when the block is entered, and is held back when the consumer falls behind.
+        Inside an item of the same executor, the block lends that item's slot to its work.
+
+        Not a checkpoint. Leaving the block, for whatever reason, cancels the running items and
+        waits for them to end. An error that the consumer has not received is raised when the block
+        is left.
 
         Args:
             fn: As for `map`.
             *iterables: As for `map`.
-            outcomes: Whether to give an `Outcome` for each item instead of the bare value: its
-                number, the item, and the value or the error. Then ``errors`` is left out.
-            flatten: Whether ``fn`` returns several results, in a list or any other iterable but
-                text and mappings, and the stream gives them one by one. Those of an item stay
-                together, and the item counts as pending until the last of them is taken. A
-                generator is run to its end as a part of the item.
-            ordered: Whether results come in the order of the items, or as they are completed.
-            max_pending: How many results may wait for the consumer beyond the ``limit`` items that
-                run; as many as ``limit`` if omitted; None for no limit. Without a ``limit``, how
-                many items may run or wait: 100 if omitted, and at least 1.
-            errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
-                all results first, then all errors in one group. ``"return"``: errors come as
-                results. A function: called with each item that failed, and its error.
+            outcomes: Whether to yield an `Outcome` for each item instead of its result. It holds
+                the error of an item that failed, so ``errors`` must be left out.
+            flatten: Whether ``fn`` returns several results, as a list or any other iterable except
+                text and mappings, which the stream yields one by one. The results of an item stay
+                together, and the item counts as pending until the last of them is taken. If ``fn``
+                returns a generator, it is run to its end as part of the item.
+            ordered: Whether results are in the order of the items or in order of completion.
+            max_pending: Maximum number of results that wait for the consumer, beyond the ``limit``
+                items that run; equal to ``limit`` if omitted; None for no limit. Without a
+                ``limit``, the maximum number of items that run or wait: 100 if omitted, and at
+                least 1.
+            errors: ``"raise"`` yields the results that are ready, then raises the error.
+                ``"collect"`` yields all results, then raises all errors in one group. ``"return"``
+                yields errors among the results. A function is called with each item that failed and
+                its error.
             **options: As for `map`.
 
         Raises:
-            ValueError, TypeError: An option makes no sense.
+            ValueError, TypeError: An option is invalid.
         """
         if max_pending is not UNSET and max_pending is not None:
             way_out = "Pass how many results may wait, None for no limit, or omit it."
@@ -1308,17 +1316,21 @@ class TaskExecutor:
         rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> tuple[Any, ...]:
         """
-        Await everything, at most ``limit`` at once, and return the results in the order given.
+        Run several calls concurrently and return their results in the order of the arguments.
 
-        A checkpoint. Errors are treated as ``errors`` says, as by `map`; calls that never started
-        are closed. Inside an item of the same executor the calls are part of that item, and only
-        ``limit`` bounds them.
+        Inside an item of the same executor, the calls are part of that item, and only ``limit``
+        applies to them.
+
+        A checkpoint. If it is cancelled, it cancels the running calls and waits for them to end.
+        Coroutines that were never started are closed.
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
             errors: As for `map`.
-            limit: How many may run at once, within ``max_workers`` unless inside an item.
-            rate: How many may start per second, evenly spaced; or a limiter, as for `map`.
+            limit: Maximum number of calls that run at once, within ``max_workers`` unless inside an
+                item.
+            rate: Maximum number of calls that start per second, evenly spaced; or rate limiters, as
+                for `map`.
 
         Returns:
             The results.
@@ -1368,25 +1380,27 @@ class TaskExecutor:
         rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> Any:
         """
-        Return the first result; cancel the other calls and wait until they are gone.
+        Return the first result, after cancelling the other calls and waiting for them to end.
 
-        A checkpoint. Calls start in the order given, as many at once as the limits allow, and none
-        once there is a result. A call that fails is out of the race. What losers raise while they
-        are cancelled is counted in the statistics, and otherwise ignored.
+        Calls start in the order of the arguments, as many at once as the limits allow; none start
+        once there is a result. A call that fails drops out. Errors that other calls raise while
+        they are being cancelled are counted in the statistics and otherwise ignored.
+
+        A checkpoint.
 
         Args:
-            *calls: Awaitables, or functions without arguments; at least one.
+            *calls: Coroutines or other awaitables, or functions without arguments; at least one.
             limit: As for `gather`.
-            rate: As for `gather`. With ``rate=2`` each call has half a second to win before the
-                next one starts.
+            rate: As for `gather`. With ``rate=2``, the next call starts half a second after the one
+                before.
 
         Returns:
-            The result of the call that was first to succeed.
+            The result of the first call to succeed.
 
         Raises:
             Exception: The only call failed.
             ExceptionGroup: All of several calls failed.
-            ValueError: No calls.
+            ValueError: No calls were given.
         """
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
@@ -1421,15 +1435,15 @@ class TaskExecutor:
         rate: float | Rate | Sequence[float | Rate] | None = None,
     ) -> Stream[Outcome[T]]:
         """
-        Return an async context manager that iterates over outcomes as they come.
+        Return an async context manager that iterates over the outcomes of calls as they complete.
 
         ``async with executor.as_completed(a, b) as outcomes: async for outcome in outcomes: ...``
 
-        Not a checkpoint. Leaving the block cancels and awaits what runs, and closes what never
-        started. Errors are outcomes like results.
+        A call that fails has an outcome like any other. Not a checkpoint. Leaving the block cancels
+        the running calls, waits for them to end, and closes coroutines that were never started.
 
         Args:
-            *calls: Awaitables, or functions without arguments.
+            *calls: Coroutines or other awaitables, or functions without arguments.
             limit: As for `gather`.
             rate: As for `gather`.
         """
@@ -1483,32 +1497,32 @@ class TaskExecutor:
     ) -> TaskHandle[T]: ...
     async def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """
-        Start ``fn(*args, **kwargs)`` as a task of its own; wait while too many are unfinished.
+        Start ``fn(*args, **kwargs)`` as a task, and wait first if too many tasks are unfinished.
 
-        All arguments are those of ``fn``, as with ``concurrent.futures``: this method has no
-        options, and never will. For a timeout, a rate or retries submit a function that has them,
-        such as one with a `mtaio.Pipeline` around it.
+        All arguments are passed to ``fn``, as with ``concurrent.futures``. For a timeout, a rate
+        limit or retries, submit a function that has them, such as one decorated with a
+        `mtaio.Pipeline`. The executor's timeout applies.
 
-        A checkpoint when ``max_workers + max_pending`` submitted tasks are unfinished, for one call
-        in 64, and, in a task that is being cancelled, when the executor no longer takes new work.
-        Cancelled while it waits, it has started nothing. The task waits for a slot like any
-        item, in the order of submission, and has the executor's timeout. Its failure cancels no
-        other task: it is raised by ``await handle``, or by leaving the block if nobody has looked
-        at how the task ended.
+        Tasks get their slots in the order of submission. A task that fails does not cancel others.
+        Its error is raised by ``await handle``, or, if nobody looked at how the task ended, when
+        the block is left.
 
-        An item that submits to its own executor at that limit may have one unfinished task beyond
-        it; to submit another it waits for that one, lending it its slot.
+        A checkpoint if ``max_workers + max_pending`` submitted tasks are unfinished, on every 64th
+        call, and, in a task that is being cancelled, if the executor takes no new work. If it is
+        cancelled while waiting, nothing was started. At that limit, an item that submits to its own
+        executor may have one unfinished task beyond it; to submit another, it waits for that one
+        and lends it its slot.
 
         Args:
-            fn: An async function, or a plain one to run in a worker thread.
-            *args: Its arguments.
-            **kwargs: Its keyword arguments.
+            fn: An async function, or a plain function (called in a worker thread).
+            *args: Positional arguments for ``fn``.
+            **kwargs: Keyword arguments for ``fn``.
 
         Returns:
-            The task's handle.
+            A handle to the task.
 
         Raises:
-            RuntimeError: The executor is not entered, or draining.
+            RuntimeError: The executor is not entered, or is draining.
         """
         block = self._blocks.current
         if block is None or not block.is_current() or block.refusal("submit"):
@@ -1540,14 +1554,14 @@ class TaskExecutor:
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> TaskHandle[Any]:
         """
-        Start a task as `submit` does, or fail at once. Not a checkpoint.
+        Start a task as `submit` does, but raise an error instead of waiting.
 
-        In a task that is being cancelled, when the executor no longer takes new work, nothing is
-        started and the handle is that of a cancelled task.
+        Not a checkpoint. In a task that is being cancelled, if the executor takes no new work,
+        nothing is started and the returned handle is that of a cancelled task.
 
         Raises:
             LimitError: ``max_workers + max_pending`` submitted tasks are unfinished.
-            RuntimeError: The executor is not entered, or draining.
+            RuntimeError: The executor is not entered, or is draining.
         """
         block = self._blocks.current
         if in_cancelled_task() and (block is None or block.refusal("submit_nowait")):
@@ -1610,25 +1624,27 @@ class TaskExecutor:
         Start a service and wait until it is ready.
 
         ``fn(*args, task_status=…)`` calls ``task_status.started(value)`` when it is ready, then
-        runs until it is cancelled, which leaving the block does after the submitted work is
-        drained. It takes no slot and has no timeout.
+        runs until it is cancelled. Leaving the block cancels it, after the submitted tasks have
+        ended. A service takes no slot and has no timeout.
 
-        A checkpoint. Cancelled, or if ``fn`` fails before it is ready, nothing is left running and
-        the error is raised here. If it fails later it is restarted as ``restart`` allows; after the
-        last attempt its error ends the block: everything is cancelled, and the block raises it.
+        If ``fn`` fails after it was ready, it is restarted as ``restart`` allows. After the last
+        attempt, its error cancels everything in the block and is raised when the block is left.
+
+        A checkpoint. If the call is cancelled, or ``fn`` fails before it is ready, nothing is left
+        running; the error of ``fn`` is raised here.
 
         Args:
             fn: An async function that takes ``task_status``.
-            *args: Its positional arguments.
-            restart: Attempts in all, or a `Retry` policy; None for no restart. A run that lasted
-                longer than the policy's ``wait_max`` restarts the count.
+            *args: Positional arguments for ``fn``.
+            restart: Total number of attempts, or a `Retry` policy; None for no restart. A run that
+                lasts longer than the policy's ``wait_max`` resets the count.
 
         Returns:
-            A handle; ``handle.start_value`` is what the service reported.
+            A handle; its ``start_value`` is the value that the service reported.
 
         Raises:
-            RuntimeError: The executor is not entered or draining, or ``fn`` returned without
-                being ready.
+            RuntimeError: The executor is not entered or is draining, or ``fn`` returned before it
+                was ready.
             TaskCancelledError: The executor was cancelled or left before ``fn`` was ready.
         """
         block = await self._open_block("start")
@@ -1663,46 +1679,48 @@ class TaskExecutor:
         leader: Leader | None = None,
     ) -> PeriodicTask:
         """
-        Run ``fn(*args)`` each ``period`` seconds, or when a `Cron` says so, until the block ends.
+        Run ``fn(*args)`` every ``period`` seconds, or on a `Cron` schedule, until the block ends.
 
-        Runs are due at ticks: multiples of the period from now on, by the event loop's clock, which
-        no run moves, however long it takes. Where several ticks have passed unnoticed, because the
-        event loop was blocked, one run follows, and the others count as skipped. Each run is an
-        item: it waits for a slot of ``max_workers``, and ticks that pass meanwhile are those at
-        which the run before has not ended.
+        Runs are due at ticks, multiples of the period from now on by the event loop's clock,
+        however long the runs take. If several ticks have passed because the event loop was blocked,
+        one run follows and the other ticks count as skipped. Each run is an item that waits for a
+        slot of ``max_workers``; ``overlap`` decides about ticks that pass while a run waits or
+        runs.
 
-        A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the next tick comes.
-        Leaving the block begins no more runs, and waits for one that is going on as for submitted
-        tasks; what cancels the block cancels it. Not a checkpoint.
+        A run that fails is logged at ERROR to ``mtaio.core`` and counted, and the schedule goes on.
+        When the block is left, no more runs begin, and a run in progress is waited for like a
+        submitted task; cancelling the block cancels it.
+
+        Not a checkpoint.
 
         Args:
-            period: Seconds, or a `Cron`.
-            fn: An async function, or a plain one to run in a worker thread.
-            *args: Its arguments.
-            first: ``"now"`` makes the first run at once, ``"later"`` at the first tick after that;
-                by default ``"now"`` for a period, and ``"later"`` for a `Cron`.
-            jitter: Each run begins up to so many seconds after its tick, at random, so that many
-                processes do not begin together. Less than the period.
-            overlap: What happens at a tick if the run before has not ended. ``"skip"``: nothing.
-                ``"queue"``: a run follows it at once; however many ticks have passed, one. With
-                ``"cancel"`` the old run is cancelled, and when it has ended the new one begins; a
-                thread cannot be stopped, and is waited for.
-            timeout: Seconds for a run, or each attempt of it, as for `run`.
-            retry: Attempts in all, or a `Retry` policy, for each run.
-            name: For messages and metrics; None for the function's. With ``leader`` it is what all
-                processes call the schedule, and no other schedule of that leader.
-            leader: A `mtaio.redis.RedisLeader`, or the like: the process that leads makes the runs,
-                and they are cancelled when it leads no more. No tick is run twice, and a tick that
-                passed while nobody led is made up for, once. A period's ticks are then multiples of
-                it since 1970, by the time of day, as the processes have no other clock in common;
-                ``first="now"`` is for the very first run of all of them.
+            period: Seconds between ticks, or a `Cron`.
+            fn: An async function, or a plain function (called in a worker thread).
+            *args: Positional arguments for ``fn``.
+            first: ``"now"`` starts the first run at once, ``"later"`` at the next tick. The default
+                is ``"now"`` for a period and ``"later"`` for a `Cron`.
+            jitter: Maximum random delay of each run in seconds, less than the period, so that many
+                processes do not start at the same moment.
+            overlap: What happens at a tick if the previous run has not ended. ``"skip"`` skips the
+                tick. ``"queue"`` starts one run right after the previous one, however many ticks
+                have passed. ``"cancel"`` cancels the previous run and starts the new one when it
+                has ended; a thread cannot be stopped and is waited for.
+            timeout: Seconds for each run, or for each attempt with ``retry``; see `run`.
+            retry: Total number of attempts for each run, or a `Retry` policy.
+            name: Name shown in messages and metrics; the function's if None. With ``leader``, all
+                processes must use the same name, and each schedule of that leader its own.
+            leader: A `mtaio.redis.RedisLeader` or similar. Only the process that leads makes the
+                runs; they are cancelled when it loses the leadership. No tick is run twice, and if
+                ticks passed while no process led, one run makes up for them. The ticks of a period
+                are then multiples of it since 1970 by the time of day, as processes share no other
+                clock, and ``first="now"`` applies to the very first run of all of them.
 
         Returns:
-            The task, to be cancelled, and for its statistics.
+            The periodic task, to stop or cancel it and for its statistics.
 
         Raises:
-            RuntimeError: The executor is not entered, or draining.
-            ValueError, TypeError: An option makes no sense.
+            RuntimeError: The executor is not entered, or is draining.
+            ValueError, TypeError: An option is invalid.
         """
         from mtaio._internal.periodic import (  # noqa: PLC0415 - few programs do so
             Periodic,
@@ -1727,20 +1745,21 @@ class TaskExecutor:
 
     async def drain(self, timeout: float | None = None) -> bool:
         """
-        Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
+        Wait until all submitted tasks have ended; after ``timeout`` seconds cancel the rest.
 
-        A checkpoint. Calls of `submit` that wait for a place are drained too. During the drain only
-        the tasks that it waits for may submit more, and none once the time is up. Services keep
-        running. Cancelled, it leaves the tasks as they are.
+        This includes calls of `submit` that are still waiting. Meanwhile only the tasks that are
+        being drained may submit more, and after the timeout none may. Services keep running.
+
+        A checkpoint. If it is cancelled, the tasks are left as they are.
 
         Args:
-            timeout: The grace period in seconds; None to wait as long as it takes.
+            timeout: Seconds to wait; None for no limit.
 
         Returns:
-            Whether all of them ended without being cancelled here.
+            Whether all tasks ended without being cancelled by this call.
 
         Raises:
-            RuntimeError: The executor is not entered, or a submitted task waits for itself.
+            RuntimeError: The executor is not entered, or the caller is a submitted task.
         """
         block = self._blocks.entered(self, "drain()")
         checks.timeout("timeout", timeout)
@@ -1755,7 +1774,7 @@ class TaskExecutor:
         """
         Cancel all submitted tasks, services and periodic tasks.
 
-        Not a checkpoint; the block itself goes on.
+        The block itself goes on. Not a checkpoint.
         """
         if (block := self._blocks.current) is not None:
             block.cancel()
@@ -1764,12 +1783,13 @@ class TaskExecutor:
 
     def record_durations(self) -> None:
         """
-        Keep histograms from now on: how long items run, and how long tasks wait for a slot.
+        Record histograms of how long items run and how long tasks wait for a slot, from now on.
 
-        They are ``run_duration`` and ``wait_duration`` in the statistics. An item counts when it
-        ends, with a result, an error, a timeout or a cancellation, if it has begun since; a wait,
-        if it has ended since. A monitor calls it for what it watches. Not a checkpoint; from any
-        thread. Calling it again changes nothing.
+        They are ``run_duration`` and ``wait_duration`` in the statistics. An item is recorded when
+        it ends, in whatever way, if it started after this call; a wait is recorded if it ended
+        after this call. A monitor calls it for what it watches; repeated calls have no effect.
+
+        Not a checkpoint. It can be called from any thread.
         """
         if self._counters.run_duration is None:
             self._counters.run_duration = Histogram()
@@ -1778,10 +1798,10 @@ class TaskExecutor:
 
     def statistics(self) -> ExecutorStatistics:
         """
-        Return a snapshot of the executor. Not a checkpoint.
+        Return a snapshot of the executor.
 
-        It may be called from any thread. A thread that cannot get consistent figures, because they
-        keep changing, gets those of the last call.
+        Not a checkpoint. It can be called from any thread; if the figures keep changing so fast
+        that a thread cannot read a consistent set, it gets those of the last call.
         """
         counters = self._counters
         for _ in range(_READINGS):

@@ -285,36 +285,37 @@ _SINGLE: Final = frozenset({str, bytes, dict})
 @final
 class Intake(Generic[T]):
     """
-    A source of what an async function receives, with acknowledgement: a broker's messages.
+    A source of items that an async function receives and that are acknowledged, as from a broker.
 
-    ``await executor.for_each(handle, Intake(receive, ack=..., nack=...), limit=10)`` waits until
-    there is room, then receives: no message is in hand before a slot is free, except one whose slot
-    went to another call while it was being received. A message is acknowledged when all that the
-    call does for it has succeeded, retries included, and before its slot is free. It may be made
-    anywhere, and used by one call after another.
+    ``await executor.for_each(handle, Intake(receive, ack=..., nack=...), limit=10)`` receives an
+    item only when a slot is free. (If another call takes the slot during the receive, the item
+    waits for the next.) An item is acknowledged after its function, with all retries, has succeeded
+    and before its slot is released. An intake can be created outside an event loop and used by one
+    call after another.
 
     Args:
-        receive: An async function that waits for the next item. It is called again and again, by
-            one task at a time for each call, and cancelled when that call ends: then it must not
-            have taken an item, or return it all the same. What it raises ends the call;
-            ``StopAsyncIteration`` says that there are no more items.
-        ack: Called with an item that is done; async, or plain if it does not block. None: nothing
-            is to be done then.
-        nack: Called with an item that is not done, and with the error that its function raised, or
-            None if it was cancelled or never begun. As for ``ack``.
-        many: Whether ``receive`` returns a list of items, perhaps empty. They are in hand from then
-            on; those that the call has not begun when it ends are given back.
-        grace: Seconds for ``ack`` and ``nack``, in which no cancellation reaches them. Beyond that
-            they are interrupted, which is an error.
+        receive: An async function that waits for the next item. Each call runs it in one task at a
+            time, and cancels it when the call ends; a cancelled ``receive`` must either not have
+            taken an item or return it all the same. If it raises ``StopAsyncIteration``, there are
+            no more items; any other error ends the call.
+        ack: Called with each item that is done; async, or plain if it does not block. None to do
+            nothing.
+        nack: Called with each item that is not done and the error that its function raised, or None
+            if it was cancelled or never started. Otherwise as ``ack``.
+        many: Whether ``receive`` returns a list of items, which may be empty. Items that the call
+            has not started when it ends are given back.
+        grace: Seconds for ``ack`` and ``nack``, which are shielded from cancellation for that long.
+            If they take longer, they are interrupted and the call fails.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import Intake, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import Intake
 
 
         async def main() -> None:
@@ -392,15 +393,23 @@ class Intake(Generic[T]):
         return checks.refusal(TypeError, f"receive={self._receive!r} returned {what}", way_out)
 
     async def ack(self, item: T, /) -> None:
-        """Note that an item is done. A checkpoint if the function that was passed is one."""
+        """
+        Acknowledge an item.
+
+        A checkpoint if the function that was passed is one.
+        """
         await _call(self._ack, item)
 
     async def nack(self, item: T, error: Exception | None, /) -> None:
-        """Give an item back: it failed, or with None was not finished. A checkpoint as `ack`."""
+        """
+        Give back an item that failed with ``error``, or, if it is None, was not finished.
+
+        A checkpoint if the function that was passed is one.
+        """
         await _call(self._nack, item, error)
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
-        """Iterate over the items. For the executor, which answers for each."""
+        """Iterate over the items. For the executor, which acknowledges each of them."""
         # Nothing may be awaited between what was received and the last of it being yielded.
         rest: deque[T] = deque()
         try:

@@ -166,31 +166,32 @@ def _is_key(key: object) -> TypeGuard[Key]:
 @final
 class Journal(Generic[T]):
     """
-    A file of what calls have done, so that the next run of a program does the rest.
+    A file that records finished items, so that the next run of a program does only the rest.
 
-    For the option ``journal=`` of an executor's calls. Each item that succeeds adds a line
-    ``{"key": …, "value": …}`` before its result is given; an item whose key has a line is not
-    called again, and has the value as its result. Items that fail, or are cancelled, have no line.
+    Pass it to an executor's call as ``journal=``. Each item that succeeds adds a line ``{"key": …,
+    "value": …}`` before its result is delivered. An item whose key is in the file is not called
+    again; its result is the recorded value. Items that fail or are cancelled are not recorded.
 
-    A program that is killed, even by SIGKILL, loses no line; what it was about to do is done again
-    by the next run, so that such a call is made twice. After a power cut the lines of the last half
-    minute may be missing, unless ``fsync`` is set.
+    If the program is killed, even by SIGKILL, no line is lost; calls in progress at that moment are
+    made again by the next run. After a power cut, the lines of the last half minute may be missing
+    unless ``fsync`` is set.
 
-    The object holds nothing but its arguments: it may be made anywhere, and used again. A file is
-    used by one call at a time, of any process, and is locked by it.
+    A journal can be created outside an event loop and used again. Only one call, of any process,
+    uses a file at a time, and locks it meanwhile.
 
     Args:
-        path: The file, which is made if there is none. Its folder exists.
-        key: Returns the key of an item, a str or an int that is the same in every run; None if the
-            items themselves are such. With several sources it gets a tuple. It must not block.
-        dump: Turns a result into what JSON can hold; None if it is that already.
-        load: Turns that into a result again. What the call gives is always made by this, so that a
-            tuple becomes a list in the first run as in the next.
-        fsync: Whether to wait until a line is on the disk and survives a power cut, some
+        path: The file. It is created if missing; its directory must exist.
+        key: Returns the key of an item, a str or int that is the same in every run; None if the
+            items themselves are such keys. With several sources it is called with a tuple. It must
+            not block.
+        dump: Converts a result to a value that JSON can hold; None if it already is one.
+        load: Converts that value back to a result. The call delivers only such results, so that a
+            tuple becomes a list in the first run too.
+        fsync: Whether to wait until each line is on disk and survives a power cut. This takes some
             milliseconds for all lines that are ready at that moment.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
@@ -198,7 +199,8 @@ class Journal(Generic[T]):
 
         import anyio
 
-        from mtaio.core import Journal, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import Journal
 
         executor = TaskExecutor(max_workers=10)
 
@@ -251,13 +253,13 @@ class Journal(Generic[T]):
 
     def entries(self) -> Iterator[tuple[str | int, T]]:
         """
-        Iterate over keys and values as they are in the file; nothing if there is no file.
+        Iterate over the keys and values in the file; over nothing if there is no file.
 
-        It reads the file as it goes on, also while a call adds to it, and is not for an event loop
-        if the file is large. If a key comes again, the last of its values counts.
+        It reads the file as it goes, also while a call adds to it, and so blocks the event loop if
+        the file is large. If a key occurs several times, its last value counts.
 
         Raises:
-            ValueError: A line is broken.
+            ValueError: A line is malformed.
             OSError: The file cannot be read.
         """
         try:

@@ -32,26 +32,23 @@ class Merge(Generic[T_co]):
 
 def merge(*sources: AnyIterable[T]) -> Merge[T]:
     """
-    Return a source of what several sources yield, as it comes, for one call of an executor.
+    Combine several sources into one for an executor's call, which takes items as they come.
 
-    ``await executor.map(fn, merge(a, b, c))``. Each async source is read by a task of its own in
-    the call, and those that have something take turns. Items are read on demand: a worker that is
-    free has each source that has none in hand read one. So one source never waits for another, and
-    with n sources up to n - 1 items may have been read that nobody has asked for yet. They are the
-    next to begin; if the call ends before, they begin then, and are cancelled, as other items are
-    that have been taken. The items end when all sources have ended; an error of one of them ends
-    the call, as that of a single source does.
+    ``await executor.map(fn, merge(a, b, c))``. The call reads each async source in a task of its
+    own, so that no source waits for another; sources that have items take turns. Sources are read
+    on demand: a free worker makes each source that has no item ready read one. With n sources, up
+    to n - 1 items may therefore have been read ahead. They start next, or are cancelled if the call
+    ends first. The items end when all sources have ended; an error of a source ends the call.
 
-    Not a checkpoint, and it cannot be iterated by itself: the tasks that read need a call to live
-    in.
+    Not a checkpoint. The result cannot be iterated by itself.
 
     Args:
-        *sources: Sync and async iterables, streams and other merges. Sync ones take part in the
-            turns; where all are sync, nothing is read before it can begin.
+        *sources: Sync and async iterables, streams and other merges. If all are sync, nothing is
+            read ahead.
 
     Raises:
-        ValueError: No source at all.
-        TypeError: They are in a list.
+        ValueError: No sources were given.
+        TypeError: The sources were passed as a list.
     """
     if not sources:
         raise ValueError("merge() of no sources has no items. Pass at least one iterable.")

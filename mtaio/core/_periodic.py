@@ -14,15 +14,15 @@ __all__ = ["PeriodicTask"]
 @final
 class PeriodicTask:
     """
-    A function that runs again and again, as `TaskExecutor.every` returns it.
+    A function that runs periodically, as returned by `TaskExecutor.every`.
 
-    A monitor can watch it, and `check_health` is made for a `mtaio.monitoring.HealthRegistry`.
+    A monitor can watch it, and `check_health` can be added to a `mtaio.monitoring.HealthRegistry`.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def clean() -> None:
@@ -52,15 +52,17 @@ class PeriodicTask:
 
     @property
     def name(self) -> str:
-        """The name of the function, or the one that was given."""
+        """Name shown in messages and metrics."""
         return self._periodic.name
 
     def stop(self) -> None:
         """
-        Begin no more runs; one that is going on ends by itself. Not a checkpoint.
+        Start no more runs; a run in progress continues to its end.
+
+        Not a checkpoint.
 
         Raises:
-            RuntimeError: Called outside the event loop in which it runs.
+            RuntimeError: Called outside the event loop in which the task runs.
         """
         if not self._task.ended:
             self._task.check_loop("stop")
@@ -68,33 +70,39 @@ class PeriodicTask:
 
     def cancel(self) -> None:
         """
-        Begin no more runs, and cancel one that is going on. Not a checkpoint.
+        Start no more runs and cancel a run in progress.
 
-        Await `wait` to be sure that it has ended.
+        Not a checkpoint. Await `wait` to be sure that the task has ended.
 
         Raises:
-            RuntimeError: Called outside the event loop in which it runs.
+            RuntimeError: Called outside the event loop in which the task runs.
         """
         self._task.cancel()
 
     async def wait(self) -> None:
         """
-        Wait until it has ended. A checkpoint unless it already has.
+        Wait until the task has ended.
+
+        A checkpoint unless it already has.
 
         Raises:
-            RuntimeError: The code that waits is part of it, or runs in another event loop.
+            RuntimeError: Called from within the task itself, or in another event loop.
         """
         await self._task.wait()
 
     def check_health(self) -> str | None:
         """
-        Return what is wrong, or None.
+        Return a description of the problem, or None if there is none.
 
-        Something is if no run has succeeded at three ticks in a row, and the next is due, in the
-        process that makes the runs. Not a checkpoint.
+        There is a problem if no run has succeeded for three ticks in a row and the next is due, in
+        the process that makes the runs. Not a checkpoint.
         """
         return self._periodic.check_health()
 
     def statistics(self) -> PeriodicStatistics:
-        """Return what it has done. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the task.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._periodic.statistics()

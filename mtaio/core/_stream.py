@@ -176,21 +176,22 @@ class Buffer:
 @final
 class Stream(Generic[T]):
     """
-    An async iterator over results; returned by `TaskExecutor.stream` and `as_completed`.
+    An async iterator over results, as returned by `TaskExecutor.stream` and `as_completed`.
 
-    Enter it with ``async with``, then iterate, once. Work starts on entering. Taking a result is a
-    checkpoint when there is none yet, and for one ready result in 32. Cancelling the consumer
-    cancels the work. Several tasks may share one stream: each result goes to one of them. `aclose`
-    ends it for them all, before the block is left.
+    Enter it with ``async with``, which starts the work, then iterate over it once. Several tasks
+    may share a stream; each result goes to one of them.
 
-    Given to a call as a source and not entered, it is the stage before: that call enters it, and
-    leaves it at its end. One call only; it also closes a stream that it refuses, or never reads.
+    Taking a result is a checkpoint if none is ready, and for one ready result in 32. Cancelling the
+    consumer cancels the work.
+
+    A stream that was not entered may be passed as the source of one other call, which enters it and
+    leaves it when it ends. That call closes the stream even if it refuses or never reads it.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def fetch(page: int) -> str:
@@ -204,7 +205,7 @@ class Stream(Generic[T]):
                 async for page in pages:
                     print(page)
                     if page.endswith("7"):
-                        break  # the fetches that still run are cancelled, and gone after the block
+                        break  # the running fetches are cancelled
 
 
         if __name__ == "__main__":
@@ -292,16 +293,17 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """
-        Stop the work and wait until it is gone; the stream has no more results.
+        Stop the work and wait for it to end; the stream yields no more results.
 
-        For a consumer that cannot leave the block. A checkpoint if there is work to wait for. It
-        may be called by any task of the block, and again. Results that were not taken are dropped;
-        an error that the consumer has not seen is raised where the next result would be, or by the
-        block. Not entered, the stream cannot be entered any more, and calls that were given to it
-        are closed.
+        For consumers that cannot leave the block. Any task of the block may call it, and more than
+        once. Results that were not taken are dropped; an error that the consumer has not received
+        is raised where the next result would be, or when the block is left. A stream that was not
+        entered cannot be entered any more, and coroutines that were passed to it are closed.
+
+        A checkpoint if there is work to wait for.
 
         Raises:
-            RuntimeError: It was entered in another event loop, which is not over.
+            RuntimeError: The stream was entered in another event loop that is still running.
         """
         if self._group is None or self._left or loops.is_over(self._loop):
             self._leave()

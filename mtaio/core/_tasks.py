@@ -46,15 +46,15 @@ class TaskStatus(StrEnum):
     """The state of a submitted task."""
 
     PENDING = "pending"
-    """It waits for a slot."""
+    """The task waits for a slot."""
     RUNNING = "running"
-    """It runs."""
+    """The task is running."""
     SUCCEEDED = "succeeded"
-    """It returned a result."""
+    """The task returned a result."""
     FAILED = "failed"
-    """It raised an error."""
+    """The task raised an error."""
     CANCELLED = "cancelled"
-    """It was cancelled."""
+    """The task was cancelled."""
 
 
 async def run_item(
@@ -456,20 +456,21 @@ class Service(Task):
 @final
 class TaskHandle(Generic[T_co, S_co]):
     """
-    A task started with `TaskExecutor.submit` or `TaskExecutor.start`.
+    A handle to a task started with `TaskExecutor.submit` or `TaskExecutor.start`.
 
-    For type checkers, ``TaskHandle[T]`` is one whose function returns ``T``, and
-    ``TaskHandle[T, S]`` a service that is ready with an ``S``.
+    ``await handle`` waits until the task has ended and returns its result, raises the error that it
+    raised, or raises `TaskCancelledError` if it was cancelled. Several tasks may await it, any
+    number of times. Cancelling a task that waits does not cancel the task it waits for; `cancel`
+    does.
 
-    ``await handle`` waits until the task has ended and returns its result or raises its error, the
-    original one. It may be awaited by several tasks, and again. If the task was cancelled it raises
-    `TaskCancelledError`. Cancelling the waiter leaves the task alone: only `cancel` ends it.
+    In annotations, ``TaskHandle[T]`` is for a function that returns ``T``, and ``TaskHandle[T, S]``
+    for a service that reports an ``S`` when it is ready.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
 
 
         async def fetch(page: int) -> str:
@@ -498,41 +499,41 @@ class TaskHandle(Generic[T_co, S_co]):
 
     @property
     def name(self) -> str:
-        """The name of the function, for messages."""
+        """Name of the function, shown in messages."""
         return self._task.name
 
     @property
     def status(self) -> TaskStatus:
-        """The state of the task now."""
+        """Current state of the task."""
         return self._task.status
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended, no matter how."""
+        """Whether the task has ended, in whatever way."""
         return self._task.ended
 
     @property
     def start_value(self) -> S_co:
-        """What a service passed to ``task_status.started()``; None for a submitted task."""
+        """The value that a service passed to ``task_status.started()``; otherwise None."""
         return cast("S_co", self._task.start_value)
 
     @property
     def return_value(self) -> T_co:
         """
-        The result of a task that has ended; raises what `result` does.
+        The result of a task that has ended; otherwise raises what `result` raises.
 
-        The name is that of AnyIO's task handles.
+        The name is the same as in AnyIO's task handles.
         """
         return self.result()
 
     @property
     def exception(self) -> BaseException | None:
         """
-        The error the task ended with, or None if it succeeded.
+        The exception that the task ended with; None if it succeeded.
 
-        Reading it counts as having looked at a failure, which the executor's block then does not
-        raise. It raises ``RuntimeError`` if the task has not ended, and `TaskCancelledError` if it
-        was cancelled.
+        Reading it counts as having looked at the failure, which the executor's block then does not
+        raise. Raises ``RuntimeError`` if the task has not ended, and `TaskCancelledError` if it was
+        cancelled.
         """
         if not self.done:
             msg = f"{self!r} has not ended yet. Await it, or its wait(), first."
@@ -542,10 +543,10 @@ class TaskHandle(Generic[T_co, S_co]):
 
     def cancel(self) -> None:
         """
-        Cancel the task; not a checkpoint. Await `wait` to be sure that it has ended.
+        Cancel the task. Await `wait` to be sure that it has ended.
 
-        Nothing happens if it has ended. A task that has not started leaves the queue, and its
-        function is never called.
+        If the task has not started, its function is never called; if it has ended, nothing happens.
+        Not a checkpoint.
 
         Raises:
             RuntimeError: Called outside the event loop in which the task runs.
@@ -554,13 +555,13 @@ class TaskHandle(Generic[T_co, S_co]):
 
     def result(self) -> T_co:
         """
-        Return the result of a task that has ended, or raise its error. Not a checkpoint.
+        Return the result of a task that has ended, or raise its error.
 
-        ``await handle`` does the same, and waits for the end.
+        Not a checkpoint. To wait for the result, use ``await handle``.
 
         Raises:
-            RuntimeError: It has not ended yet.
-            TaskCancelledError: It was cancelled.
+            RuntimeError: The task has not ended yet.
+            TaskCancelledError: The task was cancelled.
         """
         if self._task.status is TaskStatus.SUCCEEDED:
             return cast("T_co", self._task.result)
@@ -572,14 +573,16 @@ class TaskHandle(Generic[T_co, S_co]):
 
     async def wait(self) -> None:
         """
-        Wait until the task has ended, no matter how. A checkpoint unless it already has.
+        Wait until the task has ended, in whatever way.
 
-        Waiting for it inside an item lends that item's slot to the task, so an item may wait for
-        a task of its own executor, whatever the limit. If the wait is cancelled while the task
-        runs in that slot, both go on, and one item more than the limit runs until the next ends.
+        An item that waits lends its slot to the task, so it may wait for a task of its own executor
+        whatever the limit. If the wait is cancelled while the task runs in that slot, both go on,
+        and one item more than the limit runs until the next one ends.
+
+        A checkpoint unless it already has.
 
         Raises:
-            RuntimeError: The code that waits is part of the task, or runs in another event loop.
+            RuntimeError: Called from within the task itself, or in another event loop.
         """
         await self._task.wait()
 

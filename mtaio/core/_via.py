@@ -84,22 +84,23 @@ class ExternalPoolStatistics:
 @final
 class ExternalPool:
     """
-    A pool of workers made elsewhere, with a limit on the calls that are in it at once.
+    A pool of workers created elsewhere, with a limit on how many calls it has at once.
 
-    For the option ``via=`` of an executor's calls. A pool passed directly has no such limit: a call
-    that has timed out, or was cancelled, no longer counts, though its worker may still be busy
-    with it. Under ``limit`` it keeps its place until the worker has finished. dask does not tell
-    which calls run, so under a limit nothing is cancelled there: a call that waits in its queue
-    is made, and its result dropped. May be made anywhere, shared by executors, and used by one
-    event loop after another. It does not own the pool, and never shuts it down.
+    Pass it to an executor's call as ``via=``. A call that was cancelled or timed out keeps its
+    place under ``limit`` until its worker has finished. (If you pass the pool itself as ``via=``,
+    there is no such limit.) An external pool can be created outside an event loop, shared by
+    executors, and used by one event loop after another. It never shuts down the pool.
+
+    dask does not tell which calls are running, so with a limit its calls are not cancelled: a call
+    that waits in dask's queue is made, and its result is dropped.
 
     Args:
-        pool: A ``concurrent.futures.Executor``, or an object with its ``submit``: a
-            ``ProcessPoolExecutor``, loky, mpi4py, dask's ``client.get_executor()``.
-        limit: How many calls the pool may have at once; None for no limit.
+        pool: A ``concurrent.futures.Executor`` or an object with the same ``submit`` method: a
+            ``ProcessPoolExecutor``, loky, mpi4py, or dask's ``client.get_executor()``.
+        limit: Maximum number of calls in the pool at once; None for no limit.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
@@ -108,7 +109,8 @@ class ExternalPool:
 
         import anyio
 
-        from mtaio.core import ExternalPool, TaskExecutor
+        from mtaio import TaskExecutor
+        from mtaio.core import ExternalPool
 
         executor = TaskExecutor()
 
@@ -116,7 +118,7 @@ class ExternalPool:
         async def main() -> None:
             with ThreadPoolExecutor(4) as threads:
                 pool = ExternalPool(threads, limit=2)
-                print(await executor.map(factorial, [3, 4, 5], via=pool))  # [6, 24, 120]
+                print(await executor.map(factorial, [3, 4, 5], via=pool))
 
 
         if __name__ == "__main__":
@@ -138,7 +140,11 @@ class ExternalPool:
         return f"<ExternalPool {type(self._pool).__name__} limit={self._limit}>"
 
     def statistics(self) -> ExternalPoolStatistics:
-        """Return a snapshot. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the pool.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return ExternalPoolStatistics(
             limit=self._limit, in_use=self._limiter.busy, waiting=self._limiter.waiting
         )

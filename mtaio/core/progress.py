@@ -39,16 +39,17 @@ def bar(
     description: str = "", *, console: Console | None = None, transient: bool = False
 ) -> AbstractContextManager[_OnProgress]:
     """
-    Return a context manager that shows a progress bar and gives the ``on_progress=`` callback.
+    Return a context manager that shows a progress bar and yields an ``on_progress=`` callback.
 
-    The bar is drawn on stderr, so that what the program prints can go elsewhere. While the total is
-    not known it moves without filling. Without a terminal nothing is shown. Not a checkpoint.
+    The bar is drawn on stderr, so the program's output can be redirected. If the total is unknown,
+    the bar moves without filling. If stderr is not a terminal, nothing is shown. Not a checkpoint.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor, progress
+        from mtaio import TaskExecutor
+        from mtaio.core import progress
 
         executor = TaskExecutor(max_workers=10)
 
@@ -66,9 +67,9 @@ def bar(
         ```
 
     Args:
-        description: What is being done, in a word or two.
-        console: Where to show it; print on the same one to write above the bar.
-        transient: Whether the bar vanishes at the end of the block.
+        description: A word or two about what is being done.
+        console: The ``rich`` console to draw on; print to the same one to write above the bar.
+        transient: Whether the bar disappears at the end of the block.
     """
     from mtaio.core._bar import make_bar  # noqa: PLC0415 - loaded when a bar is made
 

@@ -58,33 +58,33 @@ class Register(Protocol[T]):
 @final
 class EventEmitter:
     """
-    Hands events to handlers, sync and async, and to streams.
+    Delivers events to handlers, plain and async, and to streams.
 
-    May be made at module level, and used by one event loop after another, on either backend; by one
-    at a time, and not from other threads.
+    It can be created at module level and used by one event loop after another, on either backend,
+    but not by two at once and not from other threads.
 
-    Handlers run in tiers, by priority. A tier ends before the next starts; within it handlers start
-    in the order of registration. Plain functions and the first async ones run in the caller's task;
-    when one of several async handlers really suspends, the rest of the tier runs concurrently, each
-    in a task of its own, started in any order. `emit` waits for all of them.
+    Handlers run in tiers, by priority. A tier ends before the next one starts, and its handlers
+    start in the order of registration. They run in the caller's task until one of several async
+    handlers suspends. Then the rest of the tier runs concurrently, each handler in a task of its
+    own, started in any order. `emit` waits for all of them.
 
-    Entering the emitter (``async with emitter:``) is needed for `emit_nowait` only. Leaving it
-    delivers the events that `emit_nowait` has taken; after an error or a cancellation, it drops and
-    counts them. Enter and leave it in one task.
+    You need to enter the emitter (``async with emitter:``) only for `emit_nowait`. At the end of
+    the block, pending events of `emit_nowait` are delivered; after an error or a cancellation, they
+    are dropped and counted. Enter and leave it in the same task.
 
     Args:
-        errors: What happens to errors that handlers raise: ``"raise"`` ends the tier, skips those
-            below and raises an ``ExceptionGroup``, also of a single error; ``"continue"`` runs
-            every tier first; ``"log"`` logs them to ``mtaio.events``.
-        on_error: Called instead, with the error, the event and the handler; async or not. If it
-            fails, both errors are treated as ``errors`` says, and never handed to it again.
-        concurrent: Whether several async handlers of a tier run concurrently; if not, one after
+        errors: What happens to errors of handlers. ``"raise"`` finishes the tier, skips the lower
+            tiers and raises an ``ExceptionGroup``, also for a single error. ``"continue"`` runs all
+            tiers first. ``"log"`` logs the errors to ``mtaio.events``.
+        on_error: A function, plain or async, that gets the error, the event and the handler
+            instead. If it fails, both errors are treated as ``errors`` says.
+        concurrent: Whether the async handlers of a tier run concurrently instead of one after
             another.
-        max_listeners: Warn when one name or pattern gets more handlers than that, because
-            something may be registering without end; None for never.
-        max_pending: How many events of `emit_nowait` may wait to be delivered; None for no limit.
-        max_names: For how many names matches and statistics are kept; beyond that, those emitted
-            longest ago are forgotten, and counted together. None for no limit.
+        max_listeners: Warn if a name or pattern gets more handlers than this, which suggests that
+            handlers are registered again and again; None for no warning.
+        max_pending: The most events of `emit_nowait` that wait to be delivered; None for no limit.
+        max_names: The most names for which statistics are kept. Names emitted longest ago are then
+            counted together as ``other``. None for no limit.
         name: For error messages and the monitor.
 
     Raises:
@@ -202,20 +202,22 @@ class EventEmitter:
         """
         Register a handler: ``@emitter.on("user.login")`` or ``emitter.on("user.login", handler)``.
 
-        An emit in progress does not call it. A handler registered twice is called twice. Not a
-        checkpoint.
+        An emit in progress does not call the new handler. A handler registered twice is called
+        twice. Not a checkpoint.
 
         Args:
             name: A name; ``"ns.*"`` for every name below ``ns``; ``"*"`` for every name; or an
                 `EventKey`.
-            handler: Called with the `Event`. An async function, or a plain one; an awaitable that
-                a plain one returns is awaited, and handlers after it may have to wait for that.
+            handler: A function, async or plain, that is called with the `Event`. If a plain
+                function returns an awaitable, it is awaited, and later handlers may have to wait
+                for it.
             priority: Higher ones run first: an `EventPriority`, or any int.
-            weak: Whether to refer to the handler, or to the object whose method it is, weakly, so
-                that it is removed when nothing else refers to it. Nothing else refers to a lambda.
+            weak: Whether to hold only a weak reference to the handler, or to the object of a bound
+                method, so that it is removed when nothing else refers to it. Do not use it with a
+                lambda, to which nothing else refers.
 
         Returns:
-            The handler itself, or a decorator that does.
+            The handler, or a decorator that returns it.
 
         Raises:
             TypeError: ``name`` is not a name, ``handler`` cannot be called with one argument, is a
@@ -254,21 +256,22 @@ class EventEmitter:
         """
         Register a handler for one event. The arguments are those of `on`.
 
-        It is removed before it is called, so it is called once however many tasks emit, even if it
-        emits the same event itself. Until then, `off` removes it.
+        The handler is removed before it is called, so it is called only once even if several tasks
+        emit, or if it emits the same event itself. `off` removes it before that.
         """
         return self._on(name, handler, priority=priority, weak=weak, once=True)
 
     def off(self, name: str | EventKey[Any], handler: Callable[..., object]) -> bool:
         """
-        Remove a handler; of several registrations the latest. Not a checkpoint.
+        Remove a handler, or the latest of several registrations. Not a checkpoint.
 
-        An emit in progress that has not called it yet will not call it. Compares it with the
-        handlers of that name, the latest first, which takes up to 0.2 microseconds for each.
+        An emit in progress that has not called the handler yet does not call it. The handlers of
+        that name are compared one by one, so this takes longer the more there are.
 
         Args:
             name: The name, pattern or key under which it was registered.
-            handler: The registered handler, or an equal one, as a bound method is.
+            handler: The registered handler, or an equal one, such as a bound method of the same
+                object.
 
         Returns:
             False if it is not registered there.
@@ -291,15 +294,15 @@ class EventEmitter:
         """
         Remove the handlers of a name, or of all. Not a checkpoint.
 
-        An emit in progress no longer calls them. Streams and calls of `wait_for` stay, as they
-        belong to the tasks that listen with them.
+        An emit in progress does not call them any more. Streams and calls of `wait_for` stay,
+        because they belong to the tasks that use them.
 
         Args:
-            name: The name, pattern or key under which they were registered: ``"*"`` removes those
-                that were registered for every name; None for all there are.
+            name: The name, pattern or key under which they were registered; None for all handlers.
+                ``"*"`` removes only those that were registered for ``"*"``.
 
         Returns:
-            How many were removed.
+            The number of handlers removed.
 
         Raises:
             TypeError, ValueError: ``name`` could not have been registered.
@@ -315,8 +318,8 @@ class EventEmitter:
         """
         Return the names and patterns that have handlers. Not a checkpoint.
 
-        Each is there once, however many handlers it has, in the order in which they got their
-        first. A key is listed by its name.
+        Each is listed once, in the order in which they got their first handler. A key is listed by
+        its name.
         """
         return tuple(self._registry.patterns())
 
@@ -325,7 +328,7 @@ class EventEmitter:
         Return the handlers that would run for a name, in their order. Not a checkpoint.
 
         Args:
-            name: A name; for a pattern, the handlers registered under exactly that.
+            name: A name. For a pattern, only the handlers registered under exactly this pattern.
 
         Raises:
             TypeError, ValueError: ``name`` is not a name.
@@ -405,26 +408,26 @@ class EventEmitter:
         metadata: Mapping[str, Any] | None = None,
     ) -> Any:
         """
-        Hand an event to all that listen to ``name``, and wait until they have ended.
+        Deliver an event to all listeners of ``name``, and wait for them.
 
-        Returns at once if no handler suspends, but one call in 64 on an emitter is a checkpoint,
-        before anything has happened, and so is the end of a tier of several async handlers. It
-        calls the handlers registered when it starts; those removed since are skipped.
-        Cancelled, it cancels the handlers that run, waits for them, and calls no others; errors
-        that handlers had raised by then are logged to ``mtaio.events``.
+        It calls the handlers that are registered when it starts, except those removed meanwhile. It
+        returns at once if no handler suspends, but one call in 64 on an emitter begins with a
+        checkpoint, and the end of a tier of several async handlers is one too. If it is cancelled,
+        it cancels the running handlers, waits for them, and calls no more. Errors that handlers
+        have raised before are logged to ``mtaio.events``.
 
         Args:
-            name: The full name, or an `EventKey`, by which ``data`` is checked.
-            data: What the handlers get as ``event.data``.
-            metadata: What they get as ``event.metadata``; None for an empty dict.
+            name: The full name, or an `EventKey`, which lets type checkers check ``data``.
+            data: The value that handlers get as ``event.data``.
+            metadata: The mapping that handlers get as ``event.metadata``; None for an empty dict.
 
         Returns:
             The event, as the handlers left it.
 
         Raises:
-            ExceptionGroup: Handlers failed, and ``errors`` is not ``"log"``.
-            BaseException: What is not an ``Exception`` is raised as it is, after the other handlers
-                of its tier were cancelled and have ended.
+            ExceptionGroup: Handlers failed, unless ``errors`` is ``"log"``.
+            BaseException: A handler raised something that is no ``Exception``. It is raised
+                unchanged, after the other handlers of the tier were cancelled and have ended.
             TypeError: ``name`` is not a name.
             ValueError: ``name`` is empty, or a pattern.
         """
@@ -491,13 +494,12 @@ class EventEmitter:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        Emit an event later, inside the emitter's block, without waiting. Not a checkpoint.
+        Queue an event, to be delivered by the emitter's block. Not a checkpoint.
 
         Events are delivered one after another, in the order of these calls. With ``errors="raise"``
-        or ``"continue"`` an error has no caller to go to: it ends the block, and is raised by it.
-
-        In a task that is being cancelled, when the emitter no longer delivers, the event is
-        dropped, and counted as such.
+        or ``"continue"``, an error of a handler ends the block and is raised by it. If the emitter
+        no longer delivers and the calling task is being cancelled, the event is dropped and
+        counted.
 
         Args:
             name: As for `emit`.
@@ -506,8 +508,8 @@ class EventEmitter:
 
         Raises:
             EventOverflowError: ``max_pending`` events are waiting. Also an ``anyio.WouldBlock``.
-            RuntimeError: The emitter was not entered, or is closing and delivers nothing more, or
-                was entered in another event loop.
+            RuntimeError: The emitter was not entered, was entered in another event loop, or is
+                closing and delivers no more events.
             TypeError, ValueError: As for `emit`.
         """
         checked = name_of(name)
@@ -570,18 +572,18 @@ class EventEmitter:
         """
         Wait for one event. A checkpoint.
 
-        It listens from its first step, before anything else can run, until it returns or is
-        cancelled. Events between two calls are missed: to miss none, use `stream`.
+        It listens from the moment of the call until it returns or is cancelled. It misses events
+        between two calls; use `stream` to get all of them.
 
         Args:
             name: A name, pattern or key, as for `on`.
-            predicate: Called with each such event; the first for which it is true is returned. A
-                plain function. What it raises is raised here, not by the emit.
+            predicate: A plain function of the event; the first event for which it is true is
+                returned. Its errors are raised here, not by the emit.
             timeout: The most seconds to wait; None for no limit.
             priority: The tier in which the event is looked at.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) None came in time.
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) No such event came in time.
             TypeError: ``predicate`` cannot be called, or is async or a generator function;
                 ``timeout`` or ``priority`` is not a number, or ``name`` not a name.
             ValueError: ``name`` matches nothing, or ``timeout`` is negative or NaN.
@@ -634,17 +636,17 @@ class EventEmitter:
         priority: int = EventPriority.NORMAL,
     ) -> EventStream[Any]:
         """
-        Return the events of these names as an async iterator, to be entered with ``async with``.
+        Return an async iterator over events, to be entered with ``async with``.
 
-        An event that several of the names match comes once. Not a checkpoint.
+        An event that matches several of the names comes only once. Not a checkpoint.
 
         Args:
             names: Names, patterns and keys, as for `on`.
-            max_pending: How many events to keep for the consumer; None for no limit.
-            overflow: What to do with an event when the buffer is full: ``"block"`` makes its emit
-                wait for space; ``"drop_oldest"`` drops the oldest; ``"drop_newest"`` drops it;
-                ``"raise"`` drops it and fails as a handler does, with
-                `mtaio.exceptions.EventOverflowError`.
+            max_pending: The most events that are buffered for the consumer; None for no limit.
+            overflow: What happens if the buffer is full. With ``"block"`` the emit waits for space.
+                ``"drop_oldest"`` drops the oldest event, and ``"drop_newest"`` the new one.
+                ``"raise"`` drops the new event and raises `mtaio.exceptions.EventOverflowError`,
+                like a handler that fails.
             priority: The tier in which the stream takes the event.
 
         Raises:
@@ -701,12 +703,12 @@ class EventEmitter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram from now on of how long handlers run.
+        Begin to keep a histogram of how long handlers run.
 
-        It is ``handler_duration`` in the statistics, and has each call of a handler that begins
-        after this and ends, with or without an error or a cancellation; streams and `wait_for` are
-        no handlers. A monitor calls it for what it watches. Not a checkpoint; to be called where
-        events are emitted, or before any is. Calling it again changes nothing.
+        It is ``handler_duration`` in the statistics, and counts each call of a handler that begins
+        after this, however it ends, but not streams and `wait_for`. A monitor calls it for each
+        emitter that it watches. Call it in the event loop in which events are emitted, or before
+        any is emitted. Calling it again has no effect. Not a checkpoint.
         """
         from mtaio._internal.histogram import Histogram  # noqa: PLC0415 - not all programs ask
 
@@ -718,7 +720,7 @@ class EventEmitter:
         """
         Return the state and the counts so far. Not a checkpoint.
 
-        May be called from any thread at any time.
+        It can be called from any thread.
         """
         from mtaio.events._statistics import EmitterStatistics  # noqa: PLC0415 - takes 2 ms to make
 

@@ -20,7 +20,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class EventPriority(IntEnum):
-    """Named tiers. Higher ones run first, and any other int will do too."""
+    """Named priorities. Higher ones run first; any other int is a priority too."""
 
     HIGHEST = 100
     HIGH = 50
@@ -34,9 +34,9 @@ class EventKey(Generic[T]):
     """
     The name of an event together with the type of its data.
 
-    The type checker checks emits and handlers against it: with
-    ``LOGIN = EventKey[User]("user.login")``, ``emitter.emit(LOGIN, 5)`` is an error there. At run
-    time it stands for its name: handlers of ``"user.login"`` and of ``LOGIN`` are the same.
+    Type checkers use it to check emits and handlers: with ``LOGIN = EventKey[User]("user.login")``,
+    they refuse ``emitter.emit(LOGIN, 5)``. At run time it is the same as its name, so handlers of
+    ``"user.login"`` get events of ``LOGIN``.
 
     Args:
         name: A name, or a pattern (``"ns.*"``, ``"*"``) for events whose data are of one type.
@@ -98,15 +98,15 @@ class EventKey(Generic[T]):
 @final
 class Event(Generic[T_co]):
     """
-    One emitted event; all its handlers get the same object.
+    An emitted event. All its handlers get the same object.
 
-    Made by `EventEmitter.emit`. Make one yourself to call a handler in a test.
+    `EventEmitter.emit` creates it. Create one yourself to call a handler in a test.
 
     Args:
         name: The full name under which it was emitted.
         data: What was emitted.
-        metadata: What was said about it.
-        time: When it was emitted, in seconds of a monotonic clock: only differences mean anything.
+        metadata: The ``metadata`` of `EventEmitter.emit`.
+        time: When it was emitted, in seconds of a monotonic clock; only differences are meaningful.
     """
 
     __slots__ = ("data", "metadata", "name", "stopped", "time")
@@ -116,7 +116,7 @@ class Event(Generic[T_co]):
     data: Final[T_co]  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues] # read-only
     """What was emitted."""
     metadata: Final[Mapping[str, Any]]
-    """What was said about it: the ``metadata`` of `EventEmitter.emit`."""
+    """The ``metadata`` of `EventEmitter.emit`."""
     time: Final[float]
     """When it was emitted, in seconds of a monotonic clock."""
     stopped: bool
@@ -141,9 +141,9 @@ class Event(Generic[T_co]):
 
     def stop(self) -> None:
         """
-        Stop the event after the tier that is running. Not a checkpoint.
+        Skip the lower tiers for this event. Not a checkpoint.
 
-        The other handlers of that tier still run.
+        The other handlers of the running tier still run.
         """
         self.stopped = True
 

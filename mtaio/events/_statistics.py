@@ -27,7 +27,7 @@ class EventStatistics:
     failed: int = field(metadata=COUNTER)
     """Times a handler raised an error, or a stream with ``overflow="raise"`` was full."""
     dropped: int = field(metadata=COUNTER)
-    """Events a full stream did not keep, and those of `emit_nowait` that were never delivered."""
+    """Events dropped by a full stream, and those of `emit_nowait` that were not delivered."""
 
 
 @final
@@ -36,7 +36,7 @@ class EmitterStatistics:
     """The state of an `EventEmitter`, and what it has done so far."""
 
     listeners: int = field(metadata=GAUGE)
-    """Handlers registered, one for each name or pattern it is registered under."""
+    """Handlers registered, counted once for each name or pattern."""
     streams: int = field(metadata=GAUGE)
     """Streams open."""
     wait_fors: int = field(metadata=GAUGE)
@@ -46,10 +46,10 @@ class EmitterStatistics:
     pending: int = field(metadata=GAUGE)
     """Events of `emit_nowait` not yet delivered, including the one being delivered."""
     max_pending: int | None = field(metadata=LIMIT)
-    """How many events of `emit_nowait` may wait, besides the one being delivered; None for no
+    """The most events of `emit_nowait` that wait, besides the one being delivered; None for no
     limit."""
     max_names: int | None = field(metadata=LIMIT)
-    """How many names are kept in ``names``; None for all."""
+    """The most names in ``names``; None for no limit."""
     emitted: int = field(metadata=COUNTER)
     """Events emitted, of all names."""
     handled: int = field(metadata=COUNTER)
@@ -61,12 +61,11 @@ class EmitterStatistics:
     rejected: int = field(metadata=COUNTER)
     """Events that `emit_nowait` refused because ``max_pending`` were waiting."""
     handler_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
-    """How long each call of a handler took, however it ended; None before
-    ``record_durations()``."""
+    """How long calls of handlers took; None before ``record_durations()``."""
     names: Mapping[str, EventStatistics] = field(metadata=COUNTER | {"label": "event"})
-    """The counters of each of the names emitted most recently, at most ``max_names``."""
+    """The counts of the names emitted most recently, at most ``max_names``."""
     other: EventStatistics = field(metadata=COUNTER)
-    """The counters of all other names together."""
+    """The counts of all other names together."""
 
 
 def counts_of(tally: Tally) -> EventStatistics:

@@ -72,10 +72,10 @@ class EventStream(Generic[T_co]):
     """
     An async iterator over events; returned by `EventEmitter.stream`.
 
-    Enter it with ``async with``, then iterate. Events emitted after entering are kept until they
-    are taken, up to ``max_pending``; leaving the block releases the emits that wait for space.
-    Taking an event is a checkpoint when there is none yet, and for one ready event in 64. Several
-    tasks may share one stream: each event goes to one of them.
+    Enter it with ``async with``, then iterate. Events emitted inside the block are buffered until
+    they are taken, up to ``max_pending``. Leaving the block releases the emits that wait for space.
+    Taking an event is a checkpoint if none is buffered, and for one buffered event in 64. If
+    several tasks iterate over the stream, each event goes to one of them.
 
     Example:
         ```python
@@ -174,16 +174,16 @@ class EventStream(Generic[T_co]):
 
     @property
     def dropped(self) -> int:
-        """Events that were not kept because the buffer was full."""
+        """Events dropped because the buffer was full."""
         return self._dropped
 
     @property
     def pending(self) -> int:
-        """Events that are kept now, ready to be taken."""
+        """Events in the buffer."""
         return len(self._buffer)
 
     async def __aenter__(self) -> Self:
-        """Start to listen. Not a checkpoint."""
+        """Begin to listen. Not a checkpoint."""
         if self._entered:
             raise entered_before_error(self, "Call stream() again.")
         self._loop = loops.current_loop()
@@ -205,20 +205,20 @@ class EventStream(Generic[T_co]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Stop listening, and drop what was not taken. Not a checkpoint."""
+        """Stop listening, and drop the events in the buffer. Not a checkpoint."""
         self._left = True
         self._buffer.clear()
         self._close()
 
     async def aclose(self) -> None:
         """
-        Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
+        Stop listening, and end the iteration after the events in the buffer. Not a checkpoint.
 
-        Emits that wait for space go on, as if there were no stream. Not entered, the stream cannot
-        be entered any more.
+        Emits that wait for space go on without the stream. If the stream was not entered yet, it
+        cannot be entered any more.
 
         Raises:
-            RuntimeError: It was entered in another event loop, which is not over.
+            RuntimeError: It was entered in another event loop that is still running.
         """
         if (
             self._listener is not None

@@ -51,7 +51,7 @@ are not UTF-8, is written, and the file stays UTF-8."""
 
 class LogSettings(Protocol):
     """
-    The settings that `configure` reads; any object with these attributes will do.
+    The protocol of settings that `configure` reads.
 
     It may also have ``log_console``, a bool, and ``log_when``, as for `AsyncFileHandler`.
     """
@@ -85,12 +85,12 @@ class LogSettings(Protocol):
 @final
 class LoggingContext:
     """
-    The handlers made by `configure`; leaving the block writes what is queued.
+    The handlers set up by `configure`; leaving the block writes what is queued.
 
-    Leaving also removes the handlers and restores the logger's level. ``async with`` does so in a
-    worker thread, shielded from cancellation; it takes 5 seconds at most, when the file takes
-    nothing. asyncio's own ``Task.cancel()`` goes through every shield, and ends the wait; what is
-    queued is written all the same.
+    Leaving the block also removes the handlers and restores the logger's level. ``async with`` does
+    this in a worker thread, shielded from cancellation, and takes at most 5 seconds if the file
+    cannot be written. asyncio's own ``Task.cancel()`` ignores shields and ends the wait, but the
+    queued records are still written.
     """
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:
@@ -111,12 +111,12 @@ class LoggingContext:
 
     @property
     def handlers(self) -> tuple[logging.Handler, ...]:
-        """The handlers; none after `close`."""
+        """The handlers; empty after `close`."""
         return tuple(self._handlers)
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Write what is queued, and remove the handlers. May be called again.
+        Write the queued records, and remove the handlers. It can be called more than once.
 
         Args:
             timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
@@ -147,7 +147,7 @@ class LoggingContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close; blocks the thread for 5 seconds at most."""
+        """Close. This blocks the thread for at most 5 seconds."""
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -187,49 +187,51 @@ def configure(
     errors: str = _ERRORS,
 ) -> LoggingContext:
     """
-    Set up a program's logging: level, console, file, format, and masked secrets.
+    Set up a program's logging: level, console, file, format and masking of secrets.
 
-    Takes effect at once, inside or outside an event loop. A second call for the same logger
-    replaces the first, and then closes its handlers; records logged during the change go to one or
-    the other, and none is lost, though lines in the same file may change places. Not a checkpoint.
+    It takes effect at once, inside or outside an event loop. A second call for the same logger
+    replaces the handlers of the first and closes them. Records logged meanwhile go to either, so
+    lines in the same file may change places. Not a checkpoint.
 
-    Each value is the argument given here; failing that, the one in the settings; without settings,
-    the one in the environment, where an empty variable counts as not set.
+    For each value, the argument comes first. Without the argument, the value comes from the
+    settings, or from the environment if there are no settings. An empty variable counts as not set.
 
-    The console is a ``logging.StreamHandler``, which writes in the caller's thread: nothing is lost
-    there when the process is killed, and the caller waits while the reader of a pipe takes nothing.
-    Where an event loop must not wait, pass ``file="/dev/stderr", console=False``.
+    The console is a ``logging.StreamHandler``, which writes in the caller's thread. The caller
+    waits if standard error is a pipe that nobody reads. If an event loop must not wait, pass
+    ``file="/dev/stderr", console=False``.
 
     Args:
-        settings: Where the values come from; None reads the environment.
-        level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
+        settings: The settings; None to read the environment.
+        level: The level, by name or number. Setting ``log_level``, variable ``MTAIO_LOG_LEVEL``,
+            default ``INFO``.
         file: The file; ``""`` for none. ``{worker}`` in it becomes the worker's number under
-            ``mtaio run --workers``, else 0. ``log_file``, ``MTAIO_LOG_FILE``; none.
-        max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
-            10,000,000.
-        backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
-            ``MTAIO_LOG_BACKUP_COUNT``; 5.
-        when: As for `AsyncFileHandler`, such as ``"midnight"``; ``""`` for never. ``log_when``, if
-            the settings have it, ``MTAIO_LOG_WHEN``; never.
-        format: ``"text"`` or ``"json"``. ``log_format``, ``MTAIO_LOG_FORMAT``; ``text``.
-        console: Whether to write to ``sys.stderr`` too. ``log_console``, if the settings have it,
-            ``MTAIO_LOG_CONSOLE`` (``1`` or ``0``, ``yes`` or ``no``, …); yes.
-        logger: The logger or its name; None for the root, which sees all records.
-        redact: What masks secrets; None for a `RedactingFilter` with its defaults.
-        fields: As for `JsonFormatter`, with the JSON format.
-        filters: More filters for the file and the console: objects with a ``filter`` method, or
-            functions, of the record. They come before ``redact``, which masks what they add.
-        errors: What to do in the file with text that UTF-8 cannot express, as for
-            `AsyncFileHandler`; by default it is written with escapes.
+            ``mtaio run --workers``, otherwise 0. Setting ``log_file``, variable ``MTAIO_LOG_FILE``,
+            default none.
+        max_bytes: As for `AsyncFileHandler`. Setting ``log_max_bytes``, variable
+            ``MTAIO_LOG_MAX_BYTES``, default 10,000,000.
+        backup_count: As for `AsyncFileHandler`. Setting ``log_backup_count``, variable
+            ``MTAIO_LOG_BACKUP_COUNT``, default 5.
+        when: As for `AsyncFileHandler`; ``""`` for never. Setting ``log_when`` (optional), variable
+            ``MTAIO_LOG_WHEN``, default never.
+        format: ``"text"`` or ``"json"``. Setting ``log_format``, variable ``MTAIO_LOG_FORMAT``,
+            default ``"text"``.
+        console: Whether to write to ``sys.stderr`` too. Setting ``log_console`` (optional),
+            variable ``MTAIO_LOG_CONSOLE`` (``yes`` or ``no``, ``1`` or ``0``, …), default yes.
+        logger: The logger, or its name; None for the root, which gets all records.
+        redact: The filter that masks secrets; None for a `RedactingFilter` with its defaults.
+        fields: As for `JsonFormatter`; used with the JSON format.
+        filters: More filters for the file and the console: functions of the record, or objects with
+            such a method ``filter``. They are called before ``redact``, which masks what they add.
+        errors: What to do with text that UTF-8 cannot express, as for `AsyncFileHandler`.
 
     Returns:
-        The context that flushes and undoes this when it is left. If it is never entered, the
-        interpreter's exit flushes.
+        A context manager that flushes and undoes this when it is left. If it is not entered,
+        logging is flushed when the interpreter exits.
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: A value is not valid; the message names it as its source does.
-        OSError: The file cannot be opened. Whatever is raised, nothing has changed.
+        ValueError: A value is not valid. The message names the argument, setting or variable.
+        OSError: The file cannot be opened. After an error, logging is as it was before.
 
     Example:
         ```python

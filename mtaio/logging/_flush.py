@@ -41,26 +41,25 @@ _KNOWN: Final = cast("list[weakref.ref[logging.Handler]]", vars(logging)["_handl
 
 def flush_all(timeout: float) -> bool:
     """
-    Wait until everything logged before is handed to the operating system.
+    Wait until the operating system has everything that was logged before.
 
-    This covers every handler of every logger, and those that a ``MemoryHandler`` or a
-    ``QueueListener`` passes records to. Call it before the process ends in a way that flushes
-    nothing, such as ``os._exit``; the interpreter's normal exit needs no call.
+    This covers the handlers of all loggers, and those to which a ``MemoryHandler`` or a
+    ``QueueListener`` passes records. Call it before the process ends in a way that does not flush,
+    such as ``os._exit``. Before the interpreter's normal exit it is not needed.
 
-    Blocks the thread, for no longer than ``timeout`` whatever a handler does: handlers are flushed
-    concurrently, those of the standard library by their ``flush`` in daemon threads, so that a
-    handler that is stuck, or whose lock another thread holds, costs the others nothing. In async
-    code await it in a worker thread: ``anyio.to_thread.run_sync(flush_all, 2.0)``.
+    It blocks the thread for at most ``timeout`` seconds. Handlers are flushed concurrently in
+    daemon threads, so one that is stuck does not delay the others. In async code, call it in a
+    worker thread: ``await anyio.to_thread.run_sync(flush_all, 2.0)``.
 
-    What is waiting in a ``MemoryHandler``, or in the queue of a ``QueueHandler``, is passed on
-    first, which takes half of ``timeout`` at most. A ``queue.Queue`` shows whether a listener has
-    handled what it took; other queues only show whether they are empty.
+    Records in a ``MemoryHandler`` or in the queue of a ``QueueHandler`` are passed on first, which
+    may take half of ``timeout``. With queues other than ``queue.Queue``, it cannot tell whether the
+    listener has handled the records that it has taken.
 
     Args:
-        timeout: The most seconds to wait, for all handlers together; 0 leaves them no time.
+        timeout: The most seconds to wait, for all handlers together.
 
     Returns:
-        False if a handler failed, has not finished in time, or no thread could be started for it.
+        False if a handler failed, did not finish in time, or could get no thread.
 
     Raises:
         TypeError: ``timeout`` is not a number.

@@ -52,11 +52,11 @@ class AsyncFileHandlerStatistics:
     pending: int = field(metadata=GAUGE)
     """Records that are queued or being written."""
     max_pending: int | None = field(metadata=LIMIT)
-    """How many there may be, without the extra room for important ones; None for no limit."""
+    """The limit of ``pending``, without the room for important records; None for no limit."""
     waiting: int = field(metadata=GAUGE)
     """Threads that wait for room in the queue."""
     written: int = field(metadata=COUNTER)
-    """Records written, lines about dropped ones included."""
+    """Records written, including lines about dropped ones."""
     bytes: int = field(metadata=COUNTER)
     """Bytes written."""
     dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
@@ -77,50 +77,49 @@ class AsyncFileHandlerStatistics:
 
 class AsyncFileHandler(logging.Handler):
     r"""
-    A log file, with rotation, that is written by a thread of its own.
+    A log file with rotation, which a separate thread writes.
 
-    Takes the place of ``logging.FileHandler``, and of ``RotatingFileHandler`` and
+    It replaces ``logging.FileHandler``, and ``RotatingFileHandler`` and
     ``TimedRotatingFileHandler`` of ``logging.handlers``. The caller formats the record and puts it
-    in a bounded queue, and waits neither for the disk nor for a lock. May be made anywhere, with no
-    event loop running, and used from any thread, on either backend or without one. Closing it,
-    which ``logging.shutdown`` does at the interpreter's exit, writes what is queued. A process that
-    is killed, by SIGTERM too unless it handles it, or that ends by ``os._exit``, loses what is
-    queued.
+    in a bounded queue, and waits neither for the disk nor for a lock. The handler can be created
+    and used in any thread, with or without an event loop. Closing it, which ``logging.shutdown``
+    does at the interpreter's exit, writes the queued records. They are lost if the process is
+    killed, if it gets a SIGTERM that it does not handle, or if it ends with ``os._exit``.
 
     Args:
-        filename: The file. It is opened now, unless ``delay``; the folder must exist.
-            ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` are written through that descriptor,
-            be it a file, a pipe or a socket: never truncated, never rotated.
-        mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
-            ``max_bytes`` or ``when`` it is ``"a"``. Later openings always append.
-        encoding: How text becomes bytes.
-        max_bytes: The size that a file never reaches, unless one record alone does. A record that
-            would reach it starts a new file; the old one becomes ``filename.1``. 0 for no limit.
-        backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
-            then there is no rotation, and the file grows. With ``when`` 0 keeps all of them.
-        when: When a new file is started: ``"midnight"`` or ``"D"`` for each day, ``"H"``, ``"M"``
-            or ``"S"`` for each hour, minute or second, ``"W0"`` (Monday) to ``"W6"`` for each week,
-            in any case; None for never. A file that is older is moved with the next record, to
-            ``filename.2026-11-30``, the day or time when its period began, or if that is taken to
-            ``filename.2026-11-30.1`` and so on, as it is when ``max_bytes`` is reached before.
-            What counts is the time at which a record is written.
-        interval: How many of these units pass. Days and weeks are counted from a fixed date, others
-            from midnight, not from the start of the program.
-        utc: Whether days begin at midnight UTC, and names are in UTC, not in local time.
+        filename: The file. Its folder must exist. ``/dev/stdout``, ``/dev/stderr`` and
+            ``/dev/fd/N`` are written through that descriptor, and neither truncated nor rotated.
+        mode: ``"a"`` to append, ``"w"`` to truncate first, ``"x"`` to refuse an existing file. With
+            ``max_bytes`` or ``when`` it is ``"a"``. When the file is opened again, it is appended
+            to.
+        encoding: The encoding of the file.
+        max_bytes: The size in bytes at which a new file begins. A record that would make the file
+            as large goes into a new one, and the old one is renamed to ``filename.1``. 0 for no
+            limit.
+        backup_count: The number of older files to keep; ``filename.1`` is the newest. With 0 there
+            is no rotation and the file grows; with 0 and ``when``, all older files are kept.
+        when: When a new file begins: ``"midnight"`` or ``"D"`` for each day, ``"H"``, ``"M"`` or
+            ``"S"`` for each hour, minute or second, ``"W0"`` (Monday) to ``"W6"`` for each week;
+            None for never. The first record written in a new period moves the old file to
+            ``filename.2026-11-30``, named after the start of its period, or to
+            ``filename.2026-11-30.1`` and so on if ``max_bytes`` was reached before or that name
+            exists.
+        interval: The number of these units in a period. Days and weeks are counted from a fixed
+            date, other units from midnight.
+        utc: Whether days and file names follow UTC instead of local time.
         at_time: The time of day at which days and weeks begin; None for midnight.
-        max_pending: How many records may be queued or being written; None for no limit.
-        overflow: What happens to a record that finds no room: with ``"drop_newest"`` it is dropped
-            and counted, and a line in the file says how many were. With ``"block"`` the caller
-            waits for room, except in an event loop's thread, where it acts like
-            ``"drop_newest"``.
-        keep_level: The level, as a number or a name, from which a record may use extra room.
-        keep_room: How many such records fit beyond ``max_pending``.
+        max_pending: The most records that are queued or being written; None for no limit.
+        overflow: What happens to a record if the queue is full. ``"drop_newest"`` drops and counts
+            it; a line in the file says how many were dropped. With ``"block"`` the caller waits for
+            room, except in an event loop's thread, where it acts like ``"drop_newest"``.
+        keep_level: The level, by name or number, from which records may use the extra room.
+        keep_room: The number of such records that fit beyond ``max_pending``.
         errors: What to do with text that ``encoding`` cannot express, as for ``open``. With
             ``"strict"`` the record goes to ``handleError``.
-        delay: Whether to open the file with the first record, not now.
-        on_error: Called in the writing thread with the error when the file cannot be opened,
-            written or rotated, at most once a minute for each kind of error. It should not log.
-            Default: one line on ``sys.stderr``.
+        delay: Whether to open the file with the first record instead of now.
+        on_error: Called in the writing thread with the error if the file cannot be opened, written
+            or rotated, at most once a minute for each kind of error. It should not log. None to
+            print a line to ``sys.stderr``.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -233,13 +232,12 @@ class AsyncFileHandler(logging.Handler):
         """
         Names the older files, like ``namer`` of the standard library's rotating handlers.
 
-        Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
-        the same each time. With ``when`` that is a path such as ``app.log.2026-11-30``, and files
-        count as older ones, to be deleted in time, if they are in the folder of the newest, and
-        what it returns still has the date, and the number if there is one. Its errors are those of
-        a rotation: the records go on into the file as it is, and ``on_error`` is told. None, the
-        default, leaves names as they are. A subclass may define it as a method; its handlers then
-        live until they are closed.
+        It is called in the writing thread with a path such as ``app.log.1``, or
+        ``app.log.2026-11-30`` with ``when``, and returns the path to use, which has to be the same
+        each time. With ``when``, older files are deleted only if they are in the folder of the
+        newest and their names still contain the date, and the number if there is one. If it raises,
+        the file is not rotated and ``on_error`` is called. None, the default, leaves names as they
+        are. A subclass may define it as a method; its handlers then live until they are closed.
         """
         return self._writer.file.namer
 
@@ -254,10 +252,10 @@ class AsyncFileHandler(logging.Handler):
         """
         Rotates the file, like ``rotator`` of the standard library's rotating handlers.
 
-        Called in the writing thread with the path of the file and with that of the older one,
-        which does not exist then. It must rename, remove or empty the file; records are queued
-        until it returns. Its errors are those of a rotation, as for `namer`, and it is called again
-        after a while. None, the default, renames.
+        It is called in the writing thread with the path of the file and a path for the older file,
+        which does not exist yet. It must rename, remove or empty the file. Records are queued until
+        it returns. If it raises, ``on_error`` is called, and it is tried again later. None, the
+        default, renames the file.
         """
         return self._writer.file.rotator
 
@@ -274,13 +272,13 @@ class AsyncFileHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """
-        Filter the record and emit it, without the handler's lock. Not a checkpoint.
+        Filter the record and emit it, without taking the handler's lock. Not a checkpoint.
 
         Args:
-            record: What to log.
+            record: The record.
 
         Returns:
-            Whether the filters let it pass.
+            Whether the filters let the record pass.
         """
         if self.filters or type(self).filter is not _FILTER:
             passed = cast("object", self.filter(record))
@@ -292,7 +290,7 @@ class AsyncFileHandler(logging.Handler):
         return True
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the text of a record, as any handler does."""
+        """Return the text of a record, as the standard handlers do."""
         formatter = self.formatter
         if formatter is None:
             return super().format(record)
@@ -307,11 +305,11 @@ class AsyncFileHandler(logging.Handler):
         """
         Format the record and queue it. Not a checkpoint.
 
-        A record that cannot be formatted or encoded goes to ``handleError``; one that finds no room
-        is not even formatted. After `close` the file is opened again.
+        If the record cannot be formatted or encoded, ``handleError`` is called. If the queue is
+        full, the record is not formatted. After `close`, the file is opened again.
 
         Args:
-            record: What to log; it is not changed.
+            record: The record, which is not changed.
         """
         queue = self._queue
         ahead = queue.items.qsize()
@@ -330,15 +328,15 @@ class AsyncFileHandler(logging.Handler):
 
     def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # logging's returns nothing
         """
-        Wait until everything logged before is written; the operating system then has it.
+        Wait until the operating system has everything that was logged before.
 
-        Blocks the thread: in async code await `aflush`.
+        It blocks the thread; in async code await `aflush`.
 
         Args:
-            timeout: The most seconds to wait; 0 leaves the writing thread no time to answer.
+            timeout: The most seconds to wait.
 
         Returns:
-            False if it is not written yet, or was given up; always False in the writing thread.
+            False if not everything was written in time, and in the writing thread.
 
         Raises:
             TypeError: ``timeout`` is not a number.
@@ -351,14 +349,14 @@ class AsyncFileHandler(logging.Handler):
         """
         Wait until everything logged before is written. A checkpoint.
 
-        Cancelled, it leaves nothing behind, and what is queued is written all the same. However
-        many tasks of an event loop wait, they take one worker thread together.
+        If it is cancelled, the queued records are still written. All tasks of an event loop that
+        wait share one worker thread.
 
         Args:
             timeout: The most seconds to wait.
 
         Returns:
-            False if it is not.
+            As for `flush`.
 
         Raises:
             TypeError, ValueError: As for `flush`.
@@ -377,15 +375,16 @@ class AsyncFileHandler(logging.Handler):
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Write what is queued, close the file and end the thread. May be called again.
+        Write the queued records, close the file and end the thread.
 
-        What the file has not taken when the time is over is given up, and counted as ``lost`` when
-        this returns, also what is behind a write that does not return, as to a pipe that is not
-        read: the exit does not wait for that again. Should such a write return, what is behind it
-        is written after all. A record logged after `close` opens the file again.
+        Records that were not written in time are given up and counted as ``lost``. That includes
+        records behind a write that hangs, such as to a pipe that nobody reads, so the interpreter's
+        exit does not wait for it again. If such a write returns later, the records behind it are
+        written after all. A record logged after `close` opens the file again. It can be called more
+        than once.
 
         Args:
-            timeout: The most seconds to wait; None for 5, together with a `flush` that failed just
+            timeout: The most seconds to wait; None for 5, including a `flush` that failed just
                 before.
 
         Raises:
@@ -401,17 +400,17 @@ class AsyncFileHandler(logging.Handler):
 
     def record_durations(self) -> None:
         """
-        Keep a histogram from now on of how long records wait to be written.
+        Begin to keep a histogram of how long records wait to be written.
 
-        It is ``queue_duration`` in the statistics, and has one record in 64, and those that found
-        the queue empty, whether they were written or given up. A monitor calls it for what it
-        watches. Not a checkpoint; from any thread. Calling it again changes nothing.
+        It is ``queue_duration`` in the statistics, and counts one record in 64 and those that found
+        the queue empty. A monitor calls it for each handler that it watches. Calling it again has
+        no effect. Not a checkpoint. It can be called from any thread.
         """
         if self._queue.durations is None:
             self._queue.durations = Histogram()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return the handler's state and counts, in any thread. Not a checkpoint."""
+        """Return the state and counts. Not a checkpoint. It can be called from any thread."""
         queue, writer = self._queue, self._writer
         file = writer.file
         abandoned = writer.abandoned()

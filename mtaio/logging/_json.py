@@ -32,18 +32,19 @@ class JsonFormatter(logging.Formatter):
     """
     Formats each record as one JSON object on one line.
 
-    Its keys are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``; where there is one,
-    ``task`` (the name of the running task), ``request_id`` (see `mtaio.logging.request_id`),
-    ``trace_id`` and ``span_id`` (of the current span, or of the request's client), ``exception``
-    and ``stack`` (as text); then whatever was given with ``extra``. A key of ``extra`` that is one
-    of these gets ``extra_`` in front; but an id of ``extra`` takes the place of the other.
+    The keys are ``time`` (RFC 3339, UTC), ``level``, ``logger`` and ``message``. If they are known,
+    there are also ``task`` (the name of the running task), ``request_id`` (see
+    `mtaio.logging.request_id`), ``trace_id`` and ``span_id`` (of the current span, or of the
+    request's client), and ``exception`` and ``stack`` (as text). Then come the keys of ``extra``.
+    If one of them has the name of a key above, it gets the prefix ``extra_``, except for ids, which
+    replace the others.
 
     Args:
-        fmt: None: there is no format string. This, ``datefmt`` and ``style`` exist because
-            ``logging.config`` passes them.
-        datefmt: None.
+        fmt: Must be None. It exists, like ``datefmt`` and ``style``, because ``logging.config``
+            passes it.
+        datefmt: Must be None.
         style: Ignored.
-        fields: Put into each object, after ``message``: the service's name, its version.
+        fields: Keys and values for each object, such as the service's name and version.
 
     Raises:
         TypeError: ``fmt`` or ``datefmt`` is given, or ``fields`` is not a mapping.
@@ -88,7 +89,7 @@ class JsonFormatter(logging.Formatter):
         super().__init__()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line of JSON; it is not changed."""
+        """Return the record as a line of JSON. The record is not changed."""
         entry: dict[object, object] = {
             "time": _moment(record.created),
             "level": record.levelname,

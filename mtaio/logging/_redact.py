@@ -197,29 +197,29 @@ _PLAIN: Final = logging.Formatter()
 
 class RedactingFilter(logging.Filter):
     """
-    Masks secrets in messages, their arguments, ``extra`` and tracebacks; lets every record pass.
+    Masks secrets in messages, their arguments, ``extra`` and tracebacks.
 
-    Add it to a handler, or to a logger: a logger's filters see only what is logged on that logger
-    itself. It changes the record, so that handlers that come later see the mask too; those that
-    came earlier have seen the secret. Where an exception's text has a secret, ``exc_info`` is
-    replaced by the masked text.
+    Add it to a handler, or to a logger, whose filters see only what is logged on that logger
+    itself. All records pass. The filter changes the record, so later handlers see the masked text,
+    while earlier ones have seen the secret. If the text of an exception contains a secret,
+    ``exc_info`` is replaced by the masked text.
 
-    What is found: a value under a secret's name, in mappings, pairs, dataclasses, named tuples and
-    text (``password=…``, ``"token": "…"``, ``--api-key …``, ``<secret>…</secret>``), headers and
-    cookies to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys,
-    and tokens with the prefixes of many services. A secret is not found if it has no such
-    name before it and does not look like one, or if it is encoded; the guide lists both. Names of
-    loggers, threads and tasks are not searched. A value that contains itself, or is more than 32
-    levels deep, becomes ``"..."``.
+    It masks values with the name of a secret in mappings, pairs, dataclasses, named tuples and text
+    (``password=…``, ``"token": "…"``, ``--api-key …``, ``<secret>…</secret>``), headers and cookies
+    to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys, and
+    tokens with the prefixes of many services. It does not find secrets that are encoded, or that
+    have no such name and no such form; the guide lists both. Names of loggers, threads and tasks
+    are not searched. Values that contain themselves or are more than 32 levels deep become
+    ``"..."``.
 
     Args:
-        keys: More names under which secrets stand; ``password``, ``token`` and the like are known.
-            A name counts if it ends in one, however its words are joined, and whatever digits
-            follow: ``"token"`` also means ``access_token``, ``Access-Token`` and ``csrftoken``. A
-            key of up to four Latin letters must be a word by itself.
-        patterns: More regular expressions of secrets in text. The group ``secret`` is masked, or
-            the whole match if there is no such group.
-        mask: What takes the place of a secret.
+        keys: More names of secrets, in addition to ``password``, ``token`` and the like. Names that
+            end in a key match too, however their words are joined and whatever digits follow:
+            ``"token"`` also matches ``access_token``, ``Access-Token`` and ``csrftoken``. A key of
+            up to four Latin letters has to be a whole word.
+        patterns: More regular expressions for secrets in text. The group ``secret`` is masked, or
+            the whole match if there is none.
+        mask: The text that replaces a secret.
         defaults: Whether to look for the known names and patterns.
 
     Raises:
@@ -256,7 +256,7 @@ class RedactingFilter(logging.Filter):
         )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the secrets of ``record``, and let it pass. Not a checkpoint."""
+        """Mask the secrets in the record, and return True. Not a checkpoint."""
         walk = _Walk(self._secrets)
         given = record.__dict__
         _redact_message(record, walk)

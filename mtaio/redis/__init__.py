@@ -1,7 +1,7 @@
 """
-Limits, a cache and events that processes share, through a Redis or Valkey server.
+Limits, a cache and events that processes share through a Redis or Valkey server.
 
-Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
+Needs the extra ``redis``.
 """
 
 from __future__ import annotations

@@ -81,50 +81,52 @@ class _Ask:
 @uncopied
 class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
     """
-    A `mtaio.resilience.Breaker` whose state processes share through a server.
+    A `mtaio.resilience.Breaker` whose state is shared by processes through a server.
 
-    Each process judges the service by its own calls. When they open the breaker there, it opens in
-    all processes: at once in this one, and in another when that asks the server next, which it does
-    every ``check_interval`` seconds while it makes calls. After ``open_for`` seconds the server
-    lets ``half_open`` calls probe the service, of all processes together; their outcomes close it
-    everywhere, or open it again. If the process of a probe dies, another call takes its place after
-    10 seconds, or four times ``check_interval`` if that is longer.
+    Each process judges the service by its own calls. If these open the breaker, it opens in all
+    processes: at once in this one, and in others when they next ask the server, which they do every
+    ``check_interval`` seconds while they make calls. After ``open_for`` seconds, the server lets
+    ``half_open`` calls of all processes together probe the service; their outcomes close or reopen
+    the breaker everywhere. If the process of a probe dies, another call takes its place after 10
+    seconds, or four times ``check_interval`` if that is longer.
 
-    A call waits for the server only if it might be a probe. While the server is down, each process
-    decides alone, and what was decided there is forgotten when it is back, but for an opening.
+    Only calls that may become probes wait for the server. While the server is down, each process
+    decides alone; when the server is back, those decisions are forgotten, unless they opened the
+    breaker. `force_open` and `reset` apply to all processes, `disable` only to this one.
 
-    May be created anywhere; used inside the block of its store. Every process has to pass the same
-    key, and should pass the same rules. `force_open` and `reset` are for all processes, `disable`
-    is for this one.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, and should pass the same rules.
 
     Args:
         store: The server, entered before the first call.
-        key: What the breaker is for. Breakers with the same key on the same server share a state.
-        failure_ratio: As for `mtaio.resilience.Breaker`, and so are the other rules.
-        last: How many calls of this process are remembered.
-        min_calls: How many of them must have ended before a ratio may open it.
-        consecutive: How many failures in a row open it.
-        slow: Seconds from which a call is slow.
-        slow_ratio: The share of the calls that must be slow.
-        open_for: Seconds for which it stays open.
-        half_open: How many calls probe the service after that, in all processes together.
-        half_open_ratio: The share of these that must fail for it to open again.
-        failed: Returns whether a result is a failure.
-        on: Which exceptions are failures.
-        check_interval: Seconds between two looks at the server while calls are made, from 0.01 to
+        key: What the breaker is for. Breakers with the same key on the same server share their
+            state.
+        failure_ratio: As for `mtaio.resilience.Breaker`.
+        last: Number of calls of this process to remember.
+        min_calls: As for `mtaio.resilience.Breaker`.
+        consecutive: As for `mtaio.resilience.Breaker`.
+        slow: As for `mtaio.resilience.Breaker`.
+        slow_ratio: As for `mtaio.resilience.Breaker`.
+        open_for: As for `mtaio.resilience.Breaker`.
+        half_open: Number of calls, of all processes together, that probe the service after that.
+        half_open_ratio: As for `mtaio.resilience.Breaker`.
+        failed: As for `mtaio.resilience.Breaker`.
+        on: As for `mtaio.resilience.Breaker`.
+        check_interval: Seconds between two checks of the server while calls are made, from 0.01 to
             3600.
-        on_change: Called with a `mtaio.resilience.BreakerChange` at each change in this process.
-        name: The name in messages and in the monitor. Default: ``key``.
+        on_change: A plain function that is called with a `mtaio.resilience.BreakerChange` at each
+            change in this process.
+        name: Name shown in messages and metrics. Default: ``key``.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
+        from mtaio import Pipeline, Timeout
         from mtaio.redis import RedisBreaker, RedisStore
-        from mtaio.resilience import Pipeline, Timeout
 
         store = RedisStore("redis://127.0.0.1:6379/0")
         api = Pipeline(RedisBreaker(store, "payments", 0.5, last=20), Timeout(5))
@@ -241,34 +243,40 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
 
     @property
     def check_interval(self) -> float:
-        """Seconds between two looks at the server while calls are made."""
+        """Seconds between two checks of the server while calls are made."""
         return self._interval
 
     def force_open(self, key: Hashable = None) -> None:
         """
-        Let no call through in any process until `reset` is called in one of them.
+        Refuse all calls, in all processes, until `reset` is called in one of them.
 
-        Not a checkpoint: it takes effect here at once, and the server learns of it in the
-        background; outside of the store's block, with the next call in it.
+        Not a checkpoint. It takes effect at once in this process; the server is told in the
+        background, or, outside of the store's block, with the next call inside it.
 
         Args:
-            key: Not used: the breaker has one state.
+            key: Not used, since the breaker has one state.
         """
         super().force_open(key)
         self._give("force")
 
     def reset(self, key: Hashable = None) -> None:
         """
-        Close it in all processes, and forget all outcomes. Not a checkpoint: as `force_open`.
+        Close the breaker in all processes and forget all outcomes.
+
+        Not a checkpoint. It takes effect like `force_open`.
 
         Args:
-            key: Not used: the breaker has one state.
+            key: Not used, since the breaker has one state.
         """
         super().reset(key)
         self._give("close")
 
     def statistics(self) -> RedisBreakerStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         local = super().statistics()
         return RedisBreakerStatistics(
             **{each.name: getattr(local, each.name) for each in fields(local)},
@@ -278,11 +286,11 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
         )
 
     def wrap(self, then: Next) -> Next:
-        """Return an async function that calls ``then`` while the breaker lets it."""
+        """Return an async function that calls ``then`` if the breaker lets it through."""
         return self._prepared(super().wrap(then))
 
     def wrap_stream(self, then: Next) -> Next:
-        """Return an async function that opens a stream by ``then``; its end is the outcome."""
+        """Return an async function that opens a stream with ``then``; its end is the outcome."""
         return self._prepared(super().wrap_stream(then))
 
     def _prepared(self, through: Next) -> Next:
@@ -304,7 +312,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
 
     async def __aenter__(self) -> BreakerBlock:
         """
-        Begin a block, as `mtaio.resilience.Breaker` does.
+        Start a block that counts as a call, as `mtaio.resilience.Breaker` does.
 
         A checkpoint if the block might be a probe.
 

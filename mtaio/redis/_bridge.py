@@ -100,40 +100,42 @@ async def bridge(
     from_start: bool = True,
 ) -> AsyncGenerator[Bridge]:
     """
-    Connect an emitter to a stream on the server, inside an ``async with`` block.
+    Connect an emitter to a stream on the server, as an ``async with`` block.
 
-    With a ``group`` the block receives: each event of the stream goes to one consumer of the group,
-    which emits it on ``emitter``, with ``stream_id`` and ``deliveries`` in its metadata. When the
-    handlers have finished, it is acknowledged. If one fails, the event stays with the group and is
-    delivered again after ``claim_after``; so are the events of a process that was killed. A handler
-    may see an event twice; ``stream_id`` is the same both times. An emitter with ``errors="log"``
-    hides its errors, and its events count as handled.
+    With a ``group``, the block receives: each event of the stream goes to one consumer of the
+    group, which emits it on ``emitter``, with ``stream_id`` and ``deliveries`` in its metadata, and
+    acknowledges it when the handlers have finished. If a handler fails or the process dies, the
+    event stays with the group and is delivered again after ``claim_after`` seconds. A handler may
+    therefore see an event twice, with the same ``stream_id``. An emitter with ``errors="log"``
+    hides errors, so that its events count as handled.
 
-    When the block is left or cancelled, its handlers are cancelled, and other consumers get their
-    events at once. An event that is handled by then is still acknowledged, and the others are given
-    back, each of which takes no longer than the store's timeout. While the server is down, the
-    block keeps trying.
+    When the block is left or cancelled, its handlers are cancelled. Events that are already handled
+    are still acknowledged, and the others are given back, so that other consumers get them at once;
+    each of the two takes no longer than the store's timeout. While the server is down, the block
+    keeps trying.
 
     Args:
         emitter: The emitter whose handlers are called.
-        store: The server; entered.
-        stream: The name of the stream.
-        group: The group whose consumers share the events; None only to send.
-        forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
-            also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
-            Events that came from a stream are not sent. With a ``group`` too, handlers here run
-            twice for what is emitted here: at once, and when it comes back from the stream.
-        codec: How the data of events become bytes.
-        limit: How many events this consumer handles at once; with 1, in the order of the stream.
-        max_length: About how many events the stream keeps. The oldest are dropped, even if a group
-            has not read them yet.
-        claim_after: Seconds of silence after which the events of a process go to others, and
-            seconds after which an event that failed is tried again. May be shorter than a handler
+        store: The server, which must be entered.
+        stream: Name of the stream.
+        group: The group whose consumers share the events; None to only send.
+        forward: Names and patterns, as for `EventEmitter.on`. Events that are emitted in this
+            process under them are also sent to the stream, and `EventEmitter.emit` returns or fails
+            when that is done. Events that came from a stream are not sent. With a ``group`` too,
+            handlers here run twice for such an event: at once, and when it comes back from the
+            stream.
+        codec: Converts the data of events to bytes and back.
+        limit: Maximum number of events that this consumer handles at once; with 1, in the order of
+            the stream.
+        max_length: Approximate number of events to keep in the stream. The oldest are dropped, even
+            if a group has not read them yet.
+        claim_after: Seconds without a sign of life after which a process's events go to others, and
+            seconds after which a failed event is tried again. It may be shorter than a handler
             takes.
-        max_deliveries: How often an event is delivered before it is set aside, in the stream of
-            the same name that ends in ``:aside``.
-        from_start: Whether a new group begins with the events that the stream has already. A group
-            that is deleted while the block receives begins again with all of them.
+        max_deliveries: Number of times an event is delivered before it is set aside, in a stream
+            with the same name and the suffix ``:aside``.
+        from_start: Whether a new group starts with the events that are already in the stream. A
+            group that is deleted while the block receives starts again with all of them.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -146,7 +148,8 @@ async def bridge(
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
+        from mtaio import EventEmitter
+        from mtaio.events import Event
         from mtaio.redis import RedisStore, bridge
 
         emitter = EventEmitter()
@@ -161,7 +164,9 @@ async def bridge(
 
         async def main() -> None:
             async with RedisStore("redis://127.0.0.1:6379/0") as store:
-                async with bridge(emitter, store, stream="orders", group="shipping") as remote:
+                async with bridge(
+                    emitter, store, stream="orders", group="shipping"
+                ) as remote:
                     await remote.send("order.paid", {"id": 7})
                     await paid.wait()
 
@@ -212,7 +217,7 @@ async def bridge(
 
 @final
 class Bridge:
-    """What `bridge` yields; only `bridge` creates it."""
+    """A connection between an emitter and a stream, as yielded by `bridge`."""
 
     # Invariant: _in_flight has the entries that were received and are neither handled nor failed.
     __slots__ = (
@@ -255,7 +260,7 @@ class Bridge:
 
     @property
     def name(self) -> str:
-        """The stream and the group."""
+        """Names of the stream and the group."""
         return self._name
 
     async def send(
@@ -266,15 +271,15 @@ class Bridge:
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
         """
-        Add an event to the stream. It is not emitted here.
+        Add an event to the stream, without emitting it in this process.
 
-        A checkpoint. If it is cancelled, or raises `StoreError`, the event may have been added or
-        not.
+        A checkpoint. If it is cancelled or raises `StoreError`, the event may or may not have been
+        added.
 
         Args:
-            name: The full name of the event, or an `EventKey`.
-            data: What the codec can encode.
-            metadata: Values that JSON can express, by their names.
+            name: Full name of the event, or an `EventKey`.
+            data: Anything that the codec can encode.
+            metadata: A mapping of names to values that JSON can express.
 
         Returns:
             The id of the event in the stream.
@@ -302,7 +307,11 @@ class Bridge:
         return added
 
     def statistics(self) -> BridgeStatistics:
-        """Return what the bridge has done. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of the bridge.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(BridgeStatistics, self, in_flight=len(self._in_flight))
 
     async def _forward(self, others: list[str], event: Event[Any]) -> None:

@@ -50,31 +50,31 @@ _WAY_OUT: Final = (
 @final
 class RedisStore:
     """
-    A Redis or Valkey server, shared by the processes that use it.
+    A Redis or Valkey server that processes share.
 
-    May be created anywhere; used inside ``async with store:``, by one event loop at a time, also by
-    one after another. Entering does not connect, so a program can start before its server: the
-    first call connects, or fails at once with the reason why it cannot. A lost connection is
-    restored: that is tried about five times a second.
+    It can be created anywhere, and is used inside ``async with store:`` by one event loop at a
+    time. Entering does not connect, so a program can start before its server; the first call
+    connects, or fails at once with the reason why it cannot. A lost connection is re-established,
+    with about five attempts per second.
 
     Args:
         url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a Unix
             socket. A user and password go before the host, percent-encoded:
             ``redis://user:password@host``. Of several nodes, ``redis://one:6379,two:6379``, the
             primary is used. Sentinels are not supported.
-        timeout: The most seconds that a call waits for its answer, connecting included.
-        cluster: Whether the nodes belong to a cluster; one or more of them have to be in the URL.
-        ca_file: The CA certificates that TLS trusts, as PEM. Default: the system's.
-        cert_file: The client certificate for TLS, as PEM.
-        key_file: The private key of the client certificate, as PEM. All three are read when the
-            store is made.
-        name: The name in messages. Default: the URL without the password.
+        timeout: Maximum seconds that a call waits for its answer, including the time to connect.
+        cluster: Whether the nodes belong to a cluster; the URL must name at least one of them.
+        ca_file: PEM file with the CA certificates that TLS trusts. Default: the system's.
+        cert_file: PEM file with the client certificate for TLS.
+        key_file: PEM file with the private key of the client certificate. All three files are read
+            when the store is created.
+        name: Name shown in messages and metrics. Default: the URL without the password.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``url`` is not the URL of a server; ``timeout`` is not greater than 0 or is
             infinite; a file is given for a URL without TLS, or ``cert_file`` without ``key_file``;
-            a file cannot be read, or is no PEM of its kind; or ``cluster`` is given for a Unix
+            a file cannot be read or is not a valid PEM file; or ``cluster`` is given for a Unix
             socket.
         ImportError: valkey-glide is not installed.
 
@@ -156,12 +156,12 @@ class RedisStore:
 
     @property
     def name(self) -> str:
-        """The name given to the store, or the URL without the password."""
+        """Name shown in messages and metrics."""
         return self._endpoint.name
 
     @property
     def timeout(self) -> float:
-        """The most seconds that a call waits for an answer."""
+        """Maximum seconds that a call waits for its answer."""
         return self._endpoint.timeout
 
     @property
@@ -171,7 +171,9 @@ class RedisStore:
 
     async def __aenter__(self) -> Self:
         """
-        Enter the block, without connecting. A checkpoint only on some event loops.
+        Enter the block, without connecting.
+
+        A checkpoint only on some event loops.
 
         Raises:
             RuntimeError: The store is entered already; or another event loop of this process has
@@ -193,7 +195,9 @@ class RedisStore:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Close the connection. A checkpoint. Calls in progress fail.
+        Close the connection; calls in progress fail.
+
+        A checkpoint.
 
         Raises:
             RuntimeError: Another task entered the store.
@@ -216,7 +220,7 @@ class RedisStore:
 
     async def ping(self) -> float:
         """
-        Check that the server answers.
+        Check that the server answers, and return the seconds that it took.
 
         A checkpoint.
 
@@ -241,23 +245,23 @@ class RedisStore:
         """
         Run a command on the server.
 
-        A checkpoint. If it is cancelled, or raises `StoreError`, the command may have been run or
-        not.
+        A checkpoint. If it is cancelled or raises `StoreError`, the command may or may not have
+        run.
 
         Args:
-            *args: The name of the command, and its arguments.
-            timeout: The most seconds to wait for the answer. Default: the store's timeout. For a
-                command that does not wait at the server, it can only be shorter.
+            *args: Name of the command and its arguments.
+            timeout: Maximum seconds to wait for the answer. Default: the store's timeout, which
+                only commands that wait at the server may exceed.
 
         Returns:
-            The answer as valkey-glide gives it: ints, floats, bytes, None, lists and dicts.
+            The answer as valkey-glide returns it: ints, floats, bytes, None, lists and dicts.
 
         Raises:
             StoreError: The server cannot be reached, did not answer in time, or refused.
             ValueError: The command waits at the server, as ``BLPOP`` does, or changes the
                 connection, as ``SELECT`` does; it cannot be sent; or ``timeout`` is not greater
                 than 0.
-            TypeError: An argument has the wrong type, or there is none.
+            TypeError: An argument has the wrong type, or there are none.
             RuntimeError: The store is not entered.
         """
         _refuse_unshared(args)
@@ -265,17 +269,17 @@ class RedisStore:
 
     async def scan(self, pattern: str, cursor: Any = None) -> tuple[Any, list[bytes]]:
         """
-        Find keys, some at a time: of every node of a cluster.
+        Find keys, some at a time, on all nodes of a cluster.
 
-        A checkpoint. Call it again with the cursor that it returned, until that is None.
+        Call it again with the cursor that it returned until that is None. A checkpoint.
 
         Args:
-            pattern: As for ``SCAN``: ``*`` is any text.
-            cursor: Where to go on; None to begin.
+            pattern: As for ``SCAN``, where ``*`` stands for any text.
+            cursor: Where to continue; None to start.
 
         Returns:
-            Where to go on, None at the end, and some of the keys, perhaps none. At the end, each
-            that was there all the time has been found, perhaps more than once.
+            The next cursor, None at the end, and some of the keys, possibly none. At the end, every
+            key that existed all the time has been returned at least once.
 
         Raises:
             StoreError, RuntimeError: As for `command`.
@@ -283,7 +287,11 @@ class RedisStore:
         return await (await self._current()).scan(pattern, cursor)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
-        """Send a message to the subscribers of a channel. A checkpoint, like `command`."""
+        """
+        Send a message to the subscribers of a channel.
+
+        A checkpoint, like `command`.
+        """
         await (await self._current()).command("PUBLISH", channel, message)
 
     @asynccontextmanager
@@ -308,10 +316,10 @@ class RedisStore:
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
         """
-        Open another connection for a block, for commands that wait at the server.
+        Open a connection of its own for a block, for commands that wait at the server.
 
-        What the block gets has a method `command`, like that of the store: pass it a ``timeout``
-        longer than the command waits.
+        The block gets an object with a method `command` like that of the store. Pass it a
+        ``timeout`` that is longer than the command waits.
 
         Raises:
             RuntimeError: The store is not entered.

@@ -23,7 +23,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)  # with slots, Codec[int](...) fails before Python 3.12
 class Codec(Generic[T]):
     """
-    A pair of functions that are inverses of each other.
+    A pair of functions that convert values to bytes and back.
 
     Example:
         ```python
@@ -31,15 +31,18 @@ class Codec(Generic[T]):
 
         from mtaio.redis import Codec
 
-        DATES = Codec(encode=date.isoformat, decode=lambda raw: date.fromisoformat(raw.decode()))
+        DATES = Codec(
+            encode=date.isoformat,
+            decode=lambda raw: date.fromisoformat(raw.decode()),
+        )
         print(DATES.decode(b"2026-01-31"))
         ```
     """
 
     encode: Callable[[T], bytes | str]
-    """Takes a value, and returns what is stored; a str is stored as UTF-8."""
+    """Converts a value to what is stored; a str is stored as UTF-8."""
     decode: Callable[[bytes], T]
-    """Takes the stored bytes, and returns the value."""
+    """Converts the stored bytes back to the value."""
 
 
 def check_codec(codec: object) -> None:

@@ -142,30 +142,32 @@ class _Request:
 @uncopied
 class RedisConcurrencyLimiter:
     """
-    Limits how much runs at once across all processes, by slots that a server lends.
+    A limit on concurrency across processes, with slots that a server leases.
 
-    A process holds each slot on a lease of ``lease`` seconds, and renews all its leases by one
-    call, three times in that period. If it dies, its slots become free when the lease has run out.
-    A holder whose lease cannot be renewed is cancelled after nine tenths of it, and
+    A process holds each slot on a lease of ``lease`` seconds, and renews all its leases with one
+    call, three times in that period. If the process dies, its slots become free when the lease
+    expires. If a lease cannot be renewed for nine tenths of its time, its holder is cancelled, and
     `mtaio.exceptions.LeaseLostError` is raised where its block ends.
 
-    May be created anywhere; used inside the block of its store. Every process has to pass the same
-    key and lease.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key and lease.
 
     Args:
         store: The server, entered before the first call.
         key: What is limited. Limiters with the same key on the same server share their slots.
-        limit: Slots for all processes together, at least 1.
-        lease: Seconds of silence after which the slots of a process become free. Longer than any
-            pause of the event loop, the process or the connection that holders have to survive.
-        max_waiting: How many tasks of this process may wait. Those beyond wait for one answer, and
-            are refused with `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and there
-            is still no room in the queue. 0 lets no task wait; None (the default) sets no limit.
+        limit: Number of slots for all processes together, at least 1.
+        lease: Seconds without a sign of life after which the slots of a process become free. It
+            must be longer than any pause of the event loop, the process or the connection that
+            holders should survive.
+        max_waiting: Maximum number of tasks of this process that wait. Further ones wait for a
+            single answer of the server, and are refused with
+            `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and the queue is still
+            full. 0 for none, None for no limit.
         on_failure: What to do while the server is down. ``"raise"`` raises `StoreError` in the
             tasks that wait. ``"wait"`` lets them wait until it is back. ``"allow"`` lets everything
-            run at once, and holders go on without a lease. With the other two, holders go on until
-            their lease runs out.
-        name: The name in messages and in the monitor. Default: ``key``.
+            run at once, and holders continue without a lease; otherwise, holders continue until
+            their lease expires.
+        name: Name shown in messages and metrics. Default: ``key``.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -303,7 +305,7 @@ class RedisConcurrencyLimiter:
 
     @property
     def name(self) -> str:
-        """The name given to the limiter, or its key."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
@@ -313,23 +315,23 @@ class RedisConcurrencyLimiter:
 
     @property
     def lease(self) -> float:
-        """Seconds of silence after which the slots of a process become free."""
+        """Seconds without a sign of life after which the slots of a process become free."""
         return self._lease
 
     @property
     def max_waiting(self) -> int | None:
-        """How many tasks of this process may wait; None for no limit."""
+        """Maximum number of tasks of this process that wait; None for no limit."""
         return self._max_waiting
 
     @property
     def limit(self) -> int:
         """
-        The number of slots; may be changed at any time, in each process separately.
+        Number of slots; may be changed at any time, in each process separately.
 
-        A process takes no slot while at least as many as its own limit are in use by all. So a
-        lower limit is kept once every process has it; a higher one is used by those that have it.
-        No task is interrupted. With 0, no task of this process gets a slot.
-        May be set from any thread.
+        A process takes no slot while all processes together use at least as many as its own limit.
+        A lower limit is therefore kept once every process has it, and a higher one is used by those
+        that have it. No task is interrupted. With 0, no task of this process gets a slot. It can be
+        set from any thread.
         """
         return self._limit
 
@@ -342,23 +344,24 @@ class RedisConcurrencyLimiter:
 
     async def acquire(self, *, timeout: float | None = None) -> Lease:
         """
-        Take a slot; wait for one behind every task of this process that asked earlier.
+        Take a slot, after waiting for one behind the tasks of this process that asked before.
 
-        A checkpoint. If it is cancelled, a slot that it was given goes to the next task; if none
-        waits, back to the server: at once, or with the lease if the server cannot be reached. The
-        lease that is returned has to be released; ``async with limiter`` does that, and cancels the
-        block when the lease is lost.
+        The returned lease must be released. ``async with limiter`` does that, and cancels the block
+        if the lease is lost.
+
+        A checkpoint. If it is cancelled, a slot that it was given goes to the next task, or, if
+        none waits, back to the server: at once, or when the lease expires if the server cannot be
+        reached.
 
         Args:
-            timeout: The most seconds to wait; 0 to ask the server once; None for no limit.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
-            LimitTimeoutError: No slot became free in time. It is a builtin ``TimeoutError`` too.
-                Its message says so if the server has not answered in that time, or is known to be
-                down.
+            LimitTimeoutError: No slot was free in time. Also a builtin ``TimeoutError``. The
+                message says if the server did not answer in that time, or is known to be down.
             ConcurrencyLimitError: The queue is full.
             StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
-                timeout; within ``timeout`` if the call before failed too.
+                timeout; within ``timeout`` if the previous call failed too.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
         """
@@ -383,12 +386,12 @@ class RedisConcurrencyLimiter:
 
     async def try_acquire(self) -> Lease | None:
         """
-        Take a slot if one is free, by one call to the server.
+        Take a slot if one is free, with one call to the server.
 
         A checkpoint. If it is cancelled, it holds nothing, as with `acquire`.
 
         Returns:
-            The slot, which is true and has to be released; or None.
+            The slot, which is true and must be released; or None.
 
         Raises:
             StoreError: The server is down, unless ``on_failure="allow"``.
@@ -401,12 +404,12 @@ class RedisConcurrencyLimiter:
     @asynccontextmanager
     async def hold(self, *, timeout: float | None = None) -> AsyncGenerator[Lease]:
         """
-        Hold a slot in a block, as ``async with limiter`` does, but with a timeout.
+        Return a block that holds a slot, as ``async with limiter`` does, but with a timeout.
 
-        Leaving the block is not a checkpoint.
+        Entering the block does what `acquire` does. Leaving it is not a checkpoint.
 
         Args:
-            timeout: As for `acquire`.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
             LeaseLostError: The lease was lost: the block was cancelled, or ended too late. If the
@@ -436,7 +439,9 @@ class RedisConcurrencyLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Give the slot back. Not a checkpoint.
+        Release the slot.
+
+        Not a checkpoint.
 
         Raises:
             LeaseLostError: The lease was lost, and the block itself did not fail.
@@ -453,19 +458,18 @@ class RedisConcurrencyLimiter:
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Make one call in a slot, and return its result.
+        Call ``fn(*args)`` in a slot and return its result.
 
-        A checkpoint. If it is cancelled while it waits, it holds nothing, and the call has not
-        started.
+        A checkpoint. If it is cancelled while it waits, it holds nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
             LeaseLostError: As for `hold`.
             ConcurrencyLimitError, StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self.hold(), fn, args)
 
@@ -477,16 +481,17 @@ class RedisConcurrencyLimiter:
     def __call__(self, /, *, timeout: float | None = None) -> Decorator: ...
     def __call__(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
         """
-        Let every call of an async function hold a slot: ``@limiter``, ``@limiter(timeout=2)``.
+        Decorate an async function or method so that each call holds a slot.
 
-        The function keeps its signature; methods may be decorated too.
+        Use it as ``@limiter`` or ``@limiter(timeout=2)``. The function keeps its name, signature
+        and types.
 
         Args:
-            fn: The function.
-            timeout: The most seconds that a call waits for its slot, as for `acquire`.
+            fn: The function, if the decorator is used without parentheses.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
             ValueError: ``timeout`` is negative or NaN.
@@ -501,8 +506,8 @@ class RedisConcurrencyLimiter:
         """
         Return an async function that calls ``then`` while it holds a slot, as `hold` does.
 
-        With it the limiter is a part of a `mtaio.resilience.Pipeline`. A call whose lease is lost
-        is cancelled, and raises `mtaio.exceptions.LeaseLostError`.
+        This makes the limiter a part of a `mtaio.resilience.Pipeline`. A call whose lease is lost
+        is cancelled and raises `mtaio.exceptions.LeaseLostError`.
         """
 
         async def run(call: C) -> Any:
@@ -513,15 +518,19 @@ class RedisConcurrencyLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
     def statistics(self) -> RedisConcurrencyStatistics:
-        """Return the state and the counters. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             RedisConcurrencyStatistics,
             self,

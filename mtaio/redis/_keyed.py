@@ -182,30 +182,31 @@ class _KeyLimiter(RedisRateLimiter):  # type: ignore[misc] # final for users
 @uncopied
 class RedisKeyedRateLimiter:
     """
-    Limits how often work may start for each key across all processes: users, hosts, API tokens.
+    A rate limit for each key across processes, such as for users, hosts or API tokens.
 
-    Each key has the bucket of a `RedisRateLimiter` at the server, which forgets it when it is full
-    again. A process holds what it needs for its own tasks, for ``max_keys`` at most: the key used
-    least recently makes room for a new one; if tasks are in calls for all of them, or have been
-    during an outage with ``on_failure="local"``, the new key is refused.
+    Each key has a bucket like that of a `RedisRateLimiter` on the server, which forgets the bucket
+    when it is full again. A process holds what it needs for its own tasks, for at most ``max_keys``
+    keys; the least recently used key makes room for a new one. If all of them are in use by calls,
+    or were during an outage with ``on_failure="local"``, the new key is refused.
 
-    May be created anywhere; used inside the block of its store. Every process has to pass the same
-    key, rate, burst and slack.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, rate, burst and slack.
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited: the first part of the name of each bucket at the server.
+        key: What is limited: the first part of the name of each bucket on the server.
         rate: As for `RedisRateLimiter`, for each key.
-        per: The seconds to which ``rate`` refers.
-        burst: The capacity of each bucket.
+        per: The period of ``rate`` in seconds.
+        burst: Capacity of each bucket, as for `RedisRateLimiter`.
         slack: As for `RedisRateLimiter`.
         on_failure: As for `RedisRateLimiter`. Once a call has failed, no key waits for the server.
-        max_keys: The most keys to hold in this process, 1 or more.
-        name: The name in messages and in the monitor. Default: ``key``.
+        max_keys: Maximum number of keys to hold in this process, at least 1.
+        name: Name shown in messages and metrics. Default: ``key``.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``max_keys`` is less than 1, or the rest is refused as by `RedisRateLimiter`.
+        ValueError: ``max_keys`` is less than 1, or another argument is invalid as for
+            `RedisRateLimiter`.
 
     Example:
         ```python
@@ -290,13 +291,13 @@ class RedisKeyedRateLimiter:
         name: str | None = None,
     ) -> Self:
         """
-        Make a limiter with a sliding window for each key: see `RedisRateLimiter.window`.
+        Return a limiter with a sliding window for each key; see `RedisRateLimiter.window`.
 
         Args:
             store: As for the class.
             key: As for the class.
-            limit: The tokens of each key that may be granted in any ``per`` seconds, 1 or more.
-            per: The length of the window in seconds.
+            limit: Maximum number of tokens for a key in any ``per`` seconds, at least 1.
+            per: Length of the window in seconds.
             slack: As for the class.
             on_failure: As for the class.
             max_keys: As for the class.
@@ -342,7 +343,7 @@ class RedisKeyedRateLimiter:
 
     @property
     def name(self) -> str:
-        """The name given to the limiter, or its key."""
+        """Name shown in messages and metrics."""
         return self._model.name
 
     @property
@@ -352,42 +353,43 @@ class RedisKeyedRateLimiter:
 
     @property
     def rate(self) -> float:
-        """Tokens of each key every `per` seconds, for all processes together."""
+        """Tokens for each key every `per` seconds, for all processes together."""
         return self._model.rate
 
     @property
     def per(self) -> float:
-        """The seconds to which `rate` refers."""
+        """The period of `rate` in seconds."""
         return self._model.per
 
     @property
     def burst(self) -> int:
-        """The tokens in a full bucket; of a window, its limit."""
+        """Tokens in a full bucket; for a window, its limit."""
         return self._model.burst
 
     @property
     def slack(self) -> float:
-        """How many seconds after it is due a token may still be granted to a task that waits."""
+        """Maximum seconds by which a token may be granted late to a task that waits."""
         return self._model.slack
 
     @property
     def max_keys(self) -> int:
-        """The most keys that may be held."""
+        """Maximum number of keys to hold in this process."""
         return self._max_keys
 
     async def acquire(self, key: str, tokens: int = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens`` of ``key``, behind the tasks of this process that asked before.
+        Take tokens of ``key``, after waiting behind the tasks of this process that asked before.
 
-        A checkpoint. What cancellation leaves behind is as for `RedisRateLimiter.acquire`.
+        A checkpoint. Cancellation is as for `RedisRateLimiter.acquire`.
 
         Args:
-            key: Whose tokens: a str that all processes share.
-            tokens: How many: a whole number from 1 to ``burst``.
-            timeout: The most seconds to wait, as for `RedisRateLimiter.acquire`.
+            key: The key, a str that all processes share.
+            tokens: Number of tokens, a whole number from 1 to ``burst``.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit. See
+                `RedisRateLimiter.acquire`.
 
         Raises:
-            RateLimitError: The key is new, and ``max_keys`` are in use.
+            RateLimitError: The key is new, and ``max_keys`` keys are in use.
             LimitTimeoutError, StoreError, RuntimeError: As for `RedisRateLimiter.acquire`.
             TypeError: ``key`` is not a str, or as for `RedisRateLimiter.acquire`.
             ValueError: ``key`` is empty, or as for `RedisRateLimiter.acquire`.
@@ -400,16 +402,16 @@ class RedisKeyedRateLimiter:
 
     async def try_acquire(self, key: str, tokens: int = 1) -> bool:
         """
-        Take ``tokens`` of ``key`` if they are there and no task of this process waits for it.
+        Take tokens of ``key`` if they are available and no task of this process waits for it.
 
-        A checkpoint: it asks the server. If it is cancelled, the tokens may be taken all the same.
+        A checkpoint: it asks the server. If it is cancelled, the tokens may still be taken.
 
         Args:
-            key: Whose tokens: a str that all processes share.
-            tokens: How many: a whole number from 1 to ``burst``.
+            key: The key, a str that all processes share.
+            tokens: Number of tokens, a whole number from 1 to ``burst``.
 
         Returns:
-            Whether they were taken; not if the key is new, and ``max_keys`` are in use.
+            Whether they were taken; False also if the key is new and ``max_keys`` keys are in use.
 
         Raises:
             StoreError: The server is down, with ``on_failure="raise"``.
@@ -428,19 +430,18 @@ class RedisKeyedRateLimiter:
         self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts, key: str
     ) -> T:
         """
-        Make one call after acquiring one token of ``key``, and return its result.
+        Call ``fn(*args)`` after acquiring one token of ``key``, and return its result.
 
-        A checkpoint. If it is cancelled while it waits, the call has not started.
+        A checkpoint. If it is cancelled while it waits, ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: Whose token.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key, a str that all processes share.
 
         Raises:
             RateLimitError, StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
-                Or ``key`` is not a str.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not a str.
         """
         try:
             check_call(fn, args)
@@ -453,12 +454,13 @@ class RedisKeyedRateLimiter:
         self, /, *, key: Callable[..., str], tokens: int = 1, timeout: float | None = None
     ) -> Decorator:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        ``@limiter(key=lambda user: user.id)`` keeps the name, signature and types.
+        ``@limiter(key=lambda user: user.id)``. The function keeps its name, signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
@@ -477,9 +479,9 @@ class RedisKeyedRateLimiter:
 
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
-        Return an async function that acquires a token of the call's key, and then calls ``then``.
+        Return an async function that acquires a token of the call's key, then calls ``then``.
 
-        With it the limiter is a part of a `mtaio.resilience.Pipeline`, whose calls need a key.
+        This makes the limiter a part of a `mtaio.resilience.Pipeline`, whose calls need a key.
         """
 
         async def run(call: C) -> Any:
@@ -491,15 +493,19 @@ class RedisKeyedRateLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
     def statistics(self) -> RedisKeyedRateLimiterStatistics:
-        """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         calls, failures = self._server_calls, self._server_failures
         for limiter in [*self._limiters.values()]:
             more, failed = limiter.calls

@@ -81,7 +81,7 @@ class RedisLeaderStatistics:
 
 @final
 class LeaderTerm:
-    """The time for which a process leads; what ``with leader.hold()`` returns."""
+    """The time for which a process leads; returned by ``with leader.hold()``."""
 
     __slots__ = ("_key", "_lease", "_store")
 
@@ -96,23 +96,28 @@ class LeaderTerm:
     @property
     def token(self) -> int:
         """
-        The fencing token: a number that grows with each term of any process.
+        The fencing token, a number that increases with each term of any process.
 
-        Send it along with what is written, and let the database refuse a lower one than it has
-        seen: a process that was suspended may write before it notices that another leads.
+        Send it along with what you write, and let the database refuse tokens lower than the highest
+        it has seen: a process that was suspended may write before it notices that another one
+        leads.
         """
         return self._lease.token
 
     @property
     def lost(self) -> bool:
-        """Whether the lease was lost. Not a checkpoint; no call is made."""
+        """
+        Whether the lease was lost.
+
+        Not a checkpoint; the server is not asked.
+        """
         return self._lease.lost
 
     async def last_tick(self, schedule: str) -> float | None:
         """
         Return the last tick that any process has claimed; None if there is none.
 
-        A checkpoint. From then on no earlier term can claim one.
+        From then on, no earlier term can claim one. A checkpoint.
 
         Raises:
             StoreError: The server cannot be reached, or refused.
@@ -122,13 +127,13 @@ class LeaderTerm:
 
     async def claim_tick(self, schedule: str, tick: float) -> bool:
         """
-        Claim a tick of a schedule; return whether this process may make its run.
+        Claim a tick of a schedule, and return whether this process may make its run.
 
-        A checkpoint. If it is cancelled, or raises, the tick may be claimed, and no run is made.
+        A checkpoint. If it is cancelled or raises, the tick may be claimed, and no run is made.
 
         Args:
-            schedule: Its name, the same in all processes.
-            tick: When it was due, in seconds since 1970, the same in all processes.
+            schedule: Name of the schedule, the same in all processes.
+            tick: When the run was due, in seconds since 1970, the same in all processes.
 
         Raises:
             StoreError: The server cannot be reached, or refused.
@@ -145,27 +150,27 @@ class LeaderTerm:
 @uncopied
 class RedisLeader:
     """
-    Elects one of several processes as the leader, by a lease that a server keeps.
+    Elects one of several processes as the leader, with a lease that a server keeps.
 
-    In ``async with leader:`` a process stands for election until the block is left; ``every(...,
-    leader=leader)`` makes runs in the process that leads. If that dies, another leads when ``ttl``
-    seconds are over; if it leaves, at once. If the server is down, nobody leads until it is back.
+    Within ``async with leader:``, a process is a candidate; ``every(..., leader=leader)`` makes
+    runs only in the process that leads. If the leader dies, another process leads after ``ttl``
+    seconds; if it leaves the block, at once. While the server is down, no process leads.
 
-    A leader that cannot renew its lease for nine tenths of ``ttl`` leads no more: what runs in its
+    A leader that cannot renew its lease for nine tenths of ``ttl`` stops leading: what runs in its
     `hold` is cancelled before another process can lead. A process that is suspended (SIGSTOP, a
-    paused container), or whose event loop is blocked, cannot do that: when it goes on it may take a
-    step before the cancellation arrives. What must not happen twice has to be guarded by the
-    `token`, where it is written.
+    paused container), or whose event loop is blocked, cannot do that; when it continues, it may
+    take a step before the cancellation arrives. What must not happen twice has to be guarded by the
+    `token` where it is written.
 
-    May be created anywhere; entered in the block of its store, inside of it, and used there.
+    It can be created anywhere, and is entered and used inside the block of its store.
 
     Args:
         store: The server.
-        key: Names the election: processes with the same key on the same server elect one of them.
-        ttl: Seconds of silence after which another process leads. Longer than any pause of the
-            event loop, the process or the connection that a leader has to survive; the same in
-            every process.
-        name: The name in messages and in the monitor. Default: ``key``.
+        key: Name of the election: processes with the same key on the same server elect one of them.
+        ttl: Seconds without a sign of life after which another process leads, the same in every
+            process. It must be longer than any pause of the event loop, the process or the
+            connection that a leader should survive.
+        name: Name shown in messages and metrics. Default: ``key``.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -175,7 +180,7 @@ class RedisLeader:
         ```python
         import anyio
 
-        from mtaio.core import TaskExecutor
+        from mtaio import TaskExecutor
         from mtaio.redis import RedisLeader, RedisStore
 
         store = RedisStore("redis://127.0.0.1:6379/0")
@@ -245,31 +250,37 @@ class RedisLeader:
 
     @property
     def name(self) -> str:
-        """The name given to it, or its key."""
+        """Name shown in messages and metrics."""
         return self._limiter.name
 
     @property
     def ttl(self) -> float:
-        """Seconds of silence after which another process leads."""
+        """Seconds without a sign of life after which another process leads."""
         return self._limiter.lease
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process leads, as far as it can know. Not a checkpoint; no call is made."""
+        """
+        Whether this process leads, as far as it knows.
+
+        Not a checkpoint; the server is not asked.
+        """
         return self._lease is not None and not self._lease.lost
 
     @property
     def token(self) -> int | None:
-        """The fencing token of this process's term, see `LeaderTerm.token`; None without one."""
+        """The fencing token of this process's term; None without one. See `LeaderTerm.token`."""
         lease = self._lease
         return None if lease is None or lease.lost else lease.token
 
     async def __aenter__(self) -> Self:
         """
-        Stand for election, without waiting for it. Not a checkpoint.
+        Become a candidate, without waiting for the election.
+
+        Not a checkpoint.
 
         Raises:
-            RuntimeError: It is entered already, or its store is not entered.
+            RuntimeError: The leader is entered already, or its store is not entered.
         """
         self._blocks.vacate(self)
         block = OwnedBlock(self)
@@ -286,7 +297,7 @@ class RedisLeader:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stand no more: blocks of `hold` are cancelled, and another process leads at once."""
+        """Stop being a candidate; blocks of `hold` are cancelled, and another leads at once."""
         block = self._blocks.leaving(exc)
         if block is None:
             return
@@ -302,10 +313,10 @@ class RedisLeader:
         """
         Wait until this process leads.
 
-        A checkpoint. Cancelled, it leaves everything as it is.
+        A checkpoint. If it is cancelled, nothing is changed.
 
         Raises:
-            RuntimeError: It is not entered, or was entered in another event loop.
+            RuntimeError: The leader is not entered, or was entered in another event loop.
         """
         self._blocks.entered(self, "wait_leader()")
         await checkpoint()
@@ -315,11 +326,13 @@ class RedisLeader:
     @contextmanager
     def hold(self) -> Generator[LeaderTerm]:
         """
-        Return a block that is cancelled when this process leads no more. Not a checkpoint.
+        Return a block that is cancelled when this process stops leading.
+
+        Not a checkpoint.
 
         Raises:
-            LeaseLostError: This process does not lead when the block is entered; or it led no more
-                before the block ended, unless that fails by itself.
+            LeaseLostError: This process does not lead when the block is entered, or stopped leading
+                before it ended; if the block itself fails, its error is raised instead.
             RuntimeError: As for `wait_leader`.
         """
         self._blocks.entered(self, "hold()")
@@ -341,7 +354,11 @@ class RedisLeader:
             raise LeaseLostError(msg, token=lease.token, name=self.name)
 
     def statistics(self) -> RedisLeaderStatistics:
-        """Return the state and the counters. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         counts = self._limiter.statistics()
         return RedisLeaderStatistics(
             leading=self.is_leader,

@@ -100,16 +100,18 @@ class Holding:
 @final
 class Lease:
     """
-    A slot of a `RedisConcurrencyLimiter`; what ``async with limiter`` and ``acquire()`` return.
+    A slot of a `RedisConcurrencyLimiter`; returned by ``async with limiter`` and ``acquire()``.
 
     Example:
-        Let the database refuse late writes, from a process that was suspended while its lease ran
-        out:
+        Let the database refuse late writes from a process that was suspended while its lease
+        expired:
 
         ```python
         async with limiter as lease:
             await database.execute(
-                "UPDATE report SET body = $1, token = $2 WHERE token < $2", body, lease.token
+                "UPDATE report SET body = $1, token = $2 WHERE token < $2",
+                body,
+                lease.token,
             )
         ```
     """
@@ -125,32 +127,36 @@ class Lease:
     @property
     def token(self) -> int:
         """
-        A number that grows with every slot that the server grants for the key.
+        A number that increases with every slot that the server grants for the key.
 
-        0 for a slot granted without the server, with ``on_failure="allow"``.
+        0 for a slot that was granted without the server, with ``on_failure="allow"``.
         """
         return self._holding.token
 
     @property
     def lost(self) -> bool:
-        """Whether the lease was lost before it was released. Not a checkpoint; no call is made."""
+        """
+        Whether the lease was lost before it was released.
+
+        Not a checkpoint; the server is not asked.
+        """
         return self._holding.lost
 
     def check(self) -> None:
         """
-        Raise if the slot is no longer held. For holders that do not use ``async with``.
+        Raise an error if the slot is no longer held, for holders that do not use ``async with``.
 
         Not a checkpoint.
 
         Raises:
-            LeaseLostError: The lease is lost.
+            LeaseLostError: The lease was lost.
         """
         self._holding.check()
 
     def release(self) -> None:
         """
-        Give the slot back, unless it was already, or the lease is lost. Not a checkpoint.
+        Release the slot. Repeated calls, and calls after the lease was lost, have no effect.
 
-        From any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         self._holding.release()

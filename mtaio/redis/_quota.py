@@ -51,37 +51,38 @@ Used: TypeAlias = Callable[[Any], Mapping[str, float]]
 @uncopied
 class RedisQuota:
     """
-    Several limits that requests of all processes take together: requests and tokens a minute.
+    Several rate limits taken together across processes, such as requests and tokens per minute.
 
-    What a `mtaio.resources.Quota` is in one process: a request waits until there is enough of each
-    limit, and takes all in one step of the server; `Taken.settle` corrects what was taken, and
-    `observe` and `hold` follow what the service says, for all processes at once. Each limit is a
-    bucket that refills evenly, and holds as much as its number when full.
+    It works like a `mtaio.resources.Quota`, for all processes together: a request waits until there
+    is enough of each limit and takes from all of them in one step on the server. `Taken.settle`
+    corrects what was taken, and `observe` and `hold` adjust the limits to what the service says.
+    Each limit is a bucket that refills evenly and holds as much as its number when full.
 
-    Within a process, tasks are served in the order of asking. Processes that wait take turns, and
-    none is overtaken because its request is large. What another process gives back is noticed
-    within a second.
+    Within a process, tasks are served in the order in which they asked. Processes that wait take
+    turns, and none is overtaken because its request is large. What another process gives back is
+    noticed within a second.
 
-    May be created anywhere; used inside the block of its store. Every process has to pass the same
-    key and limits.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key and limits.
 
     Args:
         store: The server, entered before the first call.
         key: What is limited. Quotas with the same key on the same server share their limits.
-        per: The seconds that the numbers are meant for.
-        start: The share of each bucket that is there when the server sees the key for the first
-            time, or for the first time in a day, from 0 to 1.
+        per: The period of the limits in seconds.
+        start: The share of each bucket, from 0 to 1, that is available when the server sees the key
+            for the first time, or for the first time in a day.
         on_failure: What to do while the server is down. ``"raise"`` raises `StoreError`.
-            ``"allow"`` grants everything at once. ``"local"`` grants by a quota of this process
-            alone: the numbers divided by the processes that the server saw within ten seconds, and
-            its part of what was there at the last answer. What it grants is taken from the server
-            when that is back.
-        name: The name in messages and in the monitor. Default: ``key``.
-        **limits: Each a number, for every ``per`` seconds, or a pair of a number and its seconds.
+            ``"allow"`` grants everything at once. ``"local"`` uses a quota of this process alone,
+            with the limits divided by the number of processes that the server saw within ten
+            seconds, and this process's share of what was available at the last answer. What it
+            grants is taken from the server's buckets when the server is back.
+        name: Name shown in messages and metrics. Default: ``key``.
+        **limits: Each a number, for every ``per`` seconds, or a pair of a number and a period of
+            its own in seconds.
 
     Raises:
-        TypeError: There is no limit, one has a name that `take` needs, or something has the wrong
-            type.
+        TypeError: There are no limits, a limit has a name that `take` uses for itself, or an
+            argument has the wrong type.
         ValueError: A number is not greater than 0 or is infinite, ``start`` is not from 0 to 1,
             ``key`` is empty, or ``on_failure`` is unknown.
 
@@ -142,7 +143,7 @@ class RedisQuota:
 
     @property
     def name(self) -> str:
-        """The name given to the quota, or its key."""
+        """Name shown in messages and metrics."""
         return self._tasks.name
 
     @property
@@ -152,21 +153,22 @@ class RedisQuota:
 
     @property
     def rate(self) -> float:
-        """How many requests a second the slowest limit allows that cost one of each."""
+        """Requests per second that the slowest limit allows, if each costs one of each limit."""
         return self._tasks.rate
 
     # ---- what requests do ----
 
     def take(self, *, timeout: float | None = None, **cost: float) -> Taken:
         """
-        Return a block that begins when a request has what it needs: ``async with``.
+        Return a block, for ``async with``, that starts when a request has what it needs.
 
         Args:
-            timeout: The most seconds to wait, as for `acquire`; None for no limit.
-            **cost: What is taken of each limit; what is not named costs 1.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit. See
+                `acquire`.
+            **cost: Amount to take from each limit; 1 from those not named.
 
         Raises:
-            TypeError, ValueError: As `acquire`.
+            TypeError, ValueError: As for `acquire`.
         """
         checks.timeout("timeout", timeout)
         takes: Any = self._tasks  # whose grants are its own matter
@@ -174,34 +176,36 @@ class RedisQuota:
 
     async def acquire(self, *, timeout: float | None = None, **cost: float) -> None:
         """
-        Wait until there is enough of each limit, behind all of this process that asked before.
+        Take from each limit, after waiting behind the tasks of this process that asked before.
 
-        A checkpoint. If it is cancelled, it has taken nothing: what it was granted in that moment
-        goes back to the server, and what it may have been granted by a call under way does too.
+        A checkpoint. If it is cancelled, it has taken nothing: what it was granted at that moment,
+        or by a call in progress, goes back to the server.
 
         Args:
-            timeout: The most seconds to wait; 0 to ask the server once; None for no limit. The
-                first in the queue is refused as soon as it is known to wait for longer.
-            **cost: What is taken of each limit, 0 or more and at most what it holds when full; what
-                is not named costs 1.
+            timeout: Maximum seconds to wait; 0 to ask the server once; None for no limit. The first
+                task in the queue is refused as soon as it is known that it would have to wait
+                longer.
+            **cost: Amount to take from each limit, at least 0 and at most what the limit holds when
+                full; 1 from those not named.
 
         Raises:
-            LimitTimeoutError: The wait does not fit into ``timeout``; ``retry_after`` estimates the
-                seconds needed. Its message says so if the server has not answered in that time.
+            LimitTimeoutError: The wait would exceed ``timeout``; ``retry_after`` estimates the
+                seconds needed. The message says if the server did not answer in that time.
             RateLimitError: A limit was lowered below the cost during the wait.
             StoreError: The server is down, with ``on_failure="raise"``.
-            TypeError: No limit has such a name, or a value is not a number.
-            ValueError: A value is negative, NaN, or more than the limit ever holds.
-            RuntimeError: The store is not entered, or tasks of another running event loop wait.
+            TypeError: A name is not that of a limit, or a value is not a number.
+            ValueError: A value is negative, NaN, or more than the limit can hold.
+            RuntimeError: The store is not entered, or tasks of another running event loop are
+                waiting.
         """
         checks.timeout("timeout", timeout)
         await self._tasks.grant(self._tasks.checked(cost), timeout)
 
     async def try_acquire(self, **cost: float) -> bool:
         """
-        Take what there is enough of if no task of this process waits.
+        Take from each limit if there is enough and no task of this process waits.
 
-        A checkpoint: it asks the server, by one call for all tasks that try at the same time.
+        A checkpoint: it asks the server, with one call for all tasks that try at the same time.
 
         Args:
             **cost: As for `acquire`.
@@ -211,7 +215,7 @@ class RedisQuota:
 
         Raises:
             StoreError: The server is down, with ``on_failure="raise"``.
-            TypeError, ValueError, RuntimeError: As `acquire`.
+            TypeError, ValueError, RuntimeError: As for `acquire`.
         """
         return await self._tasks.try_grant(self._tasks.checked(cost))
 
@@ -219,19 +223,16 @@ class RedisQuota:
         self, *, timeout: float | None = None, used: Used | None = None, **cost: Cost
     ) -> QuotaPart:
         """
-        Return a part of a `mtaio.resilience.Pipeline` whose calls cost what their arguments say.
-
-        As `mtaio.resources.Quota.part`.
+        Return a part for a `mtaio.resilience.Pipeline` that computes costs from calls' arguments.
 
         Args:
-            timeout: The most seconds that a call waits, as for `acquire`.
-            used: Called with the result of each call; returns what it used of some limits, by their
-                names, as a mapping; None to settle nothing.
-            **cost: For each limit a number, or a function that gets the arguments of a call and
-                returns a number; what is not named costs 1.
+            timeout: Maximum seconds that a call waits; 0 to ask the server once; None for no limit.
+                See `acquire`.
+            used: As for `mtaio.resources.Quota.part`.
+            **cost: As for `mtaio.resources.Quota.part`.
 
         Raises:
-            TypeError: No limit has such a name, or a value is neither a number nor a function.
+            TypeError: A name is not that of a limit, or a value is neither a number nor a function.
             ValueError: A number could never be granted.
         """
         checks.timeout("timeout", timeout)
@@ -244,10 +245,9 @@ class RedisQuota:
 
     def wrap(self, then: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
         """
-        Return an async function that takes one of each limit, and then calls ``then``.
+        Return an async function that takes one of each limit, then calls ``then``.
 
-        With it the quota is a part of a `mtaio.resilience.Pipeline`; `part` is one whose calls cost
-        what their arguments say.
+        This makes the quota a part of a `mtaio.resilience.Pipeline`; for other costs, use `part`.
         """
 
         async def run(call: Any) -> Any:
@@ -276,18 +276,18 @@ class RedisQuota:
         """
         Decorate an async function or method so that each call takes what it costs first.
 
-        ``@quota`` costs one of each limit, ``@quota(tokens=estimate)`` what a function of the
-        call's arguments returns, ``self`` included.
+        With ``@quota``, a call costs one of each limit; with ``@quota(tokens=estimate)``, what a
+        function returns for the call's arguments, including ``self``.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             timeout: As for `part`.
             used: As for `part`.
             **cost: As for `part`.
 
         Raises:
-            TypeError: What is decorated is not an async function, or as `part`.
-            ValueError: As `part`.
+            TypeError: What is decorated is not an async function, or as for `part`.
+            ValueError: As for `part`.
         """
         part = self.part(timeout=timeout, used=used, **cost)
         return limit_through(fn, part.call, name="RedisQuota")
@@ -296,14 +296,15 @@ class RedisQuota:
 
     def hold(self, seconds: float) -> None:
         """
-        Grant nothing for so long, in no process: for a service that has said "429, retry later".
+        Grant nothing in any process for a while, as when a service has answered "429, retry later".
 
-        What is in the buckets counts as gone. Of several holds the one that ends last counts. It is
-        for requests that the server has not granted yet, and reaches it in the background, with
-        this process's next call at the latest. Not a checkpoint; from any thread.
+        What is left in the buckets is discarded. If there are several pauses, the one that ends
+        last counts. Requests that the server has already granted are not affected. The server is
+        told in the background, with this process's next call at the latest. Not a checkpoint. It
+        can be called from any thread.
 
         Args:
-            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+            seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
 
         Raises:
             TypeError: ``seconds`` is not a number.
@@ -319,20 +320,21 @@ class RedisQuota:
         reset: Mapping[str, float] | None = None,
     ) -> None:
         """
-        Follow what the service says of its limits, as in the headers of an answer, everywhere.
+        Adjust all processes to what the service says about its limits, as in response headers.
 
-        Each is a mapping by the names of limits, of which some may be missing. It reaches the
-        server in the background, as `hold` does. Not a checkpoint; from any thread.
+        Each argument maps names of limits to values; limits may be left out. The server is told in
+        the background, as with `hold`. Not a checkpoint. It can be called from any thread.
 
         Args:
-            limit: What the service allows in the limit's ``per`` seconds, in place of the number
-                that was given; what is in use stays so.
-            remaining: What it has left. Less than there is at the server counts; more does not.
-            reset: The seconds until the service's window ends, for the same calls as of a
-                `mtaio.resources.Quota`. Nothing follows from it here.
+            limit: What the service allows in the limit's ``per`` seconds, replacing the number that
+                was given; what is in use stays in use.
+            remaining: What the service has left. It counts if it is less than what the server has;
+                more is ignored.
+            reset: Seconds until the service's window ends. It is accepted, as by
+                `mtaio.resources.Quota`, but has no effect.
 
         Raises:
-            TypeError: No limit has such a name, or a value is not a number.
+            TypeError: A name is not that of a limit, or a value is not a number.
             ValueError: A value is negative or NaN, or a limit is 0 or infinite.
         """
         limits, left = self._named("limit", limit), self._named("remaining", remaining)
@@ -351,13 +353,17 @@ class RedisQuota:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tasks.record_durations()
 
     def statistics(self) -> RedisQuotaStatistics:
-        """Return what the quota has done here. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._tasks.statistics()

@@ -212,42 +212,41 @@ class _Try:
 @uncopied
 class RedisRateLimiter:
     """
-    Limits how often work may start across all processes: a token bucket kept by a server.
+    A limit on how often work starts across processes: a token bucket kept by a server.
 
-    The bucket starts full. In any span of ``t`` seconds all processes together are granted at most
-    ``burst + rate * (t + slack) / per`` tokens, by the server's clock; the processes' clocks need
-    not agree. A process reserves tokens in batches for the tasks that wait, each token for the time
-    at which it is due. A task that is cancelled while it waits leaves its tokens to the next. One
-    that does not wait is granted what was there when the server was asked, and counts from then.
+    The bucket starts full. In any ``t`` seconds, all processes together are granted at most ``burst
+    + rate * (t + slack) / per`` tokens by the server's clock; the clocks of the processes need not
+    agree. A process reserves tokens in batches for its waiting tasks, each token for the time at
+    which it is due. The tokens of a task that is cancelled go to the next one. A request that does
+    not wait is granted what was available when the server was asked, and counts from then.
 
-    May be created anywhere; used inside the block of its store. Every process has to pass the same
-    key, rate, burst and slack.
+    It can be created anywhere, and is used inside the block of its store. Every process must pass
+    the same key, rate, burst and slack.
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited. Limiters with the same key, rate and burst on the same server share
-            one bucket.
-        rate: Tokens that become available every ``per`` seconds, more than 0; ``math.inf`` for no
-            limit: the server is not asked then.
-        per: The seconds to which ``rate`` refers.
-        burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
-            number, at least 1. With 1, the default, tokens are granted one at a time, evenly
-            spaced.
-        slack: How many seconds after it is due a token may still be granted to a task that waits;
-            then it is lost. Has to cover the round trip to the server and the delays of the event
+        key: What is limited. Limiters with the same key, rate and burst on the same server share a
+            bucket.
+        rate: Number of tokens that become available every ``per`` seconds, more than 0;
+            ``math.inf`` for no limit, in which case the server is not asked.
+        per: The period of ``rate`` in seconds.
+        burst: Capacity of the bucket and the most tokens that one call can acquire, a whole number
+            of at least 1. With 1, tokens are granted one at a time, evenly spaced.
+        slack: Maximum seconds by which a token may be granted late to a task that waits; after
+            that, it is lost. It must cover the round trip to the server and the delays of the event
             loop.
         on_failure: What to do while the server is down. ``"raise"`` raises `StoreError`.
             ``"allow"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
             with the rate and burst divided by the number of processes that were busy when the
             server last answered; `try_acquire` of more than that burst is refused. Tasks that still
-            wait when the server is back keep their places, and get its tokens.
-        name: The name in messages and in the monitor. Default: ``key``.
+            wait when the server is back keep their places and get its tokens.
+        name: Name shown in messages and metrics. Default: ``key``.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``rate`` or ``per`` is not greater than 0, ``per`` is infinite, they are more
-            than 1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack``
-            is not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
+        ValueError: ``rate`` or ``per`` is not greater than 0; ``per`` is infinite; they amount to
+            more than 1,000,000 tokens per second, or to so few that the bucket takes years to fill;
+            ``slack`` is not between 0.001 and 3600; ``burst`` is less than 1; ``key`` is empty; or
             ``on_failure`` is unknown.
 
     Example:
@@ -366,30 +365,32 @@ class RedisRateLimiter:
         name: str | None = None,
     ) -> Self:
         """
-        Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
+        Return a limiter with a sliding window: at most ``limit`` tokens in any ``per`` seconds.
 
-        For a service that counts this way, as most that say "100 requests a minute" do. All
-        processes together keep to it, by the server's clock. A token for a task that waits counts
-        at the last moment at which it may be granted, so it comes back ``per + slack`` seconds
-        after it was due: with a short window, pass a short slack. One that `try_acquire` has taken
-        counts when the server was asked. Both are rounded up to a thousandth of the window. All
-        else is as for the class, except that `rate` and `burst` are the limit, and that a process
-        may get most of a window that has been empty, as it is granted at once.
+        Use it for services that count this way, as most do that say "100 requests per minute". The
+        limit holds for all processes together, by the server's clock. A token for a task that waits
+        counts at the last moment at which it may be granted, so it comes back ``per + slack``
+        seconds after it was due; for a short window, pass a short slack. A token taken by
+        `try_acquire` counts when the server was asked. Both times are rounded up to a thousandth of
+        the window.
+
+        `rate` and `burst` equal the limit. A process may get most of an empty window, since it is
+        granted at once.
 
         Args:
             store: As for the class.
             key: As for the class; limiters with the same key, limit and length share a window.
-            limit: The tokens that may be granted in any ``per`` seconds, 1 or more.
-            per: The length of the window in seconds.
+            limit: Maximum number of tokens in any ``per`` seconds, at least 1.
+            per: Length of the window in seconds.
             slack: As for the class.
-            on_failure: As for the class. With ``"local"`` this process has a window of its own,
+            on_failure: As for the class. With ``"local"``, this process has a window of its own,
                 with the limit divided by the number of processes, but at least 1.
             name: As for the class.
 
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: ``limit`` is less than 1, ``per`` is not between 0.001 and 100,000,000, or
-                another argument is refused as by the class.
+                another argument is invalid as for the class.
         """
         way_out = "Pass the tokens that may be granted in any `per` seconds, at least 1."
         checks.count("limit", limit, way_out=way_out)
@@ -433,7 +434,7 @@ class RedisRateLimiter:
 
     @property
     def name(self) -> str:
-        """The name given to the limiter, or its key."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
@@ -448,43 +449,44 @@ class RedisRateLimiter:
 
     @property
     def per(self) -> float:
-        """The seconds to which `rate` refers."""
+        """The period of `rate` in seconds."""
         return self._per
 
     @property
     def burst(self) -> int:
-        """The tokens in the full bucket."""
+        """Tokens in a full bucket."""
         return self._burst
 
     @property
     def slack(self) -> float:
-        """How many seconds after it is due a token may still be granted to a task that waits."""
+        """Maximum seconds by which a token may be granted late to a task that waits."""
         return self._slack
 
     async def acquire(self, tokens: int = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens``, behind every task of this process that asked earlier, and take them.
+        Take tokens, after waiting for them behind the tasks of this process that asked before.
 
         A checkpoint. If it is cancelled, the tokens reserved for it go to the next task; if no task
         waits, they are lost.
 
         Args:
-            tokens: How many: a whole number from 1 to ``burst``.
-            timeout: The most seconds to wait; 0 to ask the server once, as `try_acquire` does; None
-                for no limit. A task that is first in the queue is refused as soon as the server has
-                said that the wait would be longer. The time that mtaio's timeouts around the call
-                leave it (see `mtaio.resources.time_left`) counts likewise.
+            tokens: Number of tokens, a whole number from 1 to ``burst``.
+            timeout: Maximum seconds to wait; 0 to ask the server once, as `try_acquire` does; None
+                for no limit. The first task in the queue is refused as soon as the server has said
+                that it would have to wait longer. The time left under mtaio's timeouts around the
+                call (see `mtaio.resources.time_left`) counts likewise.
 
         Raises:
-            LimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
-                ``TimeoutError`` too; ``retry_after`` estimates the seconds needed. Its message says
-                so if the server has not answered in that time.
+            LimitTimeoutError: The wait would exceed ``timeout``; ``retry_after`` estimates the
+                seconds needed. Also a builtin ``TimeoutError``. The message says if the server did
+                not answer in that time.
             StoreError: The server is down, with ``on_failure="raise"``. Raised within the store's
-                timeout; within ``timeout`` if the call before failed too.
+                timeout; within ``timeout`` if the previous call failed too.
             TypeError: ``tokens`` is not an int, or ``timeout`` is not a number.
             ValueError: ``tokens`` is less than 1 or more than ``burst``; ``timeout`` is negative or
                 NaN.
-            RuntimeError: The store is not entered, or tasks of another running event loop wait.
+            RuntimeError: The store is not entered, or tasks of another running event loop are
+                waiting.
         """
         self._check(tokens)
         checks.timeout("timeout", timeout)
@@ -519,13 +521,13 @@ class RedisRateLimiter:
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
-        Take ``tokens`` if they are there and no task of this process waits.
+        Take tokens if they are available and no task of this process waits.
 
-        A checkpoint: it asks the server, by one call for all tasks that try at the same time. If it
-        is cancelled, the tokens may be taken all the same.
+        A checkpoint: it asks the server, with one call for all tasks that try at the same time. If
+        it is cancelled, the tokens may still be taken.
 
         Args:
-            tokens: How many: a whole number from 1 to ``burst``.
+            tokens: Number of tokens, a whole number from 1 to ``burst``.
 
         Returns:
             Whether they were taken.
@@ -549,21 +551,25 @@ class RedisRateLimiter:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Do nothing: tokens are not given back. Not a checkpoint."""
+        """
+        Do nothing, since tokens are not given back.
+
+        Not a checkpoint.
+        """
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Make one call after acquiring one token, and return its result.
+        Call ``fn(*args)`` after acquiring one token, and return its result.
 
-        A checkpoint. If it is cancelled while it waits, the call has not started.
+        A checkpoint. If it is cancelled while it waits, ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
             StoreError, RuntimeError: As for `acquire`.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self, fn, args)
 
@@ -575,12 +581,13 @@ class RedisRateLimiter:
     def __call__(self, /, *, tokens: int = 1, timeout: float | None = None) -> Decorator: ...
     def __call__(self, fn: Any = None, /, *, tokens: int = 1, timeout: float | None = None) -> Any:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        Used as ``@limiter`` or ``@limiter(tokens=3)``; name, signature and types stay.
+        Use it as ``@limiter`` or ``@limiter(tokens=3)``. The function keeps its name, signature and
+        types.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
@@ -595,9 +602,9 @@ class RedisRateLimiter:
 
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
-        Return an async function that acquires a token, and then calls ``then``.
+        Return an async function that acquires a token, then calls ``then``.
 
-        With it the limiter is a part of a `mtaio.resilience.Pipeline`.
+        This makes the limiter a part of a `mtaio.resilience.Pipeline`.
         """
 
         async def run(call: C) -> Any:
@@ -608,15 +615,19 @@ class RedisRateLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
     def statistics(self) -> RedisRateLimiterStatistics:
-        """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             RedisRateLimiterStatistics,
             self,

@@ -157,37 +157,38 @@ class _Fetch(Generic[T]):
 @final
 class TieredCache(Generic[T]):
     """
-    Keeps values on a server for all processes, and for some time in the memory of this one.
+    A cache with two tiers: values on a server for all processes, and in memory for a shorter time.
 
-    Used inside ``async with store, cache:``, by one event loop at a time. However many tasks and
-    processes ask for a key, one task loads it; it has a lease on the server, and the others wait
-    for its value. If it is cancelled, or its load fails, another that waits starts to load at once;
-    if its process is killed, after ``lease``.
+    Use it inside ``async with store, cache:``, in one event loop at a time. However many tasks and
+    processes ask for a missing key, one task loads it, with a lease on the server, and the others
+    wait for its value. If that task is cancelled or its load fails, another one that waits starts
+    to load at once; if its process is killed, after ``lease`` seconds.
 
     A change sends a message to all processes, which takes about a millisecond. Until it arrives,
-    the others may still return what they have in memory; with ``confirm`` the call waits until it
-    has. When messages may have been missed, all of the memory is cleared. A process that
-    gets no messages notices that within ``check_interval`` plus the store's timeout, and then calls
-    the server at every read; what it has to load without the server it keeps for ``fallback_ttl``.
+    they may still return what they have in memory; with ``confirm``, the call waits until it has
+    arrived. If messages may have been missed, the process clears its whole memory. A process that
+    receives no messages notices within ``check_interval`` plus the store's timeout, and then asks
+    the server for every read; what it has to load without the server, it keeps for
+    ``fallback_ttl``.
 
     Args:
         store: The server.
-        namespace: The prefix of the keys on the server: caches with the same namespace share their
-            values. Use another when the meaning of the values changes.
-        default_ttl: Seconds for which the server keeps a value unless it is given its own;
-            ``math.inf`` for no expiry, 0 to keep nothing.
-        codec: How values become bytes. Default: `JSON`.
-        near_ttl: The most seconds for which a value is kept in memory; 0 to keep nothing there.
-        near_max_size: The most values in memory; None for no limit.
-        fallback_ttl: The most seconds for which memory keeps a value that was loaded without the
-            server, because it is down; 0 to keep nothing.
-        lease: Seconds of silence after which another process may load a key. A load renews its
-            lease, so this may be shorter than a load takes.
+        namespace: Prefix of the keys on the server. Caches with the same namespace share their
+            values; use another one when the meaning of the values changes.
+        default_ttl: Seconds for which the server keeps a value that comes without its own ``ttl``;
+            ``math.inf`` for values that do not expire, 0 to keep none.
+        codec: Converts values to bytes and back. Default: `JSON`.
+        near_ttl: Maximum seconds to keep a value in memory; 0 to keep none there.
+        near_max_size: Maximum number of values in memory; None for no limit.
+        fallback_ttl: Maximum seconds to keep a value in memory that was loaded while the server was
+            down; 0 to keep none.
+        lease: Seconds without a sign of life after which another process may load a key. A load
+            renews its lease, so this may be shorter than a load takes.
         on_failure: What reads do while the server is down. With ``"local"``, `get` finds only what
-            is in memory, and `get_or_set` loads in this process. With ``"raise"`` they raise
-            `StoreError`. What changes something always raises it.
+            is in memory, and `get_or_set` loads in this process. With ``"raise"``, they raise
+            `StoreError`, as changes always do.
         check_interval: Seconds between two checks of the subscription.
-        name: The name in messages and in the monitor. Default: the namespace.
+        name: Name shown in messages and metrics. Default: the namespace.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -323,24 +324,24 @@ class TieredCache(Generic[T]):
 
     @property
     def name(self) -> str:
-        """The name given to the cache, or its namespace."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def namespace(self) -> str:
-        """The prefix of its keys on the server."""
+        """Prefix of the keys on the server."""
         return self._namespace
 
     @property
     def default_ttl(self) -> float:
-        """Seconds for which the server keeps a value unless it is given its own."""
+        """Seconds for which the server keeps a value that comes without its own ``ttl``."""
         return self._default_ttl
 
     # The block.
 
     async def __aenter__(self) -> Self:
         """
-        Enter the cache and begin to listen, without waiting for the server.
+        Enter the cache and start to listen, without waiting for the server.
 
         A checkpoint only on some event loops.
 
@@ -402,13 +403,13 @@ class TieredCache(Generic[T]):
     async def get(self, key: str, default: D) -> T | D: ...
     async def get(self, key: str, default: Any = None) -> Any:
         """
-        Return the value of ``key``, or ``default`` if there is none.
+        Return the value of ``key``, or ``default`` if there is none or it has expired.
 
-        A checkpoint, unless the value is in memory. Does not wait for a load.
+        It does not wait for a load. A checkpoint, unless the value is in memory.
 
         Args:
             key: The key.
-            default: What to return if there is no value; a value may be None too.
+            default: What to return if there is no value; a stored value may be None itself.
 
         Raises:
             StoreError: The server is down, with ``on_failure="raise"``.
@@ -423,17 +424,17 @@ class TieredCache(Generic[T]):
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
         """
-        Return the keys that have a value, with their values, in the order they were given.
+        Return a dict of those keys that have a value, in the order in which they were given.
 
-        A checkpoint, unless all values are in memory; those that are not take one call to the
-        server, one for each thousand, and on a cluster for each slot. Does not wait for loads.
+        It does not wait for loads. A checkpoint, unless all values are in memory; the others take
+        one call to the server for each thousand, and on a cluster at least one for each slot.
 
         Args:
-            keys: Which keys.
+            keys: The keys.
 
         Raises:
             StoreError: The server is down, with ``on_failure="raise"``.
-            TypeError: A key is not a str, or ``keys`` is one key.
+            TypeError: A key is not a str, or ``keys`` is a single key.
             RuntimeError: The cache is not entered.
         """
         asked = dict.fromkeys(self._check_many(keys))
@@ -481,23 +482,24 @@ class TieredCache(Generic[T]):
         tags: Iterable[str] = (),
     ) -> T:
         """
-        Return the value of ``key``; if there is none, load it, once for all processes.
+        Return the value of ``key``; if there is none, load it once for all processes.
 
-        A checkpoint, unless the value is in memory. A caller that is cancelled does not disturb the
-        others of its process. The load is cancelled when the last of them has left, and another
-        process that waits starts to load at once.
+        A checkpoint, unless the value is in memory. Cancelling a caller does not affect other
+        callers of its process. If all of them are cancelled, so is the load, and another process
+        that waits starts to load at once.
 
         Args:
             key: The key.
-            loader: Called without arguments; what it returns is awaited. The value passes through
-                the codec, so all processes get the same, this one included.
-            ttl: Seconds for which the value is kept once it has been loaded. Default: the cache's.
-            tags: Names under which `invalidate_tag` finds the value once it has been loaded. A load
-                with tags takes one more call to the server.
+            loader: An async function without arguments that returns the value. All processes,
+                including this one, get the value as it is after the codec has encoded and decoded
+                it.
+            ttl: Seconds until the loaded value expires. Default: the cache's.
+            tags: Names with which `invalidate_tag` finds the loaded value. A load with tags takes
+                one more call to the server.
 
         Raises:
-            Exception: What ``loader`` or the codec raised, in each caller of this process that
-                waited for that load. Errors are not kept; other processes load for themselves.
+            Exception: What ``loader`` or the codec raised, for each caller of this process that
+                waited for that load. Errors are not kept; other processes load the key themselves.
             CacheClosedError: The cache was left during the load.
             StoreError: The server is down, with ``on_failure="raise"``.
             TypeError: ``key`` or a tag is not a str, ``loader`` is not an async function, or
@@ -527,15 +529,17 @@ class TieredCache(Generic[T]):
         """
         Decorate an async function or method so that its results are cached.
 
+        To forget a result, use ``await cache.delete(key)``.
+
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key of its
-                result. To forget a result: ``await cache.delete(key)``.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             ttl: As for `get_or_set`.
             tags: As for `get_or_set`, or a function that is called like ``key`` and returns them.
 
         Raises:
-            TypeError: ``key`` cannot be called, a tag is not a str, ``ttl`` is not a number, or
-                what is decorated is not an async function.
+            TypeError: ``key`` is not callable, a tag is not a str, ``ttl`` is not a number, or what
+                is decorated is not an async function.
             ValueError: ``ttl`` is negative or NaN.
         """
         way_out = "Pass a function that takes what the decorated one takes and returns a str."
@@ -573,18 +577,18 @@ class TieredCache(Generic[T]):
         confirm: float | None = None,
     ) -> None:
         """
-        Store ``value`` under ``key``, replace what is there, and tell all processes.
+        Store ``value`` under ``key``, replacing the current value, and tell all processes.
 
-        A checkpoint. If it is cancelled, or raises `StoreError`, the change may have been made or
-        not. Loads of the key in progress return their values to their callers, but store nothing.
+        A checkpoint. If it is cancelled or raises `StoreError`, the change may or may not have been
+        made. Loads of the key in progress still answer their callers, but store nothing.
 
         Args:
             key: The key.
-            value: What the codec can encode.
-            ttl: Seconds until it expires; 0 for at once, ``math.inf`` for never. Default: the
-                cache's.
-            tags: Names under which `invalidate_tag` finds it. They replace those of the old value,
-                and take one more call to the server.
+            value: Anything that the codec can encode.
+            ttl: Seconds until the value expires; 0 to not keep it, ``math.inf`` to keep it
+                indefinitely. Default: the cache's.
+            tags: Names with which `invalidate_tag` finds the value. They replace those of the old
+                value, and take one more call to the server.
             confirm: As for `delete`.
 
         Raises:
@@ -605,16 +609,16 @@ class TieredCache(Generic[T]):
         confirm: float | None = None,
     ) -> None:
         """
-        Store many values by one call to the server, and tell all processes.
+        Store several values with one call to the server, and tell all processes.
 
-        A checkpoint, like `set`. A thousand values are stored with no change of others in between;
-        more take another call each thousand, and on a cluster each slot takes one. If it is
-        cancelled or fails, any of the changes may have been made.
+        A thousand values are stored in one atomic step. Each further thousand takes another call,
+        and on a cluster each slot does. A checkpoint, like `set`; if it is cancelled or fails, any
+        of the changes may have been made.
 
         Args:
-            values: The keys and their values.
-            ttl: For each, as for `set`.
-            tags: For each, as for `set`.
+            values: A mapping of keys to values.
+            ttl: For each value, as for `set`.
+            tags: For each value, as for `set`.
             confirm: As for `delete`.
 
         Raises:
@@ -629,10 +633,10 @@ class TieredCache(Generic[T]):
 
     async def touch(self, key: str, ttl: float | Unset = UNSET) -> bool:
         """
-        Restart the time of ``key``, without a new value.
+        Restart the time to live of ``key``, keeping its value.
 
-        A checkpoint, which may leave the time changed or not, as with `set`. Other processes are
-        told if it ends sooner than before.
+        Other processes are told if the value now expires sooner. A checkpoint; if it is cancelled
+        or fails, the change may or may not have been made.
 
         Args:
             key: The key.
@@ -669,16 +673,16 @@ class TieredCache(Generic[T]):
         confirm: float | None = None,
     ) -> int:
         """
-        Add ``by`` to the int under ``key`` in one step of the server, and tell all processes.
+        Add ``by`` to the int stored under ``key``, in one atomic step, and tell all processes.
 
-        The value keeps its time to live and its tags. If there is none, it is taken for 0. A
-        checkpoint, which may leave the value changed or not, as with `set`: repeated after a
-        `StoreError`, it may be added twice.
+        A missing value counts as 0. The value keeps its time to live and its tags. A checkpoint; if
+        it is cancelled or fails, the change may or may not have been made, so if you repeat the
+        call after a `StoreError`, ``by`` may be added twice.
 
         Args:
             key: The key.
-            by: How much to add; less than 0 to subtract.
-            ttl: Seconds until it expires, if there was no value. Default: the cache's.
+            by: How much to add; negative to subtract.
+            ttl: Seconds until the value expires, if there was none. Default: the cache's.
             confirm: As for `delete`.
 
         Returns:
@@ -687,10 +691,10 @@ class TieredCache(Generic[T]):
         Raises:
             StoreError: The server is down.
             TimeoutError: As for `delete`.
-            TypeError: ``by`` is not an int, or the codec does not write ints in digits, as JSON
+            TypeError: ``by`` is not an int, or the codec does not write ints as digits, as JSON
                 does; or as for `get_or_set`.
-            ValueError: The value is not an int, or the new one has more than 64 bits; or as for
-                `get_or_set`.
+            ValueError: The current value is not an int, or the new one has more than 64 bits; or as
+                for `get_or_set`.
             RuntimeError: The cache is not entered.
         """
         self._check(key)
@@ -719,15 +723,15 @@ class TieredCache(Generic[T]):
 
     async def delete(self, key: str, *, confirm: float | None = None) -> bool:
         """
-        Remove ``key``, and tell all processes. Call it when the source has changed.
+        Remove ``key`` and tell all processes, such as when the source of its value has changed.
 
-        A checkpoint, which may leave the key changed or not, as with `set`.
+        A checkpoint; if it is cancelled or fails, the change may or may not have been made.
 
         Args:
             key: The key.
-            confirm: The most seconds to wait until every process that listens has confirmed that
-                it has dropped the old value; None not to wait. Not for clusters, which do not say
-                how many processes listen.
+            confirm: Maximum seconds to wait until every process that listens has confirmed that it
+                has dropped the old value; None to not wait. Not available on clusters, which do not
+                say how many processes listen.
 
         Returns:
             Whether the server had a value.
@@ -735,8 +739,8 @@ class TieredCache(Generic[T]):
         Raises:
             StoreError: The server is down. Other processes may keep what they have until it
                 expires, so try again.
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) Not all have confirmed in time. The
-                change has been made.
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) Not all processes have confirmed in
+                time. The change has been made.
             TypeError: ``key`` is not a str, or ``confirm`` is not a number.
             ValueError: ``confirm`` is negative or NaN.
             RuntimeError: The cache is not entered.
@@ -746,33 +750,34 @@ class TieredCache(Generic[T]):
 
     async def delete_many(self, keys: Iterable[str], *, confirm: float | None = None) -> int:
         """
-        Remove keys by one call to the server, and tell all processes.
+        Remove several keys with one call to the server, and tell all processes.
 
         A checkpoint, like `set_many`.
 
         Args:
-            keys: Which keys.
+            keys: The keys.
             confirm: As for `delete`.
 
         Returns:
-            How many of them the server had.
+            How many of the keys the server had.
 
         Raises:
-            BaseException: As for `delete`; or ``keys`` is one key.
+            BaseException: As for `delete`; or ``keys`` is a single key.
         """
         return await self._delete(dict.fromkeys(self._check_many(keys)), confirm)
 
     async def invalidate_tag(self, tag: str, *, confirm: float | None = None) -> None:
         """
-        Outdate everything that carries ``tag``, in all processes and on the server.
+        Invalidate all values with ``tag``, in all processes and on the server.
 
-        One call to the server, however many values there are; how many is not known, as they are
-        only found when they are read. Those that nobody reads use the server's memory until they
-        expire. Loads in progress with values that would carry the tag return them to their callers,
-        but store nothing. A checkpoint, which may leave the tag invalidated or not, as with `set`.
+        This takes one call to the server, however many values there are. Their number is not known,
+        since they are found only when they are read; those that nobody reads use the server's
+        memory until they expire. Loads in progress whose values would have the tag still answer
+        their callers, but store nothing. A checkpoint; if it is cancelled or fails, the change may
+        or may not have been made.
 
         Args:
-            tag: One that was given to `set`, `get_or_set` or `cached`.
+            tag: A tag that was passed to `set`, `get_or_set` or `cached`.
             confirm: As for `delete`.
 
         Raises:
@@ -791,12 +796,12 @@ class TieredCache(Generic[T]):
 
     async def clear(self, *, confirm: float | None = None) -> None:
         """
-        Remove everything of this namespace, in all processes and on the server.
+        Remove everything in this namespace, in all processes and on the server.
 
-        Loads in progress return their values to their callers, but store nothing. The server goes
-        through all of its keys twice, those of others too, in steps that hold up nobody for long; a
-        million keys take a few seconds. A checkpoint. If it is cancelled or fails, or the server is
-        restarted meanwhile, some of the values may be left; call it again.
+        Loads in progress still answer their callers, but store nothing. The server goes twice
+        through all of its keys, including those of others, in small steps that do not hold up other
+        clients for long; a million keys take a few seconds. A checkpoint. If it is cancelled or
+        fails, or the server is restarted meanwhile, some of the values may be left; call it again.
 
         Args:
             confirm: As for `delete`.
@@ -891,17 +896,21 @@ class TieredCache(Generic[T]):
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of this process's loads from now on, ``load_duration`` in the statistics.
+        Record a histogram of this process's loads, as ``load_duration`` in the statistics.
 
-        It has the time of the loader, until its value, an error or a cancellation, and not the time
-        of the server. A monitor calls it for what it watches. Not a checkpoint; from any thread.
-        Calling it again changes nothing.
+        It covers the time of the loader, until it returns, fails or is cancelled, and not that of
+        the server. A monitor calls it for what it watches; repeated calls have no effect. Not a
+        checkpoint. It can be called from any thread.
         """
         if self._load_duration is None:
             self._load_duration = Histogram()
 
     def statistics(self) -> TieredCacheStatistics:
-        """Return what the cache has done here. Not a checkpoint; any thread may call it."""
+        """
+        Return a snapshot of this process.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         near = self._near.statistics()
         return snapshot(
             TieredCacheStatistics,

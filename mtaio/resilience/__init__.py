@@ -1,7 +1,7 @@
 """
-Calling services that fail, are slow or overloaded: a pipeline of retry, timeout, breaker and more.
+Retries, timeouts, breakers and more around calls to services that fail, are slow or overloaded.
 
-Promise: a cancellation is not an outcome. No part counts, retries or hedges it.
+Promise: a cancellation is not an outcome; no part counts, retries or hedges it.
 Cost: each name is imported on first use, so a program that needs only `Retry` loads nothing else.
 """
 

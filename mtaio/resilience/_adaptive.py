@@ -49,9 +49,11 @@ class AdaptiveSlot:
 
     def mark_failed(self) -> None:
         """
-        Report that the service was overloaded, although nothing was raised. Not a checkpoint.
+        Report that the service was overloaded although nothing was raised.
 
-        For an answer such as HTTP 503 that does not arrive as an exception.
+        Use it for a response, such as HTTP 503, that is not raised as an exception.
+
+        Not a checkpoint.
         """
         self._failed = True
 
@@ -97,42 +99,43 @@ class AdaptiveStatistics:
 @uncopied
 class AdaptiveLimiter(StandalonePart):
     """
-    Limits how much runs at once to what a service can take, which it measures itself.
+    A limit on concurrency that adapts to what a service can take.
 
-    The limit is the point where more calls at once no longer bring more answers, only slower ones.
-    It is estimated from how long calls take, follows a service that becomes slower or faster, and
-    does not move while less than half of it is used. Calls beyond it are refused at once with
-    `mtaio.exceptions.ConcurrencyLimitError`, or wait in a queue of ``max_waiting``.
+    The limit is the point beyond which more concurrent calls no longer yield more answers, only
+    slower ones. It is estimated from how long calls take, follows a service that becomes slower or
+    faster, and does not change while less than half of it is used. Calls beyond the limit wait in a
+    queue of ``max_waiting``, or are refused at once with `mtaio.exceptions.ConcurrencyLimitError`.
 
-    Samples are calls that succeed, and those that fail with what ``on`` accepts, such as timeouts:
-    these lower the limit. Any other failure is not a sample, since it may take no time at all; nor
-    is a cancellation, or a refusal by something inside. Only a call that ends is a sample, so put a
-    timeout inside.
+    Only two kinds of calls are samples: those that succeed, and those that fail with an exception
+    that ``on`` accepts, such as a timeout, which lower the limit. Other failures are not, since
+    they may take no time at all; nor are cancellations and refusals by inner parts. A call that
+    never ends is no sample either, so put a timeout inside.
 
-    A part of a `Pipeline`; or by itself: ``limiter.run(fn)``, ``@limiter``, ``async with limiter``.
-    May be made at module level, and used by one event loop after another. One refused call in 64 is
-    a checkpoint.
+    Use it as a part of a `Pipeline` or by itself: ``limiter.run(fn)``, ``@limiter``, ``async with
+    limiter``. It can be created at module level and used by one event loop after another. One
+    refused call in 64 is a checkpoint.
 
     Args:
-        initial: The limit to begin with; None for 10, or for the nearest bound.
-        min_limit: What it never falls below, at least 1.
-        max_limit: What it never exceeds.
-        max_waiting: How many calls may wait for a slot; any more are refused. 0 for none, None for
-            no limit.
-        on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
-            function from the exception to bool. A group counts if each exception in it does; a
-            function is called with each.
-        name: For error messages.
+        initial: The limit to start with; None for 10, or the nearest bound.
+        min_limit: Lower bound of the limit, at least 1.
+        max_limit: Upper bound of the limit.
+        max_waiting: Maximum number of calls that wait for a slot; further ones are refused. 0 for
+            none, None for no limit.
+        on: Exceptions that mean that the service was overloaded: a class, a tuple of classes, or a
+            function from the exception to bool. An exception group counts if every exception in it
+            does; a function is called with each.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
+        from mtaio import Pipeline, Timeout
         from mtaio.exceptions import ConcurrencyLimitError
-        from mtaio.resilience import AdaptiveLimiter, Pipeline, Timeout
+        from mtaio.resilience import AdaptiveLimiter
 
         limiter = AdaptiveLimiter(initial=2)
         api = Pipeline(limiter, Timeout(1), name="api")
@@ -236,25 +239,25 @@ class AdaptiveLimiter(StandalonePart):
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def limit(self) -> int:
-        """How much may run at once now."""
+        """The current limit."""
         return self._estimator.limit
 
     async def __aenter__(self) -> AdaptiveSlot:
         """
-        Take a slot, or wait for one if the limiter allows that.
+        Take a slot, after waiting for one if the limiter allows that.
 
-        The way the block ends is its outcome, as for a call in a pipeline.
+        The block counts as a call, and the way it ends is its outcome.
 
         Returns:
-            The slot, which can be told of a failure that raises nothing.
+            The slot, with which a failure that raises nothing can be reported.
 
         Raises:
-            ConcurrencyLimitError: There is no free slot, and no more calls may wait.
+            ConcurrencyLimitError: No slot is free, and no more calls may wait.
         """
         if self._in_use >= self._estimator.limit or self._waiting:
             await self._wait()
@@ -272,7 +275,9 @@ class AdaptiveLimiter(StandalonePart):
         traceback: TracebackType | None,
     ) -> None:
         """
-        Give the slot back, and use the outcome of the block. Not a checkpoint.
+        Release the slot, and count the outcome of the block.
+
+        Not a checkpoint.
 
         Raises:
             RuntimeError: A block that was entered later has not been left yet, or the block was
@@ -287,15 +292,19 @@ class AdaptiveLimiter(StandalonePart):
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._slots.record_durations()
 
     def statistics(self) -> AdaptiveStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the limiter.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         estimator = self._estimator
         slots = self._slots.statistics()
         return AdaptiveStatistics(
@@ -317,7 +326,7 @@ class AdaptiveLimiter(StandalonePart):
         )
 
     def wrap(self, then: Next) -> Next:
-        """Return an async function that holds a slot around ``then``."""
+        """Return an async function that calls ``then`` in a slot."""
         estimator = self._estimator
         slots = self._slots
 
@@ -344,10 +353,10 @@ class AdaptiveLimiter(StandalonePart):
 
     def wrap_stream(self, then: Next) -> Next:
         """
-        Return an async function that opens a stream by ``then``, and holds a slot until its end.
+        Return an async function that opens a stream with ``then`` and holds a slot until its end.
 
-        The time to the first item is the sample: how long the rest takes is up to its length and to
-        the consumer. A failure that ``on`` accepts is another, whenever it comes.
+        The time to the first item is the sample, since the rest depends on the stream's length and
+        its consumer. A failure that ``on`` accepts is another sample, whenever it occurs.
         """
         estimator = self._estimator
 

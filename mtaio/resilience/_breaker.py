@@ -90,23 +90,23 @@ class BreakerStatistics:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChange(PartEvent):
     """
-    A change of the state of a `Breaker`, which ``on_change`` and all listeners are called with.
+    A change of the state of a `Breaker`, passed to ``on_change`` and to all listeners.
 
-    Logged to ``mtaio.resilience``: at WARNING if it opens, otherwise at INFO.
+    Logged to ``mtaio.resilience``, at WARNING if the breaker opens, otherwise at INFO.
     """
 
     is_logged: ClassVar[bool] = True
 
     key: Hashable
-    """The key whose state it is; None for all calls."""
+    """The key whose state changed; None if the breaker has one state for all calls."""
     before: BreakerState
     """The state before the change."""
     state: BreakerState
-    """The state after it."""
+    """The state after the change."""
     error: Exception | None
-    """The failure that opened it; None for any other change, and if it raised nothing."""
+    """The failure that opened the breaker; None for other changes, and if nothing was raised."""
     reason: str = ""
-    """Why it opened, such as ``5 calls in a row failed, …``; empty for any other change."""
+    """Why the breaker opened, such as ``5 calls in a row failed, …``; empty for other changes."""
 
     def _line(self) -> tuple[str, tuple[object, ...]] | None:
         if self.state is not BreakerState.OPEN:
@@ -136,9 +136,11 @@ class BreakerBlock:
 
     def mark_failed(self) -> None:
         """
-        Report that the service failed, although nothing was raised. Not a checkpoint.
+        Report that the service failed although nothing was raised.
 
-        For an answer such as HTTP 503 that does not arrive as an exception.
+        Use it for a response, such as HTTP 503, that is not raised as an exception.
+
+        Not a checkpoint.
         """
         self._failed = True
 
@@ -185,58 +187,62 @@ class _BlockOfKey:
 @uncopied
 class Breaker(StandalonePart):
     """
-    Refuses calls to a service that fails, and lets a few through at times to see if it works.
+    A circuit breaker: refuses calls to a failing service and probes it until it recovers.
 
-    Closed, it lets every call through and remembers the outcomes of the ``last``. When
-    ``failure_ratio`` of them are failures it opens: calls are refused with
-    `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: the next
-    ``half_open`` calls get through, and the others are refused until these have ended. If
-    ``half_open_ratio`` of them fail, it opens again; otherwise it closes, with nothing remembered.
+    While closed, it lets all calls through and remembers the outcomes of the ``last`` ones. It
+    opens if ``failure_ratio`` of them failed, if ``consecutive`` calls in a row failed, or if
+    ``slow_ratio`` of them were slow. While open, it refuses calls with
+    `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: it lets the
+    next ``half_open`` calls through and refuses others until these have ended. If
+    ``half_open_ratio`` of them fail or are slow, it opens again; otherwise it closes and forgets
+    all outcomes.
 
-    It can open for two more reasons: ``consecutive`` calls in a row failed, or ``slow_ratio`` of
-    the remembered ones were slow. Half-open, a slow call counts as one that failed.
+    An error that ``on`` does not accept counts as a success, since the service has answered.
+    Cancellations and refusals by inner parts (`mtaio.exceptions.LimitError`) are not outcomes. A
+    call that never ends has no outcome either, so put a timeout inside.
 
-    An error that ``on`` does not accept is a success: the service has answered. A cancellation is
-    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError`. Only a
-    call that ends has an outcome, so put a timeout inside.
-
-    A part of a `Pipeline`, or by itself: ``breaker.run(fn)``, ``@breaker``, ``async with breaker``,
-    and ``async with breaker.block(key)``. May be made at module level, and used by one event loop
-    after another. One refused call in 64 is a checkpoint.
+    Use it as a part of a `Pipeline` or by itself: ``breaker.run(fn)``, ``@breaker``, ``async with
+    breaker``, ``async with breaker.block(key)``. It can be created at module level and used by one
+    event loop after another. One refused call in 64 is a checkpoint.
 
     Args:
-        failure_ratio: The share of the calls that must fail, more than 0 and at most 1.
-        last: How many calls are remembered, at least 1.
-        min_calls: How many must have ended before a ratio may open it; None for half of ``last``.
-        consecutive: How many failures in a row open it, whatever ``min_calls`` and the ratio say;
-            None for no such rule. ``Breaker(1, consecutive=5)`` has this rule alone.
-        slow: Seconds from which a call is slow, also one that fails then; None if none is.
-        slow_ratio: The share of the calls that must be slow, more than 0 and at most 1.
-        open_for: Seconds for which it stays open; ``inf`` until it is closed by hand.
-        half_open: How many calls probe the service after that, at least 1.
-        half_open_ratio: The share of these that must fail for it to open again: 0 for any of them,
-            so that all must succeed, and at most 1. None for that of ``failure_ratio``.
-        failed: Called with the result of each call that raises nothing; returns whether that is a
-            failure, such as a response with status 503. None if no result is; a stream never is.
-        on: Which exceptions are failures: a class, a tuple of classes, or a function from the
-            exception to bool. A group of exceptions counts if each of them does, and a function is
-            called with each.
-        max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.run`,
-            which is then required, has a state of its own; of more keys than that, the least
-            recently used is forgotten that is closed, or else any: see `Keyed` to refuse instead.
-        on_change: A plain function, called with a `BreakerChange` at each change, in the task that
-            caused it. What it raises is logged.
-        name: For error messages.
+        failure_ratio: Share of the remembered calls that must fail to open it, more than 0 and at
+            most 1.
+        last: Number of calls to remember, at least 1.
+        min_calls: Number of calls that must have ended before a ratio can open it; None for half of
+            ``last``.
+        consecutive: Number of failures in a row that open it, regardless of ``min_calls`` and the
+            ratio; None for no such rule. ``Breaker(1, consecutive=5)`` has only this rule.
+        slow: Seconds after which a call, failed or not, counts as slow; None for no such rule.
+        slow_ratio: Share of the remembered calls that must be slow to open it, more than 0 and at
+            most 1.
+        open_for: Seconds for which it stays open; ``inf`` until it is reset.
+        half_open: Number of calls that probe the service after that, at least 1.
+        half_open_ratio: Share of the probes that must fail to open it again, at most 1; 0 means
+            that a single failure does. None for the value of ``failure_ratio``.
+        failed: A function that is called with the result of each call that raises nothing, and
+            returns whether the result is a failure, such as a response with status 503. None if no
+            result is. Streams have no result.
+        on: Exceptions that count as failures: a class, a tuple of classes, or a function from the
+            exception to bool. An exception group counts if every exception in it does; a function
+            is called with each.
+        max_keys: None for one state for all calls. With a number, every key has a state of its own,
+            and calls must have a ``key`` (see `Pipeline.run`). If there are more keys, the least
+            recently used one is forgotten, preferably one that is closed; to refuse new keys
+            instead, use `Keyed`.
+        on_change: A plain function that is called with a `BreakerChange` at each change, in the
+            task that caused it. Errors that it raises are logged.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
+        from mtaio import Breaker, Pipeline
         from mtaio.exceptions import BreakerOpenError
-        from mtaio.resilience import Breaker, Pipeline
 
         api = Pipeline(Breaker(0.5, last=10), name="api")
 
@@ -365,7 +371,7 @@ class Breaker(StandalonePart):
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
@@ -375,74 +381,83 @@ class Breaker(StandalonePart):
 
     @property
     def idle(self) -> bool:
-        """Whether none of its states is open, by its time or by hand, or disabled."""
+        """Whether no state is open, forced open or disabled."""
         circuits = (self._only,) if self._only is not None else self._known()
         return not any(circuit.limits for circuit in circuits)
 
     @property
     def state(self) -> BreakerState:
         """
-        The state now; if each key has its own, that of ``key=None``.
+        The current state; if each key has its own, that of ``key=None``.
 
-        An open breaker becomes half-open with the first call after its time, not before.
+        An open breaker becomes half-open with the first call after ``open_for`` seconds, not
+        before.
         """
         return self.state_of(None)
 
     def state_of(self, key: Hashable) -> BreakerState:
-        """Return the state for a key, which need not be known. Not a checkpoint."""
+        """
+        Return the state of a key, which need not be known.
+
+        Not a checkpoint.
+        """
         circuit = self._only or self._circuits.get(key)
         return BreakerState.CLOSED if circuit is None else circuit.state
 
     def force_open(self, key: Hashable = None) -> None:
         """
-        Let no call through until `reset` is called. Not a checkpoint.
+        Refuse all calls until `reset` is called.
 
-        Calls under way go on, but their outcomes no longer count.
+        Calls in progress continue, but their outcomes no longer count. Not a checkpoint.
 
         Args:
-            key: For which key, if each has a state.
+            key: The key, if each key has its own state.
 
         Raises:
-            ValueError: Each key has a state, and there is no ``key``.
+            ValueError: Each key has its own state, and ``key`` is missing.
         """
         self._meant(key).open(math.inf, "force_open() was called")
 
     def reset(self, key: Hashable = None) -> None:
         """
-        Close it, and forget all outcomes. Not a checkpoint.
+        Close the breaker and forget all outcomes.
+
+        Not a checkpoint.
 
         Args:
-            key: For which key, if each has a state.
+            key: The key, if each key has its own state.
 
         Raises:
-            ValueError: Each key has a state, and there is no ``key``.
+            ValueError: Each key has its own state, and ``key`` is missing.
         """
         self._meant(key).close()
 
     def disable(self, key: Hashable = None) -> None:
         """
-        Let every call through, and count no outcome, until `reset` is called. Not a checkpoint.
+        Let all calls through, without counting outcomes, until `reset` is called.
+
+        Not a checkpoint.
 
         Args:
-            key: For which key, if each has a state.
+            key: The key, if each key has its own state.
 
         Raises:
-            ValueError: Each key has a state, and there is no ``key``.
+            ValueError: Each key has its own state, and ``key`` is missing.
         """
         self._meant(key).disable()
 
     def block(self, key: Hashable = None) -> AbstractAsyncContextManager[BreakerBlock, None]:
         """
-        Return a block that is a call: ``async with breaker.block(key) as block:``.
+        Return a block that counts as a call: ``async with breaker.block(key) as block:``.
 
-        ``async with breaker as block:`` is the same without a key. An exception out of the block is
-        its outcome, as that of a function is; none is a success, unless it was marked as failed.
+        Without a key, this is the same as ``async with breaker as block:``. An exception that
+        leaves the block is its outcome; otherwise it is a success, unless it was marked as failed.
 
         Args:
-            key: What the call is for, if each key has a state.
+            key: The key of the call, such as a host; needed if each key has its own state.
 
         Raises:
-            ValueError: Each key has a state, and there is no ``key``.
+            ValueError: Each key has its own state, and ``key`` is missing.
         """
         if key is None and self._only is None:
             raise self._keyless_error()
@@ -450,14 +465,14 @@ class Breaker(StandalonePart):
 
     async def __aenter__(self) -> BreakerBlock:
         """
-        Begin a block, whose end is its outcome, as for a call in a pipeline.
+        Start a block that counts as a call, and whose end is its outcome.
 
         Returns:
-            The block, which can be told of a failure that raises nothing.
+            The block, with which a failure that raises nothing can be reported.
 
         Raises:
             BreakerOpenError: The breaker lets no call through.
-            ValueError: Each key has a state: use `block`.
+            ValueError: Each key has its own state: use `block`.
         """
         circuit = self._only
         if circuit is None:
@@ -494,7 +509,11 @@ class Breaker(StandalonePart):
             self._end(circuit, period, exc, seconds, failed=block.failed)
 
     def statistics(self) -> BreakerStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the breaker.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         circuits = [self._only] if self._only is not None else self._known()
         seen = sum([circuit.seen for circuit in circuits])
         return snapshot(
@@ -507,7 +526,7 @@ class Breaker(StandalonePart):
         )
 
     def wrap(self, then: Next) -> Next:
-        """Return an async function that calls ``then`` while the breaker lets it."""
+        """Return an async function that calls ``then`` if the breaker lets it through."""
         only = self._only
         closed = BreakerState.CLOSED
         slow, verdict = self._rules.slow_from, self._verdict
@@ -549,9 +568,9 @@ class Breaker(StandalonePart):
 
     def wrap_stream(self, then: Next) -> Next:
         """
-        Return an async function that opens a stream by ``then``; its end is the outcome.
+        Return an async function that opens a stream with ``then``; its end is the outcome.
 
-        How long it took is the time until its first item: what follows depends on the consumer.
+        Its duration is the time until the first item, since the rest depends on the consumer.
         """
         only = self._only
 

@@ -66,18 +66,19 @@ class Budget:
     A limit on the retries of all calls together, for `Retry`.
 
     Within ``window`` seconds it allows ``ratio`` retries for each call made in that time, or
-    ``min_per_second * window`` retries if that is more. Beyond that, a call fails at once, with the
-    error of its last attempt. Share one budget among all callers of the same service.
+    ``min_per_second * window`` retries if that is more. Beyond that, a call fails at once with the
+    error of its last attempt. Share one budget among all callers of the same service. It counts as
+    Finagle's retry budget does.
 
-    May be made at module level, and used by one event loop after another, on either backend. No
-    method is a checkpoint.
+    It can be created at module level and used by one event loop after another, on either backend.
+    No method is a checkpoint.
 
     Args:
-        ratio: Retries for each call, such as 0.1; from 0 to 1.
-        min_per_second: Retries that are allowed each second however few calls there are. By
-            default one in ten seconds.
+        ratio: Number of retries per call, from 0 to 1, such as 0.1.
+        min_per_second: Number of retries per second that are allowed however few calls there are.
+            The default is one in ten seconds.
         window: Seconds over which calls and retries are counted.
-        name: For the monitor.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: A number is negative or NaN, ``ratio`` is more than 1, or ``window`` is 0 or
@@ -86,7 +87,8 @@ class Budget:
 
     Example:
         ```python
-        from mtaio.resilience import Budget, Retry
+        from mtaio import Retry
+        from mtaio.resilience import Budget
 
         patient = Retry(3, budget=Budget(0.1))
         ```
@@ -152,12 +154,12 @@ class Budget:
 
     @property
     def name(self) -> str | None:
-        """The name for the monitor."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def ratio(self) -> float:
-        """Retries for each call."""
+        """Number of retries per call."""
         return self._ratio
 
     def _record_call(self) -> None:
@@ -193,7 +195,11 @@ class Budget:
             self._retries -= 1
 
     def statistics(self) -> mtaio.statistics.BudgetStatistics:
-        """Return the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the budget.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         from mtaio.resilience._statistics import BudgetStatistics  # noqa: PLC0415 - dear to import
 
         return BudgetStatistics(

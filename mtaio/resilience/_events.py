@@ -57,15 +57,15 @@ _WARNING: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartEvent:
-    """Something that a part of a pipeline, or a part by itself, has done; each kind is a class."""
+    """An event of a part, in a pipeline or by itself. Each kind of event is a subclass."""
 
     is_logged: ClassVar[bool] = False
     """Whether events of this kind are logged at WARNING to ``mtaio.resilience``."""
 
     name: str | None = None
-    """The name of the part, or else of its pipeline; None if it has none."""
+    """Name of the part, or else of its pipeline; None if neither has one."""
     function: str | None = None
-    """The qualified name of the function that is called; None where there is none."""
+    """Qualified name of the function that is called; None if there is none."""
 
     def _line(self) -> tuple[str, tuple[object, ...]] | None:
         """Return a message for the log and its arguments; None for no line."""
@@ -75,18 +75,18 @@ class PartEvent:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(PartEvent):
-    """An attempt failed, and a `Retry` waits before it makes another."""
+    """An attempt failed, and a `Retry` waits before the next one."""
 
     is_logged: ClassVar[bool] = True
 
     attempt: int
-    """The attempt that failed; 1 is the first."""
+    """Number of the attempt that failed; 1 is the first."""
     seconds: float
-    """How long it waits before the next one."""
+    """Seconds until the next attempt."""
     error: Exception | None
     """What the attempt raised; None if ``until`` did not accept its result."""
     result: str | None = None
-    """The start of the result's repr, if ``until`` did not accept it."""
+    """Start of the repr of the result, if ``until`` did not accept it."""
 
     def _line(self) -> tuple[str, tuple[object, ...]]:
         args = _who(self), self.attempt, _what(self.error, self.result), self.seconds
@@ -96,18 +96,19 @@ class Retried(PartEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaveUp(PartEvent):
-    """A `Retry` makes no further attempt after an error, or a result, that calls for one."""
+    """An attempt failed, and a `Retry` makes no further one."""
 
     is_logged: ClassVar[bool] = True
 
     attempt: int
-    """The attempt that was the last."""
+    """Number of the last attempt."""
     reason: Literal["attempts", "within", "deadline", "budget"]
-    """What was used up: the attempts, ``within``, the caller's time, or the `Budget`."""
+    """What is used up: the attempts, ``within``, the caller's time, or the `Budget`."""
     error: Exception | None
-    """What the attempt raised, which the caller gets; None if ``until`` refused its result."""
+    """What the attempt raised, which the caller gets; None if ``until`` did not accept its result.
+   """
     result: str | None = None
-    """The start of the result's repr, if ``until`` did not accept it."""
+    """Start of the repr of the result, if ``until`` did not accept it."""
 
     def _line(self) -> tuple[str, tuple[object, ...]]:
         args = _who(self), self.attempt, _what(self.error, self.result), self.reason
@@ -117,14 +118,14 @@ class GaveUp(PartEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(PartEvent):
-    """A service asked for a pause, and a `Retry` with ``throttled=`` obeys."""
+    """A service asked for a pause, and a `Retry` with ``throttled=`` complies."""
 
     is_logged: ClassVar[bool] = True
 
     seconds: float
-    """How long the pause is."""
+    """Seconds to pause."""
     error: Exception
-    """How the service asked for it."""
+    """The exception with which the service asked."""
 
     def _line(self) -> tuple[str, tuple[object, ...]]:
         args = _who(self), _what(self.error, None), self.seconds
@@ -134,21 +135,21 @@ class Throttled(PartEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedged(PartEvent):
-    """A `Hedge` makes another attempt alongside those that have not answered."""
+    """A `Hedge` makes another attempt in addition to those that have not answered."""
 
     attempt: int
-    """Which attempt of the call this is; 2 is the first that a hedge makes."""
+    """Number of the attempt; 2 is the first that a hedge makes."""
     seconds: float
-    """How long the attempt before has been under way."""
+    """Seconds since the previous attempt started."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut(PartEvent):
-    """A `Timeout` has interrupted a call."""
+    """A `Timeout` interrupted a call."""
 
     seconds: float
-    """How long it might have taken."""
+    """Seconds that were allowed."""
     limit: Literal["call", "total", "first", "between"] = "call"
     """What took too long: the call, all attempts together, a stream's first item, or the next."""
 
@@ -156,19 +157,19 @@ class TimedOut(PartEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(PartEvent):
-    """A limiter or an open breaker has refused a call."""
+    """A limiter or an open breaker refused a call."""
 
     error: Exception
-    """The refusal: a `mtaio.exceptions.LimitError`, which may say when to come back."""
+    """The refusal, a `mtaio.exceptions.LimitError`, which may say when to try again."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FellBack(PartEvent):
-    """A `Fallback` has answered for a call that failed."""
+    """A `Fallback` replaced the failure of a call."""
 
     error: Exception | None
-    """The failure; None if it was a result that it does not accept."""
+    """The failure; None if it was a result that counts as one."""
 
 
 def _who(event: PartEvent) -> str:
@@ -217,26 +218,28 @@ _logger: Logger | None = None
 
 def subscribe(listener: Callable[[PartEvent], object]) -> Callable[[], None]:
     """
-    Have ``listener`` called with each event of all parts in this process. Not a checkpoint.
+    Call ``listener`` with every event of all parts in this process.
 
-    It is called at once, in the task and thread where it happened, so it must not block; for
-    handlers that await, see `forward_to`. What it raises is logged.
+    The listener is called at once, in the task and thread of the event, so it must not block; for
+    async handlers, see `forward_to`. Errors that it raises are logged.
+
+    Not a checkpoint.
 
     Args:
-        listener: A plain function of a `PartEvent`, such as a `Retried`: ``match`` tells them
-            apart.
+        listener: A plain function that takes a `PartEvent`. Use ``match`` to tell the kinds apart.
 
     Returns:
-        A function that ends the subscription; from any thread, and more than once.
+        A function that ends the subscription. It may be called from any thread, and repeatedly.
 
     Raises:
-        TypeError: ``listener`` cannot be called, or is async.
+        TypeError: ``listener`` is not callable, or is async.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import PartEvent, Pipeline, TimedOut, Timeout, subscribe
+        from mtaio import Pipeline, Timeout
+        from mtaio.resilience import PartEvent, TimedOut, subscribe
 
 
         def listen(event: PartEvent) -> None:
@@ -276,30 +279,33 @@ def _add(registration: _Registration) -> Callable[[], None]:
 
 def forward_to(emitter: EventEmitter) -> Callable[[], None]:
     """
-    Have an emitter emit each event of all parts in this process. Not a checkpoint.
+    Emit every event of all parts in this process with an emitter.
 
-    Called inside the emitter's block, whose event loop then runs the handlers, one event after
-    another, wherever the event came from. The name is ``resilience.`` and that of the class in
-    lower case with underscores, such as ``resilience.gave_up`` and ``resilience.breaker_change``;
-    the event is the data. While the emitter's queue is full, events are dropped, and when its block
-    is left the subscription ends.
+    Call it inside the emitter's block, whose event loop then runs the handlers, one event after
+    another, wherever an event came from. The name of an event is ``resilience.`` and its class in
+    snake case, such as ``resilience.gave_up`` or ``resilience.breaker_change``; its data is the
+    event object. Events are dropped while the emitter's queue is full. The subscription ends when
+    the emitter's block is left.
+
+    Not a checkpoint.
 
     Args:
         emitter: An `mtaio.events.EventEmitter` that has been entered.
 
     Returns:
-        A function that ends the subscription, as that of `subscribe` does.
+        A function that ends the subscription, like that of `subscribe`.
 
     Raises:
         TypeError: ``emitter`` is not an emitter.
-        RuntimeError: No event loop runs here.
+        RuntimeError: No event loop is running.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
-        from mtaio.resilience import Retried, Retry, forward_to
+        from mtaio import EventEmitter, Retry
+        from mtaio.events import Event
+        from mtaio.resilience import Retried, forward_to
 
         emitter = EventEmitter()
         failures = iter([ConnectionError("nobody there")])

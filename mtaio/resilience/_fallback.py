@@ -28,32 +28,34 @@ __all__ = ["Fallback"]
 @final
 class Fallback(StandalonePart):
     """
-    A part of a pipeline that answers for a failed call, from a cache or with a default, say.
+    A part of a pipeline that replaces a failure by another result, such as a cached value.
 
-    Nothing outside of it sees the failure, so it is usually the outermost part. Also by itself:
-    ``fallback.run(fn)``, ``@fallback``.
+    Parts outside of it do not see the failure, so it is usually the outermost. It may also be used
+    by itself: ``fallback.run(fn)``, ``@fallback``.
 
     Args:
-        fn: Called with the error, or with the result that is a failure, and then the arguments of
-            the call, ``self`` of a decorated method included, by position; keyword-only arguments
-            are left out. What it returns is the result; an async function is awaited. It may raise.
-        on: Which exceptions it answers: a class, a tuple of classes, or a function from the
-            exception to bool. Others pass, and so does whatever a call that is being cancelled
-            raises. A group counts if each exception in it does; a function is called with each.
-        failed: Called with the result of each call that raises nothing; returns whether that is a
-            failure, such as a response with status 503, as for a `Breaker`. None if no result is;
-            a stream never is.
-        name: Shown when the pipeline is printed.
+        fn: A function, plain or async, that returns the result to use instead. It is called with
+            the error, or with the result that is a failure, and then the positional arguments of
+            the call, including ``self`` of a decorated method; keyword-only arguments are left out.
+            It may raise.
+        on: Exceptions to replace: a class, a tuple of classes, or a function from the exception to
+            bool. An exception group counts if every exception in it does; a function is called with
+            each. Whatever a call raises while it is being cancelled passes.
+        failed: A function that is called with the result of each call that raises nothing, and
+            returns whether the result is a failure, such as a response with status 503. None if no
+            result is. Streams have no result.
+        name: Name shown in messages and metrics.
 
     Raises:
-        TypeError: ``fn`` cannot be called, ``on`` names no exceptions, or ``failed`` is no plain
+        TypeError: ``fn`` is not callable, ``on`` names no exceptions, or ``failed`` is not a plain
             function.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Fallback, Pipeline
+        from mtaio import Pipeline
+        from mtaio.resilience import Fallback
 
         api = Pipeline(Fallback(lambda error, city: f"no news from {city}", on=OSError))
 
@@ -105,21 +107,21 @@ class Fallback(StandalonePart):
 
     @property
     def name(self) -> str | None:
-        """The name given."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def on(self) -> Filter:
-        """Which exceptions it answers."""
+        """The exceptions that are replaced."""
         return self._on
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it leaves alone what is returned."""
+        """Whether it replaces only exceptions, and no results."""
         return self._verdict is None
 
     def wrap(self, then: Next) -> Next:
-        """Return an async function that calls ``then`` and answers for it if it fails."""
+        """Return an async function that calls ``then`` and replaces its failure."""
         on, verdict = self._on, self._verdict
 
         async def run(call: Call) -> Any:
@@ -157,5 +159,9 @@ class Fallback(StandalonePart):
         return answer
 
     def statistics(self) -> FallbackStatistics:
-        """Return how often it was used. Not a checkpoint; from any thread."""
+        """
+        Return how often it was used.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(FallbackStatistics, self)

@@ -51,49 +51,51 @@ class HedgeStatistics:
 @uncopied
 class Hedge(StandalonePart):
     """
-    Makes another attempt if the first has not answered in time; the first answer counts.
+    A part of a pipeline that makes further attempts if a call is slow; the first answer counts.
 
-    For calls that can be made twice without harm, to a service that is sometimes slow for reasons
-    that have nothing to do with the call. All attempts go through what is inside the hedge, so each
-    takes a slot there. As soon as one has succeeded the others are cancelled, and the call returns
-    when they have ended. The result of an attempt that comes too late is thrown away: let the
-    function return data, or pass ``discard`` if it returns what has to be closed. A stream that
-    comes too late is closed.
+    It is the hedged request of Dean and Barroso ("The Tail at Scale", 2013). Use it for calls that
+    may safely be made twice, to a service that is sometimes slow for reasons unrelated to the call.
+    Every attempt goes through the parts inside the hedge, and takes a slot there. When one
+    succeeds, the others are cancelled, and the call returns when they have ended. Results that come
+    too late are dropped, so let the function return plain data, or pass ``discard`` if results must
+    be closed. Streams that come too late are closed.
 
-    A failure is not hedged: with no other attempt under way it is raised at once, for a retry
-    outside to decide. With another under way, the call waits for that one; if all fail, the last
-    error is raised, with a note that names the others. Nor is a refusal inside: after a
-    `mtaio.exceptions.LimitError` of a further attempt the call relies on those under way.
+    Failures are not hedged. If no other attempt is in progress, a failure is raised at once, for a
+    retry outside to handle; otherwise the call waits for the others. If all fail, the last error is
+    raised, with a note that names the others. If an inner part refuses a further attempt with a
+    `mtaio.exceptions.LimitError`, the call relies on those in progress.
 
-    A part of a `Pipeline`, or by itself: ``hedge.run(fn)``, ``@hedge``. May be made at module
-    level, and used by one event loop after another. A call is a checkpoint. Cancelled, it cancels
-    all attempts and returns when they have ended.
+    It may also be used by itself: ``hedge.run(fn)``, ``@hedge``. It can be created at module level
+    and used by one event loop after another. A call is a checkpoint. If it is cancelled, it cancels
+    all attempts and waits for them to end.
 
     Args:
         after: Seconds until the next attempt, more than 0, ``inf`` for none; or a quantile such as
-            ``"p95"``, so that one call in twenty is hedged. It is measured over the first attempts
-            of the latest calls; until about forty have succeeded, nothing is hedged.
-        max_hedges: How many further attempts a call may make, at least 1; each ``after`` the one
-            before.
-        on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
-            a function from the exception to bool. Any other is the answer, as a result is. A group
-            counts if each exception in it does; a function is called with each.
-        budget: How many further attempts all calls together may make; None for no limit. Without
-            one, a service that is slow as a whole gets twice the load. Do not share a retry's.
-        discard: Called with each result that the caller does not get, to close it: one that came
-            too late, or whose call was cancelled meanwhile. It may be async; for five seconds no
-            cancellation reaches it. The call returns after it; what it raises is logged. None if
-            results need no closing.
-        name: For the monitor.
+            ``"p95"``, with which one call in twenty is hedged. Quantiles are measured over the
+            first attempts of recent calls; nothing is hedged until about forty have succeeded.
+        max_hedges: Maximum number of further attempts per call, at least 1, each ``after`` the
+            previous one.
+        on: Exceptions after which the call waits for the other attempts: a class, a tuple of
+            classes, or a function from the exception to bool. Any other exception counts as the
+            answer. An exception group counts if every exception in it does; a function is called
+            with each.
+        budget: A `Budget` for the further attempts of all calls; None for no limit. Without one, a
+            service that is slow as a whole gets twice the load. Do not use the budget of a retry.
+        discard: A function, plain or async, that closes a result the caller does not get, because
+            it came too late or the call was cancelled meanwhile. The call waits for it, and shields
+            it from cancellation for five seconds. Errors that it raises are logged. None if results
+            need no closing.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Hedge, Pipeline
+        from mtaio import Pipeline
+        from mtaio.resilience import Hedge
 
         api = Pipeline(Hedge(0.1))
         seconds = iter([0.5, 0.05])
@@ -171,7 +173,7 @@ class Hedge(StandalonePart):
 
     @property
     def name(self) -> str | None:
-        """The name for the monitor."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
@@ -180,7 +182,11 @@ class Hedge(StandalonePart):
         return self._given
 
     def statistics(self) -> HedgeStatistics:
-        """Return the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the hedge.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         hedging = self._hedging
         return snapshot(HedgeStatistics, hedging, after_seconds=hedging.after)
 
@@ -189,7 +195,7 @@ class Hedge(StandalonePart):
         return self._wrap(then, self._discard)
 
     def wrap_stream(self, then: Next) -> Next:
-        """Return an async function that opens a stream, more than once if that is slow."""
+        """Return an async function that opens a stream with ``then``, repeatedly if it is slow."""
 
         async def open_unscoped(call: Call) -> OpenStream:
             opened: OpenStream = await then(call)

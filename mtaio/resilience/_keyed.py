@@ -159,38 +159,44 @@ class _Way:
 @uncopied
 class Keyed(StandalonePart, Generic[PartT]):
     """
-    A part of a pipeline that has a part of its own for each key, such as a breaker per host.
+    A part of a pipeline that keeps a separate part for each key, such as a breaker per host.
 
-    Each call goes through the part of its key, which is made on first use. So any part works per
-    key: breakers, limiters, timeouts, retries. Every call needs a key: ``key=`` of `Pipeline`, of
-    its `run`, or of a decorator.
+    Each call goes through the part of its key, which is created on first use. Any kind of part can
+    be kept per key: breakers, limiters, timeouts, retries. Every call needs a key: pass ``key=`` to
+    `Pipeline`, to its `run`, or to a decorator.
 
-    At most ``max_keys`` parts are held. For another, the one used longest ago is forgotten, but
-    none with a call in it, and none that limits somebody now: an open breaker, a rate limiter that
-    is not full, a limiter with a slot taken. If there is no such part among the hundred used
-    longest ago, the call is refused with `mtaio.exceptions.LimitError`.
+    When ``max_keys`` parts are held, the least recently used one is forgotten to make room for
+    another. A part is kept if a call is in it or if it currently limits somebody: an open breaker,
+    a rate limiter that is not full, a limiter with a slot taken. If all of the hundred least
+    recently used parts are to be kept, the call is refused with `mtaio.exceptions.LimitError`.
 
-    The rules for the order of parts are applied to the first part that is made, in the first call.
+    The rules for the order of parts are checked with the first part that is created, in the first
+    call.
 
-    Also by itself: ``keyed.run(fn, key=host)``, ``@keyed(key=...)``. May be made at module level,
-    and used by one event loop after another. One refused call in 64 is a checkpoint.
+    It may also be used by itself: ``keyed.run(fn, key=host)``, ``@keyed(key=...)``. It can be
+    created at module level and used by one event loop after another. One refused call in 64 is a
+    checkpoint.
 
     Args:
-        factory: Called with a key, returns its part: a part, a limiter, a `Retry`, or whatever else
-            a pipeline takes. What it raises is raised by the call, and nothing is kept.
-        max_keys: How many keys may have a part at the same time, at least 1.
-        name: For error messages.
+        factory: A function that is called with a key and returns its part: a part, a limiter, a
+            `Retry`, or whatever else a pipeline takes. If it raises, so does the call, and nothing
+            is kept.
+        max_keys: Maximum number of keys to hold, at least 1.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Breaker, Keyed, Pipeline, Timeout
+        from mtaio import Breaker, Pipeline, Timeout
+        from mtaio.resilience import Keyed
 
-        hosts = Keyed(lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000)
+        hosts = Keyed(
+            lambda host: Breaker(consecutive=5, name=f"api {host}"), max_keys=1000
+        )
         api = Pipeline(hosts, Timeout(1), key=lambda host, *_: host)
 
 
@@ -265,27 +271,29 @@ class Keyed(StandalonePart, Generic[PartT]):
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def kind(self) -> str | None:
-        """The kind of the part that was made last, which the order of parts depends on; or None."""
+        """The kind of the part created last, for the rules of order; None if unknown."""
         return self._kind
 
     def part(self, key: Hashable) -> PartT:
         """
-        Return the part of a key, as the factory made it; make it if there is none.
+        Return the part of a key, which is created if there is none.
 
-        Not a checkpoint. A part that is used directly may be forgotten in the meantime, as no call
-        in it is known; the part of the key is another one then.
+        A part that is used directly may be forgotten in the meantime, since its calls are not known
+        here; the key then gets another part.
+
+        Not a checkpoint.
 
         Args:
             key: The key.
 
         Raises:
             LimitError: The key is new, and there is no room for it.
-            TypeError: ``key`` cannot be hashed, or what the factory returned is no part.
+            TypeError: ``key`` is not hashable, or what the factory returned is not a part.
         """
         part: Any = self._entry(key).given
         given: PartT = part
@@ -293,18 +301,21 @@ class Keyed(StandalonePart, Generic[PartT]):
 
     def hold(self, key: Hashable, seconds: float) -> None:
         """
-        Hold the part of one key, which then grants nothing for so long. Not a checkpoint.
+        Make the part of one key grant nothing for a while.
 
-        For parts with a method ``hold``, such as rate limiters: see `mtaio.resources.RateLimiter`.
-        ``Retry(throttled=..., hold=keyed)`` calls it with the key of a call that was refused.
+        The part must have a method ``hold``, as rate limiters do (see
+        `mtaio.resources.RateLimiter`). ``Retry(throttled=..., hold=keyed)`` calls it with the key
+        of a call that was refused.
+
+        Not a checkpoint.
 
         Args:
             key: The key.
-            seconds: For how long.
+            seconds: Seconds to pause.
 
         Raises:
             LimitError: The key is new, and there is no room for it.
-            TypeError: Its part cannot be held.
+            TypeError: The part has no method ``hold``.
         """
         part: Any = self.part(key)
         if not hasattr(part, "hold"):
@@ -313,21 +324,29 @@ class Keyed(StandalonePart, Generic[PartT]):
         part.hold(seconds)
 
     def held_keys(self) -> list[Hashable]:
-        """Return the keys that have a part. Not a checkpoint; from any thread."""
+        """
+        Return the keys that have a part.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return list(self._entries)
 
     def record_durations(self) -> None:
         """
-        Have the parts of all keys record durations from now on, those that do so.
+        Make the parts of all keys record durations from now on, if they can.
 
-        A monitor calls it for what it watches. Not a checkpoint. Calling it again changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint.
         """
         self._records = True
         for entry in self._held():
             record_durations_of(entry.part)
 
     def statistics(self) -> KeyedStatistics:
-        """Return the counts of all keys together. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of all keys together.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         entries = self._held()
         snapshots: dict[str, list[Any]] = {}
         for entry in entries:
@@ -344,15 +363,16 @@ class Keyed(StandalonePart, Generic[PartT]):
 
     def statistics_for(self, key: Hashable) -> Any:
         """
-        Return the statistics of the part of one key; None if it has none, or there is no such part.
+        Return the statistics of the part of one key; None if there are none.
 
-        Not a checkpoint, and not a use: no part is made. From any thread.
+        It does not count as a use of the key, and creates no part. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         entry = self._entries.get(key)
         return None if entry is None else entry.statistics()
@@ -364,7 +384,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         return self._wrap(then, check)
 
     def wrap_stream(self, then: Next, check: Callable[[Part], object] | None = None) -> Next:
-        """Return an async function that opens a stream by ``then`` through the part of its key."""
+        """Return an async function that opens a stream with ``then`` through its key's part."""
         way = self._new_way(then, check, stream_through)
 
         async def run(call: Call) -> OpenStream:

@@ -37,7 +37,8 @@ class OrderWarning(UserWarning):
     """
     The parts of a pipeline are in an order that is seldom intended.
 
-    Where it is intended, silence it with `warnings.filterwarnings` before making the pipeline.
+    If it is intended, silence the warning with `warnings.filterwarnings` before creating the
+    pipeline.
     """
 
 

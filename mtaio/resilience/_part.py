@@ -74,12 +74,12 @@ def is_outcome(error: BaseException) -> TypeGuard[Exception]:
 @final
 class Call:
     """
-    One call on its way through a pipeline. It does not change: a part may pass it on many times.
+    One call on its way through a pipeline. It is immutable, and a part may pass it on repeatedly.
 
     Args:
         fn: The function to call and await.
-        args: Its arguments.
-        key: What the call is for, for parts that keep a state for each key; None if not given.
+        args: Positional arguments for ``fn``.
+        key: The key of the call, such as a host; None if there is none.
     """
 
     # _attempt_duration: where its pipeline records how long attempts take; None if it does not.
@@ -111,31 +111,33 @@ Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 @runtime_checkable
 class Part(Protocol):
     """
-    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and a `Retry`.
+    The protocol of a part of a `Pipeline`.
 
-    A class of your own is a part if it has `wrap`. It may also have
+    A class of your own is a part if it has the method `wrap`. It may also have
 
     - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
-      ``"limiter"``: the rules for the order of parts then apply to it;
+      ``"limiter"``, so that the rules for the order of parts apply to it;
     - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
       it, which it sees as an error and not as a cancellation;
-    - ``wrap_stream``, which does for streams what `wrap` does for calls: what ``then`` returns is
-      an `OpenStream`, whose `OpenStream.on_end` calls the part when the stream has ended. Without
-      it, a part acts on the opening of a stream and its first item, as on a call;
+    - ``wrap_stream``, which does for streams what `wrap` does for calls: ``then`` returns an
+      `OpenStream`, and its method `OpenStream.on_end` registers a function to call at the stream's
+      end. Without ``wrap_stream``, a part treats the opening of a stream and its first item as a
+      call;
     - ``needs_key``, True if calls without a ``key`` are to be refused;
-    - ``idle``, False while a `Keyed` must not forget it, for it limits somebody now;
-    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
+    - ``idle``, False while a `Keyed` must not forget it because it limits somebody;
+    - ``statistics()``, which returns a dataclass with numbers, and ``name``, both of which go into
       the pipeline's statistics;
-    - ``__str__``, which is shown when the pipeline is printed.
+    - ``__str__``, which is used when the pipeline is printed.
 
-    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
-    failure nor retried, and whatever was taken for the call is given back.
+    A cancellation is not an outcome for any part: it is neither counted as a failure nor retried,
+    and whatever was taken for the call is given back.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Call, Pipeline, Timeout
+        from mtaio import Pipeline, Timeout
+        from mtaio.resilience import Call
         from mtaio.types import Next
 
 
@@ -144,7 +146,7 @@ class Part(Protocol):
                 async def run(call: Call) -> object:
                     try:
                         return await then(call)
-                    except Exception as error:  # and not BaseException, which a cancellation is
+                    except Exception as error:  # but not a cancellation
                         print(f"{call.fn.__name__}{call.args}: {error}")
                         raise
 
@@ -172,8 +174,8 @@ class Part(Protocol):
         """
         Return an async function that does the part's work around ``then``.
 
-        Called once for each pipeline that the part is in. The part's state belongs to the part, so
-        that one part in two pipelines is shared between them.
+        It is called once for each pipeline that contains the part. State belongs to the part, so a
+        part in two pipelines is shared between them.
         """
         ...
 
@@ -336,10 +338,10 @@ def call_maker(
 
 class StandalonePart(Part):
     """
-    A part that also calls functions by itself, as a pipeline of it alone would.
+    A part that can also call functions by itself, like a pipeline with no other part.
 
-    All parts of this package are; derive one of your own from it, with a method `wrap`, and it has
-    `run` and the decorator too.
+    All parts of this package derive from it. A subclass with a method `wrap` gets `run`, `stream`
+    and the use as a decorator.
 
     Example:
         ```python
@@ -378,22 +380,22 @@ class StandalonePart(Part):
         self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable = None
     ) -> T:
         """
-        Call an async function through this part alone, and return its result.
+        Call an async function through this part alone and return its result.
 
-        What `Pipeline.run` does for several parts: the same arguments, errors and checkpoints.
+        See `Pipeline.run` for errors and checkpoints.
 
         Args:
-            fn: The function, not a coroutine: it may have to be called several times.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: What the call is for, such as a host, if the part keeps a state for each key.
+            fn: The function, not a coroutine, since it may have to be called several times.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key of the call, such as a host, for parts that keep a state for each key.
 
         Returns:
-            Its result.
+            The result of ``fn``, or of a fallback.
 
         Raises:
             TypeError: ``fn`` is not a function, or does not return an awaitable.
-            ValueError: There is no ``key``, and the part needs one.
-            Exception: The error of the function, or of the part.
+            ValueError: The part needs a ``key``, and it is missing.
+            Exception: The error of ``fn``, or of the part.
         """
         if not callable(fn):
             raise uncallable_error(fn)
@@ -409,19 +411,19 @@ class StandalonePart(Part):
         """
         Return a block that opens a stream through this part alone.
 
-        What `Pipeline.stream` does for several parts: the same arguments, errors and checkpoints.
+        See `Pipeline.stream` for errors and checkpoints.
 
         Args:
             fn: An async generator function, or what else `Pipeline.stream` takes.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: What the call is for, such as a host, if the part keeps a state for each key.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key of the call, such as a host, for parts that keep a state for each key.
 
         Returns:
             A block to enter with ``async with``, once.
 
         Raises:
             TypeError: ``fn`` is not a function.
-            ValueError: There is no ``key``, and the part needs one.
+            ValueError: The part needs a ``key``, and it is missing.
         """
         if not callable(fn):
             raise uncallable_error(fn)

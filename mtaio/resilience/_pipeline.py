@@ -65,36 +65,36 @@ Ts = TypeVarTuple("Ts")
 @final
 class Pipeline:
     """
-    Calls functions through parts that deal with a failing, slow or overloaded service.
+    A chain of retries, breakers, limits and other parts that functions are called through.
 
-    The parts are given outermost first: each wraps those after it, and the last wraps the function.
+    Parts are listed outermost first: each wraps those after it, and the last wraps the function.
     The usual order is `Fallback`, `Timeout` with ``total=True``, `Retry`, `Breaker`, `Hedge`,
     limiters, `Timeout`. An order that cannot work is refused, and one that is seldom intended gives
-    an `OrderWarning`; each says why. State belongs to the parts: a part that is in two pipelines is
-    shared by them.
+    an `OrderWarning`; both messages say why. State belongs to the parts, so a part in two pipelines
+    is shared between them.
 
-    May be made at module level, and used by one event loop after another, on either backend.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
-        *parts: What the calls go through, outermost first: parts of this package, limiters and
-            timeouts of `mtaio.resources`, or objects of your own: see `Part`. A rate limiter of
-            your own needs only a ``rate`` and an async ``acquire()``. A list of rate limiters, or
-            of numbers for every second, is one part: a token of each is taken together.
-        key: Finds the key of a call, such as its host, for parts that keep a state for each key: a
-            function of the arguments that the function is called with, those of a partial
-            included. A ``key=`` that is given for a call, or to the decorator, takes precedence;
-            None for no key.
-        name: For the monitor and for printing.
+        *parts: The parts, outermost first: those of this package, limiters and timeouts of
+            `mtaio.resources`, or objects of your own (see `Part`; a rate limiter needs only a
+            ``rate`` and an async ``acquire()``). A list of rate limiters, or of numbers per second,
+            is one part that takes a token from each.
+        key: A function that returns the key of a call, such as its host, from the arguments of the
+            called function, including those of a partial; for parts that keep a state for each key.
+            A ``key=`` that is passed for a call or to the decorator takes precedence.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: There are no parts, or their order cannot work.
-        TypeError: One of them is not a part, or ``key`` is not a plain function.
+        TypeError: An argument is not a part, or ``key`` is not a plain function.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Fallback, Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
+        from mtaio.resilience import Fallback
 
         api = Pipeline(
             Fallback(lambda error, city: f"no news from {city}"),
@@ -201,14 +201,14 @@ class Pipeline:
         return f"<Pipeline{name} of {len(self._parts)} parts: {in_flight} calls in flight>"
 
     def __str__(self) -> str:
-        """Return the parts, a line for each, outermost first and each inside the one before."""
+        """Return the parts, one per line, outermost first and each inside the one before."""
         lines = ["Pipeline" if self._name is None else f"Pipeline {self._name!r}"]
         lines += ["  " * number + str(part) for number, part in enumerate(self._parts, 1)]
         return "\n".join(lines)
 
     @property
     def name(self) -> str | None:
-        """The name for the monitor."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
@@ -220,22 +220,22 @@ class Pipeline:
         self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable = None
     ) -> T:
         """
-        Call an async function through the parts, and return its result.
+        Call an async function through the parts and return its result.
 
-        A checkpoint if the call is one, or if a part has to wait. Cancelled, it leaves what the
-        function leaves, and no part counts it.
+        A checkpoint if the call is one, or if a part has to wait. If it is cancelled, it leaves
+        behind only what the function leaves behind, and no part counts it.
 
         Args:
-            fn: The function, not a coroutine: it may have to be called several times.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: What the call is for, such as a host, for parts that keep a state for each key.
+            fn: The function, not a coroutine, since it may have to be called several times.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key of the call, such as a host, for parts that keep a state for each key.
 
         Returns:
-            Its result, or that of a fallback.
+            The result of ``fn``, or of a fallback.
 
         Raises:
             TypeError: ``fn`` is not a function, or does not return an awaitable.
-            ValueError: There is no ``key``, and a part needs one.
+            ValueError: A part needs a ``key``, and it is missing.
             Exception: The error of the last attempt, or of a part.
         """
         if not callable(fn):
@@ -284,25 +284,25 @@ class Pipeline:
         """
         Return a block around a stream: ``async with api.stream(fn) as items:``.
 
-        Opening the stream and getting its first item is the call that is retried, hedged or
-        answered by a fallback; attempts that are not handed out have been closed before. After the
-        first item an error reaches the consumer as it is. Slots of limiters, the outcome for a
-        breaker and the total time of a `Timeout` last until the block ends, which closes the
-        stream; a rate limiter is asked once for each opening.
+        Retries, hedges and fallbacks apply to opening the stream and getting its first item;
+        attempts that fail or lose are closed first. Errors after the first item reach the consumer
+        unchanged. The slots of limiters, the outcome for a breaker and the total time of a
+        `Timeout` last until the block ends, which closes the stream. Rate limiters take a token for
+        each opening.
 
         Args:
-            fn: An async generator function; or a function, sync or async, that returns an async
-                iterable, or an async context manager around one. Not the stream itself: it may
+            fn: An async generator function; or a function, plain or async, that returns an async
+                iterable or an async context manager around one. Not the stream itself, since it may
                 have to be opened several times.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: What the call is for, such as a host, for parts that keep a state for each key.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key of the call, such as a host, for parts that keep a state for each key.
 
         Returns:
-            A block to enter with ``async with``, once. It opens nothing before that.
+            A block to enter with ``async with``, once. Nothing is opened before that.
 
         Raises:
             TypeError: ``fn`` is not a function.
-            ValueError: There is no ``key``, and a part needs one.
+            ValueError: A part needs a ``key``, and it is missing.
         """
         if not callable(fn):
             raise uncallable_error(fn)
@@ -450,12 +450,12 @@ class Pipeline:
 
     def record_durations(self) -> None:
         """
-        Keep histograms from now on of how long calls take, and each attempt of the function.
+        Record histograms of how long calls and attempts take, from now on.
 
-        They are ``call_duration`` and ``attempt_duration`` in the statistics. A call counts when it
-        ends, with a result, an error or a cancellation, if it has begun since. Limiters among the
-        parts record how long they let calls wait. A monitor calls it for what it watches. Not a
-        checkpoint. Calling it again changes nothing.
+        They are ``call_duration`` and ``attempt_duration`` in the statistics. A call is recorded
+        when it ends, in whatever way, if it started after this call. Limiters among the parts
+        record how long calls wait. A monitor calls it for what it watches; repeated calls have no
+        effect. Not a checkpoint.
         """
         if self._call_duration is None:
             self._attempt_duration = Histogram()
@@ -465,7 +465,11 @@ class Pipeline:
             record_durations_of(part)
 
     def statistics(self) -> PipelineStatistics:
-        """Return the counts so far, with those of each part. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot, with the statistics of each part.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         parts: dict[str, Any] = {}
         for given, part in zip(self._given, self._parts, strict=True):
             read = getattr(part, "statistics", None)

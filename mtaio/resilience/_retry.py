@@ -67,71 +67,72 @@ _OWN_WAITS = {"wait_initial": 0.1, "wait_max": 30.0, "wait_exp_base": 2.0}
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Retry:
     """
-    How often to try again, after which failures, and how long to wait before.
+    A policy for retries: how many attempts, after which failures, and the waits between them.
 
-    Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
+    Use ``@Retry(3)`` to decorate an async function, `run` for a single call, or ``async for attempt
+    in Retry(3):`` with ``async with attempt:`` for a block (see `Attempt`).
+
+    The wait before attempt ``n + 1`` is ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
-    attribute, as mtaio's `RateLimitError` does, the wait is at least that long, and a random part
-    comes on top, up to half of it or up to the policy's own wait, whichever is more; with the
-    argument ``retry_after`` it is looked up elsewhere. Of a group of exceptions the longest wait
-    counts.
+    attribute, like mtaio's `RateLimitError`, the wait is at least that long, plus a random part of
+    up to half of it or up to the policy's own wait, whichever is more. The argument ``retry_after``
+    finds it elsewhere. For an exception group, the longest one counts.
 
-    ``@Retry(3)`` above an async function retries each of its calls, and `run` makes a single call.
-    A block is retried by ``async for attempt in Retry(3):`` with ``async with attempt:`` in it; see
-    `Attempt`.
-
-    Each wait is logged at WARNING to ``mtaio.resilience``, and so is giving up; `subscribe` tells
-    of both.
+    Every wait, and giving up, is logged at WARNING to ``mtaio.resilience`` and reported to
+    `subscribe`.
 
     Args:
-        attempts: Calls in all, the first included; at least 1. None for no limit; then ``within``
-            is needed.
-        on: Which exceptions to retry: a class, a tuple of classes, or a function from the
-            exception to bool. A group of exceptions counts if each of them does, and a function is
-            called with each. Only ``Exception`` is ever considered: cancellation,
-            ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
-            breaker (`mtaio.exceptions.BreakerOpenError`) unless that very class is named.
-        until: Returns whether a result is right; sync or async. Otherwise there is another attempt;
-            after the last one its result is returned as it is.
-        within: Seconds for all attempts together, from the start of the first one: none is begun
-            later, and one under way is not interrupted. ``inf`` for no limit, None if only the
-            attempts and the caller's deadline are one.
-        per: Seconds over which the attempts are counted: with ``Retry(5, per=60)`` there are at
-            most five in any minute. For services that are restarted.
+        attempts: Total number of attempts, at least 1. None for no limit, which requires
+            ``within``.
+        on: Exceptions to retry: a class, a tuple of classes, or a function from the exception to
+            bool. An exception group counts if every exception in it does; a function is called with
+            each. Only subclasses of ``Exception`` are considered, so that cancellation and
+            ``KeyboardInterrupt`` pass at once. So does `mtaio.exceptions.BreakerOpenError`, unless
+            that very class is named.
+        until: A function, plain or async, that returns whether a result is acceptable. If it is
+            not, another attempt follows; the result of the last attempt is returned as it is.
+        within: Seconds for all attempts together, from the start of the first. No attempt starts
+            later, but none in progress is interrupted. ``inf`` for no limit; None if only
+            ``attempts`` and the caller's deadline limit the call.
+        per: Seconds over which attempts are counted, for services that are restarted: with
+            ``Retry(5, per=60)``, there are at most five in any minute.
         wait_initial: Seconds before the second attempt.
-        wait_max: The longest wait in seconds, whatever the number of attempts.
-        wait_exp_base: The factor from one wait to the next.
-        jitter: The random part of each wait, from 0 (none) to 1 (anywhere from 0 to the wait).
-        waits: The waits themselves, in place of the four above: a list of seconds, whose last one
-            is used again and again, or a function from the attempt that failed, 1 for the first, to
-            seconds. ``jitter`` then only spreads what a service has asked for.
-        budget: How many retries all calls with this `Budget` may make together; None for no
-            limit.
-        retry_after: Returns how long the exception asks to wait: seconds, or what an HTTP header
-            ``Retry-After`` says (seconds, also with a fraction, or a date, as a str). None, or
-            anything else, leaves it to the exception's attribute ``retry_after``.
-        throttled: Which exceptions are refusals and not failures, as for ``on``: the service is
-            well, and wants a pause. They cost neither an attempt nor a retry of the budget, only
-            time: until ``within`` is over or the caller's deadline would pass, or for 300 s if
-            there is neither. How long the pause is may also stand in the headers of the response
-            (``error.response.headers`` or ``error.headers``, as of httpx, requests and aiohttp). If
-            nothing says so, the pauses grow as other waits do.
-        hold: What grants nothing during such a pause: a limiter, a `Quota`, or a tuple of them.
-            Where it stands inside of the retry, in a pipeline or as the ``rate`` of an executor,
-            refused calls go on there, in their order; elsewhere they sleep. It is held for a day at
-            most, whatever a service asks.
-        on_retry: A plain function, called with a `Retried` after each failure that is followed by
-            another attempt, before the wait. What it raises is logged.
-        name: For events, statistics and the log.
+        wait_max: Maximum wait in seconds.
+        wait_exp_base: Factor from one wait to the next.
+        jitter: Random fraction of each wait, from 0 (none) to 1 (anywhere between 0 and the wait,
+            known as "full jitter").
+        waits: The waits themselves, instead of the four arguments above: a list of seconds, whose
+            last item is repeated, or a function from the number of the failed attempt, 1 for the
+            first, to seconds. ``jitter`` then applies only to waits that a service has asked for.
+        budget: A `Budget` for the retries of all calls; None for no limit.
+        retry_after: A function that returns how long an exception asks to wait: seconds, or the
+            value of an HTTP ``Retry-After`` header (seconds, possibly with a fraction, or a date,
+            as a str). If it returns None or anything else, the exception's attribute
+            ``retry_after`` is used.
+        throttled: Exceptions, as for ``on``, with which a healthy service asks for a pause. They
+            use up neither an attempt nor the budget, only time: until ``within`` is over or the
+            caller's deadline would pass, or for 300 s if there is neither. The length of the pause
+            may also be in the response's headers (``error.response.headers`` or ``error.headers``,
+            as with httpx, requests and aiohttp). If none is given, pauses grow like other waits.
+        hold: What to pause meanwhile: a limiter, a `Quota`, or a tuple of them. If it is inside the
+            retry, in a pipeline or as the ``rate`` of an executor, refused calls queue there again
+            in their order; otherwise they sleep. A pause is a day at most, whatever a service asks
+            for.
+        on_retry: A plain function that is called with a `Retried` after each failure that another
+            attempt follows, before the wait. Errors that it raises are logged.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError, TypeError: An argument is refused; the message names it and the way out.
+        ValueError, TypeError: An argument is invalid; the message says what to pass instead.
 
     Example:
         ```python
-        from mtaio.resilience import Budget, Retry
+        from mtaio import Retry
+        from mtaio.resilience import Budget
 
-        patient = Retry(5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1))
+        patient = Retry(
+            5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1)
+        )
         ```
     """
 
@@ -241,7 +242,7 @@ class Retry:
                 raise TypeError(msg)
 
     def __str__(self) -> str:
-        """Return the policy as it is written in code, with what differs from the default."""
+        """Return the policy as it is written in code, without default values."""
         options: list[str] = [f"{self.attempts}"]
         for each in fields(self)[1:]:
             value = getattr(self, each.name)
@@ -250,11 +251,15 @@ class Retry:
         return f"Retry({', '.join(options)})"
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
-        """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""
+        """Return the seconds to wait before ``attempt`` (2 is the first retry) after ``error``."""
         return _waits.wait_before(self, attempt, error)
 
     def statistics(self) -> mtaio.statistics.PolicyStatistics:
-        """Return what all calls under it have done. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of all calls under the policy.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         from mtaio.resilience._statistics import PolicyStatistics  # noqa: PLC0415 - dear to import
 
         counts = self._counts
@@ -274,24 +279,24 @@ class Retry:
         on_retry: Callable[[Retried], object] | None = None,
     ) -> T:
         """
-        Await ``fn(*args)`` until it succeeds or no further attempt may be made.
+        Call ``fn(*args)`` until it succeeds or no further attempt is allowed.
 
-        A checkpoint if the function is, and before each retry. Cancelled, it leaves what the
-        function leaves; a retry that has not been made returns to the budget. A wait that would
-        outlast the caller's deadline is not started: the error comes at once, while the caller can
-        still see it.
+        A checkpoint if the function is one, and before each retry. If it is cancelled, it leaves
+        behind only what the function leaves behind, and a retry that was not made is returned to
+        the budget. If the next wait would outlast the caller's deadline, the error is raised at
+        once instead.
 
         Args:
             fn: An async function.
-            *args: Its arguments.
-            on_retry: Called as the policy's own ``on_retry`` is, for this call.
+            *args: Positional arguments for ``fn``.
+            on_retry: As for the class, for this call.
 
         Returns:
-            The result of the attempt that succeeded, or of the last one, if it raised nothing.
+            The result of the attempt that succeeded, or of the last one if it raised nothing.
 
         Raises:
-            Exception: That of the last attempt, with a note on why it was the last.
-            TypeError: ``fn`` is not a function, or returned what cannot be awaited.
+            Exception: The error of the last attempt, with a note that says why it was the last.
+            TypeError: ``fn`` is not a function, or does not return an awaitable.
         """
         if on_retry is not None:
             _check_hook(on_retry)
@@ -414,7 +419,7 @@ class Retry:
 
     def __call__(self, fn: Any, /) -> Any:
         """
-        Decorate an async function or method so that each call is tried again: ``@Retry(3)``.
+        Decorate an async function or method so that each call is retried: ``@Retry(3)``.
 
         The function keeps its name, signature and types.
 
@@ -431,8 +436,8 @@ class Retry:
         """
         Retry a block: ``async for attempt in Retry(3): async with attempt: ...``.
 
-        Each turn waits as long as it takes, a checkpoint, and yields an `Attempt`. An error of the
-        block that is to be retried ends there; the last one is raised by the block.
+        Each iteration waits for its time, which is a checkpoint, and yields an `Attempt`. An error
+        that is to be retried does not leave the block; the last one does.
         """
         from mtaio.resilience._retry_block import Tries  # noqa: PLC0415 - few retry a block
 

@@ -31,16 +31,16 @@ _LESSON = (
 @final
 class Attempt:
     """
-    One attempt of a block that is retried. Made by ``async for attempt in Retry(3)``.
+    One attempt of a retried block, as yielded by ``async for attempt in Retry(3)``.
 
-    An error in the block that is to be retried does not leave it: the next turn of the loop tries
-    again, so what needs the result belongs inside of the block.
+    An error that is to be retried does not leave the block; the next iteration of the loop tries
+    again. Code that needs the result therefore belongs inside the block.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Retry
+        from mtaio import Retry
 
         answers = iter([None, "fine"])
 
@@ -76,12 +76,12 @@ class Attempt:
 
     @property
     def number(self) -> int:
-        """Which attempt it is; 1 is the first. One that was refused does not count."""
+        """Number of the attempt; 1 is the first. Attempts that a service throttled do not count."""
         return self._attempts.attempt
 
     @property
     def result(self) -> Any:
-        """What was found, for the policy's ``until``: assign it, which may decide on another."""
+        """The result, for the policy's ``until`` to judge: assign it in the block."""
         if self._result is UNSET:
             msg = "the attempt has no result yet. Assign it: attempt.result = ..."
             raise AttributeError(msg)
@@ -92,7 +92,11 @@ class Attempt:
         self._result = value
 
     async def __aenter__(self) -> Attempt:
-        """Begin the attempt. Not a checkpoint."""
+        """
+        Start the attempt.
+
+        Not a checkpoint.
+        """
         if self._state != "new":
             msg = f"{self!r} has been entered before. {_LESSON}"
             raise RuntimeError(msg)
@@ -109,7 +113,11 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """End the attempt; an error that is to be retried ends here. Not a checkpoint."""
+        """
+        End the attempt, and suppress an error that is to be retried.
+
+        Not a checkpoint.
+        """
         if self._span is not None:
             self._span.end(error)
         if not self._is_first:

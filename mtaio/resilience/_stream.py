@@ -41,10 +41,10 @@ T = TypeVar("T")
 @final
 class OpenStream:
     """
-    A stream that has been opened and has made its first item, on its way out through the parts.
+    A stream that was opened and has its first item, on its way out through the parts.
 
-    What a part gets from ``await then(call)`` when the call is a stream. A part that does not hand
-    it on has to close it.
+    For streams, this is what a part gets from ``await then(call)``. A part that does not pass it on
+    must close it.
     """
 
     __slots__ = ("_opening",)
@@ -57,35 +57,36 @@ class OpenStream:
 
     @property
     def first(self) -> Any:
-        """The first item; None if there is none, or the consumer has got it."""
+        """The first item; None if there is none, or the consumer has received it."""
         first = self._opening.first
         return None if first is END else first
 
     @property
     def last(self) -> Any:
-        """The last item that has come so far, if `keep_last` was called; else None."""
+        """The latest item so far, if `keep_last` was called; otherwise None."""
         return self._opening.last
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no item at all, not even a first."""
+        """Whether the stream has no items at all."""
         return self._opening.first is END
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether it has come to its end by itself, after its last item."""
+        """Whether the stream was read to its end."""
         return self._opening.is_exhausted
 
     def keep_last(self) -> None:
-        """Have `last` be the latest item, in which services tell what was used."""
+        """Keep the latest item in `last`, where services often report what was used."""
         self._opening.keep_last()
 
     def on_end(self, fn: Callable[[BaseException | None], object]) -> None:
         """
-        Have ``fn`` called when the stream ends, once; those of inner parts are called before.
+        Call ``fn`` when the stream ends, once; the functions of inner parts are called before.
 
-        It gets the error with which the stream failed, the cancellation that ended its block, or
-        None: a stream that its consumer leaves early, or that lost to another, has not failed.
+        It is called with the error with which the stream failed, the cancellation that ended its
+        block, or None. A stream has not failed if its consumer leaves early or another stream won a
+        hedge.
 
         Args:
             fn: A plain function, which should not raise.
@@ -94,10 +95,10 @@ class OpenStream:
 
     async def aclose(self) -> None:
         """
-        Close it instead of handing it on.
+        Close the stream instead of passing it on.
 
-        In a task that is being cancelled too. Not interrupted for five seconds. What closing raises
-        is logged.
+        This also works in a task that is being cancelled: closing is shielded for five seconds.
+        Errors are logged.
         """
         try:
             await self._opening.end(None)
@@ -266,21 +267,21 @@ def stream_through(part: Any, then: Next) -> Next:
 @final
 class CallStream(Generic[T]):
     """
-    A block around a stream; returned by ``stream`` of a `Pipeline` or part.
+    A block around a stream; returned by ``stream`` of a `Pipeline` or a part.
 
     Enter it with ``async with``, which opens the stream through the parts and waits for its first
-    item; then iterate, once. It is an async iterator. Taking an item is a checkpoint if the stream
-    makes it one. Leaving the block closes the stream, also if it has more items; five seconds of
-    that cannot be cancelled.
+    item; then iterate over it once, in one task at a time. Taking an item is a checkpoint if the
+    stream makes it one. Leaving the block closes the stream, even if it has more items; closing is
+    shielded from cancellation for five seconds.
 
-    One task at a time may iterate. The block holds neither a cancel scope nor a task group, so it
-    may be used in an async generator.
+    The block holds neither a cancel scope nor a task group, so it may be used in an async
+    generator.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
 
         api = Pipeline(Retry(3), Timeout(30, first=1.0, between=0.5))
 
@@ -333,14 +334,14 @@ class CallStream(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """
-        Open the stream, and wait for its first item.
+        Open the stream and wait for its first item.
 
-        A checkpoint if the stream or a part makes it one. Cancelled, it leaves nothing open.
+        A checkpoint if the stream or a part makes it one. If it is cancelled, nothing is left open.
 
         Raises:
-            Exception: That of the last attempt, or of a part.
-            TypeError: What the function returns is not a stream.
-            RuntimeError: It was entered before.
+            Exception: The error of the last attempt, or of a part.
+            TypeError: What the function returned is not a stream.
+            RuntimeError: The block was entered before.
         """
         through = self._through
         if through is None:
@@ -362,7 +363,7 @@ class CallStream(Generic[T]):
         tb: TracebackType | None,
     ) -> None:
         """
-        Close the stream, and let the parts see its outcome.
+        Close the stream, and report its outcome to the parts.
 
         Raises:
             Exception: Closing failed, and the block did not.

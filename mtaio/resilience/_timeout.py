@@ -63,35 +63,34 @@ class Timeout(StandalonePart):
     """
     A part of a pipeline that limits the time of what is inside it.
 
-    Also by itself: ``Timeout(1).run(fn)``, ``@Timeout(1)``.
-
     Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
-    together, including the waits between them, and has to say so with ``total=True``: a pipeline
-    refuses one in the place of the other. `mtaio.resources.TimeoutManager.remaining` takes it into
-    account; ``anyio.current_effective_deadline`` does not know of it.
+    together, with the waits between them, and needs ``total=True``; a pipeline refuses one in the
+    place of the other. For a stream, ``seconds`` limits the whole, from its opening; what the
+    consumer does with an item is not interrupted, but if the time is then up, the next item is not
+    waited for.
 
-    Of a stream, ``seconds`` limit the whole, from its opening on. What the consumer does with an
-    item is not interrupted; if the time is up then, the next item is not waited for.
+    It may also be used by itself: ``Timeout(1).run(fn)``, ``@Timeout(1)``.
+    `mtaio.resources.TimeoutManager.remaining` takes it into account;
+    ``anyio.current_effective_deadline`` does not.
 
     Args:
         seconds: Seconds from the moment the call reaches it, more than 0; ``inf`` for no limit.
         total: Whether it is outside of a retry or hedge.
-        first: Seconds until a stream's first item, from its opening on; None for no such limit. For
-            calls it means nothing, nor does ``between``.
-        between: Seconds to wait for each further item of a stream, without the time that the
-            consumer takes; None for no such limit.
-        name: For error messages.
+        first: For streams, seconds from the opening to the first item; None for no such limit.
+        between: For streams, seconds to wait for each further item, without the consumer's time;
+            None for no such limit.
+        name: Name shown in messages and metrics.
 
     Raises:
-        ValueError: A number of seconds is not more than 0, or ``first`` or ``between`` is more
-            than ``seconds``.
-        TypeError: One of them is not a number, or ``total`` not a bool.
+        ValueError: A number of seconds is not more than 0, or ``first`` or ``between`` is more than
+            ``seconds``.
+        TypeError: A number of seconds is not a number, or ``total`` is not a bool.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry, Timeout
+        from mtaio import Pipeline, Retry, Timeout
 
         api = Pipeline(Timeout(5, total=True), Retry(3), Timeout(1))
 
@@ -148,22 +147,22 @@ class Timeout(StandalonePart):
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def seconds(self) -> float:
-        """The seconds that what is inside may take."""
+        """Seconds that what is inside may take."""
         return self._seconds
 
     @property
     def first(self) -> float | None:
-        """The seconds until the first item of a stream; None for no such limit."""
+        """Seconds until the first item of a stream; None for no such limit."""
         return self._first
 
     @property
     def between(self) -> float | None:
-        """The seconds to wait for each further item of a stream; None for no such limit."""
+        """Seconds to wait for each further item of a stream; None for no such limit."""
         return self._between
 
     @property
@@ -214,7 +213,7 @@ class Timeout(StandalonePart):
         return run
 
     def wrap_stream(self, then: Next) -> Next:
-        """Return an async function that opens a stream by ``then``, and limits its time."""
+        """Return an async function that opens a stream with ``then`` and limits its time."""
         seconds, first, between = self._seconds, self._first, self._between
         to_first = seconds if first is None else first
 
@@ -292,7 +291,11 @@ class Timeout(StandalonePart):
         return MTAIOTimeoutError(f"{who}{text}", timeout=seconds, deadline=due, name=self._name)
 
     def statistics(self) -> TimeoutStatistics:
-        """Return the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the timeout.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(TimeoutStatistics, self, default_timeout=self._seconds)
 
 

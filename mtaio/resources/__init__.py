@@ -1,8 +1,9 @@
 """
-Limits: how often work starts, how much runs at once, how long it may take.
+Limits on how often work starts, how much runs at once, and how long it may take.
 
-Promise: every object can be made at module level and used by one event loop after another, on
-either backend; tasks are served in the order they asked; a cancelled waiter leaves no trace.
+Promise: every object can be created at module level and used by one event loop after another, on
+either backend; tasks are served in the order in which they asked; a cancelled waiter leaves no
+trace.
 Cost: each name is imported on first use, so a program that needs one limiter loads no other.
 """
 

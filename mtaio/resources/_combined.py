@@ -75,25 +75,26 @@ _entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries
 @final
 class ResourceLimiter:
     """
-    Limits the use of a resource: how much at once, how often, for how long.
+    A limit on the concurrency, rate and duration of work on one resource.
 
-    May be made at module level, and used by one event loop after another, on either backend. A task
-    inside it may enter it again; each entry takes a slot and a token of its own.
+    It can be created at module level and used by one event loop after another, on either backend. A
+    task that holds the limiter may enter it again; each entry takes another slot and token.
 
     Args:
-        rate: Times a second that work may start; or a `RateLimiter` to share, or another object
-            with ``rate`` and ``acquire()``, as `mtaio.redis.RedisRateLimiter`; or a list of numbers
-            and rate limiters, of each of which a token is taken; None for no limit.
-        burst: Tokens that may be taken at once; only with ``rate`` as a number. Default: 1.
-        concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
-        timeout: Seconds for the work alone, once it has its slot and token; or a
-            `TimeoutManager`, whose default applies; None for no limit.
+        rate: Maximum number of starts per second; a `RateLimiter` or another object with ``rate``
+            and ``acquire()``, such as a `mtaio.redis.RedisRateLimiter`, to share with other code;
+            or a list of numbers and rate limiters, all of which apply. None for no limit.
+        burst: Number of tokens that may be taken at once, 1 by default. Only if ``rate`` is a
+            number.
+        concurrency: Number of slots, or a `ConcurrencyLimiter` to share; None for no limit.
+        timeout: Seconds for the work, once it has its slot and token; or a `TimeoutManager`, whose
+            default applies; None for no limit.
         timeout_total: Seconds for waiting and work together; otherwise as ``timeout``.
-        name: For error messages, also those of the parts that are made here.
+        name: Name shown in messages and metrics, also for the parts that are created here.
 
     Raises:
-        ValueError: Nothing is limited, a number is out of range, or ``burst`` is given without a
-            ``rate`` that is a number.
+        ValueError: Nothing is limited, a number is out of range, or ``burst`` is given although
+            ``rate`` is not a number.
         TypeError: An argument is neither a number nor a limiter of its kind.
 
     Example:
@@ -102,7 +103,7 @@ class ResourceLimiter:
 
         from mtaio.resources import ResourceLimiter
 
-        api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0, name="api")
+        api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0)
 
 
         @api
@@ -185,25 +186,25 @@ class ResourceLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def rate(self) -> Rate | None:
-        """The limiter of the rate, to share or to reconfigure; None if there is none."""
+        """The rate limiter, to share or to reconfigure; None if there is none."""
         return self._rate
 
     @property
     def concurrency(self) -> ConcurrencyLimiter | None:
-        """The limiter of concurrency, to share or to reconfigure; None if there is none."""
+        """The concurrency limiter, to share or to reconfigure; None if there is none."""
         return self._concurrency
 
     async def __aenter__(self) -> None:
         """
         Wait for a slot, then for a token, then start the timeout.
 
-        A checkpoint when it waits, and for one entry in 64 that does not. Cancelled, it holds
-        nothing.
+        A checkpoint if it has to wait, and otherwise on every 64th call. If it is cancelled, it
+        holds nothing.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) ``timeout_total`` ran out.
@@ -231,7 +232,9 @@ class ResourceLimiter:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        End the timeouts and give the slot back. Not a checkpoint.
+        End the timeouts and release the slot.
+
+        Not a checkpoint.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The work took too long.
@@ -256,18 +259,18 @@ class ResourceLimiter:
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Make one call under the limits, and return its result.
+        Call ``fn(*args)`` under the limits and return its result.
 
-        Cancelled while it waits, it holds nothing and the call has not started.
+        If the call is cancelled while it waits, it holds nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The call, or the wait for it, took too
                 long.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            TypeError: ``fn`` did not return an awaitable.
         """
         return await run_in(self, fn, args)
 
@@ -282,15 +285,15 @@ class ResourceLimiter:
 
     def __call__(self, fn: Any = None, /) -> Any:
         """
-        Decorate an async function so that every call is under the limits: ``@limiter``.
+        Decorate an async function or method so that each call is under the limits: ``@limiter``.
 
-        The function keeps its signature; methods may be decorated too.
+        The function keeps its name, signature and types.
 
         Args:
-            fn: The function.
+            fn: The function, if the decorator is used without parentheses.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
             TypeError: What is decorated is not an async function.
@@ -299,16 +302,20 @@ class ResourceLimiter:
 
     def record_durations(self) -> None:
         """
-        Have the parts keep histograms of the waits from now on, as their own method does.
+        Make the parts record histograms of their waits from now on.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         for part in (self._concurrency, self._rate):
             record_durations_of(part)
 
     def statistics(self) -> ResourceStatistics:
-        """Return the state and counts of the parts. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the parts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         statistics_of_rate = getattr(self._rate, "statistics", None)
         concurrency = self._concurrency
         timeout, total = self._timeout, self._timeout_total

@@ -72,31 +72,32 @@ class ConcurrencyStatistics:
 @final
 class ConcurrencyLimiter:
     """
-    Limits how much runs at once, across any number of tasks.
+    A limit on how many tasks do something at once.
 
-    May be made at module level, and used by one event loop after another, on either backend. Slots
-    do not belong to tasks: one task may hold several, and another may give them back. They may be
-    taken and given back in any thread, with `acquire_nowait`, `try_acquire` and `release`; on a
-    Python without the GIL in that of its event loop alone.
+    Use it as ``async with limiter:``, as a decorator, or with `run` or `acquire`. It can be created
+    at module level and used by one event loop after another, on either backend. Slots do not belong
+    to tasks: a task may hold several, and another task may release them. `acquire_nowait`,
+    `try_acquire` and `release` may be called from any thread; on a Python without the GIL, only
+    from the thread of its event loop.
 
-    It is not for subclassing: its methods do not call each other. Hold one in a class of your own.
+    Do not subclass it, as its methods do not call each other; use it as an attribute of your own
+    class.
 
     Args:
-        limit: Slots, at least 1.
-        max_waiting: How many tasks may wait; any more are refused at once with
-            `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
-            no limit.
-        name: For error messages.
+        limit: Number of slots, at least 1.
+        max_waiting: Maximum number of tasks that wait for a slot; further ones are refused at once
+            with `mtaio.exceptions.ConcurrencyLimitError`. 0 for none, None for no limit.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: ``limit`` is less than 1, or ``max_waiting`` is negative.
-        TypeError: One of them is not an int.
+        TypeError: ``limit`` or ``max_waiting`` is not an int.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resources import ConcurrencyLimiter
+        from mtaio import ConcurrencyLimiter
 
         limiter = ConcurrencyLimiter(2)
 
@@ -198,21 +199,22 @@ class ConcurrencyLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def max_waiting(self) -> int | None:
-        """How many tasks may wait; None for no limit."""
+        """Maximum number of tasks that wait for a slot; None for no limit."""
         return self._max_waiting
 
     @property
     def limit(self) -> int:
         """
-        How many slots there are; may be changed at any time.
+        Number of slots; may be changed at any time.
 
-        Raising it lets waiters in, in their order. Lowering it takes effect as slots come back: no
-        task is interrupted. At 0 no task gets in until it is raised.
+        If it is raised, waiting tasks get the new slots in their order. If it is lowered, no task
+        is interrupted; the change takes effect as slots are released. At 0, no task gets a slot
+        until it is raised.
         """
         return self._limit
 
@@ -228,12 +230,12 @@ class ConcurrencyLimiter:
 
     def close(self) -> None:
         """
-        Let nothing in any more: for the shutdown of a program, or of what the limiter is for.
+        Refuse everything from now on, to shut down the program or what the limiter guards.
 
-        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once.
-        Those that have a slot go on, and give it back as always. It cannot be opened again: `limit`
-        reads 0 and keeps to it. Not a checkpoint; from any thread. Closing it once more does
-        nothing.
+        Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once.
+        Tasks that hold a slot continue and release it as usual. A closed limiter cannot be
+        reopened; its `limit` stays 0. Repeated calls have no effect. Not a checkpoint. It can be
+        called from any thread.
         """
         self._closed = True
         self._limit = 0
@@ -242,17 +244,17 @@ class ConcurrencyLimiter:
 
     async def acquire(self, *, timeout: float | None = None) -> None:
         """
-        Take a slot; wait for one in the queue if all are taken.
+        Take a slot; if all are taken, wait in the queue for one.
 
-        Returns at once while slots are free, though one call in 64 is a checkpoint even then.
-        Cancelled, it holds nothing, and a slot it had just been given goes to the next task.
+        A checkpoint if no slot is free, and otherwise on every 64th call. If it is cancelled, it
+        holds nothing; a slot that it had just been given goes to the next task.
 
         Args:
-            timeout: The most seconds to wait; 0 for not at all; None for no limit.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Raises:
-            LimitTimeoutError: No slot came free in time. Also a builtin ``TimeoutError``.
-            LimitClosedError: The limiter is closed, or was during the wait.
+            LimitTimeoutError: No slot was free in time. Also a builtin ``TimeoutError``.
+            LimitClosedError: The limiter is closed, or was closed during the wait.
             ConcurrencyLimitError: The queue is full.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: Tasks of another event loop are waiting.
@@ -293,7 +295,9 @@ class ConcurrencyLimiter:
 
     def acquire_nowait(self) -> None:
         """
-        Take a slot if one is free. Not a checkpoint; from any thread.
+        Take a slot if one is free, or raise.
+
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             ConcurrencyLimitError: All slots are taken.
@@ -319,9 +323,9 @@ class ConcurrencyLimiter:
 
     def try_acquire(self) -> bool:
         """
-        Take a slot if one is free, and return whether it was.
+        Take a slot if one is free, and return whether it did.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             LimitClosedError: The limiter is closed.
@@ -334,10 +338,10 @@ class ConcurrencyLimiter:
 
     def release(self) -> None:
         """
-        Give a slot back, to the first in the queue if there is one. Not a checkpoint.
+        Release a slot, and hand it to the first task in the queue if there is one.
 
-        From any thread. The task that waits is woken in its event loop, which has the slot until
-        then.
+        Not a checkpoint. It can be called from any thread; the slot is then handed over in the
+        event loop of the waiting task.
 
         Raises:
             RuntimeError: No slot is in use.
@@ -374,7 +378,11 @@ class ConcurrencyLimiter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the slot back. Not a checkpoint."""
+        """
+        Release the slot.
+
+        Not a checkpoint.
+        """
         if self._in_use > self._returned and not self._waiters:
             self._in_use -= 1  # what release() does in the loop of those who wait, without the call
         else:
@@ -382,19 +390,19 @@ class ConcurrencyLimiter:
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Make one call in a slot, and return its result.
+        Call ``fn(*args)`` in a slot and return its result.
 
-        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it holds nothing
-        and the call has not started.
+        A checkpoint if `acquire` or the call is one. If it is cancelled while it waits, it holds
+        nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
             ConcurrencyLimitError: The queue is full.
-            LimitClosedError: The limiter is closed, or was during the wait.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            LimitClosedError: The limiter is closed, or was closed during the wait.
+            TypeError: ``fn`` did not return an awaitable.
             RuntimeError: Tasks of another event loop are waiting.
         """
         return await run_in(self, fn, args)
@@ -410,16 +418,17 @@ class ConcurrencyLimiter:
 
     def __call__(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
         """
-        Decorate an async function so that every call holds a slot: ``@limiter``.
+        Decorate an async function or method so that each call holds a slot.
 
-        The function keeps its signature; methods may be decorated too.
+        Use it as ``@limiter`` or ``@limiter(timeout=2)``. The function keeps its name, signature
+        and types.
 
         Args:
-            fn: The function.
-            timeout: The most seconds that a call waits for its slot, as for `acquire`.
+            fn: The function, if the decorator is used without parentheses.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
             ValueError: ``timeout`` is negative or NaN.
@@ -436,15 +445,19 @@ class ConcurrencyLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
     def statistics(self) -> ConcurrencyStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the limiter.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             ConcurrencyStatistics,
             self,

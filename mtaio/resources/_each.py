@@ -48,9 +48,9 @@ class LimitedItems(Generic[T]):
     """
     A block around the items of an async iterable; returned by `TimeoutManager.each`.
 
-    Enter it with ``async with``, then iterate, once. Leaving the block closes the source if that is
-    an async generator. One task at a time may iterate. The block holds no cancel scope, so it may
-    be used in an async generator, too.
+    Enter it with ``async with``, then iterate over it once, in one task at a time. If the source is
+    an async generator, leaving the block closes it. The block holds no cancel scope, so it may be
+    used in an async generator too.
     """
 
     # Invariants:
@@ -92,10 +92,12 @@ class LimitedItems(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """
-        Start the time of the whole. Not a checkpoint.
+        Start the time for all items together.
+
+        Not a checkpoint.
 
         Raises:
-            RuntimeError: It was entered before.
+            RuntimeError: The block was entered before.
         """
         if self._limits is not None:
             raise entered_before_error(self, "Call each() again.")
@@ -119,10 +121,10 @@ class LimitedItems(Generic[T]):
         tb: TracebackType | None,
     ) -> None:
         """
-        Close the source if it is an async generator; five seconds of that cannot be cancelled.
+        Close the source if it is an async generator, shielded from cancellation for five seconds.
 
         Raises:
-            Exception: What the generator raises as it is closed.
+            Exception: What the generator raises when it is closed.
         """
         if self._limits is None or self._next == self._left:
             return

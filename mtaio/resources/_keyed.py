@@ -155,31 +155,29 @@ class _Idle:
 @final
 class KeyedRateLimiter:
     """
-    Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
+    A rate limit for each key: every user, host or tenant has a `RateLimiter` of its own.
 
-    Keys are independent: a task that waits for one delays no other key. A key that has been idle
-    (a full bucket, no task waiting) for ``idle_ttl`` seconds is forgotten, since a new one would be
-    just like it. A key that is being limited never is, so forgetting grants nothing.
-    When ``max_keys`` are held, the one that has been idle longest makes room for a new key at once;
-    if none is idle, the new key is refused.
+    Keys are independent: a task that waits for one key does not delay others. A key is idle when
+    its bucket is full and no task waits for it. After ``idle_ttl`` seconds an idle key is
+    forgotten, which grants nothing, since a new key would be in the same state; other keys are
+    kept. When ``max_keys`` keys are held, the key that has been idle longest is forgotten to make
+    room for a new one; if none is idle, the new key is refused.
 
-    May be made anywhere and used by one event loop after another, like `RateLimiter`.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
-        rate: Tokens that become available to each key every ``per`` seconds; 0 pauses all,
-            ``math.inf`` never waits.
-        per: The seconds that ``rate`` is meant for.
-        burst: Tokens that a full bucket holds, 1 or more.
-        max_keys: The most keys to hold, 1 or more; None for no limit.
-        idle_ttl: Seconds for which an idle key is kept; ``inf`` to keep it until it has to make
-            room.
+        rate: Number of tokens that become available for each key every ``per`` seconds; 0 pauses
+            all keys, ``math.inf`` never waits.
+        per: The period of ``rate`` in seconds.
+        burst: Number of tokens in a full bucket, at least 1.
+        max_keys: Maximum number of keys to hold, at least 1; None for no limit.
+        idle_ttl: Seconds to keep an idle key; ``inf`` to keep it until it has to make room.
         slack: As for `RateLimiter`.
-        name: For error messages and the monitor.
+        name: Name shown in messages and metrics.
 
     Raises:
         TypeError: An argument is not a number, or ``max_keys`` is not an int.
-        ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
-            refuses them.
+        ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or a limit is invalid as for `RateLimiter`.
 
     Example:
         Each user may ask twice a second, whatever the others do:
@@ -187,7 +185,7 @@ class KeyedRateLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import KeyedRateLimiter
+        from mtaio import KeyedRateLimiter
 
         limiter = KeyedRateLimiter(2, max_keys=1000)
 
@@ -281,21 +279,20 @@ class KeyedRateLimiter:
         name: str | None = None,
     ) -> Self:
         """
-        Make a limiter with a sliding window for each key, as `RateLimiter.window` does for one.
+        Return a limiter with a sliding window for each key, as `RateLimiter.window` does for one.
 
-        For each key never more than ``limit`` tokens in any ``per`` seconds. A key is idle when
-        its last grant is ``per`` seconds old. For each key held it stores up to ``limit`` moments,
-        16 bytes each, twice as many for a while.
+        Each key gets at most ``limit`` tokens in any ``per`` seconds. A key is idle when its last
+        grant is ``per`` seconds old. The limiter stores up to ``limit`` times for each key.
 
         Args:
-            limit: The tokens that may be granted to a key in any ``per`` seconds, 1 or more.
-            per: Seconds, more than 0.
-            max_keys: As for the class.
-            idle_ttl: As for the class.
-            name: For error messages and the monitor.
+            limit: Maximum number of tokens for a key in any ``per`` seconds, at least 1.
+            per: Length of the window in seconds, more than 0.
+            max_keys: Maximum number of keys to hold, at least 1; None for no limit.
+            idle_ttl: Seconds to keep an idle key; ``inf`` to keep it until it has to make room.
+            name: Name shown in messages and metrics.
 
         Raises:
-            TypeError: ``limit`` or ``max_keys`` is not an int, or another argument not a number.
+            TypeError: ``limit`` or ``max_keys`` is not an int, or another argument is not a number.
             ValueError: ``limit`` or ``max_keys`` < 1, ``idle_ttl`` < 0, or ``per`` <= 0, infinite
                 or NaN.
         """
@@ -310,22 +307,22 @@ class KeyedRateLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name given to the limiter."""
+        """Name shown in messages and metrics."""
         return self._model.name
 
     @property
     def per(self) -> float:
-        """The seconds that `rate` is meant for."""
+        """The period of `rate` in seconds."""
         return self._model.per
 
     @property
     def slack(self) -> float:
-        """Seconds by which a waiter served late may be counted as served earlier."""
+        """How many seconds late a task may be served without lowering the rate."""
         return self._model.slack
 
     @property
     def rate(self) -> float:
-        """Tokens for each key every `per` seconds. Assigning is `reconfigure` with ``rate``."""
+        """Tokens for each key every `per` seconds. Assigning to it calls `reconfigure`."""
         return self._model.rate
 
     @rate.setter
@@ -334,7 +331,7 @@ class KeyedRateLimiter:
 
     @property
     def burst(self) -> float:
-        """Tokens a full bucket holds. Assigning is `reconfigure` with ``burst``."""
+        """Tokens in a full bucket. Assigning to it calls `reconfigure`."""
         return self._model.burst
 
     @burst.setter
@@ -343,16 +340,17 @@ class KeyedRateLimiter:
 
     def reconfigure(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """
-        Change the limits of every key at run time, as `RateLimiter.reconfigure` does for one.
+        Change the limits of all keys at run time, as `RateLimiter.reconfigure` does for one.
 
-        Not a checkpoint; from any thread. Takes about two microseconds for each key held.
+        It takes time in proportion to the number of keys held. Not a checkpoint. It can be called
+        from any thread.
 
         Args:
-            rate: Tokens for each key every `per` seconds; None leaves it.
-            burst: Tokens that a full bucket holds; None leaves it.
+            rate: Number of tokens for each key every `per` seconds; None to keep it.
+            burst: Number of tokens in a full bucket; None to keep it.
 
         Raises:
-            TypeError, ValueError: As for the class; then nothing has changed.
+            TypeError, ValueError: An argument is invalid, as for the class; nothing is changed.
         """
         with self._lock:
             self._model.reconfigure(rate=rate, burst=burst)
@@ -362,18 +360,18 @@ class KeyedRateLimiter:
 
     def hold(self, key: Hashable, seconds: float) -> None:
         """
-        Grant nothing to ``key`` for so long, as `RateLimiter.hold` does for one limiter.
+        Grant nothing to ``key`` for a while, as `RateLimiter.hold` does for one limiter.
 
-        The other keys go on. A key that is not held is added, and none is forgotten before its hold
-        ends; `reset` ends it. Not a checkpoint; from any thread.
+        Other keys are not affected. A key that is not held yet is added, and is not forgotten
+        before its pause ends; `reset` ends it. Not a checkpoint. It can be called from any thread.
 
         Args:
-            key: Whose tokens.
-            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+            key: The key.
+            seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
 
         Raises:
             RateLimitError: The key is new and refused, as by `acquire`.
-            TypeError: ``key`` cannot be hashed, or ``seconds`` is not a number.
+            TypeError: ``key`` is not hashable, or ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
         """
         check_key(key)
@@ -383,17 +381,17 @@ class KeyedRateLimiter:
 
     def reset(self, key: Hashable = UNSET) -> None:
         """
-        Fill the bucket of one key, or of all, as `RateLimiter.reset` does.
+        Fill the bucket of one key or of all keys, as `RateLimiter.reset` does.
 
-        For a user who has just authenticated, say. A key that is not held is as good as reset.
-        Takes about 0.1 microseconds for each key held; for all keys, five times that. Not a
-        checkpoint; from any thread.
+        For example, for a user who has just authenticated. It has no effect on a key that is not
+        held. It takes time in proportion to the number of keys held. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
-            key: The key to reset; omitted for all of them.
+            key: The key; if omitted, all keys.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         with self._lock:
             if key is UNSET:
@@ -408,10 +406,11 @@ class KeyedRateLimiter:
 
     def close(self) -> None:
         """
-        Let nothing in any more, whatever the key, as `RateLimiter.close` does for one.
+        Refuse everything from now on, for all keys, as `RateLimiter.close` does.
 
-        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
-        cannot be opened again, and holds no key any more. Not a checkpoint; from any thread.
+        Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
+        closed limiter cannot be reopened, and holds no keys. Not a checkpoint. It can be called
+        from any thread.
         """
         with self._lock:
             self._closed = True
@@ -426,24 +425,24 @@ class KeyedRateLimiter:
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
     ) -> None:
         """
-        Wait for ``tokens`` of ``key``, behind all tasks that asked for it before, and take them.
+        Take tokens of ``key``, after waiting for them behind the tasks that asked for it before.
 
-        Returns at once if they are there and no task waits, but at least one call in 64 is a
-        checkpoint. Cancelled, it leaves the bucket as if it had never asked.
+        A checkpoint if it has to wait, and otherwise at least on every 64th call. If it is
+        cancelled, it leaves the bucket as if it had never asked.
 
         Args:
-            key: Whose tokens; compared as the keys of a dict are.
-            tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
-            timeout: The most seconds to wait, as for `RateLimiter.acquire`.
+            key: The key; compared like the keys of a dict.
+            tokens: Number of tokens, at most ``burst``; need not be whole. 0 returns at once.
+            timeout: Maximum seconds to wait; None for no limit. See `RateLimiter.acquire`.
 
         Raises:
-            LimitTimeoutError: The wait cannot fit into ``timeout``, or into the time that mtaio's
-                timeouts around the call leave it.
-            LimitClosedError: The limiter is closed, or was during the wait.
-            RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
-                and ``retry_after`` has the seconds until one may be. Or ``burst`` was lowered below
-                ``tokens`` during the wait.
-            TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is not a number.
+            LimitTimeoutError: The wait would exceed ``timeout``, or the time left under mtaio's
+                timeouts around the call.
+            LimitClosedError: The limiter is closed, or was closed during the wait.
+            RateLimitError: The key is new, ``max_keys`` keys are held and none is idle; raised at
+                once, with the seconds until one may be in ``retry_after``. Or ``burst`` was lowered
+                below ``tokens`` during the wait.
+            TypeError: ``key`` is not hashable, or ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting for this key.
@@ -463,17 +462,19 @@ class KeyedRateLimiter:
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
-        Take ``tokens`` of ``key`` if that delays no task that waits, or raise. Not a checkpoint.
+        Take tokens of ``key`` if they are available and no task waits for them, or raise.
+
+        Not a checkpoint.
 
         Args:
-            key: Whose tokens; compared as the keys of a dict are.
-            tokens: How many, not necessarily whole; at most ``burst``.
+            key: The key; compared like the keys of a dict.
+            tokens: Number of tokens, at most ``burst``; need not be whole.
 
         Raises:
-            RateLimitError: They are not there; ``retry_after`` has the seconds until they are. Or
-                the key is new and refused, as by `acquire`.
+            RateLimitError: They are not available; ``retry_after`` has the seconds until they are.
+                Or the key is new and refused, as by `acquire`.
             LimitClosedError: The limiter is closed.
-            TypeError: ``key`` cannot be hashed; ``tokens`` is not a number.
+            TypeError: ``key`` is not hashable, or ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         self._limiter(key).acquire_nowait(tokens)
@@ -481,11 +482,13 @@ class KeyedRateLimiter:
 
     def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
         """
-        Take tokens of ``key`` if they are there, and return whether they were. Not a checkpoint.
+        Take tokens of ``key`` as `acquire_nowait` does, and return whether it did.
+
+        Not a checkpoint.
 
         Raises:
             LimitClosedError: The limiter is closed.
-            TypeError, ValueError: As `acquire_nowait`.
+            TypeError, ValueError: As for `acquire_nowait`.
         """
         try:
             self.acquire_nowait(key, tokens)
@@ -501,20 +504,19 @@ class KeyedRateLimiter:
         key: Hashable,
     ) -> T:
         """
-        Make one call after acquiring one token of ``key``, and return its result.
+        Call ``fn(*args)`` after acquiring one token of ``key``, and return its result.
 
-        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it has taken
-        nothing and the call has not started.
+        A checkpoint if `acquire` or the call is one. If it is cancelled while it waits, it has
+        taken nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: Whose token.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key; compared like the keys of a dict.
 
         Raises:
             RateLimitError: The key is new and refused, as by `acquire`.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
-                Or ``key`` cannot be hashed.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not hashable.
             RuntimeError: Tasks of another running event loop are waiting for this key.
         """
         try:
@@ -528,12 +530,13 @@ class KeyedRateLimiter:
         self, /, *, key: Callable[..., Hashable], tokens: float = 1, timeout: float | None = None
     ) -> Decorator:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        ``@limiter(key=lambda user: user.id)`` keeps the name, signature and types.
+        ``@limiter(key=lambda user: user.id)``. The function keeps its name, signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
@@ -552,15 +555,19 @@ class KeyedRateLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
     def statistics(self) -> KeyedRateLimiterStatistics:
-        """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of all keys together.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         model = self._model
         return snapshot(
             KeyedRateLimiterStatistics,
@@ -574,15 +581,16 @@ class KeyedRateLimiter:
 
     def statistics_for(self, key: Hashable) -> KeyStatistics:
         """
-        Return the state of one key; for a key that is not held, that of a new one.
+        Return a snapshot of one key; for a key that is not held, that of a new key.
 
-        Not a checkpoint, and not a use: the key is neither added nor kept longer. From any thread.
+        It does not count as a use of the key, which is neither added nor kept longer. Not a
+        checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         check_key(key)
         return snapshot(KeyStatistics, self._limiters.get(key, self._model).statistics())

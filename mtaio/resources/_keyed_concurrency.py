@@ -160,26 +160,26 @@ class _Slot:
 @final
 class KeyedConcurrencyLimiter:
     """
-    Limits how much runs at once for each key: slots of its own for every host, tenant or account.
+    A limit on concurrency for each key: every host, tenant or account has slots of its own.
 
-    Keys are independent: a task that waits for one delays no other key. A key costs something only
-    while a task has one of its slots or waits for one; after that it is forgotten. When
-    ``max_keys`` are held, a new key is refused.
+    Keys are independent: a task that waits for one key does not delay others. A key is held only
+    while a task has one of its slots or waits for one. When ``max_keys`` keys are held, a new key
+    is refused.
 
-    May be made at module level, and used by one event loop after another, on either backend. Slots
-    do not belong to tasks, and may be taken and given back in any thread, as those of a
+    It can be created at module level and used by one event loop after another, on either backend.
+    Slots do not belong to tasks, and may be taken and released in any thread, like those of a
     `ConcurrencyLimiter`.
 
     Args:
-        limit: Slots of each key, at least 1.
-        max_keys: The most keys to hold, 1 or more; None for no limit.
-        max_waiting: How many tasks may wait for each key; any more are refused at once with
-            `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None for no limit.
-        name: For error messages and the monitor.
+        limit: Number of slots for each key, at least 1.
+        max_keys: Maximum number of keys to hold, at least 1; None for no limit.
+        max_waiting: Maximum number of tasks that wait for each key; further ones are refused at
+            once with `mtaio.exceptions.ConcurrencyLimitError`. 0 for none, None for no limit.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: ``limit`` or ``max_keys`` is less than 1, or ``max_waiting`` is negative.
-        TypeError: One of them is not an int.
+        TypeError: ``limit``, ``max_keys`` or ``max_waiting`` is not an int.
 
     Example:
         Two requests at once for each host:
@@ -187,7 +187,7 @@ class KeyedConcurrencyLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import KeyedConcurrencyLimiter
+        from mtaio import KeyedConcurrencyLimiter
 
         per_host = KeyedConcurrencyLimiter(2)
 
@@ -273,22 +273,22 @@ class KeyedConcurrencyLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def max_keys(self) -> int | None:
-        """The most keys that are held at the same time; None for no limit."""
+        """Maximum number of keys to hold; None for no limit."""
         return self._max_keys
 
     @property
     def max_waiting(self) -> int | None:
-        """How many tasks may wait for each key; None for no limit."""
+        """Maximum number of tasks that wait for each key; None for no limit."""
         return self._max_waiting
 
     @property
     def limit(self) -> int:
-        """How many slots each key has; may be changed as `ConcurrencyLimiter.limit` may."""
+        """Number of slots for each key; may be changed like `ConcurrencyLimiter.limit`."""
         return self._limit
 
     @limit.setter
@@ -304,11 +304,11 @@ class KeyedConcurrencyLimiter:
 
     def close(self) -> None:
         """
-        Let nothing in any more, whatever the key, as `ConcurrencyLimiter.close` does.
+        Refuse everything from now on, for all keys, as `ConcurrencyLimiter.close` does.
 
-        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once.
-        Those that have a slot go on, and give it back as always. Not a checkpoint; from any thread.
-        Closing it once more does nothing.
+        Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once.
+        Tasks that hold a slot continue and release it as usual. Repeated calls have no effect. Not
+        a checkpoint. It can be called from any thread.
         """
         with self._lock:
             self._closed = True
@@ -321,34 +321,34 @@ class KeyedConcurrencyLimiter:
         self, key: Hashable, *, timeout: float | None = None
     ) -> AbstractAsyncContextManager[None, None]:
         """
-        Return the block in which a slot of ``key`` is held: ``async with limiter.slot(host):``.
+        Return a context manager that holds a slot of ``key``: ``async with limiter.slot(host):``.
 
-        It may be entered any number of times, also at the same time. Entering does what `acquire`
+        It may be entered any number of times, also concurrently. Entering it does what `acquire`
         does.
 
         Args:
-            key: Whose slot; compared as the keys of a dict are.
-            timeout: The most seconds to wait, as for `acquire`.
+            key: The key; compared like the keys of a dict.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
         """
         return _Slot(self, key, timeout)
 
     async def acquire(self, key: Hashable, *, timeout: float | None = None) -> None:
         """
-        Take a slot of ``key``; wait for one, behind all tasks that asked before, if all are taken.
+        Take a slot of ``key``; if all are taken, wait behind the tasks that asked for it before.
 
-        Returns at once while slots are free, though one call in 64 is a checkpoint even then.
-        Cancelled, it holds nothing, and a slot it had just been given goes to the next task.
+        A checkpoint if no slot is free, and otherwise on every 64th call. If it is cancelled, it
+        holds nothing; a slot that it had just been given goes to the next task.
 
         Args:
-            key: Whose slot; compared as the keys of a dict are.
-            timeout: The most seconds to wait; 0 for not at all; None for no limit.
+            key: The key; compared like the keys of a dict.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Raises:
-            LimitTimeoutError: No slot came free in time. Also a builtin ``TimeoutError``.
-            LimitClosedError: The limiter is closed, or was during the wait.
+            LimitTimeoutError: No slot was free in time. Also a builtin ``TimeoutError``.
+            LimitClosedError: The limiter is closed, or was closed during the wait.
             ConcurrencyLimitError: The queue of this key is full, or the key is new and ``max_keys``
-                are held.
-            TypeError: ``key`` cannot be hashed.
+                keys are held.
+            TypeError: ``key`` is not hashable.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: Tasks of another event loop are waiting for this key.
         """
@@ -371,15 +371,17 @@ class KeyedConcurrencyLimiter:
 
     def acquire_nowait(self, key: Hashable) -> None:
         """
-        Take a slot of ``key`` if one is free. Not a checkpoint; from any thread.
+        Take a slot of ``key`` if one is free, or raise.
+
+        Not a checkpoint. It can be called from any thread.
 
         Args:
-            key: Whose slot.
+            key: The key.
 
         Raises:
-            ConcurrencyLimitError: All slots are taken, or the key is refused as by `acquire`.
+            ConcurrencyLimitError: All slots are taken, or the key is refused, as by `acquire`.
             LimitClosedError: The limiter is closed.
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         slots = self._enter(key)
         try:
@@ -391,13 +393,13 @@ class KeyedConcurrencyLimiter:
 
     def try_acquire(self, key: Hashable) -> bool:
         """
-        Take a slot of ``key`` if one is free, and return whether it was.
+        Take a slot of ``key`` if one is free, and return whether it did.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             LimitClosedError: The limiter is closed.
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         try:
             self.acquire_nowait(key)
@@ -407,16 +409,16 @@ class KeyedConcurrencyLimiter:
 
     def release(self, key: Hashable) -> None:
         """
-        Give a slot of ``key`` back, to the first that waits for one. Not a checkpoint.
+        Release a slot of ``key``, and hand it to the first task that waits for one.
 
-        From any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
-            key: Whose slot.
+            key: The key.
 
         Raises:
             RuntimeError: No slot of the key is in use.
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         with self._lock:
             try:
@@ -441,20 +443,19 @@ class KeyedConcurrencyLimiter:
         key: Hashable,
     ) -> T:
         """
-        Make one call in a slot of ``key``, and return its result.
+        Call ``fn(*args)`` in a slot of ``key`` and return its result.
 
-        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it holds nothing
-        and the call has not started.
+        A checkpoint if `acquire` or the call is one. If it is cancelled while it waits, it holds
+        nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            key: Whose slot.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            key: The key; compared like the keys of a dict.
 
         Raises:
-            ConcurrencyLimitError, LimitClosedError: As `acquire`.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
-                Or ``key`` cannot be hashed.
+            ConcurrencyLimitError, LimitClosedError: As for `acquire`.
+            TypeError: ``fn`` did not return an awaitable. Or ``key`` is not hashable.
             RuntimeError: Tasks of another event loop are waiting for this key.
         """
         return await run_in(self.slot(key), fn, args)
@@ -465,11 +466,12 @@ class KeyedConcurrencyLimiter:
         """
         Decorate an async function or method so that each call holds a slot.
 
-        ``@limiter(key=lambda url: url.host)`` keeps the name, signature and types.
+        ``@limiter(key=lambda url: url.host)``. The function keeps its name, signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
-            timeout: The most seconds that a call waits for its slot, as for `acquire`.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
+            timeout: Maximum seconds to wait; 0 to not wait at all; None for no limit.
 
         Raises:
             TypeError: ``key`` is not callable, or what is decorated is not an async function.
@@ -486,18 +488,20 @@ class KeyedConcurrencyLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._wait_times.record()
 
     def statistics(self) -> KeyedConcurrencyStatistics:
         """
-        Return the state and counts of all keys together. Not a checkpoint; from any thread.
+        Return a snapshot of all keys together.
 
-        Takes a tenth of a microsecond for each key held.
+        It takes time in proportion to the number of keys held.
+
+        Not a checkpoint. It can be called from any thread.
         """
         with self._lock:
             states = [each.state() for each in self._held.values()]
@@ -512,15 +516,15 @@ class KeyedConcurrencyLimiter:
 
     def statistics_for(self, key: Hashable) -> KeyConcurrencyStatistics:
         """
-        Return the state of one key; for a key that is not held, zeros.
+        Return a snapshot of one key; all figures are 0 for a key that is not held.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         check_key(key)
         slots = self._held.get(key)

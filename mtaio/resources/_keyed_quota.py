@@ -118,25 +118,26 @@ class _OfKey:
 @final
 class KeyedQuota:
     """
-    Several limits that requests take together, for each key: a `Quota` of its own for every tenant.
+    Several limits taken together for each key: every tenant has a `Quota` of its own.
 
-    Keys are independent. One that has been idle (all limits full, nothing held, nobody waiting or
-    in a block) for ``idle_ttl`` seconds is forgotten, with what the server has said of its limits;
-    one that is being limited never is. When ``max_keys`` are held, the one that has been idle
-    longest makes room for a new key at once; if none is idle, the new key is refused.
+    Keys are independent. A key is idle when its limits are full, no pause is in force, and no task
+    waits for it or is in one of its blocks. After ``idle_ttl`` seconds an idle key is forgotten,
+    with what the server has said of its limits; other keys are kept. When ``max_keys`` keys are
+    held, the key that has been idle longest is forgotten to make room for a new one; if none is
+    idle, the new key is refused.
 
-    May be made anywhere and used by one event loop after another, like `Quota`.
+    It can be created at module level and used by one event loop after another, on either backend.
 
     Args:
         per: As for `Quota`.
         start: As for `Quota`, for each new key.
         window: As for `Quota`.
-        max_keys: The most keys to hold, 1 or more; None for no limit.
-        idle_ttl: Seconds for which an idle key is kept; ``inf`` to keep it until it has to make
-            room.
-        name: For messages and the monitor.
-        **limits: Each a number, for every ``per`` seconds, or a pair of a number and its own
-            seconds. No limiters, which all keys would share: take of them beside.
+        max_keys: Maximum number of keys to hold, at least 1; None for no limit.
+        idle_ttl: Seconds to keep an idle key; ``inf`` to keep it until it has to make room.
+        name: Name shown in messages and metrics.
+        **limits: Each a number, for every ``per`` seconds, or a pair of a number and a period of
+            its own in seconds. Limiters are refused, since all keys would share them; take from
+            them separately.
 
     Raises:
         TypeError: As for `Quota`; or ``max_keys`` is not an int, or a limit is a limiter.
@@ -204,25 +205,26 @@ class KeyedQuota:
 
     @property
     def name(self) -> str | None:
-        """The name given to the quota."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """The names of the limits, in their order."""
+        """Names of the limits, in their order."""
         return self._model.limits
 
     def take(self, key: Hashable, *, timeout: float | None = None, **cost: float) -> Taken:
         """
-        Return a block that begins when a request of ``key`` has what it needs: ``async with``.
+        Return a block, for ``async with``, that starts when a request of ``key`` has what it needs.
 
         Args:
-            key: Whose limits; compared as the keys of a dict are.
-            timeout: As for `Quota.take`.
+            key: The key; compared like the keys of a dict.
+            timeout: Maximum seconds to wait; None for no limit. See `Quota.acquire`.
             **cost: As for `Quota.take`.
 
         Raises:
-            TypeError, ValueError: As `Quota.take`; the block raises what `acquire` raises.
+            TypeError, ValueError: As for `Quota.take`; entering the block raises what `acquire`
+                raises.
         """
         checks.timeout("timeout", timeout)
         kept = self._keys.get(key)
@@ -232,21 +234,22 @@ class KeyedQuota:
 
     async def acquire(self, key: Hashable, *, timeout: float | None = None, **cost: float) -> None:
         """
-        Wait until there is enough of each limit of ``key``, and take it, as `Quota.acquire` does.
+        Take from each limit of ``key``, after waiting until there is enough of each.
 
-        Returns at once if it is there and no task of the key waits, but at least one call in 64 is
-        a checkpoint. Cancelled, it has taken nothing.
+        A checkpoint if it has to wait, and otherwise at least on every 64th call. If it is
+        cancelled, it has taken nothing.
 
         Args:
-            key: Whose limits.
-            timeout: As for `Quota.acquire`.
+            key: The key; compared like the keys of a dict.
+            timeout: Maximum seconds to wait; None for no limit. See `Quota.acquire`.
             **cost: As for `Quota.acquire`.
 
         Raises:
-            RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
-                and ``retry_after`` has the seconds until one may be. Or as `Quota.acquire`.
-            LimitTimeoutError, LimitClosedError, ValueError, RuntimeError: As `Quota.acquire`.
-            TypeError: ``key`` cannot be hashed, or as `Quota.acquire`.
+            RateLimitError: The key is new, ``max_keys`` keys are held and none is idle; raised at
+                once, with the seconds until one may be in ``retry_after``. Or as for
+                `Quota.acquire`.
+            LimitTimeoutError, LimitClosedError, ValueError, RuntimeError: As for `Quota.acquire`.
+            TypeError: ``key`` is not hashable, or as for `Quota.acquire`.
         """
         checks.timeout("timeout", timeout)
         limits = limits_of(self._model)
@@ -254,28 +257,32 @@ class KeyedQuota:
 
     def acquire_nowait(self, key: Hashable, **cost: float) -> None:
         """
-        Take what there is enough of if that delays no task of the key, or raise. Not a checkpoint.
+        Take from each limit of ``key`` if there is enough and no task waits, or raise.
+
+        Not a checkpoint.
 
         Args:
-            key: Whose limits.
+            key: The key; compared like the keys of a dict.
             **cost: As for `Quota.acquire`.
 
         Raises:
-            RateLimitError: It is not there; ``retry_after`` has the seconds until it is. Or the key
-                is new and refused, as by `acquire`.
+            RateLimitError: There is not enough; ``retry_after`` has the seconds until there is. Or
+                the key is new and refused, as by `acquire`.
             LimitClosedError: The quota is closed.
-            TypeError, ValueError: As `acquire`.
+            TypeError, ValueError: As for `acquire`.
         """
         self._quota(key).acquire_nowait(**cost)
         self._acquired += 1
 
     def try_acquire(self, key: Hashable, **cost: float) -> bool:
         """
-        Take what there is enough of, and return whether it was there. Not a checkpoint.
+        Take from each limit of ``key`` as `acquire_nowait` does, and return whether it did.
+
+        Not a checkpoint.
 
         Raises:
             LimitClosedError: The quota is closed.
-            TypeError, ValueError: As `acquire_nowait`.
+            TypeError, ValueError: As for `acquire_nowait`.
         """
         try:
             self.acquire_nowait(key, **cost)
@@ -287,7 +294,7 @@ class KeyedQuota:
         self, *, timeout: float | None = None, used: Used | None = None, **cost: Cost
     ) -> QuotaPart:
         """
-        Return a part of a `mtaio.resilience.Pipeline` as `Quota.part` does; its calls need a key.
+        Return a part for a `mtaio.resilience.Pipeline`, as `Quota.part` does; its calls need a key.
 
         Args:
             timeout: As for `Quota.part`.
@@ -295,7 +302,7 @@ class KeyedQuota:
             **cost: As for `Quota.part`.
 
         Raises:
-            TypeError, ValueError: As `Quota.part`.
+            TypeError, ValueError: As for `Quota.part`.
         """
         self._model.part(timeout=timeout, used=used, **cost)  # refuses what it would
         return QuotaPart(self, cost, used, timeout, needs_key=True)
@@ -312,18 +319,20 @@ class KeyedQuota:
         """
         Decorate an async function or method so that each call takes what it costs first.
 
-        ``@quotas(key=lambda user, *_: user.id, tokens=estimate)`` keeps the name and signature.
+        ``@quotas(key=lambda user, *_: user.id, tokens=estimate)``. The function keeps its name,
+        signature and types.
 
         Args:
-            key: Called with the arguments of each call, ``self`` included; returns the key.
+            key: A function that is called with the arguments of each call, including ``self``, and
+                returns the key.
             timeout: As for `Quota.part`.
             used: As for `Quota.part`.
             **cost: As for `Quota.part`.
 
         Raises:
             TypeError: ``key`` is not callable, what is decorated is not an async function, or as
-                `part`.
-            ValueError: As `part`.
+                for `part`.
+            ValueError: As for `part`.
         """
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
@@ -333,18 +342,18 @@ class KeyedQuota:
 
     def hold(self, key: Hashable, seconds: float) -> None:
         """
-        Grant nothing to ``key`` for so long, as `Quota.hold` does; the other keys go on.
+        Grant nothing to ``key`` for a while, as `Quota.hold` does.
 
-        Not a checkpoint; from any thread.
+        Other keys are not affected. Not a checkpoint. It can be called from any thread.
 
         Args:
-            key: Whose requests the server has refused.
-            seconds: How long, such as the server's ``Retry-After``; 0 or more.
+            key: The key.
+            seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
 
         Raises:
             RateLimitError: The key is new and refused, as by `acquire`.
             LimitClosedError: The quota is closed.
-            TypeError, ValueError: As `Quota.hold`; or ``key`` cannot be hashed.
+            TypeError, ValueError: As for `Quota.hold`; or ``key`` is not hashable.
         """
         self._quota(key).hold(seconds)
 
@@ -357,12 +366,12 @@ class KeyedQuota:
         reset: Mapping[str, float] | None = None,
     ) -> None:
         """
-        Follow what the server says of the limits of ``key``, as `Quota.observe` does.
+        Adjust to what the server says about the limits of ``key``, as `Quota.observe` does.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
-            key: Of which the server speaks.
+            key: The key.
             limit: As for `Quota.observe`.
             remaining: As for `Quota.observe`.
             reset: As for `Quota.observe`.
@@ -370,15 +379,16 @@ class KeyedQuota:
         Raises:
             RateLimitError: The key is new and refused, as by `acquire`.
             LimitClosedError: The quota is closed.
-            TypeError, ValueError: As `Quota.observe`; or ``key`` cannot be hashed.
+            TypeError, ValueError: As for `Quota.observe`; or ``key`` is not hashable.
         """
         self._quota(key).observe(limit=limit, remaining=remaining, reset=reset)
 
     def close(self) -> None:
         """
-        Let nothing in any more, whatever the key, as `Quota.close` does for one.
+        Refuse everything from now on, for all keys, as `Quota.close` does.
 
-        It cannot be opened again, and holds no key any more. Not a checkpoint; from any thread.
+        A closed quota cannot be reopened, and holds no keys. Not a checkpoint. It can be called
+        from any thread.
         """
         self._closed = True
         for kept in self._keys.clear():
@@ -386,15 +396,19 @@ class KeyedQuota:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
     def statistics(self) -> KeyedQuotaStatistics:
-        """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of all keys together.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             KeyedQuotaStatistics,
             self,
@@ -406,16 +420,17 @@ class KeyedQuota:
 
     def statistics_for(self, key: Hashable) -> QuotaStatistics:
         """
-        Return the state of one key; for a key that is not held, that of a new one.
+        Return a snapshot of one key; for a key that is not held, that of a new key.
 
-        Its counts of requests that waited, or were refused, are those of all keys. Not a
-        checkpoint, and not a use: the key is neither added nor kept longer. From any thread.
+        The counts of requests that waited or were refused are those of all keys. It does not count
+        as a use of the key, which is neither added nor kept longer. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             key: The key.
 
         Raises:
-            TypeError: ``key`` cannot be hashed.
+            TypeError: ``key`` is not hashable.
         """
         kept = self._keys.get(key)
         return (self._model if kept is None else kept.quota).statistics()

@@ -39,29 +39,30 @@ _RESERVED: Final = ("key", "timeout", "used")
 @final
 class Quota:
     """
-    Several limits that requests take together, as APIs have: requests and tokens a minute.
+    Several rate limits taken together, such as an API's requests and tokens per minute.
 
-    A request waits until there is enough of each limit, first come, first served, and takes all in
-    one step. What it takes is an estimate, which `Taken.settle` corrects; what the server says of
-    its limits corrects the rest: `observe` and `hold`.
+    A request waits until there is enough of each limit, first come, first served, and takes from
+    all of them in one step. What it takes is an estimate: `Taken.settle` corrects it afterwards,
+    and `observe` and `hold` adjust the limits to what the server says.
 
-    May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend, by one at a time. It is a rate limiter wherever one is taken, as ``rate=`` or in a
-    `mtaio.resilience.Pipeline`: then each call costs one of each limit, unless it is a `part`.
+    A quota is also a rate limiter: pass it as ``rate=`` or to a `mtaio.resilience.Pipeline`, and
+    each call costs one of each limit; for other costs, use `part`. It can be created at module
+    level and used by one event loop after another, on either backend, but only by one at a time.
 
     Args:
-        per: The seconds that the numbers are meant for.
-        start: The share of each bucket that is there at first, from 0 to 1: 0 for a program that
-            is restarted, and may have used all just before. A limiter that is given stays as it is.
-        window: Whether a number is a sliding window, of which never more is granted in any ``per``
-            seconds, and not a bucket, which refills evenly and holds as much when full.
-        name: For messages and the monitor.
-        **limits: Each a number, for every ``per`` seconds; a pair of a number and its own seconds;
-            or a `RateLimiter`, which may be shared: with other quotas, and with tasks that use it.
+        per: The period of the limits in seconds.
+        start: The share of each bucket that is available at first, from 0 to 1. Use 0 for a program
+            that may have used its limits just before a restart. Limiters that are passed stay as
+            they are.
+        window: Whether a number is a sliding window, which grants at most that many tokens in any
+            ``per`` seconds, instead of a bucket that refills evenly and holds that many when full.
+        name: Name shown in messages and metrics.
+        **limits: Each a number, for every ``per`` seconds; a pair of a number and a period of its
+            own in seconds; or a `RateLimiter`, which other quotas and tasks may share.
 
     Raises:
-        TypeError: There is no limit, one has a name that `take` needs, or something is not a
-            number.
+        TypeError: There are no limits, a limit has a name that `take` uses for itself, or a value
+            is not a number.
         ValueError: A number is not greater than 0, ``start`` is not from 0 to 1, or a limiter is
             given twice.
 
@@ -69,7 +70,7 @@ class Quota:
         ```python
         import anyio
 
-        from mtaio.resources import Quota
+        from mtaio import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 
@@ -134,17 +135,17 @@ class Quota:
     @staticmethod
     def together(rates: Sequence[float | Rate]) -> Quota:
         """
-        Return a quota of which each request takes one token of each limiter: ``rate=[...]``.
+        Return a quota whose requests take one token from each rate limiter, as ``rate=[...]`` does.
 
-        The same limiters in the same order give the same quota as long as somebody has it: calls
+        The same limiters in the same order give the same quota while it is in use, so that calls
         that name them wait in one queue.
 
         Args:
-            rates: Numbers, for every second, or objects of `RateLimiter`.
+            rates: `RateLimiter` objects, or numbers of tokens per second.
 
         Raises:
-            TypeError: One of them is neither a number nor a `RateLimiter`.
-            ValueError: There are none, one is twice in it, or a number is not greater than 0.
+            TypeError: An item is neither a number nor a `RateLimiter`.
+            ValueError: There are none, one occurs twice, or a number is not greater than 0.
         """
         key = tuple(map(id, rates))
         if (known := _together.get(key)) is not None:
@@ -175,58 +176,59 @@ class Quota:
 
     @property
     def name(self) -> str | None:
-        """The name given to the quota."""
+        """Name shown in messages and metrics."""
         return self._limits.name
 
     @property
     def rate(self) -> float:
-        """How many requests a second the slowest limit allows that cost one of each."""
+        """Requests per second that the slowest limit allows, if each costs one of each limit."""
         return min(share.limiter.rate / share.limiter.per for share in self._limits.all)
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """The names of the limits, in their order."""
+        """Names of the limits, in their order."""
         return tuple(share.name for share in self._limits.all)
 
     # ---- what requests do ----
 
     def take(self, *, timeout: float | None = None, **cost: float) -> Taken:
         """
-        Return a block that begins when a request has what it needs: ``async with``.
+        Return a block, for ``async with``, that starts when a request has what it needs.
 
         Args:
-            timeout: The most seconds to wait, as for `acquire`; None for no limit.
-            **cost: What is taken of each limit; what is not named costs 1.
+            timeout: Maximum seconds to wait; None for no limit. See `acquire`.
+            **cost: Amount to take from each limit; 1 from those not named.
 
         Raises:
-            TypeError, ValueError: As `acquire`.
+            TypeError, ValueError: As for `acquire`.
         """
         checks.timeout("timeout", timeout)
         return Taken(self._limits, self._limits.checked(cost), timeout)
 
     async def acquire(self, *, timeout: float | None = None, **cost: float) -> None:
         """
-        Wait until there is enough of each limit, behind all that asked before, and take it.
+        Take from each limit, after waiting for enough of each behind the tasks that asked before.
 
-        Returns at once if it is there and no task waits, but at least one call in 64 is a
-        checkpoint. Cancelled, it has taken nothing, and those behind move up.
+        A checkpoint if it has to wait, and otherwise at least on every 64th call. If it is
+        cancelled, it has taken nothing.
 
         Args:
-            timeout: The most seconds to wait; None for no limit. Whether they suffice is decided by
-                the call, from what is asked for ahead. If a limit is lowered or held after that,
-                the wait ends when the time is up. The time that mtaio's timeouts around the call
-                leave it counts likewise.
-            **cost: What is taken of each limit, 0 or more and at most what it holds when full; what
-                is not named costs 1.
+            timeout: Maximum seconds to wait; None for no limit. Whether it suffices is decided when
+                the call is made, from the requests ahead of it. If a limit is then lowered or held,
+                the wait ends when the time is up. The time left under mtaio's timeouts around the
+                call counts likewise.
+            **cost: Amount to take from each limit, at least 0 and at most what the limit holds when
+                full; 1 from those not named.
 
         Raises:
-            LimitTimeoutError: The wait would exceed ``timeout``, or the time that is left; raised
-                at once if that is known at once. ``retry_after`` has the seconds needed.
-            LimitClosedError: The quota, or one of its limiters, is closed, or was during the wait.
+            LimitTimeoutError: The wait would exceed ``timeout`` or the time left; raised at once if
+                that is known at once, with the seconds needed in ``retry_after``.
+            LimitClosedError: The quota or one of its limiters is closed, or was closed during the
+                wait.
             RateLimitError: A limit was lowered below the cost during the wait.
-            TypeError: No limit has such a name, or a value is not a number.
-            ValueError: A value is negative, NaN, or more than the limit ever holds; a window takes
-                whole numbers alone.
+            TypeError: A name is not that of a limit, or a value is not a number.
+            ValueError: A value is negative, NaN, more than the limit can hold, or, for a window,
+                not whole.
             RuntimeError: Tasks of another running event loop are waiting.
         """
         if timeout is not None:
@@ -236,27 +238,29 @@ class Quota:
 
     def acquire_nowait(self, **cost: float) -> None:
         """
-        Take what there is enough of if that delays no task that waits, or raise. Not a checkpoint.
+        Take from each limit if there is enough and no task waits, or raise.
+
+        Not a checkpoint.
 
         Args:
             **cost: As for `acquire`.
 
         Raises:
-            RateLimitError: It is not there; ``retry_after`` has the seconds until it is.
-            LimitClosedError: The quota, or one of its limiters, is closed.
-            TypeError, ValueError: As `acquire`.
+            RateLimitError: There is not enough; ``retry_after`` has the seconds until there is.
+            LimitClosedError: The quota or one of its limiters is closed.
+            TypeError, ValueError: As for `acquire`.
         """
         self._limits.take_nowait(self._limits.checked(cost))
 
     def try_acquire(self, **cost: float) -> bool:
         """
-        Take what there is enough of if that delays no task that waits; return whether it was there.
+        Take from each limit as `acquire_nowait` does, and return whether it did.
 
         Not a checkpoint.
 
         Raises:
-            LimitClosedError: The quota, or one of its limiters, is closed.
-            TypeError, ValueError: As `acquire_nowait`.
+            LimitClosedError: The quota or one of its limiters is closed.
+            TypeError, ValueError: As for `acquire_nowait`.
         """
         try:
             self.acquire_nowait(**cost)
@@ -268,21 +272,21 @@ class Quota:
         self, *, timeout: float | None = None, used: Used | None = None, **cost: Cost
     ) -> QuotaPart:
         """
-        Return a part of a `mtaio.resilience.Pipeline` whose calls cost what their arguments say.
+        Return a part for a `mtaio.resilience.Pipeline` that computes costs from calls' arguments.
 
-        What ``used`` returns is settled when the call has returned. A call that fails keeps what it
-        has taken: see `Taken`.
+        When a call has returned, what ``used`` reports is settled. A call that fails keeps what it
+        has taken; see `Taken`.
 
         Args:
-            timeout: The most seconds that a call waits, as for `acquire`.
-            used: Called with the result of each call, of a stream with its last item when that has
-                been reached; returns what it used of some limits, by their names, as a mapping, or
-                None if the service has not said. None in its place settles nothing.
-            **cost: For each limit a number, or a function that gets the arguments of a call and
-                returns a number; what is not named costs 1.
+            timeout: Maximum seconds that a call waits; None for no limit. See `acquire`.
+            used: Called with the result of each call, or with the last item of a stream that was
+                read to its end. Returns what the call used, as a mapping from names of limits to
+                amounts, or None if the service has not said. If it is omitted, nothing is settled.
+            **cost: For each limit a number, or a function that is called with the arguments of a
+                call and returns a number; 1 for those not named.
 
         Raises:
-            TypeError: No limit has such a name, or a value is neither a number nor a function.
+            TypeError: A name is not that of a limit, or a value is neither a number nor a function.
             ValueError: A number could never be granted.
         """
         checks.timeout("timeout", timeout)
@@ -312,18 +316,18 @@ class Quota:
         """
         Decorate an async function or method so that each call takes what it costs first.
 
-        ``@quota`` costs one of each limit, ``@quota(tokens=estimate)`` what a function of the
-        call's arguments returns, ``self`` included.
+        With ``@quota``, a call costs one of each limit; with ``@quota(tokens=estimate)``, what a
+        function returns for the call's arguments, including ``self``.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             timeout: As for `part`.
             used: As for `part`.
             **cost: As for `part`.
 
         Raises:
-            TypeError: What is decorated is not an async function, or as `part`.
-            ValueError: As `part`.
+            TypeError: What is decorated is not an async function, or as for `part`.
+            ValueError: As for `part`.
         """
         part = self.part(timeout=timeout, used=used, **cost)
         return limit_through(fn, part.call, name="Quota")
@@ -332,20 +336,20 @@ class Quota:
 
     def hold(self, seconds: float) -> None:
         """
-        Grant nothing for so long: for a server that has answered "429, retry later".
+        Grant nothing for a while, as when a server has answered "429, retry later".
 
-        What is there of the quota's own buckets counts as gone, but not of a limit of a long
-        period for which the server would have asked to wait longer: the day's, after a pause of a
-        second. Limiters that were given are left alone. Otherwise as `RateLimiter.hold`.
+        What is left in the quota's own buckets is discarded, except in a limit with a long period,
+        for which the server would have asked for a longer wait (a day's limit, if it asks for a
+        second). Limiters that were passed are not affected. Otherwise as `RateLimiter.hold`.
 
-        If the server refuses again and again after short waits, it allows less than it says, and
-        what it has granted between two refusals is how much. Then the quota goes by that, and tries
-        a twentieth more in each period: `QuotaStatistics.pace`.
+        If the server keeps refusing after short waits, it allows less than it says. The quota then
+        paces itself by what was granted between two refusals, and tries a twentieth more in each
+        period; see `QuotaStatistics.pace`.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
-            seconds: How long, such as the server's ``Retry-After``; 0 or more.
+            seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
 
         Raises:
             TypeError: ``seconds`` is not a number.
@@ -355,11 +359,11 @@ class Quota:
 
     def close(self) -> None:
         """
-        Let nothing in any more: for the shutdown of a program, or of what the quota is for.
+        Refuse everything from now on, to shut down the program or what the quota guards.
 
-        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
-        cannot be opened again; limiters that were given are left alone. Not a checkpoint; from any
-        thread.
+        Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
+        closed quota cannot be reopened; limiters that were passed are not affected. Not a
+        checkpoint. It can be called from any thread.
         """
         self._limits.close()
 
@@ -371,22 +375,23 @@ class Quota:
         reset: Mapping[str, float] | None = None,
     ) -> None:
         """
-        Follow what the server says of its limits, as in the headers of an answer.
+        Adjust to what the server says about its limits, such as in the headers of a response.
 
-        Each is a mapping by the names of limits, of which some may be missing. Not a checkpoint;
-        from any thread: in another than the event loop's it happens soon.
+        Each argument maps names of limits to values; limits may be left out. Not a checkpoint. It
+        can be called from any thread; outside the event loop's thread, it takes effect shortly
+        afterwards.
 
         Args:
-            limit: What the server allows in the limit's ``per`` seconds. Another number than before
-                changes rate and size of the bucket; what is in use stays so. Requests that wait for
-                more than that are refused.
-            remaining: What it has left. Less than there is here counts. More does not, since the
-                server may not know what is in flight; except if a window of the server, of which
-                ``reset`` has told the end, is over, and a new one has begun.
-            reset: The seconds until the server's window ends, or its bucket is full.
+            limit: What the server allows in the limit's ``per`` seconds. A new value changes the
+                rate and the size of the bucket; what is in use stays in use. Requests that wait for
+                more than the new limit are refused.
+            remaining: What the server has left. It counts if it is less than what the quota has
+                left. More is ignored, since the server may not know what is in flight, unless the
+                server's window, whose end ``reset`` gave, is over and a new one has begun.
+            reset: Seconds until the server's window ends or its bucket is full.
 
         Raises:
-            TypeError: No limit has such a name, or a value is not a number.
+            TypeError: A name is not that of a limit, or a value is not a number.
             ValueError: A value is negative or NaN, or a limit is 0 or infinite.
         """
         limits = self._named("limit", limit)
@@ -407,15 +412,19 @@ class Quota:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._limits.record_durations()
 
     def statistics(self) -> QuotaStatistics:
-        """Return the state and counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the quota.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._limits.statistics()
 
 

@@ -66,14 +66,13 @@ class _Quota(Protocol):
 @final
 class QuotaPart:
     """
-    A part of a `mtaio.resilience.Pipeline` that takes of a `Quota`; made by `Quota.part`.
+    A part of a `mtaio.resilience.Pipeline` that takes from a `Quota`; returned by `Quota.part`.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resilience import Pipeline, Retry
-        from mtaio.resources import Quota
+        from mtaio import Pipeline, Quota, Retry
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 
@@ -130,24 +129,32 @@ class QuotaPart:
 
     @property
     def name(self) -> str | None:
-        """The name of the quota."""
+        """Name of the quota."""
         return self._quota.name
 
     @property
     def inner(self) -> object:
-        """The quota, of which other parts take too."""
+        """The quota, which other parts may share."""
         return self._quota
 
     def record_durations(self) -> None:
-        """Keep a histogram of the quota's waits from now on. Not a checkpoint; from any thread."""
+        """
+        Record a histogram of the quota's waits from now on.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         self._quota.record_durations()
 
     def statistics(self) -> object:
-        """Return the statistics of the quota. Not a checkpoint; from any thread."""
+        """
+        Return the statistics of the quota.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._quota.statistics()
 
     def wrap(self, then: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
-        """Return an async function that takes what a call costs, and then passes it on."""
+        """Return an async function that takes what a call costs, then calls ``then``."""
 
         async def run(call: _Call) -> Any:
             return await self.call(partial(then, call), *_arguments(call), key=call.key)
@@ -158,7 +165,7 @@ class QuotaPart:
         """
         Return the same for streams, which are in flight until they end.
 
-        When a stream has come to its end, ``used`` gets its last item.
+        When a stream has been read to its end, ``used`` is called with its last item.
         """
 
         async def run(call: _Call) -> _Stream:
@@ -185,7 +192,7 @@ class QuotaPart:
         *,
         key: Hashable = None,
     ) -> Any:
-        """Call ``fn`` when there is what such arguments cost, and settle what it has used."""
+        """Call ``fn`` when there is enough for its arguments, and settle what it used."""
         async with self._take(args, kwargs, key) as taken:
             result = await fn()
             self._settle(taken, result)

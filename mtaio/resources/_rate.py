@@ -134,27 +134,29 @@ class Tally:
 @final
 class RateLimiter:
     """
-    Limits how often work may start: a token bucket with a fair queue.
+    A limit on how often work starts: a token bucket with a fair queue.
 
-    Work starts one by one, ``per / rate`` seconds apart, unless a ``burst`` is given: then so much
-    may start at once after a rest, and the bucket starts full. In any span of ``t`` seconds at most
-    ``burst + rate * (t + slack) / per`` tokens are granted. With a sliding window instead of the
-    bucket (`window`) no span of ``per`` seconds sees more than the limit.
+    Use it as ``async with limiter:``, as a decorator, or with `run` or `acquire`. By default, work
+    starts one at a time, ``per / rate`` seconds apart. With a ``burst``, that many may start at
+    once, at first and after a pause. At most ``burst + rate * (t + slack) / per`` tokens are
+    granted in any ``t`` seconds. The algorithm is the generic cell rate algorithm (GCRA). For a
+    sliding window instead, see `window`.
 
-    May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend, by one at a time. Other threads may change the limits and read the statistics. A task
-    that is cancelled while it waits leaves the bucket as if it had never asked.
+    It can be created at module level and used by one event loop after another, on either backend,
+    but only by one at a time. Other threads may change the limits and read the statistics.
 
     Args:
-        rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
-            still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
-        per: The seconds that ``rate`` is meant for.
-        burst: Tokens that the full bucket holds, 1 or more. It is the most that one call can
+        rate: Number of tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the
+            tokens that are left may be taken, then all tasks wait for a new rate. ``math.inf``
+            never waits.
+        per: The period of ``rate`` in seconds.
+        burst: Number of tokens in a full bucket, at least 1. It is the most that one call can
             acquire, except while ``rate`` is infinite.
-        slack: Seconds by which a waiter served late may be counted as served earlier, though never
-            before it asked, so that late wake-ups do not add up to a lower rate. 0 keeps to
-            ``burst + rate * t / per``, as exactly as event loops fire their timers.
-        name: For messages and the monitor.
+        slack: How many seconds late a task may be served without lowering the rate: up to then, its
+            tokens count from when they were due, but not from before it asked. With 0, at most
+            ``burst + rate * t / per`` tokens are granted, as exactly as event loops fire their
+            timers.
+        name: Name shown in messages and metrics.
 
     Raises:
         TypeError: An argument is not a number.
@@ -167,7 +169,7 @@ class RateLimiter:
         ```python
         import anyio
 
-        from mtaio.resources import RateLimiter
+        from mtaio import RateLimiter
 
         limiter = RateLimiter(5, burst=2)
 
@@ -258,25 +260,24 @@ class RateLimiter:
     @classmethod
     def window(cls, limit: int, *, per: float = 1.0, name: str | None = None) -> Self:
         """
-        Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
+        Return a limiter with a sliding window: at most ``limit`` tokens in any ``per`` seconds.
 
-        For a service that counts this way, as most that say "100 requests a minute" do: a bucket
-        with a burst of 100 could let through twice as many in the minute after a rest. A token
-        comes back ``per`` seconds after it was granted, to the nanosecond to which event loops keep
-        time; there is no ``slack``, so a late waiter counts from when it was served. All else is
-        as for the class, except that tokens are whole, and that estimated waits are lower bounds
-        where queued requests ask for more than one token. It stores ``limit`` moments.
+        Use it for services that count this way, as most do that say "100 requests per minute"; a
+        bucket with a burst of 100 could let through twice as many in the minute after a pause. A
+        token comes back ``per`` seconds after it was granted. There is no ``slack``: a task that is
+        served late counts from when it was served. Tokens are whole, and estimated waits are lower
+        bounds if queued requests ask for more than one token. The limiter stores ``limit`` times.
 
-        Assigning `rate` changes the limit; 0 pauses at once. `burst` is the limit, and cannot be
-        assigned.
+        Assigning to `rate` changes the limit; 0 pauses at once. `burst` equals the limit and cannot
+        be assigned.
 
         Args:
-            limit: The tokens that may be granted in any ``per`` seconds, 1 or more.
-            per: Seconds, more than 0.
-            name: For messages and the monitor.
+            limit: Maximum number of tokens in any ``per`` seconds, at least 1.
+            per: Length of the window in seconds, more than 0.
+            name: Name shown in messages and metrics.
 
         Raises:
-            TypeError: ``limit`` is not an int, or ``per`` not a number.
+            TypeError: ``limit`` is not an int, or ``per`` is not a number.
             ValueError: ``limit`` < 1, or ``per`` <= 0, infinite or NaN.
         """
         window = Window(limit, per)
@@ -286,22 +287,22 @@ class RateLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name given to the limiter."""
+        """Name shown in messages and metrics."""
         return self._name
 
     @property
     def per(self) -> float:
-        """The seconds that `rate` is meant for."""
+        """The period of `rate` in seconds."""
         return self._bucket.per
 
     @property
     def slack(self) -> float:
-        """Seconds by which a waiter served late may be counted as served earlier."""
+        """How many seconds late a task may be served without lowering the rate."""
         return self._slack
 
     @property
     def rate(self) -> float:
-        """Tokens every `per` seconds. Assigning is `reconfigure` with ``rate`` alone."""
+        """Tokens every `per` seconds. Assigning to it calls `reconfigure`."""
         return self._bucket.rate
 
     @rate.setter
@@ -310,7 +311,7 @@ class RateLimiter:
 
     @property
     def burst(self) -> float:
-        """Tokens the full bucket holds. Assigning is `reconfigure` with ``burst`` alone."""
+        """Tokens in a full bucket. Assigning to it calls `reconfigure`."""
         return self._bucket.burst
 
     @burst.setter
@@ -319,19 +320,19 @@ class RateLimiter:
 
     def reconfigure(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """
-        Change the limits at run time, also for the tasks that are waiting.
+        Change the limits at run time, also for tasks that are waiting.
 
-        The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
-        the new rate. A task that waits for more tokens than the new burst gets a `RateLimitError`;
-        one with a timeout waits until its deadline at most. Not a checkpoint. From any thread; if
-        another grants tokens at that very moment, they may not be counted.
+        The bucket keeps its tokens, up to its new size; a larger bucket fills at the new rate. A
+        task that waits for more tokens than the new burst gets a `RateLimitError`; a task with a
+        timeout still waits no longer than that. Not a checkpoint. It can be called from any thread;
+        if another thread grants tokens at the same moment, they may not be counted.
 
         Args:
-            rate: Tokens every `per` seconds, as for the class; None leaves it.
-            burst: Tokens that the full bucket holds, as for the class; None leaves it.
+            rate: Number of tokens every `per` seconds; None to keep it.
+            burst: Number of tokens in a full bucket; None to keep it.
 
         Raises:
-            TypeError, ValueError: As for the class; then nothing has changed.
+            TypeError, ValueError: An argument is invalid, as for the class; nothing is changed.
         """
         self._forget_finished()
         bucket, moment = self._bucket_now()
@@ -339,17 +340,18 @@ class RateLimiter:
 
     def hold(self, seconds: float) -> None:
         """
-        Grant nothing for so long, to nobody: for a service that has answered "429, retry later".
+        Grant nothing for a while, as when a service has answered "429, retry later".
 
-        What is in the bucket counts as gone, since the service has just said that nothing is left,
-        and what flows in from now on is there when the hold ends; a window only pauses. Of several
-        holds the one that ends last counts. Tasks that wait keep their order, and are served when
-        it ends, unless their ``timeout`` ends before; a later call whose ``timeout`` is too short
-        is refused at once. `reset` ends the hold. Not a checkpoint; from any thread, as
-        `reconfigure`.
+        The tokens in the bucket are discarded, since the service has just said that none are left.
+        Those that come in meanwhile are available when the pause ends. (A window only pauses.) If
+        there are several pauses, the one that ends last counts. Tasks that wait keep their order
+        and are served afterwards, unless their ``timeout`` ends first; a later call whose
+        ``timeout`` is too short is refused at once. `reset` ends the pause.
+
+        Not a checkpoint. It can be called from any thread, like `reconfigure`.
 
         Args:
-            seconds: How long, such as the service's ``Retry-After``; 0 or more.
+            seconds: Seconds to pause, such as the service's ``Retry-After``; 0 or more.
 
         Raises:
             TypeError: ``seconds`` is not a number.
@@ -365,21 +367,22 @@ class RateLimiter:
 
     def reset(self) -> None:
         """
-        Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
+        Fill the bucket, as if nothing had been granted yet, such as when a service has restarted.
 
-        Waiting tasks are served accordingly, in their order, and a `hold` ends. The limits, a pause
-        and the counters stay as they are. Not a checkpoint; from any thread.
+        This ends a pause by `hold`, and tasks that wait are served in their order. The limits, a
+        rate of 0 and the counters stay as they are. Not a checkpoint. It can be called from any
+        thread.
         """
         self._forget_finished()
         self._put(self._bucket.copy())
 
     def close(self) -> None:
         """
-        Let nothing in any more: for the shutdown of a program, or of what the limiter is for.
+        Refuse everything from now on, to shut down the program or what the limiter guards.
 
-        Tasks that wait, and every later call, get a `mtaio.exceptions.LimitClosedError` at once. It
-        cannot be opened again: `rate` reads 0 and keeps to it. Not a checkpoint; from any thread.
-        Closing it once more does nothing.
+        Tasks that wait, and all later calls, get a `mtaio.exceptions.LimitClosedError` at once. A
+        closed limiter cannot be reopened; its `rate` stays 0. Repeated calls have no effect. Not a
+        checkpoint. It can be called from any thread.
         """
         if self._closed:
             return
@@ -391,25 +394,24 @@ class RateLimiter:
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens``, behind all tasks that asked before, and take them.
+        Take tokens, after waiting for them behind the tasks that asked before.
 
-        Returns at once if they are there and no task waits, but at least one call in 64 on a
-        limiter is a checkpoint. Cancelled, it leaves the bucket as if it had never asked, and those
-        behind move up.
+        A checkpoint if it has to wait, and otherwise at least on every 64th call. If it is
+        cancelled, it leaves the bucket as if it had never asked, and the tasks behind it move up.
 
         Args:
-            tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
-            timeout: The most seconds to wait; None for no limit. Whether they suffice is decided
-                by the call, from the tokens asked for ahead, as if no task there gave up. If the
-                rate drops after that, the wait ends when the time is up. The time that
-                mtaio's timeouts around the call leave it (see `time_left`) counts likewise, but a
-                wait of unknown length, for a rate of 0, is begun.
+            tokens: Number of tokens, at most ``burst``; need not be whole. 0 returns at once.
+            timeout: Maximum seconds to wait; None for no limit. Whether it suffices is decided when
+                the call is made, assuming that no task ahead gives up. If the rate is then lowered,
+                the wait ends when the time is up. The time left under mtaio's timeouts around the
+                call (see `time_left`) counts likewise, except that a wait of unknown length, at a
+                rate of 0, is begun.
 
         Raises:
-            LimitTimeoutError: The wait would exceed ``timeout``, or the time that is left; raised
-                at once if that is known at once. Also a builtin ``TimeoutError``; ``retry_after``
-                has the seconds needed.
-            LimitClosedError: The limiter is closed, or was during the wait.
+            LimitTimeoutError: The wait would exceed ``timeout`` or the time left; raised at once if
+                that is known at once, with the seconds needed in ``retry_after``. Also a builtin
+                ``TimeoutError``.
+            LimitClosedError: The limiter is closed, or was closed during the wait.
             RateLimitError: ``burst`` was lowered below ``tokens`` during the wait.
             TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
@@ -464,13 +466,15 @@ class RateLimiter:
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
-        Take ``tokens`` if that delays no task that waits, or raise. Not a checkpoint.
+        Take tokens if they are available and no task waits for them, or raise.
+
+        Not a checkpoint.
 
         Args:
-            tokens: How many, not necessarily whole; at most ``burst``.
+            tokens: Number of tokens, at most ``burst``; need not be whole.
 
         Raises:
-            RateLimitError: They are not there; ``retry_after`` has the seconds until they are,
+            RateLimitError: They are not available; ``retry_after`` has the seconds until they are,
                 after the tasks that wait.
             LimitClosedError: The limiter is closed.
             TypeError: ``tokens`` is not a number.
@@ -511,13 +515,13 @@ class RateLimiter:
 
     def try_acquire(self, tokens: float = 1) -> bool:
         """
-        Take ``tokens`` if that delays no task that waits; return whether they were there.
+        Take tokens as `acquire_nowait` does, and return whether it did.
 
         Not a checkpoint.
 
         Raises:
             LimitClosedError: The limiter is closed.
-            TypeError, ValueError: As `acquire_nowait`.
+            TypeError, ValueError: As for `acquire_nowait`.
         """
         try:
             self.acquire_nowait(tokens)
@@ -528,7 +532,11 @@ class RateLimiter:
     if TYPE_CHECKING:  # to pyright only an ``async def`` begins a block
 
         async def __aenter__(self) -> None:
-            """Acquire one token; a checkpoint where `acquire` is one."""
+            """
+            Acquire one token.
+
+            A checkpoint if `acquire` is one.
+            """
 
     else:
 
@@ -542,21 +550,25 @@ class RateLimiter:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Do nothing: tokens come back by themselves. Not a checkpoint."""
+        """
+        Do nothing, since tokens are not given back.
+
+        Not a checkpoint.
+        """
 
     async def run(self, fn: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
-        Make one call after acquiring one token, and return its result.
+        Call ``fn(*args)`` after acquiring one token, and return its result.
 
-        A checkpoint where `acquire` or the call is one. Cancelled while it waits, it has taken
-        nothing and the call has not started.
+        A checkpoint if `acquire` or the call is one. If it is cancelled while it waits, it has
+        taken nothing and ``fn`` is not called.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
 
         Raises:
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            TypeError: ``fn`` did not return an awaitable.
             RuntimeError: Tasks of another running event loop are waiting.
         """
         return await run_in(self, fn, args)
@@ -571,12 +583,13 @@ class RateLimiter:
         self, fn: Any = None, /, *, tokens: float = 1, timeout: float | None = None
     ) -> Any:
         """
-        Decorate an async function or method so that each call acquires first.
+        Decorate an async function or method so that each call acquires tokens first.
 
-        ``@limiter`` or ``@limiter(tokens=3)`` keep the name, signature and types.
+        Use it as ``@limiter`` or ``@limiter(tokens=3)``. The function keeps its name, signature and
+        types.
 
         Args:
-            fn: The function, when used without parentheses.
+            fn: The function, if the decorator is used without parentheses.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
@@ -595,15 +608,19 @@ class RateLimiter:
 
     def record_durations(self) -> None:
         """
-        Keep a histogram of the waits from now on, ``wait_duration`` in the statistics.
+        Record a histogram of the waits from now on, as ``wait_duration`` in the statistics.
 
-        A monitor calls it for what it watches. Not a checkpoint; from any thread. Calling it again
-        changes nothing.
+        A monitor calls it for what it watches; repeated calls have no effect. Not a checkpoint. It
+        can be called from any thread.
         """
         self._tally.wait_times.record()
 
     def statistics(self) -> RateLimiterStatistics:
-        """Return the state and the counts so far. Not a checkpoint; from any thread."""
+        """
+        Return a snapshot of the limiter.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         bucket = self._bucket
         moment = clock.now_by(bucket.timed_by)  # it changes nothing: the limiter may be in use
         first, queue = self._first, self._queue

@@ -71,16 +71,16 @@ class Takes(Protocol):
 @final
 class Taken:
     """
-    A block in which a request has what it needs of a `Quota`; made by `Quota.take`.
+    A block in which a request has taken what it needs from a `Quota`; returned by `Quota.take`.
 
-    Nothing is given back by itself, however the block ends: a server may have counted a request
-    that has failed. One that was never sent, or that used less than was taken, says so: `settle`.
+    Nothing is given back automatically, however the block ends, since a server may count a failed
+    request too. If the request was never sent or used less than it took, call `settle`.
 
     Example:
         ```python
         import anyio
 
-        from mtaio.resources import Quota
+        from mtaio import Quota
 
         quota = Quota(requests=120, tokens=40_000, per=60)
 
@@ -114,18 +114,19 @@ class Taken:
 
     @property
     def cost(self) -> tuple[float, ...]:
-        """What counts as taken now, in the order of the quota's limits."""
+        """What currently counts as taken, in the order of the quota's limits."""
         return self._costs
 
     async def __aenter__(self) -> Self:
         """
-        Wait until all of it is there, behind all that asked before, and take it.
+        Take what the request costs, as `Quota.acquire` does.
 
-        A checkpoint where `Quota.acquire` is one. Cancelled, it has taken nothing.
+        A checkpoint if `Quota.acquire` is one. If it is cancelled, it has taken nothing.
 
         Raises:
-            LimitError, ValueError: As `Quota.acquire`.
-            RuntimeError: It was entered before; or tasks of another running event loop wait.
+            LimitError, ValueError: As for `Quota.acquire`.
+            RuntimeError: The block was entered before, or tasks of another running event loop are
+                waiting.
         """
         if self._entered:
             msg = f"{self!r} was entered before: it is for one request. Call take() for each."
@@ -142,7 +143,11 @@ class Taken:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give nothing back: see `settle`. Not a checkpoint."""
+        """
+        Give nothing back; see `settle`.
+
+        Not a checkpoint.
+        """
         self._leave()
 
     def _leave(self) -> None:
@@ -153,20 +158,22 @@ class Taken:
 
     def settle(self, **used: float) -> None:
         """
-        Say how much was really used of some limits: the rest comes back, or more is taken.
+        Report how much of some limits was really used, to give back the rest or take more.
 
-        To be called in the block or after it. What counts is the last call: to settle again with
-        the same numbers changes nothing, with others it corrects. A limit that is not named stays
-        as it is. A bucket gets back what it would hold if less had been taken in the first place,
-        so never more than it holds when full, and nothing if it has been full since. If more was
-        used than there is, the limit is in debt, and those who wait for it wait longer.
-        Not a checkpoint; from any thread: in another than the event loop's it happens soon.
+        It may be called in the block or after it, and again; the last call counts. Limits that are
+        not named are not changed. A bucket gets back what it would hold if less had been taken in
+        the first place: no more than it holds when full, and nothing if it has been full since. If
+        more was used than is available, the limit goes into debt, and tasks that wait for it wait
+        longer.
+
+        Not a checkpoint. It can be called from any thread; outside the event loop's thread, it
+        takes effect shortly afterwards.
 
         Args:
-            **used: What was used, by the name of the limit: 0 or more, as ``tokens=900``.
+            **used: Amount used of each limit, 0 or more, such as ``tokens=900``.
 
         Raises:
-            TypeError: No limit has that name, or a value is not a number.
+            TypeError: A name is not that of a limit, or a value is not a number.
             ValueError: A value is negative, infinite or NaN.
             RuntimeError: The block was not entered, or not yet.
         """

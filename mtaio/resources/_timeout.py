@@ -61,14 +61,16 @@ def time_left(most: float = math.inf) -> float:
     """
     Return the seconds left to the running code, at most ``most``.
 
-    The time to the nearest limit around it: of a `TimeoutManager`, a `Timeout` of a pipeline, an
-    executor's ``timeout=`` or a cancel scope of anyio; 0 once one has expired or was cancelled.
-    mtaio's limits are seen through shields and in worker threads too; those of anyio's scopes
-    cannot be. For clients that take a timeout of their own: ``client.get(url,
-    timeout=time_left(10))``. Not a checkpoint; where no event loop runs, too.
+    This is the time until the nearest deadline around it, be it that of a `TimeoutManager`, a
+    `Timeout` of a pipeline, an executor's ``timeout=`` or an anyio cancel scope; 0 once one has
+    expired or was cancelled. Use it for clients with a timeout of their own: ``client.get(url,
+    timeout=time_left(10))``.
+
+    mtaio's deadlines are seen through shields and in worker threads; those of anyio's scopes cannot
+    be. Not a checkpoint. It can be called without a running event loop.
 
     Args:
-        most: What to return where nothing limits the code, or more is left.
+        most: What to return if there is no deadline, or more time is left.
 
     Raises:
         ValueError: ``most`` is negative or NaN.
@@ -109,17 +111,17 @@ class _Policy:
 @final
 class TimeoutManager:
     """
-    A policy that limits how long work may take; reusable, by any number of tasks at once.
+    A reusable time limit for blocks, calls and functions, for any number of tasks at once.
 
-    May be made at module level, and used in any event loop. A limit applies to the block, call or
-    function it surrounds, and starts when that is entered. Of nested limits the earliest deadline
+    It can be created at module level and used in any event loop. Each block, call or function has a
+    limit of its own, which starts when it is entered. Of nested limits, the earliest deadline
     counts, and of equal ones the outermost. Only the limit's own deadline raises its
-    `mtaio.exceptions.TimeoutError`: a ``TimeoutError`` of the body, an error in its clean-up and a
+    `mtaio.exceptions.TimeoutError`: a ``TimeoutError`` of the body, an error in its clean-up, and a
     cancellation from outside pass through unchanged.
 
     Args:
-        default_timeout: Seconds allowed where none are given; None for no limit.
-        name: For error messages.
+        default_timeout: Seconds allowed if none are given; None for no limit.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: ``default_timeout`` is negative or NaN.
@@ -128,8 +130,8 @@ class TimeoutManager:
         ```python
         import anyio
 
+        from mtaio import TimeoutManager
         from mtaio.exceptions import TimeoutError
-        from mtaio.resources import TimeoutManager
 
         timeouts = TimeoutManager(30.0, name="inventory")
 
@@ -165,30 +167,30 @@ class TimeoutManager:
 
     @property
     def name(self) -> str | None:
-        """The name used in error messages."""
+        """Name shown in messages and metrics."""
         return self._policy.name
 
     @property
     def default_timeout(self) -> float | None:
-        """Seconds allowed where none are given; None for no limit."""
+        """Seconds allowed if none are given; None for no limit."""
         return self._policy.default_timeout
 
     def __call__(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
         """
-        Limit a block: ``with timeouts(5.0):``.
+        Limit the time of a block: ``with timeouts(5.0):``.
 
-        Neither entering nor leaving is a checkpoint. The limit starts on entering.
+        The limit starts when the block is entered. Neither entering nor leaving it is a checkpoint.
 
         Args:
-            timeout: Seconds; 0 cancels at the block's first checkpoint; None for no limit of its
-                own (an outer one still applies); omitted for the default.
+            timeout: Seconds for the block; 0 cancels it at its first checkpoint; None for no limit
+                of its own (an outer one still applies); if omitted, the manager's default.
 
         Returns:
-            A scope for one ``with`` or ``async with``; entering it raises ``RuntimeError`` where
-            no task of an event loop runs.
+            A scope for one ``with`` or ``async with``. Entering it raises ``RuntimeError`` outside
+            a task of an event loop.
 
         Raises:
-            TimeoutError: (on leaving) The block's deadline interrupted it.
+            TimeoutError: (when the block is left) The block's deadline interrupted it.
             ValueError: ``timeout`` is negative or NaN.
             TypeError: ``timeout`` is not a number.
         """
@@ -199,22 +201,23 @@ class TimeoutManager:
 
     def shielded(self, *, grace: float = 5.0) -> TimeoutScope:
         """
-        Give clean-up a bounded time inside a scope that is, or may become, cancelled.
+        Return a block for clean-up that is shielded from cancellation for a limited time.
 
-        For ``grace`` seconds cancellation from outside does not reach the block, and `remaining`
-        counts those seconds alone. When they are up the block is interrupted: by the cancellation
-        from outside if there is one, which then propagates, otherwise by
+        For ``grace`` seconds, cancellation from outside does not reach the block, and `remaining`
+        counts only those seconds. After that, the block is interrupted: by the cancellation from
+        outside if there is one, which then propagates, otherwise by a
         `mtaio.exceptions.TimeoutError`. asyncio's own ``Task.cancel()`` goes through every shield;
         one that came before the block, and caused the clean-up, propagates when the time is up.
 
         Args:
-            grace: Seconds; ``math.inf`` for no limit, where the clean-up ends by itself.
+            grace: Seconds for the clean-up; ``math.inf`` for no limit.
 
         Returns:
             A scope for one ``with`` or ``async with``.
 
         Raises:
-            TimeoutError: (on leaving) The time was up, and nothing outside was cancelled.
+            TimeoutError: (when the block is left) The time was up, and nothing outside was
+                cancelled.
             ValueError: ``grace`` is negative or NaN.
             TypeError: ``grace`` is not a number.
         """
@@ -233,27 +236,27 @@ class TimeoutManager:
         """
         Limit the wait for each item: ``async with timeouts.each(tokens(), between=0.5) as items:``.
 
-        Only waiting is limited. What the consumer does between two items is not interrupted, and
-        counts for ``timeout`` alone: if that is up, the next item is not waited for. An item that
-        has come is never lost. A source that is interrupted as it makes one may be over, as an
-        async generator is. This is what to use in place of a timeout block around a loop that
-        yields.
+        Use it instead of a timeout block around a loop that yields. Only the wait for items is
+        limited. What the consumer does between two items is not interrupted and counts only towards
+        ``timeout``; if that is used up, the next item is not waited for. An item that has arrived
+        is not lost. A source that is interrupted while it produces an item may be finished, as an
+        async generator is.
 
         Args:
             source: Any async iterable. An async generator is closed when the block ends; anything
                 else is left to its owner.
             first: Seconds to wait for the first item; None for no limit of its own.
             between: Seconds to wait for each further item; None for no limit of its own.
-            timeout: Seconds from entering for all items together; None for no limit; omitted for
-                the default.
+            timeout: Seconds for all items together, counted from entering the block; None for no
+                limit; if omitted, the manager's default.
 
         Returns:
-            A block to enter with ``async with``, once; it is the iterator.
+            An async iterator that must first be entered with ``async with``, once.
 
         Raises:
-            TimeoutError: (on iterating) The time was up.
+            TimeoutError: (during iteration) The time was up.
             ValueError: A number of seconds is negative or NaN.
-            TypeError: ``source`` cannot be iterated, or the seconds are not a number.
+            TypeError: ``source`` is not an async iterable, or the seconds are not a number.
         """
         from mtaio.resources._each import LimitedItems, check_source  # noqa: PLC0415 - few use it
 
@@ -271,9 +274,7 @@ class TimeoutManager:
         """
         Return the seconds left to the running code; ``inf`` if nothing limits it.
 
-        What `time_left` returns: counts every limit around it, of any manager or executor and of
-        anyio's cancel scopes; 0 once one has expired or was cancelled. mtaio's limits are seen
-        through shields and in worker threads too; those of anyio's scopes cannot be. Not a
+        Like `time_left`, it counts every deadline around it, also those of other managers. Not a
         checkpoint.
         """
         return remaining()
@@ -286,22 +287,24 @@ class TimeoutManager:
         timeout: float | Unset | None = UNSET,
     ) -> T:
         """
-        Limit one call, and return its result.
+        Call ``fn(*args)`` under a time limit and return its result.
 
-        A checkpoint if the call is one. Cancelled, it leaves what the call leaves.
+        A checkpoint if the call is one. If it is cancelled, it leaves behind only what the call
+        leaves behind.
 
         Args:
-            fn: An async function; or, with no arguments, an awaitable.
-            *args: Its arguments. For keyword arguments use `functools.partial`.
-            timeout: Seconds; None for no limit; omitted for the default.
+            fn: An async function; or, without arguments, an awaitable.
+            *args: Positional arguments for ``fn``. For keyword arguments, use `functools.partial`.
+            timeout: Seconds for the call; None for no limit; if omitted, the manager's default.
 
         Returns:
-            The result, even if it came after the deadline because there was no checkpoint before.
+            The result of the call, even if it came after the deadline because the call had no
+            checkpoint before it returned.
 
         Raises:
             TimeoutError: The deadline interrupted the call.
-            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not started.
-            TypeError: There is nothing to await; a sync function is noticed only when it is called.
+            ValueError: ``timeout`` is negative or NaN. A coroutine is closed without being started.
+            TypeError: ``fn`` did not return an awaitable.
         """
         try:
             seconds = self._policy.seconds(timeout)
@@ -324,17 +327,17 @@ class TimeoutManager:
         """
         Limit every call of an async function: ``@timeouts.limit`` or ``@timeouts.limit(5.0)``.
 
-        The function keeps its signature; methods may be decorated too. Each call has a limit of
-        its own, which starts when the call is awaited.
+        The function keeps its signature; methods may be decorated too. The limit of each call
+        starts when it is awaited.
 
         Args:
-            timeout: Seconds; None for no limit; omitted for the default.
+            timeout: Seconds for each call; None for no limit; if omitted, the manager's default.
 
         Returns:
-            The limited function, or a decorator that makes it.
+            The decorated function, or a decorator.
 
         Raises:
-            TimeoutError: (on calling) The deadline interrupted the call.
+            TimeoutError: (when the function is called) The deadline interrupted the call.
             ValueError: ``timeout`` is negative or NaN.
             TypeError: What is decorated is not an async function.
         """
@@ -355,9 +358,11 @@ class TimeoutManager:
 
     def statistics(self) -> TimeoutStatistics:
         """
-        Return the counts so far. Not a checkpoint; from any thread.
+        Return the counts so far.
 
-        Event loops of several threads may share a manager; its counts may then be a little low.
+        If event loops of several threads share a manager, its counts may be slightly low.
+
+        Not a checkpoint. It can be called from any thread.
         """
         return snapshot(TimeoutStatistics, self._policy)
 
@@ -365,10 +370,9 @@ class TimeoutManager:
 @final
 class TimeoutScope:
     """
-    One limited block: what ``with timeouts(...)`` yields. It serves one block, once.
+    The time limit of one block: what ``with timeouts(...)`` yields. It can be entered only once.
 
-    Made by a `TimeoutManager`. Neither entering nor leaving it is a checkpoint, under
-    ``async with`` either, which does the same as ``with``.
+    ``with`` and ``async with`` do the same, and neither is a checkpoint.
     """
 
     # Invariants:
@@ -395,25 +399,25 @@ class TimeoutScope:
 
     @property
     def timeout(self) -> float | None:
-        """The seconds allowed from entering, or from the last `reschedule`; None for no limit."""
+        """Seconds allowed from entering, or from the last `reschedule`; None for no limit."""
         return self._timeout
 
     @property
     def deadline(self) -> float:
         """
-        When the time is up, in the event loop's clock (``anyio.current_time()``).
+        When the time is up, by the event loop's clock (``anyio.current_time()``).
 
-        ``inf`` for no limit, and before the block is entered: the timer starts on entering.
+        ``inf`` if there is no limit, and before the block is entered, which starts the timer.
         """
         return math.inf if self._scope is None else self._scope.deadline
 
     @property
     def expired(self) -> bool:
         """
-        Whether the deadline passed before the block was left, and before any `cancel`.
+        Whether the deadline passed before the block was left and before any call of `cancel`.
 
-        True does not mean that the block was interrupted: a body that met no checkpoint after
-        its deadline keeps its result.
+        The block need not have been interrupted: one that had no checkpoint after its deadline
+        keeps its result.
         """
         if self._expired is not None:
             return self._expired
@@ -424,14 +428,15 @@ class TimeoutScope:
 
     @property
     def cancelled(self) -> bool:
-        """Whether `cancel` was called before the deadline had passed."""
+        """Whether `cancel` was called before the deadline passed."""
         return self._cancelled
 
     def cancel(self) -> None:
         """
         Leave the block at its next checkpoint, without an error.
 
-        Not a timeout, however long the clean-up takes. Does nothing to a block that is over.
+        This is not a timeout, however long the clean-up takes. It has no effect on a block that has
+        been left.
 
         Raises:
             RuntimeError: The block has not been entered.
@@ -446,15 +451,15 @@ class TimeoutScope:
 
     def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
         """
-        Restart the timer from now. Any task of the same event loop may do it.
+        Restart the timer from now. Any task of the same event loop may call it.
 
         Args:
-            timeout: Seconds from now; None for no limit; omitted for as many as before.
+            timeout: Seconds from now; None for no limit; if omitted, as many as before.
 
         Raises:
             ValueError: ``timeout`` is negative or NaN.
-            RuntimeError: The block has not been entered, is over, was cancelled, or its deadline
-                has passed: what was cancelled cannot be taken back.
+            RuntimeError: The block has not been entered, has been left or cancelled, or its
+                deadline has passed, since a cancellation cannot be undone.
         """
         if timeout is UNSET:
             timeout = self._timeout

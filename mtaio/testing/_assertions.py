@@ -50,18 +50,19 @@ BUSY: Final = frozenset(
 
 def assert_quiescent(*objects: Any) -> None:
     """
-    Raise ``AssertionError`` if one of ``objects`` is still waited for or held.
+    Raise ``AssertionError`` if one of ``objects`` is still in use.
 
-    Reads ``statistics()``, which every primitive of mtaio and anyio has, and checks the fields that
-    count waiters, running tasks and what is held, nested statistics included. An
-    ``anyio.Semaphore`` shows what is held only if it was made with ``max_value``. Not a checkpoint.
+    It looks at the fields of ``statistics()`` that count waiters, running tasks and held slots,
+    also in nested statistics. The primitives of mtaio and AnyIO have that method. An
+    ``anyio.Semaphore`` shows held slots only if it was created with ``max_value``. Not a
+    checkpoint.
 
     Args:
-        objects: What should be left as if it had never been used.
+        objects: The objects that should not be in use.
 
     Raises:
-        AssertionError: One is in use; the message says which, and which fields show it.
-        TypeError: There are none, or one has no such statistics.
+        AssertionError: One is in use. The message names it and the fields that show it.
+        TypeError: No object was given, or one has no such statistics.
 
     Example:
         ```python
@@ -129,8 +130,8 @@ def assert_checkpoints() -> Generator[None]:
     """
     Raise ``AssertionError`` if the block does not let other tasks run.
 
-    Counts the task's own steps, so that only a real turn of the event loop will do; an
-    ``anyio.lowlevel.checkpoint_if_cancelled`` is not enough. A block that raises is not checked.
+    It counts the steps of the current task, so only a real turn of the event loop counts; an
+    ``anyio.lowlevel.checkpoint_if_cancelled`` does not. A block that raises is not checked.
 
     Raises:
         AssertionError: The block was not a checkpoint.
@@ -166,11 +167,11 @@ def assert_no_checkpoints() -> Generator[None]:
     """
     Raise ``AssertionError`` if the block lets other tasks run.
 
-    The opposite of `assert_checkpoints`.
+    This is the opposite of `assert_checkpoints`.
 
     Raises:
         AssertionError: The block was a checkpoint.
-        RuntimeError: As there.
+        RuntimeError: As for `assert_checkpoints`.
     """
     __tracebackhide__ = True
     before = _steps_taken("assert_no_checkpoints")

@@ -42,12 +42,12 @@ def check_cache(
     """
     Raise `ContractError` unless ``factory`` makes a correct loading cache.
 
-    For authors of a cache, or of a wrapper around one: it is tested as `mtaio.cache.TTLCache` is,
-    on each backend, under every schedule with few delays, some at random, and cancelled at any
-    point. It needs ``await get(key, default)``,
+    Use it to test a cache of your own, or a wrapper around one. The cache is tested like
+    `mtaio.cache.TTLCache`: on each backend, under all schedules with few delays and some random
+    ones, and cancelled at any point. It needs ``await get(key, default)``,
     ``await set(key, value, ttl)``, ``await delete(key)``, which returns whether there was a value,
-    and ``await get_or_set(key, load)``, which calls ``load()`` and awaits it if there is none. If
-    it has ``async with`` too, it is entered. The clauses, in the order in which they are checked:
+    and ``await get_or_set(key, load)``, which awaits ``load()`` if there is no value. If it
+    supports ``async with``, it is entered. The clauses, in the order in which they are checked:
 
     - ``"value"``: what was set is found, None included, until it is deleted or set again;
     - ``"time"``: an expired value is not found; a ttl of 0 expires at once, ``math.inf`` never;
@@ -64,11 +64,11 @@ def check_cache(
     - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
 
     Args:
-        factory: Makes a cache; called with how many values it may keep.
-        seeds: How many random schedules to try for each clause on each backend.
-        exhaustive: How often the other schedules may depart from the oldest task, as for `explore`.
-        without: Clauses to leave out, which the cache does not promise.
-        backends: Their names. Default: those that are installed of asyncio and trio.
+        factory: Returns a new cache; called with the number of values that it may keep.
+        seeds: The number of random schedules for each clause on each backend.
+        exhaustive: As for `explore`.
+        without: Clauses that the cache does not promise, to be left out.
+        backends: Names of backends; None for those of asyncio and trio that are installed.
 
     Raises:
         ContractError: A clause is broken; ``clause`` is its name.

@@ -36,10 +36,10 @@ def check_limiter(
     """
     Raise `ContractError` unless ``factory`` makes a correct concurrency limiter.
 
-    For authors of a limiter: it is tested as `mtaio.resources.ConcurrencyLimiter` is, on each
-    backend, under every schedule with few delays, some at random, and cancelled at any point.
-    Everything it waits for must come from tasks of the same event loop and from its timers.
-    The clauses, in the order in which they are checked:
+    Use it to test a limiter of your own. The limiter is tested like
+    `mtaio.resources.ConcurrencyLimiter`: on each backend, under all schedules with few delays and
+    some random ones, and cancelled at any point. It may wait only for tasks and timers of the same
+    event loop. The clauses, in the order in which they are checked:
 
     - ``"entry"``: as many as there are slots enter at once, one more enters when one leaves;
     - ``"error"``: an error inside propagates unchanged, and gives the slot back;
@@ -53,11 +53,11 @@ def check_limiter(
     - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
 
     Args:
-        factory: Makes a limiter; called with the number of slots. A class will do.
-        seeds: How many random schedules to try for each clause on each backend.
-        exhaustive: How often the other schedules may depart from the oldest task, as for `explore`.
-        without: Clauses to leave out, which the limiter does not promise.
-        backends: Their names. Default: those that are installed of asyncio and trio.
+        factory: Returns a new limiter, such as its class; called with the number of slots.
+        seeds: The number of random schedules for each clause on each backend.
+        exhaustive: As for `explore`.
+        without: Clauses that the limiter does not promise, to be left out.
+        backends: Names of backends; None for those of asyncio and trio that are installed.
 
     Raises:
         ContractError: A clause is broken; ``clause`` is its name.

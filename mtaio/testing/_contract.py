@@ -48,13 +48,13 @@ One way of looking at a clause: ``async def``, with a factory, and ``sim`` and `
 
 class ContractError(AssertionError):
     """
-    An object breaks a clause of the contract of its kind.
+    An object breaks a clause of a contract.
 
-    ``__cause__`` is the failure seen, with a note of the schedule and of which task ran when.
+    ``__cause__`` is the failure, with a note of the schedule and the order of the steps.
 
     Args:
-        message: Which object broke which clause, and how.
-        clause: The name of the clause, as it may be left out with ``without``.
+        message: The object, the clause, and what happened.
+        clause: The name of the clause, as used for ``without``.
     """
 
     __module__ = "mtaio.testing"  # as users import it

@@ -60,10 +60,10 @@ LAST: Final = float("inf")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Where one task or thread was when the run was found stuck."""
+    """Where a task or a thread was when the run was stuck."""
 
     kind: Literal["task", "thread"]
-    """Whether it is a task of the event loop or a worker thread."""
+    """``"task"`` for a task of the event loop, ``"thread"`` for a worker thread."""
 
     name: str
     """The name of the task or of the thread."""
@@ -73,8 +73,8 @@ class Stack:
 
     waits_for: str | None = None
     """
-    What it waits for there, and who holds it: ``slot of ConcurrencyLimiter 'db', held by 'load'``;
-    None if nothing is known but the line.
+    What it waits for and which task holds that, as in
+    ``slot of ConcurrencyLimiter 'db', held by 'load'``; None if only the line is known.
     """
 
     def __str__(self) -> str:
@@ -123,13 +123,13 @@ def _folded_stacks(stacks: Iterable[Stack]) -> Iterator[str]:
 
 class Deadlock(_Stuck):
     """
-    No task of the simulated run can ever wake up: the test fails instead of hanging.
+    No task of a simulated run can wake up any more, so the test fails instead of hanging.
 
-    Raised by `run`, and in tests that run on a `virtual_backend`, once the run has been cancelled
-    and its cleanup is over. If the cleanup blocks as well, ``__cause__`` is the first failure.
+    It is raised by `run` and in tests on a `virtual_backend`, after the run was cancelled and has
+    cleaned up. If the clean-up blocks too, ``__cause__`` is the first failure.
 
     Args:
-        reason: What is stuck, since when, and the way out.
+        reason: What is stuck, since when, and what to do.
         stacks: Where each task and each worker thread was at that moment.
         cycles: Which tasks wait for each other.
 
@@ -158,14 +158,14 @@ class Deadlock(_Stuck):
 
 class Livelock(_Stuck):
     """
-    The tasks of the simulated run are busy without progress: the test fails.
+    The tasks of a simulated run make no progress, so the test fails.
 
-    Raised when the event loop has turned ``max_turns`` times without virtual time moving: tasks
-    spin on ``sleep(0)``, or wake each other up for ever. Raised
-    as `Deadlock` is, after the run was cancelled.
+    The event loop has turned ``max_turns`` times without virtual time moving, because tasks loop
+    over ``sleep(0)`` or keep waking each other up. Like `Deadlock`, it is raised after the run was
+    cancelled.
 
     Args:
-        reason: How long, at which time, and the way out.
+        reason: How long, at which time, and what to do.
         stacks: Where each task and each worker thread was at that moment.
         cycles: Which tasks wait for each other.
 
@@ -391,8 +391,8 @@ class Step:
 
     task: str
     """
-    The name of the task's function, and its number among the tasks of the run; of what is
-    ``struck``, a few words on what happens.
+    The name of the task's function with its number among the tasks of the run; if ``struck``, a few
+    words on what happens.
     """
 
     _: KW_ONLY
@@ -401,21 +401,21 @@ class Step:
     """Where it waits now; None if it has ended."""
 
     struck: bool = False
-    """Whether this is not a step: a `Victim` is cancelled, or the run is broken off."""
+    """True if this is not a step, but a `Victim` is cancelled or the run is broken off."""
 
     host: str | None = None
-    """The name of the machine that the task acts on in a simulated network; None without one."""
+    """The name of the task's host in a simulated network; None without one."""
 
     def __str__(self) -> str:
         return self.line()
 
     @property
     def who(self) -> str:
-        """The name of the task, after that of its host if it has one."""
+        """The name of the task, preceded by that of its host if it has one."""
         return self.task if self.host is None else f"{self.host}: {self.task}"
 
     def line(self, width: int = 0) -> str:
-        """Return the step as a line of text, in which `who` takes ``width`` letters."""
+        """Return the step as a line of text, with `who` padded to ``width`` characters."""
         if self.struck:
             return f"t={self.time:<8g} ------- {self.task} -------"
         what = "ended" if self.waits_at is None else f"waits at  {self.waits_at}"

@@ -44,34 +44,35 @@ def explore(
     max_turns: int | None = 10_000,
 ) -> Any:
     """
-    Turn an async test into one that runs many times, each time in a different way.
+    Turn an async test into one that runs many times, each time in a different order.
 
-    Written ``@explore``, or with options ``@explore(seeds=1000)``.
+    Write ``@explore``, or with options ``@explore(seeds=1000)``.
 
-    On every backend it runs under every schedule with at most ``exhaustive`` delays, then under
-    random schedules, and then, if it has a parameter ``victim``, with that `Victim` cancelled at
-    each of its moments, in the plain order and in one random order for every 200 seeds, at least
-    one. Every second random schedule makes each choice at random; the others give tasks priorities,
-    as `Schedule` does with a ``depth``. The first failure is shrunk and raised, with notes that say
-    what happened, in which step a run that passes goes another way, and how to reproduce it. The
-    result is a plain function; pytest collects it as one test, and it does not need pytest.
+    On each backend, the test runs under every schedule with at most ``exhaustive`` delays, and then
+    under ``seeds`` random schedules. If it has a parameter ``victim``, it also runs with that
+    `Victim` cancelled at each of its moments, in the default order and in one random order for
+    every 200 seeds (at least one). Half of the random schedules make each choice at random; the
+    others give tasks priorities, as `Schedule` does with ``depth``. The first failure is shrunk and
+    raised, with notes that show the steps, the first step that differs from a run that passes, and
+    how to reproduce it. The result is a plain function, which pytest collects as one test and which
+    also works without pytest.
 
-    The test must create its objects itself in each run, and use no real time, threads or random
-    numbers. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others are
-    pytest fixtures, which all its runs share. Async fixtures cannot be used, because each run has
-    its own event loop.
+    The test must create its objects itself in each run, and must not depend on real time, threads
+    or random numbers. It may have the parameters ``victim`` and ``sim`` (the `Simulation`). Other
+    parameters are pytest fixtures, which all runs share. Async fixtures cannot be used, because
+    each run has its own event loop.
 
     Args:
-        test: The test, when used without parentheses.
-        seeds: How many random schedules to try on each backend.
-        exhaustive: How often the other schedules may depart from the oldest task, as
-            `mtaio.testing.schedules.exhaustive` says; None for none of them.
-        inject: The modes in which to cancel the victim. Default: all that the backend has, if the
-            test has a victim.
-        backends: Their names. Default: those that are installed of asyncio and trio.
-        max_runs: How many of the exhaustive schedules to try on a backend before stopping with an
-            `ExplorationWarning`; None for all of them.
-        max_turns: As for `run`; runs are short here.
+        test: The test, if used without parentheses.
+        seeds: The number of random schedules on each backend.
+        exhaustive: How many times each of the other schedules may pass over the oldest task, as for
+            `mtaio.testing.schedules.exhaustive`; None to leave them out.
+        inject: The modes of the `Victim`; None for all that the backend supports, if the test has a
+            victim.
+        backends: Names of backends; None for those of asyncio and trio that are installed.
+        max_runs: The most exhaustive schedules to run on a backend. If there are more, the search
+            stops with an `ExplorationWarning`. None for no limit.
+        max_turns: As for `run`.
 
     pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
     ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure

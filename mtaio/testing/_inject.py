@@ -29,19 +29,18 @@ MODES: Final[tuple[Mode, ...]] = ("checkpoint", "step", "native")
 @final
 class Victim:
     """
-    The part of a scenario to cancel: ``await victim(afn, *args)``.
+    A call to be cancelled at a chosen moment: ``await victim(afn, *args)``.
 
-    Which moment is meant depends on ``mode``:
+    The ``mode`` says which moments are counted:
 
-    - ``"checkpoint"``: its scope is cancelled the ``at``-th time that the victim suspends. Uses
-      public API alone.
-    - ``"step"``: its scope is cancelled just before the ``at``-th step that any task of the run
-      takes while the victim runs. This finds what is lost between being woken and running.
-    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
+    - ``"checkpoint"``: the call is cancelled the ``at``-th time that it suspends. This uses only
+      public API. - ``"step"``: the call is cancelled just before the ``at``-th step of any task of
+      the run during the call. This finds what is lost between waking up and running. -
+      ``"native"``: like ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
 
     Args:
         mode: Where to cancel.
-        at: The number of the moment, from 1; 0 for never.
+        at: The number of the moment, from 1; 0 to let the call run to its end.
 
     Raises:
         TypeError: ``at`` is not an int.
@@ -106,8 +105,8 @@ class Victim:
 
         Raises:
             TypeError: ``afn`` is not callable.
-            RuntimeError: The victim is already in a call; or its mode needs a simulation, and none
-                is running, or the backend's version does not show its steps.
+            RuntimeError: The victim is in a call already, its mode needs a simulation and none is
+                running, or the backend's version does not show its steps.
             ValueError: The mode is ``"native"`` and the backend is not asyncio.
             BaseException: What ``afn`` raises.
         """
@@ -235,13 +234,13 @@ async def _called(afn: Callable[[*Args], Awaitable[T]], args: tuple[*Args]) -> T
 
 def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
     """
-    Yield victims to be cancelled at the first moment, the second, and so on, until there is none.
+    Yield victims that are cancelled at the first moment, the second, and so on.
 
-    Run the scenario once with each; it must pass whatever the moment. The last victim is not
-    cancelled, because it had fewer moments.
+    Run the scenario once with each victim; it has to pass each time. The last victim is not
+    cancelled, because its call ended before the moment came.
 
     Args:
-        mode: Where they are cancelled, as `Victim` says.
+        mode: As for `Victim`.
 
     Raises:
         ValueError: There is no such mode.

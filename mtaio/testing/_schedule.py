@@ -35,30 +35,31 @@ HORIZON: Final = 64
 @final
 class Schedule:
     """
-    Decides which task takes the next step, wherever more than one could.
+    Decides which task takes the next step where more than one could.
 
-    These choices are numbered from 0, and the candidates at each from 0, the oldest (the one that
-    was woken first, and of those woken together the one made first). A *tape* gives the choices
-    that differ from 0; a *seed* makes every choice at random, or with a *depth* gives each task a
-    priority at random. Pass it to `run`. It may be used for one run after another; ``repr`` is what
-    to write down.
+    The choices of a run are numbered from 0. So are the candidates of each choice, beginning with
+    the oldest: the task that was woken first, or, if several were woken together, the one created
+    first. A *tape* lists the choices that are not candidate 0. A *seed* makes each choice at random
+    or, with a *depth*, gives each task a random priority. Pass the schedule to `run`. It can be
+    used for several runs, one after another. Its ``repr`` is what you need to repeat a run.
 
     Args:
-        seed: The start of a sequence of random choices.
-        tape: A mapping from the number of a choice to the number of the candidate.
-        fair: Whether every task that could run does so once before any runs twice, as trio
-            guarantees. Without, a task may be kept waiting for as long as the choices want it,
-            as one that waits for a slow network is.
-        eager: Whether plain callbacks of asyncio run as soon as the step before is over, or when
-            the schedule chooses. Default: eager on a tape, not with a seed.
-        depth: With a seed, how many conditions on who comes first the schedule may meet: the task
-            of the highest priority runs, and ``depth - 1`` times the one that would run is put
-            behind all others. Tasks are kept waiting for long stretches, as by a slow peer.
-        horizon: With a depth, how many choices the run is thought to have. From some choice on,
-            beyond eight times as many at the latest, each is made at random, so that a task that
-            spins does not keep the others from running.
-        strict: Whether a tape that does not fit the run is an error when the run is over. If not,
-            choices count modulo the candidates, and those of moments that never came are ignored.
+        seed: The seed of the random choices; None for none.
+        tape: A mapping from the number of a choice to the number of a candidate.
+        fair: Whether each task that can run does so once before any runs twice, as trio guarantees.
+            Otherwise, the choices may keep a task waiting for any number of steps, as a slow
+            network would.
+        eager: Whether plain callbacks of asyncio run right after the step before them, instead of
+            when the schedule chooses. None for yes with a tape and no with a seed.
+        depth: With a seed, use random priorities: the task with the highest priority runs, and
+            ``depth - 1`` times the task that would run next gets the lowest one. This keeps tasks
+            waiting for long stretches, as a slow peer would.
+        horizon: With a depth, the expected number of choices in the run. After eight times as many
+            at the latest, each choice is made at random, so that a task that spins does not keep
+            the others from running.
+        strict: Whether a tape that does not fit the run is an error at the end of the run.
+            Otherwise, candidates are counted modulo their number, and choices that did not come up
+            are ignored.
 
     Raises:
         TypeError: An argument has the wrong type, or there is a seed and a tape, or a depth
@@ -308,20 +309,20 @@ def _checked(tape: object) -> dict[int, int]:
 
 def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]:
     """
-    Yield every schedule of a program with at most ``max_delays`` choices other than the oldest.
+    Yield all schedules that pass over the oldest candidate at most ``max_delays`` times.
 
-    Run the program with each before you take the next: the search depends on what it did. When the
-    iterator ends, every such schedule has been run once, which proves that none of them fails. Most
-    bugs need no more than two delays.
+    Run the program with each schedule before you take the next, because the search depends on what
+    the program did. When the iterator ends, each such schedule has been run once. Most bugs need no
+    more than two delays.
 
     Args:
-        max_delays: How often a schedule may pass over the oldest candidate.
+        max_delays: How many times a schedule may pass over the oldest candidate.
         fair: As for `Schedule`.
 
     Raises:
         TypeError: ``max_delays`` is not an int, or ``fair`` not a bool.
         ValueError: ``max_delays`` is negative.
-        RuntimeError: The program was not run, or behaved differently on the same choices.
+        RuntimeError: The program was not run, or behaved differently for the same choices.
 
     Example:
         ```python
@@ -399,20 +400,21 @@ def shrink(
     fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int | None = 500
 ) -> Schedule:
     """
-    Return a schedule that fails like ``schedule``, with as few choices other than 0 as it takes.
+    Return a schedule that fails like ``schedule``, with as few choices as possible.
 
-    Removes halves first, then ever smaller parts, then single choices (Zeller's ddmin), then tries
-    older candidates. The result is a tape that fits.
+    It removes halves of the tape first, then smaller parts and single choices (Zeller's ddmin), and
+    then tries older candidates. The result has a tape that fits the run.
 
     Args:
-        fails: Runs the program with a schedule, and returns whether it failed in that way.
-        schedule: One with which it fails.
-        max_runs: The most calls of ``fails``; None for as many as it takes.
+        fails: Runs the program with a schedule, and returns whether it failed in the same way.
+        schedule: A schedule with which the program fails.
+        max_runs: The most calls of ``fails``; None for no limit.
 
     Raises:
         ValueError: The program does not fail with ``schedule``, or not with the same choices again;
             or ``max_runs`` is less than 1.
-        TypeError: ``fails`` is not callable, ``schedule`` no `Schedule`, or ``max_runs`` no int.
+        TypeError: ``fails`` is not callable, ``schedule`` is not a `Schedule`, or ``max_runs`` is
+            not an int.
     """
     checks.callable_("fails", fails, way_out="Pass a function that runs the program.")
     refuse_other("schedule", schedule)

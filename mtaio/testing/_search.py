@@ -47,7 +47,7 @@ TRIALS: Final = 500
 
 
 class ExplorationWarning(UserWarning):
-    """A search did less than it was asked to; the message says why."""
+    """A search did less than it was asked to do. The message says why."""
 
     __module__ = "mtaio.testing"  # as users import it
 

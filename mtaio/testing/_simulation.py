@@ -52,36 +52,37 @@ def run(
     """
     Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
 
-    The clock starts at 0, stands still while anything can run, and then jumps to the next deadline,
-    so a sleep costs microseconds and ends at the exact moment. `mtaio._internal.clock.now`, and
-    with it all of mtaio, follows it. Worker threads freeze the clock until they are through, except
-    while they wait in ``anyio.from_thread.run``. Sockets and subprocesses are real; the clock does
-    not wait for them unless you say so with `Simulation.hold`.
+    The clock starts at 0. It stands still while any task can run, and then jumps to the next
+    deadline, so a sleep takes microseconds and ends at the exact moment. All of mtaio follows this
+    clock. While worker threads run, the clock does not move, unless they wait in
+    ``anyio.from_thread.run``. Sockets and subprocesses are real, and the clock waits for them only
+    inside `Simulation.hold`.
 
     Args:
         afn: A coroutine function.
         args: Its positional arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        schedule: Which task takes the next step wherever several could. An error of ``afn`` then
-            carries a note of the schedule and of which task ran when. Default: the backend's order.
-        grace: How many real seconds worker threads may keep the clock frozen while nothing else
-            happens, before it counts as a `Deadlock`; ``inf`` for no limit.
-        max_turns: How often the event loop may turn without virtual time moving, before it counts
-            as a `Livelock`; None for no limit.
+        schedule: Decides which task takes the next step where several could. An error of ``afn``
+            then gets a note with the schedule and the order of the steps. None for the backend's
+            own order.
+        grace: Real seconds for which worker threads may stop the clock while nothing else happens,
+            before the run counts as a `Deadlock`; ``inf`` for no limit.
+        max_turns: How many times the event loop may turn without virtual time moving, before the
+            run counts as a `Livelock`; None for no limit.
 
     Returns:
         What ``afn`` returns.
 
     Raises:
-        Deadlock: Every task was blocked for ever.
-        Livelock: Tasks ran for ever, and none waited for anything.
+        Deadlock: All tasks were blocked, and nothing could wake them.
+        Livelock: Tasks kept running without waiting for anything.
         TypeError: ``afn`` is not callable, ``grace`` is not a number, ``max_turns`` not an int,
             or ``schedule`` not a `Schedule`.
         ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
             not more than 0, or ``max_turns`` less than 1; or the tape of ``schedule`` does not fit.
         ImportError: The backend is not installed.
-        RuntimeError: An event loop is running in this thread, or another simulation in this
-            process; or the backend's version does not let a schedule choose.
+        RuntimeError: An event loop is running in this thread, another simulation is running in this
+            process, or the backend's version does not support schedules.
         BaseException: What ``afn`` raises.
 
     Example:
@@ -169,9 +170,9 @@ def virtual_backend(
     """
     Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
 
-    Each event loop that anyio's pytest plugin makes with it starts a clock at 0; that is one for
-    each test, unless async fixtures of a wider scope keep a loop open across tests. The fixture
-    ``sim`` is its `Simulation`.
+    Each event loop that anyio's pytest plugin creates with it has a clock that starts at 0. That is
+    one loop for each test, unless async fixtures of a wider scope keep a loop open. The fixture
+    ``sim`` is the `Simulation` of the test.
 
     Args:
         name: ``"asyncio"`` or ``"trio"``.
@@ -252,8 +253,8 @@ class Simulation:
     """
     The virtual clock of one run; get it from the fixture ``sim`` or `current_simulation`.
 
-    Time starts at 0 with each event loop, and is what ``anyio.current_time()`` returns there. It is
-    made by `run` and `virtual_backend`, not by you.
+    Time starts at 0 in each event loop, and ``anyio.current_time()`` returns it. `run` and
+    `virtual_backend` create simulations; do not create one yourself.
 
     Example:
         ```python
@@ -289,22 +290,21 @@ class Simulation:
 
     def time(self) -> float:
         """
-        Return the virtual time in seconds, 0 while there is no event loop.
+        Return the virtual time in seconds; 0 if there is no event loop.
 
-        Not a checkpoint, and may be called from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return self._world.time()
 
     async def advance(self, seconds: float) -> None:
         """
-        Let exactly ``seconds`` of virtual time pass, and everything due until then happen.
+        Let exactly ``seconds`` of virtual time pass, with everything that is due until then.
 
-        Returns at ``time() + seconds``, when everything that is due by then has been done: every
-        other task is blocked again, and no worker thread is at work. A checkpoint. Cancelled, it
-        leaves nothing behind, and time stays where it had got to.
+        It returns at ``time() + seconds``, when all other tasks are blocked again and no worker
+        thread is running. A checkpoint. If it is cancelled, time stops where it was.
 
         Args:
-            seconds: How long, a finite number >= 0; 0 finishes what can be done now.
+            seconds: A finite number, 0 or more; 0 lets other tasks do what they can do now.
 
         Raises:
             TypeError: ``seconds`` is not a number.
@@ -331,15 +331,15 @@ class Simulation:
         """
         Stop the clock inside the block, for real work that virtual time must not overtake.
 
-        anyio's worker threads and worker processes stop it by themselves. Use this for what the
-        simulation cannot see: a subprocess, a foreign thread that will call back, a peer on the
-        network. No timer fires in the block. If no real input or output is awaited either, and
+        Use it around work that the simulation cannot see: a subprocess, a thread of your own that
+        will call back, a peer on the network. AnyIO's worker threads and worker processes stop the
+        clock by themselves. No timer fires in the block. If no real input or output is awaited and
         nothing happens for the ``grace`` of the run, that is a `Deadlock`.
 
         Not a checkpoint. Blocks may nest and overlap.
 
         Raises:
-            RuntimeError: Called outside the event loop's thread.
+            RuntimeError: It was called outside the event loop's thread.
         """
         if self._world.thread not in {None, threading.get_ident()}:
             msg = (
@@ -355,14 +355,14 @@ class Simulation:
 
     def always(self, predicate: Callable[[], object]) -> None:
         """
-        End the run with `InvariantError` as soon as ``predicate()`` is not true after a step.
+        End the run with `InvariantError` when ``predicate()`` is not true after a step.
 
-        It is called at once, and then after every step of any task, until the function given to
-        `run`, or the test, has ended or the run is broken off. An exception from it ends the run
-        too. Not a checkpoint.
+        The predicate is called at once, and then after each step of any task, until the function
+        given to `run` or the test has ended. An exception from it ends the run too. Not a
+        checkpoint.
 
         Args:
-            predicate: Returns whether the invariant holds, without waiting.
+            predicate: A plain function that returns whether the invariant holds.
 
         Raises:
             TypeError: ``predicate`` is not callable, or a coroutine function.
@@ -389,10 +389,10 @@ class Simulation:
     @property
     def trace(self) -> tuple[Step, ...]:
         """
-        The steps that tasks have taken, the last 10,000 at most.
+        The steps that tasks have taken, at most the last 10,000.
 
-        They are recorded under a `Schedule`, and from the first `always` or ``"step"`` `Victim` on;
-        otherwise there are none. Not a checkpoint.
+        Steps are recorded in a run with a `Schedule`, and from the first call of `always` or of a
+        `Victim` of mode ``"step"`` on. Not a checkpoint.
         """
         return () if self._world.steps is None else self._world.steps.trace()
 
@@ -401,7 +401,7 @@ class InvariantError(AssertionError):
     """
     An invariant watched by `Simulation.always` no longer holds.
 
-    The message says which one, and when it broke.
+    The message names the invariant and the time.
     """
 
     __module__ = "mtaio.testing"  # as users import it
@@ -431,7 +431,7 @@ def current_simulation() -> Simulation:
     """
     Return the simulation that is running, for code without the fixture ``sim``.
 
-    Not a checkpoint, and may be called from any thread.
+    Not a checkpoint. It can be called from any thread.
 
     Raises:
         RuntimeError: No simulation is running.
@@ -441,14 +441,14 @@ def current_simulation() -> Simulation:
 
 async def settle() -> None:
     """
-    Wait until every other task is blocked; virtual time does not move.
+    Wait until all other tasks are blocked, without moving virtual time.
 
-    ``anyio.wait_all_tasks_blocked`` sleeps between looks on asyncio, and so moves the clock. A task
-    that waits for a worker thread counts as blocked; `Simulation.advance` by 0 waits for threads as
-    well. A checkpoint; cancelled, it leaves nothing behind.
+    Use it instead of ``anyio.wait_all_tasks_blocked``, which on asyncio sleeps between its checks
+    and so moves the clock. A task that waits for a worker thread counts as blocked; ``advance(0)``
+    of the `Simulation` waits for threads too. A checkpoint. Cancelling it has no other effect.
 
     Raises:
-        RuntimeError: No simulation is running, or none in this thread.
+        RuntimeError: No simulation is running in this thread.
     """
     world = _required_world("settle() cannot see which tasks are blocked")
     if world is not world_here():

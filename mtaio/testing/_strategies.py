@@ -19,15 +19,15 @@ def schedules(
     max_delays: int = 4, *, horizon: int = 64, candidates: int = 6
 ) -> SearchStrategy[Schedule]:
     """
-    Return a Hypothesis strategy for tapes, which shrinks towards the oldest candidate.
+    Return a Hypothesis strategy for schedules with tapes.
 
-    Draw the schedule before the event loop starts, and run the program in a synchronous test: one
-    `run` for each example. The schedules are not ``strict``.
+    Use it in a synchronous test that calls `run` once for each example. Examples shrink towards the
+    oldest candidate. The schedules are not ``strict``.
 
     Args:
-        max_delays: How many choices other than the oldest a tape has at most.
-        horizon: The number of the last choice that may be one of them.
-        candidates: Among how many candidates they choose.
+        max_delays: How many times a tape may pass over the oldest candidate.
+        horizon: The number of the last choice at which it may.
+        candidates: The number of candidates to choose from.
 
     Raises:
         TypeError: An argument is not an int.

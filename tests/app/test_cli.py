@@ -163,8 +163,8 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command, the commands are listed."""
     assert main([]) == 0
     text = capsys.readouterr().out
-    assert re.search(r"^│ demo +Hash every file under PATH", text, re.MULTILINE)
-    assert re.search(r"^│ completion +Print the script", text, re.MULTILINE)
+    assert re.search(r"^│ demo +Hash the files under PATH", text, re.MULTILINE)
+    assert re.search(r"^│ completion +Print a shell script", text, re.MULTILINE)
     assert re.search(r"^│ run +Run an application", text, re.MULTILINE)
 
 

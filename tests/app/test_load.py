@@ -92,6 +92,96 @@ def test_asgi_application_is_served() -> None:
     assert server.bind == "127.0.0.1:8000"
 
 
+LIFESPANS = """
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from mtaio.app import Application
+from starlette.applications import Starlette
+
+shop, other = Application(name="shop"), Application(name="other")
+
+
+@asynccontextmanager
+async def opened(app):
+    async with shop.lifespan(app):
+        yield
+
+
+@asynccontextmanager
+async def unrelated(app):
+    print(shop.name)
+    yield
+
+
+@asynccontextmanager
+async def both(app):
+    async with shop.lifespan(app), other.lifespan(app):
+        yield
+
+
+class Site:
+    @asynccontextmanager
+    async def lifespan(self, app):
+        async with shop.lifespan(app):
+            yield
+
+
+def made():
+    service = Application(name="made")
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with service.lifespan(app):
+            yield
+
+    return Starlette(lifespan=lifespan)
+
+
+own = Starlette(lifespan=shop.lifespan)
+with_routes = FastAPI(lifespan=shop.lifespan)
+with_routes.include_router(APIRouter())
+with_routes.include_router(APIRouter())
+around = FastAPI(lifespan=opened)
+around.include_router(APIRouter())
+method = Starlette(lifespan=Site().lifespan)
+without = Starlette()
+not_entered = Starlette(lifespan=unrelated)
+two = Starlette(lifespan=both)
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("own", "shop"),
+        ("with_routes", "shop"),
+        ("around", "shop"),
+        ("method", "shop"),
+        ("made()", "made"),
+        ("without", None),
+        ("not_entered", None),
+    ],
+)
+def test_application_behind_a_lifespan(
+    module: Callable[[str, str], None], target: str, name: str | None
+) -> None:
+    """It serves what it is the lifespan of; where there is none, a new one does."""
+    module("shop_e.py", LIFESPANS)
+    app = load_application(f"shop_e:{target}")
+    assert app.name == name
+    assert len(app.servers) == 1
+    if target == "own":  # it is served already, and so not once more
+        assert len(load_application("shop_e:own").servers) == 1
+
+
+def test_several_applications_behind_a_lifespan(module: Callable[[str, str], None]) -> None:
+    """They are refused, as one alone can run the program."""
+    module("shop_e.py", LIFESPANS)
+    with pytest.raises(UsageError, match=r"'shop_e:two' enters 2 applications of mtaio, of which"):
+        load_application("shop_e:two")
+
+
 IN_SHOP = r"In 'shop_a' there is: shop_a:app\."
 FORM = r"Name a module and an application in it, as in shop:app or shop:make_app\(\)\."
 

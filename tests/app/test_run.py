@@ -23,6 +23,7 @@ import signal
 from anyio.lowlevel import current_token
 
 from mtaio.app import Application
+from starlette.applications import Starlette
 
 
 def library():
@@ -58,6 +59,18 @@ async def asgi(scope, receive, send):
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
     print("stopped on", library())
+
+
+service = Application()
+
+
+@service.service
+async def end():
+    print(len(service.addresses), "server on", library())
+    service.stop_nowait()
+
+
+web = Starlette(lifespan=service.lifespan)
 """
 
 
@@ -92,6 +105,14 @@ def test_asgi_application_is_run(
     """An ASGI application is started and stopped by an application around it."""
     assert run("shop:asgi", "--bind", "127.0.0.1:0") == 0
     assert capsys.readouterr().out == f"stopped on {backend}\n"
+
+
+def test_application_behind_the_lifespan_is_run(
+    run: Run, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An application that is the lifespan of what is to be served is run, and serves it."""
+    assert run("shop:web", "--bind", "127.0.0.1:0") == 0
+    assert capsys.readouterr().out == f"1 server on {backend}\n"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +174,7 @@ def test_error_of_the_program_has_its_traceback(
     ("arguments", "message"),
     [
         (["none:app"], r"^mtaio: there is no module 'none'"),
-        (["shop:shut"], r"^mtaio: .*no 'shut' .*: shop:app, shop:broken\.$"),
+        (["shop:shut"], r"^mtaio: .*no 'shut' .*: shop:app, shop:broken, shop:service\.$"),
         (
             ["shop:make_app"],
             r"^mtaio: 'shop:make_app' is .* write shop:make_app\(\)\. In 'shop' there is: ",

@@ -1,7 +1,7 @@
 """
 The defects of other libraries in docs/examples/found, each of one version, which pyproject pins.
 
-``python -m tests.found.findings`` writes again what the guide shows of those that are installed;
+``python -m tests.found.findings`` writes again what the pages show of those that are installed;
 with the name of one that a network shows, it prints the report for the library's tracker.
 """
 
@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
+from tests import pages
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 HOME: Final = ROOT / "docs" / "examples" / "found"
 PAGES: Final = [ROOT / "docs" / language / "guides" / "found.md" for language in ("en", "ja")]
+"""The table of all defects, in each language; the folder of the same name tells them."""
 
 GROUPS: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
 
@@ -66,7 +68,7 @@ class Finding:
     always: bool = False
     """Whether the first run shows it: what the network does is enough."""
     until: tuple[int, int] | None = None
-    """The Python from which on the run goes another way than the guide shows."""
+    """The Python from which on the run goes another way than the page says."""
     needs: str | None = None
     """Another module that its programs need."""
 
@@ -96,11 +98,16 @@ class Finding:
         return vars(self.explored)["__mtaio_search__"]
 
     def shown(self, program: str) -> str:
-        """Return what the guide shows of what a program prints, or of what a search finds."""
+        """Return what the page shows of what a program prints, or of what a search finds."""
         return (HOME / f"{program}.out").read_text(encoding="utf-8")
 
+    def summary(self, error: BaseException) -> str:
+        """Return what the page shows of a failure: the first line, and how to see it again."""
+        first, *_, last = self.said(error).splitlines()
+        return f"{first.partition('. ')[0]}\n{last.partition('::')[0]}\n"
+
     def said(self, error: BaseException) -> str:
-        """Return the failure as the guide shows it: without folders, with the test to replay."""
+        """Return the whole failure without folders, with the test to replay."""
         kind = type(error)
         name = kind.__qualname__
         where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
@@ -195,7 +202,7 @@ FINDINGS: Final = (
 
 
 def rewrite() -> None:
-    """Write again what the guide shows."""
+    """Write again what the pages show."""
     if HUNTED:
         with redirect_stdout(StringIO()) as printed:
             load(HOME / "patience.py", "docs.examples.found.patience").main()
@@ -206,8 +213,9 @@ def rewrite() -> None:
             continue
         error = finding.fails()
         assert error is not None, finding
-        (HOME / f"{finding}.out").write_text(finding.said(error), encoding="utf-8")
+        (HOME / f"{finding}.out").write_text(finding.summary(error), encoding="utf-8")
         (HOME / f"{finding}_plain.out").write_text(finding.prints(), encoding="utf-8")
+    pages.rewrite()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each defect in the guide is in the version that it names, with mtaio and without."""
+"""Each defect on the pages is in the version that they name, with mtaio and without."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def without_passing_run(said: str) -> str:
 
 @pytest.mark.parametrize("finding", HERE, ids=str)
 def test_search_finds_it(finding: Finding) -> None:
-    """The search ends with the failure that the guide shows, and its replay is the same."""
+    """The search ends as the page says, and the replay that it names fails in the same way."""
     error = finding.fails()
     assert error is not None
-    assert finding.said(error) == finding.shown(str(finding))
+    assert finding.summary(error) == finding.shown(str(finding))
     (plan,) = re.findall(r"--mtaio-replay (\S+)", "\n".join(error.__notes__))
     again = finding.fails(replay=plan)
     assert again is not None
@@ -44,29 +44,37 @@ def test_search_finds_it(finding: Finding) -> None:
 
 @pytest.mark.parametrize("finding", HERE, ids=str)
 def test_program_without_mtaio_shows_it(finding: Finding) -> None:
-    """A program that does not know of mtaio prints what the guide says, in real time."""
+    """A program that does not know of mtaio prints what the page says, in real time."""
     plain = f"{finding}_plain"
     assert "mtaio" not in (HOME / f"{plain}.py").read_text(encoding="utf-8")
     assert finding.prints() == finding.shown(plain)
 
 
 @pytest.mark.parametrize("finding", HERE, ids=str)
-def test_table_says_what_finds_it(finding: Finding) -> None:
-    """The guide's table names the version, and the modes that find it; no other mode does."""
+def test_pages_say_what_finds_it(finding: Finding) -> None:
+    """They name the version and the modes that find it, in the table and where it is told."""
     modes = finding.found_by(finding.plain)
+    version = "" if finding.package is None else f" {PINNED[finding.package]}"
+    anchor = finding.name.replace("_", "-")
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        anchor = finding.name.replace("_", "-")
-        (row,) = re.findall(rf"^\| (.*) \| \[.*\]\(#{anchor}\) \| (.*?) \|", text, re.MULTILINE)
-        assert set(re.findall(r'"(\w+)"', row[1])) == modes
-        assert finding.package is None or row[0].endswith(f" {PINNED[finding.package]}")
+        table = page.read_text(encoding="utf-8")
+        ((library, link),) = re.findall(
+            rf"^\| (.*) \| \[.*\]\((.*\.md)#{anchor}\) \| .* \|$", table, re.MULTILINE
+        )
+        text = (page.parent / link).read_text(encoding="utf-8")
+        (line,) = re.findall(rf'^<a id="{anchor}"></a>\n\n## .*\n\n(.*)$', text, re.MULTILINE)
+        assert set(re.findall(r'"(\w+)"', line)) == modes
+        assert library.endswith(version)
+        assert f"{library}," in line or f"{library}、" in line
+        for name in (f"{finding}.py:test", f"{finding}_plain.py", f"{finding}.out"):
+            assert f"<!-- example: found/{name} -->" in text
 
 
 @pytest.mark.skipif("trio" not in BACKENDS, reason="needs trio")
 @pytest.mark.parametrize(
     "finding", [finding for finding in HERE if finding.trio is not None], ids=str
 )
-def test_trio_is_as_the_guide_says(finding: Finding) -> None:
+def test_trio_is_as_the_pages_say(finding: Finding) -> None:
     """What is due to ``Task.cancel()`` is not there on trio, which has no such thing."""
     assert finding.found_by("trio") == ({"checkpoint", "step"} if finding.trio else set())
     if finding.always:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOME: Final = ROOT / "docs" / "examples" / "breaking"
-HOMES: Final = (HOME, ROOT / "docs" / "examples" / "testing" / "network")
+HOMES: Final = (HOME, ROOT / "docs" / "examples" / "testing")
 """The folders with bugs of which guides show what pytest prints."""
 
 PAGES: Final = [ROOT / "docs" / language / "guides" / "breaking.md" for language in ("en", "ja")]
@@ -121,36 +121,33 @@ def found_in(bug: Bug, tool: Tool, backend: str) -> int | None:
     return None
 
 
-def row(bug: Bug, backend: str) -> list[str]:
-    """Return the numbers of the runs in which the tools find a bug, as the guides show them."""
-    cells: list[str] = []
-    for tool in TOOLS:
-        if tool not in bug.tools or not works_on(tool, backend):
-            cells.append("")
-        else:
-            cells.append(str(found_in(bug, tool, backend) or "–"))  # noqa: RUF001 - typography
-    return cells
+def cell(bug: Bug) -> str:
+    """Return in which runs which tools find a bug; where trio differs, its number comes second."""
+    found: list[str] = []
+    for tool in bug.tools:
+        backends = [backend for backend in ("asyncio", "trio") if works_on(tool, backend)]
+        runs = [found_in(bug, tool, backend) for backend in backends]
+        if any(runs):
+            numbers = "/".join(dict.fromkeys(str(run or "–") for run in runs))  # noqa: RUF001 - typography
+            found.append(f"{tool} {numbers}")
+    return ", ".join(found)
 
 
 # ---- what the guides show ------------------------------------------------------------------------
 
-ROW: Final = re.compile(
-    r"^\| \[[^]]+\]\(#(?P<name>[\w-]+)\) \| (?P<backend>\w+) \|.*$", re.MULTILINE
-)
-"""A row of the guide's table: which bug, on which backend, and then the numbers."""
+ROW: Final = re.compile(r"^\| \[[^]]+\]\(#(?P<name>[\w-]+)\) \|.*$", re.MULTILINE)
+"""A row of the guide's table: which bug, and what finds it."""
 
 
 def with_numbers(page: str) -> str:
-    """Return a page with the numbers in its table as they are on the backends that are here."""
+    """Return a page with the numbers in its table as they are, if both backends are here."""
     bugs = {bug.name.replace("_", "-"): bug for bug in BUGS}
 
     def line(found: re.Match[str]) -> str:
-        if found["backend"] not in BACKENDS:
-            return found[0]
-        head = " | ".join(found[0].split(" | ")[:2])
-        return " | ".join([head, *row(bugs[found["name"]], found["backend"])]) + " |"
+        head = found[0].split(" | ")[0]
+        return f"{head} | {cell(bugs[found['name']])} |"
 
-    return ROW.sub(line, page)
+    return ROW.sub(line, page) if "trio" in BACKENDS else page
 
 
 HIDDEN: Final = "All traceback entries are hidden."

@@ -97,3 +97,14 @@ def test_first_program_under_mtaio_run(tmp_path: Path) -> None:
         service.wait_readiness(200)
         assert httpx.get(f"http://{address}/prices/tea", timeout=30).json() == {"tea": 4.5}
         assert service.stop() == 0
+
+
+def test_mtaio_run_of_the_asgi_application(tmp_path: Path) -> None:
+    """The application that is its lifespan runs in each worker, and serves it."""
+    address = free_address()
+    command = ("mtaio", "run", "main:app", "--bind", address, "--workers", "2")
+    with serve(HOME, tmp_path, *command, address=address) as service:
+        service.err.wait("all 2 workers are ready")
+        assert httpx.get(f"http://{address}/prices/tea", timeout=30).json() == {"tea": 4.5}
+        assert service.readiness() == 200  # the program's own check is asked
+        assert service.stop() == 0

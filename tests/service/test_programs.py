@@ -133,6 +133,52 @@ def test_crawler_ends_by_itself(tmp_path: Path, main: Main) -> None:
     assert len(output.read_text(encoding="utf-8").splitlines()) == 10
 
 
+# ---- the command-line tool -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", [(), ("--trio",)], ids=["asyncio", "trio"])
+def test_links_are_interrupted_and_go_on(
+    run: Run, backend: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Ctrl-C: 130, no traceback; the next run asks for the rest, and exits with 1, then with 0."""
+    urls, output = tmp_path / "urls.txt", tmp_path / "statuses.jsonl"
+    free = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        if int(asked.path[1:]) >= 10:
+            free.wait(PATIENCE)
+        return Reply(404 if asked.path == "/30" and not repaired else 200)
+
+    def start() -> Service:
+        return run("links.py", str(urls), "--output", str(output), "--limit", "5", *backend)
+
+    def done() -> list[str]:
+        return [json.loads(line)["key"] for line in output.read_text("utf-8").splitlines()]
+
+    repaired = False
+    with Site(answer) as site:
+        urls.write_text("".join(f"{site.url}/{number}\n" for number in range(40)), "utf-8")
+        first = start()
+        site.wait(lambda: sum(int(each.path[1:]) >= 10 for each in site.asked) == 5)
+        assert first.stop(signal.SIGINT) == 130
+        assert first.err.lines == ["interrupted; run it again to go on"]
+        assert sorted(done()) == sorted(f"{site.url}/{number}" for number in range(10))
+        free.set()
+        site.wait(lambda: site.in_flight == 0)
+        site.asked.clear()
+
+        second = start()
+        assert second.wait() == 1
+        assert second.err.lines[-1] == "39 done, 1 failed"
+        assert second.err.lines[0].startswith(f"{site.url}/30: Client error '404 Not Found'")
+        assert sorted(int(each.path[1:]) for each in site.asked) == list(range(10, 40))
+        repaired = True
+        third = start()
+        assert third.wait() == 0
+        assert third.err.lines == ["40 done, 0 failed"]
+        assert len(done()) == len(set(done())) == 40
+
+
 # ---- the gateway ---------------------------------------------------------------------------------
 
 

@@ -11,11 +11,12 @@ SITE = Path(os.environ["MTAIO_SITE"])
 
 
 def test_not_found() -> None:
-    """It is in both languages, at any depth: its links are absolute, and lead somewhere."""
+    """It speaks the language of the address, at any depth: its links are absolute, and lead on."""
     text = (SITE / "404.html").read_text(encoding="utf-8")
     assert text.startswith('<!doctype html>\n<html lang="en">')
-    assert '<p lang="ja">' in text
     root = "/mtaio/"
+    assert all(f'<section lang="{language}">' in text for language in ("en", "ja"))
+    assert f'location.pathname.startsWith("{root}ja/")' in text
     links = re.findall(r'(?:href|src)="([^"]*)"', text)
     assert links == [f"{root}index.html", f"{root}ja/index.html"]
     for link in links:

@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongQueue:
     """A lock that serves tasks in the order of asking."""
 
@@ -17,6 +16,7 @@ class WrongQueue:
         self._free = True
         self._queue: deque[anyio.Event] = deque()
 
+    # --8<-- [start:wrong]
     async def acquire(self) -> None:
         """Wait for the lock."""
         while not self._free:
@@ -31,9 +31,9 @@ class WrongQueue:
         if self._queue:
             self._queue.popleft().set()
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightQueue(WrongQueue):
     """Hands the lock over: it is never free while a task waits."""
 
@@ -54,12 +54,10 @@ class RightQueue(WrongQueue):
             self._free = True
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongQueue, RightQueue])
 @explore()
 async def test_first_come_first_served(kind: type[WrongQueue]) -> None:
-    """Three are served in the order in which they asked."""
     queue = kind()
     asked: list[str] = []
     served: list[str] = []

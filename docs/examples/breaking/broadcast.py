@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongRoom:
     """Sends what one member says to all."""
 
@@ -20,14 +19,15 @@ class WrongRoom:
         """Add a member."""
         self._members[name] = send
 
+    # --8<-- [start:wrong]
     async def say(self, text: str) -> None:
         """Send a text to each member."""
         for send in self._members.values():
             await send(text)
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightRoom(WrongRoom):
     """Iterates over a copy, which does not change."""
 
@@ -37,12 +37,10 @@ class RightRoom(WrongRoom):
             await send(text)
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongRoom, RightRoom])
 @explore()
 async def test_members_hear_it(kind: type[WrongRoom]) -> None:
-    """Members hear a text even if others join while it is sent."""
     heard: list[str] = []
 
     async def send(text: str) -> None:

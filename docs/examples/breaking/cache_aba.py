@@ -1,4 +1,4 @@
-"""A cache that mistakes "absent again" for "untouched", and keeps a stale value."""
+"""A cache that takes "absent again" for "still absent", and keeps old data."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongCache:
     """Loads missing values."""
 
@@ -17,6 +16,7 @@ class WrongCache:
         self._load = load
         self._values: dict[str, int] = {}
 
+    # --8<-- [start:wrong]
     async def get(self, key: str) -> int:
         """Return the value of a key."""
         if key in self._values:
@@ -26,6 +26,7 @@ class WrongCache:
             self._values[key] = value
         return self._values[key]
 
+    # --8<-- [end:wrong]
     def set(self, key: str, value: int) -> None:
         """Give a key a value."""
         self._values[key] = value
@@ -35,8 +36,6 @@ class WrongCache:
         self._values.pop(key, None)
 
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
 class RightCache(WrongCache):
     """Counts changes, to tell "absent again" from "still absent"."""
 
@@ -65,12 +64,10 @@ class RightCache(WrongCache):
         super().invalidate(key)
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongCache, RightCache])
 @explore()
 async def test_cache_is_up_to_date(kind: type[WrongCache]) -> None:
-    """After all writes, the cache agrees with the database."""
     database = {"price": 1}
 
     async def load(key: str) -> int:

@@ -1,4 +1,4 @@
-"""A service that takes a second connection while it holds the first, from a pool of two."""
+"""A service that holds one connection of a pool of two and takes a second."""
 
 import anyio
 import pytest
@@ -26,7 +26,6 @@ class WrongService:
 
 
 # --8<-- [end:wrong]
-# --8<-- [start:right]
 class RightService(WrongService):
     """Holds one connection at a time."""
 
@@ -37,12 +36,10 @@ class RightService(WrongService):
         await self._write_down()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongService, RightService])
 @explore()
 async def test_requests_are_answered(kind: type[WrongService]) -> None:
-    """Two requests that come one after the other are both answered."""
     service = kind()
 
     async def request(comes_after: int) -> None:

@@ -1,4 +1,4 @@
-"""A limiter that releases a slot it never acquired, and so lets in one too many."""
+"""A limiter that releases a slot it never acquired, so that two are inside."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,13 +10,13 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import Victim, explore
 
 
-# --8<-- [start:wrong]
 class WrongLimiter:
     """Limits how many are inside at once."""
 
     def __init__(self, slots: int) -> None:
         self._slots = anyio.Semaphore(slots)
 
+    # --8<-- [start:wrong]
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
         """Hold a slot for the block."""
@@ -26,11 +26,11 @@ class WrongLimiter:
         finally:
             self._slots.release()
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightLimiter(WrongLimiter):
-    """Begins the ``try`` when there is something to give back, and not before."""
+    """Begins the ``try`` only when there is something to give back."""
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
@@ -42,12 +42,10 @@ class RightLimiter(WrongLimiter):
             self._slots.release()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
 @explore()
 async def test_one_at_a_time(kind: type[WrongLimiter], victim: Victim) -> None:
-    """Three tasks want the only slot, and no two have it at once."""
     limiter = kind(1)
     inside = most = 0
 

@@ -1,4 +1,4 @@
-"""A drain that resets its event too late, and then waits for what has already happened."""
+"""A drain that resets its event too late, and then waits for the past."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +10,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongJobs:
     """Runs jobs in the background, and can wait until there are none."""
 
@@ -30,6 +29,7 @@ class WrongJobs:
         if not self.running:
             self._idle.set()
 
+    # --8<-- [start:wrong]
     async def drain(self, report: Callable[[int], Awaitable[None]]) -> None:
         """Wait until no job is left; ``report`` how many there still are."""
         while self.running:
@@ -37,9 +37,9 @@ class WrongJobs:
             self._idle = anyio.Event()
             await self._idle.wait()
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightJobs(WrongJobs):
     """Resets the event in the same step in which it checks the count."""
 
@@ -51,13 +51,10 @@ class RightJobs(WrongJobs):
             await self._idle.wait()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongJobs, RightJobs])
 @explore()
 async def test_drain_ends(kind: type[WrongJobs]) -> None:
-    """After the drain no job is running."""
-
     async def job() -> None:
         for _ in range(2):
             await checkpoint()

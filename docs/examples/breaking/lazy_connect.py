@@ -1,4 +1,4 @@
-"""A client that connects on first use, and connects twice if two first uses overlap."""
+"""A client that connects on first use, and twice if two first uses overlap."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongClient:
     """Connects when it is first needed."""
 
@@ -17,15 +16,16 @@ class WrongClient:
         self._connect = connect
         self._connection: int | None = None
 
+    # --8<-- [start:wrong]
     async def connection(self) -> int:
         """Return the connection."""
         if self._connection is None:
             self._connection = await self._connect()
         return self._connection
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightClient(WrongClient):
     """Checks and connects under one lock."""
 
@@ -39,12 +39,10 @@ class RightClient(WrongClient):
             return await super().connection()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongClient, RightClient])
 @explore()
 async def test_one_connection(kind: type[WrongClient]) -> None:
-    """Two requests share a connection."""
     connections = 0
 
     async def connect() -> int:

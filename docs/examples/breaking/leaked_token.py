@@ -1,4 +1,4 @@
-"""A connection pool that loses a connection when a caller is cancelled at the wrong line."""
+"""A pool that loses a connection if a caller is cancelled at the wrong line."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,7 +18,6 @@ class Connection:
         await checkpoint()
 
 
-# --8<-- [start:wrong]
 class WrongPool:
     """Lends out a fixed number of connections."""
 
@@ -26,6 +25,7 @@ class WrongPool:
         self.idle = [Connection() for _ in range(size)]
         self._slots = anyio.Semaphore(size)
 
+    # --8<-- [start:wrong]
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
         """Lend a connection that works, for the block."""
@@ -38,9 +38,9 @@ class WrongPool:
             self.idle.append(connection)
             self._slots.release()
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightPool(WrongPool):
     """Begins the ``try`` as soon as there is something to give back."""
 
@@ -57,14 +57,12 @@ class RightPool(WrongPool):
             self._slots.release()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongPool, RightPool])
 @explore()
 async def test_connections_come_back(
     kind: type[WrongPool], victim: Victim
 ) -> None:
-    """Afterwards, the pool is as full as before."""
     pool = kind(1)
 
     async def query() -> None:

@@ -1,4 +1,4 @@
-"""A semaphore that hands its slot to a waiter which has just been cancelled, and loses it."""
+"""A semaphore that hands its slot to a waiter that has just been cancelled."""
 
 from collections import deque
 
@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import Victim, explore
 
 
-# --8<-- [start:wrong]
 class WrongSemaphore:
     """Limits how many run at once, in the order of asking."""
 
@@ -17,6 +16,7 @@ class WrongSemaphore:
         self._free = slots
         self._queue: deque[anyio.Event] = deque()
 
+    # --8<-- [start:wrong]
     async def acquire(self) -> None:
         """Wait for a slot."""
         if self._free:
@@ -38,9 +38,9 @@ class WrongSemaphore:
         else:
             self._free += 1
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightSemaphore(WrongSemaphore):
     """Passes on a slot that came too late."""
 
@@ -61,14 +61,12 @@ class RightSemaphore(WrongSemaphore):
             raise
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongSemaphore, RightSemaphore])
 @explore()
 async def test_slot_comes_back(
     kind: type[WrongSemaphore], victim: Victim
 ) -> None:
-    """Whenever a task gives up, the next one still gets the slot."""
     semaphore = kind(1)
 
     async def work() -> None:

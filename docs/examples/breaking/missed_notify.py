@@ -1,4 +1,4 @@
-"""A setting whose followers miss a change that comes while they apply the previous one."""
+"""A setting whose followers miss a change while they apply the previous one."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,6 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import explore
 
 
-# --8<-- [start:wrong]
 class WrongSetting:
     """A value that others follow."""
 
@@ -17,6 +16,7 @@ class WrongSetting:
         self.value = value
         self._changed = anyio.Event()
 
+    # --8<-- [start:wrong]
     def change(self, value: int) -> None:
         """Set the value, and wake the waiters."""
         self.value = value
@@ -29,9 +29,9 @@ class WrongSetting:
             await apply(self.value)
             await self._changed.wait()
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightSetting(WrongSetting):
     """Gets the event of the next change before it reads the value."""
 
@@ -43,12 +43,10 @@ class RightSetting(WrongSetting):
             await changed.wait()
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongSetting, RightSetting])
 @explore()
 async def test_change_arrives(kind: type[WrongSetting]) -> None:
-    """In the end a follower has applied the last value."""
     setting = kind(1)
     arrived = anyio.Event()
 
@@ -59,7 +57,7 @@ async def test_change_arrives(kind: type[WrongSetting]) -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(setting.follow, apply)
-        for _ in range(3):  # somebody opens the settings, and changes one
+        for _ in range(3):
             await checkpoint()
         setting.change(2)
         await arrived.wait()

@@ -1,4 +1,4 @@
-"""An emitter that calls a once-handler twice when two events come close together."""
+"""An emitter that calls a once-handler twice if two events come together."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,9 +11,8 @@ from mtaio.testing import explore
 Handler = Callable[[str], Awaitable[None]]
 
 
-# --8<-- [start:wrong]
 class WrongEmitter:
-    """Calls the handlers of an event, and those registered for once only once."""
+    """Calls each handler with the next event only."""
 
     def __init__(self) -> None:
         self._once: list[Handler] = []
@@ -22,6 +21,7 @@ class WrongEmitter:
         """Call a handler with the next event only."""
         self._once.append(handler)
 
+    # --8<-- [start:wrong]
     async def emit(self, event: str) -> None:
         """Call the handlers, one after the other."""
         for handler in tuple(self._once):
@@ -29,9 +29,9 @@ class WrongEmitter:
             if handler in self._once:
                 self._once.remove(handler)
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightEmitter(WrongEmitter):
     """Clears the list before it calls the first handler."""
 
@@ -42,12 +42,10 @@ class RightEmitter(WrongEmitter):
             await handler(event)
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongEmitter, RightEmitter])
 @explore()
 async def test_once_is_once(kind: type[WrongEmitter]) -> None:
-    """Two connections are lost, and the alarm goes off once."""
     emitter = kind()
     alarms: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A cache that loads each key once, until the caller running the load is cancelled."""
+"""A cache whose shared load dies with the caller that runs it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +17,6 @@ class Load:
         self.done = anyio.Event()
 
 
-# --8<-- [start:wrong]
 class WrongLoader:
     """Lets callers who ask for the same key at the same time share one load."""
 
@@ -25,6 +24,7 @@ class WrongLoader:
         self._load = load
         self._loads: dict[str, Load] = {}
 
+    # --8<-- [start:wrong]
     async def get(self, key: str) -> str | None:
         """Return the value of a key."""
         load = self._loads.get(key)
@@ -37,9 +37,9 @@ class WrongLoader:
         load.done.set()
         return load.value
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightLoader(WrongLoader):
     """Lets a follower take over when the leader is gone."""
 
@@ -58,15 +58,12 @@ class RightLoader(WrongLoader):
         return load.value
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongLoader, RightLoader])
 @explore()
 async def test_followers_get_the_value(
     kind: type[WrongLoader], victim: Victim
 ) -> None:
-    """Two ask at once; if one gives up, the other still gets its answer."""
-
     async def load(key: str) -> str:
         await checkpoint()
         return key.upper()

@@ -1,4 +1,4 @@
-"""A rate limiter that starts a timer for each waiter, and does not stop it when one gives up."""
+"""A rate limiter whose timers outlive the waiters that they were for."""
 
 from dataclasses import dataclass
 from math import inf
@@ -17,7 +17,6 @@ class Statistics:
     pending: int
 
 
-# --8<-- [start:wrong]
 class WrongLimiter:
     """Lets one task start per interval."""
 
@@ -27,6 +26,7 @@ class WrongLimiter:
         self._next = -inf
         self._timers = 0
 
+    # --8<-- [start:wrong]
     async def acquire(self) -> None:
         """Wait until this task may start."""
         now = anyio.current_time()
@@ -45,13 +45,12 @@ class WrongLimiter:
             self._timers -= 1
         woken.set()
 
+    # --8<-- [end:wrong]
     def statistics(self) -> Statistics:
         """Return how many timers are set."""
         return Statistics(pending=self._timers)
 
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
 class RightLimiter(WrongLimiter):
     """Lets each waiter sleep itself, so that its timer ends with it."""
 
@@ -66,14 +65,12 @@ class RightLimiter(WrongLimiter):
             self._timers -= 1
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
 @explore()
 async def test_no_timer_is_left(
     kind: type[WrongLimiter], victim: Victim
 ) -> None:
-    """A task that has waited, or has given up, leaves no timer behind."""
     async with anyio.create_task_group() as group:
         limiter = kind(group, every=0.01)
         await limiter.acquire()

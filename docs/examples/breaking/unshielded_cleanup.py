@@ -22,13 +22,13 @@ class Database:
         self.open += 1 if command == "begin" else -1
 
 
-# --8<-- [start:wrong]
 class WrongClient:
     """Changes a database, or leaves it as it was."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    # --8<-- [start:wrong]
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
         """Commit when the block is over, roll back when it fails."""
@@ -40,9 +40,9 @@ class WrongClient:
             raise
         await self._database.send("commit")
 
+    # --8<-- [end:wrong]
 
-# --8<-- [end:wrong]
-# --8<-- [start:right]
+
 class RightClient(WrongClient):
     """Has five seconds for the rollback, even when cancelled."""
 
@@ -59,14 +59,12 @@ class RightClient(WrongClient):
                 await self._database.send(command)
 
 
-# --8<-- [end:right]
 # --8<-- [start:test]
 @pytest.mark.parametrize("kind", [WrongClient, RightClient])
 @explore(inject=("checkpoint", "step"))
 async def test_no_transaction_stays_open(
     kind: type[WrongClient], victim: Victim
 ) -> None:
-    """A transaction that was begun is committed or rolled back."""
     database = Database()
     client = kind(database)
 

@@ -18,7 +18,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_cleanup_closes_connections() -> None:
-    """After ``cleanup()`` no connection of the server is open, whatever its clients do."""
+    """After ``cleanup()`` no connection is open, whatever the clients do."""
     shutdown = anyio.Event()
 
     async def serve() -> None:

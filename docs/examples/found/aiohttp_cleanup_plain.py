@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: after ``cleanup()`` the connection of a client that does not read is open."""
+"""aiohttp 3.14.5: a connection is still open after ``cleanup()``."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: a kept-alive connection is used, however many others are in use."""
+"""aiohttp 3.14.5: a kept-alive connection is reused in spite of the limit."""
 
 from typing import Any, cast
 
@@ -48,7 +48,7 @@ class Request:
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_limit_holds() -> None:
-    """With ``limit=1`` there is one request at a time, whichever hosts they go to."""
+    """With ``limit=1`` there is one request at a time, to whichever host."""
     connector = Connector(limit=1)
     now = most = 0
 

@@ -11,7 +11,7 @@ both = asyncio.Event()
 async def serve(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Answer requests to /quick at once, and the others as soon as there are two of them."""
+    """Answer /quick at once, and other requests when there are two of them."""
     while head := await reader.readline():
         await reader.readuntil(b"\r\n\r\n")
         path = head.decode().split()[1]

@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: a request cancelled just after being woken lets no other in."""
+"""aiohttp 3.14.5: a request that is cancelled when woken wakes no other."""
 
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ class Request:
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_connection_goes_to_who_waits(victim: Victim) -> None:
-    """If the first of two that wait for the only connection is cancelled, the second gets it."""
+    """If the first of two waiters is cancelled, the second is served."""
     connector = Connector(limit=1, force_close=True)
 
     async def request() -> None:

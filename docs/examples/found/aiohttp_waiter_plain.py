@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: the connection is free, but the request that waits for it keeps waiting."""
+"""aiohttp 3.14.5: a request waits although the connection is free."""
 
 import asyncio
 

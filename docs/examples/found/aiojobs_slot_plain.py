@@ -1,4 +1,4 @@
-"""aiojobs 1.4.0: two jobs end at the same moment, and one of the next two does not start."""
+"""aiojobs 1.4.0: two jobs end at once, and a job that waits does not start."""
 
 import asyncio
 

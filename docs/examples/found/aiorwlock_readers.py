@@ -9,7 +9,7 @@ from mtaio.testing import Victim, explore, settle
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_readers_do_not_wait_for_nobody(victim: Victim) -> None:
-    """When a writer that waits for a reader gives up, the next reader need not wait any more."""
+    """When a waiting writer gives up, the readers behind it can go on."""
     lock = aiorwlock.RWLock()
     reading = anyio.Event()
 

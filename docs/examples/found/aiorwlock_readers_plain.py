@@ -1,4 +1,4 @@
-"""aiorwlock 1.5.1: one reader reads, nobody writes, and another reader has to wait."""
+"""aiorwlock 1.5.1: nobody writes, and yet a reader has to wait."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0, trio: ``connect_tcp(local_host=...)`` leaves its socket if it cannot be bound."""
+"""AnyIO 4.16.0, trio: a socket that could not be bound stays open."""
 
 import anyio
 from anyio.abc import SocketStream
@@ -18,7 +18,7 @@ async def serve() -> None:
 # --8<-- [start:test]
 @explore(backends=("trio",))
 async def test_failed_attempt_leaves_no_socket() -> None:
-    """Connecting from an address that the machine does not have fails, and leaves nothing."""
+    """Connecting from a foreign address fails, and leaves nothing open."""
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()

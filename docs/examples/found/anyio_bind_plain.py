@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0 and trio: attempts to connect from a wrong address leave their sockets open."""
+"""AnyIO 4.16.0 and trio: failed attempts to connect leave sockets open."""
 
 import gc
 import socket

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0: Task.cancel() in a Condition's wait() ends in a RuntimeError."""
+"""AnyIO 4.16.0: Task.cancel() in Condition.wait() ends in a RuntimeError."""
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -11,7 +11,7 @@ from mtaio.testing import Victim, explore, settle
 async def test_waiter_can_be_cancelled(victim: Victim) -> None:
     """A cancelled waiter ends with the cancellation, and nothing else."""
     condition = anyio.Condition()
-    errors: list[Exception] = []
+    errors: list[RuntimeError] = []
 
     async def waiter() -> None:
         async with condition:
@@ -20,7 +20,7 @@ async def test_waiter_can_be_cancelled(victim: Victim) -> None:
     async def impatient() -> None:
         try:
             await victim(waiter)
-        except Exception as error:  # noqa: BLE001 - is what is looked for
+        except RuntimeError as error:
             errors.append(error)
 
     async with anyio.create_task_group() as group:

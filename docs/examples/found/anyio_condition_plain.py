@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0 and asyncio: a waiter is cancelled while it reacquires the lock."""
+"""AnyIO 4.16.0, asyncio: a waiter is cancelled as it reacquires the lock."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0: an item that has been handed to a receiver is lost with Task.cancel()."""
+"""AnyIO 4.16.0: Task.cancel() loses an item that was handed to a receiver."""
 
 import anyio
 from anyio import create_memory_object_stream
@@ -9,7 +9,7 @@ from mtaio.testing import Victim, explore, settle
 # --8<-- [start:test]
 @explore()
 async def test_item_is_received_or_still_there(victim: Victim) -> None:
-    """An item that was sent is received, or waits in the stream for another receiver."""
+    """An item that was sent is received, or is still in the stream."""
     send, receive = create_memory_object_stream[str](1)
     received: list[str] = []
 

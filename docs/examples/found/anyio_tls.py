@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0: leaving a TLS stream raises an SSLError if the peer's data is on its way."""
+"""AnyIO 4.16.0: leaving a TLS stream raises an SSLError if data is coming."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0: a TLS stream is left while data is on its way, and that raises an SSLError."""
+"""AnyIO 4.16.0: leaving a TLS stream raises an SSLError."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0, asyncio: what a client sends is read without limit before its handler receives."""
+"""AnyIO 4.16.0, asyncio: data is read without limit before it is received."""
 
 import anyio
 from anyio.abc import SocketStream
@@ -8,7 +8,7 @@ from mtaio.testing import Network, explore, settle
 
 # --8<-- [start:test]
 async def accept(stream: SocketStream) -> None:
-    """Wait for something else first, such as a database, and receive nothing."""
+    """Wait for something else first, and receive nothing."""
     async with stream:
         await anyio.sleep(60)
 
@@ -19,7 +19,7 @@ async def serve() -> None:
 
 @explore(backends=("asyncio",))
 async def test_sender_waits_for_its_reader() -> None:
-    """What is not received fits into the buffers on the way, some 300 kB; then the sender waits."""
+    """Unread data fills the buffers, some 300 kB; then the sender waits."""
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()

@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0 and asyncio: a server takes 100 MB that its handler has not asked for."""
+"""AnyIO 4.16.0, asyncio: a server takes 100 MB that nobody has received."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""async-lru 2.4.0: after a timeout and a second try, a third call loads once more."""
+"""async-lru 2.4.0: after a timeout and a retry, a third call loads again."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""asyncio alone: one notification and two waiters, the first of which is cancelled."""
+"""asyncio: of two waiters the first is cancelled, and the second not woken."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""cashews 7.6.0: when one of two callers is cancelled, the other is cancelled as well."""
+"""cashews 7.6.0: the cancellation of one caller cancels the other too."""
 
 import asyncio
 

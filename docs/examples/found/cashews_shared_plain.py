@@ -1,4 +1,4 @@
-"""cashews 7.6.0: one call has a timeout, another has none, and the timeout cancels both."""
+"""cashews 7.6.0: the timeout of one call cancels another."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""httpcore 1.0.9, asyncio: a pool that is cancelled while it closes leaves connections open."""
+"""httpcore 1.0.9, asyncio: a cancelled aclose() leaves connections open."""
 
 import anyio
 import httpcore
@@ -24,7 +24,7 @@ async def serve() -> None:
 # --8<-- [start:test]
 @explore(seeds=10, exhaustive=1)
 async def test_closed_pool_has_no_connection(victim: Victim) -> None:
-    """Two connections are idle, the pool is closed, and that is cancelled: both are closed."""
+    """If closing a pool is cancelled, its idle connections are closed."""
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()

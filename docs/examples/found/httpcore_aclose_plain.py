@@ -1,4 +1,4 @@
-"""httpcore 1.0.9 and asyncio: closing a pool is cancelled, and most of it stays open."""
+"""httpcore 1.0.9, asyncio: a cancelled aclose() leaves connections open."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""httpcore 1.0.9: the socket of a request that is cancelled during the TLS handshake stays open."""
+"""httpcore 1.0.9: cancelled in the TLS handshake, a request leaves a socket."""
 
 from contextlib import suppress
 
@@ -22,7 +22,7 @@ async def serve() -> None:
 # --8<-- [start:test]
 @explore(seeds=10, exhaustive=1)
 async def test_cancelled_request_closes_its_socket(victim: Victim) -> None:
-    """A request is cancelled and the pool is closed: no socket of ours is left open."""
+    """A request is cancelled, the pool closed: no socket is left open."""
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()

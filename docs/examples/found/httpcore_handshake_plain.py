@@ -1,4 +1,4 @@
-"""httpcore 1.0.9: requests are cancelled during the TLS handshake, and their sockets stay open."""
+"""httpcore 1.0.9: requests cancelled in the TLS handshake leave sockets."""
 
 import asyncio
 import gc

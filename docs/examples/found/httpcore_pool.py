@@ -1,4 +1,4 @@
-"""httpcore 1.0.9: the connection of a cancelled request keeps its place in the pool."""
+"""httpcore 1.0.9: a cancelled request keeps its place in the pool."""
 
 import anyio
 import httpcore
@@ -10,7 +10,7 @@ from mtaio.testing import Victim, explore
 # --8<-- [start:test]
 @explore()
 async def test_pool_serves_who_is_left(victim: Victim) -> None:
-    """Two requests share one connection; if the first is cancelled, the second is answered."""
+    """If the first of two requests is cancelled, the second is answered."""
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"]
     network = httpcore.AsyncMockBackend(answer * 9)
     async with httpcore.AsyncConnectionPool(

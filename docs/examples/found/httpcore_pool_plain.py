@@ -1,4 +1,4 @@
-"""httpcore 1.0.9 and asyncio: the second request waits for a connection that no request owns."""
+"""httpcore 1.0.9, asyncio: a connection that no request owns blocks a pool."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""hypercorn 0.18.0: one client that does not read keeps the server from shutting down."""
+"""hypercorn 0.18.0: a client that does not read stops the shutdown."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
 # --8<-- [start:test]
 @explore()
 async def test_server_shuts_down() -> None:
-    """A server ends within its timeouts after it was asked to, whatever its clients do."""
+    """A server that is asked to ends in time, whatever its clients do."""
     shutdown, ended = anyio.Event(), anyio.Event()
     config = Config()
     config.bind = ["0.0.0.0:80"]

@@ -1,4 +1,4 @@
-"""hypercorn 0.18.0: one client does not read, and the server does not shut down."""
+"""hypercorn 0.18.0: a client does not read, and the server does not end."""
 
 import asyncio
 import socket

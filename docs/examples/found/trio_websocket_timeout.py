@@ -1,4 +1,4 @@
-"""trio-websocket 0.12.2: ``connect_timeout`` has no effect if the server does not answer."""
+"""trio-websocket 0.12.2: ``connect_timeout`` has no effect in the handshake."""
 
 import anyio
 import pytest
@@ -20,7 +20,7 @@ async def serve() -> None:
 
 @explore(backends=("trio",))
 async def test_connecting_has_a_timeout() -> None:
-    """A server that accepts the connection and says nothing is given up after the timeout."""
+    """A server that accepts and says nothing is given up in time."""
     async with Network(latency=0.05) as net:
         net.host("api").start(serve)
         await settle()

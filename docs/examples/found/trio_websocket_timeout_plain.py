@@ -1,4 +1,4 @@
-"""trio-websocket 0.12.2: with ``connect_timeout=0.1`` a client waits until the server hangs up."""
+"""trio-websocket 0.12.2: ``connect_timeout=0.1`` takes a second."""
 
 import trio
 import trio_websocket

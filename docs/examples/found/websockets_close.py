@@ -1,4 +1,4 @@
-"""websockets 17.4: ``close()`` outlasts its timeout if the peer does not read."""
+"""websockets 17.4: ``close()`` outlasts its timeout if nobody reads."""
 
 import anyio
 from websockets.asyncio.client import connect

@@ -1,4 +1,4 @@
-"""websockets 17.4: ``close()`` with ``close_timeout=0.1`` waits until the peer reads."""
+"""websockets 17.4: ``close(close_timeout=0.1)`` waits for the peer."""
 
 import asyncio
 

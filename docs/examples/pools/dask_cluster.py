@@ -1,4 +1,4 @@
-"""The same on a cluster: three attempts for each call, four seconds for each attempt."""
+"""Calls on a cluster: three attempts, four seconds for each."""
 
 import math
 

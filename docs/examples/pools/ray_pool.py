@@ -20,7 +20,7 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 
 class RayCall(Future[Any]):
-    """A call on the cluster: to cancel it ends it there, also if it has begun."""
+    """A call on the cluster; to cancel it ends it there."""
 
     def __init__(self, ref: Any) -> None:
         super().__init__()
@@ -38,9 +38,8 @@ class RayCall(Future[Any]):
         error = done.exception()
         if error is None:
             self.set_result(done.result())
-        elif isinstance(
-            error, RayTaskError
-        ):  # which has where the function raised
+        elif isinstance(error, RayTaskError):
+            # It has the traceback of the function.
             error.cause.__cause__ = error
             self.set_exception(error.cause)
         else:
@@ -51,9 +50,8 @@ class RayPool(Executor):
     """A pool for via=; options are those of a Ray task, such as num_cpus."""
 
     def __init__(self, **options: Any) -> None:
-        self.remote = ray.remote(**{"max_retries": 0} | options)(
-            call
-        )  # retry= is ours
+        options = {"max_retries": 0} | options  # retry= is ours
+        self.remote = ray.remote(**options)(call)
 
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -69,19 +67,15 @@ def nap(seconds: int) -> None:
 
 async def main() -> None:
     pool = RayPool()
-    print(
-        sum(await executor.map(math.isqrt, range(100), via=pool, chunksize=10))
-    )
+    roots = await executor.map(math.isqrt, range(100), via=pool, chunksize=10)
+    print(sum(roots))
 
-    late = await executor.map(
-        nap, [3600] * 8, via=pool, timeout=1, errors="return"
-    )
+    naps = [3600] * 8
+    late = await executor.map(nap, naps, via=pool, timeout=1, errors="return")
     print([type(error).__name__ for error in late[:2]])
     print(await executor.run(math.factorial, 5, via=pool))  # not an hour later
 
 
 if __name__ == "__main__":
-    ray.init(
-        include_dashboard=False
-    )  # to a cluster that runs already: ray.init("auto")
+    ray.init(include_dashboard=False)  # a running cluster: ray.init("auto")
     anyio.run(main)

@@ -1,8 +1,8 @@
 """
-A polite crawler: follows links, limits the requests to each host, writes a line for each page.
+A polite crawler: follows links at a pace that each host can bear.
 
-    pip install httpx    # beside mtaio with its extra "cli", and "uvloop" or "trio" to run on it
-    python crawler.py https://example.org/ --output pages.jsonl --contact you@example.org
+    pip install httpx    # beside mtaio with its extra "cli"
+    python crawler.py https://example.org/ --contact you@example.org
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urldefrag, urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
@@ -35,28 +34,23 @@ from mtaio.core import progress
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-AGENT: Final = "mtaio-crawler"
-MOST_TEXT: Final = 2_000_000  # characters read of a page
-MOST_PATIENCE: Final = (
-    300.0  # seconds; a host that wants more is not asked again
-)
-LOOPS: Final = {
-    "asyncio": {},
-    "uvloop": {"use_uvloop": True},
-    "trio": {"restrict_keyboard_interrupt_to_checkpoints": True},
+AGENT = "mtaio-crawler"
+MOST_TEXT = 2_000_000  # characters read of a page
+MOST_PATIENCE = 300  # seconds; a host that wants more is not asked again
+BACKENDS: dict[str, tuple[str, dict[str, bool]]] = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {"restrict_keyboard_interrupt_to_checkpoints": True}),
 }
 
 
 class BusyError(Exception):
-    """The host wants to be left alone for a while."""
+    """The host wants to be left alone, for seconds or until a date."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self.wish: str = response.headers.get(
-            "Retry-After", "0"
-        )  # seconds or a date
-        super().__init__(
-            f"status {response.status_code}, Retry-After: {self.wish}"
-        )
+        self.wish: str = response.headers.get("Retry-After", "0")
+        status = response.status_code
+        super().__init__(f"status {status}, Retry-After: {self.wish}")
 
 
 def is_worth_a_retry(error: Exception) -> bool:
@@ -68,7 +62,7 @@ def wish(error: Exception) -> str | None:
     return error.wish if isinstance(error, BusyError) else None
 
 
-RETRY: Final = Retry(4, on=is_worth_a_retry, wait_initial=1.0, retry_after=wish)
+RETRY = Retry(4, on=is_worth_a_retry, wait_initial=1.0, retry_after=wish)
 
 
 class Links(HTMLParser):
@@ -76,35 +70,30 @@ class Links(HTMLParser):
 
     def __init__(self, url: str, html: str) -> None:
         super().__init__()
-        self.title, self.urls, self._url, self._in_title = (
-            "",
-            list[str](),
-            url,
-            False,
-        )
+        self.title, self.urls = "", list[str]()
+        self._url, self._tag = url, ""
         self.feed(html)
 
     def handle_starttag(
         self, tag: str, attrs: list[tuple[str, str | None]]
     ) -> None:
-        """Note a link, and whether the title begins."""
-        self._in_title = tag == "title"
-        for name, value in attrs:
+        """Note a link."""
+        self._tag = tag
+        if tag == "a" and (target := dict(attrs).get("href")):
             with suppress(ValueError):  # a malformed URL
-                if (tag, name) == ("a", "href") and value:
-                    self.urls.append(urldefrag(urljoin(self._url, value)).url)
+                self.urls.append(urldefrag(urljoin(self._url, target)).url)
+
+    def handle_endtag(self, _: str) -> None:
+        """Note that an element has ended."""
+        self._tag = ""
 
     def handle_data(self, data: str) -> None:
         """Add to the title."""
-        self.title += data if self._in_title else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        """Note the end of the title."""
-        self._in_title &= tag != "title"
+        self.title += data if self._tag == "title" else ""
 
 
 class Crawler:
-    """Visits each host in a task of its own, page by page, and 20 hosts at once."""
+    """Visits each host in a task of its own, page by page, 20 at once."""
 
     def __init__(
         self,
@@ -113,25 +102,21 @@ class Crawler:
         pages: int,
         delay: float,
     ) -> None:
+        self.visited = 0
         self._client, self._output, self._pages = client, output, pages
-        self._executor = TaskExecutor(
-            20, max_pending=pages
-        )  # a task for each host with work
+        self._executor = TaskExecutor(20, max_pending=pages)
         self._pace = KeyedRateLimiter(1, per=delay, max_keys=pages)
-        self._timeouts = TimeoutManager(30.0)
-        self._rules: TTLCache[RobotFileParser] = TTLCache(
+        self._timeouts = TimeoutManager(30)
+        self._rules = TTLCache[RobotFileParser](
             86400, max_size=pages, error_ttl=600
         )
         self._seen, self._queues = set[str](), dict[str, deque[str]]()
-        self.visited = 0
 
     async def crawl(self, seeds: Collection[str]) -> None:
-        """Visit the seeds, and what they lead to on their hosts; may be cancelled at any time."""
+        """Visit the seeds, and what they lead to on their hosts."""
         self._hosts = {urlsplit(url).netloc for url in seeds}
         with progress.bar("crawling") as self._on_progress:
-            async with (
-                self._executor
-            ):  # left when no host has anything to visit
+            async with self._executor:  # until no host has pages left
                 self._add(seeds)
 
     def _add(self, urls: Collection[str]) -> None:
@@ -152,10 +137,11 @@ class Crawler:
         queue = self._queues[host]
         while queue:
             url = queue.popleft()
-            try:
-                page = await self._visit(url)
-            except Exception as error:  # noqa: BLE001 - what comes from outside may be anything
-                page = {"error": f"{type(error).__name__}: {error}"}
+            [page] = await self._executor.map(
+                self._visit, [url], errors="return"
+            )
+            if isinstance(page, Exception):
+                page = {"error": f"{type(page).__name__}: {page}"}
             self._output.write(json.dumps({"url": url, **page}) + "\n")
             self.visited += 1
             self._on_progress(self.visited, len(self._seen), host)
@@ -163,55 +149,38 @@ class Crawler:
 
     async def _visit(self, url: str) -> dict[str, Any]:
         site = urljoin(url, "/robots.txt")
-        rules = await self._rules.get_or_set(
-            site, partial(self._load_rules, site)
-        )
+        rules = await self._rules.get_or_set(site, partial(self._load, site))
         if not rules.can_fetch(AGENT, url):
             return {"error": "robots.txt forbids it"}
         await anyio.sleep(float(rules.crawl_delay(AGENT) or 0))
-        status, text, target = await self._fetch(url)
+        status, text, target = await RETRY.run(self._ask, url)
         found = await self._executor.run_in_thread(Links, url, text)
-        self._add(
-            [urljoin(url, target), *found.urls]
-        )  # a redirect is a link like any other
-        return {
-            "status": status,
-            "title": found.title.strip(),
-            "links": len(found.urls),
-        }
+        self._add([urljoin(url, target), *found.urls])
+        title = found.title.strip()
+        return {"status": status, "title": title, "links": len(found.urls)}
 
-    async def _load_rules(self, site: str) -> RobotFileParser:
-        status, text, _ = await self._fetch(site)
+    async def _load(self, site: str) -> RobotFileParser:
+        status, text, _ = await RETRY.run(self._ask, site)
         rules = RobotFileParser(site)
         rules.parse(text.splitlines() if status == 200 else ())
         return rules
 
-    async def _fetch(self, url: str) -> tuple[int, str, str]:
-        [answer] = await self._executor.map(self._ask, [url], retry=RETRY)
-        return answer
-
     async def _ask(self, url: str) -> tuple[int, str, str]:
-        await self._pace.acquire(
-            urlsplit(url).netloc
-        )  # before each attempt, robots.txt included
+        await self._pace.acquire(urlsplit(url).netloc)  # before each attempt
         async with (
             self._timeouts(),
             self._client.stream("GET", url) as response,
         ):
             if response.status_code == 429 or response.is_server_error:
                 raise BusyError(response)
-            text = ""
-            if response.headers.get("Content-Type", "").startswith("text/"):
+            text, headers = "", response.headers
+            if headers.get("Content-Type", "").startswith("text/"):
                 with anyio.CancelScope() as reading:
                     async for part in response.aiter_text():
                         text += part
                         if len(text) > MOST_TEXT:
-                            reading.cancel()  # break would leave httpx's own generators open
-            return (
-                response.status_code,
-                text,
-                response.headers.get("Location", ""),
-            )
+                            reading.cancel()
+            return response.status_code, text, headers.get("Location", "")
 
 
 async def crawl(options: argparse.Namespace, output: TextIO) -> None:
@@ -229,57 +198,34 @@ async def crawl(options: argparse.Namespace, output: TextIO) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Follow links politely.")
-    parser.add_argument(
-        "url", nargs="+", help="where to begin; stays on these hosts"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("pages.jsonl"), help="appended to"
-    )
-    parser.add_argument(
-        "--contact", required=True, help="whom a host may complain to"
-    )
-    parser.add_argument(
-        "--pages", type=int, default=1000, help="how many to visit in all"
-    )
-    parser.add_argument(
-        "--delay",
-        type=float,
-        default=1.0,
-        help="seconds from request to request",
-    )
-    parser.add_argument("--backend", choices=LOOPS, default="asyncio")
+    add = parser.add_argument
+    add("url", nargs="+", help="where to begin; stays on these hosts")
+    add("--output", type=Path, default=Path("pages.jsonl"))
+    add("--contact", required=True, help="whom a host may complain to")
+    add("--pages", type=int, default=1000, help="how many to visit in all")
+    add("--delay", type=float, default=1.0, help="seconds between requests")
+    add("--backend", choices=BACKENDS, default="asyncio")
     options = parser.parse_args()
-    for url in map(str, options.url):
-        if (
-            urlsplit(url).scheme not in {"http", "https"}
-            or not urlsplit(url).netloc
-        ):
+    for url in options.url:
+        if not url.startswith(("http://", "https://")) or not urlsplit(url)[1]:
             parser.error(f"{url}: write https://example.org/")
-    loop, code = options.backend, 0
-    if find_spec(loop) is None:
-        parser.error(
-            f"--backend {loop}: it is not installed; pip install {loop}"
-        )
     if options.pages < 1:
         parser.error(f"--pages {options.pages}: write 1 or more")
     if not 0 < options.delay < float("inf"):
         parser.error(f"--delay {options.delay}: write seconds, more than 0")
     try:
-        lines = options.output.open(
-            "a", buffering=1, encoding="utf-8"
-        )  # written line by line
+        output = options.output.open("a", buffering=1, encoding="utf-8")
     except OSError as error:
         parser.error(f"--output {options.output}: {error.strerror}")
-    with lines as output:
+    backend, backend_options = BACKENDS[options.backend]
+    with output:
         try:
-            backend = "trio" if loop == "trio" else "asyncio"
             anyio.run(
                 crawl,
                 options,
                 output,
                 backend=backend,
-                backend_options=LOOPS[loop],
+                backend_options=backend_options,
             )
         except* KeyboardInterrupt:  # it may be in a group
-            code = 130  # as shells report it
-    sys.exit(code)
+            sys.exit(130)  # as shells report it

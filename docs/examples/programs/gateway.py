@@ -1,9 +1,9 @@
 """
-A gateway: passes requests on to one upstream, and protects it, its clients and itself.
+A gateway: passes requests on to one upstream, and protects it.
 
-    pip install httpx starlette    # beside mtaio with its extras "app" and "uvloop"
+    pip install httpx starlette    # beside mtaio with its extra "app"
     export GATEWAY_UPSTREAM=http://quotes.internal GATEWAY_KEYS=ada,bob
-    python gateway.py --backend uvloop
+    python gateway.py
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 log = logging.getLogger("gateway")
-logging.getLogger("httpx").setLevel(
-    logging.WARNING
-)  # or it logs each request to the upstream
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 keys = frozenset(os.environ.get("GATEWAY_KEYS", "").split(",")) - {""}
 clients = KeyedRateLimiter(5, burst=10, max_keys=10_000, name="clients")
@@ -49,9 +47,7 @@ app = Application(
 @app.resource
 async def upstream() -> AsyncIterator[httpx.AsyncClient]:
     app.monitor.watch(clients)
-    limits = httpx.Limits(
-        max_connections=None
-    )  # app.concurrency_limiter is what limits
+    limits = httpx.Limits(max_connections=None)  # the limiter limits
     url = os.environ["GATEWAY_UPSTREAM"]
     async with httpx.AsyncClient(
         base_url=url, limits=limits, timeout=None
@@ -77,7 +73,7 @@ async def fetch(path: str) -> tuple[int, bytes, str]:
 
 
 def lasts(answer: tuple[int, bytes, str]) -> float:
-    """Return how many seconds to keep an answer: what is missing now may appear soon."""
+    """Return how many seconds to keep an answer."""
     return 5.0 if answer[0] == 200 else 1.0
 
 

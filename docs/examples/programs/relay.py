@@ -1,5 +1,5 @@
 """
-A relay for log lines, in plain trio: takes lines over TCP, and sends them on in batches by HTTP.
+A relay for log lines, in plain trio: takes them over TCP, posts batches.
 
     pip install httpx    # beside mtaio with its extra "trio"
     python relay.py --listen 127.0.0.1:5140 https://logs.example.org/lines
@@ -40,7 +40,7 @@ async def take(
     stream: trio.abc.ReceiveStream,
     lines: trio.MemorySendChannel[str],
 ) -> None:
-    """Read what a client sends; only a client that sends too much is read more slowly."""
+    """Read what a client sends; one that sends too much waits, alone."""
     rest = b""
     async for chunk in stream:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -93,7 +93,7 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
                     partial(trio.serve_listeners, serve, listeners)
                 )
                 async for _ in signals:
-                    break  # a second one will not be received, and ends the process
+                    break  # a second one ends the process
             taking.cancel_scope.cancel()
         # The channel is closed now, so ship() ends when it has sent the rest.
 
@@ -120,9 +120,7 @@ if __name__ == "__main__":
     if not options.url.startswith(("http://", "https://")):
         parser.error(f"{options.url}: write https://logs.example.org/lines")
     if not (host and port.isdecimal() and int(port) < 65536):
-        parser.error(
-            f"--listen {options.listen}: write HOST:PORT, such as 127.0.0.1:5140"
-        )
+        parser.error(f"--listen {options.listen}: write HOST:PORT")
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     trio.run(main, host, int(port), options.url)

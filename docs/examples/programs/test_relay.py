@@ -1,4 +1,4 @@
-"""The relay, on trio's own virtual clock: it jumps to the next moment when all tasks wait."""
+"""The relay, on trio's own virtual clock, which jumps when all tasks wait."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 
 def test_batches_are_sent_when_they_are_full_or_old() -> None:
-    """A hundred lines go at once, fewer after a second, and the rest at the end."""
+    """A hundred go at once, fewer after a second, the rest at the end."""
     batches: list[tuple[float, int]] = []
 
     async def sink(batch: list[str]) -> None:
@@ -28,7 +28,7 @@ def test_batches_are_sent_when_they_are_full_or_old() -> None:
 
 
 def test_noisy_client_waits_alone() -> None:
-    """A client that sends 400 lines more than its burst waits two seconds; another does not."""
+    """One that sends 400 more than its burst waits two seconds."""
     ended: dict[str, float] = {}
 
     async def client(

@@ -16,7 +16,7 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -27,21 +27,20 @@ from mtaio.core import Intake
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LEASE: Final = float(
-    os.environ.get("WORKER_LEASE", "60")
-)  # seconds for which a job is ours
-POLL: Final = float(os.environ.get("WORKER_POLL", "1"))
+# Seconds for which a job is ours, and between two looks for a new one.
+LEASE = float(os.environ.get("WORKER_LEASE", "60"))
+POLL = float(os.environ.get("WORKER_POLL", "1"))
 
 
 def wish(error: Exception) -> str | None:
-    """Return how long the receiver wants to be left alone, if it says so: seconds or a date."""
+    """Return what the receiver asks for: seconds or a date."""
     if not isinstance(error, httpx.HTTPStatusError):
         return None
     asked: str | None = error.response.headers.get("Retry-After")
     return asked
 
 
-RETRY: Final = Retry(
+RETRY = Retry(
     attempts=int(os.environ.get("WORKER_ATTEMPTS", "8")),
     wait_initial=float(os.environ.get("WORKER_WAIT", "5")),
     wait_max=3600.0,
@@ -51,9 +50,7 @@ RETRY: Final = Retry(
 log = logging.getLogger("worker")
 logging.getLogger("httpx").setLevel(logging.WARNING)
 app = Application(name="worker")
-disk = TaskExecutor(
-    threads=1, name="disk"
-)  # one thread at a time waits for SQLite
+disk = TaskExecutor(threads=1, name="disk")  # one thread waits for SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +65,10 @@ class Job:
 
 class Queue:
     """
-    Jobs in a table that any number of processes may share; each statement is a transaction.
+    Jobs in a table that several processes may share.
 
-    A job can be taken once it is ``due``, and taking it moves that moment on: if the worker dies,
-    the job comes back by itself. One that was taken too often stays in the table, for inspection.
+    A job can be taken once it is ``due``, and taking it moves that moment on:
+    if the worker dies, the job comes back by itself.
     """
 
     def __init__(self, path: str) -> None:
@@ -80,8 +77,9 @@ class Queue:
         )
         self._execute("PRAGMA journal_mode = WAL")
         self._execute(
-            "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT,"
-            " body TEXT, due REAL DEFAULT 0, attempts INTEGER DEFAULT 0, error TEXT)"
+            "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY"
+            " AUTOINCREMENT, url TEXT, body TEXT, due REAL DEFAULT 0,"
+            " attempts INTEGER DEFAULT 0, error TEXT)"
         )
         self._execute("CREATE INDEX IF NOT EXISTS jobs_due ON jobs (due)")
 
@@ -99,8 +97,9 @@ class Queue:
     def take(self) -> Job | None:
         """Lease the job that has been due the longest."""
         rows = self._execute(
-            "UPDATE jobs SET due = :now + :lease, attempts = attempts + 1 WHERE id = (SELECT id"
-            " FROM jobs WHERE due <= :now AND attempts < :most ORDER BY due LIMIT 1)"
+            "UPDATE jobs SET due = :now + :lease, attempts = attempts + 1"
+            " WHERE id = (SELECT id FROM jobs WHERE due <= :now"
+            " AND attempts < :most ORDER BY due LIMIT 1)"
             " RETURNING id, url, body, attempts",
             now=time.time(),
             lease=LEASE,
@@ -113,12 +112,10 @@ class Queue:
         self._execute("DELETE FROM jobs WHERE id = :id", id=job.id)
 
     def put_off(self, job: Job, error: Exception) -> None:
-        """Make a failed job wait, or leave it as it is after the last attempt."""
+        """Make a failed job wait, or set it aside after the last attempt."""
         last = job.attempts == RETRY.attempts
         wait = 0 if last else RETRY.wait_before(job.attempts + 1, error)
-        due = time.time() + min(
-            wait, RETRY.wait_max
-        )  # whatever the receiver asks for
+        due = time.time() + min(wait, RETRY.wait_max)
         sql = "UPDATE jobs SET due = :due, error = :error WHERE id = :id"
         self._execute(
             sql, due=due, error=f"{type(error).__name__}: {error}", id=job.id
@@ -131,8 +128,12 @@ class Queue:
 
     def dead(self) -> list[tuple[Any, ...]]:
         """Return the jobs that were set aside: number, URL, last error."""
-        sql = "SELECT id, url, error FROM jobs WHERE due <= :now AND attempts >= :most"
-        return self._execute(sql, now=time.time(), most=RETRY.attempts)
+        return self._execute(
+            "SELECT id, url, error FROM jobs"
+            " WHERE due <= :now AND attempts >= :most",
+            now=time.time(),
+            most=RETRY.attempts,
+        )
 
     def close(self) -> None:
         """Close it."""
@@ -162,9 +163,11 @@ async def deliver(job: Job) -> None:
 
 
 async def receive() -> Job:
-    while (job := await disk.run_in_thread(queue.get().take)) is None:  # noqa: ASYNC110 - asked
+    while True:
+        job = await disk.run_in_thread(queue.get().take)
+        if job is not None:
+            return job
         await anyio.sleep(POLL)
-    return job
 
 
 async def ack(job: Job) -> None:
@@ -173,7 +176,7 @@ async def ack(job: Job) -> None:
 
 
 async def nack(job: Job, error: Exception | None) -> None:
-    if error is None:  # the time to stop is over
+    if error is None:  # it was cancelled: the time to stop is over
         await disk.run_in_thread(queue.get().give_back, job)
     else:
         await disk.run_in_thread(queue.get().put_off, job, error)

@@ -1,4 +1,4 @@
-"""A cache that processes share: start it several times, and each city is loaded once."""
+"""A cache that processes share: start it several times, for one load."""
 
 import os
 
@@ -27,9 +27,8 @@ async def main() -> None:
             for _ in range(3):
                 group.start_soon(forecast, "naha")
         print(await forecast("naha"))
-        await weather.delete(
-            key_of("naha")
-        )  # the source has changed: all processes forget
+
+        await weather.delete(key_of("naha"))  # all processes forget it
         print(await forecast("naha"))
         await weather.delete(key_of("naha"))
 

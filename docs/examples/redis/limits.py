@@ -7,9 +7,7 @@ import anyio
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisRateLimiter, RedisStore
 
-store = RedisStore(
-    os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"), timeout=1.0
-)
+store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 limiter = RedisRateLimiter(store, "geocoder", 50, burst=10)
 
 

@@ -1,4 +1,4 @@
-"""Requests and tokens a minute of a language model, in all processes together."""
+"""Requests and tokens a minute of a language model, for all processes."""
 
 import os
 
@@ -11,7 +11,7 @@ quota = RedisQuota(store, "model", requests=600, tokens=1_000_000, per=60)
 
 
 async def complete(prompt: str) -> tuple[str, int]:
-    await anyio.sleep(0.01)
+    await anyio.sleep(0.01)  # a request to the model
     return prompt.upper(), len(prompt) + 7
 
 

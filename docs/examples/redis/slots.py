@@ -1,4 +1,4 @@
-"""Two reports at a time in all processes together: start it several times at once."""
+"""Two reports at a time, in all processes: start it several times at once."""
 
 import os
 
@@ -16,7 +16,7 @@ async def report(name: str) -> None:
     try:
         async with limiter as lease:
             await anyio.sleep(0.1)
-            if written.get(name, 0) < lease.token:
+            if written.get(name, 0) < lease.token:  # refuses a late write
                 written[name] = lease.token
     except LeaseLostError as error:
         print(f"{name} has to be made again: {error}")

@@ -8,9 +8,7 @@ import anyio
 from mtaio.redis import RedisKeyedRateLimiter, RedisStore
 
 store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-attempts = RedisKeyedRateLimiter.window(
-    store, "sign-in", 3, per=600, max_keys=50_000
-)
+attempts = RedisKeyedRateLimiter.window(store, "sign-in", 3, per=600)
 
 
 async def sign_in(user: str) -> str:

@@ -1,7 +1,8 @@
-"""A worker on a Redis stream, which takes over what other workers have left unfinished."""
+"""A worker on a Redis stream, which takes over what other workers have left."""
 
 import os
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -12,7 +13,7 @@ from mtaio.redis import RedisStore
 from mtaio.types import Connection
 
 STREAM, GROUP, ME = f"letters-{uuid4().hex}", "senders", "worker-2"
-IDLE = 300  # milliseconds after which a letter goes to another worker: more than it ever takes
+IDLE = 300  # ms after which a letter goes to another worker: more than it takes
 
 store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 
@@ -25,28 +26,22 @@ class Letter:
     to: str
 
 
+def read(worker: str, count: int, *options: Any) -> tuple[Any, ...]:
+    """Return the command that reads new entries for a worker."""
+    head = ("XREADGROUP", "GROUP", GROUP, worker, "COUNT", count)
+    return (*head, *options, "STREAMS", STREAM, ">")
+
+
 async def receive(connection: Connection) -> Letter:
-    """Take what a worker that is gone has left, else what is new."""
+    """Take what a worker that is gone has left, or else what is new."""
+    claim = ("XAUTOCLAIM", STREAM, GROUP, ME, IDLE, "0", "COUNT", 1)
     while True:
-        with anyio.CancelScope(
-            shield=True
-        ):  # a read that is cancelled may have taken a letter
-            claim = ("XAUTOCLAIM", STREAM, GROUP, ME, IDLE, "0", "COUNT", 1)
+        # A read that is cancelled may have taken a letter.
+        with anyio.CancelScope(shield=True):
             entries = (await store.command(*claim))[1]
             if not entries:
-                read = (
-                    "XREADGROUP",
-                    "GROUP",
-                    GROUP,
-                    ME,
-                    "COUNT",
-                    1,
-                    "BLOCK",
-                    100,
-                )
-                answer = await connection.command(
-                    *read, "STREAMS", STREAM, ">", timeout=2
-                )
+                new = read(ME, 1, "BLOCK", 100)
+                answer = await connection.command(*new, timeout=2)
                 entries = answer[STREAM.encode()] if answer else {}
         for number, pairs in entries.items():
             return Letter(number, dict(pairs)[b"to"].decode())
@@ -58,17 +53,17 @@ async def ack(letter: Letter) -> None:
 
 
 async def nack(letter: Letter, error: Exception | None) -> None:
-    if (
-        error is None
-    ):  # others may claim it at once, as if it had been idle for so long
-        await store.command(
-            "XCLAIM", STREAM, GROUP, ME, 0, letter.id, "IDLE", IDLE, "JUSTID"
-        )
+    if error is None:  # others may claim it at once, as if it had been idle
+        claim = ("XCLAIM", STREAM, GROUP, ME, 0, letter.id)
+        await store.command(*claim, "IDLE", IDLE, "JUSTID")
     else:  # it would fail again and again
-        await store.command(
-            "XADD", f"{STREAM}-aside", "*", "to", letter.to, "why", repr(error)
-        )
+        aside = ("to", letter.to, "why", repr(error))
+        await store.command("XADD", f"{STREAM}-aside", "*", *aside)
         await ack(letter)
+
+
+def report(letter: Letter, error: Exception) -> None:
+    print("set aside:", letter.to, repr(error))
 
 
 async def main() -> None:
@@ -87,32 +82,14 @@ async def main() -> None:
         await store.command("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
         for to in ("ada", "nobody", "bob", "eve", "joe"):
             await store.command("XADD", STREAM, "*", "to", to)
-        read = (
-            "XREADGROUP",
-            "GROUP",
-            GROUP,
-            "worker-1",
-            "COUNT",
-            2,
-            "STREAMS",
-            STREAM,
-            ">",
-        )
-        await store.command(*read)  # another worker takes two letters, and dies
+        # Another worker takes two letters, and dies.
+        await store.command(*read("worker-1", 2))
+        letters = Intake(lambda: receive(connection), ack, nack)
         await TaskExecutor().for_each(
-            send,
-            Intake(lambda: receive(connection), ack, nack),
-            limit=2,
-            errors=lambda letter, error: print(
-                "set aside:", letter.to, repr(error)
-            ),
-            until=all_sent.wait,
+            send, letters, limit=2, errors=report, until=all_sent.wait
         )
-        print(
-            sorted(sent),
-            (await store.command("XPENDING", STREAM, GROUP))[0],
-            "pending",
-        )
+        pending = await store.command("XPENDING", STREAM, GROUP)
+        print(sorted(sent), pending[0], "pending")
 
 
 if __name__ == "__main__":

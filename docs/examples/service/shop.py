@@ -1,38 +1,30 @@
 """
-A whole service: prices over HTTP, from an upstream that is slow and fails now and then.
+Prices over HTTP, from an upstream that is slow and fails now and then.
 
     pip install httpx starlette    # beside mtaio with its extra "app"
     SHOP_UPSTREAM=http://prices.internal mtaio run shop:app
 """
 
-from __future__ import annotations
-
 import logging
 import os
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio
 import httpx
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mtaio import Application, Retry
 from mtaio.app import ErrorHandler
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from mtaio.events import Event
+from mtaio.events import Event
 
 log = logging.getLogger("shop")
-logging.getLogger("httpx").setLevel(
-    logging.WARNING
-)  # or it logs each request to the upstream
+# Otherwise httpx logs each request to the upstream.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 errors = ErrorHandler()
 app = Application(name="shop", error_handler=errors)
 retry = Retry(
@@ -79,7 +71,7 @@ async def prices(request: Request) -> Response:
 
 
 async def feed(_: Request) -> Response:
-    """``GET /feed``: how many prices there are, each second, until the service drains."""
+    """``GET /feed``: each second the number of prices, until the drain."""
 
     async def lines() -> AsyncIterator[str]:
         while not app.draining:
@@ -93,7 +85,7 @@ async def feed(_: Request) -> Response:
 
 @app.service(restart=Retry(attempts=5, wait_initial=1.0))
 async def keep_fresh() -> None:
-    """Renew known prices before they expire, and announce the changed ones."""
+    """Renew known prices before they expire."""
     while True:
         await anyio.sleep(app.settings.cache_ttl / 2)
         for sku, before in app.cache.items():
@@ -103,27 +95,23 @@ async def keep_fresh() -> None:
                 errors.report(error, {"sku": sku})
             else:
                 if now != before:
-                    await app.emitter.emit(
-                        "price.changed", {"sku": sku, "price": now}
-                    )
+                    log.info("%s costs %s now", sku, now)
 
 
-@app.emitter.on("price.changed")
-async def announce(event: Event[dict[str, object]]) -> None:
-    log.info("%s costs %s now", event.data["sku"], event.data["price"])
+@app.emitter.on("monitor.threshold_exceeded")
+async def alert(event: Event[dict[str, object]]) -> None:
+    log.critical("call someone: %s", event.data)  # or ask your pager to
 
 
-@app.health_check(
-    "upstream", critical=False, timeout=1.0
-)  # if down, old prices are served
+# While the upstream is down, old prices are served.
+@app.health_check("upstream", critical=False, timeout=1.0)
 async def ask_upstream() -> None:
     (await upstream.get().get("/health")).raise_for_status()
 
 
 routes = [Route("/prices", prices), Route("/feed", feed)]
-app.serve(
-    Starlette(routes=routes), bind=os.environ.get("SHOP_BIND", "127.0.0.1:8000")
-)
+bind = os.environ.get("SHOP_BIND", "127.0.0.1:8000")
+app.serve(Starlette(routes=routes), bind=bind)
 
 if __name__ == "__main__":
     app.run()

@@ -1,4 +1,4 @@
-"""Async tests in this folder run on both backends, on a virtual clock that begins at 0."""
+"""Async tests here run on both backends, on a virtual clock."""
 
 import pytest
 

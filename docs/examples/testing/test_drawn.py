@@ -15,7 +15,7 @@ from mtaio.testing.schedules import schedules
 async def in_order(
     fn: Callable[[int], Awaitable[int]], items: list[int]
 ) -> list[int]:
-    """Call ``fn`` with all items concurrently, and return the results in their order."""
+    """Call ``fn`` concurrently, and return results in the items' order."""
     found: dict[int, int] = {}
 
     async def call(position: int, item: int) -> None:
@@ -32,8 +32,6 @@ async def in_order(
 def test_results_are_in_order(
     backend: str, items: list[int], schedule: Schedule
 ) -> None:
-    """However long each call takes, the results are in the order of the items."""
-
     async def double(item: int) -> int:
         for _ in range(item):
             await checkpoint()

@@ -1,6 +1,6 @@
-"""What an explored test can look at: an invariant, a victim, and what is left over."""
+"""What an explored test can check: an invariant, a victim, and leftovers."""
 
-# --8<-- [start:always]
+# --8<-- [start:victim]
 import anyio
 from anyio.lowlevel import checkpoint
 
@@ -9,28 +9,7 @@ from mtaio.testing import Simulation, Victim, assert_quiescent, explore
 
 
 @explore()
-async def test_never_more_than_two(sim: Simulation) -> None:
-    """After every step, at most two tasks are at work."""
-    limiter = ConcurrencyLimiter(2)
-    at_work: set[str] = set()
-    sim.always(lambda: len(at_work) <= 2)
-
-    async def work(name: str) -> None:
-        async with limiter:
-            at_work.add(name)
-            await checkpoint()
-            at_work.remove(name)
-
-    async with anyio.create_task_group() as group:
-        for name in ("Ann", "Ben", "Cem"):
-            group.start_soon(work, name)
-
-
-# --8<-- [end:always]
-# --8<-- [start:victim]
-@explore()
 async def test_nothing_is_left_behind(victim: Victim) -> None:
-    """Wherever a waiting or working task is cancelled, its slot comes back."""
     limiter = ConcurrencyLimiter(1)
 
     async def work() -> None:
@@ -47,3 +26,22 @@ async def test_nothing_is_left_behind(victim: Victim) -> None:
 
 
 # --8<-- [end:victim]
+# --8<-- [start:always]
+@explore()
+async def test_never_more_than_two(sim: Simulation) -> None:
+    limiter = ConcurrencyLimiter(2)
+    at_work: set[str] = set()
+    sim.always(lambda: len(at_work) <= 2)
+
+    async def work(name: str) -> None:
+        async with limiter:
+            at_work.add(name)
+            await checkpoint()
+            at_work.remove(name)
+
+    async with anyio.create_task_group() as group:
+        for name in ("Ann", "Ben", "Cem"):
+            group.start_soon(work, name)
+
+
+# --8<-- [end:always]

@@ -1,23 +1,19 @@
 """A service under test: a new one for each test, in virtual time."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
 
 from mtaio import Application
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 pytestmark = pytest.mark.anyio
 
 
 def make_app(**options: Any) -> Application:
-    """Make the service: here for a test, in production for ``mtaio run shop:make_app()``."""
+    """Make the service, also for ``mtaio run shop:make_app()``."""
     app = Application(name="shop", **options)
 
     @app.service(restart=3)
@@ -36,7 +32,7 @@ def make_app(**options: Any) -> Application:
 
 @pytest.fixture
 async def app() -> AsyncIterator[Application]:
-    """Return a service that is up; it touches neither ports, signals nor the log."""
+    """Return a running service without ports, signals and log."""
     app = make_app(probes=False, signals=False, logging=False)
     async with app:
         yield app
@@ -49,7 +45,7 @@ async def test_an_hour(app: Application) -> None:
 
 
 async def test_end(app: Application) -> None:
-    """On shutdown, a draining service finishes its work, and nothing is cancelled."""
+    """A service that drains finishes its work; nothing is cancelled."""
     app.stop_nowait("the test is over")  # as SIGTERM does
     await app.wait_closed()
     assert anyio.current_time() == 2

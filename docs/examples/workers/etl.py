@@ -1,10 +1,10 @@
 """
-Read the orders in several files, parse them in threads, look up prices, and write rows in batches.
+Read orders from several files, add prices, and write rows in batches.
 
     python etl.py north.jsonl south.jsonl priced.jsonl
 
-Told to stop, it reads no more, and what it has read goes through to the end; then the exit code is
-75, and otherwise 0.
+When told to stop, it reads no more and finishes what it has read. Then the exit
+code is 75, and otherwise 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parse(line: str) -> Order:  # a sync function: it runs in worker threads
 
 
 async def add_price(order: Order) -> Order:
-    await anyio.sleep(0.02)  # stands for a service that says what it costs
+    await anyio.sleep(0.02)  # stands for a request to a service
     return {**order, "price": order["amount"] * len(order["item"])}
 
 

@@ -1,11 +1,12 @@
 """
-Read documents, embed their chunks in batches, and keep the vectors in SQLite: each exactly once.
+Read documents, embed their chunks in batches, and keep the vectors in SQLite.
 
     export INGEST_TEXTS=texts INGEST_DB=vectors.db
     mtaio run ingest:app
 
-It may be stopped or killed at any moment, and goes on where it was when it is started again. The
-exit code is 0 when everything is in the table, and 75 when it was told to stop before.
+It may be stopped or killed at any moment, and goes on where it was when it is
+started again. The exit code is 0 when everything is in the table, and 75 when
+it was told to stop before.
 """
 
 from __future__ import annotations
@@ -39,32 +40,30 @@ db = sqlite3.connect(
     os.environ["INGEST_DB"], check_same_thread=False, timeout=10
 )
 db.execute(
-    "CREATE TABLE IF NOT EXISTS vectors (file, n, vector, PRIMARY KEY (file, n))"
+    "CREATE TABLE IF NOT EXISTS vectors"
+    " (file, n, vector, PRIMARY KEY (file, n))"
 )
 
 
-def chunks(file: Path) -> list[tuple[str, int, str]]:
-    kept = {
-        n
-        for (n,) in db.execute(
-            "SELECT n FROM vectors WHERE file = ?", [file.name]
-        )
-    }
+Chunk = tuple[str, int, str]
+Row = tuple[str, int, float]
+
+
+def chunks(file: Path) -> list[Chunk]:
+    name = file.name
+    rows = db.execute("SELECT n FROM vectors WHERE file = ?", [name])
+    kept = {n for (n,) in rows}
     parts = enumerate(wrap(file.read_text("utf-8"), width=200))
-    return [(file.name, n, part) for n, part in parts if n not in kept]
+    return [(name, n, part) for n, part in parts if n not in kept]
 
 
-async def embed(
-    batch: list[tuple[str, int, str]],
-) -> list[tuple[str, int, float]]:
+async def embed(batch: list[Chunk]) -> list[Row]:
     vectors = await vectors_of([part for _, _, part in batch])
-    return [
-        (file, n, vector)
-        for (file, n, _), vector in zip(batch, vectors, strict=True)
-    ]
+    pairs = zip(batch, vectors, strict=True)
+    return [(name, n, vector) for (name, n, _), vector in pairs]
 
 
-def write(rows: list[tuple[str, int, float]]) -> None:
+def write(rows: list[Row]) -> None:
     with db:  # one transaction: all of the batch, or nothing
         db.executemany("INSERT INTO vectors VALUES (?, ?, ?)", rows)
 

@@ -14,17 +14,17 @@ __all__ = ["Disk"]
 @final
 class Disk:
     """
-    The disk of a host, for programs that use files as they always do; get it from `Host.disk`.
+    The disk of a host, for programs that use files as usual; get it from `Host.disk`.
 
-    What a program has written stays when it is killed. When the power is cut, by
-    ``kill(silent=True)``, what was not synced may be lost. A file then is as at its last
-    ``os.fsync``, or has a part or all of what was written since: bytes added are cut off anywhere,
-    and each overwritten sector is old or new. Names that were made, changed or removed since the
-    last ``os.fsync`` of their directory may be as before, the latest first. The seed of the network
-    chooses.
+    What a program has written stays when the program is killed. When the power is cut with
+    ``kill(silent=True)``, unsynced data may be lost. A file is then as at its last ``os.fsync``, or
+    has some or all of what was written since: appended bytes may be cut off anywhere, and each
+    overwritten sector is old or new. Names that were created, changed or removed since the last
+    ``os.fsync`` of their directory may be as before, the latest changes first. The seed of the
+    network decides.
 
-    Syncs by C code, by other processes, by ``os.sync`` and by an ``fsync`` that was imported from
-    `os` before the network was opened are not seen.
+    Syncs by C code, other processes, ``os.sync`` and an ``fsync`` imported from `os` before the
+    network was opened are not noticed.
     """
 
     __slots__ = ("_storage",)
@@ -42,9 +42,9 @@ class Disk:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The files, as paths below ``path``, that the last power cut has changed."""
+        """The files that the last power cut has changed, as paths below ``path``."""
         return self._storage.lost
 
     def sync(self) -> None:
-        """Make all of it durable, such as files that a test has prepared."""
+        """Sync all files, such as those that a test has prepared."""
         self._storage.sync()

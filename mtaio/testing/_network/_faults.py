@@ -29,9 +29,9 @@ FOUND: Final = {
 
 class FaultMissedError(AssertionError):
     """
-    A fault of a simulated network never applied, so that the test has not shown what it was for.
+    A fault of a simulated network met nothing, so the test has not shown what it should.
 
-    The message names the fault and the line that asked for it.
+    The message names the fault and the line that created it.
     """
 
     __module__ = "mtaio.testing"  # as users import it
@@ -66,7 +66,7 @@ class Cause:
 @final
 class Fault:
     """
-    Something that goes wrong on a simulated network; made by the methods of `Network`.
+    A fault of a simulated network, created by the methods of `Network`.
 
     Example:
         ```python
@@ -102,7 +102,7 @@ class Fault:
 
     @property
     def struck(self) -> int:
-        """How often it has applied: to something sent, a connection, or a lookup."""
+        """How often it has applied to something sent, a connection or a lookup."""
         return self._cause.struck
 
 

@@ -30,8 +30,8 @@ class Host:
     """
     A machine on a simulated network; get it from `Network.host`.
 
-    As a context manager it makes the block, and the tasks that are started in it, act on this host:
-    sockets made there have its address. Blocks may nest.
+    Used as a context manager, it makes the block and the tasks started in it act on this host, so
+    sockets created there have its address. Blocks may nest.
 
     Example:
         ```python
@@ -91,7 +91,7 @@ class Host:
 
     @property
     def name(self) -> str:
-        """Its name, by which others reach it."""
+        """The name by which other hosts reach it."""
         return self._machine.name
 
     @property
@@ -101,18 +101,18 @@ class Host:
 
     @property
     def up(self) -> bool:
-        """Whether the machine answers at all; False after ``kill(silent=True)``."""
+        """Whether the machine answers; False after ``kill(silent=True)``."""
         return self._machine.up
 
     @property
     def read_rate(self) -> float | None:
         """
-        The most bytes a second that the programs of this host read; None for no limit.
+        The most bytes a second that programs on this host read; None for no limit.
 
         On each connection.
 
-        At 0 they read nothing, and whoever sends to them has to wait once the buffers are full.
-        May be changed at any time.
+        At 0 they read nothing, and senders wait once the buffers are full. It can be changed at any
+        time.
         """
         return self._machine.read_rate
 
@@ -126,9 +126,9 @@ class Host:
     @property
     def disk(self) -> Disk:
         """
-        Its disk: a directory for its programs, which loses what was not synced if power is cut.
+        A directory for the host's programs, which loses unsynced data if the power is cut.
 
-        It is made when it is first asked for, and is removed with the network.
+        It is created at first use, and removed with the network.
 
         Raises:
             RuntimeError: The network is not open.
@@ -141,12 +141,12 @@ class Host:
         """
         Run ``main(*args)`` on this host until it returns, the host is killed, or the network ends.
 
-        Not a checkpoint: it begins to run at the next one, and ``await settle()`` lets it go on
-        until it waits for something, such as its first connection. Before the network is open, as
-        in a pytest fixture, it is started when that opens.
+        Not a checkpoint: the program begins at the next one, and ``await settle()`` lets it run
+        until it waits, for example for its first connection. If the network is not open yet, as in
+        a pytest fixture, the program starts when it opens.
 
-        An exception that it raises ends the block of the network, unless the host was killed. A
-        host that was killed may be started again, also with another program.
+        An exception from the program ends the block of the network, unless the host was killed.
+        After a kill, the host can be started again, also with another program.
 
         Args:
             main: An async function: the program, as in production.
@@ -184,10 +184,10 @@ class Host:
 
     def kill(self, *, silent: bool = False) -> None:
         """
-        Kill what runs here, at this moment. Not a checkpoint.
+        Kill the program of this host at once. Not a checkpoint.
 
-        The program is cancelled, and nothing of what its clean-up does reaches the network. Peers
-        are told by a reset, as by the kernel of a machine on which a process dies.
+        The program is cancelled, and nothing that its clean-up sends reaches the network. Peers get
+        a reset, as when a process dies and its kernel goes on.
 
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,

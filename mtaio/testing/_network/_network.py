@@ -42,28 +42,28 @@ EVERYBODY = "*"
 @final
 class Network:
     """
-    Hosts and the network between them, in virtual time, for unmodified asyncio and trio programs.
+    A simulated network of hosts, in virtual time, for unmodified asyncio and trio programs.
 
-    An async context manager around the code under test. While it is open, TCP and UDP sockets
-    (IPv4) that are made in the event loop's thread live on it, and the names of hosts resolve. They
-    have real file descriptors, so that TLS, transports and whatever a library does with them work
-    as they are. Other threads keep the real network. The block acts on the host ``"main"``.
+    Use it with ``async with`` around the code under test. While it is open, TCP and UDP sockets
+    (IPv4) created in the event loop's thread belong to the simulated network, and the names of its
+    hosts resolve. The sockets have real file descriptors, so TLS, transports and libraries work
+    unchanged. Other threads keep the real network. The block itself acts on the host ``"main"``.
 
-    It is repeatable: it implies a `Schedule` if the run has none, seeds Python's ``random`` for the
-    block, and takes its own random numbers from ``seed``. What happens at one moment on different
-    connections happens in an order that the schedule chooses.
+    Runs are reproducible: a run without a `Schedule` gets one, Python's ``random`` is seeded for
+    the block, and the network's own random numbers come from ``seed``. The schedule also orders
+    what happens at the same moment on different connections.
 
-    Entering and leaving are checkpoints. On leaving it kills all hosts, waits until their programs
-    have ended, and closes what is left of their connections.
+    Entering and leaving are checkpoints. At the end of the block, all hosts are killed and their
+    connections are closed after their programs have ended.
 
     Args:
-        latency: Seconds from one host to another; none within a host.
-        jitter: At most this many seconds are added at random. Streams keep their order.
+        latency: Seconds from one host to another; there is no latency within a host.
+        jitter: The most seconds that are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
-        duplicate: The share of the others that arrive twice, each after a jitter of its own.
+        duplicate: The share of the other datagrams that arrive twice, each with its own jitter.
         segment: The most bytes of a stream that arrive at once, cut at random; None for no such
-            limit. 1 shows who takes what one ``recv`` returns for a message.
+            limit. Use 1 to find code that takes what one ``recv`` returns for a whole message.
         dns: Seconds that an asynchronous lookup of a name takes.
         seed: Seeds its random numbers, and Python's ``random`` for the block.
 
@@ -153,7 +153,7 @@ class Network:
 
     def host(self, name: str) -> Host:
         """
-        Return the host of a name, which is made when it is first mentioned. Not a checkpoint.
+        Return the host with a name, and create it at first use. Not a checkpoint.
 
         Raises:
             TypeError: ``name`` is not a str.
@@ -195,8 +195,7 @@ class Network:
         """
         Change the link between two hosts. Not a checkpoint.
 
-        What is on its way stays as it is; what is sent from now on follows. What is not given stays
-        as it is.
+        The change applies to what is sent from now on. Options that are not given stay as they are.
 
         Args:
             a: A host, or its name.
@@ -240,7 +239,7 @@ class Network:
 
         Args:
             name: The name, such as ``"api.example.com"``.
-            host: The host, or its name; None: the name does not exist.
+            host: The host, or its name; None to remove the name.
         """
         checks.title("name", name)
         address = None if host is None else self.host(self._name(host)).address
@@ -260,8 +259,8 @@ class Network:
         """
         Cut some hosts off from others until `heal`. Not a checkpoint.
 
-        What streams send is held back and arrives after `heal`, unless the sender's kernel has
-        given up, after 924.6 seconds or its TCP_USER_TIMEOUT; connections are tried again after 1,
+        Data of streams is held back and arrives after `heal`, unless the sender's kernel has given
+        up, after 924.6 seconds or its TCP_USER_TIMEOUT. Attempts to connect are repeated after 1,
         2, 4 … seconds and fail after 127. Datagrams are lost.
 
         Args:
@@ -271,7 +270,7 @@ class Network:
             required: Whether the test fails if the fault never strikes.
 
         Returns:
-            The fault, for `heal`, and to ask how often it has struck.
+            The fault, for `heal`. It counts how often it has struck.
 
         Raises:
             TypeError: ``a`` or ``b`` is no host.
@@ -288,9 +287,10 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Keep back everything between hosts, datagrams too, until `heal`. Not a checkpoint.
+        Hold back everything between hosts until `heal`. Not a checkpoint.
 
-        Unlike in a `partition` nothing is lost, nothing is tried again, and no kernel gives up.
+        Unlike with a `partition`, nothing is lost or retried, also no datagrams, and no kernel
+        gives up.
 
         Args:
             a: As for `partition`.
@@ -304,7 +304,7 @@ class Network:
         """
         Refuse new connections to a host until `heal`. Not a checkpoint.
 
-        Those that are open stay open.
+        Open connections stay open.
 
         Args:
             host: The host, its name, or ``"*"`` for all.
@@ -336,7 +336,7 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Reset every connection between hosts, at both ends, as something between them may.
+        Reset all connections between hosts at both ends, as a middlebox may.
 
         Not a checkpoint.
 
@@ -358,7 +358,7 @@ class Network:
         """
         Make lookups of a name fail until `heal`. Not a checkpoint.
 
-        They raise ``socket.gaierror`` with ``EAI_AGAIN``, after the time that a lookup takes.
+        They raise ``socket.gaierror`` with ``EAI_AGAIN`` after the time that a lookup takes.
 
         Args:
             name: The name, or ``"*"`` for all.
@@ -377,16 +377,16 @@ class Network:
 
     def heal(self, fault: Fault | None = None) -> None:
         """
-        End a fault, or all that last. Not a checkpoint.
+        End a fault, or all of them. Not a checkpoint.
 
-        What was held back is sent again now, and arrives after the latency of its link. (A real
-        kernel may wait a little before it sends again.)
+        What was held back is sent now and arrives after the latency of its link. A real kernel may
+        wait a little before it sends again.
 
         Args:
             fault: What `partition`, `hold`, `refuse` or `fail_dns` has returned; None for all.
 
         Raises:
-            TypeError: ``fault`` is none.
+            TypeError: ``fault`` is not a fault.
         """
         way_out = "Pass what partition() and the like have returned, or nothing for all faults."
         _require("fault", fault, (Fault, type(None)), "a Fault", way_out)
@@ -401,7 +401,7 @@ class Network:
         """
         The sockets that programs have open, the oldest first.
 
-        After the network: those that were left when all programs had ended.
+        After the block, these are the ones that were open when all programs had ended.
         """
         return self._core.open_sockets() if self._core.state == "open" else self._left
 
@@ -412,15 +412,15 @@ class Network:
 
     @property
     def held(self) -> int:
-        """How often something was held back, or lost, by a partition or a hold so far."""
+        """How often something was held back or lost by a partition or a hold so far."""
         return self._core.held
 
     @property
     def trace(self) -> tuple[NetworkEvent, ...]:
         """
-        What has happened, the last 100,000 events at most.
+        What has happened, at most the last 100,000 events.
 
-        It is equal between two runs that did the same, on all versions of Python.
+        Two runs that did the same have equal traces, on all versions of Python.
         """
         return tuple(NetworkEvent(*event) for event in self._core.trace)
 

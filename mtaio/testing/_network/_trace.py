@@ -17,11 +17,11 @@ class NetworkEvent:
     """Something that happened on a simulated network."""
 
     time: float
-    """When, in virtual seconds."""
+    """The virtual time in seconds."""
     what: str
     """What: ``"connected"``, ``"120 bytes"``, ``"FIN"``, ``"kill"`` and the like."""
     source: str
-    """The host, and where there is one the port, from which it came, or which it is about."""
+    """The host, and the port if there is one, from which it came or which it concerns."""
     target: str = ""
     """The host and the port at which it arrived, if it is about two."""
 
@@ -56,4 +56,4 @@ class NetworkStatistics:
     delivered: int
     """How many segments and datagrams have arrived."""
     held: int
-    """How often something was held back, or lost, because of a partition or a hold."""
+    """How often something was held back or lost because of a partition or a hold."""

@@ -1,7 +1,6 @@
-"""A payment that is retried: the server dies between the request and the answer."""
+"""A payment that is retried when the server dies before it answers."""
 
-from __future__ import annotations
-
+# --8<-- [start:bank]
 from importlib import import_module
 from typing import Annotated
 
@@ -12,13 +11,12 @@ from hypercorn.config import Config
 from sniffio import current_async_library
 
 from fastapi import FastAPI, Header
-from mtaio.resilience import Pipeline, Retry, Timeout
+from mtaio import Pipeline, Retry, Timeout
 from mtaio.testing import Network, run, settle
 
 
-# --8<-- [start:bank]
 class Bank:
-    """Keeps payments in a ledger, which outlives its process as a database would."""
+    """Keeps payments in a ledger that outlives its process, as a database."""
 
     def __init__(self) -> None:
         self.ledger: dict[str, int] = {}
@@ -32,12 +30,10 @@ class Bank:
             amount: int, idempotency_key: Annotated[str | None, Header()] = None
         ) -> int:
             await anyio.sleep(0.01)  # asks the card's issuer
-            number = len(self.ledger) + 1
-            self.ledger.setdefault(
-                idempotency_key or f"payment {number}", amount
-            )
+            key = idempotency_key or f"payment {len(self.ledger) + 1}"
+            self.ledger.setdefault(key, amount)
             await anyio.sleep(0.03)  # tells the accounts
-            return number
+            return amount
 
         hypercorn = import_module(f"hypercorn.{current_async_library()}")
         config = Config.from_mapping(bind="0.0.0.0:80", errorlog=None)
@@ -46,24 +42,22 @@ class Bank:
 
 # --8<-- [end:bank]
 # --8<-- [start:shop]
-retried = Pipeline(
-    Retry(5, on=(httpx.TransportError, TimeoutError), wait_initial=1),
-    Timeout(2),
-)
+failures = (httpx.TransportError, TimeoutError)
+retried = Pipeline(Retry(5, on=failures, wait_initial=1), Timeout(2))
 
 
 @retried
 async def pay(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     """Pay 100, and try again if it is not known whether that was done."""
-    (
-        await client.post("http://bank/payments?amount=100", headers=headers)
-    ).raise_for_status()
+    url = "http://bank/payments?amount=100"
+    answer = await client.post(url, headers=headers)
+    answer.raise_for_status()
 
 
 # --8<-- [end:shop]
 # --8<-- [start:test]
 async def charged(killed_after: float, headers: dict[str, str]) -> int:
-    """Return what a customer is charged if the bank dies so long after the request was sent."""
+    """Return what a customer pays if the bank dies so long after asking."""
     bank = Bank()
     async with Network(latency=0.02) as net, httpx.AsyncClient() as client:
         machine = net.host("bank")
@@ -78,21 +72,18 @@ async def charged(killed_after: float, headers: dict[str, str]) -> int:
     return sum(bank.ledger.values())
 
 
-MOMENTS = [
-    0.01 * number + 0.005 for number in range(15)
-]  # from the first packet to the last
+# from the first packet to the last
+MOMENTS = [0.01 * number + 0.005 for number in range(15)]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_without_a_key(backend: str) -> None:
-    """The customer pays twice if the bank dies after the ledger was written."""
     found = [run(charged, after, {}, backend=backend) for after in MOMENTS]
     assert found == [100] * 7 + [200] * 3 + [100] * 5
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_with_a_key(backend: str) -> None:
-    """With an idempotency key, the customer pays once, whenever the bank dies."""
     headers = {"Idempotency-Key": "order 7"}
     found = [run(charged, after, headers, backend=backend) for after in MOMENTS]
     assert found == [100] * 15

@@ -1,22 +1,16 @@
 """Orders that were confirmed are still there after a power cut."""
 
-from __future__ import annotations
-
+# --8<-- [start:shop]
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import SocketStream
 
 from mtaio.testing import Network, settle
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from anyio.abc import SocketStream
-
-
-# --8<-- [start:shop]
 async def shop(folder: Path) -> None:
     """Take orders; each is written down before it is confirmed."""
     with (folder / "orders").open("ab") as orders:
@@ -46,7 +40,6 @@ def sync_directory(folder: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("seed", range(20))
 async def test_confirmed_orders_survive_a_power_cut(seed: int) -> None:
-    """The file begins with all orders that were confirmed."""
     confirmed = b""
     async with Network(latency=0.01, seed=seed) as net:
         host = net.host("shop")

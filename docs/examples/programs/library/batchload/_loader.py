@@ -33,12 +33,13 @@ class Loader(Generic[K, V]):
     """
     Collects keys for a moment, and looks them up together.
 
-    The look-ups run in tasks of the loader, so use it as ``async with``: none outlives the block.
-    While ``max_calls`` calls are in progress the next batch keeps growing: the slower the other
-    side is, the fewer and the larger the calls.
+    The look-ups run in tasks of the loader, so use it as ``async with``: none
+    outlives the block. While ``max_calls`` calls are in progress, the next
+    batch keeps growing.
 
     Args:
-        load_many: Called with a list of keys; returns those that exist, with their values.
+        load_many: Called with a list of keys; returns the values of those
+            that exist.
         window: Seconds that the first key of a batch waits for others.
         max_batch: The most keys in a batch.
         max_calls: The most calls of ``load_many`` at once.
@@ -86,11 +87,11 @@ class Loader(Generic[K, V]):
         """
         Return the value of ``key``, which is looked up together with others.
 
-        A checkpoint, unless the value is kept already. Cancelling it does no harm to others.
+        A checkpoint, unless the value is kept. Cancelling it harms no other.
 
         Raises:
             KeyError: There is no such key.
-            Exception: What ``load_many`` raised, for every caller that waited for that call.
+            Exception: What ``load_many`` raised, for all who waited for it.
         """
         kept = self._values.get_many_nowait([key])
         if key in kept:

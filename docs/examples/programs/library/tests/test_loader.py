@@ -1,3 +1,4 @@
+# --8<-- [start:first]
 """What a loader promises, at exact times and under many schedules."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Table:
         self.at_work = 0
 
     async def load_many(self, keys: list[str]) -> dict[str, int]:
-        """Return the length of each key; those that begin with "no" do not exist."""
+        """Return the length of each key, but none for those with "no"."""
         self.calls.append((anyio.current_time(), sorted(keys)))
         self.at_work += 1
         try:
@@ -53,7 +54,7 @@ async def load(
 
 
 async def test_look_ups_of_one_moment_are_one_call(sim: Simulation) -> None:
-    """All who ask within the window are answered by one call, at its end; then values are kept."""
+    """All who ask within the window share a call; then values are kept."""
     table = Table()
     async with Loader(table.load_many, window=0.5) as loader:
         assert await load(loader, "a", "bb", "a") == {"a": 1, "bb": 2}
@@ -61,6 +62,7 @@ async def test_look_ups_of_one_moment_are_one_call(sim: Simulation) -> None:
         assert await load(loader, "bb") == {"bb": 2}
     assert sim.time() == 1.5
     assert table.calls == [(0.5, ["a", "bb"])]
+    # --8<-- [end:first]
 
 
 async def test_full_batch_waits_for_nothing() -> None:
@@ -83,7 +85,7 @@ async def test_batch_grows_while_calls_are_in_progress() -> None:
 
 
 async def test_missing_keys_and_failures() -> None:
-    """A missing key is a KeyError; a call that fails, fails for all who wait for it."""
+    """A missing key is a KeyError; a call fails for all who wait for it."""
     table = Table()
     async with Loader(table.load_many) as loader:
         found = await load(loader, "a", "none")
@@ -111,9 +113,10 @@ async def test_look_up_nobody_waits_for_is_cancelled(sim: Simulation) -> None:
     assert (sim.time(), table.at_work) == (0.4, 0)
 
 
+# --8<-- [start:schedules]
 @explore()
 async def test_every_schedule(sim: Simulation, victim: Victim) -> None:
-    """In whatever order tasks run, and wherever one is cancelled, the others get their values."""
+    """Whatever runs first, and wherever one is cancelled, others get values."""
     table = Table()
     sim.always(lambda: table.at_work <= 2)
     async with Loader(table.load_many, max_batch=2, max_calls=2) as loader:
@@ -125,6 +128,7 @@ async def test_every_schedule(sim: Simulation, victim: Victim) -> None:
             group.start_soon(impatient)
             assert await load(loader, "a", "b", "c") == {"a": 1, "b": 1, "c": 1}
     assert len({key for _, keys in table.calls for key in keys}) == 3
+    # --8<-- [end:schedules]
 
 
 def test_no_backend_is_imported() -> None:
