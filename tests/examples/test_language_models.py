@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
     from types import ModuleType
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the network needs Linux")
@@ -176,19 +174,3 @@ def test_pipeline_waits_as_the_error_asks(backend: str, capsys: pytest.CaptureFi
     """A refusal is waited out, and costs no attempt."""
     run(load(HOME / "pipeline.py", "example_pipeline").main, backend=backend)
     assert capsys.readouterr().out == "HELLO after 2 s, in 2 attempts\n"
-
-
-def test_resume_asks_for_what_is_not_written(backend: str, tmp_path: Path) -> None:
-    """A line that was torn is asked for again, and no other."""
-    program = load(HOME / "resume.py", "example_resume")
-    path = tmp_path / "answers.jsonl"
-    run(program.main, str(path), backend=backend)
-    lines = path.read_text().splitlines(keepends=True)
-    assert sorted(map(json.loads, lines), key=str) == [
-        {"key": "a", "text": "HELLO"},
-        {"key": "b", "text": "AGAIN"},
-        {"key": "c", "text": "AT LAST"},
-    ]
-    path.write_text("".join(lines)[:-5])
-    run(program.answer_all, {"a": "hello", "b": "again", "c": "at last"}, path, backend=backend)
-    assert sorted(path.read_text().splitlines()) == sorted(map(str.strip, lines))

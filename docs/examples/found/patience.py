@@ -1,4 +1,4 @@
-"""How long clients wait inside a partition, with the settings that they come with."""
+"""How long clients wait inside a partition, with default settings."""
 
 import asyncio
 import struct
@@ -34,7 +34,7 @@ Call = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Calls:
-    """What a connected client can do: ask, and wait for an answer; or only wait for news."""
+    """What a connected client can do: ask for an answer, or wait for news."""
 
     ask: Call
     listen: Call | None = None

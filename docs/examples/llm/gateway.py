@@ -26,16 +26,15 @@ quota = Quota(requests=120, tokens=40_000, per=60, name="model")
 
 
 def is_refusal(error: Exception) -> bool:
-    return (
-        isinstance(error, httpx.HTTPStatusError)
-        and error.response.status_code == 429
-    )
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == 429
+    return False
 
 
 def is_failure(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPError | TimeoutError) and not is_refusal(
-        error
-    )
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code != 429
+    return isinstance(error, httpx.HTTPError | TimeoutError)
 
 
 api = Pipeline(

@@ -1,5 +1,5 @@
 """
-A server like those of language models: it limits requests and tokens, streams, and breaks.
+A server like those of language models: it limits, streams, and breaks.
 
     pip install hypercorn starlette
     python language_model.py    # on http://127.0.0.1:8010, until Ctrl-C
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +20,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Callable,
-    )
+    from collections.abc import AsyncIterator
 
     from starlette.requests import Request
 
 HANG = 25.0
 """Seconds until what stands still goes on."""
 
-ANSWER = tuple("It is what it is , and not what it was said to be .".split())  # noqa: SIM905 - to read
+TEXT = "It is what it is , and not what it was said to be ."
+ANSWER = TEXT.split()
 
 
 class Allowance:
@@ -64,13 +59,17 @@ class Allowance:
         """Return in how many seconds so much will be left."""
         return max(0.0, (amount - self.left()) * 60 / self.allows)
 
+    # --8<-- [start:headers]
     def headers(self) -> dict[str, str]:
         """Return what a response says about it."""
+        left = max(0, math.floor(self.left()))
         return {
             f"x-ratelimit-limit-{self.name}": f"{self.says:g}",
-            f"x-ratelimit-remaining-{self.name}": f"{max(0, math.floor(self.left()))}",
+            f"x-ratelimit-remaining-{self.name}": f"{left}",
             f"x-ratelimit-reset-{self.name}": f"{self.wait(self.allows):.3f}s",
         }
+
+    # --8<-- [end:headers]
 
 
 class Model:
@@ -81,9 +80,10 @@ class Model:
         requests: Requests a minute that it says it allows.
         tokens: Tokens a minute that it says it allows.
         allows: Which share of that it does allow.
-        takes: Seconds until the first token; so much again passes until a whole answer.
-        breaks: Every so many requests it breaks: by a 503, a dropped connection, a stream that ends
-            early, or one that stands still. 0 for never.
+        takes: Seconds until the first token, and again until a whole answer.
+        breaks: Every so many requests it breaks: by a 503, a dropped
+            connection, a stream that ends early, or one that stands still.
+            0 for never.
     """
 
     def __init__(
@@ -152,16 +152,14 @@ class Model:
         """Yield an answer, word by word."""
         self.open += 1
         try:
-            await anyio.sleep(
-                HANG if way == 1 else self.takes
-            )  # 1: no first token
+            # With 1 no first token comes, and with 3 the stream stands still.
+            await anyio.sleep(HANG if way == 1 else self.takes)
             for number, word in enumerate(ANSWER):
                 if number == 5 and way == 2:  # the stream breaks off
                     raise ConnectionError
-                await anyio.sleep(
-                    HANG if number == 5 and way == 3 else 0.02
-                )  # 3: it stands still
-                yield f"data: {json.dumps({'choices': [{'delta': {'content': word + ' '}}]})}\n\n"
+                await anyio.sleep(HANG if number == 5 and way == 3 else 0.02)
+                choice = {"delta": {"content": f"{word} "}}
+                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
             yield "data: [DONE]\n\n"
             self.answered.append(prompt)
         finally:
@@ -175,34 +173,14 @@ class Model:
             for name, value in limit.headers().items()
         }
 
-    async def serve(
-        self,
-        bind: str = "0.0.0.0:80",
-        until: Callable[[], Awaitable[object]] = anyio.sleep_forever,
-    ) -> None:
-        """Serve until ``until`` returns."""
+    async def serve(self, bind: str = "0.0.0.0:80") -> None:
+        """Serve until cancelled."""
         serve = import_module(f"hypercorn.{current_async_library()}").serve
         config = Config.from_mapping(
             bind=bind, errorlog=None, graceful_timeout=HANG
         )
-        await serve(self.app, config, shutdown_trigger=until, mode="asgi")
-
-
-@asynccontextmanager
-async def running(model: Model, port: int = 8010) -> AsyncGenerator[str]:
-    """Serve a model inside the block; the value is its URL."""
-    stop = anyio.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(model.serve, f"127.0.0.1:{port}", stop.wait)
-        while True:
-            try:
-                await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
-            except OSError:
-                await anyio.sleep(0.01)
-            else:
-                break
-        yield f"http://127.0.0.1:{port}"
-        stop.set()
+        never = anyio.sleep_forever
+        await serve(self.app, config, shutdown_trigger=never, mode="asgi")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A language model behind a client library that has no transport: `openai`, say, as it comes."""
+"""A language model behind a client library that takes no transport."""
 
 from __future__ import annotations
 
@@ -59,10 +59,8 @@ async def main() -> None:
     """Ask, and show when the answer came."""
     started = anyio.current_time()
     answer = await ask("hello")
-    print(
-        answer.text,
-        f"after {anyio.current_time() - started:.0f} s, in {asked} attempts",
-    )
+    seconds = anyio.current_time() - started
+    print(f"{answer.text} after {seconds:.0f} s, in {asked} attempts")
 
 
 if __name__ == "__main__":
