@@ -81,6 +81,7 @@ class SettingValues(TypedDict, total=False):
     body_timeout: float
     access_log: bool
     workers: int
+    start_timeout: float
     health_bind: str
     health_token: str | None
     drain_delay: float
@@ -204,6 +205,8 @@ class Settings:
         access_log: Whether each request to a server has an id, and a line in the log.
         workers: How many processes ``mtaio run`` starts, which reads the variable alone; 1 for none
             beside its own. ``app.run()`` is always one process.
+        start_timeout: Seconds within which each of these processes must be ready, or it is ended
+            and started again; ``inf`` for no limit. The variable alone is read, as for ``workers``.
         health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
             port; IPv6 addresses in brackets.
         health_token: What clients must send to see metrics; needed if other machines can reach
@@ -252,6 +255,7 @@ class Settings:
     body_timeout: float = 60.0
     access_log: bool = True
     workers: int = 1
+    start_timeout: float = 120.0
     health_bind: str = "127.0.0.1:9464"
     health_token: str | None = field(default=None, repr=False)
     drain_delay: float = 0.0
@@ -606,6 +610,12 @@ _SPECS: Final[dict[str, _Spec]] = {
         _count(1),
         "a whole number, 1 or more",
         "How many processes mtaio run starts; 1 for its own alone.",
+    ),
+    "start_timeout": _Spec(
+        _NUMBER,
+        _above_0(math.inf),
+        "a number of seconds, more than 0, or inf",
+        "How long a worker of mtaio run may take until it is ready. inf for no limit.",
     ),
     "health_bind": _Spec(
         _text,

@@ -122,10 +122,10 @@ def statements(cell: str) -> list[str]:
                 body += "\nawait decorated(7)"
             elif code.startswith("@Pipeline"):
                 body += "\nasync with decorated() as stream:\n    [x async for x in stream]"
-        elif code.startswith("except"):
-            body = f"try:\n    pass\n{code}\n    pass"
-        elif code.endswith(":"):
-            body = f"{code}\n    pass"
+        elif code.startswith("except "):
+            body = f"try:\n    pass\n{code}:\n    pass"
+        elif code.startswith(("with ", "async with ", "async for ", "if ")):
+            body = f"{code}:\n    pass"
         else:
             body = code
         if before.strip(" ,") == "then" and found[-1].endswith("pass"):

@@ -72,29 +72,30 @@ class TaskNode:
     """A task, or a worker thread that a task waits for."""
 
     id: int
-    """Its id, as ``anyio.get_current_task().id``; of a thread ``Thread.ident``."""
+    """``anyio.get_current_task().id`` of the task, or ``Thread.ident`` of the thread."""
     name: str
     """Its name."""
     kind: Literal["task", "thread"] = "task"
     """Whether it is a task or a worker thread."""
     function: str | None = None
-    """What it runs, and where that is defined: ``orders.py:40 in fetch``; None if unknown."""
+    """The function that it runs and where that is defined, as in ``orders.py:40 in fetch``; None if
+    unknown."""
     state: Literal["running", "ready", "waiting", "cancelled"] = "waiting"
     """
     ``"running"``: it takes a step now. ``"ready"``: it will take one as soon as the loop gets to
     it. ``"cancelled"``: it was cancelled and has not ended yet.
     """
     where: str | None = None
-    """The innermost line in your own code: ``orders.py:44 in fetch``; None if there is no line."""
+    """The innermost line in your own code, as in ``orders.py:44 in fetch``; None if there is
+    none."""
     stack: tuple[str, ...] = field(default=(), repr=False)
-    """Where it is, as ``orders.py:44 in fetch``: the outermost line first, the one at which it
-    waits last."""
+    """Its stack as lines like ``orders.py:44 in fetch``; the last one is where it waits."""
     wait: Wait | None = None
-    """What it waits for; None if it does not wait, or if that cannot be told."""
+    """What it waits for; None if it does not wait or that is unknown."""
     seconds: float | None = None
-    """How long ago it was started; None if unknown."""
+    """Seconds since it was started; None if unknown."""
     children: tuple[GroupNode | TaskNode, ...] = field(default=(), repr=False)
-    """The task groups that it has opened, the outermost first; then threads and other tasks."""
+    """The task groups that it has opened, the outermost first, then threads and other tasks."""
 
 
 @final
@@ -105,9 +106,9 @@ class GroupNode:
     kind: Literal["task group", "nursery"]
     """What the backend calls it."""
     where: str | None = None
-    """The line that has opened it: ``orders.py:38 in fetch_all``; None if unknown."""
+    """The line that opened it, as in ``orders.py:38 in fetch_all``; None if unknown."""
     children: tuple[GroupNode | TaskNode, ...] = field(default=(), repr=False)
-    """The tasks in it, in the order in which they were started as far as that is known."""
+    """The tasks in it, in the order in which they were started, if that is known."""
 
 
 @final
@@ -120,18 +121,19 @@ class TaskTree:
     taken_at: float
     """When it was read, in seconds since the epoch (``time.time()``)."""
     count: int
-    """How many tasks there are; threads do not count."""
+    """The number of tasks, without threads."""
     roots: tuple[GroupNode | TaskNode, ...] = field(repr=False)
-    """The tasks that no other one is known to have started."""
+    """The tasks that are not known to have been started by another task."""
     cycles: tuple[tuple[int, ...], ...] = ()
-    """The ids of tasks that wait for each other, each for the next and the last for the first."""
+    """Deadlocks: the ids of tasks of which each waits for the next, and the last for the first."""
     longest: tuple[int, ...] = ()
     """The ids of the tasks that have waited longest, at most ten."""
     complete: bool = True
-    """Whether it was read in the loop. From another thread it may lack tasks or mix moments."""
+    """Whether it was read in the event loop. Otherwise it may lack tasks or mix moments."""
 
     def walk(self) -> Iterator[tuple[int, GroupNode | TaskNode]]:
-        """Yield each node with its depth, the parent before its children; roots have 0."""
+        """Yield each node with its depth, parents before their children. The depth of roots is
+        0."""
         todo: list[tuple[int, GroupNode | TaskNode]] = [(0, root) for root in reversed(self.roots)]
         while todo:  # not by recursion, which a deep tree would exhaust
             depth, node = todo.pop()

@@ -60,22 +60,23 @@ class Wait:
     """What a task waits for."""
 
     on: str
-    """One noun: ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"``, ``"thread"`` ..."""
+    """One word, such as ``"slot"``, ``"token"``, ``"lock"``, ``"sleep"``, ``"tasks"`` or
+    ``"thread"``."""
     of: str | None = None
-    """The kind and the name of the object: ``"ConcurrencyLimiter 'db'"``; None if unknown."""
+    """The kind and the name of the object, as in ``"ConcurrencyLimiter 'db'"``; None if unknown."""
     key: int | None = None
-    """The same for all that wait for one object, and for no other; None if unknown."""
+    """A number that identifies the object; None if unknown."""
     seconds: float | None = None
-    """How long it has waited, or how long at least; None if unknown."""
+    """Seconds for which it has waited; None if unknown."""
     at_least: bool = False
-    """Whether ``seconds`` counts from the first look at which it stood there, and not from the
-    beginning, of which many locks, events, queues and sockets keep no record."""
+    """Whether it may have waited longer than ``seconds``, which counts from the first time it was
+    seen there. Many locks, events, queues and sockets do not record when a wait began."""
     holders: tuple[int, ...] = ()
     """The ids of the tasks that hold what it waits for."""
 
     @property
     def what(self) -> str:
-        """The noun and the object: ``"slot of ConcurrencyLimiter 'db'"``, ``"Lock"``."""
+        """The word and the object, as in ``"slot of ConcurrencyLimiter 'db'"``."""
         if self.of is None:
             return self.on
         kind = self.of.partition(" ")[0]

@@ -3,8 +3,9 @@ The supervisor: starts worker processes, keeps them running, and stops them.
 
 Promise: each listening socket is bound once, here, and handed to each worker. A worker that dies is
 followed by another, at once if it had lived for a while, else after a wait that doubles each time.
-If the first cannot start, or later none can, the supervisor ends with the worker's exit code. All
-workers stop together, within the time of one, and none outlives the supervisor.
+One that is not ready in time counts as dead. If the first cannot start, or later none can, the
+supervisor ends with the worker's exit code. All workers stop together, within the time of one, and
+none outlives the supervisor.
 Cost: a small process, which never imports the program: nothing of it can block or end this one.
 
 `Supervisor` decides, and knows workers by what a `Process` offers; `mtaio.app._workers` starts real
@@ -125,7 +126,7 @@ class _Worker:
         self.total = Settings().shutdown.total
         self.probes: str | None = None
         self.beats = self.prints_tasks = False
-        self.ready = self.stop_sent = self.overran = False
+        self.ready = self.stop_sent = self.overran = self.late = False
         self.settled: Final = anyio.Event()
         """Set when it is ready, or has ended before that."""
         self.stopping: Final = anyio.Event()
@@ -153,6 +154,8 @@ class _Worker:
 
     def code(self, code: int) -> int:
         """Return its exit code as a shell would have it."""
+        if self.late:
+            return _NOT_STARTED
         if self.overran:
             return OVERRUN
         if code == -signal.SIGTERM and self.stop_sent and not self.ready:
@@ -186,6 +189,7 @@ class Supervisor:
         workers: How many there are to be.
         listeners: The listening sockets.
         notifier: Tells systemd.
+        start_timeout: Seconds within which a worker must be ready.
     """
 
     # Invariants:
@@ -197,11 +201,13 @@ class Supervisor:
         workers: int,
         listeners: Listeners,
         notifier: Notifier,
+        start_timeout: float,
     ) -> None:
         self._launch: Final = launch
         self._slots: Final = [_Slot(number) for number in range(1, workers + 1)]
         self._listeners: Final = listeners
         self._notifier: Final = notifier
+        self._start_timeout: Final = start_timeout
         self._counts: Final = _Counts()
         self._group: TaskGroup
         self._stop: Final = anyio.Event()
@@ -350,14 +356,16 @@ class Supervisor:
             slot.failures = 0
         else:
             self._counts.died += 1
-            logger.log(
-                logging.ERROR if code else logging.WARNING,
-                "worker %d (pid %d) has ended with exit code %d",
-                slot.number,
-                worker.process.pid,
-                code,
-            )
-            slot.failures = 0 if clock.now() - worker.began >= STAYED else slot.failures + 1
+            if not worker.late:  # which has been said
+                logger.log(
+                    logging.ERROR if code else logging.WARNING,
+                    "worker %d (pid %d) has ended with exit code %d",
+                    slot.number,
+                    worker.process.pid,
+                    code,
+                )
+            stayed = not worker.late and clock.now() - worker.began >= STAYED
+            slot.failures = 0 if stayed else slot.failures + 1
             if not worker.ready:
                 self._note_failed_start(code)
 
@@ -374,6 +382,7 @@ class Supervisor:
         code = 0
         async with anyio.create_task_group() as group:
             group.start_soon(self._read_messages, worker)
+            group.start_soon(self._end_late_start, slot, worker)
             group.start_soon(self._watch_beats, slot, worker)
             group.start_soon(self._kill_late, slot, worker)
             if self._stop.is_set():  # while it was being launched
@@ -381,6 +390,20 @@ class Supervisor:
             code = await worker.process.wait()
             group.cancel_scope.cancel()
         return code
+
+    async def _end_late_start(self, slot: _Slot, worker: _Worker) -> None:
+        """End a worker that is not ready in time: whoever renews the workers waits for it."""
+        with anyio.move_on_after(self._start_timeout):
+            await worker.settled.wait()
+        if not (worker.ready or worker.stopping.is_set()):
+            worker.late = True
+            logger.error(
+                "worker %d (pid %d) is not ready after %g s (MTAIO_START_TIMEOUT): it is ended",
+                slot.number,
+                worker.process.pid,
+                self._start_timeout,
+            )
+            worker.interrupt(signal.SIGTERM)
 
     async def _kill_late(self, slot: _Slot, worker: _Worker) -> None:
         """Kill a worker that has not ended in time: not even the end of its time can end it."""

@@ -41,6 +41,8 @@ logger: Final = logging.getLogger("mtaio.app")
 
 _SYSTEMD: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What systemd says to the supervisor, and not to its workers."""
+_OWN: Final = ("MTAIO_LOG_", "MTAIO_START_TIMEOUT")
+"""How the names of the settings begin that the supervisor reads."""
 _LONGEST: Final = 65536
 
 
@@ -77,24 +79,26 @@ def supervise(arguments: Sequence[str], workers: int) -> int:
     Raises:
         UsageError: A setting is wrong.
     """
-    # What concerns logging alone: all others are the workers' matter, of whose program it depends
-    # which are read.
-    own = {key: value for key, value in os.environ.items() if key.startswith("MTAIO_LOG_")}
+    # What concerns the supervisor alone: all others are the workers' matter, of whose program it
+    # depends which are read.
+    own = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
     try:
-        logs = configure(Settings.from_env(own), fields={"worker": "0"})
+        settings = Settings.from_env(own)
+        logs = configure(settings, fields={"worker": "0"})
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     try:
-        return anyio.run(_supervise, _command(arguments), workers)
+        return anyio.run(_supervise, _command(arguments), workers, settings.start_timeout)
     finally:
         logs.close()
 
 
-async def _supervise(command: Sequence[str], workers: int) -> int:
+async def _supervise(command: Sequence[str], workers: int, start_timeout: float) -> int:
     code = 0
     async with anyio.create_task_group() as group:
         listeners = _Listeners(group)
-        supervisor = Supervisor(partial(_launch, command), workers, listeners, Notifier())
+        launch = partial(_launch, command)
+        supervisor = Supervisor(launch, workers, listeners, Notifier(), start_timeout)
         listeners.supervisor = supervisor
         numbers = [signal.SIGTERM, signal.SIGINT, SIGHUP, SIGUSR1]
         # Ignored by whoever has started this, as in the background or by nohup: they stay ignored.

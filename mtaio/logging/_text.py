@@ -1,17 +1,20 @@
 """
 Records as text, one line each and a traceback: what `configure` uses unless it is told ``json``.
 
-Promise: the text is that of the standard library's formatter, with the request's id where there is
-one. It stands before the message, where nothing that is logged can be taken for it.
+Promise: the text is that of the standard library's formatter, with the worker's number in a worker
+of ``mtaio run --workers``, and the request's id where there is one. They stand before the message,
+where nothing that is logged can be taken for them.
 Cost: a date is rendered once a second; one look at a context variable for each record.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from time import gmtime, localtime, strftime
 from typing import Final
 
+from mtaio._internal import environment
 from mtaio._internal.request_context import request_id
 
 __all__ = ["DateKeepingFormatter", "TextFormatter"]
@@ -54,15 +57,19 @@ class DateKeepingFormatter(logging.Formatter):
 
 
 class TextFormatter(DateKeepingFormatter):
-    """Formats a record as ``date LEVEL logger [request id]: message``, without the id outside."""
+    """Formats as ``date LEVEL logger [worker 1] [request id]: message``, with those there are."""
 
-    __slots__ = ()
+    __slots__ = ("_worker",)
 
     def __init__(self) -> None:
         super().__init__(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        number = environment.text(os.environ, environment.WORKER)
+        self._worker: Final = "" if number is None else f" [worker {number}]"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging's
-        request = request_id.get()
-        if request is None:
+        request, whose = request_id.get(), self._worker
+        if request is not None:
+            whose = f"{whose} [{request}]"
+        elif not whose:
             return super().formatMessage(record)
-        return f"{record.asctime} {record.levelname} {record.name} [{request}]: {record.message}"
+        return f"{record.asctime} {record.levelname} {record.name}{whose}: {record.message}"

@@ -42,25 +42,25 @@ class HealthRegistry:
     """
     The health checks of a service.
 
-    A check is a function without arguments, async or plain; a plain one runs in a worker thread, at
-    most one for each check, apart from the application's threads. It passes if it returns None or
-    True. It fails if it raises, exceeds its timeout, or returns anything else, such as a text that
-    says why. A run cancelled because nobody waits for it any more counts neither as passed nor as
-    failed. Each change between passing and failing is logged to ``mtaio.monitoring``.
+    A check is a function without arguments, async or plain. A plain one runs in a worker thread of
+    its own. The check passes if it returns None or True. It fails if it raises, exceeds its
+    timeout, or returns anything else, such as a text with the reason. If a run is cancelled because
+    no caller waits for it any more, it counts neither as passed nor as failed. Changes between
+    passing and failing are logged to ``mtaio.monitoring``.
 
-    There are three kinds. ``"live"``: does this process still work, or must it be restarted; never
-    check another service here, which a restart does not fix. ``"ready"``: can it take requests.
-    ``"startup"``: has it started; once it has passed it is not run again, and until all critical
-    ones have, the service is not ready.
+    There are three kinds of checks. ``"live"`` checks say whether the process works or must be
+    restarted; do not check other services there, which a restart does not fix. ``"ready"`` checks
+    say whether it can take requests. ``"startup"`` checks say whether it has started. They are not
+    run again once they have passed, and the service is not ready until all critical ones have.
 
-    One failure is not an outage: a check that has passed is failing after ``failure_threshold`` of
-    them in a row. A check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at
-    once, just as in Kubernetes a container is not ready until a probe says so; one of kind
-    ``"live"`` is passing until it has failed ``failure_threshold`` times.
+    A check that has passed is failing only after ``failure_threshold`` failures in a row. A check
+    of kind ``"ready"`` or ``"startup"`` is failing until it has passed for the first time, as in
+    Kubernetes. A check of kind ``"live"`` is passing until it has failed ``failure_threshold``
+    times.
 
-    It can be made anywhere, at module level too, and used by one event loop after another: a new
-    loop, or one in a forked process, starts afresh, with nothing passed, failed or draining. Checks
-    may be added and removed at any time, from any thread; a report in progress does not see it.
+    A registry can be created anywhere and used by one event loop after another. A new loop, also in
+    a forked process, starts without results and not draining. Checks can be added and removed at
+    any time from any thread, which does not affect a report in progress.
 
     Args:
         name: For messages and the monitor.
@@ -145,14 +145,14 @@ class HealthRegistry:
         failure_threshold: int = 3,
     ) -> None:
         """
-        Add a check. Not a checkpoint; from any thread.
+        Add a check. Not a checkpoint. It can be called from any thread.
 
         Args:
             name: The check's name, which must be unique.
             check: An async or a plain function without arguments.
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
-            timeout: Seconds that a run may take; ``math.inf`` for no limit: a check that hangs then
-                holds up the report.
+            timeout: Seconds that a run may take; ``math.inf`` for no limit, with which a check that
+                hangs delays the report.
             ttl: Seconds for which a result is reused; 0 to run the check for each report.
             critical: Whether the service is not ready (or not live) when the check fails, or only
                 degraded.
@@ -217,7 +217,7 @@ class HealthRegistry:
         failure_threshold: int = 3,
     ) -> Callable[[F], F]:
         """
-        Add the decorated function, as `add` does: ``@health.check("database", timeout=1.0)``.
+        Add the decorated function as a check: ``@health.check("database", timeout=1.0)``.
 
         Args:
             name: The check's name; None for the function's.
@@ -258,7 +258,7 @@ class HealthRegistry:
 
     def remove(self, name: str) -> None:
         """
-        Remove a check. Not a checkpoint; from any thread.
+        Remove a check. Not a checkpoint. It can be called from any thread.
 
         Raises:
             ValueError: There is no check of that name.
@@ -273,13 +273,14 @@ class HealthRegistry:
 
     def set_ready(self, ready: bool, /) -> None:  # noqa: FBT001 - the name says what it means
         """
-        Report "not ready" whatever the checks say, or what they say again.
+        Report "not ready" whatever the checks say, or follow the checks again.
 
-        Not a checkpoint; from any thread. For the time between a request to stop and stopping, so
-        that no new requests come. A new event loop starts with what the checks say.
+        Use it between the request to stop and the stop itself, so that no new requests arrive. A
+        new event loop begins by following the checks. Not a checkpoint. It can be called from any
+        thread.
 
         Args:
-            ready: False for "not ready", True for what the checks say.
+            ready: False to report "not ready", True to follow the checks.
 
         Raises:
             TypeError: ``ready`` is not a bool.
@@ -299,29 +300,29 @@ class HealthRegistry:
         """
         Run the checks that are due, and return the state of the service.
 
-        A checkpoint. Call it in the application's event loop; in other threads use `latest`.
-        Returns within the longest timeout and 0.1 s. Cancelled, it cancels the runs for
-        which no other caller waits, and waits for them, at most 0.1 s; a plain function goes on in
-        its thread, and what it returns is kept for the next report.
+        Call it in the application's event loop; in other threads use `latest`. It returns within
+        the longest timeout plus 0.1 s. A checkpoint. If it is cancelled, it cancels the runs for
+        which no other caller waits, and waits for them at most 0.1 s. A plain function goes on in
+        its thread, and its result is kept for the next report.
 
-        When it returns, only what cannot be stopped may still run: a check that has not ended
-        within 0.1 s of being cancelled, and a thread past its check's timeout. ``hung_seconds`` and
-        `statistics` show them. Until then the check is not run again, and fails. On trio the event
-        loop itself does not end before a check that shields itself from cancellation.
+        When it returns, a check may still run only if it has not ended within 0.1 s of being
+        cancelled, or if its thread runs past the timeout. ``hung_seconds`` and `statistics` show
+        such runs. The check fails and is not run again until the run ends. On trio, the event loop
+        does not end before a check that shields itself from cancellation.
 
         Args:
-            kind: Run only the checks of that kind; for ``"ready"`` also those of ``"startup"`` that
-                have not passed. None for all. Checks of kind ``"ready"`` are not run before each
-                critical one of ``"startup"`` has passed: what they ask may not be there yet.
+            kind: Run only the checks of this kind, and for ``"ready"`` also the startup checks that
+                have not passed; None for all. Checks of kind ``"ready"`` are not run until all
+                critical startup checks have passed.
 
         Returns:
-            The state of all checks; for those of other kinds, as last known.
+            The state of all checks; checks of other kinds have their last known state.
 
         Raises:
             ValueError: There is no such kind.
-            RuntimeError: Checks are running in another event loop, which has not finished.
-            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does;
-                the check has failed as well.
+            RuntimeError: Checks are running in another event loop that has not ended.
+            BaseException: A check raised something that is no ``Exception``, as ``sys.exit`` does.
+                The check has failed too.
         """
         if kind is not None:
             _check_kind(kind)
@@ -366,16 +367,16 @@ class HealthRegistry:
     @property
     def latest(self) -> HealthReport | None:
         """
-        The last known state of the service; from any thread.
+        The last known state of the service; None before the first report in this event loop.
 
-        Runs nothing: the answers are as old as each ``timestamp`` says. None before the first
-        report in this event loop.
+        No check is run: each result is as old as its ``timestamp`` says. It can be read from any
+        thread.
         """
         self._forget_if_over()
         return self._report() if self._reported else None
 
     def statistics(self) -> HealthStatistics:
-        """Return the counts of runs, and of checks by status. Not a checkpoint; any thread."""
+        """Return the counts of runs and of checks by status. Not a checkpoint."""
         added = self._added()
         states = [each.status for each in added]
         runs = [run for each in added if (run := each.run) is not None]

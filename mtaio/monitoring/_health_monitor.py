@@ -21,17 +21,17 @@ class HealthMonitor:
     Emits ``"health_alert"`` when the processor or memory exceeds a threshold.
 
     The data of the event is a dict with ``metric`` (``"cpu_usage"`` or ``"memory_usage"``),
-    ``value`` and ``threshold``; so is that of ``"health_recovered"``, which follows when the metric
-    is no longer above it. Other thresholds set on ``monitor`` cause the same events. The monitor
-    logs and counts what a listener raises.
+    ``value`` and ``threshold``. When the metric has recovered, ``"health_recovered"`` follows with
+    the same data. Other thresholds of ``monitor`` cause the same events. Errors of listeners are
+    logged and counted by the monitor.
 
-    It can be made anywhere, and used by one event loop after another. For subclasses: every method
-    uses ``monitor`` and ``emitter``, and ``async with`` calls `start` and `stop`; a constructor of
-    their own need not call this one if it sets those two.
+    It can be created anywhere and used by one event loop after another. A subclass with a
+    constructor of its own has to set ``monitor`` and ``emitter``, or call this one. ``async with``
+    calls `start` and `stop`.
 
     Args:
-        monitor: The monitor to use; by default one of its own.
-        emitter: The emitter to use; by default one of its own.
+        monitor: The monitor to use; None to create one.
+        emitter: The emitter to use; None to create one.
         cpu: The threshold of ``cpu_usage``, in percent.
         memory: The threshold of ``memory_usage``, in percent.
 
@@ -74,9 +74,9 @@ class HealthMonitor:
     emitter: EventEmitter
     """The emitter of the events."""
     cpu: float = 80.0
-    """The threshold of ``cpu_usage``, in percent; it counts from the next `start` on."""
+    """The threshold of ``cpu_usage``, in percent; a change applies from the next `start` on."""
     memory: float = 90.0
-    """The threshold of ``memory_usage``, in percent; likewise."""
+    """The threshold of ``memory_usage``, in percent; a change applies from the next `start` on."""
     _handled: ResourceMonitor | None = None
 
     def __init__(
@@ -102,7 +102,7 @@ class HealthMonitor:
         """
         Set the thresholds, and start the monitor unless it is running.
 
-        A checkpoint; cancelled, it has not started. See `ResourceMonitor.start`.
+        A checkpoint. If it is cancelled, the monitor has not started. See `ResourceMonitor.start`.
 
         Raises:
             RuntimeError: The monitor runs in another event loop.
@@ -119,7 +119,7 @@ class HealthMonitor:
         """
         Stop the monitor, even one that was passed in, and wait for pending events.
 
-        A checkpoint; cancelled, it has stopped all the same. See `ResourceMonitor.stop`.
+        A checkpoint. If it is cancelled, the monitor is stopped anyway. See `ResourceMonitor.stop`.
         """
         await self.monitor.stop()
 
@@ -141,7 +141,7 @@ class HealthMonitor:
         """
         Return the state of the process, from its latest sample.
 
-        A checkpoint; takes a sample if there is none, as `ResourceMonitor.get_current_stats` does.
+        A checkpoint. It takes a sample if there is none, like `ResourceMonitor.get_current_stats`.
 
         Returns:
             ``status``: ``"healthy"`` below both thresholds, otherwise ``"degraded"``;

@@ -85,7 +85,7 @@ _NOT_PLAIN: Final = re.compile(r"[^a-z0-9_]")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Something that has statistics, as a monitor knows it."""
+    """An object with statistics that a monitor watches."""
 
     kind: str
     """
@@ -93,32 +93,33 @@ class Source:
     gauge.
     """
     name: str | None
-    """What it is called among those of its kind."""
+    """Its name among those of the same kind."""
     statistics: object
     """A dataclass, a named tuple, a mapping of numbers, or one number."""
     mappings: bool = False
-    """Whether the mappings among its fields are wanted: a series for each of their keys."""
+    """Whether fields that are mappings give a metric for each key."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number, and everything that is known about it."""
+    """A number or a histogram, with its name, kind, labels and unit."""
 
     name: str
-    """Its name in Prometheus: ``mtaio_rate_limiter_waiting``."""
+    """Its name in Prometheus, as in ``mtaio_rate_limiter_waiting``."""
     kind: Literal["counter", "gauge", "histogram"]
-    """Whether it only grows, goes up and down, or is many values by range."""
+    """``"counter"`` if it only grows, ``"gauge"`` if it goes up and down, ``"histogram"`` for
+    values by range."""
     labels: Mapping[str, str]
-    """What distinguishes it from others of its name."""
+    """The labels that distinguish it from metrics of the same name."""
     value: float | HistogramStatistics
-    """An int of 64 bits, or a float, ``inf`` and NaN as they are; of a histogram all of it."""
+    """An int of 64 bits, a float (also infinity and NaN), or a whole histogram."""
     help: str
     """What it is."""
     unit: str = ""
     """``"seconds"``, ``"bytes"``, ``"percent"``, ``"ratio"``, ``"cores"``, or nothing."""
     dotted: str = ""
-    """Its name in OpenTelemetry: ``mtaio.rate_limiter.waiting``."""
+    """Its name in OpenTelemetry, as in ``mtaio.rate_limiter.waiting``."""
 
 
 class _Row(NamedTuple):
@@ -162,16 +163,16 @@ class _Place(NamedTuple):
 
 def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
     """
-    Yield each number of each source.
+    Yield the metrics of sources.
 
-    A nested dataclass adds the name of its field to the metric's. None is left out, and so is
-    whatever is not a number; True is 1. A mapping gives a metric for each key, with a label, if its
-    source wants that; otherwise a counter that is a mapping is added up, and other mappings are
-    left out. One whose field names ``labels`` always gives a metric for each key. Where several
-    numbers come to one name with the same labels, the first is kept.
+    Each number in the statistics is a metric; True counts as 1, and other values are left out. The
+    name of a nested dataclass's field becomes part of the name. If ``mappings`` of the source is
+    true, or if the field declares ``labels``, a mapping gives a metric for each key, with a label.
+    Otherwise a counter that is a mapping is added up, and other mappings are left out. If several
+    numbers have the same name and labels, the first is kept.
 
     Raises:
-        TypeError: The statistics of a source are of no form that can be read.
+        TypeError: The statistics of a source cannot be read.
     """
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for source in sources:
@@ -446,10 +447,10 @@ def _spell(found: re.Match[str]) -> str:
 
 def to_prometheus(metrics: Iterable[Metric]) -> str:
     """
-    Return metrics in Prometheus' text format, version 0.0.4.
+    Return metrics in the text format of Prometheus, version 0.0.4.
 
     Args:
-        metrics: What `metrics` yields, in any order.
+        metrics: Metrics from `metrics`, in any order.
     """
     families: dict[str, list[str]] = {}
     labels: Mapping[str, str] | None = None

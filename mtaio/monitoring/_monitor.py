@@ -57,22 +57,21 @@ G = TypeVar("G", bound="Callable[[], float]")
 @final
 class ResourceMonitor:
     """
-    Watches the processor, memory, this process, its event loop, and the objects you add.
+    Watches the machine, this process, its event loop, and the objects you add.
 
-    It can be made anywhere, and used by one event loop after another. `start` and `stop` may be
-    called in any task; ``async with`` does both. Under a virtual clock, such as that of
-    `mtaio.testing`, no thread is started: a task samples in virtual time, and loop delays are not
-    measured.
+    It can be created anywhere and used by one event loop after another. Use ``async with``, or call
+    `start` and `stop`, in any task. With a virtual clock, such as that of `mtaio.testing`, no
+    thread is started: a task takes samples in virtual time, and loop delays are not measured.
 
     Args:
         interval: Seconds from one sample to the next.
-        history_size: How many samples `history` keeps.
-        loop_interval: Seconds between the calls into the event loop that measure its delay; at most
+        history_size: The number of samples that `history` keeps.
+        loop_interval: Seconds between calls into the event loop that measure its delay; at most
             ``interval``.
-        blocked_after: Seconds without an answer from the loop that count as a stall; ``math.inf``
-            for no stalls.
+        blocked_after: Seconds without an answer from the event loop after which it counts as
+            blocked; ``math.inf`` to record no stalls.
         handler_timeout: Seconds that a handler may take; None for no limit.
-        name: A name for logs and metrics.
+        name: For logs and metrics.
 
     Raises:
         ValueError: A number is not positive, or NaN or infinite.
@@ -178,17 +177,17 @@ class ResourceMonitor:
 
     @property
     def running(self) -> bool:
-        """Whether samples are taken: from `start` to `stop`, or to the end of the event loop."""
+        """Whether it takes samples: from `start` until `stop` or the end of the event loop."""
         return self._alive() is not None
 
     async def start(self) -> None:
         """
-        Take samples from now on, until `stop` or the end of the event loop.
+        Begin to take samples, until `stop` or the end of the event loop.
 
-        Handlers run in a copy of the context of this call. Does nothing if the monitor is already
-        running in this event loop.
+        Handlers run in a copy of the context of this call. It does nothing if the monitor is
+        running in this event loop already.
 
-        A checkpoint; cancelled, it has not started.
+        A checkpoint. If it is cancelled, the monitor has not started.
 
         Raises:
             RuntimeError: The monitor runs in another event loop.
@@ -219,13 +218,13 @@ class ResourceMonitor:
 
     async def stop(self) -> None:
         """
-        Take no more samples, and wait until the handlers of past events have ended.
+        Stop taking samples, and wait until the handlers of past events have ended.
 
-        May be called in any task; in a handler it does not wait. Does nothing if the monitor is not
-        running.
+        It can be called in any task; in a handler it does not wait. It does nothing if the monitor
+        is not running.
 
-        A checkpoint; cancelled, it cancels those handlers and waits for them, and the monitor is
-        stopped all the same.
+        A checkpoint. If it is cancelled, it cancels those handlers and waits for them, and the
+        monitor is stopped.
         """
         run = self._run
         if run is not None:
@@ -255,11 +254,11 @@ class ResourceMonitor:
 
     async def tick(self) -> None:
         """
-        Take one sample now, and wait until the handlers of what it found have ended.
+        Take one sample now, and wait until its handlers have ended.
 
-        For tests in virtual time; may be called whether the monitor runs or not. In a
-        handler it does not wait. A checkpoint; cancelled, it leaves the sample, and cancels
-        handlers as `stop` does.
+        Use it for tests in virtual time, whether the monitor is running or not. In a handler it
+        does not wait. A checkpoint. If it is cancelled, the sample is kept, and handlers are
+        cancelled as by `stop`.
         """
         run = self._run
         ours = run is not None and loops.is_current(run.loop)
@@ -272,11 +271,10 @@ class ResourceMonitor:
 
     async def get_current_stats(self) -> ResourceStats:
         """
-        Return the latest sample, or take one if that is missing or older than the interval.
+        Return the latest sample, or take one if there is none or it is older than the interval.
 
-        A checkpoint. Waits for a tenth of a second where there is nothing to compare processor time
-        with: just after the start, or once if the monitor is not running. Under a virtual clock it
-        does not wait.
+        A checkpoint. Right after the start, or once if the monitor is not running, it waits for a
+        tenth of a second to measure processor time. With a virtual clock it does not wait.
         """
         samples = self._samples
         latest = samples.latest
@@ -299,14 +297,14 @@ class ResourceMonitor:
 
     @property
     def latest(self) -> ResourceStats | None:
-        """The latest sample, if there is one; from any thread."""
+        """The latest sample; None if there is none. It can be read from any thread."""
         return self._samples.latest
 
     def values(self) -> dict[str, float]:
         """
-        Return the latest figure of every metric by name, gauges and watched objects included.
+        Return the latest figures by metric name, including gauges and watched objects.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
         """
         return dict(self._samples.values)
 
@@ -316,16 +314,16 @@ class ResourceMonitor:
 
     def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
         """
-        Return the past figures of a metric, the oldest first, without gaps.
+        Return the past figures of a metric, the oldest first.
 
-        Not a checkpoint; from any thread.
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             metric: The name of the metric.
-            seconds: How far back; None for all of them.
+            seconds: How far back; None for the whole history.
 
         Returns:
-            Pairs of a time in seconds since the epoch, and the figure.
+            Pairs of a time, in seconds since the epoch, and the figure.
 
         Raises:
             ValueError: There is no such metric, or ``seconds`` is negative.
@@ -338,24 +336,24 @@ class ResourceMonitor:
 
     def watch(self, obj: W, *, name: str | None = None, mappings: bool = False) -> W:
         """
-        Record the figures of an object's ``statistics()``, as metrics ``kind.name.field``.
+        Record the figures of an object's ``statistics()`` as metrics ``kind.name.field``.
 
-        They are read in the event loop shortly before each sample. An object that has a method
-        ``record_durations()`` is told to record from now on; of each of its histograms there are
-        ``count``, and ``p50`` and ``p99`` of the last 30 to 60 seconds. Not a checkpoint.
+        They are read in the event loop shortly before each sample. If the object has a method
+        ``record_durations()``, it is called; each histogram then gives the metrics ``count``, and
+        ``p50`` and ``p99`` of the last 30 to 60 seconds. Not a checkpoint.
 
         Args:
-            obj: An executor, limiter, cache, emitter or log handler, or your own object.
-            name: What to call it; by default its own ``name``.
-            mappings: Whether fields that are mappings count, such as an emitter's counters of each
-                name. They may be many.
+            obj: An executor, limiter, cache, emitter, log handler, or an object of your own.
+            name: The name in metrics; None for the object's own ``name``.
+            mappings: Whether to record fields that are mappings too, such as an emitter's counts of
+                each name. These can be many metrics.
 
         Returns:
             ``obj``.
 
         Raises:
-            ValueError: Another object of that kind and name is watched, or there is a metric of
-                the name that one of its metrics would have.
+            ValueError: Another object of that kind and name is watched, or there is a metric of the
+                same name.
             TypeError: It has no ``statistics()``, or one that cannot be read.
         """
         self._watched.add(obj, name, self._taken(), mappings=mappings)
@@ -363,10 +361,10 @@ class ResourceMonitor:
 
     def unwatch(self, obj: object) -> None:
         """
-        Forget an object, or a gauge by its function or its name.
+        Stop watching an object, or a gauge, given by its function or its name.
 
-        Does nothing if it is not watched. Compares it with all that are, which takes about 0.1
-        microseconds for each. Not a checkpoint.
+        It does nothing if the object is not watched. It is compared with the watched objects one by
+        one. Not a checkpoint.
         """
         self._watched.remove(obj)
 
@@ -378,10 +376,10 @@ class ResourceMonitor:
 
     def gauge(self, name: str, fn: G | None = None) -> G | Callable[[G], G]:
         """
-        Record a figure of your own: what ``fn`` returns, as the metric ``name``.
+        Record what ``fn`` returns as the metric ``name``.
 
-        It is called in the event loop shortly before each sample, so it must not wait. Also a
-        decorator: ``@monitor.gauge("queue_depth")``. Not a checkpoint.
+        The function is called in the event loop shortly before each sample, so it must not block.
+        This is also a decorator: ``@monitor.gauge("queue_depth")``. Not a checkpoint.
 
         Args:
             name: The name of the metric.
@@ -412,19 +410,18 @@ class ResourceMonitor:
         below: bool = False,
     ) -> None:
         """
-        Alert when a metric exceeds a value; replaces any threshold it had.
+        Set the threshold of a metric, in place of an earlier one.
 
-        There is one alert when it is exceeded and one when it recovers, however many samples lie
-        between.
-        Not a checkpoint.
+        There is one alert when the metric exceeds the threshold, and one event when it has
+        recovered. Not a checkpoint.
 
         Args:
             metric: The name of the metric, such as ``"cpu_usage"``; see `metric_names`.
-            value: What it must not exceed.
-            clear: The figure at which it has recovered; by default ``value``.
-            for_seconds: How long it must be exceeded before there is an alert.
-            cooldown: How long after a recovery there is no other alert.
-            below: Whether it must not fall below ``value`` instead.
+            value: The value that the metric must not exceed.
+            clear: The value at which the metric has recovered; None for ``value``.
+            for_seconds: Seconds for which the threshold must be exceeded before there is an alert.
+            cooldown: Seconds after a recovery in which there is no other alert.
+            below: Whether the metric must not fall below ``value`` instead.
 
         Raises:
             ValueError: There is no such metric, ``value`` is NaN or infinite, ``clear`` is on the
@@ -442,41 +439,42 @@ class ResourceMonitor:
 
     def remove_threshold(self, metric: str) -> None:
         """
-        Remove a metric's threshold; an alert that is firing ends without a recovery.
+        Remove a metric's threshold. An alert that is firing ends without a recovery.
 
-        Does nothing if it has none.
+        It does nothing if the metric has none.
         """
         self._thresholds.remove(metric)
 
     @property
     def thresholds(self) -> list[Threshold]:
-        """The thresholds; from any thread."""
+        """The thresholds. They can be read from any thread."""
         return self._thresholds.configured()
 
     def on_threshold_exceeded(self, handler: H) -> H:
         """
-        Have ``handler(metric, value, threshold)`` called when a threshold is exceeded; a decorator.
+        Call ``handler(metric, value, threshold)`` when a threshold is exceeded.
 
-        It runs in the event loop, may be async, and may take ``handler_timeout`` seconds. Events
-        are handled in order, the handlers of one event at once; an error is logged and counted.
+        It can be used as a decorator. The handler runs in the event loop, may be async, and may
+        take ``handler_timeout`` seconds. Events are handled in order, and the handlers of one event
+        run concurrently. Errors are logged and counted.
 
         Raises:
-            TypeError: ``handler`` cannot be called, or not with three arguments.
+            TypeError: ``handler`` cannot be called with three arguments.
         """
         self._handlers.add("exceeded", handler)
         return handler
 
     def on_recovered(self, handler: H) -> H:
-        """Have ``handler(metric, value, threshold)`` called when a metric has recovered."""
+        """Call ``handler(metric, value, threshold)`` when a metric has recovered."""
         self._handlers.add("recovered", handler)
         return handler
 
     def on_loop_blocked(self, handler: H) -> H:
         """
-        Have ``handler(stall)`` called after a stall of the event loop; see `Stall`.
+        Call ``handler(stall)`` after a stall of the event loop; see `Stall`.
 
-        It can only run once the loop runs again. During the stall, it is logged to
-        ``mtaio.monitoring`` from another thread, and `current_stall` returns it.
+        The handler runs when the event loop runs again. During the stall, another thread logs it to
+        ``mtaio.monitoring``, and `current_stall` returns it.
         """
         self._handlers.add("blocked", handler)
         return handler
@@ -498,23 +496,23 @@ class ResourceMonitor:
 
     @property
     def firing(self) -> list[Alert]:
-        """The alerts whose thresholds are exceeded now; from any thread."""
+        """The alerts that are firing now. They can be read from any thread."""
         return self._thresholds.firing()
 
     @property
     def alerts(self) -> list[Alert]:
-        """The last alerts and recoveries, at most 100, the newest last; from any thread."""
+        """The last 100 alerts and recoveries, the newest last. They can be read from any thread."""
         return list(self._thresholds.past)
 
     # ---- the event loop --------------------------------------------------------------------------
 
     @property
     def stalls(self) -> list[Stall]:
-        """The last stalls that have ended, at most 20, the newest last; from any thread."""
+        """The last 20 stalls that have ended, the newest last. They can be read from any thread."""
         return list(self._stalls.last)
 
     def current_stall(self) -> Stall | None:
-        """Return the stall in progress, if the event loop is blocked; from any thread."""
+        """Return the stall in progress; None if the event loop is not blocked."""
         run = self._run
         return None if run is None or run.watch is None else run.watch.current()
 
@@ -522,7 +520,8 @@ class ResourceMonitor:
         """
         Return whether the event loop has answered within the last ``within`` seconds.
 
-        From any thread. False if the monitor is not running; under a virtual clock True if it is.
+        It is False if the monitor is not running; with a virtual clock, it is True if the monitor
+        is running. It can be called from any thread.
         """
         run = self._alive()
         if run is None:
@@ -533,9 +532,10 @@ class ResourceMonitor:
 
     def sources(self) -> list[Source]:
         """
-        Return the latest statistics of all sources, for `metrics`; from any thread.
+        Return the latest statistics of all sources, for `metrics`.
 
-        The sample first, the monitor itself, then what it watches.
+        The latest sample comes first, then the monitor itself, then what it watches. It can be
+        called from any thread.
         """
         latest = self._samples.latest
         fixed = [] if latest is None else [Source(kind="", name=None, statistics=latest)]
@@ -543,7 +543,7 @@ class ResourceMonitor:
         return [*fixed, own, *self._watched.last.sources]
 
     def statistics(self) -> MonitorStatistics:
-        """Return what the monitor has done so far. Not a checkpoint; from any thread."""
+        """Return the counts so far. Not a checkpoint. It can be called from any thread."""
         return snapshot(
             MonitorStatistics,
             self._handlers,

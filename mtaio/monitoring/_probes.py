@@ -53,54 +53,53 @@ class ProbesStatistics:
     connections: int = field(metadata=GAUGE)
     """Connections that are open."""
     max_connections: int = field(metadata=LIMIT)
-    """The most there may be: a further one closes the one that has been quiet longest."""
+    """The most connections at once; a further one closes the connection that has been quiet
+    longest."""
     peak: int = field(metadata=GAUGE)
-    """The most there were at once."""
+    """The most connections that were open at once."""
     requests: int = field(metadata=COUNTER)
     """Requests answered, with any status."""
     rejected: int = field(metadata=COUNTER)
-    """Connections closed because the request was incorrect, or came too slowly."""
+    """Connections closed because the request was incorrect or too slow."""
     timed_out: int = field(metadata=COUNTER)
-    """Heads that did not come in time, and answers that were not taken in time."""
+    """Request heads that did not arrive in time, and answers that were not taken in time."""
     dropped: int = field(metadata=COUNTER)
     """Connections closed to make room."""
     wrong_tokens: int = field(metadata=COUNTER)
-    """Requests with a token that is wrong."""
+    """Requests with a wrong token."""
     answers: Mapping[tuple[str, int], int] = field(metadata=COUNTER | labels("path", "status"))
-    """Answers by path and status: 401 and 403 without the right to see figures, 503 for a no."""
+    """Answers by path and status."""
 
 
 @final
 class Probes:
     """
-    Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.
+    Answers HTTP probes from a separate thread, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
     ``/metrics`` (Prometheus), ``/stats`` (JSON), ``/tasks`` (what each task waits for, as text or
-    JSON) and ``/`` (a live page) are for those who send the token, as ``Authorization: Bearer
-    TOKEN`` or as the password of Basic; without a token, for clients on this machine that name a
-    loopback address. Behind a proxy on this machine set a token: unless it adds a field such as
-    ``X-Forwarded-For``, it looks like such a client.
+    JSON) and ``/`` (a live page) require the token, as ``Authorization: Bearer TOKEN`` or as the
+    password of Basic. If no token is set, they are only for clients on this machine that use a
+    loopback address. Set a token behind a proxy on this machine, which looks like such a client
+    unless it adds a field such as ``X-Forwarded-For``.
 
-    It can be made anywhere, and used by one event loop after another; `start` and `stop` may be
-    called in any task, and ``async with`` does both. It ends together with the event loop in which
-    it was started.
+    It can be created anywhere and used by one event loop after another. Use ``async with``, or call
+    `start` and `stop`, in any task. It also ends with the event loop in which it was started.
 
-    - ``/livez`` is 200 while the event loop has answered the monitor within the last 30 seconds and
-      no check of kind ``"live"`` fails. It waits at most 25 ms for those checks; if they take
-      longer, what they last showed counts.
-    - ``/readyz`` and ``/startupz`` show a health report made in the event loop; 503 if it does not
-      come within 2 seconds.
+    - ``/livez`` is 200 if the event loop has answered the monitor within the last 30 seconds and no
+      check of kind ``"live"`` fails. It waits at most 25 ms for those checks, and then uses their
+      last result. - ``/readyz`` and ``/startupz`` show a health report from the event loop, or 503
+      if there is none within 2 seconds.
 
     Args:
-        monitor: Whose figures are shown. Start it before the probes.
+        monitor: The monitor whose figures are shown. Start it before the probes.
         health: The checks; None for the event loop alone.
         bind: The address: ``"127.0.0.1:9464"``, ``"[::1]:9464"``, ``"localhost:9464"`` (which is
-            127.0.0.1), ``"0.0.0.0:9464"`` or ``"[::]:9464"`` for all addresses (the last for IPv4
-            too). Port 0 takes a free one.
-        token: What clients must send for figures and the page. Needed for an address that other
-            machines can reach.
-        name: What the service is called, which is the page's heading; None for the monitor's name.
+            127.0.0.1), ``"0.0.0.0:9464"`` for all IPv4 addresses, or ``"[::]:9464"`` for all IPv4
+            and IPv6 addresses. With port 0, a free port is chosen.
+        token: What clients must send for figures and the page; None for local clients only. It is
+            required if other machines can reach the address.
+        name: The service's name, which is the heading of the page; None for the monitor's name.
 
     Raises:
         ValueError: ``bind`` is not an address and a port, or can be reached from other machines
@@ -157,28 +156,28 @@ class Probes:
 
     @property
     def address(self) -> str:
-        """The address and port: while it runs, the real port in place of 0."""
+        """The address and port; while it is running, with the actual port in place of 0."""
         run = self._run
         return str(run.address if run is not None and run.is_alive() else self._address)
 
     @property
     def running(self) -> bool:
-        """Whether probes are answered: from `start` to `stop`, or to the end of the event loop."""
+        """Whether it answers probes: from `start` until `stop` or the end of the event loop."""
         return self._run is not None and self._run.is_alive()
 
     async def start(self) -> None:
         """
-        Answer probes from now on, until `stop` or the end of the event loop.
+        Begin to answer probes, until `stop` or the end of the event loop.
 
-        Health checks run in a copy of the context of this call. Does nothing if it is already
-        running in this event loop.
+        Health checks run in a copy of the context of this call. It does nothing if it is running in
+        this event loop already.
 
-        A checkpoint; cancelled, it has not started.
+        A checkpoint. If it is cancelled, nothing has started.
 
         Raises:
-            OSError: The address is taken, or not one of this machine.
-            RuntimeError: It runs in another event loop, the monitor is not running, or no thread
-                can be started.
+            OSError: The address is in use, or is not one of this machine.
+            RuntimeError: It is running in another event loop, the monitor is not running, or no
+                thread can be started.
         """
         await checkpoint()
         while (run := self._run) is not None and run.is_alive():
@@ -199,9 +198,11 @@ class Probes:
         """
         Stop answering, and close all connections.
 
-        May be called in any task, and in another event loop. Does nothing if it is not running.
+        It can be called in any task, and in another event loop. It does nothing if it is not
+        running.
 
-        A checkpoint; it goes on when cancelled, for a few milliseconds.
+        A checkpoint. If it is cancelled, it still closes everything, which takes a few
+        milliseconds.
         """
         run = self._run
         if run is not None:
@@ -227,7 +228,7 @@ class Probes:
         await self.stop()
 
     def statistics(self) -> ProbesStatistics:
-        """Return the counts since the last start. Not a checkpoint; from any thread."""
+        """Return the counts so far. Not a checkpoint. It can be called from any thread."""
         run = self._run
         return snapshot(
             ProbesStatistics,
@@ -251,7 +252,7 @@ class _Run:
         name: What the service is called; None for the monitor's name.
 
     Raises:
-        OSError: The address is taken, or not one of this machine.
+        OSError: The address is in use, or is not one of this machine.
     """
 
     # Invariants, _lock held:

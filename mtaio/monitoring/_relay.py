@@ -46,21 +46,20 @@ _PROBES: Final = frozenset({"/livez", "/readyz", "/startupz"})
 @final
 class ProbesRelay:
     """
-    Answers for several processes that have `Probes` of their own, as the workers of a supervisor.
+    Answers probes for several processes, such as the workers of a supervisor.
 
-    - ``/livez`` is 200 unless one of them says otherwise; ``/readyz`` and ``/startupz`` are 200 if
-      there are any, and each says so.
-    - ``/metrics`` has the figures of all; each sample has the label ``worker``, which is the name
-      of the process.
-    - ``/NAME/…`` is answered by the process of that name: its page, its ``/stats``.
+    - ``/livez`` is 200 unless it fails in one of them; ``/readyz`` and ``/startupz`` are 200 if
+      there are any processes and all of them say so. - ``/metrics`` has the figures of all
+      processes; the label ``worker`` is the name of the process. - ``/NAME/…`` is answered by the
+      process of that name, such as its page or its ``/stats``.
 
-    Those decide who may see figures, as if the client had asked them: by the token that it sends,
-    or by whether it is on this machine.
+    Each process has `Probes` of its own. They decide whether the client may see figures, as if it
+    had asked them directly.
 
     Args:
-        targets: Returns the address of each process's `Probes`, by name; called for each request.
-        bind: Where to listen, as for `Probes`.
-        sources: Returns what else belongs into the metrics.
+        targets: Called for each request; returns the addresses of the processes' `Probes` by name.
+        bind: As for `Probes`.
+        sources: Returns more sources for the metrics.
 
     Raises:
         ValueError, TypeError: ``bind`` is not an address and a port.
@@ -103,10 +102,10 @@ class ProbesRelay:
         """
         Answer until cancelled.
 
-        A checkpoint; cancelled, it has closed its sockets.
+        A checkpoint. If it is cancelled, it closes its sockets.
 
         Args:
-            task_status: Told the address, with the real port in place of 0, when it listens.
+            task_status: Gets the address, with the actual port in place of 0, when it listens.
 
         Raises:
             ListenError: It cannot listen there.

@@ -35,42 +35,43 @@ class CheckResult:
     """``"live"``, ``"ready"`` or ``"startup"``."""
     status: CheckStatus
     """
-    ``"passing"`` also while it has failed fewer times in a row than allowed; ``"degraded"`` in
-    place of ``"failing"`` for a check that is not critical.
+    ``"passing"``, also while it has failed fewer times in a row than allowed; ``"failing"``; or,
+    for a check that is not critical, ``"degraded"``.
     """
     critical: bool
     """Whether the service is not ready (or not live) when it fails, or only degraded."""
     seconds: float
     """How long its last run took; 0 before the first has ended."""
     error: str | None
-    """Why its last run failed, None if it passed: type and message, 200 characters at most."""
+    """The type and message of the last run's error, at most 200 characters; None if it passed."""
     timestamp: float | None
-    """When its last run ended or was given up, in seconds since the epoch; None if never."""
+    """When its last run ended or was given up, in seconds since the epoch; None if it has not
+    run."""
     failures: int
     """How many times in a row it has failed."""
     hung_seconds: float
-    """How long a run that was given up has been going on; 0 if there is none."""
+    """How long a run that was given up has been running; 0 if there is none."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """The state of the service, as its checks last showed it."""
+    """The state of a service, according to its checks."""
 
     healthy: bool
-    """Live and ready."""
+    """Whether the service is live and ready."""
     live: bool
-    """No critical check of kind ``"live"`` is failing: there is no need to restart."""
+    """Whether no critical check of kind ``"live"`` is failing, so that a restart is not needed."""
     ready: bool
     """
-    Started, not draining, and every critical check of kind ``"ready"`` passes: requests may come.
+    Whether it has started, is not draining, and all critical checks of kind ``"ready"`` pass.
     """
     started: bool
-    """Every critical check of kind ``"startup"`` has passed once."""
+    """Whether all critical checks of kind ``"startup"`` have passed once."""
     draining: bool
-    """`HealthRegistry.set_ready` was called with False."""
+    """Whether `HealthRegistry.set_ready` was called with False."""
     degraded: bool
-    """A check that is not critical is failing."""
+    """Whether a check that is not critical is failing."""
     timestamp: float
     """When the report was made, in seconds since the epoch."""
     checks: tuple[CheckResult, ...]

@@ -149,11 +149,12 @@ class Stall:
     """A period in which the event loop was blocked."""
 
     seconds: float
-    """How long it lasted, exact to the ``loop_interval`` at which the loop is called."""
+    """How long it lasted, with the accuracy of ``loop_interval``."""
     place: str
-    """Where the loop's thread was: ``file.py:12 in name``, in your own code where there is any."""
+    """Where the loop's thread was, as in ``file.py:12 in name``; if possible, a line of your own
+    code."""
     stack: str = field(repr=False)
-    """The whole stack, as in a traceback."""
+    """The whole stack, as text."""
     cause: Cause
     """
     ``"loop"``: the loop's thread waited or computed. ``"gil"``: C code held the interpreter lock,

@@ -20,27 +20,27 @@ __all__ = ["tasks", "tasks_to_json", "tasks_to_text"]
 
 def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskTree:
     """
-    Return the tasks of an event loop: which started which, where each is, and what it waits for.
+    Return the tasks of an event loop as a tree, with what each of them waits for.
 
-    Tasks are below the task group or nursery in which they were started. asyncio records nothing of
-    a task from ``asyncio.create_task``: it is below the task that awaits it, if that is one alone,
-    and else among the roots. So are those of ``asyncio.gather``.
+    Tasks are below the task group or nursery in which they were started. For tasks from
+    ``asyncio.create_task`` and ``asyncio.gather`` this is unknown: they are below the task that
+    awaits them, if it is only one, and otherwise among the roots.
 
-    In the loop's own thread it is exact. From another thread the loop is asked to read its own
-    tasks. If it is blocked and does not answer within ``timeout``, they are read from here, and
-    the tree is not ``complete``: the loop may run on meanwhile. This raises nothing, and takes no
-    longer than to look at each task once. On Python without the interpreter's lock there are then
-    only the names of asyncio's tasks, and nothing of trio's.
+    In the loop's own thread, the tree is exact. From another thread, the loop is asked to read its
+    own tasks. If it is blocked and does not answer within ``timeout``, the tasks are read from this
+    thread, and the tree is not ``complete``, because the loop may go on meanwhile. On free-threaded
+    Python, there are then only the names of asyncio's tasks, and none of trio's.
 
     Not a checkpoint. It may be called in a signal handler.
 
     Args:
-        loop: The event loop, as ``anyio.lowlevel.current_token()`` returns it in one of its tasks;
-            by default the one that runs here.
-        timeout: Seconds to wait for a loop of another thread; 0 does not ask it.
+        loop: What ``anyio.lowlevel.current_token()`` returns in a task of the event loop; None for
+            the loop that is running here.
+        timeout: Seconds to wait for an event loop in another thread; 0 to read its tasks without
+            asking it.
 
     Raises:
-        RuntimeError: No event loop runs here, and none is given.
+        RuntimeError: No event loop is running here, and none was given.
         TypeError: ``loop`` is not what ``current_token()`` returns.
         ValueError: ``timeout`` is negative, infinite or not a number.
 
@@ -88,14 +88,14 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
 
 def tasks_to_text(tree: TaskTree, *, stacks: bool = False) -> str:
     """
-    Return a tree of tasks as text: tasks that wait for each other, what is waited for, the tree.
+    Return a tree of tasks as text: deadlocks first, then what is waited for, then the tree.
 
-    Equal siblings are one line with their number. There are at most 1,000 lines of the tree; what
-    they leave out is counted. It has names of tasks, files, functions and lines, and no values.
+    Equal siblings are shown in one line with their number. The tree has at most 1,000 lines; the
+    rest is counted. The text contains names of tasks, files and functions, but no values.
 
     Args:
-        tree: What `tasks` has returned.
-        stacks: Whether each task's stack is below it.
+        tree: The result of `tasks`.
+        stacks: Whether to show the stack of each task.
 
     Example:
         ```python
@@ -116,9 +116,9 @@ def tasks_to_text(tree: TaskTree, *, stacks: bool = False) -> str:
 
 def tasks_to_json(tree: TaskTree) -> str:
     """
-    Return the same as JSON, which ``/tasks?format=json`` of the probes answers with.
+    Return a tree of tasks as JSON, like ``/tasks?format=json`` of `Probes`.
 
     Args:
-        tree: What `tasks` has returned.
+        tree: The result of `tasks`.
     """
     return b"".join(json_pieces(document(tree))).decode()

@@ -42,21 +42,21 @@ class Threshold:
     metric: str
     """The name of the metric."""
     value: float
-    """The limit; the value itself is still allowed."""
+    """The limit, which is still allowed."""
     clear: float
-    """The alert is over once the metric has come back to this value."""
+    """The value at which the metric has recovered."""
     for_seconds: float
-    """Seconds that the metric must stay beyond the limit before the alert fires."""
+    """Seconds for which the threshold must be exceeded before there is an alert."""
     cooldown: float
-    """Seconds after a recovery during which the alert does not fire."""
+    """Seconds after a recovery in which there is no other alert."""
     below: bool
-    """Whether the metric must not fall below the limit, instead of not exceeding it."""
+    """Whether the metric must not fall below ``value`` instead."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A metric has crossed its threshold, or has come back."""
+    """A metric has exceeded its threshold, or has recovered."""
 
     metric: str
     """The name of the metric, as it was given to ``set_threshold``."""

@@ -48,15 +48,15 @@ def health_app(
     Return an ASGI application that answers probes.
 
     The paths and the access rules are those of `Probes`, below the path at which it is mounted. A
-    client without an address, as on a Unix socket, counts as local: behind a proxy that uses one,
-    set a token.
+    client without an address, as on a Unix socket, counts as local, so set a token behind a proxy
+    that uses such a socket.
 
     Args:
-        monitor: Whose figures are shown. While it is not running, ``/livez`` is 200: an answer at
-            all proves that the event loop works.
+        monitor: The monitor whose figures are shown. While it is not running, ``/livez`` is 200,
+            because the event loop answers.
         health: The checks; None for the event loop alone.
         token: What clients must send for figures and the page; None for local clients only.
-        name: What the service is called, which is the page's heading; None for the monitor's name.
+        name: The service's name, which is the heading of the page; None for the monitor's name.
 
     Returns:
         The application.

@@ -51,29 +51,29 @@ _LONGEST: Final = 255
 
 def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     """
-    Export through ``meter`` whatever ``monitor`` measures and watches, from now on.
+    Export what a monitor measures and watches as OpenTelemetry metrics.
 
-    Counters become observable counters, everything else observable gauges, named like
-    ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are those
-    that Prometheus gets, without infinity, NaN and names of more than 255 characters, which
-    OpenTelemetry does not take.
+    Counters become observable counters and everything else observable gauges, named like
+    ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are the same
+    as for Prometheus, except for infinity, NaN and names of more than 255 characters, which
+    OpenTelemetry does not accept.
 
-    A histogram becomes three observable counters, since OpenTelemetry has no observable histogram:
-    ``.bucket`` with an attribute ``le``, which counts the values up to that bound, ``.sum`` and
-    ``.count``. They are what Prometheus has of a histogram, and quantiles are computed as there.
+    A histogram becomes three observable counters, because OpenTelemetry has no observable
+    histogram: ``.bucket``, which counts the values up to the attribute ``le``, ``.sum`` and
+    ``.count``. Quantiles are computed from them as in Prometheus.
 
-    The first collection exports what ``monitor`` shows at the time of this call: everything, if it
-    runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that first
-    appears in a later collection, because its object was watched after this call, is exported from
-    the next one on: no instrument can be made during a collection. Nor can OpenTelemetry remove
-    one: the meter keeps ``monitor``. An object that is no longer watched has no more values.
+    The first collection exports the metrics that ``monitor`` has at the time of this call, so call
+    ``await monitor.get_current_stats()`` before. A metric that appears later is exported from the
+    second collection on, because instruments cannot be created during a collection. The meter keeps
+    ``monitor``, because OpenTelemetry cannot remove instruments. An object that is no longer
+    watched has no more values.
 
-    From any thread; not a checkpoint.
+    Not a checkpoint. It can be called from any thread.
 
     Args:
-        meter: Where to export, such as ``opentelemetry.metrics.get_meter("my.service")``. A meter
-            has each name once, so each monitor needs a meter of its own.
-        monitor: What to export.
+        meter: The meter, such as ``opentelemetry.metrics.get_meter("my.service")``. Each monitor
+            needs a meter of its own.
+        monitor: The monitor to export.
     """
     _Bridge(meter, monitor)
 

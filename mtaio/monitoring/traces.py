@@ -39,30 +39,30 @@ _WEBSOCKET: Final = "WEBSOCKET"
 
 def record(tracer: trace.Tracer | None) -> None:
     """
-    Have ``tracer`` record what this process does from now on, in the place of an earlier one.
+    Record what this process does as OpenTelemetry spans, with this tracer from now on.
 
-    A span is made for
+    There is a span for
 
-    - each request to `mtaio.app.Application.serve` or through `mtaio.asgi.AccessLog`: ``GET
-      /orders/{id}``, of the kind ``server``, as a child of what its headers say (by the propagators
-      that OpenTelemetry is set up with);
-    - each item of a `mtaio.TaskExecutor`, by `run`, `submit`, `map` and their relatives, without
-      the wait for its slot: ``item fetch``, after the function;
-    - each load of a cache: ``load fetch``. Those who wait for the load of another have none;
-    - each attempt of a `mtaio.Retry`, the first one included: ``attempt fetch``.
+    - each request to `mtaio.app.Application.serve` or through `mtaio.asgi.AccessLog`:
+      ``GET /orders/{id}``, of kind ``server``, with the parent that its headers name (read by
+      OpenTelemetry's propagators); - each item of a `mtaio.TaskExecutor` (``run``, ``submit``,
+      ``map`` and the like), without the wait for its slot: ``item fetch``, named after the
+      function; - each load of a cache: ``load fetch``. Callers that wait for the load of another
+      caller have none; - each attempt of a `mtaio.Retry`, including the first: ``attempt fetch``.
 
-    What ends with an error has it recorded, and the status ``ERROR``; what is cancelled has the
-    attribute ``mtaio.cancelled``. Log records that are written in a span have its ``trace_id`` and
-    ``span_id`` (see `mtaio.logging`), and what `mtaio.clients` sends has the ``traceparent``. Which
-    spans are kept, the sampler of the SDK decides. A call that has begun goes on as it began.
+    If a call fails, its span records the error and has the status ``ERROR``. If it is cancelled,
+    the span has the attribute ``mtaio.cancelled``. Log records written in a span have its
+    ``trace_id`` and ``span_id`` (see `mtaio.logging`), and requests of `mtaio.clients` have the
+    header ``traceparent``. The sampler of the SDK decides which spans are kept. Calls in progress
+    keep the tracer with which they began.
 
-    From any thread; not a checkpoint.
+    Not a checkpoint. It can be called from any thread.
 
     Args:
-        tracer: Such as ``opentelemetry.trace.get_tracer("my.service")``; None to stop.
+        tracer: The tracer, such as ``opentelemetry.trace.get_tracer("my.service")``; None to stop.
 
     Raises:
-        TypeError: It is not a tracer.
+        TypeError: ``tracer`` is not a tracer.
 
     Example:
         ```python

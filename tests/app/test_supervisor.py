@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -108,7 +109,9 @@ class Fake:
 class House:
     """The supervisor's surroundings: what it launches, where it listens, whom it tells."""
 
-    def __init__(self, environ: Mapping[str, str] = WATCHED) -> None:
+    def __init__(
+        self, environ: Mapping[str, str] = WATCHED, start_timeout: float = math.inf
+    ) -> None:
         self.launched: list[Fake] = []
         self.says: list[bytes] = []
         self.refused_at: list[float] = []
@@ -116,7 +119,7 @@ class House:
         self.code: int | None = None
         self._signals: Line[int] = Line()
         notifier = Notifier(environ, self.says.append)
-        self.supervisor = Supervisor(self.launch, 3, self, notifier)
+        self.supervisor = Supervisor(self.launch, 3, self, notifier, start_timeout)
 
     async def launch(self, number: int) -> Fake:
         """Start a process."""
@@ -160,9 +163,11 @@ class House:
 
 
 @asynccontextmanager
-async def running(*, ready: bool = True, **hello: object) -> AsyncIterator[House]:
+async def running(
+    *, ready: bool = True, start_timeout: float = math.inf, **hello: object
+) -> AsyncIterator[House]:
     """Run a supervisor of three workers until the block ends, and then for as long as it takes."""
-    house = House()
+    house = House(start_timeout=start_timeout)
     async with anyio.create_task_group() as group:
         group.start_soon(house.main)
         await house.settle()
@@ -484,6 +489,52 @@ async def test_renewal_ends_where_a_worker_cannot_start() -> None:
         house.launched[-1].start()
         await anyio.sleep(1)
         assert sorted(each.number for each in house.launched) == [1, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_start_that_hangs_in_a_renewal(
+    caplog: pytest.LogCaptureFixture, *, obeys: bool
+) -> None:
+    """It is ended when its time is over; the others serve, and the next SIGHUP is heard."""
+    async with running(start_timeout=120) as house:
+        house.send(SIGHUP)
+        await house.settle()
+        hangs = house.launched[-1]
+        hangs.obeys = obeys
+        await anyio.sleep(119)
+        assert hangs.sent == []
+        await anyio.sleep(4)
+        assert hangs.sent == [(120, signal.SIGTERM), *([] if obeys else [(122, SIGKILL)])]
+        assert house.statistics() == (2, 5, 1)
+        assert times(house, 2) == times(house, 3) == [0]
+        for _ in range(3):
+            house.send(SIGHUP)
+            for _ in range(4):
+                await house.settle()
+                house.launched[-1].start()
+        await house.settle()
+        assert house.statistics()[0] == 3
+        assert len(times(house, 3)) > 1
+        await anyio.sleep(130)
+        assert house.statistics()[2] == 1
+    errors = [each.message for each in caplog.records if each.levelno >= logging.ERROR]
+    assert errors == [
+        "worker 1 (pid 101) is not ready after 120 s (MTAIO_START_TIMEOUT): it is ended",
+        *([] if obeys else ["worker 1 does not end: it is killed"]),
+        "worker 1 cannot start: the others stay as they are",
+    ]
+
+
+async def test_first_start_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """It is the end, as one that fails is."""
+    caplog.set_level(logging.INFO)
+    house = House(start_timeout=120)
+    async with anyio.create_task_group() as group:
+        group.start_soon(house.main)
+        await anyio.sleep(121)
+    assert house.code == 3
+    assert len(house.launched) == 1
+    assert "stopping: no worker can start" in caplog.text
 
 
 async def test_stop_during_a_renewal() -> None:

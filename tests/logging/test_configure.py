@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import pytest
 
-from mtaio.logging import AsyncFileHandler, RedactingFilter, configure
+from mtaio.logging import AsyncFileHandler, RedactingFilter, configure, request_id
 from tests.logging.tools import Logbook, run, until
 
 if TYPE_CHECKING:
@@ -70,6 +70,27 @@ def test_environment(
         logger.warning("seen")
     made = json.loads(book.path.read_text())
     assert (made["message"], made["service"]) == ("seen", "shop")
+
+
+def test_text_of_a_worker(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ``mtaio run --workers`` a line names its worker, and the request if there is one."""
+    monkeypatch.setenv("MTAIO_WORKER", "2")
+    with configure(logger=logger, level="INFO", file="", format="text"):
+        logger.info("to %s", "all")
+        token = request_id.set("abc")
+        logger.info("answered")
+        request_id.reset(token)
+    monkeypatch.delenv("MTAIO_WORKER")
+    with configure(logger=logger, level="INFO", file="", format="text"):
+        logger.info("alone")
+    found = [line.split(" INFO ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert found == [
+        "configured [worker 2]: to all",
+        "configured [worker 2] [abc]: answered",
+        "configured: alone",
+    ]
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from mtaio.app import Application
 from tests.service.scenarios import web
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 app = web(Application())
+
+
+@app.resource
+async def start() -> AsyncIterator[None]:
+    """Hang, event loop and all, while there is a file."""
+    while "HANG" in os.environ and Path(os.environ["HANG"]).exists():  # noqa: ASYNC240 - it is to block
+        time.sleep(0.1)  # noqa: ASYNC251 - likewise
+    yield

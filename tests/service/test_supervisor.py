@@ -128,6 +128,7 @@ def test_one_life(start: Start, tmp_path: Path, loop: str) -> None:
         systemd.settimeout(PATIENCE)
         service = start(loop=loop, NOTIFY_SOCKET=path, MTAIO_SHUTDOWN_TIMEOUT="30")
         said = [systemd.recv(1000).decode() for _ in range(3)]
+        assert len(service.err.wait("mtaio.app [worker 2]: started in ")) == 1
         assert said[1:] == ["STATUS=2 of 2 workers are ready", "READY=1"]
         with asking(service) as (who, errors):
             wait_until(lambda: len(who) == 2)
@@ -184,6 +185,31 @@ def test_blocked_worker_and_second_signal(start: Start) -> None:
     service.wait_readiness(503)
     time.sleep(0.4)
     assert service.stop() == 128 + signal.SIGTERM
+
+
+def test_start_that_hangs(start: Start, tmp_path: Path) -> None:
+    """
+    A renewed worker that hangs in its start is killed in the end; the other goes on serving.
+
+    At the next SIGHUP, when the cause is gone, both are renewed.
+    """
+    hang = tmp_path / "hang"
+    service = start(HANG=str(hang), MTAIO_START_TIMEOUT="15")
+    with asking(service) as (who, errors):
+        hang.touch()
+        service.send(signal.SIGHUP)
+        service.err.wait("has started", 3)
+        service.err.wait("is not ready after 15 s (MTAIO_START_TIMEOUT): it is ended")
+        service.err.wait("worker 1 cannot start: the others stay as they are")
+        assert has_ended(pids(service)[2])
+        hang.unlink()
+        service.send(signal.SIGHUP)
+        wait_until(lambda: service.metric("mtaio_supervisor_ready") == 2)
+        service.err.wait("worker 2 has started", 2)
+        wait_until(lambda: service.metric("mtaio_supervisor_ready") == 2)
+        wait_until(lambda: {str(each) for each in pids(service)[-2:]} <= who)
+    assert errors == []
+    assert service.stop() == 0
 
 
 def test_inherited_socket_with_tls_and_the_time_is_over(start: Start) -> None:
