@@ -403,8 +403,8 @@ class AsyncFileHandler(logging.Handler):
         Begin to keep a histogram of how long records wait to be written.
 
         It is ``queue_duration`` in the statistics, and counts one record in 64 and those that found
-        the queue empty. A monitor calls it for each handler that it watches. Calling it again has
-        no effect. Not a checkpoint. It can be called from any thread.
+        the queue empty. A monitor calls it for what it watches; repeated calls have no effect. Not
+        a checkpoint. It can be called from any thread.
         """
         if self._queue.durations is None:
             self._queue.durations = Histogram()

@@ -63,7 +63,7 @@ class HealthRegistry:
     any time from any thread, which does not affect a report in progress.
 
     Args:
-        name: For messages and the monitor.
+        name: Name shown in messages and metrics.
 
     Example:
         ```python

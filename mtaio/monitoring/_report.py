@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["CheckKind", "CheckResult", "CheckStatus", "HealthReport", "HealthStatistics"]
 
 CheckKind: TypeAlias = Literal["live", "ready", "startup"]
-"""What a check decides: whether to restart, whether to send requests, whether it has begun."""
+"""The kind of a check: whether to restart the process, whether it can take requests, whether it has
+started."""
 
 CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
-"""How a check stands; ``"unknown"`` before its first answer."""
+"""The state of a check; ``"unknown"`` before its first result."""
 
 
 @final
