@@ -154,7 +154,7 @@ class ApplicationStatistics:
     restarts: int = field(metadata=COUNTER)
     """How often a service was restarted after an error."""
     cancelled: int = field(metadata=COUNTER)
-    """Requests, submitted tasks and services that were cancelled because time ran out."""
+    """Requests, submitted tasks and services cancelled because time ran out."""
 
 
 @dataclass(frozen=True, slots=True)
