@@ -764,7 +764,7 @@ class Application:
             failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Returns:
-            A decorator, which returns the function as it is.
+            A decorator that returns the function.
 
         Raises:
             ValueError, TypeError: As for `HealthRegistry.add`.

@@ -228,7 +228,7 @@ class HealthRegistry:
             failure_threshold: As in `add`.
 
         Returns:
-            A decorator, which returns the function as it is.
+            A decorator that returns the function.
 
         Raises:
             ValueError: As in `add`.
