@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 SettingSource: TypeAlias = Literal["default", "environment", "file", "override"]
-"""Where a value came from: a default, a variable, the file that one names, or an argument."""
+"""Where a value comes from: a default, a variable, the file that a variable names, or an
+argument."""
 
 _MASK: Final = "***"
 _LONGEST_SECRET: Final = 65536

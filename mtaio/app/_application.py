@@ -110,8 +110,8 @@ ApplicationState: TypeAlias = Literal[
     "new", "starting", "running", "draining", "stopping", "stopped"
 ]
 """
-Where an application stands: not started; opening resources; serving; serving what is in flight;
-closing resources; closed.
+The phase of an application: not started, opening resources, up, finishing work in flight, closing
+resources, or closed.
 """
 
 
@@ -154,7 +154,7 @@ class ApplicationStatistics:
     restarts: int = field(metadata=COUNTER)
     """How often a service was restarted after an error."""
     cancelled: int = field(metadata=COUNTER)
-    """Requests, submitted tasks and services that were cancelled because time ran out."""
+    """Requests, submitted tasks and services cancelled because time ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class Application:
 
     Args:
         settings: The operator's settings; None to read the environment when they are first needed.
-        name: For messages and metrics.
+        name: Name shown in messages and metrics.
         executor: Runs work; by default one with the setting ``max_workers``.
         cache: Keeps values; by default one with ``cache_size`` and ``cache_ttl``.
         rate_limiter: Limits how often work starts; by default one with ``rate_limit`` and
@@ -498,7 +498,7 @@ class Application:
 
         Args:
             fn: The function; it takes the application, or nothing.
-            name: For messages; None for the function's.
+            name: Name shown in messages and metrics; None for the function's.
             restart: The number of attempts, or a `Retry`, whose count starts over after a run
                 longer than its ``wait_max``; None for no restart.
             critical: Whether the application stops when the service has failed for good.
@@ -549,7 +549,7 @@ class Application:
 
         Args:
             fn: The function; it takes the application, or nothing.
-            name: For messages; None for the function's.
+            name: Name shown in messages and metrics; None for the function's.
             restart: As for `service`.
 
         Returns:
@@ -632,8 +632,8 @@ class Application:
             overlap: As for `TaskExecutor.every`.
             timeout: As for `TaskExecutor.every`.
             retry: As for `TaskExecutor.every`.
-            name: For messages, metrics and the health check, and, with ``leader``, the same in all
-                processes; None for the function's.
+            name: Name shown in messages and metrics, and of the health check; None for the
+                function's. With ``leader``, it has to be the same in all processes.
             leader: As for `TaskExecutor.every`. Enter it in a resource.
             critical: Whether the application is not ready when the check fails, or only degraded.
 
@@ -705,7 +705,7 @@ class Application:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
             bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
             config: A ``hypercorn.config.Config`` for everything else.
-            name: For messages and metrics; None for ``bind``.
+            name: Name shown in messages and metrics; None for ``bind``.
             **options: See below.
 
         Keyword Args:
@@ -764,7 +764,7 @@ class Application:
             failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Returns:
-            A decorator, which returns the function as it is.
+            A decorator that returns the function.
 
         Raises:
             ValueError, TypeError: As for `HealthRegistry.add`.

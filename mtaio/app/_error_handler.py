@@ -78,11 +78,11 @@ class ErrorHandlerStatistics:
     """What an `ErrorHandler` has done so far."""
 
     reported: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
-    """Errors reported, by the name of the level; each error of a group counts."""
+    """Errors reported, by the name of the level; each error of a group is counted."""
     swallowed: int = field(metadata=COUNTER)
     """Those of them that a `catch` swallowed."""
     failed: int = field(metadata=COUNTER)
-    """Those of them that could not be logged, because a handler or a filter raised."""
+    """Reported errors that could not be logged, because a handler or a filter raised."""
 
 
 class ErrorHandler:

@@ -106,7 +106,7 @@ class SupervisorStatistics:
     """The state and counts of the supervisor of ``mtaio run --workers``."""
 
     workers: int = field(metadata=LIMIT)
-    """Workers that there are to be."""
+    """The number of workers that should run."""
     ready: int = field(metadata=GAUGE)
     """Workers that are ready."""
     started: int = field(metadata=COUNTER)

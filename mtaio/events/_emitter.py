@@ -48,7 +48,7 @@ _new_event: Final[Callable[..., Any]] = Event.__new__
 
 
 class Register(Protocol[T]):
-    """A decorator that registers a handler of events with data of one type, and returns it."""
+    """A decorator that registers a handler for events with data of one type, and returns it."""
 
     def __call__(self, handler: Callable[[Event[T]], R], /) -> Callable[[Event[T]], R]:
         """Register ``handler``."""
@@ -85,7 +85,7 @@ class EventEmitter:
         max_pending: The most events of `emit_nowait` that wait to be delivered; None for no limit.
         max_names: The most names for which statistics are kept. Names emitted longest ago are then
             counted together as ``other``. None for no limit.
-        name: For error messages and the monitor.
+        name: Name shown in messages and metrics.
 
     Raises:
         TypeError: ``on_error`` cannot be called with its three arguments or is a generator
@@ -706,9 +706,9 @@ class EventEmitter:
         Begin to keep a histogram of how long handlers run.
 
         It is ``handler_duration`` in the statistics, and counts each call of a handler that begins
-        after this, however it ends, but not streams and `wait_for`. A monitor calls it for each
-        emitter that it watches. Call it in the event loop in which events are emitted, or before
-        any is emitted. Calling it again has no effect. Not a checkpoint.
+        after this, however it ends, but not streams and `wait_for`. A monitor calls it for what it
+        watches; repeated calls have no effect. Call it in the event loop in which events are
+        emitted, or before any is emitted. Not a checkpoint.
         """
         from mtaio._internal.histogram import Histogram  # noqa: PLC0415 - not all programs ask
 

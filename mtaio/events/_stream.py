@@ -29,7 +29,7 @@ __all__ = ["Blocked", "EventStream", "Overflow"]
 T_co = TypeVar("T_co", covariant=True)
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "raise"]
-"""What happens to an event for a stream that is full: the option ``overflow``."""
+"""What happens to an event if a stream is full; see ``overflow`` of `EventEmitter.stream`."""
 _POLICIES: Final[tuple[Overflow, ...]] = get_args(Overflow)
 
 

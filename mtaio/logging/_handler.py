@@ -47,7 +47,7 @@ _FILTER: Final = logging.Filterer.filter
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncFileHandlerStatistics:
-    """What an `AsyncFileHandler` holds and has done in this process."""
+    """The state of an `AsyncFileHandler`, and what it has done in this process."""
 
     pending: int = field(metadata=GAUGE)
     """Records that are queued or being written."""
@@ -62,17 +62,17 @@ class AsyncFileHandlerStatistics:
     dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Records that found no room, by the name of their level."""
     lost: int = field(metadata=COUNTER)
-    """Records that a ``close`` gave up, because the file refused them or took nothing. Those behind
-    a write that has not returned count as well, until it does and they are written after all."""
+    """Records that ``close`` gave up, because they could not be written. This includes records
+    behind a write that has not returned, until it does and they are written."""
     rotations: int = field(metadata=COUNTER)
     """How often the files were rotated."""
     write_errors: int = field(metadata=COUNTER)
     """How often the file could not be opened, written or rotated."""
     max_queue_seconds: float = field(metadata=GAUGE)
-    """The most seconds from a record's arrival to its being written, among those measured: one in
-    64, and all that found the queue empty."""
+    """The most seconds that a measured record waited to be written. One record in 64 is measured,
+    and those that found the queue empty."""
     queue_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
-    """How long each of those measured took; None before ``record_durations()``."""
+    """How long measured records waited; None before ``record_durations()``."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -403,8 +403,8 @@ class AsyncFileHandler(logging.Handler):
         Begin to keep a histogram of how long records wait to be written.
 
         It is ``queue_duration`` in the statistics, and counts one record in 64 and those that found
-        the queue empty. A monitor calls it for each handler that it watches. Calling it again has
-        no effect. Not a checkpoint. It can be called from any thread.
+        the queue empty. A monitor calls it for what it watches; repeated calls have no effect. Not
+        a checkpoint. It can be called from any thread.
         """
         if self._queue.durations is None:
             self._queue.durations = Histogram()

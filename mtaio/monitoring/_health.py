@@ -63,7 +63,7 @@ class HealthRegistry:
     any time from any thread, which does not affect a report in progress.
 
     Args:
-        name: For messages and the monitor.
+        name: Name shown in messages and metrics.
 
     Example:
         ```python
@@ -228,7 +228,7 @@ class HealthRegistry:
             failure_threshold: As in `add`.
 
         Returns:
-            A decorator, which returns the function as it is.
+            A decorator that returns the function.
 
         Raises:
             ValueError: As in `add`.

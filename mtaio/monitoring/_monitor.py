@@ -71,7 +71,7 @@ class ResourceMonitor:
         blocked_after: Seconds without an answer from the event loop after which it counts as
             blocked; ``math.inf`` to record no stalls.
         handler_timeout: Seconds that a handler may take; None for no limit.
-        name: For logs and metrics.
+        name: Name shown in messages and metrics.
 
     Raises:
         ValueError: A number is not positive, or NaN or infinite.

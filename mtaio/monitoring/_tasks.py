@@ -31,7 +31,7 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
     thread, and the tree is not ``complete``, because the loop may go on meanwhile. On free-threaded
     Python, there are then only the names of asyncio's tasks, and none of trio's.
 
-    Not a checkpoint. It may be called in a signal handler.
+    Not a checkpoint. It can be called in a signal handler.
 
     Args:
         loop: What ``anyio.lowlevel.current_token()`` returns in a task of the event loop; None for

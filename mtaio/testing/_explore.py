@@ -17,7 +17,7 @@ from mtaio.testing._inject import MODES, Mode, Victim
 from mtaio.testing._search import BACKENDS, Search
 
 AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
-"""What `explore` decorates: an async test."""
+"""An async test, for `explore`."""
 
 
 @overload
