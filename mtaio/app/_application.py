@@ -356,7 +356,12 @@ class Application:
 
     @cached_property
     def executor(self) -> TaskExecutor:
-        """Runs work, ``max_workers`` items at once; drained before resources are closed."""
+        """
+        Runs work, ``max_workers`` items at once; drained before resources are closed.
+
+        If a submitted task fails and its handle is gone, nobody can look at the error before the
+        end, and the error handler gets it at once.
+        """
         return TaskExecutor(self.settings.max_workers)
 
     @cached_property
@@ -405,7 +410,7 @@ class Application:
 
     @cached_property
     def error_handler(self) -> ErrorReporter | AsyncErrorHandler:
-        """Reports what fails: services, requests, resources."""
+        """Reports what fails: services, requests, resources, submitted tasks."""
         return ErrorHandler()
 
     @cached_property
