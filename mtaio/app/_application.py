@@ -1098,7 +1098,11 @@ class Application:
         await self._wait(run, run.draining)
 
     def statistics(self) -> ApplicationStatistics:
-        """Return the state and the counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and the counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(

@@ -141,9 +141,9 @@ class Event(Generic[T_co]):
 
     def stop(self) -> None:
         """
-        Skip the lower tiers for this event. Not a checkpoint.
+        Skip the lower tiers for this event.
 
-        The other handlers of the running tier still run.
+        The other handlers of the running tier still run. Not a checkpoint.
         """
         self.stopped = True
 

@@ -256,7 +256,11 @@ class RedactingFilter(logging.Filter):
         )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the secrets in the record, and return True. Not a checkpoint."""
+        """
+        Mask the secrets in the record, and return True.
+
+        Not a checkpoint.
+        """
         walk = _Walk(self._secrets)
         given = record.__dict__
         _redact_message(record, walk)
