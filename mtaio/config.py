@@ -222,7 +222,7 @@ class Settings:
 
     Example:
         ```python
-        from mtaio.config import Settings
+        from mtaio import Settings
 
         settings = Settings(max_workers=8, log_level="debug")
         assert settings.log_level == "DEBUG"
@@ -294,7 +294,7 @@ class Settings:
 
         Example:
             ```python
-            from mtaio.config import Settings
+            from mtaio import Settings
 
             settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8"}, log_console=False)
             assert settings.max_workers == 8

@@ -269,8 +269,7 @@ class Application:
 
         import anyio
 
-        from mtaio.app import Application
-        from mtaio.config import Settings
+        from mtaio import Application, Settings
 
         app = Application(Settings(health_bind="127.0.0.1:0"))
 

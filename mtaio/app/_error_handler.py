@@ -132,7 +132,7 @@ class ErrorHandler:
 
         async def main() -> None:
             await buy("tea")
-            await buy("cake")  # ERROR mtaio.errors: RateLimitError: …; context: article='cake'
+            await buy("cake")  # logs: RateLimitError: …; context: article='cake'
             assert errors.statistics().reported == {"ERROR": 1, "CRITICAL": 0}
 
 

@@ -96,7 +96,8 @@ class EventEmitter:
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
+        from mtaio import EventEmitter
+        from mtaio.events import Event
 
         emitter = EventEmitter()
 

@@ -49,7 +49,8 @@ class EventKey(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter, EventKey
+        from mtaio import EventEmitter
+        from mtaio.events import Event, EventKey
 
         PRICE = EventKey[float]("price.changed")
         emitter = EventEmitter()

@@ -85,7 +85,7 @@ class EventStream(Generic[T_co]):
         ```python
         import anyio
 
-        from mtaio.events import EventEmitter
+        from mtaio import EventEmitter
 
         emitter = EventEmitter()
 
@@ -96,7 +96,10 @@ class EventStream(Generic[T_co]):
 
 
         async def main() -> None:
-            async with emitter.stream("number") as events, anyio.create_task_group() as group:
+            async with (
+                emitter.stream("number") as events,
+                anyio.create_task_group() as group,
+            ):
                 group.start_soon(produce)
                 async for event in events:
                     print(event.data)

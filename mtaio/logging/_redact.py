@@ -233,7 +233,9 @@ class RedactingFilter(logging.Filter):
         from mtaio.logging import RedactingFilter
 
         redact = RedactingFilter(keys=["card"])
-        record = logging.makeLogRecord({"msg": "paid with %(card)s", "args": {"card": "4111"}})
+        record = logging.makeLogRecord(
+            {"msg": "paid with %(card)s", "args": {"card": "4111"}}
+        )
         redact.filter(record)
         assert record.getMessage() == "paid with ***"
         ```

@@ -85,7 +85,10 @@ class Network:
 
 
         async def name_server() -> None:
-            async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=53) as socket:
+            socket = await anyio.create_udp_socket(
+                local_host="0.0.0.0", local_port=53
+            )
+            async with socket:
                 async for packet, (host, port) in socket:
                     await socket.sendto(packet.upper(), host, port)
 
