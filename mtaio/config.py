@@ -1,10 +1,11 @@
 """
-Settings: what an operator decides, read from the environment in one place.
+Settings of a service, read from environment variables in one place.
 
-Promise: `Settings` is a plain immutable value, made from arguments or from variables; the
-environment is read when `Settings.from_env` is called, never at import. All mistakes are reported
-together, one line for each, and no secret appears in an error, a ``repr`` or a description.
-Cost: no dependency, not even anyio; no file is read, unless it holds a secret.
+Promise: `Settings` is a plain immutable value, created from arguments or from variables. The
+    environment is read when `Settings.from_env` is called and not at import. All mistakes are
+    reported together, one line for each, and no secret appears in an error, a ``repr`` or a
+    description.
+Cost: it imports no dependency, not even anyio, and reads no file except one that holds a secret.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ class Settings:
 
     Example:
         ```python
-        from mtaio.config import Settings
+        from mtaio import Settings
 
         settings = Settings(max_workers=8, log_level="debug")
         assert settings.log_level == "DEBUG"
@@ -297,7 +298,7 @@ class Settings:
 
         Example:
             ```python
-            from mtaio.config import Settings
+            from mtaio import Settings
 
             settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8"}, log_console=False)
             assert settings.max_workers == 8

@@ -269,8 +269,7 @@ class Application:
 
         import anyio
 
-        from mtaio.app import Application
-        from mtaio.config import Settings
+        from mtaio import Application, Settings
 
         app = Application(Settings(health_bind="127.0.0.1:0"))
 
@@ -1104,7 +1103,11 @@ class Application:
         await self._wait(run, run.draining)
 
     def statistics(self) -> ApplicationStatistics:
-        """Return the state and the counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and the counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(

@@ -132,7 +132,7 @@ class ErrorHandler:
 
         async def main() -> None:
             await buy("tea")
-            await buy("cake")  # ERROR mtaio.errors: RateLimitError: …; context: article='cake'
+            await buy("cake")  # logs: RateLimitError: …; context: article='cake'
             assert errors.statistics().reported == {"ERROR": 1, "CRITICAL": 0}
 
 
@@ -172,10 +172,11 @@ class ErrorHandler:
 
     def report(self, error: BaseException, context: Mapping[str, object] | None = None) -> None:
         """
-        Report an error. Not a checkpoint. It can be called from any thread.
+        Report an error.
 
         If a log handler or filter fails, that is counted as ``failed`` and, if
-        ``logging.raiseExceptions`` is true, printed to ``sys.stderr``.
+        ``logging.raiseExceptions`` is true, printed to ``sys.stderr``. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             error: What was raised.
@@ -214,11 +215,11 @@ class ErrorHandler:
         self, context: Mapping[str, object] | None = None, *, swallow: bool = False
     ) -> AbstractContextManager[None, Any]:
         """
-        Return a context manager that reports errors raised in its block. Not a checkpoint.
+        Return a context manager that reports errors raised in its block.
 
         Use a plain ``with``, also around ``await``. An error propagates unchanged after it was
         reported, unless ``swallow`` is true. Cancellation and other exceptions that are no
-        ``Exception`` propagate in any case, also out of a group that holds both.
+        ``Exception`` propagate in any case, also out of a group that holds both. Not a checkpoint.
 
         Args:
             context: What is being done, as names and values. It is read when an error is reported,
@@ -233,7 +234,11 @@ class ErrorHandler:
             self._swallowed += sum(1 for _ in _errors_in(error))
 
     def statistics(self) -> ErrorHandlerStatistics:
-        """Return what was reported so far. Not a checkpoint. It can be called from any thread."""
+        """
+        Return what was reported so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         with self._counts:
             return ErrorHandlerStatistics(
                 reported={logging.getLevelName(level): n for level, n in self._reported.items()},

@@ -241,8 +241,8 @@ class RateLimitMiddleware:
         ```python
         from starlette.applications import Starlette
 
+        from mtaio import KeyedRateLimiter
         from mtaio.asgi import RateLimitMiddleware
-        from mtaio.resources import KeyedRateLimiter
 
         app = Starlette()
         app.add_middleware(RateLimitMiddleware, limiter=KeyedRateLimiter(10, burst=20))
@@ -342,8 +342,8 @@ def limit(
         ```python
         from fastapi import Depends, FastAPI
 
+        from mtaio import KeyedRateLimiter
         from mtaio.asgi import limit
-        from mtaio.resources import KeyedRateLimiter
 
         app = FastAPI()
         searches = KeyedRateLimiter(1, burst=5)

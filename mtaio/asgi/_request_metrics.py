@@ -173,7 +173,11 @@ class RequestMetrics:
             exchange.end(otherwise, whole=exchange.status is None)
 
     def statistics(self) -> RequestStatistics:
-        """Return the counts so far. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._counts.statistics()
 
 

@@ -272,7 +272,9 @@ class AsyncFileHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """
-        Filter the record and emit it, without taking the handler's lock. Not a checkpoint.
+        Filter the record and emit it, without taking the handler's lock.
+
+        Not a checkpoint.
 
         Args:
             record: The record.
@@ -303,10 +305,11 @@ class AsyncFileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """
-        Format the record and queue it. Not a checkpoint.
+        Format the record and queue it.
 
         If the record cannot be formatted or encoded, ``handleError`` is called. If the queue is
-        full, the record is not formatted. After `close`, the file is opened again.
+        full, the record is not formatted. After `close`, the file is opened again. Not a
+        checkpoint.
 
         Args:
             record: The record, which is not changed.
@@ -347,10 +350,10 @@ class AsyncFileHandler(logging.Handler):
 
     async def aflush(self, timeout: float = PATIENCE) -> bool:
         """
-        Wait until everything logged before is written. A checkpoint.
+        Wait until everything logged before is written.
 
-        If it is cancelled, the queued records are still written. All tasks of an event loop that
-        wait share one worker thread.
+        All tasks of an event loop that wait share one worker thread. A checkpoint. If it is
+        cancelled, the queued records are still written.
 
         Args:
             timeout: The most seconds to wait.
@@ -410,7 +413,11 @@ class AsyncFileHandler(logging.Handler):
             self._queue.durations = Histogram()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return the state and counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         queue, writer = self._queue, self._writer
         file = writer.file
         abandoned = writer.abandoned()

@@ -145,7 +145,9 @@ class HealthRegistry:
         failure_threshold: int = 3,
     ) -> None:
         """
-        Add a check. Not a checkpoint. It can be called from any thread.
+        Add a check.
+
+        Not a checkpoint. It can be called from any thread.
 
         Args:
             name: The check's name, which must be unique.
@@ -258,7 +260,9 @@ class HealthRegistry:
 
     def remove(self, name: str) -> None:
         """
-        Remove a check. Not a checkpoint. It can be called from any thread.
+        Remove a check.
+
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             ValueError: There is no check of that name.
@@ -376,7 +380,11 @@ class HealthRegistry:
         return self._report() if self._reported else None
 
     def statistics(self) -> HealthStatistics:
-        """Return the counts of runs and of checks by status. Not a checkpoint."""
+        """
+        Return the counts of runs and of checks by status.
+
+        Not a checkpoint.
+        """
         added = self._added()
         states = [each.status for each in added]
         runs = [run for each in added if (run := each.run) is not None]

@@ -228,7 +228,11 @@ class Probes:
         await self.stop()
 
     def statistics(self) -> ProbesStatistics:
-        """Return the counts so far. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         run = self._run
         return snapshot(
             ProbesStatistics,

@@ -76,7 +76,8 @@ class Schedule:
             return "the same run each time"
 
 
-        assert run(main, schedule=Schedule(seed=17)) == run(main, schedule=Schedule(seed=17))
+        schedule = Schedule(seed=17)
+        assert run(main, schedule=schedule) == run(main, schedule=schedule)
         ```
     """
 
