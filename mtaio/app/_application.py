@@ -715,9 +715,9 @@ class Application:
             trusted_proxies (str | None): The proxies whose ``X-Forwarded-For`` and
                 ``X-Forwarded-Proto`` are trusted, as in `Settings`; None for those of the settings,
                 ``""`` for none.
-            max_in_flight (float | None): The most requests that are handled at once. Further
-                clients get 503 with ``Retry-After``. None for that of the settings, ``inf`` for no
-                limit.
+            max_in_flight (float | None): Maximum number of requests that are handled at once.
+                Further clients get 503 with ``Retry-After``. None for that of the settings, ``inf``
+                for no limit.
             body_timeout (float | None): Seconds that a client may take to send the next piece of a
                 request's body while the application waits for it. After that, the client gets 408
                 and the application gets ``http.disconnect``. None for that of the settings, ``inf``

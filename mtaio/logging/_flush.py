@@ -56,7 +56,7 @@ def flush_all(timeout: float) -> bool:
     listener has handled the records that it has taken.
 
     Args:
-        timeout: The most seconds to wait, for all handlers together.
+        timeout: Maximum seconds to wait, for all handlers together.
 
     Returns:
         False if a handler failed, did not finish in time, or could get no thread.

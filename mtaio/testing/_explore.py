@@ -70,8 +70,8 @@ def explore(
         inject: The modes of the `Victim`; None for all that the backend supports, if the test has a
             victim.
         backends: Names of backends; None for those of asyncio and trio that are installed.
-        max_runs: The most exhaustive schedules to run on a backend. If there are more, the search
-            stops with an `ExplorationWarning`. None for no limit.
+        max_runs: Maximum number of exhaustive schedules to run on a backend. If there are more, the
+            search stops with an `ExplorationWarning`. None for no limit.
         max_turns: As for `run`.
 
     pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
