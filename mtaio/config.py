@@ -187,7 +187,7 @@ class Settings:
             ``mtaio.logging.AsyncFileHandler``; None or ``""`` for never.
         log_format: ``"text"`` or ``"json"``.
         log_console: Whether the log is also written to standard error.
-        rate_limit: Maximum number of requests that start in a second; 0 to pause, ``inf`` for no
+        rate_limit: Maximum rate at which requests start, per second; 0 to pause, ``inf`` for no
             limit.
         burst_limit: Maximum number of requests that start at once after a quiet time.
         concurrency_limit: Maximum number of requests that run at once.
