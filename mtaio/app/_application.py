@@ -542,9 +542,9 @@ class Application:
         ``until=app.wait_draining`` to its calls so that they take no new items meanwhile. If a job
         was cancelled, one of its calls was cut short by ``until``, or a submitted task was
         cancelled, the work is not complete and the exit code of `run` is 75 (``EX_TEMPFAIL``): run
-        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``. A
-        job should await the tasks that it submits, because they have only the time to drain after
-        all jobs have returned.
+        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``.
+        Await the tasks that a job submits: after all jobs have returned, they have only the time to
+        drain.
 
         Args:
             fn: The function; it takes the application, or nothing.

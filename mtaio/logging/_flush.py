@@ -52,8 +52,8 @@ def flush_all(timeout: float) -> bool:
     worker thread: ``await anyio.to_thread.run_sync(flush_all, 2.0)``.
 
     Records in a ``MemoryHandler`` or in the queue of a ``QueueHandler`` are passed on first, which
-    may take half of ``timeout``. With queues other than ``queue.Queue``, it cannot tell whether the
-    listener has handled the records that it has taken.
+    may take half of ``timeout``. For a queue that is not a ``queue.Queue``, it only waits until
+    that is empty.
 
     Args:
         timeout: Maximum seconds to wait, for all handlers together.

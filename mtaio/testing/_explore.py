@@ -49,13 +49,12 @@ def explore(
     Write ``@explore``, or with options ``@explore(seeds=1000)``.
 
     On each backend, the test runs under every schedule with at most ``exhaustive`` delays, and then
-    under ``seeds`` random schedules. If it has a parameter ``victim``, it also runs with that
-    `Victim` cancelled at each of its moments, in the default order and in one random order for
-    every 200 seeds (at least one). Half of the random schedules make each choice at random; the
-    others give tasks priorities, as `Schedule` does with ``depth``. The first failure is shrunk and
-    raised, with notes that show the steps, the first step that differs from a run that passes, and
-    how to reproduce it. The result is a plain function, which pytest collects as one test and which
-    also works without pytest.
+    under ``seeds`` random schedules, of which half use priorities (see `Schedule`). If it has a
+    parameter ``victim``, it also runs with that `Victim` cancelled at each of its moments, in the
+    default order and in one random order for every 200 seeds (at least one). The first failure is
+    shrunk and raised, with notes that show the steps, the first step that differs from a run that
+    passes, and how to reproduce it. The result is a plain function, which pytest collects as one
+    test.
 
     The test must create its objects itself in each run, and must not depend on real time, threads
     or random numbers. It may have the parameters ``victim`` and ``sim`` (the `Simulation`). Other
