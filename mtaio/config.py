@@ -1,10 +1,11 @@
 """
-Settings: what an operator decides, read from the environment in one place.
+Settings of a service, read from environment variables in one place.
 
-Promise: `Settings` is a plain immutable value, made from arguments or from variables; the
-environment is read when `Settings.from_env` is called, never at import. All mistakes are reported
-together, one line for each, and no secret appears in an error, a ``repr`` or a description.
-Cost: no dependency, not even anyio; no file is read, unless it holds a secret.
+Promise: `Settings` is a plain immutable value, created from arguments or from variables. The
+    environment is read when `Settings.from_env` is called and not at import. All mistakes are
+    reported together, one line for each, and no secret appears in an error, a ``repr`` or a
+    description.
+Cost: it imports no dependency, not even anyio, and reads no file except one that holds a secret.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ __all__ = [
 ]
 
 SettingSource: TypeAlias = Literal["default", "environment", "file", "override"]
-"""Where a value came from: a default, a variable, the file that one names, or an argument."""
+"""Where a value comes from: a default, a variable, the file that a variable names, or an
+argument."""
 
 _MASK: Final = "***"
 _LONGEST_SECRET: Final = 65536
@@ -56,7 +58,7 @@ _TEARDOWN: Final = 0.2
 
 
 class SettingValues(TypedDict, total=False):
-    """What `Settings.from_env` and `Settings.with_` take by keyword: any of the settings."""
+    """Keyword arguments of `Settings.from_env` and `Settings.with_`: any of the settings."""
 
     max_workers: int
     cache_ttl: float
@@ -96,7 +98,7 @@ class Setting:
     name: str
     """The attribute of `Settings`, and its argument."""
     variable: str
-    """The environment variable; a secret also has one that ends in ``_FILE``."""
+    """The environment variable. For a secret, there is also one that ends in ``_FILE``."""
     value: object
     """The value; for a secret, ``"***"`` if it is set and None if it is not."""
     default: object
@@ -126,10 +128,10 @@ class SettingProblem:
 
 class SettingsError(ValueError, TypeError):
     """
-    Settings are refused; one error for all mistakes, which may be of both kinds.
+    Settings were refused. One error reports all mistakes.
 
     Args:
-        message: All that is wrong, with what to do.
+        message: All mistakes, with what to do.
         problems: Each mistake.
     """
 
@@ -143,21 +145,21 @@ class SettingsError(ValueError, TypeError):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownBudget:
-    """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
+    """How ``shutdown_timeout`` is split, in the order in which the time is spent."""
 
     drain_delay: float
-    """Seconds for load balancers to notice that the service is no longer ready; it still
-    answers."""
+    """Seconds in which the service still answers, for load balancers to notice that it is not
+    ready."""
     drain: float
-    """Seconds for work in flight to finish; nothing new is accepted."""
+    """Seconds for work in flight to finish; no new work is accepted."""
     cancel: float
-    """Seconds for the work that is then cancelled to clean up."""
+    """Seconds for work that is then cancelled to clean up."""
     teardown: float
     """Seconds to close resources and write the logs."""
 
     @property
     def total(self) -> float:
-        """Seconds from the signal to the exit, at most."""
+        """The most seconds from the signal to the exit."""
         return self.drain_delay + self.drain + self.cancel + self.teardown
 
 
@@ -167,63 +169,64 @@ class Settings:
     """
     The settings of a service: immutable, checked, and comparable.
 
-    `from_env` reads the environment variables: ``MTAIO_`` and the name of the argument in upper
-    case. Made directly, it reads nothing, and settings that are not given have their defaults.
-    Durations are seconds. ``mtaio.logging.configure(settings)`` takes it as it is.
+    `from_env` reads the environment variables, which are ``MTAIO_`` plus the name of the argument
+    in upper case. The constructor reads no variables; settings that are not given have their
+    defaults. Durations are in seconds. ``mtaio.logging.configure`` accepts the settings.
 
-    The token is not in the ``repr``, but it is in ``dataclasses.asdict`` and in a pickle; to show
-    settings, use `describe`.
+    The token is not in the ``repr``, but it is in ``dataclasses.asdict`` and in a pickle. Use
+    `describe` to show settings.
 
     Args:
-        max_workers: How many items an executor works on at once.
-        cache_ttl: Seconds for which a cache keeps a value; 0 for not at all, ``inf`` for ever.
-        cache_size: How many entries a cache holds.
+        max_workers: Maximum number of items that an executor works on at once.
+        cache_ttl: Seconds for which a cache keeps a value; 0 to keep none, ``inf`` for no limit.
+        cache_size: Maximum number of entries in a cache.
         log_level: The lowest level that is logged, by name or number.
-        log_file: The file that the log is written to; None or ``""`` for none.
-        log_max_bytes: The size at which a new log file is started; 0 for never.
-        log_backup_count: How many older log files are kept.
-        log_when: When a new log file is started, such as ``"midnight"``, as for
+        log_file: The log file; None or ``""`` for none.
+        log_max_bytes: The size in bytes at which a new log file begins; 0 for no limit.
+        log_backup_count: The number of older log files to keep.
+        log_when: When a new log file begins, such as ``"midnight"``, as for
             ``mtaio.logging.AsyncFileHandler``; None or ``""`` for never.
-        log_format: How a line of the log is written: ``"text"`` or ``"json"``.
+        log_format: ``"text"`` or ``"json"``.
         log_console: Whether the log is also written to standard error.
-        rate_limit: How many requests a second may start; 0 pauses, ``inf`` for no limit.
-        burst_limit: How many requests may start at once after a quiet time.
-        concurrency_limit: How many requests may run at once.
+        rate_limit: Maximum rate at which requests start, per second; 0 to pause, ``inf`` for no
+            limit.
+        burst_limit: Maximum number of requests that start at once after a quiet time.
+        concurrency_limit: Maximum number of requests that run at once.
         default_timeout: Seconds that a request may take; ``inf`` for no limit.
         cpu_threshold: The processor use, in percent, above which there is an alert; 100 for none.
         memory_threshold: The memory use, in percent, above which there is an alert; 100 for none.
-        certfile: The certificate of the servers, with those that sign it, in PEM; None or ``""``
-            for no TLS.
-        keyfile: Its private key, in PEM, without a password; None if ``certfile`` has it too.
+        certfile: The TLS certificate of the servers with its chain, in PEM; None or ``""`` for no
+            TLS.
+        keyfile: The private key in PEM, without a password; None if ``certfile`` contains it.
         trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
-            believed: IP addresses and networks, separated by commas, and ``unix`` for those that
-            come through a Unix socket; None or ``""`` for none.
-        max_in_flight: How many requests a server answers at once, beyond which it says 503; ``inf``
-            for no limit.
-        body_timeout: Seconds that a client may take for the next piece of a request's body; ``inf``
-            for no limit.
-        access_log: Whether each request to a server has an id, and a line in the log.
-        workers: How many processes ``mtaio run`` starts, which reads the variable alone; 1 for none
-            beside its own. ``app.run()`` is always one process.
-        start_timeout: Seconds within which each of these processes must be ready, or it is ended
-            and started again; ``inf`` for no limit. The variable alone is read, as for ``workers``.
-        health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
-            port; IPv6 addresses in brackets.
-        health_token: What clients must send to see metrics; needed if other machines can reach
+            trusted: IP addresses and networks, separated by commas, and ``unix`` for those that
+            connect through a Unix socket; None or ``""`` for none.
+        max_in_flight: Maximum number of requests that a server handles at once; further clients get
+            503; ``inf`` for no limit.
+        body_timeout: Seconds that a client may take to send the next piece of a request's body;
+            ``inf`` for no limit.
+        access_log: Whether each request to a server gets an id and a line in the log.
+        workers: The number of worker processes that ``mtaio run`` starts; with 1, there is only its
+            own process. Only the variable has an effect, and ``app.run()`` is always one process.
+        start_timeout: Seconds that a worker process may take until it is ready; then it is killed
+            and started again. ``inf`` for no limit. Only the variable has an effect.
+        health_bind: The address for probes and metrics: an IP address or ``localhost``, and a port;
+            IPv6 addresses in brackets.
+        health_token: What clients must send to see metrics; required if other machines can reach
             ``health_bind``.
-        drain_delay: Seconds between saying "not ready" and accepting nothing more; part of
+        drain_delay: Seconds from reporting "not ready" until no new work is accepted; part of
             ``shutdown_timeout``, and at most half of it.
-        shutdown_timeout: Seconds from the signal to the exit, at most, all in all. Kubernetes kills
-            after 30 by default, Docker after 10.
+        shutdown_timeout: Maximum seconds from the signal to the exit. By default, Kubernetes kills
+            a process after 30 seconds, and Docker after 10.
 
     Raises:
-        SettingsError: A value is out of range or of the wrong type, or values contradict each
-            other; the message has a line for each mistake, and ``problems`` has each as data. It is
-            a ``ValueError`` and a ``TypeError``.
+        SettingsError: A value is out of range or has the wrong type, or values contradict each
+            other. The message has a line for each mistake. It is a ``ValueError`` and a
+            ``TypeError``.
 
     Example:
         ```python
-        from mtaio.config import Settings
+        from mtaio import Settings
 
         settings = Settings(max_workers=8, log_level="debug")
         assert settings.log_level == "DEBUG"
@@ -278,26 +281,25 @@ class Settings:
         cls, environ: Mapping[str, str] | None = None, **overrides: Unpack[SettingValues]
     ) -> Self:
         """
-        Return the settings that the environment variables give.
+        Return the settings in the environment variables.
 
-        Names of variables are exact, in upper case. A variable that is empty or blank counts as not
-        set, and the setting has its default. ``MTAIO_HEALTH_TOKEN_FILE`` names a file that holds
-        the token. Variables that begin with ``MTAIO_`` but are not settings cause a
+        A variable that is empty or blank counts as not set. ``MTAIO_HEALTH_TOKEN_FILE`` names a
+        file that contains the token. Other variables that begin with ``MTAIO_`` cause a
         ``UserWarning``, with the names that were probably meant.
 
-        Not a checkpoint; reads a file only for a secret.
+        Not a checkpoint, though it reads the file of a secret.
 
         Args:
-            environ: The variables; None for those of the process.
-            **overrides: Settings that the program decides; their variables are not read.
+            environ: The environment variables; None for those of the process.
+            **overrides: Settings that the program fixes; their variables are not read.
 
         Raises:
-            SettingsError: As for the constructor, also for what a variable says.
+            SettingsError: As for the constructor, also for the values of variables.
             TypeError: An override is not a setting.
 
         Example:
             ```python
-            from mtaio.config import Settings
+            from mtaio import Settings
 
             settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8"}, log_console=False)
             assert settings.max_workers == 8
@@ -344,9 +346,9 @@ class Settings:
 
     def describe(self) -> tuple[Setting, ...]:
         """
-        Return every setting, with its variable, value, default, source and meaning.
+        Return all settings, with their variables, values, defaults, sources and meanings.
 
-        Secrets are masked. For settings not made by `from_env`, the source is ``"override"`` where
+        Secrets are masked. For settings not created by `from_env`, the source is ``"override"`` if
         the value is not the default.
         """
         return tuple(
@@ -368,8 +370,8 @@ class Settings:
         """
         How ``shutdown_timeout`` is split.
 
-        ``drain_delay`` comes first. Of the rest, 72 % is for work in flight, 8 % for what is then
-        cancelled, and 20 % for resources and logs.
+        ``drain_delay`` comes first. Of the rest, 72 % is for work in flight, 8 % for the clean-up
+        of cancelled work, and 20 % for resources and logs.
         """
         rest = self.shutdown_timeout - self.drain_delay
         cancel = rest * _CANCEL

@@ -35,20 +35,20 @@ __all__ = [
 
 class MTAIOError(Exception):
     """
-    The base class: ``except MTAIOError`` catches every error that mtaio itself raises.
+    The base class of mtaio's own exceptions.
 
-    Errors that your own functions raise are never wrapped in it.
+    Errors that your own functions raise are not wrapped in it.
     """
 
 
 class TimeoutError(MTAIOError, builtins.TimeoutError):  # noqa: A001 - it refines the builtin
     """
-    The time allowed for a piece of work ran out.
+    A time limit has passed.
 
     Args:
-        message: What timed out, after how long.
+        message: What timed out, and after how long.
         timeout: The seconds that were allowed.
-        deadline: When the time was up, in the event loop's clock (``anyio.current_time()``).
+        deadline: When the time was over, in the event loop's clock (``anyio.current_time()``).
         name: The name of the `TimeoutManager`, limiter or executor that set the limit.
     """
 
@@ -72,15 +72,15 @@ class TimeoutError(MTAIOError, builtins.TimeoutError):  # noqa: A001 - it refine
 
 class LimitError(MTAIOError, WouldBlock):
     """
-    A limit was reached and the caller did not want to wait, or could not; nothing was started.
+    A limit refused a call, which has not been started.
 
-    ``except LimitError`` catches every refusal of mtaio: of a limiter, an open breaker, a full
-    queue. Also an ``anyio.WouldBlock``.
+    It is the base class of the refusals of limiters, open breakers and full queues, and an
+    ``anyio.WouldBlock``.
 
     Args:
         message: Which limit refused what, and why.
         retry_after: The seconds after which the same call may succeed; None if that is not known.
-        name: The name of what refused.
+        name: The name of the limiter, breaker or executor.
     """
 
     retry_after: float | None
@@ -100,15 +100,15 @@ class LimitError(MTAIOError, WouldBlock):
 
 class LimitTimeoutError(LimitError, TimeoutError):
     """
-    What a limiter was asked for could not be had within the timeout given to ``acquire``.
+    A limiter could not grant the request within the timeout.
 
-    A rate limiter, which knows how long a wait takes, raises it at once and not when the time is
-    up; also if it is a limit around the call, such as a `TimeoutManager`'s block, that would end
-    first. The call that was to be limited has not begun.
+    A rate limiter knows how long the wait would be, so it raises this error at once, also if a time
+    limit around the call, such as the block of a `TimeoutManager`, would end first. The limited
+    call has not been started.
 
     Args:
         message: Which limiter refused what, and why.
-        retry_after: The seconds that the wait would have taken; None if that is not known.
+        retry_after: The seconds that the wait would have taken; None if unknown.
         timeout: The seconds that were allowed.
         deadline: When the timeout would have ended, in the event loop's clock.
         name: The limiter's name.
@@ -130,10 +130,10 @@ class LimitTimeoutError(LimitError, TimeoutError):
 
 class LimitClosedError(LimitError):
     """
-    The limiter was closed: while the caller waited, or before it asked.
+    The limiter was closed, before the call or while it waited.
 
-    What was to be limited has not begun. ``retry_after`` is ``inf``: no later call succeeds, and a
-    `Retry` makes none.
+    The limited call has not been started. ``retry_after`` is ``inf``, so a `Retry` makes no further
+    attempt.
 
     Args:
         message: Which limiter.
@@ -155,7 +155,7 @@ class LimitClosedError(LimitError):
 
 class RateLimitError(LimitError):
     """
-    A rate limiter does not have enough tokens now.
+    A rate limiter does not have enough tokens, and the caller did not wait.
 
     Args:
         message: Which limiter refused how many tokens.
@@ -177,18 +177,18 @@ class RateLimitError(LimitError):
 
 
 class ConcurrencyLimitError(LimitError):
-    """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
+    """All slots are taken, and the caller did not wait or too many others wait already."""
 
 
 class BreakerOpenError(LimitError):
     """
     A breaker refused the call, because too many calls have failed.
 
-    It is no ``ConnectionError``, so that a policy that retries those does not retry this.
+    It is not a ``ConnectionError``, so a policy that retries those does not retry it.
 
     Args:
         message: Which breaker, and why.
-        retry_after: The seconds until it lets a call through again; 0 while its probe calls are
+        retry_after: The seconds until it lets a call through again; 0 while its trial calls are
             running, ``inf`` if it was opened by hand.
         name: The breaker's name.
     """
@@ -206,18 +206,18 @@ class BreakerOpenError(LimitError):
 
 
 class EventOverflowError(LimitError):
-    """Too many events are pending: those of `emit_nowait`, or in an ``overflow="raise"`` stream."""
+    """Too many events are pending, of ``emit_nowait`` or in a stream with ``overflow="raise"``."""
 
 
 class LeaseLostError(MTAIOError):
     """
-    A process lost a shared slot before its holder had given it back.
+    A process lost a shared slot before it was released.
 
-    Another process may hold the slot by now. The holder's block was cancelled, and raises this
-    where it ends.
+    Another process may have the slot now. The block that held the slot was cancelled, and raises
+    this error at its end.
 
     Args:
-        message: Which limiter, and why the lease is lost.
+        message: Which limiter, and why the lease was lost.
         token: The fencing token of the slot.
         name: The limiter's name.
     """
@@ -234,12 +234,12 @@ class LeaseLostError(MTAIOError):
 
 
 class TaskCancelledError(MTAIOError):
-    """The task behind an awaited handle was cancelled, so there is no result to return."""
+    """The task of an awaited handle was cancelled, so there is no result."""
 
 
 class CacheClosedError(MTAIOError):
     """
-    The ``async with`` block of a cache ended while a load was in progress, so there is no value.
+    The block of a cache ended during a load, so there is no value.
 
     Args:
         message: Which cache, and which key.
@@ -255,14 +255,14 @@ class CacheClosedError(MTAIOError):
 
 class StoreError(MTAIOError, builtins.ConnectionError):
     """
-    The shared server cannot be reached, did not answer in time, or refused a command.
+    The server cannot be reached, did not answer in time, or refused a command.
 
-    Whether the command took effect is not known. Also a builtin ``ConnectionError``.
+    The command may have taken effect. It is also a builtin ``ConnectionError``.
 
     Args:
         message: Which server, and what happened.
         server: The server's URL, without a password.
-        refused: Whether the server answered, with an error.
+        refused: Whether the server answered with an error.
     """
 
     server: str | None
@@ -278,9 +278,9 @@ class StoreError(MTAIOError, builtins.ConnectionError):
 
 class ListenError(MTAIOError, OSError):
     """
-    A server or the probes cannot listen at their address: it is taken, say, or not permitted.
+    A server or the probes cannot listen at an address, for example because it is in use.
 
-    Also a builtin ``OSError``, with its ``errno`` and, as ``strerror``, what to do.
+    It is also a builtin ``OSError``, with its ``errno``, and with what to do as its ``strerror``.
     """
 
 
@@ -288,7 +288,7 @@ class StrayCancellationError(MTAIOError, RuntimeError):
     """
     A function raised the backend's cancellation although it was not cancelled.
 
-    This happens when a library calls ``Task.cancel()`` on its own task, or awaits something that
-    another task cancelled. It counts as a failure of that one call: taken for a real cancellation,
-    it would silently end the whole group.
+    This happens if a library calls ``Task.cancel()`` on its own task, or awaits something that
+    another task has cancelled. It counts as a failure of that one call. If it were taken for a real
+    cancellation, it would silently end the whole task group.
     """

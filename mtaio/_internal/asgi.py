@@ -8,17 +8,17 @@ from typing import Any, Protocol, TypeAlias
 __all__ = ["ASGIApp", "Message", "Receive", "Send"]
 
 Message: TypeAlias = MutableMapping[str, Any]
-"""A scope or a message of ASGI."""
+"""An ASGI scope or message."""
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
-"""What an ASGI application is given to receive a message."""
+"""The function with which an ASGI application receives a message."""
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-"""What an ASGI application is given to send one."""
+"""The function with which an ASGI application sends a message."""
 
 
 class ASGIApp(Protocol):
-    """An ASGI application: Starlette, FastAPI, or an async function of the same three arguments."""
+    """An ASGI application, such as a Starlette or FastAPI object, or an async function."""
 
     # Any: some frameworks say dicts here, others classes of their own, and each takes all of them.
     def __call__(self, scope: Any, receive: Any, send: Any, /) -> Awaitable[None]:
-        """Answer a request, or take part in the lifespan."""
+        """Handle a request or the lifespan."""
         ...

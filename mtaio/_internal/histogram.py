@@ -43,15 +43,17 @@ SIZES: Final = tuple(256.0 * 4**power for power in range(10))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramStatistics:
     """
-    How often a value fell into which range, and the sum of all values.
+    Counts of values by range, and their sum.
 
-    Of the same ranges, ``a + b`` is both together, and ``later - earlier`` what came in between.
+    With the same ranges, ``a + b`` adds two histograms, and ``later - earlier`` gives the values in
+    between.
     """
 
     bounds: tuple[float, ...]
-    """The upper ends of the ranges, ascending; each belongs to its range. A last range follows."""
+    """The upper bounds of the ranges, ascending and inclusive. One more range, without a bound,
+    follows."""
     counts: tuple[int, ...]
-    """How many values fell into each range; one more than there are bounds."""
+    """The number of values in each range; one more than there are bounds."""
     sum: float
     """The sum of all values."""
 
@@ -70,15 +72,15 @@ class HistogramStatistics:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
         """
-        Return the value below which ``share`` of all values lie: 0.99 for p99.
+        Return an estimate of a quantile, such as 0.99 for p99.
 
-        An estimate, since only the ranges are known: within one, values are taken as evenly spread,
-        from zero in the first. Beyond the last bound it is that bound.
+        Values are assumed to be spread evenly within their range, and the first range to begin at
+        0. Beyond the last bound, the estimate is that bound.
 
         Returns:
             The estimate; None if there were no values.

@@ -132,8 +132,7 @@ class TaskTree:
     """Whether it was read in the event loop. Otherwise it may lack tasks or mix moments."""
 
     def walk(self) -> Iterator[tuple[int, GroupNode | TaskNode]]:
-        """Yield each node with its depth, parents before their children. The depth of roots is
-        0."""
+        """Yield each node with its depth, parents before children; roots have depth 0."""
         todo: list[tuple[int, GroupNode | TaskNode]] = [(0, root) for root in reversed(self.roots)]
         while todo:  # not by recursion, which a deep tree would exhaust
             depth, node = todo.pop()

@@ -110,8 +110,8 @@ ApplicationState: TypeAlias = Literal[
     "new", "starting", "running", "draining", "stopping", "stopped"
 ]
 """
-Where an application stands: not started; opening resources; serving; serving what is in flight;
-closing resources; closed.
+The phase of an application: not started, opening resources, up, finishing work in flight, closing
+resources, or closed.
 """
 
 
@@ -154,7 +154,7 @@ class ApplicationStatistics:
     restarts: int = field(metadata=COUNTER)
     """How often a service was restarted after an error."""
     cancelled: int = field(metadata=COUNTER)
-    """Requests, submitted tasks and services that were cancelled because time ran out."""
+    """Requests, submitted tasks and services cancelled because time ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class Application:
 
     Args:
         settings: The operator's settings; None to read the environment when they are first needed.
-        name: For messages and metrics.
+        name: Name shown in messages and metrics.
         executor: Runs work; by default one with the setting ``max_workers``.
         cache: Keeps values; by default one with ``cache_size`` and ``cache_ttl``.
         rate_limiter: Limits how often work starts; by default one with ``rate_limit`` and
@@ -269,8 +269,7 @@ class Application:
 
         import anyio
 
-        from mtaio.app import Application
-        from mtaio.config import Settings
+        from mtaio import Application, Settings
 
         app = Application(Settings(health_bind="127.0.0.1:0"))
 
@@ -356,7 +355,12 @@ class Application:
 
     @cached_property
     def executor(self) -> TaskExecutor:
-        """Runs work, ``max_workers`` items at once; drained before resources are closed."""
+        """
+        Runs work, ``max_workers`` items at once; drained before resources are closed.
+
+        If a submitted task fails and its handle is gone, nobody can look at the error before the
+        end, and the error handler gets it at once.
+        """
         return TaskExecutor(self.settings.max_workers)
 
     @cached_property
@@ -405,7 +409,7 @@ class Application:
 
     @cached_property
     def error_handler(self) -> ErrorReporter | AsyncErrorHandler:
-        """Reports what fails: services, requests, resources."""
+        """Reports what fails: services, requests, resources, submitted tasks."""
         return ErrorHandler()
 
     @cached_property
@@ -498,7 +502,7 @@ class Application:
 
         Args:
             fn: The function; it takes the application, or nothing.
-            name: For messages; None for the function's.
+            name: Name shown in messages and metrics; None for the function's.
             restart: The number of attempts, or a `Retry`, whose count starts over after a run
                 longer than its ``wait_max``; None for no restart.
             critical: Whether the application stops when the service has failed for good.
@@ -543,13 +547,13 @@ class Application:
         ``until=app.wait_draining`` to its calls so that they take no new items meanwhile. If a job
         was cancelled, one of its calls was cut short by ``until``, or a submitted task was
         cancelled, the work is not complete and the exit code of `run` is 75 (``EX_TEMPFAIL``): run
-        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``. A
-        job should await the tasks that it submits, because they have only the time to drain after
-        all jobs have returned.
+        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``.
+        Await the tasks that a job submits: after all jobs have returned, they have only the time to
+        drain.
 
         Args:
             fn: The function; it takes the application, or nothing.
-            name: For messages; None for the function's.
+            name: Name shown in messages and metrics; None for the function's.
             restart: As for `service`.
 
         Returns:
@@ -632,8 +636,8 @@ class Application:
             overlap: As for `TaskExecutor.every`.
             timeout: As for `TaskExecutor.every`.
             retry: As for `TaskExecutor.every`.
-            name: For messages, metrics and the health check, and, with ``leader``, the same in all
-                processes; None for the function's.
+            name: Name shown in messages and metrics, and of the health check; None for the
+                function's. With ``leader``, it has to be the same in all processes.
             leader: As for `TaskExecutor.every`. Enter it in a resource.
             critical: Whether the application is not ready when the check fails, or only degraded.
 
@@ -705,7 +709,7 @@ class Application:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
             bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
             config: A ``hypercorn.config.Config`` for everything else.
-            name: For messages and metrics; None for ``bind``.
+            name: Name shown in messages and metrics; None for ``bind``.
             **options: See below.
 
         Keyword Args:
@@ -716,9 +720,9 @@ class Application:
             trusted_proxies (str | None): The proxies whose ``X-Forwarded-For`` and
                 ``X-Forwarded-Proto`` are trusted, as in `Settings`; None for those of the settings,
                 ``""`` for none.
-            max_in_flight (float | None): The most requests that are handled at once. Further
-                clients get 503 with ``Retry-After``. None for that of the settings, ``inf`` for no
-                limit.
+            max_in_flight (float | None): Maximum number of requests that are handled at once.
+                Further clients get 503 with ``Retry-After``. None for that of the settings, ``inf``
+                for no limit.
             body_timeout (float | None): Seconds that a client may take to send the next piece of a
                 request's body while the application waits for it. After that, the client gets 408
                 and the application gets ``http.disconnect``. None for that of the settings, ``inf``
@@ -764,7 +768,7 @@ class Application:
             failure_threshold: Failures in a row after which a check that has passed is failing.
 
         Returns:
-            A decorator, which returns the function as it is.
+            A decorator that returns the function.
 
         Raises:
             ValueError, TypeError: As for `HealthRegistry.add`.
@@ -1099,7 +1103,11 @@ class Application:
         await self._wait(run, run.draining)
 
     def statistics(self) -> ApplicationStatistics:
-        """Return the state and the counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and the counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(

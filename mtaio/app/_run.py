@@ -53,6 +53,9 @@ _STDERR: Final = 2
 _CANCELLED: Final = 0.1
 """Seconds that a context manager that was cancelled has to end, before the next is released."""
 
+_MOST_KEPT: Final = 1000
+"""How many errors of submitted tasks are kept for the end, of which the executor keeps as many."""
+
 _FOR_LAST_WORDS: Final = 5.0
 """Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
 
@@ -122,6 +125,7 @@ class Run:
         self._servers: Final[dict[Server, anyio.Event]] = {}
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
+        self._lost: Final[dict[int, BaseException]] = {}  # reported, and raised at its end
         self._dropped = False  # whether submitted tasks were cancelled, perhaps those of a job
         self._overdue = False  # whether the time to drain was over before all had ended
         if guard is not None:
@@ -189,8 +193,11 @@ class Run:
     def _fail(self, what: str, error: BaseException, **more: str) -> None:
         """End it because of an error, or because the program is to exit."""
         exits, rest = exit_in(error)
-        if rest is not None:
-            self._report(what, rest, **more)
+        new = None if rest is None else self._not_reported(rest)
+        if new is not None:
+            self._report(what, new, **more)
+        elif rest is not None:
+            logger.error("%s ends with errors of submitted tasks, which are above", what)
         if self.error is None:
             self.error = exits or error
         if exits is None:
@@ -203,6 +210,21 @@ class Run:
             self.report(error, {"what": what, **more})
         else:
             logger.critical("%s failed", what, exc_info=error)
+
+    def _report_lost(self, name: str, error: BaseException) -> None:
+        """Report at once what would only come at the end of the executor's block."""
+        if len(self._lost) < _MOST_KEPT:
+            self._lost[id(error)] = error
+        self._report(f"the submitted task {name!r}", error)
+
+    def _not_reported(self, error: BaseException) -> BaseException | None:
+        """Return what of an error has not been reported when it occurred."""
+        if id(error) in self._lost:
+            return None
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(lambda each: id(each) in self._lost)[1]
 
     def report(self, error: Exception, context: Mapping[str, object]) -> None:
         """Hand an error to the application's error handler."""
@@ -293,7 +315,12 @@ class Run:
             await self._hold("the health endpoint (MTAIO_HEALTH_BIND)", app.probes)
         await self._hold("the emitter", app.emitter)
         await self._hold("the cache", app.cache)
-        self._executor = await self._hold("the executor", app.executor)
+        executor: Any = app.executor
+        executor._on_lost = self._report_lost  # noqa: SLF001 - for the block that begins here
+        try:
+            self._executor = await self._hold("the executor", executor)
+        finally:
+            executor._on_lost = None  # noqa: SLF001 - as above
         for resource in app.registered.resources:
             self._starting = f"the resource {resource.name!r}"
             held = await self._hold(self._starting, resource.open(app))

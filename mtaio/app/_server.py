@@ -96,16 +96,16 @@ class ServerStatistics:
     peak: int = field(metadata=GAUGE)
     """The most requests that were in flight at once."""
     requests: int = field(metadata=COUNTER)
-    """Requests received, those in flight included."""
+    """Requests received, including those in flight."""
     failed: int = field(metadata=COUNTER)
     """Requests whose handler raised."""
     cancelled: int = field(metadata=COUNTER)
     """Requests that were cancelled with `Server.cancel`."""
     rejected: int = field(metadata=COUNTER)
-    """Requests answered with 503 in place of the application: beyond ``max_in_flight``, or received
-    after `Server.cancel`."""
+    """Requests that the server answered with 503, because ``max_in_flight`` was reached or it was
+    stopping."""
     late: int = field(metadata=COUNTER)
-    """Requests whose body did not go on within ``body_timeout`` seconds."""
+    """Requests whose next piece of body did not arrive within ``body_timeout`` seconds."""
 
 
 class Server:

@@ -28,7 +28,7 @@ _SECONDS: Final = "Pass a number of seconds, more than 0, or math.inf for no lim
 
 
 class ServerOptionValues(TypedDict, total=False):
-    """The options of a server; None, or not given, for what the settings say."""
+    """The options of a server; None, or not given, for those of the settings."""
 
     certfile: str | os.PathLike[str] | None
     keyfile: str | os.PathLike[str] | None

@@ -20,32 +20,31 @@ __all__ = ["AccessLog"]
 @final
 class AccessLog:
     """
-    An ASGI middleware that gives each request an id, and logs a line when it has been answered.
+    An ASGI middleware that gives each request an id and logs a line for it.
 
-    The id is what the client sends as ``X-Request-ID``, if that is up to 128 letters, digits and
-    ``_.:@/+=-``, and a new one otherwise. The answer has it, and all records that are logged during
-    the request, in its tasks, threads and executor items too (see `mtaio.logging.request_id`). The
-    records also have what the client sends as ``traceparent``.
+    The id is the client's ``X-Request-ID``, if that has at most 128 letters, digits and
+    ``_.:@/+=-``, and otherwise a new one. It is sent with the response and added to all records
+    that are logged during the request, also in its tasks, threads and executor items (see
+    `mtaio.logging.request_id`), like the trace id and span id in the client's ``traceparent``.
 
-    The line is an ordinary record of the logger ``mtaio.access``, of the level ``INFO``. As JSON it
-    has ``client``, ``method``, ``path``, ``status``, ``bytes`` and ``seconds``; ``route`` if that
-    is known, such as ``/orders/{id}``; and ``error``, the class of what the application raised.
-    There is no query in it, for that may hold secrets. Of what the client sends all but plain ASCII
-    is percent-encoded.
+    The line is a record of the logger ``mtaio.access`` with level ``INFO``, logged after the
+    response. As JSON it has ``client``, ``method``, ``path``, ``status``, ``bytes`` and
+    ``seconds``, ``route`` if that is known, such as ``/orders/{id}``, and ``error``, the class of
+    an exception from the application. It does not contain the query, which may hold secrets. Text
+    from the client is percent-encoded unless it is plain ASCII.
 
-    In Starlette and FastAPI ``app.add_middleware(AccessLog)``; elsewhere ``AccessLog(app)``.
-    `mtaio.app.Application.serve` does the same by itself; an application that has this as well gets
-    one line a request.
+    In Starlette and FastAPI write ``app.add_middleware(AccessLog)``, elsewhere ``AccessLog(app)``.
+    `mtaio.app.Application.serve` does the same by itself; with both there is still one line for a
+    request.
 
     Args:
         app: The application.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` say what
-            client and scheme of a request are, for the application as well: IP addresses and
-            networks, separated by commas, and ``unix``. None if there are none, or the server
-            looks after that.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
+            trusted, also in the scope for the application: IP addresses and networks, separated by
+            commas, and ``unix``. None if there are none, or if the server takes care of that.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is refused. The message names it and says what to pass.
 
     Example:
         ```python
@@ -67,7 +66,7 @@ class AccessLog:
         self._routes: Final = Routes()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Have the application answer, and log it."""
+        """Let the application answer a request, and log it."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return

@@ -22,7 +22,8 @@ from mtaio.exceptions import LimitError, LimitTimeoutError
 __all__ = ["RateLimitMiddleware", "client_host", "forwarded_host", "limit"]
 
 ClientKey: TypeAlias = Callable[[MutableMapping[str, Any]], Hashable]
-"""Returns from an ASGI scope whom a request is counted for; None for nobody."""
+"""A function of an ASGI scope that returns the key for which a request counts, or None not to count
+it."""
 
 _LONGEST_KEY: Final = 100
 """Characters of a key; of a longer one a digest is kept."""
@@ -33,9 +34,9 @@ _LONGEST_WAIT: Final = 86_400
 
 class ClientLimiter(Protocol):
     """
-    What limits each client: a `mtaio.resources.KeyedRateLimiter`, or one shared by processes.
+    The protocol of a limiter with a limit for each client, such as a `KeyedRateLimiter`.
 
-    Another limiter may be used if it has these attributes.
+    Other limiters can be used if they have these attributes.
     """
 
     @property
@@ -45,7 +46,7 @@ class ClientLimiter(Protocol):
 
     @property
     def per(self) -> float:
-        """The seconds that `rate` is meant for."""
+        """The period of `rate`, in seconds."""
         ...
 
     @property
@@ -54,17 +55,17 @@ class ClientLimiter(Protocol):
         ...
 
     async def acquire(self, key: Any, tokens: Any = 1, *, timeout: float | None = None) -> None:
-        """Take tokens of a key, or raise `LimitTimeoutError` if they are not there in time."""
+        """Take tokens of a key; raise `LimitTimeoutError` if they are not available in time."""
         ...
 
 
 def client_host(scope: MutableMapping[str, Any]) -> str:
     """
-    Return the address that a request came from: the usual key.
+    Return the address from which a request came, as a key.
 
-    Of IPv6 it is the network of 64 bits, in which one client has as many addresses as it likes.
-    Behind a proxy it is the proxy's: see `forwarded_host`. A server that listens on a Unix socket
-    knows no address; all such requests have one key.
+    For IPv6, it is the /64 network, because a client can use all addresses of its network. Behind a
+    proxy, it is the proxy's address: use `forwarded_host` there. On a Unix socket there is no
+    address, and all requests have the same key.
 
     Args:
         scope: The scope of an ASGI request.
@@ -75,20 +76,21 @@ def client_host(scope: MutableMapping[str, Any]) -> str:
 
 def forwarded_host(proxies: int) -> ClientKey:
     """
-    Return a key for an application behind proxies: the address that the outermost of them saw.
+    Return a key function for an application behind proxies.
 
-    Each proxy appends to ``X-Forwarded-For`` whom it was called by. What stands before that may
-    have been made up by the client, and is not looked at.
+    The key is the client's address as the outermost of your proxies saw it. Each proxy appends the
+    address of its caller to ``X-Forwarded-For``. Earlier entries may be forged by the client and
+    are ignored.
 
     Args:
-        proxies: How many of your proxies each request passes, at least 1. A request with fewer
-            entries has not passed them, and counts for the address that it came from.
+        proxies: The number of your proxies that each request passes, at least 1. A request with
+            fewer entries has not passed them, and counts for the address from which it came.
 
     Returns:
         The key, for `RateLimitMiddleware` and `limit`.
 
     Raises:
-        TypeError, ValueError: ``proxies`` is no int, or less than 1.
+        TypeError, ValueError: ``proxies`` is not an int, or is less than 1.
     """
     checks.count("proxies", proxies, way_out="Pass how many proxies of yours there are.")
 
@@ -123,9 +125,9 @@ class _Limit:
     Args:
         limiter: What limits.
         key: Whom a request is counted for.
-        tokens: What a request costs.
-        wait: The most seconds that a request may wait.
-        name: What the limit is called in headers.
+        tokens: The tokens that a request takes.
+        wait: Maximum seconds that a request may wait.
+        name: The name of the limit in headers.
     """
 
     def __init__(
@@ -212,33 +214,35 @@ def _seconds(seconds: float | None, least: int = 1) -> int:
 @final
 class RateLimitMiddleware:
     """
-    An ASGI middleware that limits each client, and says so: 429, with ``Retry-After``.
+    An ASGI middleware that limits the request rate of each client.
 
-    Every response has the headers ``RateLimit-Policy`` and, with a limiter of this process,
-    ``RateLimit``: how much is left, and when there is more. A client for which the limiter has no
-    room, because ``max_keys`` others are active, gets 503. A WebSocket is limited when it opens.
+    Refused requests get 429 with ``Retry-After``. All responses have the header
+    ``RateLimit-Policy`` and, with a limiter of this process, ``RateLimit``, which says how much is
+    left and when there is more. If the limiter has no room for a client because ``max_keys`` others
+    are active, the client gets 503. A WebSocket is limited when it opens.
 
-    In Starlette and FastAPI ``app.add_middleware(RateLimitMiddleware, limiter=limiter)``; elsewhere
-    ``RateLimitMiddleware(app, limiter)``. With a `mtaio.redis.RedisKeyedRateLimiter`, whose store
-    has been entered, all processes count together.
+    In Starlette and FastAPI write ``app.add_middleware(RateLimitMiddleware, limiter=limiter)``,
+    elsewhere ``RateLimitMiddleware(app, limiter)``. With a `mtaio.redis.RedisKeyedRateLimiter`,
+    whose store has to be entered, all processes share the limit.
 
     Args:
         app: The application.
         limiter: A `mtaio.resources.KeyedRateLimiter`, or a shared one.
-        key: Returns from the scope whom to count a request for; None for not at all.
-        tokens: What a request costs.
-        wait: The most seconds that a request waits for its turn before it is refused.
-        name: What the limit is called in headers.
+        key: Called with the scope; returns the key for which the request counts, or None not to
+            count it.
+        tokens: The tokens that a request takes.
+        wait: Maximum seconds that a request waits for its tokens before it is refused.
+        name: The name of the limit in headers.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is refused. The message names it and says what to pass.
 
     Example:
         ```python
         from starlette.applications import Starlette
 
+        from mtaio import KeyedRateLimiter
         from mtaio.asgi import RateLimitMiddleware
-        from mtaio.resources import KeyedRateLimiter
 
         app = Starlette()
         app.add_middleware(RateLimitMiddleware, limiter=KeyedRateLimiter(10, burst=20))
@@ -259,7 +263,7 @@ class RateLimitMiddleware:
         self._limit = _Limit(limiter, key, tokens=tokens, wait=wait, name=name)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Pass a request on, or refuse it."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
@@ -316,30 +320,30 @@ def limit(
     """
     Return a dependency of FastAPI that limits each client of a route: ``Depends(limit(...))``.
 
-    It does what `RateLimitMiddleware` does, for the routes that depend on it; the refusal is an
-    ``HTTPException``, which the application may answer in its own way.
+    It does the same as `RateLimitMiddleware` for the routes that depend on it. A refusal is an
+    ``HTTPException``, which the application can handle in its own way.
 
     Args:
-        limiter: A `mtaio.resources.KeyedRateLimiter`, or a shared one; routes that have the same
-            one are counted together.
+        limiter: A `mtaio.resources.KeyedRateLimiter`, or a shared one. Routes with the same limiter
+            are counted together.
         key: As for `RateLimitMiddleware`.
-        tokens: What a call of the route costs.
-        wait: The most seconds that a request waits for its turn before it is refused.
-        name: What the limit is called in headers.
+        tokens: The tokens that a request takes.
+        wait: Maximum seconds that a request waits for its tokens before it is refused.
+        name: The name of the limit in headers.
 
     Returns:
         The dependency.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
-        ImportError: Starlette, on which FastAPI is built, is not installed.
+        TypeError, ValueError: An argument is refused. The message names it and says what to pass.
+        ImportError: Starlette, on which FastAPI is based, is not installed.
 
     Example:
         ```python
         from fastapi import Depends, FastAPI
 
+        from mtaio import KeyedRateLimiter
         from mtaio.asgi import limit
-        from mtaio.resources import KeyedRateLimiter
 
         app = FastAPI()
         searches = KeyedRateLimiter(1, burst=5)

@@ -48,38 +48,39 @@ _Observe: TypeAlias = Callable[[float], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStatistics:
     """
-    What a `RequestMetrics` has counted: by method, template of the route, and status.
+    The counts of a `RequestMetrics`, by method, route and status.
 
-    Methods that HTTP does not have, requests for no route, and those for more than ``max_routes``
-    are ``"other"``.
+    Unknown methods, requests without a route, and routes beyond ``max_routes`` count as
+    ``"other"``.
     """
 
     in_flight: int = field(metadata=GAUGE)
     """Requests that are being answered."""
     peak: int = field(metadata=GAUGE)
-    """The most there were at once."""
+    """The most requests at once."""
     duration_seconds: Mapping[tuple[str, str, int], HistogramStatistics] = field(
         metadata=HISTOGRAM | labels("method", "route", "status")
     )
-    """From the request to the last byte of its answer."""
+    """Seconds from the request to the last byte of the response."""
     first_byte_seconds: Mapping[tuple[str, str], HistogramStatistics] = field(
         metadata=HISTOGRAM | _ROUTE
     )
-    """From the request to the first piece of its answer, of those that are sent in pieces."""
+    """Seconds from the request to the first piece of a response that is sent in pieces."""
     request_bytes: Mapping[tuple[str, str], HistogramStatistics] = field(
         metadata=HISTOGRAM | _ROUTE
     )
-    """The bodies of requests that have one, as far as the application has read them."""
+    """Bytes of request bodies that the application has read."""
     response_bytes: Mapping[tuple[str, str], HistogramStatistics] = field(
         metadata=HISTOGRAM | _ROUTE
     )
-    """The bodies of answers, as far as they were sent."""
+    """Bytes of response bodies that were sent."""
     unfinished: Mapping[tuple[str, str], int] = field(metadata=COUNTER | _ROUTE)
-    """Answers that broke off: the client left, or the application failed or was cancelled."""
+    """Responses that broke off, because the client left, or the application failed or was
+    cancelled."""
 
 
 class RequestWatcher(Protocol):
-    """What watches the statistics: a `mtaio.monitoring.ResourceMonitor`."""
+    """The protocol of what watches statistics, such as a `mtaio.monitoring.ResourceMonitor`."""
 
     def watch(self, obj: RequestMetrics, /) -> object:
         """Read ``obj.statistics()`` from time to time."""
@@ -89,26 +90,26 @@ class RequestWatcher(Protocol):
 @final
 class RequestMetrics:
     """
-    An ASGI middleware that counts requests, and how long they take, by method, route and status.
+    An ASGI middleware that counts and times requests by method, route and status.
 
-    The route is the template that a request fits, such as ``/items/{id}``: of Starlette, FastAPI
-    and Litestar, mounted applications included; of another framework it is ``"other"``.
+    The route is the template of the path, such as ``/items/{id}``. It is known for Starlette,
+    FastAPI and Litestar, including mounted applications; otherwise it is ``"other"``.
 
-    In Starlette and FastAPI ``app.add_middleware(RequestMetrics, monitor=monitor)``; elsewhere
-    ``RequestMetrics(app, monitor=monitor)``. `mtaio.app.Application.serve` has one by itself. Where
-    one is around another, each request is counted by the outer one. Websockets are not counted.
+    In Starlette and FastAPI write ``app.add_middleware(RequestMetrics, monitor=monitor)``,
+    elsewhere ``RequestMetrics(app, monitor=monitor)``. `mtaio.app.Application.serve` adds one by
+    itself. If one is inside another, only the outer one counts. WebSockets are not counted.
 
-    An answer counts as what the client was told; if that was nothing, as 499 if the client had left
-    before, 503 if the request was cancelled, and 500 otherwise.
+    A request counts with the status that the client got. If the client got none, it counts as 499
+    if the client had left before, as 503 if the request was cancelled, and otherwise as 500.
 
     Args:
         app: The application.
-        name: Distinguishes it from others in metrics.
-        monitor: Watches it from now on; None if you do that yourself.
-        max_routes: How many routes are told apart; further ones are ``"other"``.
+        name: Name shown in metrics.
+        monitor: The monitor that watches it from now on; None to watch it yourself.
+        max_routes: Maximum number of routes that are told apart; further ones count as ``"other"``.
 
     Raises:
-        TypeError, ValueError: An argument is refused; the message names it and the way out.
+        TypeError, ValueError: An argument is refused. The message names it and says what to pass.
 
     Example:
         ```python
@@ -155,7 +156,7 @@ class RequestMetrics:
         return self._name
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Have the application answer, and count what it does."""
+        """Let the application answer a request, and count it."""
         if scope["type"] != "http" or _COUNTED in scope:
             await self._app(scope, receive, send)
             return
@@ -172,7 +173,11 @@ class RequestMetrics:
             exchange.end(otherwise, whole=exchange.status is None)
 
     def statistics(self) -> RequestStatistics:
-        """Return what was counted so far. Not a checkpoint; from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return self._counts.statistics()
 
 

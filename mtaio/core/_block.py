@@ -48,6 +48,8 @@ class Block:
         slots: Where the slots of submitted tasks come from; None if there is no limit.
         max_pending: How many submitted tasks may wait for a slot beyond that limit; None for all.
         counters: Where the items are counted.
+        on_lost: Called at once with the name and the error of a submitted task that has failed, if
+            its handle is gone, so that nobody can look at it before the end of the block.
 
     Attributes:
         loop, half, task, is_current: As those of `OwnedBlock`.
@@ -65,10 +67,16 @@ class Block:
     # - no task is started once _leaving: the task group is being left.
 
     def __init__(
-        self, owner: object, slots: Slots | None, max_pending: int | None, counters: Counters
+        self,
+        owner: object,
+        slots: Slots | None,
+        max_pending: int | None,
+        counters: Counters,
+        on_lost: Callable[[str, BaseException], object] | None = None,
     ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
+        self.on_lost = on_lost
         self._block = OwnedBlock(owner)
         self._owner = owner
         self._slots = slots

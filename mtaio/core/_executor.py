@@ -258,6 +258,7 @@ class TaskExecutor:
         self._make_coroutine = coroutine_maker(self._default_timing, self._threads)
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
+        self._on_lost: Callable[[str, BaseException], object] | None = None
         self._snapshot = self._read()
 
     def __repr__(self) -> str:
@@ -1468,7 +1469,7 @@ class TaskExecutor:
 
     async def __aenter__(self) -> Self:
         self._blocks.vacate(self)
-        block = Block(self, self._slots, self._max_pending, self._counters)
+        block = Block(self, self._slots, self._max_pending, self._counters, self._on_lost)
         await block.enter()
         self._blocks.current = block
         return self

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
 
 import anyio
 
-from mtaio._internal import clock, spans
+from mtaio._internal import clock, loops, spans
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import is_cancelled, raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
@@ -127,17 +127,20 @@ class Task(Awaited):
     Invariants:
     - ``ended`` is set last, after the status and the result or error;
     - ``_waiters`` are those of the tasks that wait for that, and have not been woken;
-    - ``on_seen`` is there until its end has been looked at.
+    - ``on_seen`` is there from its failure until its end has been looked at;
+    - ``on_lost`` is there until it was called, with a failure at which nobody can look any more.
     """
 
     __slots__ = (
         "_half",
         "_waiters",
         "cancellable",
+        "dropped",
         "ended",
         "error",
         "loop",
         "name",
+        "on_lost",
         "on_seen",
         "result",
         "start_value",
@@ -159,6 +162,8 @@ class Task(Awaited):
         self.start_value: Any = None
         self.cancellable: Cancellable | None = None
         self.on_seen: Callable[[Task], object] | None = None
+        self.on_lost: Callable[[str, BaseException], object] | None = None
+        self.dropped: bool = False
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.name!r} {self.status}>"  # what the user knows
@@ -184,6 +189,19 @@ class Task(Awaited):
         on_seen, self.on_seen = self.on_seen, None
         if on_seen is not None:
             on_seen(self)
+
+    def drop(self) -> None:
+        """Note that its handle is gone; from any thread, and wherever garbage is collected."""
+        self.dropped = True
+        if self.on_seen is not None and self.on_lost is not None:
+            loops.call_in(self.loop, self.report_lost)
+
+    def report_lost(self) -> None:
+        """Report a failure that nobody has looked at, nor can, where somebody wants to know."""
+        if self.dropped and self.on_seen is not None and self.error is not None:
+            on_lost, self.on_lost = self.on_lost, None
+            if on_lost is not None:
+                on_lost(self.name, self.error)
 
     async def wait(self) -> None:
         """Wait until it has ended; until then it runs inside the item that waits."""
@@ -257,6 +275,7 @@ class Submitted(Task):
 
     def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot | None) -> None:
         super().__init__(name, block.loop, block.half)
+        self.on_lost = block.on_lost
         self._block = block
         self._slots = slots
         self._place = place
@@ -293,6 +312,7 @@ class Submitted(Task):
             self.leave()
             self._block.keep_failure(self)
             self.fail(error)
+            self.report_lost()
         except BaseException as error:
             self.leave()
             self.fail(error)
@@ -493,6 +513,9 @@ class TaskHandle(Generic[T_co, S_co]):
 
     def __init__(self, task: Task) -> None:
         self._task = task
+
+    def __del__(self) -> None:
+        self._task.drop()
 
     def __repr__(self) -> str:
         return repr(self._task)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Dispatch", "ErrorPolicy", "Policy"]
 
 ErrorPolicy = Literal["raise", "continue", "log"]
-"""What an emit does when a handler fails: the option ``errors`` of `EventEmitter`."""
+"""What happens if a handler fails; see the option ``errors`` of `EventEmitter`."""
 
 _LAST: Final = (2**63, 0)
 """The rank of an error that is not a listener's."""

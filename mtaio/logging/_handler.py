@@ -47,7 +47,7 @@ _FILTER: Final = logging.Filterer.filter
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncFileHandlerStatistics:
-    """What an `AsyncFileHandler` holds and has done in this process."""
+    """The state of an `AsyncFileHandler`, and what it has done in this process."""
 
     pending: int = field(metadata=GAUGE)
     """Records that are queued or being written."""
@@ -62,17 +62,17 @@ class AsyncFileHandlerStatistics:
     dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Records that found no room, by the name of their level."""
     lost: int = field(metadata=COUNTER)
-    """Records that a ``close`` gave up, because the file refused them or took nothing. Those behind
-    a write that has not returned count as well, until it does and they are written after all."""
+    """Records that ``close`` gave up, because they could not be written. This includes records
+    behind a write that has not returned, until it does and they are written."""
     rotations: int = field(metadata=COUNTER)
     """How often the files were rotated."""
     write_errors: int = field(metadata=COUNTER)
     """How often the file could not be opened, written or rotated."""
     max_queue_seconds: float = field(metadata=GAUGE)
-    """The most seconds from a record's arrival to its being written, among those measured: one in
-    64, and all that found the queue empty."""
+    """The most seconds that a measured record waited to be written. One record in 64 is measured,
+    and those that found the queue empty."""
     queue_duration: HistogramStatistics | None = field(default=None, metadata=HISTOGRAM | SECONDS)
-    """How long each of those measured took; None before ``record_durations()``."""
+    """How long measured records waited; None before ``record_durations()``."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -108,7 +108,7 @@ class AsyncFileHandler(logging.Handler):
             date, other units from midnight.
         utc: Whether days and file names follow UTC instead of local time.
         at_time: The time of day at which days and weeks begin; None for midnight.
-        max_pending: The most records that are queued or being written; None for no limit.
+        max_pending: Maximum number of records that are queued or being written; None for no limit.
         overflow: What happens to a record if the queue is full. ``"drop_newest"`` drops and counts
             it; a line in the file says how many were dropped. With ``"block"`` the caller waits for
             room, except in an event loop's thread, where it acts like ``"drop_newest"``.
@@ -272,7 +272,9 @@ class AsyncFileHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """
-        Filter the record and emit it, without taking the handler's lock. Not a checkpoint.
+        Filter the record and emit it, without taking the handler's lock.
+
+        Not a checkpoint.
 
         Args:
             record: The record.
@@ -303,10 +305,11 @@ class AsyncFileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """
-        Format the record and queue it. Not a checkpoint.
+        Format the record and queue it.
 
         If the record cannot be formatted or encoded, ``handleError`` is called. If the queue is
-        full, the record is not formatted. After `close`, the file is opened again.
+        full, the record is not formatted. After `close`, the file is opened again. Not a
+        checkpoint.
 
         Args:
             record: The record, which is not changed.
@@ -333,7 +336,7 @@ class AsyncFileHandler(logging.Handler):
         It blocks the thread; in async code await `aflush`.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             False if not everything was written in time, and in the writing thread.
@@ -347,13 +350,13 @@ class AsyncFileHandler(logging.Handler):
 
     async def aflush(self, timeout: float = PATIENCE) -> bool:
         """
-        Wait until everything logged before is written. A checkpoint.
+        Wait until everything logged before is written.
 
-        If it is cancelled, the queued records are still written. All tasks of an event loop that
-        wait share one worker thread.
+        All tasks of an event loop that wait share one worker thread. A checkpoint. If it is
+        cancelled, the queued records are still written.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             As for `flush`.
@@ -384,7 +387,7 @@ class AsyncFileHandler(logging.Handler):
         than once.
 
         Args:
-            timeout: The most seconds to wait; None for 5, including a `flush` that failed just
+            timeout: Maximum seconds to wait; None for 5, including a `flush` that failed just
                 before.
 
         Raises:
@@ -403,14 +406,18 @@ class AsyncFileHandler(logging.Handler):
         Begin to keep a histogram of how long records wait to be written.
 
         It is ``queue_duration`` in the statistics, and counts one record in 64 and those that found
-        the queue empty. A monitor calls it for each handler that it watches. Calling it again has
-        no effect. Not a checkpoint. It can be called from any thread.
+        the queue empty. A monitor calls it for what it watches; repeated calls have no effect. Not
+        a checkpoint. It can be called from any thread.
         """
         if self._queue.durations is None:
             self._queue.durations = Histogram()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return the state and counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         queue, writer = self._queue, self._writer
         file = writer.file
         abandoned = writer.abandoned()

@@ -43,7 +43,7 @@ _current: Final[ContextVar[object]] = ContextVar("mtaio.monitoring.delivery", de
 
 
 class Emitter(Protocol):
-    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or an object with its `emit`."""
+    """The protocol of what ``ResourceMonitor.forward_to`` accepts, such as an `EventEmitter`."""
 
     def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
         """Emit an event."""

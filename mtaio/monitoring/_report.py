@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["CheckKind", "CheckResult", "CheckStatus", "HealthReport", "HealthStatistics"]
 
 CheckKind: TypeAlias = Literal["live", "ready", "startup"]
-"""What a check decides: whether to restart, whether to send requests, whether it has begun."""
+"""The kind of a check: whether to restart the process, whether it can take requests, whether it has
+started."""
 
 CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
-"""How a check stands; ``"unknown"`` before its first answer."""
+"""The state of a check; ``"unknown"`` before its first result."""
 
 
 @final
@@ -81,7 +82,7 @@ class HealthReport:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthStatistics:
-    """What a `HealthRegistry` has done so far, and how its checks stand."""
+    """The state of a `HealthRegistry`, and what it has done so far."""
 
     checks: int = field(metadata=GAUGE)
     """Checks added."""
@@ -96,17 +97,18 @@ class HealthStatistics:
     waiting: int = field(metadata=GAUGE)
     """Calls of `HealthRegistry.report` in progress."""
     in_flight: int = field(metadata=GAUGE)
-    """Checks that are running, those that hang included."""
+    """Checks that are running, including those that hang."""
     hung: int = field(metadata=GAUGE)
-    """Checks with a run that was given up and still goes on."""
+    """Checks with a run that was given up and is still running."""
     runs: int = field(metadata=COUNTER)
-    """Runs started, and those that could not start because the one before still goes on."""
+    """Runs started, and runs that could not start because the one before is still running."""
     failed: int = field(metadata=COUNTER)
-    """Runs that failed, those that timed out included."""
+    """Runs that failed, including those that timed out."""
     timed_out: int = field(metadata=COUNTER)
     """Runs that did not end in time."""
     cancelled: int = field(metadata=COUNTER)
-    """Runs that were cancelled, because nobody waited for them any more or the loop ended."""
+    """Runs that were cancelled, because no caller waited for them any more or the event loop
+    ended."""
 
 
 def report_of(results: Iterable[CheckResult], *, draining: bool, timestamp: float) -> HealthReport:

@@ -40,17 +40,17 @@ class CPUStats:
 
     usage_percent: float = field(metadata=GAUGE)
     """
-    How busy the available processors are, from 0 to 100: those of a container with a quota,
-    otherwise all of the host.
+    Processor use from 0 to 100, as a share of the container's quota, or of the host if there is
+    none.
     """
     process_percent: float = field(metadata=GAUGE)
-    """The share of this process, in percent of one processor; it may exceed 100."""
+    """Processor use of this process, in percent of one processor; it may exceed 100."""
     load_average: float | None = field(metadata=GAUGE)
     """The host's load average over one minute."""
     count: int = field(metadata=GAUGE | CORES)
     """Processors of the host that this process may run on."""
     limit: float | None = field(metadata=LIMIT | CORES)
-    """The quota of the container in processors; None where there is none."""
+    """The quota of the container in processors; None if there is none."""
     throttled_ratio: float | None = field(metadata=GAUGE)
     """The share of periods, from 0 to 1, in which the container's quota ran out."""
     source: Counted = field(metadata=INFO)
@@ -63,11 +63,11 @@ class MemoryStats:
     """The memory of the container if it has a limit, otherwise of the host."""
 
     total: int = field(metadata=LIMIT | BYTES)
-    """Bytes in all: the container's limit, or the memory of the host."""
+    """Total bytes: the container's limit, or the memory of the host."""
     available: int = field(metadata=GAUGE | BYTES)
     """Bytes available without swapping."""
     used: int = field(metadata=GAUGE | BYTES)
-    """Bytes that cannot be reclaimed; in a container, its usage less inactive file pages."""
+    """Bytes that cannot be reclaimed; in a container, its usage without inactive file pages."""
     percent: float = field(metadata=GAUGE)
     """The share of ``total`` that is not available, from 0 to 100."""
     rss: int = field(metadata=GAUGE | BYTES)
@@ -95,9 +95,9 @@ class ProcessStats:
     threads: int = field(metadata=GAUGE)
     """Threads of the operating system."""
     open_files: int | None = field(metadata=GAUGE)
-    """File descriptors, sockets included; handles on Windows."""
+    """File descriptors, including sockets; handles on Windows."""
     max_open_files: int | None = field(metadata=LIMIT)
-    """How many open files the system allows; None for no limit."""
+    """The most open files that the system allows; None for no limit."""
     voluntary_switches: int = field(metadata=COUNTER)
     """Context switches because the process waited for something."""
     involuntary_switches: int = field(metadata=COUNTER)
@@ -111,18 +111,18 @@ class ProcessStats:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStats:
-    """How long the event loop takes to answer, over the last half minute or more."""
+    """How long the event loop takes to answer, over at least the last half minute."""
 
     delay_p50_seconds: float = field(metadata=GAUGE)
-    """Half of the calls into the loop were answered within this many seconds."""
+    """The median of the seconds that a call into the event loop takes."""
     delay_p99_seconds: float = field(metadata=GAUGE)
-    """99 in 100 were."""
+    """The 99th percentile of these seconds."""
     delay_max_seconds: float = field(metadata=GAUGE)
-    """The longest that a call took; for a call not yet answered, as long as it has waited."""
+    """The longest of these calls, including one that is not answered yet."""
     blocked: int = field(metadata=COUNTER)
-    """Stalls, the one in progress included."""
+    """Stalls, including one in progress."""
     blocked_seconds: float = field(metadata=COUNTER)
-    """Seconds that stalls have lasted, added up."""
+    """Total seconds of the stalls."""
     tasks: int | None = field(metadata=GAUGE)
     """Tasks of the event loop."""
 
@@ -173,11 +173,11 @@ class MonitorStatistics:
     samples: int = field(metadata=COUNTER)
     """Samples taken."""
     failed: int = field(metadata=COUNTER)
-    """Samples, and readings of watched objects and gauges, that raised an error."""
+    """Samples and readings of watched objects and gauges that raised an error."""
     watched: int = field(metadata=GAUGE)
     """Objects and gauges watched."""
     firing: int = field(metadata=GAUGE)
-    """Thresholds that are exceeded now."""
+    """Alerts that are firing now."""
     alerts: int = field(metadata=COUNTER)
     """Times a threshold was exceeded."""
     handled: int = field(metadata=COUNTER)

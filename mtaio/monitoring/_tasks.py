@@ -22,16 +22,16 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
     """
     Return the tasks of an event loop as a tree, with what each of them waits for.
 
-    Tasks are below the task group or nursery in which they were started. For tasks from
-    ``asyncio.create_task`` and ``asyncio.gather`` this is unknown: they are below the task that
-    awaits them, if it is only one, and otherwise among the roots.
+    Tasks are below the task group or nursery in which they were started. Tasks from
+    ``asyncio.create_task`` and ``asyncio.gather`` are below the task that awaits them, if it is
+    only one, and otherwise among the roots.
 
     In the loop's own thread, the tree is exact. From another thread, the loop is asked to read its
     own tasks. If it is blocked and does not answer within ``timeout``, the tasks are read from this
     thread, and the tree is not ``complete``, because the loop may go on meanwhile. On free-threaded
     Python, there are then only the names of asyncio's tasks, and none of trio's.
 
-    Not a checkpoint. It may be called in a signal handler.
+    Not a checkpoint. It can be called in a signal handler.
 
     Args:
         loop: What ``anyio.lowlevel.current_token()`` returns in a task of the event loop; None for

@@ -59,7 +59,7 @@ class Alert:
     """A metric has exceeded its threshold, or has recovered."""
 
     metric: str
-    """The name of the metric, as it was given to ``set_threshold``."""
+    """The name of the metric."""
     value: float
     """What was measured."""
     threshold: float

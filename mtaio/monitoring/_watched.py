@@ -30,7 +30,7 @@ __all__ = ["HasStatistics", "Watched"]
 
 
 class HasStatistics(Protocol):
-    """What `ResourceMonitor.watch` takes: every primitive of mtaio, and your own classes."""
+    """The protocol of what `ResourceMonitor.watch` accepts: mtaio's primitives, or your classes."""
 
     def statistics(self) -> object:
         """Return a dataclass with numbers."""

@@ -49,19 +49,19 @@ def check_cache(
     and ``await get_or_set(key, load)``, which awaits ``load()`` if there is no value. If it
     supports ``async with``, it is entered. The clauses, in the order in which they are checked:
 
-    - ``"value"``: what was set is found, None included, until it is deleted or set again;
+    - ``"value"``: a value that was set, also None, is found until it is deleted or set again;
     - ``"time"``: an expired value is not found; a ttl of 0 expires at once, ``math.inf`` never;
-    - ``"bound"``: never more values are found than the cache may keep, loads or no loads;
-    - ``"load"``: callers share one load, and its value is kept; keys do not wait for each other;
-    - ``"error"``: an error of a load reaches each caller that waited, unchanged, and is not kept;
+    - ``"bound"``: no more values are found than the cache may keep, with and without loads;
+    - ``"load"``: callers share one load, whose value is kept; keys do not wait for each other;
+    - ``"error"``: an error of a load reaches all callers that waited, unchanged, and is not kept;
     - ``"change"``: a load does not undo what was set or deleted during it;
-    - ``"deadline"``: a caller's deadline ends its waiting, whether it asked first or later;
-    - ``"recursion"``: a load that asks for its own key gets an error, and does not wait for ever;
-    - ``"checkpoint"``: a caller cancelled as it suspends does not harm the others, and leaves
+    - ``"deadline"``: a caller's deadline ends its wait, whether it asked first or later;
+    - ``"recursion"``: a load that asks for its own key gets an error instead of waiting;
+    - ``"checkpoint"``: a caller cancelled when it suspends does not harm the others, and leaves
       nothing behind;
-    - ``"step"``: nor does one cancelled between any two steps, as when the value has just come;
-    - ``"native"``: nor, on asyncio, one that is cancelled by ``Task.cancel()``;
-    - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
+    - ``"step"``: the same for a caller cancelled between any two steps;
+    - ``"native"``: the same, on asyncio, for a caller cancelled by ``Task.cancel()``;
+    - ``"reuse"``: created outside event loops, it works in one after another, on each backend.
 
     Args:
         factory: Returns a new cache; called with the number of values that it may keep.
@@ -78,10 +78,15 @@ def check_cache(
 
     Example:
         ```python
-        from mtaio.cache import TTLCache
+        from mtaio import TTLCache
         from mtaio.testing import check_cache
 
-        check_cache(lambda capacity: TTLCache(60, max_size=capacity), exhaustive=1, seeds=10)
+
+        def make(capacity: int) -> TTLCache[object]:
+            return TTLCache(60, max_size=capacity)
+
+
+        check_cache(make, exhaustive=1, seeds=10)
         ```
     """
     __tracebackhide__ = True

@@ -41,16 +41,16 @@ def check_limiter(
     some random ones, and cancelled at any point. It may wait only for tasks and timers of the same
     event loop. The clauses, in the order in which they are checked:
 
-    - ``"entry"``: as many as there are slots enter at once, one more enters when one leaves;
-    - ``"error"``: an error inside propagates unchanged, and gives the slot back;
-    - ``"bound"``: never more are inside than there are slots;
+    - ``"entry"``: as many tasks enter as there are slots, and one more when one leaves;
+    - ``"error"``: an error inside propagates unchanged, and the slot is given back;
+    - ``"bound"``: there are never more tasks inside than slots;
     - ``"progress"``: no task waits while a slot is free;
-    - ``"order"``: tasks enter in the order in which they asked, and none overtakes those who wait;
+    - ``"order"``: tasks enter in the order in which they asked, also if others wait already;
     - ``"hand"``: ``acquire()`` and ``release()``, if it has them, do what ``async with`` does;
-    - ``"checkpoint"``: a task cancelled as it suspends, outside or inside, leaves nothing behind;
-    - ``"step"``: nor does one cancelled between any two steps, as when it was just let in;
-    - ``"native"``: nor, on asyncio, one that is cancelled by ``Task.cancel()``;
-    - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
+    - ``"checkpoint"``: a task cancelled when it suspends, outside or inside, leaves nothing behind;
+    - ``"step"``: the same for a task cancelled between any two steps, such as when it is let in;
+    - ``"native"``: the same, on asyncio, for a task cancelled by ``Task.cancel()``;
+    - ``"reuse"``: created outside event loops, it works in one after another, on each backend.
 
     Args:
         factory: Returns a new limiter, such as its class; called with the number of slots.
@@ -69,7 +69,7 @@ def check_limiter(
         ```python
         import anyio
 
-        from mtaio.resources import ConcurrencyLimiter
+        from mtaio import ConcurrencyLimiter
         from mtaio.testing import check_limiter
 
         check_limiter(ConcurrencyLimiter, seeds=10)

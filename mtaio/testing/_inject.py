@@ -21,7 +21,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 Mode: TypeAlias = Literal["checkpoint", "step", "native"]
-"""Where to strike: as the victim suspends, or between any two steps of any tasks."""
+"""Where a `Victim` is cancelled: when it suspends, or between two steps of any tasks."""
 
 MODES: Final[tuple[Mode, ...]] = ("checkpoint", "step", "native")
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
+    from mtaio.core import TaskHandle
+
 SETTINGS = Settings(drain_delay=2, shutdown_timeout=20)
 BUDGET = SETTINGS.shutdown
 
@@ -625,6 +627,77 @@ async def test_work_in_flight_may_submit() -> None:
     async with app:
         await anyio.sleep(1)
     assert done == [True]
+
+
+async def test_submitted_task_whose_handle_is_gone() -> None:
+    """Its failure is reported at once, and once; its end is that of the executor's block."""
+    reported: list[tuple[float, str, object]] = []
+
+    class Handler:
+        def report(self, error: Exception, context: Mapping[str, object]) -> None:
+            reported.append((anyio.current_time() - began, str(error), context["what"]))
+
+    app = make(error_handler=Handler(), executor=TaskExecutor())
+
+    async def fail(seconds: float) -> None:
+        await anyio.sleep(seconds)
+        msg = f"after {seconds:g}"
+        raise ValueError(msg)
+
+    async def awaits(handle: TaskHandle[None]) -> None:
+        await anyio.sleep(3)
+        with pytest.raises(ValueError, match="after"):
+            await handle
+
+    async def drops(handle: TaskHandle[None]) -> None:
+        await anyio.sleep(4)
+        assert handle.done
+
+    async def live() -> None:
+        async with app, anyio.create_task_group() as group:
+            await app.executor.submit(fail, 1)
+            app.executor.submit_nowait(fail, 2)
+            for fn, seconds in ((awaits, 1.5), (awaits, 3.5), (drops, 2.5)):
+                group.start_soon(fn, app.executor.submit_nowait(fail, seconds))
+            kept = await app.executor.submit(fail, 1.2)
+            await anyio.sleep(9)
+            assert kept.done
+
+    began = anyio.current_time()
+    with pytest.raises(ExceptionGroup) as raised:
+        await live()
+    assert sorted(map(str, raised.value.exceptions)) == [
+        *("after 1", "after 1.2", "after 2", "after 2.5"),
+    ]
+    *found, (_, last, whole) = reported
+    assert [each[:2] for each in found] == [(1, "after 1"), (2, "after 2"), (4, "after 2.5")]
+    assert re.match(r"the submitted task '.*fail'$", str(found[0][2]))
+    assert (last, whole) == ("4 errors in one call (1 sub-exception)", "the executor")
+
+
+async def test_submitted_tasks_that_were_all_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """They are not reported again at the end, which fails as it would without."""
+    app = make()
+
+    async def fail() -> None:
+        raise ValueError("once")
+
+    async def live() -> None:
+        async with app:
+            await app.executor.submit(fail)
+            await anyio.sleep(1)
+            assert "once" in caplog.text
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="once"):
+            await live()
+        found = [each for each in caplog.records if each.levelno >= logging.ERROR]
+        assert [each.getMessage().partition(":")[0] for each in found] == [
+            "unexpected ValueError",
+            "the executor ends with errors of submitted tasks, which are above",
+        ]
+        assert found[0].exc_info is not None
+        caplog.clear()
 
 
 async def test_health_checks_are_its_own() -> None:

@@ -74,7 +74,7 @@ def test_reload(tmp_path: Path) -> None:
 def test_mtaio_run(loop: str, tmp_path: Path) -> None:
     """On each loop: a call that fails is retried and answered with 503, and the end is in order."""
     address = free_address()
-    command = ("mtaio", "run", "rates:serve()", "--bind", address, "--backend", loop)
+    command = ("mtaio", "run", "rates:app", "--bind", address, "--backend", loop)
     with serve(HOME, tmp_path, *command, address=address) as service:
         service.wait_readiness(200)
         answer = httpx.get(f"http://{address}/rates/usd", timeout=30)
@@ -86,16 +86,6 @@ def test_mtaio_run(loop: str, tmp_path: Path) -> None:
             f"mtaio_request_metrics_duration_seconds_count{{{labels}}} 1\n",
         ):
             wait_until(lambda metric=metric: metric in httpx.get(metrics).text)  # type: ignore[misc] # a default
-        assert service.stop() == 0
-
-
-def test_first_program_under_mtaio_run(tmp_path: Path) -> None:
-    """The command that the page gives beside uvicorn's."""
-    address = free_address()
-    command = ("mtaio", "run", "main:serve()", "--bind", address)
-    with serve(HOME, tmp_path, *command, address=address) as service:
-        service.wait_readiness(200)
-        assert httpx.get(f"http://{address}/prices/tea", timeout=30).json() == {"tea": 4.5}
         assert service.stop() == 0
 
 

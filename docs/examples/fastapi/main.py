@@ -26,9 +26,3 @@ async def price(sku: str) -> dict[str, float]:
 @service.health_check()
 async def database() -> None:
     await anyio.sleep(0.01)  # stands for "SELECT 1", which raises if it fails
-
-
-def serve() -> Application:
-    """For ``mtaio run 'main:serve()'``."""
-    service.serve(app)
-    return service

@@ -27,7 +27,7 @@ service = Application(name="rates", cache=rates)
 
 def is_failure(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in {429, 500, 502, 503, 504}
+        return error.response.status_code in {500, 502, 503, 504}
     return isinstance(error, httpx.TransportError | TimeoutError)
 
 
@@ -72,9 +72,3 @@ async def rate(currency: str) -> dict[str, float]:
 async def no_answer(_: Request, error: Exception) -> JSONResponse:
     log.warning("no rate: %r", error)
     return JSONResponse({"detail": "try again"}, 503, {"Retry-After": "1"})
-
-
-def serve() -> Application:
-    """For ``mtaio run 'rates:serve()'``."""
-    service.serve(app)
-    return service

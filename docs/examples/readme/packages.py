@@ -17,10 +17,8 @@ async def about(name: str) -> str:
 
 async def main() -> None:
     names = ["anyio", "httpx", "no-such-package", "trio"]
-    found = await executor.map(
-        about, names, rate=5, timeout=10, errors="return"
-    )
-    print(*found, sep="\n")
+    got = await executor.map(about, names, rate=5, timeout=10, errors="return")
+    print(*got, sep="\n")
 
 
 anyio.run(main)  # or anyio.run(main, backend="trio")

@@ -10,7 +10,7 @@ from mtaio import Breaker, Pipeline, Retry, Timeout
 def is_failure(error: Exception) -> bool:
     """Return whether the service is at fault, not the request."""
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in {429, 500, 502, 503, 504}
+        return error.response.status_code in {500, 502, 503, 504}
     return isinstance(error, httpx.TransportError | TimeoutError)
 
 
