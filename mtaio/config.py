@@ -398,7 +398,7 @@ class _Given(NamedTuple):
         if not self.label.isupper():
             return f"Pass {spec.accepts}."
         usual = "yes" if default is True else default
-        return f"Set it to {spec.accepts}, or unset it, which means {usual}."
+        return f"Set it to {spec.accepts}, or unset it for the default, {usual}."
 
 
 class _Spec(NamedTuple):
@@ -509,13 +509,13 @@ _SPECS: Final[dict[str, _Spec]] = {
         _WHOLE,
         _count(1),
         "a whole number, 1 or more",
-        "How many items an executor works on at once.",
+        "How many items an executor processes at once.",
     ),
     "cache_ttl": _Spec(
         _NUMBER,
         _at_least_0,
         "a number of seconds, 0 or more, or inf",
-        "Seconds for which a cache keeps a value; 0 for not at all, inf for ever.",
+        "Seconds that a cache keeps a value; 0 keeps nothing, inf keeps it for ever.",
     ),
     "cache_size": _Spec(
         _WHOLE, _count(1), "a whole number, 1 or more", "How many entries a cache holds."
@@ -531,7 +531,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         _WHOLE,
         _count(0),
         "a whole number, 0 or more",
-        "The size at which a new log file is started; 0 for never.",
+        "The size at which a new log file is started; 0 for no size limit.",
     ),
     "log_backup_count": _Spec(
         _WHOLE, _count(0), "a whole number, 0 or more", "How many older log files are kept."
@@ -540,9 +540,9 @@ _SPECS: Final[dict[str, _Spec]] = {
         _text,
         _when,
         "midnight, D, H, M, S, or W0 (Monday) to W6",
-        "When a new log file is started, beside log_max_bytes.",
+        "When a new log file is started, in addition to log_max_bytes.",
     ),
-    "log_format": _Spec(_text, _format, "text or json", "How a line of the log is written."),
+    "log_format": _Spec(_text, _format, "text or json", "The format of a log line."),
     "log_console": _Spec(
         environment.flag, _flag, _FLAG, "Whether the log is also written to standard error."
     ),
@@ -550,13 +550,13 @@ _SPECS: Final[dict[str, _Spec]] = {
         _NUMBER,
         _at_least_0,
         "a number, 0 or more, or inf",
-        "How many requests a second may start; 0 pauses, inf for no limit.",
+        "How many requests may start per second; 0 to pause, inf for no limit.",
     ),
     "burst_limit": _Spec(
         _WHOLE,
         _count(1),
         "a whole number, 1 or more",
-        "How many requests may start at once after a quiet time.",
+        "How many requests may start at once after a quiet period.",
     ),
     "concurrency_limit": _Spec(
         _WHOLE, _count(1), "a whole number, 1 or more", "How many requests may run at once."
@@ -571,78 +571,83 @@ _SPECS: Final[dict[str, _Spec]] = {
         _NUMBER,
         _above_0(_PERCENT),
         "a percentage, more than 0, up to 100",
-        "The processor use above which there is an alert; 100 for none.",
+        "The processor usage above which an alert is raised; 100 for no alerts.",
     ),
     "memory_threshold": _Spec(
         _NUMBER,
         _above_0(_PERCENT),
         "a percentage, more than 0, up to 100",
-        "The memory use above which there is an alert; 100 for none.",
+        "The memory usage above which an alert is raised; 100 for no alerts.",
     ),
     "certfile": _Spec(
-        _text, _file, "a path", "The certificate of the servers, in PEM; unset for no TLS."
+        _text,
+        _file,
+        "a path",
+        "The TLS certificate of the servers, in PEM format; unset for no TLS.",
     ),
-    "keyfile": _Spec(_text, _file, "a path", "Its private key, unless certfile has it too."),
+    "keyfile": _Spec(
+        _text, _file, "a path", "The private key of the certificate, unless certfile contains it."
+    ),
     "trusted_proxies": _Spec(
         _text,
         _proxies,
         "IP addresses, networks, unix, separated by commas",
-        "The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+        "The proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted.",
     ),
     "max_in_flight": _Spec(
         _NUMBER,
         _most,
         "a whole number, 1 or more, or inf",
-        "How many requests a server answers at once; others get 503. inf for no limit.",
+        "How many requests a server handles at once; further ones get 503. inf for no limit.",
     ),
     "body_timeout": _Spec(
         _NUMBER,
         _above_0(math.inf),
         "a number of seconds, more than 0, or inf",
-        "How long a client may take for the next piece of a body. inf for no limit.",
+        "Seconds that a client may take to send the next part of a body; inf for no limit.",
     ),
     "access_log": _Spec(
         environment.flag,
         _flag,
         _FLAG,
-        "Whether each request to a server has an id, and a line in the log.",
+        "Whether each request to a server gets an id and a line in the log.",
     ),
     "workers": _Spec(
         _WHOLE,
         _count(1),
         "a whole number, 1 or more",
-        "How many processes mtaio run starts; 1 for its own alone.",
+        "How many worker processes mtaio run starts; 1 to use only its own process.",
     ),
     "start_timeout": _Spec(
         _NUMBER,
         _above_0(math.inf),
         "a number of seconds, more than 0, or inf",
-        "How long a worker of mtaio run may take until it is ready. inf for no limit.",
+        "Seconds that a worker of mtaio run may take to become ready; inf for no limit.",
     ),
     "health_bind": _Spec(
         _text,
         _bind,
         "an IP address or localhost, and a port",
-        "Where probes and metrics are answered.",
+        "The address at which probes and metrics are served.",
     ),
     "health_token": _Spec(
         _text,
         _token,
         "a long random string",
-        "What clients must send to see metrics.",
+        "The token that clients must send to read metrics.",
         secret=True,
     ),
     "drain_delay": _Spec(
         _NUMBER,
         _at_least_0,
         "a number of seconds, 0 or more, up to half of shutdown_timeout",
-        'Seconds between saying "not ready" and accepting nothing more.',
+        'Seconds between reporting "not ready" and accepting no more connections.',
     ),
     "shutdown_timeout": _Spec(
         _NUMBER,
         _above_0(_DAY),
         "a number of seconds, more than 0, up to a day",
-        "Seconds from the signal to the exit, at most, all in all.",
+        "The maximum number of seconds from the signal to the exit.",
     ),
 }
 

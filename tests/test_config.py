@@ -320,7 +320,7 @@ def test_what_is_no_setting(change: Any) -> None:
 # ---- refusals ------------------------------------------------------------------------------------
 
 REFUSED: Final = [
-    ("MAX_WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more, or unset it, w"),
+    ("MAX_WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more, or unset it f"),
     ("MAX_WORKERS", "4.0", "='4.0' is not a whole number. Set it to a whole number, 1 or more, or"),
     ("MAX_WORKERS", "9" * 5000, "='9999"),
     ("CACHE_TTL", "-1", "=-1.0 is less than 0. Set it to a number of seconds, 0 or more, or"),
@@ -333,7 +333,7 @@ REFUSED: Final = [
     ("LOG_LEVEL", "\u0663\u0660", "='\u0663\u0660' is not a level. Pass one of CRITICAL,"),
     ("CACHE_SIZE", "many", "='many' is not a whole number. Set it to a whole number, 1 or"),
     ("LOG_LEVEL", "LOUD", "='LOUD' is not a level. Pass one of CRITICAL,"),
-    ("LOG_FILE", "a\0b", r"='a\x00b' has a NUL, which no path may have."),
+    ("LOG_FILE", "a\0b", r"='a\x00b' contains a NUL character, which a path cannot have."),
     ("LOG_FILE", "\ud800\0", r"='\ud800\x00' "),
     ("LOG_MAX_BYTES", "10MB", "='10MB' is not a whole number. Set it to a whole number, 0 or more"),
     ("LOG_BACKUP_COUNT", "-1", "=-1 is less than 0. Set it to a whole number, 0 or more, or unset"),
@@ -348,21 +348,21 @@ REFUSED: Final = [
     ("CPU_THRESHOLD", "80%", "='80%' is not a number. Set it to a percentage, more than 0"),
     ("MEMORY_THRESHOLD", "0", "=0.0 is not more than 0. Set it to a percentage"),
     ("KEYFILE", "key.pem", "='key.pem' has no certificate. Set MTAIO_CERTFILE or pass certfile="),
-    ("TRUSTED_PROXIES", "*", "='*' lists what is no address or network: '*' does not appear"),
-    ("TRUSTED_PROXIES", "10.0.0.1/8", "='10.0.0.1/8' lists what is no address or network: 10.0.0"),
+    ("TRUSTED_PROXIES", "*", "='*' is not a list of addresses and networks: '*' does not appear"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8", "='10.0.0.1/8' is not a list of addresses and networks:"),
     ("MAX_IN_FLIGHT", "0", "=0.0 is less than 1. Set it to a whole number, 1 or more, or inf"),
     ("BODY_TIMEOUT", "0", "=0.0 is not more than 0. Set it to a number of seconds, more than 0"),
     ("WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more"),
     ("MAX_IN_FLIGHT", "1.5", "=1.5 is not a whole number. Set it to a whole number, 1 or more"),
     ("HEALTH_BIND", "9464", "='9464' does not end in a port from 0 to 65535. Pass a host"),
-    ("HEALTH_BIND", ":9464", "=':9464' does not say who may connect."),
+    ("HEALTH_BIND", ":9464", "=':9464' has no host."),
     ("HEALTH_BIND", "shop:9464", "='shop:9464' does not begin with an IP address or localhost."),
     ("HEALTH_BIND", "::1:9464", "='::1:9464' has misplaced brackets"),
     ("HEALTH_BIND", "127.0.0.1:" + "9" * 5000, "='127.0.0.1:999"),
     ("HEALTH_BIND", "0.0.0.0:9464", "='0.0.0.0:9464' can be reached from other machines, and"),
     ("HEALTH_BIND", "[::]:9464", "='[::]:9464' can be reached from other machines, and"),
-    ("HEALTH_TOKEN", "a\nb", " begins or ends with whitespace, or has characters that cannot be"),
-    ("HEALTH_TOKEN", "\udcff\udcff", " begins or ends with whitespace, or has characters that"),
+    ("HEALTH_TOKEN", "a\nb", " begins or ends with whitespace, or contains unprintable"),
+    ("HEALTH_TOKEN", "\udcff\udcff", " begins or ends with whitespace, or contains unprintable"),
     ("HEALTH_TOKEN_FILE", "/nowhere/token", "='/nowhere/token' cannot be read: No such file or"),
     ("HEALTH_TOKEN_FILE", "a\0b", r"='a\x00b' cannot be read: embedded null"),
     ("DRAIN_DELAY", "-1", "=-1.0 is less than 0."),
@@ -687,7 +687,7 @@ def test_probes_take_what_settings_take(bind: str, token: str | None) -> None:
 
 
 def test_shutdown_budget() -> None:
-    """Of 25 seconds 18 are for what is in flight, 2 for what is cancelled, 5 for the rest."""
+    """Of 25 seconds 18 are for work in flight, 2 for what is cancelled, 5 for the rest."""
     assert Settings().shutdown == ShutdownBudget(drain_delay=0, drain=18, cancel=2, teardown=5)
     assert Settings().shutdown.total == 25
 
@@ -728,7 +728,7 @@ def test_describe() -> None:
         default=300.0,
         source="environment",
         accepts="a number of seconds, 0 or more, or inf",
-        meaning="Seconds for which a cache keeps a value; 0 for not at all, inf for ever.",
+        meaning="Seconds that a cache keeps a value; 0 keeps nothing, inf keeps it for ever.",
         secret=False,
     )
     assert setting(settings, "max_workers").source == "override"

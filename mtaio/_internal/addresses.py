@@ -48,7 +48,7 @@ class Address(NamedTuple):
             reason = f"{name}={value!r} does not end in a port from 0 to {_MAX_PORT}"
             raise checks.refusal(ValueError, reason, way_out)
         if not host:
-            reason = f"{name}={value!r} does not say who may connect"
+            reason = f"{name}={value!r} has no host"
             raise checks.refusal(ValueError, reason, way_out)
         bracketed = host.startswith("[") and host.endswith("]")
         address = (

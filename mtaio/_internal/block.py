@@ -104,8 +104,8 @@ class Blocks(Generic[B]):
         if before is not None:
             if not before.is_over():
                 msg = (
-                    f"{owner!r} is entered already. Enter it once, around everything that uses it, "
-                    f"and pass it on; or make another."
+                    f"{owner!r} is already entered. Enter it once, around everything that uses it, "
+                    f"or make another."
                 )
                 raise RuntimeError(msg)
             self._abandoned += 1
@@ -252,8 +252,8 @@ class Left(NamedTuple):
 def another_task_error(owner: object) -> RuntimeError:
     """Return what is raised where another task than the one that entered a block leaves it."""
     return RuntimeError(
-        f"{owner!r} was entered in another task. Enter and leave it in one, with async with: what "
-        f"is cancelled, and whose errors are seen, depends on the task."
+        f"{owner!r} was entered in another task. Enter and leave it in the same task, with 'async "
+        f"with': cancellation and errors go to the task that entered it."
     )
 
 
@@ -268,4 +268,4 @@ def another_loop_error(owner: object, call: str) -> RuntimeError:
 
 def entered_before_error(owner: object, way_out: str) -> RuntimeError:
     """Return what is raised where an object that serves one block is entered for another."""
-    return RuntimeError(f"{owner!r} was entered before: it serves one block, once. {way_out}")
+    return RuntimeError(f"{owner!r} was entered before, and can be entered only once. {way_out}")

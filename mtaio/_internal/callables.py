@@ -83,12 +83,12 @@ def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
     """Return the error for a sync function given to ``method``, which awaits what it returns."""
     if inspect.isasyncgen(result):
         way_out = (
-            "It runs in the loop that consumes it: pass an async function that has this loop in "
-            "it. For streams use stream() of a pipeline."
+            "An async generator runs in the 'async for' that consumes it: pass an async function "
+            "that contains that loop. For streams use stream() of a pipeline."
         )
     else:
         way_out = (
-            f"Pass an async function, or hand the sync one to a thread: "
+            f"Pass an async function, or run the plain one in a thread: "
             f"{method}(anyio.to_thread.run_sync, fn)."
         )
     return TypeError(f"{fn!r} returned {result!r}, which cannot be awaited. {way_out}")

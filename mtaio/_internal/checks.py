@@ -180,9 +180,9 @@ def path(name: str, value: object) -> Path:
         encoded = os.fsencode(accepted)
     except ValueError as error:
         reason = f"{name}={value!r} cannot be used: {error}"
-        raise refusal(ValueError, reason, "Pass what a file can be called.") from None
+        raise refusal(ValueError, reason, "Pass a valid file name.") from None
     if b"\0" in encoded:
-        reason = f"{name}={value!r} has a NUL, which no path may have"
+        reason = f"{name}={value!r} contains a NUL character, which a path cannot have"
         raise refusal(ValueError, reason, "Leave it out.")
     return accepted
 
@@ -204,6 +204,6 @@ def token(name: str, value: object) -> str:
         reason = f"{name} is empty"
         raise refusal(ValueError, reason, "Pass a long random string, or None for local use only.")
     if value != value.strip() or not value.isprintable():
-        reason = f"{name} begins or ends with whitespace, or has characters that cannot be printed"
-        raise refusal(ValueError, reason, "Leave these out: a file often ends with a line break.")
+        reason = f"{name} begins or ends with whitespace, or contains unprintable characters"
+        raise refusal(ValueError, reason, "Remove them: a file often ends with a line break.")
     return value

@@ -90,16 +90,16 @@ def checked_rules(
     if checks.count("min_calls", min_calls, way_out=way_out) > last:
         msg = (
             f"min_calls={min_calls!r} would never be reached: only last={last!r} calls are "
-            f"remembered. Raise last, or pass at most as many."
+            f"remembered. Raise last, or lower min_calls."
         )
         raise ValueError(msg)
     if consecutive is not None:
         way_out = "Pass how many calls must fail in a row, or None for no such rule."
         if checks.count("consecutive", consecutive, way_out=way_out) > last:
             msg = (
-                f"consecutive={consecutive!r} would never be reached: only last={last!r} calls "
-                f"are remembered, and if they all failed it is open. Raise last, or pass at most "
-                f"as many."
+                f"consecutive={consecutive!r} would never be reached: only last={last!r} calls are "
+                f"remembered, and if all of them fail it opens before that. Raise last, or lower "
+                f"consecutive."
             )
             raise ValueError(msg)
     if slow is None:
@@ -111,13 +111,15 @@ def checked_rules(
             raise ValueError(msg)
     _ratio("slow_ratio", slow_ratio, "Pass the share of the calls that must be slow")
     checks.at_least("open_for", open_for, 0, way_out="Pass seconds >= 0.")
-    checks.count("half_open", half_open, way_out="Pass how many calls probe, at least 1.")
+    checks.count(
+        "half_open", half_open, way_out="Pass how many probe calls to let through, at least 1."
+    )
     if half_open_ratio is None:
         half_open_ratio = failure_ratio
     else:
         way_out = (
-            "Pass the share of the probes that must fail, 0 for any of them and at most 1, or None "
-            "for that of failure_ratio."
+            "Pass the share of the probe calls that must fail to open it again, from 0 (any one of "
+            "them) to 1, or None to use failure_ratio."
         )
         checks.at_least("half_open_ratio", half_open_ratio, 0, way_out=way_out)
         if half_open_ratio > 1:
@@ -341,7 +343,7 @@ class Circuit:
         if bad / rules.half_open < rules.half_open_ratio:
             return ""
         what = "failed or were slow" if self._slow else "failed"
-        return f"{bad} of {self._seen} calls that were to probe it {what}"
+        return f"{bad} of {self._seen} probe calls {what}"
 
     def _change(self, state: BreakerState, error: Exception | None = None) -> None:
         before, self.state = self.state, state

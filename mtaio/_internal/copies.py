@@ -23,7 +23,7 @@ def uncopied(cls: C) -> C:
 
 def _reduce(self: object) -> NoReturn:
     msg = (
-        f"{self!r} cannot be copied or pickled: the copy would count for itself alone. Share the "
-        f"object; in another process make one there, or share a limit through mtaio.redis."
+        f"{self!r} cannot be copied or pickled: the copy would count separately. Share the object; "
+        f"in another process create a new one, or share a limit through mtaio.redis."
     )
     raise TypeError(msg)

@@ -101,14 +101,14 @@ def _check_async(fn: object, name: str) -> None:
         return
     if is_async_generator(fn):
         reason = (
-            "it is an async generator function, which runs in the loop that consumes it. For "
-            "streams use a pipeline of it: @Pipeline(...) makes a function that returns an "
-            "'async with' block. Or apply it to what the generator awaits."
+            "it is an async generator function, which runs in the 'async for' that consumes it. "
+            "For a stream, use @Pipeline(...), whose function returns an 'async with' block, or "
+            "decorate what the generator awaits."
         )
     elif not callable(fn):
         reason = (
-            f"being of type {type(fn).__name__!r}, it is not a function. Write the decorator above "
-            f"an 'async def'; its own options go by keyword."
+            f"it is of type {type(fn).__name__!r}, not a function. Write the decorator above an "
+            f"'async def', and pass its own options by keyword."
         )
     else:
         reason = (

@@ -32,7 +32,7 @@ def text(environ: Mapping[str, object], variable: str) -> str | None:
     value = environ.get(variable, "")
     if not isinstance(value, str):  # of a mapping that a program has made
         reason = f"{variable} is {checks.type_of(value)}, not a str"
-        raise checks.refusal(TypeError, reason, "Variables are text: pass str().")
+        raise checks.refusal(TypeError, reason, "Environment variables are text: pass a str.")
     return value.strip() or None
 
 

@@ -65,8 +65,8 @@ class HistogramStatistics:
             or len(self.counts) != len(self.bounds) + 1
         ):
             msg = (
-                f"bounds={self.bounds!r} and counts={self.counts!r} are no histogram. Pass a tuple "
-                f"of finite, ascending bounds, and a tuple of one count more."
+                f"bounds={self.bounds!r} and counts={self.counts!r} do not make a histogram. Pass "
+                f"a tuple of finite, ascending bounds, and a tuple with one count more."
             )
             raise ValueError(msg)
 
@@ -91,7 +91,7 @@ class HistogramStatistics:
         """
         way_out = "Pass a share from 0 to 1, such as 0.99."
         if not 0 <= checks.number("share", share, way_out=way_out) <= 1:
-            msg = f"share={share!r} is not from 0 to 1. {way_out}"
+            msg = f"share={share!r} is not between 0 and 1. {way_out}"
             raise ValueError(msg)
         cumulative = list(accumulate(self.counts))
         if not cumulative[-1]:
@@ -135,8 +135,8 @@ def together(parts: Sequence[HistogramStatistics]) -> HistogramStatistics:
 def _check_same(bounds: tuple[float, ...], others: tuple[float, ...]) -> None:
     if bounds != others:
         msg = (
-            f"histograms of the bounds {bounds} and {others} cannot be joined. Add and subtract "
-            f"those of the same ranges."
+            f"histograms with the bounds {bounds} and {others} cannot be combined. Add or subtract "
+            f"only histograms with the same bounds."
         )
         raise ValueError(msg)
 

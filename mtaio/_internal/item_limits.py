@@ -170,8 +170,8 @@ class ItemLimits(Deadline):
             raise self._over()
         if self._scope is not None:
             msg = (
-                f"the stream of {self._name} is already being waited for by another task. Let one "
-                f"task iterate it, and hand the items on."
+                f"another task is already waiting for the stream of {self._name}. Iterate it in "
+                f"one task, and pass the items on."
             )
             raise RuntimeError(msg)
         moment = clock.reader()() + self._between

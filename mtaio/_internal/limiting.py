@@ -128,7 +128,7 @@ def limit_through(
 
 def check_hold(seconds: object, what: str, way_out: str = "") -> float:
     """Return for how long a limiter is held; raise unless that is a finite number of at least 0."""
-    wanted = "Pass for how many seconds nothing is to be granted."
+    wanted = "Pass the seconds during which nothing is to be granted."
     accepted = checks.at_least("seconds", seconds, 0, way_out=wanted)
     if accepted == math.inf:
         msg = f"seconds={seconds!r} would hold the {what} for ever. {wanted}{way_out}"
@@ -139,8 +139,8 @@ def check_hold(seconds: object, what: str, way_out: str = "") -> float:
 def closed_error(limiter: object, name: str | None) -> LimitClosedError:
     """Return the error for who waits at a limiter that is closed, or comes to it later."""
     return LimitClosedError(
-        f"{limiter!r} is closed, and lets nothing in any more. End the work that needs it; for "
-        f"other work make a new limiter.",
+        f"{limiter!r} is closed, and grants nothing more. End the work that needs it, or make a "
+        f"new limiter for other work.",
         name=name,
     )
 

@@ -73,7 +73,7 @@ def _nothing() -> None:
 def two_loops_error(owner: object) -> RuntimeError:
     """Return what is raised when ``owner`` is used by two running loops at once."""
     return RuntimeError(
-        f"{owner!r} has tasks of another running event loop using it. One loop at a time may "
+        f"{owner!r} is in use by tasks of another running event loop. Only one loop at a time can "
         f"use it: give each loop an object of its own, or hand the work to one loop with "
         f"anyio.from_thread.run()."
     )

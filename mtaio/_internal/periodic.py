@@ -125,7 +125,7 @@ class Schedule:
         if self.jitter >= (math.inf if isinstance(period, Cron) else period):
             msg = (
                 f"jitter={self.jitter!r} is not less than the period, {self.period!r}. Pass the "
-                f"seconds over which runs may be spread."
+                f"seconds over which to spread the runs, less than the period."
             )
             raise ValueError(msg)
         leader: object = self.leader
@@ -239,7 +239,7 @@ class Periodic:
         last = self._last_success
         since = "" if last is None else f" for {clock.wall() - last:.3g} s"
         error = f"; the last raised {self._last_error}" if self._last_error else ""
-        return f"no run has succeeded{since}: {self._runs_since_success} in a row{error}"
+        return f"no run has succeeded{since}, in {self._runs_since_success} attempts{error}"
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run it until `stop` or cancellation."""
@@ -257,10 +257,10 @@ class Periodic:
                 with leader.hold() as term:
                     await self._serve_term(term)
             except LeaseLostError as error:
-                getLogger("mtaio.core").warning("%s stops here: %s", self.name, error)
+                getLogger("mtaio.core").warning("%s pauses in this process: %s", self.name, error)
             except Exception as error:  # it may be anybody's
                 getLogger("mtaio.core").warning(
-                    "%s stops for now: its leader failed", self.name, exc_info=error
+                    "%s pauses because its leader failed", self.name, exc_info=error
                 )
                 with self._waiting():
                     await anyio.sleep(_PAUSE)
@@ -409,4 +409,4 @@ class Periodic:
         self._expected = moment + self._schedule.jitter + seconds
 
     def _log(self, error: Exception) -> None:
-        getLogger("mtaio.core").error("%s failed; it goes on", self.name, exc_info=error)
+        getLogger("mtaio.core").error("%s failed, and will run again", self.name, exc_info=error)

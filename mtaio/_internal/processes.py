@@ -12,7 +12,8 @@ try:
 except ImportError as _error:
     _msg = (
         "ResourceMonitor and 'mtaio check' need psutil to measure the machine. It is installed "
-        "with mtaio unless dependencies were left out: pip install psutil. All else works without."
+        "with mtaio unless dependencies were left out: pip install psutil. Everything else works "
+        "without it."
     )
     raise ImportError(_msg, name=_error.name) from _error
 

@@ -59,7 +59,7 @@ class Proxies:
         try:
             networks = [ip_network(each) for each in words if each != _UNIX]
         except ValueError as error:
-            reason = f"{name}={value!r} lists what is no address or network: {error}"
+            reason = f"{name}={value!r} is not a list of addresses and networks: {error}"
             raise checks.refusal(ValueError, reason, way_out) from None
         return cls(networks, unix=_UNIX in words)
 

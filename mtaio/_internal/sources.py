@@ -65,8 +65,9 @@ def is_generator(iterator: object) -> bool:
 def interrupted_error(name: str, way_out: str) -> RuntimeError:
     """Return the error for the next item of a generator that was cancelled as it made one."""
     return RuntimeError(
-        f"the stream of {name} was cancelled as it waited for an item, which ends a generator, so "
-        f"it cannot go on. Limit the time of each item with {way_out}, or that of the whole block."
+        f"the stream of {name} was cancelled while it waited for an item. That ends a generator, "
+        f"so the stream cannot continue. Limit the time of each item with {way_out}, or of the "
+        f"whole block."
     )
 
 
@@ -75,8 +76,8 @@ def scope_error(name: str, limited_by: object) -> RuntimeError:
     return RuntimeError(
         f"the stream of {name} holds a cancel scope or a task group open while it hands out an "
         f"item, so {limited_by} cannot limit a step of it: scopes have to be left in the reverse "
-        f"order. A generator must not yield inside of a timeout block or a task group. Other "
-        f"streams can be entered first, and passed to timeouts.each(...)."
+        f"order. A generator must not yield inside a timeout block or a task group. Other streams "
+        f"can be entered first, and passed to timeouts.each(...)."
     )
 
 

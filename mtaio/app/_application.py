@@ -584,8 +584,8 @@ class Application:
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
         if is_async_generator(fn):
             msg = (
-                f"fn={fn!r} is an async generator function: it has a yield. A {kind} has none; "
-                f"what is opened and closed is a resource (@app.resource)."
+                f"fn={fn!r} is an async generator function, and a {kind} must not yield. For "
+                f"something that is opened and closed, use @app.resource."
             )
             raise TypeError(msg)
         if not is_async(fn):
@@ -683,8 +683,8 @@ class Application:
         """Refuse the name of another service."""
         if any(name == each.info.name for each in self._registered.running()):
             msg = (
-                f"there is a service, job or periodic function named {name!r}. Give this one "
-                f"another: name=..."
+                f"there is already a service, job or periodic function named {name!r}. Give this "
+                f"one another name: name=..."
             )
             raise ValueError(msg)
 
@@ -740,7 +740,7 @@ class Application:
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
         _check_bind(bind)
         if name is not None and any(name == each.info.name for each in self._registered.servers):
-            msg = f"there is a server named {name!r}. Give this one another: name=..."
+            msg = f"there is already a server named {name!r}. Give this one another name: name=..."
             raise ValueError(msg)
         given = ServerOptions(**options)
         info = PartInfo(name=bind if name is None else name, bind=bind)
@@ -1124,7 +1124,8 @@ class Application:
     def _check_new(self, method: str) -> None:
         if self.state not in ("new", "stopped"):
             msg = (
-                f"{self!r} has started: it is too late for {method}(). Register everything before."
+                f"{self!r} has already started: it is too late for {method}(). Register everything "
+                f"before the start."
             )
             raise RuntimeError(msg)
 
@@ -1133,7 +1134,7 @@ class Application:
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
             msg = (
                 f"{self!r} is already running. Stop it first, or make another. In the lifespan of "
-                f"what it serves, enter app.lifespan(...) and not app itself."
+                f"an ASGI application that it serves, enter app.lifespan(...) instead."
             )
             raise RuntimeError(msg)
         from mtaio.app._run import starting_lifespan  # noqa: PLC0415 - not before it starts
@@ -1141,9 +1142,9 @@ class Application:
         outer = starting_lifespan.get()
         if outer is not None and outer.state == "starting":
             msg = (
-                f"{self!r} cannot start in the lifespan of what another application serves, as "
-                f"with `mtaio run module:app`. Have this one serve it, service.serve(app), and "
-                f"start `mtaio run module:service`."
+                f"{self!r} cannot start in the lifespan of an ASGI application that another "
+                f"Application serves, as `mtaio run module:app` does. Let this one serve it, "
+                f"service.serve(app), and run `mtaio run module:service`."
             )
             raise RuntimeError(msg)
 
@@ -1210,8 +1211,8 @@ class Application:
         servers = self._registered.servers
         if len(bind) != len(servers):
             msg = (
-                f"bind={list(bind)!r} has {len(bind)} addresses, and the application has "
-                f"{len(servers)} servers. Give one for each, in the order of app.serve()."
+                f"bind={list(bind)!r} has {len(bind)} addresses, but the application has "
+                f"{len(servers)} servers. Pass one address for each, in the order of app.serve()."
             )
             raise ValueError(msg)
         for address in bind:
@@ -1373,8 +1374,8 @@ def _check_parts(given: Mapping[str, object]) -> None:
     handler: Any = given["error_handler"]
     if is_async(getattr(handler, "report", handler)):
         msg = (
-            f"error_handler={handler!r} has an async report(), which nobody would "
-            f"await. Call it handle_error()."
+            f"error_handler={handler!r} has an async report(), which would not be awaited. Name it "
+            f"handle_error()."
         )
         raise TypeError(msg)
 

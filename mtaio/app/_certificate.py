@@ -20,7 +20,7 @@ from mtaio._internal import checks
 __all__ = ["Certificate", "Validity"]
 
 _FILES: Final = (
-    "Name PEM files that this user may read, by --certfile and --keyfile, or MTAIO_CERTFILE and "
+    "Pass PEM files that this user can read, with --certfile and --keyfile, or MTAIO_CERTFILE and "
     "MTAIO_KEYFILE."
 )
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -65,7 +65,7 @@ class Certificate(NamedTuple):
                 f"the certificate {self.certfile!r} with the private key {self.keyfile!r} cannot "
                 f"be used: {why}"
             )
-            way_out = "Both must be in PEM, and the key that of the certificate."
+            way_out = "Both must be in PEM format, and the key must belong to the certificate."
             raise checks.refusal(ValueError, reason, way_out) from None
 
     def validity(self) -> Validity:
@@ -88,8 +88,8 @@ class Certificate(NamedTuple):
         if self.password is None:
             reason = f"the private key {self.keyfile!r} has a password"
             way_out = (
-                "Store it without one, readable for this user alone, or pass hypercorn's config= "
-                "with keyfile_password."
+                "Store it without a password, readable by this user only, or pass hypercorn's "
+                "config= with keyfile_password."
             )
             raise checks.refusal(ValueError, reason, way_out)
         return self.password

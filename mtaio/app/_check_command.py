@@ -85,7 +85,7 @@ def _loaded(target: str) -> Application:
 def _broken(target: str, error: BaseException) -> CheckItem:
     """Return the item for an application that cannot be imported."""
     if isinstance(error, SystemExit):
-        remedy = 'Put app.run() under if __name__ == "__main__": a module must not run on import.'
+        remedy = 'Put app.run() under if __name__ == "__main__", so that an import does not run it.'
     else:
         remedy = (
             "Fix the program: its traceback is on standard error. The rest was checked without it."

@@ -166,7 +166,7 @@ class Guard:
         try:
             before(number, None)
         except BaseException as error:  # noqa: BLE001 - it wants to end the program, which ends
-            logger.warning("the signal handler that was there before raised %r", error)
+            logger.warning("the previous signal handler raised %r", error)
 
     def begin(self, moment: float) -> None:
         """Let the time to stop run from ``moment``, without a signal."""
@@ -323,7 +323,8 @@ class Guard:
                 elif moment - self._first[1] > _AGAIN:
                     name = signal.Signals(number).name
                     end_process(
-                        128 + number, f"{name} came again: ending at once, {self._describe()}"
+                        128 + number,
+                        f"{name} was received again: exiting at once, {self._describe()}",
                     )
 
     def _receive(self) -> bytes:
@@ -355,9 +356,11 @@ class Guard:
     def _what_is_left(self) -> str:
         """Return what keeps the process, in words."""
         if self._flushes:
-            return "nobody reads what was printed"
+            return "nobody reads its output"
         if threading.main_thread().is_alive():
-            return "the program goes on. End it when app.run() or app.wait_closed() returns"
+            return (
+                "the program is still running. End it when app.run() or app.wait_closed() returns"
+            )
         # The main thread has ended, in name, and every other that is no daemon is waited for.
         waited_for = [each for each in threading.enumerate() if each.is_alive() and not each.daemon]
         names = ", ".join(each.name for each in waited_for)
@@ -384,9 +387,8 @@ class Guard:
 
     def _reason(self, state: str) -> str:
         return (
-            f"not down {self._total:g} s after it was told to stop, {state}. The standard error "
-            f"shows where each thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more "
-            f"time"
+            f"not stopped {self._total:g} s after it was told to, {state}. Standard error shows "
+            f"where each thread is. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more time"
         )
 
 

@@ -94,8 +94,8 @@ class Lifespan:
             raise RuntimeError(msg) from run.error
         if run.error is not None and run.asked and not run.complete:
             logger.warning(
-                "The application raised when it was told to start up. It is served all the same, "
-                "and not told to shut down: to stop here, send lifespan.startup.failed.",
+                "The application raised during startup. It is served anyway, without a shutdown "
+                "event. To stop the server instead, send lifespan.startup.failed.",
                 exc_info=run.error,
             )
         return self

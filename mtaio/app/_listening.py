@@ -87,7 +87,7 @@ class Bind(NamedTuple):
             msg = f"bind={value!r} does not end in a port from 0 to {_MAX_PORT}. {_WAY_OUT}"
             raise ValueError(msg)
         if not host:
-            msg = f"bind={value!r} does not say who may connect. {_WAY_OUT}"
+            msg = f"bind={value!r} has no host. {_WAY_OUT}"
             raise ValueError(msg)
         return cls(value, host=host.removeprefix("[").removesuffix("]"), port=int(port))
 
@@ -286,7 +286,9 @@ def _refusal(bind: Bind, error: OSError | OverflowError) -> ListenError:
             "first is 3."
         )
     elif bind.path:
-        way_out = "Choose a path in a folder that this user may write to, which no server has."
+        way_out = (
+            "Choose a path that no other server uses, in a folder that this user can write to."
+        )
     else:
         way_out = "Choose an address of this machine and a port that is free; port 0 takes any."
     errno, reason = (

@@ -100,8 +100,9 @@ def load_application(target: str) -> Application:
         app, *others = _behind(found) or [Application()]
         if others:
             msg = (
-                f"the lifespan of {target!r} enters {1 + len(others)} applications of mtaio, of "
-                f"which one can run it. Have that one serve it, service.serve(app), and name it."
+                f"the lifespan of {target!r} enters {1 + len(others)} applications of mtaio, but "
+                f"only one can run it. Let that one serve it, service.serve(app), and pass that "
+                f"one."
             )
             raise UsageError(msg)
         if all(each.asgi is not found for each in app._registered.servers):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
@@ -198,8 +199,8 @@ def _call(target: str, function: object) -> object:
     """Return what a factory returns."""
     if not callable(function):
         msg = (
-            f"{target!r} calls something that is not a function, but of the type "
-            f"{type(function).__name__}. Leave out the parentheses."
+            f"{target!r} calls an object of type {type(function).__name__}, which is not a "
+            f"function. Leave out the parentheses."
         )
         raise UsageError(msg)
     try:

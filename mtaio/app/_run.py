@@ -198,7 +198,7 @@ class Run:
         if new is not None:
             self._report(what, new, **more)
         elif rest is not None:
-            logger.error("%s ends with errors of submitted tasks, which are above", what)
+            logger.error("%s ends with errors of submitted tasks, which are logged above", what)
         if self.error is None:
             self.error = exits or error
         if exits is None:
@@ -281,7 +281,7 @@ class Run:
         finally:
             self.state = "stopped"
             if self.error is None and (left := self.incomplete()):
-                logger.warning("not complete, to be run again: %s", ", ".join(left))
+                logger.warning("not completed, to be run again: %s", ", ".join(left))
             logger.info("stopped")
             try:
                 if self._logs is not None:
@@ -468,13 +468,12 @@ class Run:
         if not self.never_ran and (requests or services or tasks or body):
             self.cancelled = requests + len(services) + tasks
             logger.warning(
-                "cancelled %s the time for it was over: requests: %d, submitted tasks: %d, "
-                "services: %s%s",
+                "cancelled %s the time was up: requests: %d, submitted tasks: %d, services: %s%s",
                 "because" if self._overdue else "before",
                 requests,
                 tasks,
                 ", ".join(service.info.name for service in services) or "none",
-                "; and the body of async with" if body else "",
+                "; and the body of its async with block" if body else "",
             )
         end = min(self._until("drain_delay", "drain", "cancel"), clock.now() + self._budget.cancel)
         with anyio.CancelScope(deadline=clock.loop_deadline(end)):
@@ -509,8 +508,9 @@ class Run:
         jobs = [service.info.name for service in left if service.info.job]
         if self.state == "stopped":
             return (
-                "though the application has stopped: the event loop goes on. Leave it when "
-                "app.wait_closed() returns; a worker thread or an async generator may hold it up"
+                "though the application has stopped: the event loop is still running. Leave it "
+                "when app.wait_closed() returns; a worker thread or an async generator may keep it "
+                "running"
             )
         return (
             f"with the application {self.state}; requests in flight: {requests}, services: "

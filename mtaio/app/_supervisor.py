@@ -278,7 +278,7 @@ class Supervisor:
                 self._end(signal.Signals(number).name)
             elif clock.now() - self._signalled_at > _AGAIN:
                 name = signal.Signals(number).name
-                logger.critical("%s came again: ending at once", name)
+                logger.critical("%s was received again: exiting at once", name)
                 self._code = 128 + number
                 for worker in self._workers():
                     worker.interrupt(number)
@@ -349,7 +349,7 @@ class Supervisor:
             seconds = min(_SHORTEST * 2.0 ** min(slot.failures - 1, 10), _LONGEST)
             if not self._stop.is_set():
                 slot.hurry = anyio.Event()
-                logger.warning("worker %d: another starts in %g s", slot.number, seconds)
+                logger.warning("worker %d: starting it again in %g s", slot.number, seconds)
             with anyio.move_on_after(seconds):
                 await slot.hurry.wait()
 
@@ -403,7 +403,7 @@ class Supervisor:
         if not (worker.ready or worker.stopping.is_set()):
             worker.late = True
             logger.error(
-                "worker %d (pid %d) is not ready after %g s (MTAIO_START_TIMEOUT): it is ended",
+                "worker %d (pid %d) is not ready after %g s (MTAIO_START_TIMEOUT): ending it",
                 slot.number,
                 worker.process.pid,
                 self._start_timeout,
@@ -417,7 +417,7 @@ class Supervisor:
             await worker.interrupted.wait()
             await anyio.sleep(_MARGIN)
         worker.overran = not worker.interrupted.is_set()
-        logger.critical("worker %d does not end: it is killed", slot.number)
+        logger.critical("worker %d does not end: killing it", slot.number)
         worker.process.kill(SIGKILL)
 
     async def _watch_beats(self, slot: _Slot, worker: _Worker) -> None:
@@ -436,7 +436,7 @@ class Supervisor:
                 continue
             self._counts.silent += 1
             logger.error(
-                "worker %d has not answered for %g s: it is stopped, and another started",
+                "worker %d has not answered for %g s: replacing it",
                 slot.number,
                 SILENT,
             )
@@ -488,7 +488,7 @@ class Supervisor:
         while True:
             await self._restart.wait()
             self._restart = anyio.Event()  # one that comes meanwhile begins it anew, afterwards
-            logger.info("SIGHUP: the workers are restarted one after another")
+            logger.info("SIGHUP: restarting the workers one after another")
             for slot in self._slots:
                 before = slot.latest
                 if before is None:  # it could never be started, and is tried with what is there now

@@ -115,8 +115,7 @@ class Notifier:
 
     def _warn(self, message: str, error: OSError) -> None:
         _log.warning(
-            "systemd does not get %r: NOTIFY_SOCKET=%r: %s. Further messages that it does not get "
-            "are not logged.",
+            "cannot send %r to systemd: NOTIFY_SOCKET=%r: %s. Further failures are not logged.",
             message,
             str(self._address).replace("\0", "@"),
             error,
@@ -141,7 +140,7 @@ def _address(environ: Mapping[str, str]) -> str | None:
     if path.startswith("/"):
         return path
     _log.warning(
-        "NOTIFY_SOCKET=%r is neither a path nor an abstract socket: systemd is told nothing.", path
+        "NOTIFY_SOCKET=%r is neither a path nor an abstract socket: systemd is not notified.", path
     )
     return None
 

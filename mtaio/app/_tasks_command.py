@@ -71,7 +71,7 @@ _WAYS_OUT: Final = {
     403: "It has no token, so ask it on its own machine, by a loopback address.",
     404: "Pass the address of the service's probes, which MTAIO_HEALTH_BIND sets; of several "
     "workers each has its own below that: 127.0.0.1:9464/1.",
-    503: "Others are reading its tasks: try again.",
+    503: "Other clients are reading its tasks: try again.",
 }
 """What to do about each status."""
 
@@ -108,8 +108,11 @@ def tasks(
     """
     console = Console(highlight=False)
     if watch and (json or not console.is_terminal):
-        what = "--json" if json else "a terminal, and the output is none"
-        msg = f"--watch cannot be used with {what}. Leave one of them out."
+        msg = (
+            "--watch and --json cannot be combined. Leave one of them out."
+            if json
+            else "--watch needs a terminal, and the output is not one. Leave it out."
+        )
         raise UsageError(msg)
     bind, token = _settings()
     if target is not None and target.isascii() and target.isdigit():
@@ -255,7 +258,7 @@ def _ask(place: Place, token: str | None) -> bytes:
         return answer.body
     way_out = _WAYS_OUT.get(answer.status, "")
     if answer.status == _NO_TOKEN and token is not None:
-        way_out = "The token in MTAIO_HEALTH_TOKEN is another than the service's."
+        way_out = "The token in MTAIO_HEALTH_TOKEN is not the service's."
     said = "".join(filter(str.isprintable, answer.body[:_MOST_SAID].decode("ascii", "replace")))
     what = f"{answer.status} {answer.reason}{f': {said}' if said else ''}"
     msg = f"{place} answers {what}. {way_out}".rstrip()
@@ -274,9 +277,9 @@ def _document(place: Place, answer: bytes) -> Document:
         if shown["format"] == FORMAT:
             return cast("Document", shown)
     except (ValueError, TypeError, KeyError):
-        msg = f"{place} is not answered by mtaio. Pass the address of the service's probes."
+        msg = f"the answer from {place} is not mtaio's. Pass the address of the service's probes."
         raise CommandError(msg) from None
-    msg = f"{place} is answered by another version of mtaio. Use the one that the service uses."
+    msg = f"{place} runs another version of mtaio. Use the version that the service uses."
     raise CommandError(msg)
 
 
@@ -297,8 +300,9 @@ def _probes_of(process: int) -> Place:
             if answer.asks_for_token or (answer.status == _OK and _is_document(place, answer.body)):
                 return place
     msg = (
-        f"process {process} answers no probes. If it is an application of mtaio, kill -USR1 "
-        f"{process} has it write its tasks to its standard error; another program may end."
+        f"process {process} does not answer probes. If it is an mtaio application, kill -USR1 "
+        f"{process} makes it write its tasks to standard error; any other program may be ended by "
+        f"that."
     )
     raise CommandError(msg)
 

@@ -100,8 +100,8 @@ class Worker:
         """
         if app.jobs:
             msg = (
-                f"{app!r} has the job {app.jobs[0].name!r}, of which each worker would do all. Run "
-                f"it without workers."
+                f"{app!r} has the job {app.jobs[0].name!r}, and each worker would run the whole "
+                f"job. Run it without workers."
             )
             raise UsageError(msg)
         self._app = app

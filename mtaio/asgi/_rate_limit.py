@@ -92,7 +92,7 @@ def forwarded_host(proxies: int) -> ClientKey:
     Raises:
         TypeError, ValueError: ``proxies`` is not an int, or is less than 1.
     """
-    checks.count("proxies", proxies, way_out="Pass how many proxies of yours there are.")
+    checks.count("proxies", proxies, way_out="Pass the number of your own proxies in front of it.")
 
     def key(scope: MutableMapping[str, Any]) -> str:
         lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]

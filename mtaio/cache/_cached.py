@@ -45,7 +45,9 @@ Rest = ParamSpec("Rest")
 R = TypeVar("R")
 
 _TAGS = "Pass a set of tags, or a function of the call's arguments that returns one."
-_TTL_FOR = "Pass a plain function that takes what the decorated one takes, and returns seconds."
+_TTL_FOR = (
+    "Pass a plain function that takes the arguments of the decorated one and returns seconds."
+)
 
 
 class CachedDecorator(Protocol):
@@ -170,7 +172,10 @@ def cached(
         ```
     """
     if key is not None:
-        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        way_out = (
+            "Pass a plain function that takes the arguments of the decorated one and returns the "
+            "key."
+        )
         checks.callable_("key", key, way_out=way_out)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
         msg = f"cache={cache!r} is {checks.type_of(cache)}, not a TTLCache. Pass one, or None."
@@ -251,7 +256,7 @@ def _function_in(given: Any) -> tuple[Callable[..., Any], Bind]:
         reason = "it is not a function. Write it above a 'def', an 'async def'"
     elif is_generator(fn) or is_async_generator(fn):
         reason = (
-            "what it returns can be iterated once, and would be empty for the second caller. "
+            "what it returns can be iterated only once, and would be empty for the second caller. "
             "Return a list; or write it above a 'def', an 'async def'"
         )
     else:

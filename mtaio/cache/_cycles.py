@@ -83,9 +83,9 @@ def dependent_in(loop: object, owner: object, keys: Iterable[Hashable]) -> Depen
 def own_key_error(owner: object, key: Hashable) -> RuntimeError:
     """Return what is raised in a load that would wait for itself."""
     return RuntimeError(
-        f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself "
-        f"or through the loads of other keys, and would wait for itself. Compute the value "
-        f"without asking for that key."
+        f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, directly or "
+        f"through the loads of other keys, and would wait for itself. Compute the value without "
+        f"asking for that key."
     )
 
 

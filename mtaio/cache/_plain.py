@@ -219,7 +219,7 @@ class PlainCached(Generic[P, R], partial[R]):  # noqa: PYI059 - as above
     def __init__(self, call: Call[R], *, bind: Bind) -> None:
         if call.cache._loads.refreshing:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
             msg = (
-                f"cache={call.cache!r} refreshes in the background, which takes an event loop, and "
+                f"cache={call.cache!r} refreshes in the background, which needs an event loop, and "
                 f"{call.fn!r} is a plain function. Leave out stale_while_revalidate and "
                 f"refresh_ahead, or make it async."
             )

@@ -270,7 +270,7 @@ def _check_value(fn: object, value: object) -> None:
     if type(value) in _ONCE or isawaitable(value):
         close_unstarted(value)
         msg = (
-            f"{fn!r} returned {value!r}, which can be used once, and not by each caller. Make it "
+            f"{fn!r} returned {value!r}, which can be used only once, not by every caller. Make it "
             f"an async function, or return a list."
         )
         raise TypeError(msg)

@@ -213,8 +213,8 @@ class TTLCache(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         msg = (
-            f"{self!r} cannot be copied or pickled: it has a lock, and times that mean nothing in "
-            f"another process. Make another, and give it the items() of this one."
+            f"{self!r} cannot be copied or pickled: it has a lock, and expiry times that are valid "
+            f"only in this process. Make another, and fill it from items()."
         )
         raise TypeError(msg)
 

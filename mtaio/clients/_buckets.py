@@ -315,7 +315,7 @@ class ServerBuckets:
     ) -> None:
         given: Any = overall
         if given is not None and not isinstance(given, Rate):
-            msg = f"overall={overall!r} is {checks.type_of(overall)}, not a limiter of a rate"
+            msg = f"overall={overall!r} is {checks.type_of(overall)}, not a rate limiter"
             raise checks.refusal(TypeError, msg, "Pass RateLimiter(50, burst=50), or None.")
         self._overall = overall
         way_out = "Pass how many requests to try at once, at least 1, or math.inf."
@@ -498,8 +498,8 @@ class ServerBuckets:
         left = max(deadline - moment, 0.0)
         msg = (
             f"{self!r} cannot allow route={reprlib.repr(taken.route)} within the {left:.6g} s that "
-            f"are left here, only in {due - moment:.6g} s. The limit is that of a timeout around "
-            f"the call."
+            f"are left here, only in {due - moment:.6g} s. That time limit is set by a timeout "
+            f"around the call."
         )
         raise LimitTimeoutError(
             msg,

@@ -182,7 +182,9 @@ class Exchange(Generic[Q, A]):
             raise checks.refusal(TypeError, msg, way_out)
         self._retry = options.retry
         if options.key is not None:
-            way_out = "Pass a function from the request to what is limited together."
+            way_out = (
+                "Pass a function from the request to a key: requests with one key share a limit."
+            )
             checks.callable_("key", options.key, way_out=way_out)
         self._key = options.key or adapter.host
         if not isinstance(options.resend, bool | None):

@@ -242,7 +242,7 @@ def check_shared(rate: object) -> None:
     numbers = [each for each in _each_rate(rate) if isinstance(each, int | float)]
     if numbers:
         msg = (
-            f"rate={numbers[0]!r} would count for this one call alone, and limit nothing. Pass a "
+            f"rate={numbers[0]!r} would apply to this one call only, and limit nothing. Pass a "
             f"mtaio.RateLimiter that the calls share, or give all items to map() and its relatives."
         )
         raise TypeError(msg)

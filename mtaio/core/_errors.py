@@ -90,8 +90,8 @@ def loud(error: BaseException, kind: type[BaseException], what: str) -> BaseExce
     if not isinstance(error, kind):
         return error
     failure = RuntimeError(
-        f"{what} raised {kind.__name__}, which would pass for a regular end. Catch it where it "
-        f"arises, for example at an anext() without a default."
+        f"{what} raised {kind.__name__}, which would end the loop as if all items had come. Catch "
+        f"it where it is raised, for example at an anext() without a default."
     )
     failure.__cause__ = error
     failure.__notes__ = [*getattr(error, "__notes__", ())]

@@ -1660,7 +1660,7 @@ class TaskExecutor:
         if policy is not None and policy.until is not None:
             msg = (
                 f"restart={policy} has until=..., and a service has no result to judge. Leave it "
-                f"out: what returns is not restarted."
+                f"out: a service that returns is not restarted."
             )
             raise ValueError(msg)
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))

@@ -166,7 +166,10 @@ class Acknowledgement:
             try:
                 await _answer(taken, "ack")
             except Exception as error:
-                note(error, "ack() failed after the function had succeeded: it may come again")
+                note(
+                    error,
+                    "ack() failed after the function had succeeded: the item may come again",
+                )
                 raise
             return result
 
@@ -202,14 +205,14 @@ def acknowledgement(
         return None
     if len(iterables) > 1:
         msg = (
-            f"{source!r} has its items acknowledged, and with several sources an item may be "
-            f"left without a partner. Pass it alone."
+            f"the items of {source!r} are acknowledged, and with several sources an item may be "
+            f"left without a partner. Pass it as the only source."
         )
         raise ValueError(msg)
     if options.read_ahead:
         msg = (
-            f"read_ahead={options.read_ahead!r} would have items in hand that cannot begin, and "
-            f"drop them at the end, where those of {source!r} are acknowledged. Leave it out."
+            f"read_ahead={options.read_ahead!r} would take items that may not begin, and drop them "
+            f"at the end, but the items of {source!r} have to be acknowledged. Leave it out."
         )
         raise ValueError(msg)
     return Acknowledgement(subject, batched=options.batch is not None)

@@ -500,7 +500,7 @@ class Recording:
             except Exception as error:
                 note(
                     error,
-                    f"the call for {shorten([*items])} was made, and its result is not recorded in "
+                    f"the call for {shorten([*items])} was made, but its result is not recorded in "
                     f"{self._format}: the next run makes it again",
                 )
                 raise

@@ -50,9 +50,9 @@ def check_binding(first: FunctionType, second: FunctionType) -> None:
     late = [name for name in names if _is_shared(name, first, second)]
     if late:
         msg = (
-            f"{first.__qualname__} was made in a loop and is called after it, so that each sees "
-            f"the last {' and '.join(late)}. Pass functools.partial(function, "
-            f"{', '.join(late)}) instead, which keeps the present one."
+            f"{first.__qualname__} was created in a loop and is called after it, so it sees only "
+            f"the last value of {' and '.join(late)}. Pass functools.partial(function, "
+            f"{', '.join(late)}) instead, which keeps the current one."
         )
         warn_where_defined(first, msg)
 

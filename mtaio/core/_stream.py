@@ -333,8 +333,8 @@ class Stream(Generic[T]):
         """
         if self._is_source:
             msg = (
-                f"{self!r} is already the source of a call, which leaves it at its end. To share "
-                f"its results enter it with 'async with', before any call does."
+                f"{self!r} is already the source of a call, which closes it at its end. To share "
+                f"its results, enter it with 'async with' before any call does."
             )
             raise RuntimeError(msg)
         if self._group is not None:

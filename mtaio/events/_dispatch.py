@@ -263,8 +263,8 @@ class Dispatch:
             await result
         elif isgenerator(result) or isasyncgen(result):
             msg = (
-                f"the handler returned {result!r}, and nothing runs a generator that is returned. "
-                f"Have the handler go through it, or return nothing."
+                f"the handler returned {result!r}, a generator, which is not iterated. Iterate it "
+                f"in the handler, or return nothing."
             )
             raise TypeError(msg)
         return True

@@ -383,8 +383,9 @@ class RotatingFile:
             newest = tried or self._free(self._periods, older)
         if newest == self._place:
             msg = (
-                f"namer={self.namer!r} calls the older file {self.path!r}, as the file itself is "
-                f"called. It has to make a name of its own of each that it is given."
+                f"namer={self.namer!r} returned {self.path!r}, the name of the log file itself, "
+                f"for an older file. It has to return a different name for each name that it is "
+                f"given."
             )
             raise ValueError(msg)
         # What a rotator that failed has left there is no older file.
@@ -400,8 +401,8 @@ class RotatingFile:
         rotator(self.path, str(newest))
         if not self._moved() and self._size:
             msg = (
-                f"rotator={rotator!r} left {self.path!r} as it was. It has to rename, remove or "
-                f"empty the file that it is given first."
+                f"rotator={rotator!r} did not rename, remove or empty {self.path!r}. It has to do "
+                f"one of these with the first path that it is given."
             )
             raise RuntimeError(msg)
         return newest
@@ -444,8 +445,8 @@ class RotatingFile:
             newest = self._named(_end(stamp, number))
             if newest == taken:
                 msg = (
-                    f"namer={self.namer!r} calls two older files {str(taken)!r}. It has to make a "
-                    f"name of its own of each that it is given."
+                    f"namer={self.namer!r} returned {str(taken)!r} for two older files. It has to "
+                    f"return a different name for each name that it is given."
                 )
                 raise ValueError(msg)
         return newest

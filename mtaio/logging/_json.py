@@ -86,7 +86,7 @@ class JsonFormatter(logging.Formatter):
             msg = f"fields={fields!r} is not a mapping. Pass a dict of what each line is to have."
             raise TypeError(msg) from None
         if taken := sorted(_KEYS & self.fields.keys()):
-            msg = f"fields has {', '.join(taken)}, which the record itself gives. Rename it."
+            msg = f"fields has {', '.join(taken)}, which the record already has. Rename it."
             raise ValueError(msg)
         super().__init__()
 

@@ -83,8 +83,8 @@ class ErrorReports:
     def _print(self, error: Exception) -> None:
         if logging.raiseExceptions and sys.stderr is not None:
             sys.stderr.write(
-                f"mtaio.logging: trouble with {self._path!r}: {error}. It is tried again; "
-                f"records that cannot be written are kept, as many as the queue holds.\n"
+                f"mtaio.logging: trouble with {self._path!r}: {error}. mtaio tries again, and "
+                f"keeps as many records as the queue holds.\n"
             )
 
 

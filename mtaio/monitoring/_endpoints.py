@@ -354,7 +354,9 @@ class Endpoints:
         try:
             await self._large.acquire(timeout=_WAIT_LARGE)
         except MTAIOTimeoutError:
-            await send(text(503, "others are reading history or tasks", ("retry-after", "1")))
+            await send(
+                text(503, "other clients are reading history or tasks", ("retry-after", "1"))
+            )
             return
         try:
             with anyio.move_on_after(_SEND_LARGE):

@@ -254,14 +254,16 @@ class _Connection:
                 if not buffer[:1].isalpha():  # as when a client begins to speak TLS
                     raise _http.RefusedError(400, "this is not HTTP")
                 if len(buffer) >= _MOST_BUFFERED:
-                    raise _http.RefusedError(431, f"a head has {_http.MAX_HEAD} bytes at most")
+                    raise _http.RefusedError(
+                        431, f"the request head has more than {_http.MAX_HEAD} bytes"
+                    )
                 if not await self._receive():
                     return None
             head = bytes(buffer[:end])
             del buffer[: end + len(_http.END)]
             return head
         self._listener.counts.timed_out += 1
-        raise _http.RefusedError(408, f"the head did not come within {seconds:g} s")
+        raise _http.RefusedError(408, f"the request head did not arrive within {seconds:g} s")
 
     async def _receive(self) -> bool:
         """Wait for bytes; return False if there are none to come."""

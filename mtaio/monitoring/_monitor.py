@@ -633,7 +633,7 @@ class ResourceMonitor:
             self._failed += 1
             if not self._failing:
                 self._failing = True
-                text = "%r could not take a sample; no figures until that works"
+                text = "%r could not take a sample; there are no figures until that works"
                 log_aside(logging.ERROR, text, self, failure=failure)
         else:
             self._failing = False

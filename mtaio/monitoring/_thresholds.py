@@ -149,7 +149,7 @@ class Thresholds:
             ValueError: A number is NaN or negative, ``value`` or ``clear`` is infinite, or
                 ``clear`` is beyond ``value``.
         """
-        value = _finite("value", value, way_out="Pass what the metric must not exceed.")
+        value = _finite("value", value, way_out="Pass the value that the metric must not exceed.")
         threshold = Threshold(
             metric=metric,
             value=value,
@@ -309,14 +309,14 @@ def _clear(value: float, clear: object, *, below: bool) -> float:
     """Return the value at which an alert is over."""
     if clear is None:
         return value
-    way_out = "Pass where the alert is over, or leave it out: then it is value."
+    way_out = "Pass the value at which the alert is over, or leave it out to use value."
     accepted = _finite("clear", clear, way_out=way_out)
     if accepted < value if below else accepted > value:
         side, other = ("below", "above") if below else ("above", "below")
         msg = (
-            f"clear={clear!r} is {side} value={value!r}: an alert would be over before it fires. "
-            f"Pass a clear at value or {other}, or below={not below} for a metric that must not "
-            f"{'exceed' if below else 'fall below'} value."
+            f"clear={clear!r} is {side} value={value!r}, so an alert would be over before it "
+            f"fires. Pass a clear that is value or {other}, or below={not below} for a metric that "
+            f"must not {'exceed' if below else 'fall below'} value."
         )
         raise ValueError(msg)
     return accepted

@@ -173,7 +173,7 @@ class Watched:
         if is_async(fn):
             msg = (
                 f"fn={fn!r} is async, and a gauge is read without waiting. Pass a plain function, "
-                f"such as one that returns what a task of yours found last."
+                f"such as one that returns what a task measured last."
             )
             raise TypeError(msg)
         check_takes("fn", fn, way_out="Pass a function of no arguments that returns a number.")
@@ -219,7 +219,9 @@ class Watched:
                 self.failed += 1
                 if not entry.failing:
                     entry.failing = True
-                    logger.exception("cannot read %s; no figures of it until that works", key)
+                    logger.exception(
+                        "cannot read %s; there are no figures from it until that works", key
+                    )
             else:
                 entry.failing = False
                 entry.latest = numbers

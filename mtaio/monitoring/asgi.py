@@ -106,7 +106,10 @@ def health_app(
             await receive()
             await send({"type": "websocket.close", "code": 1000})  # unaccepted, it is a 403
         else:
-            msg = f"the probes speak http, not {scope['type']!r}. Mount them where http arrives."
+            msg = (
+                f"the probes serve http, not {scope['type']!r}. Mount them where HTTP requests "
+                f"arrive."
+            )
             raise ValueError(msg)
 
     return app

@@ -92,7 +92,9 @@ class _Bridge:
         self._known: set[str] = set()
         self._values: dict[str, list[Observation]] = {}
         meter.create_observable_gauge(
-            "mtaio.sources", [self._read], description="Reads what the others show."
+            "mtaio.sources",
+            [self._read],
+            description="Reads the values that the other metrics show.",
         )
         self._create(self._take())
 

@@ -190,7 +190,7 @@ class RedisBreaker(Breaker):  # type: ignore[misc] # final for users
     ) -> None:
         check_store(store)
         check_key(key)
-        way_out = "Pass the seconds within which an opening elsewhere is to be known here."
+        way_out = "Pass the seconds within which this process learns that another has opened it."
         self._interval = checks.between(
             "check_interval", check_interval, *_INTERVAL, way_out=way_out
         )

@@ -341,7 +341,7 @@ class RedisStore:
         if clock.now() - link.failing_since > patience or self._endpoint.is_unread(loop):
             new = await self._endpoint.open()
             old, self._link = self._link, new
-            await cast("Link", old).close("nothing else came over it either, and a new one is used")
+            await cast("Link", old).close("it had become silent, and was replaced")
             return new
         return link
 
@@ -372,13 +372,13 @@ def _refuse_unshared(args: tuple[Argument, ...]) -> None:
         options = options[: options.index("STREAMS")]
     if name in _SUBSCRIBING:
         msg = (
-            f"{args[0]!r} has messages follow, which command() cannot return. Use a client of "
-            f"Redis for it."
+            f"{args[0]!r} is followed by messages, which command() cannot return. Use a Redis "
+            f"client for it."
         )
     elif name in _BLOCKING or (name in _READS and "BLOCK" in options):
         msg = f"{args[0]!r} would hold up everything else that uses the store. {_WAY_OUT}"
     elif name in _CHANGING:
-        msg = f"{args[0]!r} would change the connection of everything else. {_WAY_OUT}"
+        msg = f"{args[0]!r} would change the connection that everything else uses. {_WAY_OUT}"
     else:
         return
     raise ValueError(msg)

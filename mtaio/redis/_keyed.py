@@ -468,7 +468,10 @@ class RedisKeyedRateLimiter:
             TypeError: ``key`` is not callable, or what is decorated is not an async function.
             ValueError: ``tokens`` or ``timeout`` could never be granted.
         """
-        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        way_out = (
+            "Pass a plain function that takes the arguments of the decorated one and returns the "
+            "key."
+        )
         checks.callable_("key", key, way_out=way_out)
         self._model(tokens=tokens, timeout=timeout)  # refuses what it would
 

@@ -106,9 +106,9 @@ class ConnectedLoops:
             others = [each for each in self._loops if each is not loop and not loops.is_over(each)]
             if others and not all(map(is_asyncio, (loop, *others))):
                 msg = (
-                    f"{name} cannot be reached from this event loop: another one of this process "
-                    f"has connected to a server and still runs, and valkey-glide serves several "
-                    f"only if all are asyncio's. Hand the work to one event loop with "
+                    f"{name} cannot be reached from this event loop: another loop of this process "
+                    f"is connected to a server, and valkey-glide serves several loops only if all "
+                    f"of them are asyncio's. Hand the work to one event loop with "
                     f"anyio.from_thread.run(), or give each a process of its own."
                 )
                 raise RuntimeError(msg)
@@ -356,6 +356,6 @@ def _failure(name: str, error: Exception) -> StoreError:
     if _CLOSED in text:
         text = (
             "the connection was closed by the server, which may want TLS (rediss://) or a client "
-            "certificate (cert_file=), or be no Redis or Valkey"
+            "certificate (cert_file=), or may not be a Redis or Valkey server"
         )
     return StoreError(f"{name}: {text}", server=name, refused=refused)

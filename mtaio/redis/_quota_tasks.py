@@ -229,7 +229,7 @@ class QuotaTasks:
                     f"a limit cannot be called {each!r}, which is an argument of part(). {way_out}"
                 )
                 raise TypeError(msg)
-        way_out = "Pass the share of each limit that is there at first, from 0 to 1."
+        way_out = "Pass the share of each limit that is available at first, from 0 to 1."
         checks.between("start", start, 0, 1, way_out=way_out)
         self._on_failure = checks.one_of("on_failure", on_failure, ("raise", "allow", "local"))
         self._limits = [_limit(each, value, per) for each, value in limits.items()]

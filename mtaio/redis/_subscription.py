@@ -162,7 +162,7 @@ class Subscription:
             with anyio.fail_after(self._store.timeout):
                 await self._heard.wait()
         except (StoreError, TimeoutError, _OddAnswerError) as error:
-            self._failure = str(error) or "it does not hear what it sends to itself"
+            self._failure = str(error) or "it does not receive what it sends to itself"
             self._lose()
             return False
         self._logged = False
@@ -176,7 +176,7 @@ class Subscription:
         if not (self._in_force or self._logged):
             self._logged = True
             getLogger("mtaio.redis").warning(
-                "%s: a subscription has heard nothing for some seconds, and goes on trying: %s",
+                "%s: a subscription has received nothing for some seconds, and keeps trying: %s",
                 self._store.name,
                 self._failure,
             )

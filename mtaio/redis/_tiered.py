@@ -317,7 +317,7 @@ class TieredCache(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         msg = (
-            f"{self!r} cannot be copied or pickled: it hears what changes on a connection. Make "
+            f"{self!r} cannot be copied or pickled: it listens for changes on a connection. Make "
             f"another with the same arguments."
         )
         raise TypeError(msg)
@@ -542,7 +542,9 @@ class TieredCache(Generic[T]):
                 is decorated is not an async function.
             ValueError: ``ttl`` is negative or NaN.
         """
-        way_out = "Pass a function that takes what the decorated one takes and returns a str."
+        way_out = (
+            "Pass a plain function that takes the arguments of the decorated one and returns a str."
+        )
         checks.callable_("key", key, way_out=way_out)
         if is_async(key):
             msg = f"key={key!r} is an async function, which returns no str. {way_out}"

@@ -435,7 +435,7 @@ def as_part(given: object) -> Part:
         isinstance(each, Part | Retry | TimeoutManager) for each in cast("Sequence[object]", inner)
     ):
         msg = (
-            f"a {type(given).__name__} of parts is no part: in a pipeline a list means several "
+            f"a {type(given).__name__} of parts is not a part: in a pipeline, a list means several "
             f"rates. Pass the parts one by one: Pipeline(*parts)."
         )
         raise TypeError(msg)

@@ -488,7 +488,7 @@ class Attempts:
         from mtaio.resilience._order import OrderWarning  # noqa: PLC0415 - few policies are nested
 
         msg = (
-            f"{self} runs inside of an attempt of {outer}: their attempts multiply, and a service "
+            f"{self} runs inside an attempt of {outer}: their attempts multiply, and a service "
             f"that is down gets all of them. Keep one, or silence this OrderWarning."
         )
         warnings.warn(msg, OrderWarning, stacklevel=2)
@@ -544,7 +544,7 @@ def _too_late(what: str, seconds: float, left: float, limit: str) -> str:
     """Return a note for an error after which there is no time for another attempt."""
     due = ""
     if limit == "within":
-        due = f", and of the time for all attempts there is {max(left, 0.0):.3g} s left"
+        due = f", and {max(left, 0.0):.3g} s of the time for all attempts are left"
     elif left < math.inf:
         due = f", and the deadline is in {left:.3g} s"
     return f"not tried again: {what} would have to wait {seconds:.3g} s{due}"

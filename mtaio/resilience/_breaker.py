@@ -674,13 +674,13 @@ class Breaker(StandalonePart):
         return Circuit(self._rules, key, self._changed)
 
     def _keyless_error(self) -> ValueError:
-        msg = f"{self!r} has a state for each key. Say what the block is for: block(key)."
+        msg = f"{self!r} has a state for each key. Pass the key: block(key)."
         return ValueError(msg)
 
     def _meant(self, key: Hashable) -> Circuit:
         """Return the state to change by hand."""
         if key is None and self._only is None:
-            msg = f"{self!r} has a state for each key. Say which one to change: key=..."
+            msg = f"{self!r} has a state for each key. Pass the one to change: key=..."
             raise ValueError(msg)
         return self._only or self._circuit_of(key)
 

@@ -129,7 +129,7 @@ class Budget:
         least = checks.at_least("min_per_second", min_per_second, 0, way_out=way_out)
         checks.at_least("window", window, 0, way_out="Pass seconds > 0.")
         if not 0 < window < math.inf:
-            msg = f"window={window!r} is not a span of time to count in. Pass finite seconds > 0."
+            msg = f"window={window!r} is not a finite number greater than 0. Pass seconds > 0."
             raise ValueError(msg)
         self._least = least * window
         self._width = window / _SLICES

@@ -319,7 +319,7 @@ class Keyed(StandalonePart, Generic[PartT]):
         """
         part: Any = self.part(key)
         if not hasattr(part, "hold"):
-            msg = f"{part!r} has no hold(), so that it cannot be held. Hold a Keyed of limiters."
+            msg = f"{part!r} has no hold(). Only a Keyed of limiters can be held."
             raise TypeError(msg)
         part.hold(seconds)
 
@@ -491,8 +491,8 @@ class Keyed(StandalonePart, Generic[PartT]):
             entries.move_to_end(oldest.key)  # the next new key looks at others first
         self._rejected += 1
         msg = (
-            f"{self!r} has no room for key={reprlib.repr(key)}: the parts of the others are in "
-            f"use, or limit somebody. Raise max_keys, or try again later."
+            f"{self!r} has no room for key={reprlib.repr(key)}: the parts of all other keys are in "
+            f"use, or are limiting calls. Raise max_keys, or try again later."
         )
         raise LimitError(msg, name=self._name)
 

@@ -226,10 +226,12 @@ def keyless_error(fn: object, part: object) -> ValueError:
 
 def check_key(key: object) -> None:
     """Refuse what cannot find the key of a call, or would have to be awaited for it."""
-    way_out = "Pass a function that takes what the decorated one takes and returns the key."
+    way_out = (
+        "Pass a plain function that takes the arguments of the decorated one and returns the key."
+    )
     checks.callable_("key", key, way_out=way_out)
     if is_async(cast("Callable[..., object]", key)):
-        msg = f"key={key!r} is an async function, whose coroutine would be the key. {way_out}"
+        msg = f"key={key!r} is an async function, and a key is found without waiting. {way_out}"
         raise TypeError(msg)
 
 

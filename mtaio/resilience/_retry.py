@@ -230,8 +230,8 @@ class Retry:
             check_filter(self.throttled, "throttled")
         elif self.hold is not None:
             msg = (
-                f"hold={self.hold!r} is held after a refusal, and nothing says what is one. Pass "
-                f"throttled=..., a class or a function, too."
+                f"hold={self.hold!r} is held after a refusal, but nothing says which errors are "
+                f"refusals. Pass throttled=... too, a class or a function."
             )
             raise ValueError(msg)
         for each in held_by(self):

@@ -135,7 +135,7 @@ class Attempt:
             is_judged: Whether the policy judges the result, which ``break`` makes needless.
         """
         if self._state in {"new", "entered"}:
-            msg = f"{self!r} has not been made: the loop goes on, and it has not ended. {_LESSON}"
+            msg = f"{self!r} was not completed when the loop continued. {_LESSON}"
             raise RuntimeError(msg)
         if self._state == "failed" or not is_judged:
             return self._seconds

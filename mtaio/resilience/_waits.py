@@ -47,7 +47,7 @@ def check_waits(waits: object) -> Waits:
         raise TypeError(msg)
     each = tuple(cast("Sequence[object]", waits))
     if not each:
-        msg = f"waits={waits!r} holds no seconds. {_WAY_OUT}"
+        msg = f"waits={waits!r} is empty. {_WAY_OUT}"
         raise ValueError(msg)
     return tuple([checks.at_least("waits", one, 0, way_out=_WAY_OUT) for one in each])
 

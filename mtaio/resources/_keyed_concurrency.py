@@ -477,7 +477,10 @@ class KeyedConcurrencyLimiter:
             TypeError: ``key`` is not callable, or what is decorated is not an async function.
             ValueError: ``timeout`` is negative or NaN.
         """
-        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        way_out = (
+            "Pass a plain function that takes the arguments of the decorated one and returns the "
+            "key."
+        )
         checks.callable_("key", key, way_out=way_out)
         checks.timeout("timeout", timeout)
 

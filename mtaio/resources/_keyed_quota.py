@@ -334,7 +334,10 @@ class KeyedQuota:
                 for `part`.
             ValueError: As for `part`.
         """
-        way_out = "Pass a function that takes what the decorated one takes and returns the key."
+        way_out = (
+            "Pass a plain function that takes the arguments of the decorated one and returns the "
+            "key."
+        )
         checks.callable_("key", key, way_out=way_out)
         part = self.part(timeout=timeout, used=used, **cost)
         decorator: Decorator = limit_through(None, part.call, name="KeyedQuota", key=key)

@@ -112,9 +112,11 @@ class Quota:
             raise TypeError(msg)
         for each in _RESERVED:
             if each in limits:
-                msg = f"no limit can be called {each!r}, as an argument of part() is. Rename it."
+                msg = (
+                    f"a limit cannot be called {each!r}, which is an argument of part(). Rename it."
+                )
                 raise TypeError(msg)
-        way_out = "Pass the share of each limit that is there at first, from 0 to 1."
+        way_out = "Pass the share of each limit that is available at first, from 0 to 1."
         if checks.at_least("start", start, 0, way_out=way_out) > 1:
             msg = f"start={start!r} is more than 1. {way_out}"
             raise ValueError(msg)
@@ -122,8 +124,8 @@ class Quota:
         given = [each for each in limits.values() if isinstance(each, RateLimiter)]
         if len({*map(id, given)}) < len(given):
             msg = (
-                f"{limits!r} has one limiter twice, of which each request would take two tokens. "
-                f"Leave one out."
+                f"{limits!r} has the same limiter twice, so each request would take its tokens "
+                f"twice. Leave one out."
             )
             raise ValueError(msg)
         shares = [_share(each, limit, per, window=window) for each, limit in limits.items()]
@@ -159,7 +161,7 @@ class Quota:
             name = f"rate_{number + 1}"
             if isinstance(each, RateLimiter):
                 if any(each is share.limiter for share in shares):
-                    msg = f"rate={rates!r} has one limiter twice. Leave one out."
+                    msg = f"rate={rates!r} has the same limiter twice. Leave one out."
                     raise ValueError(msg)
                 shares.append(Share(name, each, own=False))
             else:
@@ -439,7 +441,7 @@ def check_limits(limits: Mapping[str, object]) -> None:
         if isinstance(limit, RateLimiter):
             msg = (
                 f"{name}={limit!r} would be shared by all keys. Pass a number, or a pair of a "
-                f"number and its seconds, and take of the limiter beside."
+                f"number and its seconds, and acquire from the shared limiter separately."
             )
             raise TypeError(msg)
 

@@ -869,7 +869,7 @@ class RateLimiter:
         left = max(due - moment, 0.0)
         return LimitTimeoutError(
             f"{self!r} cannot grant {_amount(tokens)} within the {left:.6g} s that are left here, "
-            f"{_when(wait)}. The limit is that of a timeout around the call.",
+            f"{_when(wait)}. That time limit is set by a timeout around the call.",
             retry_after=wait,
             timeout=left,
             deadline=clock.loop_deadline(due),

@@ -563,7 +563,7 @@ class Shares:
         left = max(ends - moment, 0.0)
         return LimitTimeoutError(
             f"{self!r} cannot grant {self.describe(costs)} within the {left:.6g} s that are left "
-            f"here, {_when(wait)}. The limit is that of a timeout around the call.",
+            f"here, {_when(wait)}. That time limit is set by a timeout around the call.",
             retry_after=wait,
             timeout=left,
             deadline=clock.loop_deadline(ends),

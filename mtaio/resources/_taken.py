@@ -129,7 +129,10 @@ class Taken:
                 waiting.
         """
         if self._entered:
-            msg = f"{self!r} was entered before: it is for one request. Call take() for each."
+            msg = (
+                f"{self!r} was entered before, and is for one request. Call take() for each "
+                f"request."
+            )
             raise RuntimeError(msg)
         self._entered = True
         self._grant = await self._quota.grant(self._costs, self._timeout)

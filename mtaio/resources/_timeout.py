@@ -104,7 +104,7 @@ class _Policy:
         self.timed_out += 1
         who = "" if self.name is None else f"{self.name}: "
         due = clock.loop_deadline(moment)
-        msg = f"{who}{text} did not come in {seconds:g} s"
+        msg = f"{who}{text} did not arrive within {seconds:g} s"
         return MTAIOTimeoutError(msg, timeout=seconds, deadline=due, name=self.name)
 
 

@@ -118,7 +118,7 @@ class Window:
         None leaves the limit as it is; 0 pauses, even if tokens are left.
         """
         if burst is not None:
-            msg = f"burst={burst!r} means nothing to {self}, whose limit is its rate. Set the rate."
+            msg = f"burst={burst!r} does not apply to {self}, which has only a rate. Set the rate."
             raise ValueError(msg)
         limit = self.most
         if rate is None:

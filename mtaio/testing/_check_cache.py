@@ -110,7 +110,8 @@ async def _opened(cache: Any) -> AsyncGenerator[Any]:
 async def _require_found(cache: Any, key: Hashable, value: object, told: str) -> None:
     """Hold that ``get`` returns a value; in the message {} is what it returned."""
     found = await cache.get(key, NOTHING)
-    require(found == value, told.format(f"get() returned {found!r}"))
+    shown = "the default" if found is NOTHING else repr(found)
+    require(found == value, told.format(f"get() returned {shown}"))
 
 
 class _Loader:
@@ -146,9 +147,9 @@ class _Callers:
     def require(self, value: object, *names: str, when: str) -> None:
         """Hold that these got a value."""
         for name in names:
-            require(name in self.got, f"the {name} of those who asked got nothing, {when}")
+            require(name in self.got, f"the {name} caller got nothing, {when}")
             got = self.got[name]
-            require(got == value, f"the {name} of those who asked got {got!r}, {when}")
+            require(got == value, f"the {name} caller got {got!r}, {when}")
 
 
 # ---- clauses -------------------------------------------------------------------------------------
@@ -159,17 +160,17 @@ async def _value(make: Make) -> None:
     async with _opened(make(CAPACITY)) as cache:
         await cache.set("key", "value", math.inf)
         await cache.set("none", None, math.inf)
-        await _require_found(cache, "key", "value", "{} for what had been set to 'value'")
-        await _require_found(cache, "none", None, "{} for what had been set to None")
+        await _require_found(cache, "key", "value", "{} for a key that was set to 'value'")
+        await _require_found(cache, "none", None, "{} for a key that was set to None")
         await _require_found(cache, "missing", NOTHING, "{}, not the default, for a missing key")
         await cache.set("key", "other", math.inf)
-        await _require_found(cache, "key", "other", "{} for what had been set again to 'other'")
-        require(await cache.delete("key"), "delete() said that there had been no value")
-        require(not await cache.delete("key"), "delete() said twice that there had been a value")
-        await _require_found(cache, "key", NOTHING, "{} for what had been deleted")
+        await _require_found(cache, "key", "other", "{} for a key that was then set to 'other'")
+        require(await cache.delete("key"), "delete() returned that there was no value")
+        require(not await cache.delete("key"), "delete() returned twice that there was a value")
+        await _require_found(cache, "key", NOTHING, "{} for a key that was deleted")
         loader = _Loader()
         found = await cache.get_or_set("none", loader)
-        told = "get_or_set() loaded where None had been set"
+        told = "get_or_set() loaded a key that was set to None"
         require(found is None and not loader.started, told)
 
 
@@ -178,18 +179,21 @@ async def _time(make: Make) -> None:
     async with _opened(make(CAPACITY)) as cache:
         for key, ttl in (("short", 10), ("none", 0), ("ever", math.inf)):
             await cache.set(key, "value", ttl)
-        await _require_found(cache, "none", NOTHING, "{} for what had been set for 0 seconds")
+        await _require_found(cache, "none", NOTHING, "{} for a key that was set for 0 seconds")
         await anyio.sleep(9)
-        told = "after 9 of its 10 seconds a value was not found"
+        told = "a value with 10 seconds to live was not found after 9"
         await _require_found(cache, "short", "value", told)
         await anyio.sleep(2)
-        told = "after 11 of its 10 seconds a value was still found"
+        told = "a value with 10 seconds to live was still found after 11"
         await _require_found(cache, "short", NOTHING, told)
-        require(not await cache.delete("short"), "delete() said that an expired one was a value")
+        require(
+            not await cache.delete("short"),
+            "delete() returned that there was a value, which had expired",
+        )
         for seconds in (5, 7):
             await cache.set("short", "value", 10)
             await anyio.sleep(seconds)
-        told = "what had been set again expired with the time of the value before"
+        told = "a key that was set again expired with its earlier value"
         await _require_found(cache, "short", "value", told)
         await anyio.sleep(1e9)  # noqa: ASYNC116 - of virtual time
         told = "a value with math.inf seconds to live was not found"
@@ -208,7 +212,7 @@ async def _bound(make: Make) -> None:
             await cache.set(key, "value", math.inf)
             kept = await found(range(5))
             require(kept <= capacity, f"{kept} values were found, with room for {capacity}")
-        require(await found(range(5)), "no value was found, with room for some")
+        require(await found(range(5)), "no value was found, with room for 2")
         callers = _Callers(cache)
         async with anyio.create_task_group() as group:
             for key in range(5, 9):
@@ -228,12 +232,12 @@ async def _load(make: Make) -> None:
                 group.start_soon(callers.wait, name, loader)
             group.start_soon(callers.wait, "fourth", _Loader(), "other")
         callers.require("loaded", *names, "fourth", when="with one load for all")
-        require(loader.started == 1, f"{loader.started} loads were made for 3 who asked at once")
+        require(loader.started == 1, f"{loader.started} loads were made for 3 callers at once")
         took = anyio.current_time() - start
-        require(took < 1.5, f"2 loads of a second, of different keys, took {took} seconds")  # noqa: PLR2004 - less than two
+        require(took < 1.5, f"2 loads of different keys, of 1 second each, took {took} seconds")  # noqa: PLR2004 - less than two
         await callers.ask("last", loader)
-        require(loader.started == 1, "what had been loaded was loaded again")
-        await _require_found(cache, "key", "loaded", "{} for what had been loaded")
+        require(loader.started == 1, "a value that was loaded was loaded again")
+        await _require_found(cache, "key", "loaded", "{} for a key that was loaded")
 
 
 class _LoadError(Exception):
@@ -263,11 +267,11 @@ async def _error(make: Make) -> None:
             for _ in range(3):
                 group.start_soon(ask)
         got = len(caught)
-        require(got == 3, f"{got} of 3 who asked got the error of the load")  # noqa: PLR2004 - all
+        require(got == 3, f"{got} of 3 callers got the error of the load")  # noqa: PLR2004 - all
         same = all(any(error is each for each in raised) for error in caught)
-        require(same, "an error that came out is not the one that the load had raised")
-        require(len(raised) == 1, f"{len(raised)} loads were made for 3 who asked at once")
-        await _require_found(cache, "key", NOTHING, "{} after a load that had failed")
+        require(same, "a caller got another error than the one that the load raised")
+        require(len(raised) == 1, f"{len(raised)} loads were made for 3 callers at once")
+        await _require_found(cache, "key", NOTHING, "{} after a load that failed")
         found = await cache.get_or_set("key", _Loader())
         require(found == "loaded", f"after a load that failed, get_or_set() returned {found!r}")
 
@@ -313,7 +317,7 @@ async def _deadline(make: Make) -> None:
                 await settle()
         for name, seconds in limits.items():
             took = ended[name] - start
-            told = f"the {name} of those who asked had {seconds:g} s, and waited for {took:g}"
+            told = f"the {name} caller had {seconds:g} s, and waited for {took:g} s"
             require(took <= seconds, told)
 
 
@@ -334,9 +338,9 @@ async def _recursion(make: Make) -> None:
             try:
                 await cache.get_or_set("key", recursive)
             except Exception as error:  # noqa: BLE001 - whatever the cache has for that
-                require(refused, f"{error!r} came out, though the load had met no error")
+                require(refused, f"a caller got {error!r}, though the load did not fail")
         waited = scope.cancelled_caught
-        require(not waited, "a load that asked for its own key waited for itself for ever")
+        require(not waited, "a load that asked for its own key waited for itself")
 
 
 async def _struck(make: Make, victim: Victim, *, order: Sequence[str], seconds: float = 1) -> None:
@@ -356,14 +360,14 @@ async def _struck(make: Make, victim: Victim, *, order: Sequence[str], seconds: 
         most = 2  # its own, and one in the place of that
         started = loader.started
         require(started <= most, f"{started} loads were made, with one caller cancelled")
-        await _require_found(cache, "key", "loaded", "{} for what had been loaded")
+        await _require_found(cache, "key", "loaded", "{} for a key that was loaded")
     require_nothing_left(cache)
 
 
 async def _once(cache: Any, number: int) -> None:
     async with _opened(cache) as entered:
         if number:
-            told = "{} for what an earlier loop had set"
+            told = "{} for a key that an earlier event loop set"
             await _require_found(entered, "key", "value", told)
         await entered.set("key", "value", math.inf)
         callers, loader = _Callers(entered), _Loader()

@@ -246,7 +246,7 @@ async def _struck(make: Make, victim: Victim, *, by_hand: bool = False, hold: fl
         group.start_soon(victim, work, "victim", 0.0)
         group.start_soon(others, "last", 0.0)
     for name in ("first", "last"):
-        require(name in served, f"the {name} of three never entered after the second was cancelled")
+        require(name in served, f"the {name} task never entered after another was cancelled")
     await _require_free(limiter, 1)
 
 

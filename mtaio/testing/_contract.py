@@ -93,7 +93,7 @@ def struck(who: str, scenario: Scenario, *variants: dict[str, Any]) -> list[Clau
     They are searched under few schedules, but with the victim struck at each moment.
     """
     how: dict[Mode, str] = {
-        "checkpoint": "as it suspends",
+        "checkpoint": "when it suspends",
         "step": "between any two steps",
         "native": "by Task.cancel()",
     }

@@ -41,7 +41,7 @@ FOLDED: Final = 1_000
 LONGEST: Final = 6
 """How many lines there are at most in what repeats."""
 
-BROKEN: Final = "the run is broken off"
+BROKEN: Final = "the run is aborted"
 """How the words on a failure of the whole run end."""
 
 ALIKE: Final = 2
@@ -444,7 +444,7 @@ class Step:
     """Where it waits now; None if it has ended."""
 
     struck: bool = False
-    """True if this is not a step, but a `Victim` is cancelled or the run is broken off."""
+    """True if this is not a step, but a `Victim` is cancelled or the run is aborted."""
 
     host: str | None = None
     """The name of the task's host in a simulated network; None without one."""

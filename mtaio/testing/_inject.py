@@ -115,7 +115,7 @@ class Victim:
             "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
         )
         if self._strike is not None:
-            msg = f"{self!r} is in the middle of a call. Make another Victim for another part."
+            msg = f"{self!r} is in the middle of a call. Make another Victim for the other call."
             raise RuntimeError(msg)
         self.calls += 1
         self.cancelled = False
@@ -175,8 +175,8 @@ class Victim:
         world = world_here()
         if world is None:
             msg = (
-                f"{self!r} cancels between the steps of tasks, and no simulation is running to "
-                f"tell them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
+                f"{self!r} cancels between the steps of tasks, and no simulation is running that "
+                f"shows them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
             )
             raise RuntimeError(msg)
         strikes = world.observed().strikes
@@ -281,8 +281,8 @@ def _injections(mode: Mode) -> Iterator[Victim]:
         yield victim
         if not victim.calls:
             msg = (
-                f"injections() cannot go on: {victim!r} was not called, so nothing was cancelled. "
-                f"Let the scenario await victim(afn, *args)."
+                f"injections() cannot continue: {victim!r} was not called, so nothing was "
+                f"cancelled. Let the scenario await victim(afn, *args)."
             )
             raise RuntimeError(msg)
         if not victim.fired:

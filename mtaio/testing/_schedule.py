@@ -95,14 +95,14 @@ class Schedule:
         strict: bool = True,
     ) -> None:
         if seed is not None and tape is not None:
-            msg = f"seed={seed!r} and tape={tape!r} exclude each other. Pass one of them."
+            msg = f"seed={seed!r} and tape={tape!r} cannot be combined. Pass one of them."
             raise TypeError(msg)
         if seed is not None:
             checks.count("seed", seed, least=0, way_out="Pass a whole number >= 0.")
         if depth is not None:
             checks.count("depth", depth, way_out="Pass a whole number >= 1, or None.")
             if seed is None:
-                msg = f"depth={depth!r} is for priorities at random. Pass a seed with it."
+                msg = f"depth={depth!r} is for random priorities. Pass a seed too."
                 raise TypeError(msg)
         checks.count("horizon", horizon, way_out="Pass a whole number >= 1.")
         self.depth: int | None = depth
@@ -380,14 +380,14 @@ def _check_followed(schedule: Schedule, prefix: list[tuple[int, int]]) -> None:
     """Raise ``RuntimeError`` unless the schedule was run, and ``prefix`` came out as it was."""
     if not schedule.runs:
         msg = (
-            f"exhaustive() cannot go on: {schedule!r} has not been run. Pass each schedule to "
+            f"exhaustive() cannot continue: {schedule!r} has not been run. Pass each schedule to "
             f"mtaio.testing.run() before you take the next."
         )
         raise RuntimeError(msg)
     for at, (then, now) in enumerate(zip_longest(prefix, schedule.log[: len(prefix)])):
         if then != now:
             msg = (
-                f"exhaustive() cannot go on: after the same {at} choices the program had "
+                f"exhaustive() cannot continue: after the same {at} choices the program had "
                 f"{0 if now is None else now[1]} candidates, and {then[1]} the time before. Give "
                 f"each run fresh objects, and no real time, random numbers or threads."
             )

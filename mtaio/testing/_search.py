@@ -204,8 +204,8 @@ class Search:
         for number, schedule in enumerate(schedules_of(max_delays)):
             if number >= self.max_runs:
                 warnings.warn(
-                    f"{self.name} is not explored in full: exhaustive={max_delays} was broken off "
-                    f"on {backend} after {self.max_runs:,} schedules. Raise max_runs, lower "
+                    f"{self.name} is not explored in full: exhaustive={max_delays} was stopped on "
+                    f"{backend} after {self.max_runs:,} schedules. Raise max_runs, lower "
                     f"exhaustive, or let the test do less.",
                     ExplorationWarning,
                     stacklevel=6,
@@ -450,7 +450,7 @@ class Plan:
             if part is None:
                 raise _refusal(text, f"{word!r} is not part of a plan")
             if part in found:
-                raise _refusal(text, f"{found[part]!r} and {word!r} exclude each other")
+                raise _refusal(text, f"{found[part]!r} and {word!r} cannot be combined")
             found[part] = word
         victim = None
         strike = _STRIKE.fullmatch(found.get("strike", ""))

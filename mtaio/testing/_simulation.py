@@ -313,7 +313,7 @@ class Simulation:
         """
         checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
         if seconds == math.inf:
-            msg = f"seconds={seconds!r} would never be over. {_WAY_OUT}"
+            msg = f"seconds={seconds!r} would never pass. {_WAY_OUT}"
             raise ValueError(msg)
         engine = self._world.engine
         if engine is None or world_here() is not self._world:
@@ -344,7 +344,7 @@ class Simulation:
         if self._world.thread not in {None, threading.get_ident()}:
             msg = (
                 f"cannot hold {self!r} from outside the event loop's thread: a waiting loop would "
-                f"not notice the release. Get there with anyio.from_thread.run_sync()."
+                f"not notice the release. Call it there with anyio.from_thread.run_sync()."
             )
             raise RuntimeError(msg)
         self._world.holds += 1
@@ -424,7 +424,7 @@ class Invariant:
             return error
         code = getattr(self._predicate, "__code__", None)
         place = Place.of(code, code.co_firstlineno) if code else self._predicate
-        return InvariantError(f"what must always hold does not, at t={self._time()!r}: {place}")
+        return InvariantError(f"the invariant does not hold at t={self._time()!r}: {place}")
 
 
 def current_simulation() -> Simulation:
@@ -454,7 +454,7 @@ async def settle() -> None:
     if world is not world_here():
         msg = (
             "settle() cannot see which tasks are blocked: the simulation runs in another thread. "
-            "Get there with anyio.from_thread.run(settle)."
+            "Call it there with anyio.from_thread.run(settle)."
         )
         raise RuntimeError(msg)
     assert world.engine is not None  # noqa: S101 - a running world has one

@@ -393,11 +393,11 @@ class World:
             )
         if self.holds:
             return (
-                f"{now} with its clock held, and nothing has come for {patience!r} s of real time. "
-                f"End the hold() earlier, or raise grace={self.grace!r}."
+                f"{now} with its clock held, and nothing has happened for {patience!r} s of real "
+                f"time. End the hold() earlier, or raise grace={self.grace!r}."
             )
         return (
-            f"{now} with its clock frozen by worker threads, and nothing has come from them for "
+            f"{now} with its clock frozen by worker threads, and they have done nothing for "
             f"{patience!r} s of real time. Let them end, let them wait in anyio.from_thread.run(), "
             f"or raise grace={self.grace!r}."
         )

@@ -117,7 +117,7 @@ def net(sim: Simulation, request: pytest.FixtureRequest) -> Network:  # noqa: AR
     if marker is None:
         return Network()
     if marker.args:
-        msg = "the mark 'network' takes keywords alone, such as latency=0.02."
+        msg = "the mark 'network' takes only keyword arguments, such as latency=0.02."
         raise TypeError(msg)
     return Network(**marker.kwargs)
 

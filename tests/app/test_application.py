@@ -462,7 +462,7 @@ def test_services_are_listed() -> None:
         PartInfo(name="second", restart=patient, critical=False, drains=True),
     )
     with pytest.raises(
-        ValueError, match=r"^there is a service, .* named 'second'\. Give this one "
+        ValueError, match=r"^there is already a service, .* named 'second'\. Give this one "
     ):
         app.service(name="second")(first)
     with pytest.raises(TypeError, match=r"^fn=.* is not an async function: a service must be"):
@@ -590,7 +590,7 @@ async def test_what_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture
     assert sorted(diary.lines) == [(end, "service"), (end, "stopped"), (end, "task"), (end, "task")]
     assert app.statistics().cancelled == 3
     assert (
-        "cancelled because the time for it was over: requests: 0, submitted tasks: 2, services: "
+        "cancelled because the time was up: requests: 0, submitted tasks: 2, services: "
         "worker" in caplog.messages
     )
 
@@ -694,7 +694,7 @@ async def test_submitted_tasks_that_were_all_reported(caplog: pytest.LogCaptureF
         found = [each for each in caplog.records if each.levelno >= logging.ERROR]
         assert [each.getMessage().partition(":")[0] for each in found] == [
             "unexpected ValueError",
-            "the executor ends with errors of submitted tasks, which are above",
+            "the executor ends with errors of submitted tasks, which are logged above",
         ]
         assert found[0].exc_info is not None
         caplog.clear()
@@ -780,7 +780,9 @@ async def test_start_and_stop() -> None:
         RuntimeError, match=r"^<Application running> is already running\. Stop it first"
     ):
         await app.start()
-    with pytest.raises(RuntimeError, match=r"^<Application running> has started: it is too late"):
+    with pytest.raises(
+        RuntimeError, match=r"^<Application running> has already started: it is too late"
+    ):
         app.serve(nothing)
     async with anyio.create_task_group() as group:
         group.start_soon(app.stop, "enough")
@@ -815,7 +817,7 @@ async def test_block_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         await block()
     assert diary.lines[1:] == [(0, "cancelled"), (0, "cancelled"), (1, "database closed")]
     assert (
-        "cancelled before the time for it was over: requests: 0, submitted tasks: 1, services: it"
+        "cancelled before the time was up: requests: 0, submitted tasks: 1, services: it"
         in caplog.messages
     )
 
@@ -1083,7 +1085,7 @@ def test_error_handler_that_nobody_would_await() -> None:
         async def report(self, error: Exception, context: dict[str, Any]) -> None:
             """Handle an error."""
 
-    with pytest.raises(TypeError, match=r"has an async report\(\), which nobody would await"):
+    with pytest.raises(TypeError, match=r"has an async report\(\), which would not be awaited"):
         make(error_handler=Handler())
 
 

@@ -161,8 +161,8 @@ async def test_body_that_drains_for_ever(caplog: pytest.LogCaptureFixture) -> No
     assert diary.lines == [(cancelled, "body cleaned up"), (cancelled, "closed")]
     (message,) = caplog.messages
     assert message == (
-        "cancelled because the time for it was over: requests: 0, submitted tasks: 0, services: "
-        "none; and the body of async with"
+        "cancelled because the time was up: requests: 0, submitted tasks: 0, services: "
+        "none; and the body of its async with block"
     )
 
 

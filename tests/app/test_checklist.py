@@ -444,13 +444,13 @@ def test_public_server(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("since", "until", "status", "said"),
     [
-        (-1, 300, "ok", "is good until"),
-        (-300, 20, "warn", "is good until"),
-        (-300, 22, "ok", "is good until"),
-        (-36, 8, "warn", "is good until"),  # of 44 days less than a fifth is left
-        (-35, 10, "ok", "is good until"),
-        (-90, -1, "fail", "has run out: "),
-        (3, 90, "fail", "is not good before "),
+        (-1, 300, "ok", "is valid until"),
+        (-300, 20, "warn", "is valid until"),
+        (-300, 22, "ok", "is valid until"),
+        (-36, 8, "warn", "is valid until"),  # of 44 days less than a fifth is left
+        (-35, 10, "ok", "is valid until"),
+        (-90, -1, "fail", "has expired: "),
+        (3, 90, "fail", "is not valid before "),
     ],
 )
 def test_certificate(  # noqa: PLR0917 - parameters
@@ -473,7 +473,7 @@ def test_certificate_that_is_worst(environ: dict[str, str], tmp_path: Path) -> N
     app.serve(asgi, bind="127.0.0.1:0", name="good", certfile=LOCALHOST)
     app.serve(asgi, bind="127.0.0.1:0", name="gone", certfile=tmp_path / "gone.pem")
     found = item(look(app, environ=environ), "certificate")
-    assert (found.status, found.remedy[:14]) == ("fail", "Name PEM files")
+    assert (found.status, found.remedy[:14]) == ("fail", "Pass PEM files")
     assert "gone.pem': No such file" in found.message
 
 
@@ -492,7 +492,7 @@ def test_port_that_two_want(host: str, environ: dict[str, str], port: int) -> No
     app = application(environ)
     app.serve(asgi, bind=f"{host}:{port}", name="admin")
     found = item(look(app, environ=environ, container=True), "ports")
-    assert (found.status, found.message) == ("fail", f"admin and probes both want port {port}")
+    assert (found.status, found.message) == ("fail", f"admin and probes both use port {port}")
 
 
 def test_free_ports_are_named_once(environ: dict[str, str]) -> None:

@@ -94,7 +94,9 @@ async def test_failed_runs() -> None:
         await anyio.sleep(10)
         report = await app.health.report()
         assert not report.ready
-        assert report.checks[1].error == "no run has succeeded: 4 in a row; the last raised OSError"
+        assert (
+            report.checks[1].error == "no run has succeeded, in 4 attempts; the last raised OSError"
+        )
     assert reported == [("no", "the periodic function 'job'")] * 4
 
 
@@ -122,10 +124,14 @@ def test_refusals() -> None:
     async def service() -> None:
         raise NotImplementedError
 
-    with pytest.raises(ValueError, match=r"^there is a service, .* named 'job'\. Give this one"):
+    with pytest.raises(
+        ValueError, match=r"^there is already a service, .* named 'job'\. Give this one"
+    ):
         app.every(1, name="job")(service)
     app.every(1, name="work")(service)
-    with pytest.raises(ValueError, match=r"^there is a .* periodic function named 'work'\."):
+    with pytest.raises(
+        ValueError, match=r"^there is already a .* periodic function named 'work'\."
+    ):
         app.service(name="work")(service)
     with pytest.raises(ValueError, match=r"^period=-1 is not"):
         app.every(-1)

@@ -719,7 +719,7 @@ def test_several_servers(backend: Any) -> None:
     figures: set[str] = set()
     for name in (None, None, "admin"):
         app.serve(nothing, bind="127.0.0.1:0", name=name)
-    with pytest.raises(ValueError, match="there is a server named 'admin'"):
+    with pytest.raises(ValueError, match="there is already a server named 'admin'"):
         app.serve(nothing, name="admin")
 
     @app.service
@@ -813,7 +813,7 @@ def test_settings_that_make_no_sense(
     ("options", "complaint"),
     [
         ({"backend": "twisted"}, "mtaio: backend='twisted' is unknown"),
-        ({"bind": ["127.0.0.1:0"]}, "mtaio: bind=['127.0.0.1:0'] has 1 addresses, and the "),
+        ({"bind": ["127.0.0.1:0"]}, "mtaio: bind=['127.0.0.1:0'] has 1 addresses, but the "),
         ({"certfile": "c.pem"}, "mtaio: <Application new> has no server that takes options. Add"),
     ],
 )

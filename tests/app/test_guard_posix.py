@@ -235,9 +235,9 @@ def test_blocked_loop(backend: str, tmp_path: Path) -> None:
     assert f'File "{tmp_path / "program.py"}", line 27 in service' in printed
     assert "INFO shop: written all the same\n" in log
     assert (
-        "CRITICAL mtaio.app: not down 0.5 s after it was told to stop, with the application "
-        "running; requests in flight: 0, services: service. The standard error shows where each "
-        "thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
+        "CRITICAL mtaio.app: not stopped 0.5 s after it was told to, with the application "
+        "running; requests in flight: 0, services: service. Standard error shows where each "
+        "thread is. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
     ) in log
     tasks = printed.rpartition("\ntasks\n")[2]  # after the stacks
     assert f"service at {tmp_path / 'program.py'}:27 in service: running\n" in tasks
@@ -261,8 +261,8 @@ def test_second_signal(backend: str, tmp_path: Path) -> None:
     code, _, log = run(AGAIN, backend, tmp_path, within=60)
     assert code == 128 + 2
     assert log.endswith(
-        "CRITICAL mtaio.app: SIGINT came again: ending at once, with the application draining; "
-        "requests in flight: 0, services: service; exit 130\n"
+        "CRITICAL mtaio.app: SIGINT was received again: exiting at once, with the application "
+        "draining; requests in flight: 0, services: service; exit 130\n"
     )
 
 
@@ -272,8 +272,8 @@ def test_end_that_nobody_waits_for(tmp_path: Path) -> None:
     code, printed, _ = run(UNSEEN, "trio", tmp_path, within=0.5)
     assert code == 70
     assert (
-        "though the application has stopped: the event loop goes on. Leave it when "
-        "app.wait_closed() returns; a worker thread or an async generator may hold it up. "
+        "though the application has stopped: the event loop is still running. Leave it when "
+        "app.wait_closed() returns; a worker thread or an async generator may keep it running. "
         in printed  # where a log without handlers goes
     )
 
@@ -301,8 +301,8 @@ def test_thread_that_the_exit_waits_for(backend: str, tmp_path: Path, end: str) 
     assert code == 70
     assert log.endswith("INFO mtaio.app: stopped\n")
     assert (
-        "not down 0.5 s after it was told to stop, though the application has stopped: the exit "
-        "waits for threads: mine. The standard error shows where each thread stands. Raise "
+        "not stopped 0.5 s after it was told to, though the application has stopped: the exit "
+        "waits for threads: mine. Standard error shows where each thread is. Raise "
         "MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
     ) in printed  # the log is closed
     assert "[mine] (most recent call first)" in printed
@@ -322,8 +322,8 @@ def test_program_that_goes_on(tmp_path: Path) -> None:
     code, printed, _ = run(program, "asyncio", tmp_path, within=0.5)
     assert code == 70
     assert (
-        "though the application has stopped: the program goes on. End it when app.run() or "
-        "app.wait_closed() returns. "
+        "though the application has stopped: the program is still running. End it when app.run() "
+        "or app.wait_closed() returns. "
     ) in printed
     assert " in waited\n" in printed
     program = GOES_ON.replace("NUMBER", "signal.SIGINT")
@@ -334,7 +334,7 @@ def test_program_of_somebody_else(backend: str, tmp_path: Path) -> None:
     """A program that handles SIGTERM itself is told what is left, and not ended."""
     code, printed, _ = run(HOSTED, backend, tmp_path, within=0.5)
     assert code == 5
-    assert "though the application has stopped: the program goes on. " in printed
+    assert "though the application has stopped: the program is still running. " in printed
     assert "exit 70" not in printed
     assert "[MainThread] (most recent call first)" in printed
 
@@ -361,7 +361,7 @@ def test_output_that_nobody_reads(tmp_path: Path) -> None:
     """
     code, printed, _ = run(program, "asyncio", tmp_path, within=0.5)
     assert code == 70
-    assert "though the application has stopped: nobody reads what was printed. " in printed
+    assert "though the application has stopped: nobody reads its output. " in printed
     assert " in _flush_streams\n" in printed
 
 

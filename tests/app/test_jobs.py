@@ -188,7 +188,7 @@ async def test_told_to_stop(
     assert anyio.current_time() - start == pytest.approx(seconds)
     if not found:
         found = 75 if app.statistics().jobs else 0
-        assert ("not complete, to be run again: work" in caplog.messages) == bool(found)
+        assert ("not completed, to be run again: work" in caplog.messages) == bool(found)
     assert found == code
 
 
@@ -277,11 +277,11 @@ async def test_refusals() -> None:
     async def opened() -> AsyncIterator[None]:
         yield
 
-    with pytest.raises(TypeError, match=r"has a yield\. A job has none; .* \(@app\.resource\)\."):
+    with pytest.raises(TypeError, match=r"a job must not yield\. .* @app\.resource\."):
         job(opened)
     app.job(name="one")(anyio.sleep_forever)
     with pytest.raises(
-        ValueError, match=r"^there is a service, job or periodic function named 'one'"
+        ValueError, match=r"^there is already a service, job or periodic function named 'one'"
     ):
         app.job(name="one")(anyio.sleep_forever)
     async with app:

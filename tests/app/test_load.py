@@ -178,7 +178,7 @@ def test_application_behind_a_lifespan(
 def test_several_applications_behind_a_lifespan(module: Callable[[str, str], None]) -> None:
     """They are refused, as one alone can run the program."""
     module("shop_e.py", LIFESPANS)
-    with pytest.raises(UsageError, match=r"'shop_e:two' enters 2 applications of mtaio, of which"):
+    with pytest.raises(UsageError, match=r"'shop_e:two' enters 2 applications of mtaio, but"):
         load_application("shop_e:two")
 
 
@@ -210,7 +210,7 @@ FORM = r"Name a module and an application in it, as in shop:app or shop:make_app
             r"'shop_a:make_later\(\)' is an async function\. Name a function .*",
         ),
         ("shop_a:make_for()", ".* cannot be called: missing a required argument: 'customer'. .*"),
-        ("shop_a:app()", ".* of the type Application. Leave out the parentheses."),
+        ("shop_a:app()", ".* of type Application, .*Leave out the parentheses."),
     ],
 )
 def test_mistakes_say_what_there_is(target: str, message: str) -> None:

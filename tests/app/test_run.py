@@ -120,7 +120,7 @@ def test_application_behind_the_lifespan_is_run(
     [
         (["--certfile", "no.pem"], "cannot read the certificate 'no.pem': No such file or dir"),
         (["--keyfile", "no.pem"], "keyfile='no.pem' is given without a certificate. Pass certfil"),
-        (["--trusted-proxies", "all"], "trusted_proxies='all' lists what is no address or netw"),
+        (["--trusted-proxies", "all"], "trusted_proxies='all' is not a list of addresses and netw"),
         (["--max-in-flight", "0"], "max_in_flight=0 is less than 1. Pass a whole number, 1 or"),
     ],
 )

@@ -525,8 +525,8 @@ async def test_start_that_hangs_in_a_renewal(
         assert house.statistics()[2] == 1
     errors = [each.message for each in caplog.records if each.levelno >= logging.ERROR]
     assert errors == [
-        "worker 1 (pid 101) is not ready after 120 s (MTAIO_START_TIMEOUT): it is ended",
-        *([] if obeys else ["worker 1 does not end: it is killed"]),
+        "worker 1 (pid 101) is not ready after 120 s (MTAIO_START_TIMEOUT): ending it",
+        *([] if obeys else ["worker 1 does not end: killing it"]),
         "worker 1 cannot start: the others stay as they are",
     ]
 
@@ -599,4 +599,4 @@ async def test_deaths_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         house.launched[1].end(-9)
         await house.settle()
     assert "worker 2 (pid 102) has ended with exit code 137" in caplog.text
-    assert "worker 2: another starts in 0.5 s" in caplog.text
+    assert "worker 2: starting it again in 0.5 s" in caplog.text

@@ -117,7 +117,7 @@ def test_socket_that_is_gone_is_logged_once(
     notifier.watchdog()
     assert len(caplog.records) == 1
     assert caplog.records[0].levelno == logging.WARNING
-    assert caplog.messages[0].startswith("systemd does not get 'READY=1': NOTIFY_SOCKET=")
+    assert caplog.messages[0].startswith("cannot send 'READY=1' to systemd: NOTIFY_SOCKET=")
 
 
 def test_full_queue_holds_nothing_up(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:

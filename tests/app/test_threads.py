@@ -176,7 +176,7 @@ async def test_waits_for_it_in_its_loop(name: str) -> None:
         call = partial(CALLS_AND_READS[Application, name], made)
         error = await to_thread.run_sync(attempt_in_loop, call)
         assert str(error).startswith(
-            "<Application running> has tasks of another running event loop"
+            "<Application running> is in use by tasks of another running event loop"
         )
         await anyio.sleep(1)
         assert made.state == "running"

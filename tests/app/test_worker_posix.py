@@ -141,7 +141,7 @@ def test_what_a_worker_cannot_do(held: Held) -> None:
     async def rebuild() -> None:
         raise NotImplementedError
 
-    with pytest.raises(UsageError, match=r"has the job '.*rebuild', of which each worker would"):
+    with pytest.raises(UsageError, match=r"has the job '.*rebuild', and each worker would"):
         held.worker.listen(app, beats=True)
 
 

@@ -254,7 +254,7 @@ async def test_behind_proxies(lines: Lines) -> None:
         await client.get("/orders/1", headers=headers)
         await other.get("/orders/1", headers=headers)
     assert [each["client"] for each in lines.of("mtaio.access")] == ["203.0.113.9", "198.51.100.1"]
-    with pytest.raises(ValueError, match=r"^trusted_proxies='\*' lists what is no address"):
+    with pytest.raises(ValueError, match=r"^trusted_proxies='\*' is not a list of addresses"):
         logged(trusted_proxies="*").build_middleware_stack()
     with pytest.raises(TypeError, match=r"^app=None is a NoneType"):
         AccessLog(None)  # type: ignore[arg-type] # refused

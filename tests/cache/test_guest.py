@@ -131,7 +131,9 @@ def test_a_host_is_another_loop_than_its_guest() -> None:
                 await limiter.acquire(timeout=0.01)
 
     asyncio.run(main())
-    assert [text.split("> ")[1][:34] for text in refused] == ["has tasks of another running event"]
+    assert [text.split("> ")[1][:39] for text in refused] == [
+        "is in use by tasks of another running e"
+    ]
     assert limiter.statistics().in_use == 0
 
 

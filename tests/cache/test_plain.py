@@ -577,7 +577,9 @@ def test_what_can_be_used_once_is_refused(fn: Any) -> None:
     """A plain function that returns it is told so, and nothing is kept."""
     fetch = cached(lambda: fn())  # noqa: PLW0108 - a plain function is the point
     for _ in range(2):
-        with pytest.raises(TypeError, match=r"^<function .* returned <.* which can be used once"):
+        with pytest.raises(
+            TypeError, match=r"^<function .* returned <.* which can be used only once"
+        ):
             fetch()
     assert fetch.cache.statistics().failed == 2
 

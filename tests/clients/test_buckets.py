@@ -412,7 +412,7 @@ async def test_slots_are_entered_once() -> None:
 def test_misuse_is_refused() -> None:
     """With the value, the reason and the way out."""
     bad: Any = 5
-    with pytest.raises(TypeError, match=r"^overall=5 is an int, not a limiter of a rate"):
+    with pytest.raises(TypeError, match=r"^overall=5 is an int, not a rate limiter"):
         ServerBuckets(overall=bad)
     with pytest.raises(ValueError, match=r"^unknown=0 is less than 1"):
         ServerBuckets(unknown=0)

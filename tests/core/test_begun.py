@@ -828,9 +828,9 @@ async def test_generator_exit_of_an_item_is_an_error() -> None:
         yield from ()
         raise GeneratorExit
 
-    with pytest.raises(RuntimeError, match=r"leave raised GeneratorExit, which would pass"):
+    with pytest.raises(RuntimeError, match=r"leave raised GeneratorExit, which would end"):
         await TaskExecutor(2).map(leave, [1])
-    with pytest.raises(RuntimeError, match=r"^the source raised GeneratorExit, which would pass"):
+    with pytest.raises(RuntimeError, match=r"^the source raised GeneratorExit, which would end"):
         await TaskExecutor(2).map(leave, source())
 
 

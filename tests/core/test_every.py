@@ -229,7 +229,7 @@ async def test_health() -> None:
         work.errors = False
         await checkpoint()
         task.cancel()
-    assert states[0] == "no run has succeeded: 5 in a row; the last raised OSError"
+    assert states[0] == "no run has succeeded, in 5 attempts; the last raised OSError"
     assert states[1] is not None
     assert states[1].startswith("no run has succeeded for 5")
     assert task.check_health() is None

@@ -222,7 +222,7 @@ async def test_result_that_json_cannot_hold(path: Path) -> None:
     words = ["abba"]
     with pytest.raises(TypeError, match=r"^the result for key='abba' cannot be recorded") as caught:
         await executor.map(letters, words, journal=Journal(path))
-    assert caught.value.__notes__[0].startswith("the call for ['abba'] was made, and its result")
+    assert caught.value.__notes__[0].startswith("the call for ['abba'] was made, but its result")
     assert content(path) == b""
     journal = Journal[set[str]](path, dump=sorted, load=set)
     for _ in range(2):
@@ -376,7 +376,7 @@ async def test_flat_streams_of_what_is_no_list(path: Path, load: Any) -> None:
         return
     with pytest.raises(TypeError, match=reason.format(1)) as raised:
         raise second
-    assert "was made, and its result is not recorded" in raised.value.__notes__[0]
+    assert "was made, but its result is not recorded" in raised.value.__notes__[0]
     assert recorded(path) == [7]
 
 
@@ -725,7 +725,7 @@ async def test_full_disk(
     work, executor = Work(), TaskExecutor(1)
     with pytest.raises(OSError, match=rf"^\[Errno 28\] .*: '{re.escape(str(path))}'") as caught:
         await executor.map(work, range(10), journal=Journal(path), errors=errors)
-    assert caught.value.__notes__[0].startswith("the call for [1] was made, and its result is not")
+    assert caught.value.__notes__[0].startswith("the call for [1] was made, but its result is not")
     assert work.taken() == [0, 1]
     monkeypatch.undo()
     if not is_broken:

@@ -97,7 +97,7 @@ async def gather(calls: list[Callable[[], Any]]) -> list[warnings.WarningMessage
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         await TaskExecutor().gather(*calls)
-    return [each for each in caught if " was made in a loop" in str(each.message)]
+    return [each for each in caught if " was created in a loop" in str(each.message)]
 
 
 @pytest.mark.parametrize("make", LATE.values(), ids=LATE)
@@ -105,7 +105,7 @@ async def test_functions_that_see_the_last_turn_are_warned_of(make: Make) -> Non
     """The warning names the variable and the way out, at the line where they were made."""
     calls = make()
     (late,) = await gather(calls)
-    assert re.search(r"the last number\. Pass functools\.partial\(", str(late.message))
+    assert re.search(r"the last value of number\. Pass functools\.partial\(", str(late.message))
     assert (late.filename, late.lineno) == (__file__, calls[0].__code__.co_firstlineno)
 
 
@@ -119,7 +119,7 @@ def test_globals_of_a_loop_are_seen() -> None:
     """A loop at the top of a module stores a global, which its functions read late."""
     namespace: dict[str, Any] = {"check": check_binding}
     source = "made = []\nfor n in range(2):\n    made.append(lambda: print(n))\ncheck(*made)"
-    with pytest.warns(RuntimeWarning, match=r"sees the last n\."):
+    with pytest.warns(RuntimeWarning, match=r"the last value of n\."):
         exec(compile(source, "top", "exec"), namespace)  # noqa: S102 - the subject
     made = namespace["made"]
     for number in range(300):  # more than are remembered

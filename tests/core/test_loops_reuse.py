@@ -146,7 +146,7 @@ async def test_submitting_from_another_loop_is_refused() -> None:
             executor.submit_nowait(anyio.sleep, 1)
         with pytest.raises(RuntimeError, match=r"was entered in another event loop"):
             await executor.drain()
-        with pytest.raises(RuntimeError, match=r"is entered already"):
+        with pytest.raises(RuntimeError, match=r"is already entered"):
             async with executor:
                 pass
 
@@ -210,7 +210,8 @@ async def test_two_loops_at_once_are_refused() -> None:
 
     async def elsewhere() -> None:
         with pytest.raises(
-            RuntimeError, match=r"^<TaskExecutor max_workers=2> has tasks of another running event"
+            RuntimeError,
+            match=r"^<TaskExecutor max_workers=2> is in use by tasks of another running event",
         ):
             await executor.run(anyio.sleep, 1)
 

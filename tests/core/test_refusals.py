@@ -257,7 +257,7 @@ CLOSED: list[tuple[Callable[[Any, Any], Any], str]] = [
     ),
     (
         lambda ex, call: ex.run(call, rate=10),
-        r"TypeError: rate=10 would count for this one call alone, .* a mtaio\.RateLimiter",
+        r"TypeError: rate=10 would apply to this one call only, .* a mtaio\.RateLimiter",
     ),
     (lambda ex, call: ex.run(call, rate="10"), r"TypeError: rate='10' is a str"),
     (lambda ex, call: ex.run(call, via="processes"), r"TypeError: fn=<coroutine .* not callable"),

@@ -294,7 +294,7 @@ async def test_entered_twice() -> None:
     async with TaskExecutor(3).stream(double, [1]) as results:
         with pytest.raises(
             RuntimeError,
-            match=r"was entered before: it serves one block, once\. Call stream\(\) again",
+            match=r"was entered before, and can be entered only once\. Call stream\(\) again",
         ):
             async with results:
                 raise AssertionError

@@ -264,7 +264,7 @@ async def test_stream_closed_before_its_block() -> None:
     emitter = EventEmitter()
     async with aclosing(emitter.stream("a")) as events:
         pass
-    with pytest.raises(RuntimeError, match=r"^<EventStream of 'a': .* was entered before: .* Call"):
+    with pytest.raises(RuntimeError, match=r"^<EventStream of 'a': .* was entered before, .* Call"):
         await events.__aenter__()
     with pytest.raises(RuntimeError, match=r"^this stream was left\."):
         await anext(events)
@@ -582,7 +582,7 @@ def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
     thread.join(10)
     (error,) = errors
     assert isinstance(error, RuntimeError)
-    assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> has tasks of another running")
+    assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> is in use by tasks of another")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -20,4 +20,4 @@ def test_prints_what_the_guide_says(
     program = load(PROGRAM, f"example_every_{backend}")
     run(program.main, backend=backend)
     assert capsys.readouterr().out == PROGRAM.with_suffix(".out").read_text(encoding="utf-8")
-    assert [each.message for each in caplog.records] == ["refresh failed; it goes on"]
+    assert [each.message for each in caplog.records] == ["refresh failed, and will run again"]

@@ -69,10 +69,10 @@ def test_histograms_of_one_form_are_added(
 
 
 def test_histograms_of_two_forms_are_not() -> None:
-    """What is counted by other ranges cannot be joined."""
+    """What is counted by other ranges cannot be combined."""
     durations, sizes = Histogram().snapshot(), Histogram(SIZES).snapshot()
     for join in (add, sub):
-        with pytest.raises(ValueError, match=r"^histograms of the bounds .* cannot be joined\. A"):
+        with pytest.raises(ValueError, match=r"^histograms with the bounds .* cannot be comb"):
             join(durations, sizes)
 
 
@@ -95,13 +95,17 @@ def test_snapshot_is_a_statistic_like_others() -> None:
 )
 def test_what_is_no_histogram(bounds: tuple[float, ...], counts: tuple[int, ...]) -> None:
     """Bounds are finite and ascending, and there is one count more."""
-    with pytest.raises(ValueError, match=r"^bounds=.* and counts=.* are no histogram\. Pass a tup"):
+    with pytest.raises(ValueError, match=r"^bounds=.* and counts=.* do not make a hist"):
         HistogramStatistics(bounds=bounds, counts=counts, sum=0.0)
 
 
 @pytest.mark.parametrize(
     ("share", "kind", "reason"),
-    [(1.5, ValueError, "is not from 0 to 1"), (99, ValueError, "is not"), ("1", TypeError, "is a")],
+    [
+        (1.5, ValueError, "is not between 0 and 1"),
+        (99, ValueError, "is not"),
+        ("1", TypeError, "is a"),
+    ],
 )
 def test_what_is_no_share(share: Any, kind: type[Exception], reason: str) -> None:
     """A quantile is a share of one, not a percentage."""

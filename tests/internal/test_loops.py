@@ -22,7 +22,7 @@ from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
 TWO_LOOPS = (
-    r"^'limiter' has tasks of another running event loop using it\. One loop at a time may "
+    r"^'limiter' is in use by tasks of another running event loop\. Only one loop at a time can "
     r"use it: give each loop an object of its own, or hand the work to one loop with "
     r"anyio\.from_thread\.run\(\)\.$"
 )

@@ -301,7 +301,9 @@ async def test_two_loops(backend: str) -> None:
     line = Line()
 
     async def attach() -> str:
-        with pytest.raises(RuntimeError, match=r"^'it' has tasks of another running event loop"):
+        with pytest.raises(
+            RuntimeError, match=r"^'it' is in use by tasks of another running event loop"
+        ):
             line.queue.attach("it")
         return "refused"
 

@@ -489,7 +489,7 @@ def test_one_name_for_all(tmp_path: Path, wall: Wall) -> None:
     assert written(tmp_path) == {"app.old": "a ", "app.log": "b c "}
     (error,) = errors
     assert str(error).startswith("namer=<function")
-    assert "app.old'. It has to make a name of its own" in str(error)
+    assert "app.old' for two older files. It has to return" in str(error)
 
 
 def test_name_without_the_number(tmp_path: Path, wall: Wall) -> None:

@@ -397,7 +397,7 @@ def test_whatever_is_raised_nothing_has_changed(
 
 def test_bad_file_of_the_settings_is_named(logger: logging.Logger) -> None:
     """A setting that makes no sense is named as it is called there."""
-    with pytest.raises(ValueError, match=r"^log_file='a\\x00b' has a NUL"):
+    with pytest.raises(ValueError, match=r"^log_file='a\\x00b' contains a NUL"):
         configure(Settings(log_file="a\0b"), logger=logger)  # type: ignore[arg-type]  # what is refused
 
 

@@ -245,7 +245,7 @@ async def test_websocket() -> None:
 
 async def test_other_scope() -> None:
     """Another protocol is an error, as ASGI wants it."""
-    with pytest.raises(ValueError, match=r"^the probes speak http, not 'mqtt'"):
+    with pytest.raises(ValueError, match=r"^the probes serve http, not 'mqtt'"):
         await Server().run(type="mqtt")
 
 

@@ -847,7 +847,9 @@ async def test_two_loops_at_once() -> None:
         group.start_soon(health.report)
         await anyio.sleep(0.125)
         await anyio.to_thread.run_sync(elsewhere)
-    assert str(errors[0]).startswith("<HealthRegistry: 1 checks> has tasks of another running")
+    assert str(errors[0]).startswith(
+        "<HealthRegistry: 1 checks> is in use by tasks of another running"
+    )
 
 
 async def test_read_from_another_thread() -> None:

@@ -383,7 +383,7 @@ async def test_sample_that_fails(caplog: pytest.LogCaptureFixture) -> None:
             if thread.name == "mtaio.monitoring.log":
                 thread.join()
         assert [record.getMessage() for record in caplog.records] == [
-            f"{monitor!r} could not take a sample; no figures until that works"
+            f"{monitor!r} could not take a sample; there are no figures until that works"
         ]
 
 

@@ -267,27 +267,27 @@ def test_configured_and_firing() -> None:
 # --- Refusals -----------------------------------------------------------------------------------
 
 CLEAR_ABOVE = (
-    "clear=81 is above value=80.0: an alert would be over before it fires. Pass a clear at value "
-    "or below, or below=True for a metric that must not fall below value."
+    "clear=81 is above value=80.0, so an alert would be over before it fires. Pass a clear that is "
+    "value or below, or below=True for a metric that must not fall below value."
 )
 CLEAR_BELOW = (
-    "clear=9 is below value=10.0: an alert would be over before it fires. Pass a clear at value "
-    "or above, or below=False for a metric that must not exceed value."
+    "clear=9 is below value=10.0, so an alert would be over before it fires. Pass a clear that is "
+    "value or above, or below=False for a metric that must not exceed value."
 )
 
 
 @pytest.mark.parametrize(
     ("terms", "error", "message"),
     [
-        ({"value": math.nan}, ValueError, "value=nan is not a number. Pass what "),
-        ({"value": math.inf}, ValueError, "value=inf is infinite. Pass what "),
-        ({"value": -math.inf}, ValueError, "value=-inf is infinite. Pass what "),
-        ({"value": "80"}, TypeError, "value='80' is a str, not a number. Pass what "),
-        ({"value": True}, TypeError, "value=True is a bool, not a number. Pass what "),
+        ({"value": math.nan}, ValueError, "value=nan is not a number. Pass the "),
+        ({"value": math.inf}, ValueError, "value=inf is infinite. Pass the "),
+        ({"value": -math.inf}, ValueError, "value=-inf is infinite. Pass the "),
+        ({"value": "80"}, TypeError, "value='80' is a str, not a number. Pass the "),
+        ({"value": True}, TypeError, "value=True is a bool, not a number. Pass the "),
         ({"value": 80, "clear": 81}, ValueError, CLEAR_ABOVE),
         ({"value": 10, "clear": 9, "below": True}, ValueError, CLEAR_BELOW),
-        ({"value": 80, "clear": math.nan}, ValueError, "clear=nan is not a number. Pass where "),
-        ({"value": 80, "clear": -math.inf}, ValueError, "clear=-inf is infinite. Pass where "),
+        ({"value": 80, "clear": math.nan}, ValueError, "clear=nan is not a number. Pass the "),
+        ({"value": 80, "clear": -math.inf}, ValueError, "clear=-inf is infinite. Pass the "),
         ({"value": 80, "for_seconds": -1}, ValueError, "for_seconds=-1 is less than 0. Pass "),
         ({"value": 80, "cooldown": -0.5}, ValueError, "cooldown=-0.5 is less than 0. Pass "),
         ({"value": 80, "cooldown": math.nan}, ValueError, "cooldown=nan is not a number. Pass "),

@@ -445,7 +445,7 @@ async def test_gauge_that_is_no_number(bad: Any, caplog: pytest.LogCaptureFixtur
         assert monitor.values().get("depth") == expected
         assert monitor.values()["http_pump.level"] == 0.5
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["cannot read depth; no figures of it until that works"] * 2
+    assert messages == ["cannot read depth; there are no figures from it until that works"] * 2
     assert monitor.statistics().failed == 3
 
 

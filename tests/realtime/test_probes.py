@@ -515,7 +515,7 @@ def test_ends_with_its_loop(anyio_backend: tuple[str, dict[str, Any]]) -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "a number": (8000, "is an int, not a str"),
     "no port": ("127.0.0.1", "does not end in a port"),
-    "no host": (":8000", "does not say who may connect"),
+    "no host": (":8000", "has no host"),
     "empty": ("", "does not end in a port"),
     "a name": ("example.com:80", "does not begin with an IP address or localhost"),
     "a URL": ("http://127.0.0.1:80", "does not begin with an IP address or localhost"),

@@ -792,7 +792,9 @@ async def test_two_loops_at_once(backend: str) -> None:
         limiter = RedisConcurrencyLimiter(store, "key", 1)
 
         async def other() -> None:
-            with pytest.raises(RuntimeError, match="has tasks of another running event loop"):
+            with pytest.raises(
+                RuntimeError, match="is in use by tasks of another running event loop"
+            ):
                 await limiter.acquire()
 
         async with limiter:

@@ -102,8 +102,8 @@ async def test_connection_made_at_the_end_is_closed() -> None:
         ((b"WAIT", 1, 0), "hold up everything else that uses"),
         (("XREAD", "BLOCK", 5, "STREAMS", "a", 0), "hold up everything else that uses"),
         (("XREAD", "block"), "hold up everything else that uses"),
-        (("select", 3), "change the connection of everything else"),
-        ((b"MULTI",), "change the connection of everything else"),
+        (("select", 3), "change the connection that everything else"),
+        ((b"MULTI",), "change the connection that everything else"),
     ],
     ids=str,
 )
@@ -127,7 +127,9 @@ async def test_commands_of_all_kinds() -> None:
     async with store:
         for passed in (("XREAD", "STREAMS", "block", 0), ("CLIENT", "INFO")):
             assert await store.command(*passed) == [*passed, None]
-        with pytest.raises(ValueError, match=r"^'subscribe' has messages follow, which command"):
+        with pytest.raises(
+            ValueError, match=r"^'subscribe' is followed by messages, which command"
+        ):
             await store.command("subscribe", "a")
         with pytest.raises(TypeError, match=r"^command\(\) was called without a command\."):
             await store.command()

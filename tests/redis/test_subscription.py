@@ -151,8 +151,8 @@ async def test_silence(caplog: pytest.LogCaptureFixture) -> None:
         assert links.opened > 2
         assert caplog.messages == [
             (
-                "memory://: a subscription has heard nothing for some seconds, and goes on trying: "
-                "it does not hear what it sends to itself"
+                "memory://: a subscription has received nothing for some seconds, and keeps "
+                "trying: it does not receive what it sends to itself"
             )
         ]
         links.deaf = False
@@ -168,7 +168,7 @@ async def test_refused_questions(caplog: pytest.LogCaptureFixture) -> None:
         await anyio.sleep(20)
     assert links.opened > 2
     (message,) = caplog.messages
-    assert message.endswith("goes on trying: memory://: PermissionDenied")
+    assert message.endswith("keeps trying: memory://: PermissionDenied")
     assert told == []
 
 

@@ -326,7 +326,7 @@ async def test_message() -> None:
     )
     await anyio.sleep(30)
     await outcomes(call, "-")
-    with pytest.raises(BreakerOpenError, match=r"call: 1 of 1 calls that were to probe it failed"):
+    with pytest.raises(BreakerOpenError, match=r"call: 1 of 1 probe calls failed"):
         await call(succeed)
 
 
@@ -348,7 +348,7 @@ async def test_a_state_for_each_key() -> None:
     assert (breaker.state_of("a"), breaker.state_of("b")) == (CLOSED, OPEN)
     for by_hand in breaker.force_open, breaker.reset:
         with pytest.raises(
-            ValueError, match=r"^<Breaker 'hosts': .* has a state for each key\. Say"
+            ValueError, match=r"^<Breaker 'hosts': .* has a state for each key\. Pass"
         ):
             by_hand()
 
@@ -587,7 +587,7 @@ async def test_slow_probe_opens_it_again() -> None:
     opened = [(change.error, change.reason) for change in changes if change.state is OPEN]
     assert opened == [
         (None, "2 of the last 2 calls took 1 s or longer, the latest after 1.5 s"),
-        (None, "1 of 1 calls that were to probe it failed or were slow, the latest after 3 s"),
+        (None, "1 of 1 probe calls failed or were slow, the latest after 3 s"),
     ]
 
 
@@ -722,13 +722,13 @@ async def test_blocks_inside_each_other() -> None:
     block = outer.block()
     async with block:
         pass
-    with pytest.raises(RuntimeError, match=r"serves one block, once\. Make one for each block"):
+    with pytest.raises(RuntimeError, match=r"be entered only once\. Make one for each block"):
         await block.__aenter__()
     keyed = Breaker(max_keys=2)
-    with pytest.raises(ValueError, match=r"Say what the block is for: block\(key\)"):
+    with pytest.raises(ValueError, match=r"Pass the key: block\(key\)"):
         async with keyed:
             pass
-    with pytest.raises(ValueError, match=r"Say what the block is for: block\(key\)"):
+    with pytest.raises(ValueError, match=r"Pass the key: block\(key\)"):
         keyed.block()
     for _ in range(4):
         async with outer:
@@ -821,7 +821,11 @@ async def test_listeners_hear_of_it() -> None:
         ({"half_open_ratio": 1.5}, ValueError, "^half_open_ratio=1.5 is not a ratio"),
         ({"half_open_ratio": -1}, ValueError, "^half_open_ratio=-1 is less than 0"),
         ({"failed": 500}, TypeError, "^failed=500 is an int, which is not callable"),
-        ({"failed": succeed}, TypeError, "^failed=.* is an async function, whose coroutine"),
+        (
+            {"failed": succeed},
+            TypeError,
+            "^failed=.* is an async function, whose coroutine",
+        ),
     ],
 )
 def test_refused_rules(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:

@@ -534,7 +534,9 @@ async def test_key_that_nobody_needs() -> None:
     assert await api(fetch)("a") == "a/"
     with pytest.raises(TypeError, match=r"^key=5 is an int, which is not callable"):
         Pipeline(Keys(), key=5)  # type: ignore[arg-type] # no function
-    with pytest.raises(TypeError, match=r"^key=.* is an async function, whose coroutine"):
+    with pytest.raises(
+        TypeError, match=r"^key=.* is an async function, and a key is found without"
+    ):
         Pipeline(Keys(), key=fetch)  # type: ignore[arg-type] # its coroutine
 
 

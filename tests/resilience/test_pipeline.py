@@ -726,7 +726,7 @@ async def test_a_part_is_a_decorator_by_itself(part: Any) -> None:
     assert await Service().method(7) == 7
     if not isinstance(part, Fallback):
         assert part.statistics() != before
-    with pytest.raises(TypeError, match=r"^@\w+(\.limit)? cannot decorate 3: being of type 'int'"):
+    with pytest.raises(TypeError, match=r"^@\w+(\.limit)? cannot decorate 3: it is of type 'int'"):
         decorate(cast("Any", 3))
 
 

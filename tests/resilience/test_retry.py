@@ -468,9 +468,9 @@ async def test_run_refuses_what_cannot_be_awaited() -> None:
         yield "a"  # pragma: no cover - not iterated
 
     message = (
-        r"^<.*> returned <async_generator .*>, which cannot be awaited\. It runs in the loop that "
-        r"consumes it: pass an async function that has this loop in it\. For streams use "
-        r"stream\(\) of a pipeline\.$"
+        r"^<.*> returned <async_generator .*>, which cannot be awaited\. An async generator runs "
+        r"in the 'async for' that consumes it: pass an async function that contains that loop\. "
+        r"For streams use stream\(\) of a pipeline\.$"
     )
     others: tuple[Any, ...] = (Pipeline(Timeout(1)).run, TimeoutManager(1).run)
     for refuse in (run, *others):

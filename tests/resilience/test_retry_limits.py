@@ -161,7 +161,7 @@ async def test_within_ends_the_attempts(way: Callable[..., Any], heard: list[Par
         await way(Retry(None, within=4, **EVENLY), job)
     assert job.calls == pytest.approx([0, 1.5, 3])
     assert any(
-        note.startswith("not tried again: attempt 4 would have to wait 1 s, and of the time for")
+        note.startswith("not tried again: attempt 4 would have to wait 1 s, and")
         for note in error.__notes__
     )
     last = heard[-1]
@@ -386,7 +386,7 @@ async def test_policy_inside_of_another_is_warned_of_once() -> None:
         return await inner.run(Answers(OSError("1"), OSError("2")))
 
     with (
-        pytest.warns(OrderWarning, match=r"^Retry\(2, .* of Answers runs inside of .*ask") as seen,
+        pytest.warns(OrderWarning, match=r"^Retry\(2, .* of Answers runs inside .*ask") as seen,
         pytest.raises(OSError, match="2"),
     ):
         await outer.run(ask)
@@ -430,7 +430,7 @@ async def test_policy_after_another_is_not_inside_of_it() -> None:
             r"^per=5 counts attempts, and attempts=None sets no limit\. Say how many",
         ),
         ({"until": 3}, r"^until=3 is an int, which is not callable"),
-        ({"waits": []}, r"^waits=\[\] holds no seconds"),
+        ({"waits": []}, r"^waits=\[\] is empty"),
         ({"waits": "123"}, r"^waits='123' is a str\. Pass seconds >= 0, one for each wait"),
         ({"waits": [1, -1]}, r"^waits=-1 is less than 0"),
         ({"waits": lambda: 1}, r"^waits=<function .* cannot be called as .*\(attempt\)"),
@@ -442,7 +442,7 @@ async def test_policy_after_another_is_not_inside_of_it() -> None:
         ({"throttled": 429}, r"^throttled=429 is an int, which is not callable"),
         (
             {"hold": object()},
-            r"^hold=<object .*> is held after a refusal, and nothing says what is one",
+            r"^hold=<object .*> is held after a refusal, but nothing says which",
         ),
         (
             {"hold": object(), "throttled": OSError},

@@ -212,7 +212,7 @@ async def test_what_is_no_stream_is_refused() -> None:
             owner.stream(call)
     with pytest.raises(TypeError, match=r"For streams use stream\(\) of"):
         await api.run(Service())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="For streams use a pipeline of it"):
+    with pytest.raises(TypeError, match="For a stream, use @Pipeline"):
         Retry(2)(Service().__call__)  # type: ignore[arg-type]
 
 
@@ -662,7 +662,7 @@ async def test_cancelled_wait_for_an_item_is_no_end() -> None:
         with anyio.move_on_after(0.5):
             await anext(items)
         for _ in range(2):
-            with pytest.raises(RuntimeError, match=r"cancelled as it waited.*Timeout\(between"):
+            with pytest.raises(RuntimeError, match=r"cancelled while it waited.*Timeout\(between"):
                 await anext(items)
 
 
@@ -809,7 +809,9 @@ async def test_one_task_at_a_time() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(anext, items)
             await anyio.sleep(0.5)
-            with pytest.raises(RuntimeError, match="already being waited for by another task"):
+            with pytest.raises(
+                RuntimeError, match="another task is already waiting for the stream"
+            ):
                 await anext(items)
 
 

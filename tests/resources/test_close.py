@@ -24,7 +24,7 @@ from mtaio.resources import (
 )
 
 Limiter: TypeAlias = Any
-MESSAGE = r"^<.*> is closed, and lets nothing in any more\. End the work that needs it; for oth"
+MESSAGE = r"^<.*> is closed, and grants nothing more\. End the work"
 
 MAKE: dict[str, tuple[Callable[[], Limiter], tuple[str, ...]]] = {
     "rate": (lambda: RateLimiter(1, name="it"), ()),

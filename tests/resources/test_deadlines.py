@@ -25,7 +25,7 @@ from mtaio.resources import (
 )
 
 MESSAGE = (
-    r" cannot grant 1 token within the 2 s that are left here, only in 5 s\. The limit is that"
+    r" cannot grant 1 token within the 2 s that are left here, only in 5 s\. That time limit is"
 )
 
 timeouts = TimeoutManager(2)

@@ -34,9 +34,9 @@ async def ticks(*seconds: float) -> AsyncGenerator[float]:
 @pytest.mark.parametrize(
     ("seconds", "message", "moment"),
     [
-        ((2,), "api: the first item did not come in 1 s", 1),
-        ((0.5, 0.7), "api: the next item did not come in 0.6 s", 2.1),
-        ((0.5, 0.1, 0.1, 0.1, 0.5), "api: the items of this block did not come in 5 s", 5),
+        ((2,), "api: the first item did not arrive within 1 s", 1),
+        ((0.5, 0.7), "api: the next item did not arrive within 0.6 s", 2.1),
+        ((0.5, 0.1, 0.1, 0.1, 0.5), "api: the items of this block did not arrive within 5 s", 5),
     ],
 )
 async def test_limits(seconds: tuple[float, ...], message: str, moment: float) -> None:
@@ -127,7 +127,7 @@ async def test_cancelled_wait_ends_a_generator() -> None:
     async with TimeoutManager(None).each(ticks(1, 1)) as items:
         with anyio.move_on_after(0.5):
             await anext(items)
-        with pytest.raises(RuntimeError, match=r"cancelled as it waited.*each\(between"):
+        with pytest.raises(RuntimeError, match=r"cancelled while it waited.*each\(between"):
             await anext(items)
 
 

@@ -178,7 +178,7 @@ def test_decorator_refuses() -> None:
     """What the decorator cannot work with is refused when it decorates."""
     limiter = KeyedRateLimiter(1, burst=2)
     wrong: Any = "user"
-    with pytest.raises(TypeError, match=r"^key='user' is a str, which is not callable\. Pass a fu"):
+    with pytest.raises(TypeError, match=r"^key='user' is a str, which is not callable\. Pass a pl"):
         limiter(key=wrong)
     with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens: the bucket never holds"):
         limiter(key=str, tokens=3)

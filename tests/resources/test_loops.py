@@ -195,7 +195,7 @@ def test_day_one_3_two_loops_at_once(make: type[Rate], backend: str) -> None:
     """While tasks wait in one loop, a task of another may not wait; whom it wakes wakes there."""
     subject = make()
     other = OtherLoop(subject)
-    message = f"^{subject.shown} has tasks of another running event loop using it"
+    message = f"^{subject.shown} is in use by tasks of another running event loop"
     before = repr(subject.limiter)
 
     async def scenario() -> None:

@@ -414,7 +414,7 @@ async def test_misuse_of_a_block() -> None:
         taken.settle(requests=0)
     async with taken:
         pass
-    with pytest.raises(RuntimeError, match="was entered before: it is for one request"):
+    with pytest.raises(RuntimeError, match="was entered before, and is for one request"):
         await taken.__aenter__()
     with pytest.raises(TypeError, match=r"has no limit 'tokens'. Pass one of requests"):
         taken.settle(tokens=1)
@@ -435,7 +435,7 @@ async def test_a_lower_remaining_counts() -> None:
 
 
 async def test_a_debt_that_the_server_does_not_know_of() -> None:
-    """It is none, but for what is in flight."""
+    """It is none, but for work in flight."""
     quota = Quota(a=10, per=60)
     async with quota.take(a=10) as taken:
         taken.settle(a=30)
@@ -586,13 +586,17 @@ async def test_unknown_names_and_wrong_values() -> None:
     ("options", "kind", "message"),
     [
         ({}, TypeError, "^a Quota without limits"),
-        ({"timeout": 3}, TypeError, "^no limit can be called 'timeout'"),
+        ({"timeout": 3}, TypeError, "^a limit cannot be called 'timeout'"),
         ({"a": 0}, ValueError, "^a=0 is not a finite number greater than 0"),
         ({"a": (1, 2, 3)}, ValueError, r"^a=\(1, 2, 3\) is not a pair"),
         ({"a": "1"}, TypeError, "^a='1' is a str, not a number"),
         ({"a": 1, "start": 1.5}, ValueError, "^start=1.5 is more than 1"),
         ({"a": 1, "window": 1}, TypeError, "^window=1 is an int, not a bool"),
-        (dict.fromkeys("ab", RateLimiter(1)), ValueError, r"^\{'a': <.* has one limiter twice"),
+        (
+            dict.fromkeys("ab", RateLimiter(1)),
+            ValueError,
+            r"^\{'a': <.* has the same limiter twice",
+        ),
     ],
 )
 def test_what_is_no_quota(options: dict[str, Any], kind: type[Exception], message: str) -> None:
@@ -1074,14 +1078,14 @@ async def test_one_queue_for_the_same_rates() -> None:
     [
         ([], ValueError, r"^rate=\[\] limits nothing"),
         ([RateLimiter(1), "2"], TypeError, r"^rate\[1\]='2' is a str, not a number"),
-        ([RateLimiter(1)] * 2, ValueError, r"^rate=.* has one limiter twice"),
+        ([RateLimiter(1)] * 2, ValueError, r"^rate=.* has the same limiter twice"),
     ],
 )
 async def test_what_is_no_list_of_rates(rates: Any, kind: type[Exception], message: str) -> None:
     """Each has to be a number or a rate limiter, and another than those before."""
     with pytest.raises(kind, match=message):
         await TaskExecutor().map(str, [], rate=rates)
-    with pytest.raises(TypeError, match=r"^rate=3 would count for this one call alone"):
+    with pytest.raises(TypeError, match=r"^rate=3 would apply to this one call only"):
         await TaskExecutor().run(anyio.sleep, 0, rate=[RateLimiter(1), 3])  # type: ignore[list-item] # wrong on purpose
 
 

@@ -293,7 +293,7 @@ async def test_tokens_are_refused(tokens: Any, error: type[Exception], message: 
 def test_changes_are_refused() -> None:
     """A window has no burst, and its limit is a whole number."""
     limiter = RateLimiter.window(3, per=1)
-    with pytest.raises(ValueError, match=r"^burst=5 means nothing to window 3/1 s, whose limit is"):
+    with pytest.raises(ValueError, match=r"^burst=5 does not apply to window 3/1 s, which"):
         limiter.burst = 5
     with pytest.raises(TypeError, match=r"^rate=2\.5 is a float, not an int\. .* 0 pauses\.$"):
         limiter.rate = 2.5

@@ -26,7 +26,7 @@ ENDS = {
     "at_exit": (70, "the exit waits for what atexit calls"),
     "process": (0, "stopped"),
     "log_pipe": (0, NO_LOG),
-    "printed": (70, "nobody reads what was printed"),
+    "printed": (70, "nobody reads its output"),
     "resource": (70, "database' does not close, though it was cancelled: it is left open"),
     "generator": (70, "though the application has stopped: the event loop goes on"),
 }
@@ -71,7 +71,7 @@ def test_process_ends(ended: dict[str, tuple[int, Service]], loop: str, name: st
     assert code == expected
     assert text in service.err.text
     assert service.seconds < TOTAL + LATE
-    assert (f"not down {TOTAL} s after it was told to stop" in service.err.text) == (code == 70)
+    assert (f"not stopped {TOTAL} s after it was told to" in service.err.text) == (code == 70)
     if code == 70:
         assert "(most recent call first)" in service.err.text
         assert service.seconds > TOTAL - 0.1

@@ -53,7 +53,7 @@ def test_requests_longer_than_the_total(start: Start) -> None:
     service.out.wait("in flight", 4)
     assert service.stop() == 0
     assert 5 / 2 < service.seconds < 5 + LATE
-    assert "requests: 3," in service.err.wait("cancelled because the time for it was over")[0]
+    assert "requests: 3," in service.err.wait("cancelled because the time was up")[0]
     assert service.out.lines[-1] == "closed"
     load.join()
     assert load.broken == []
@@ -88,4 +88,4 @@ def test_service_that_does_not_end(start: Start, path: str) -> None:
     assert "(most recent call first)" in service.err.text
     if path == "/block":
         assert 'scenarios.py", line' in service.err.text
-    assert "not down 1 s after" in service.log_file.read_text(encoding="utf-8")
+    assert "not stopped 1 s after" in service.log_file.read_text(encoding="utf-8")

@@ -199,7 +199,7 @@ def test_start_that_hangs(start: Start, tmp_path: Path) -> None:
         hang.touch()
         service.send(signal.SIGHUP)
         service.err.wait("has started", 3)
-        service.err.wait("is not ready after 15 s (MTAIO_START_TIMEOUT): it is ended")
+        service.err.wait("is not ready after 15 s (MTAIO_START_TIMEOUT): ending it")
         service.err.wait("worker 1 cannot start: the others stay as they are")
         assert has_ended(pids(service)[2])
         hang.unlink()

@@ -89,7 +89,7 @@ def test_schedule_that_was_not_run() -> None:
     next(search)
     with pytest.raises(
         RuntimeError,
-        match=r"^exhaustive\(\) cannot go on: Schedule\(tape=\{\}, strict=False\) has not been "
+        match=r"^exhaustive\(\) cannot continue: Schedule\(tape=\{\}, strict=False\) has not been "
         r"run\. Pass each schedule to mtaio\.testing\.run\(\) before you take the next\.$",
     ):
         next(search)
@@ -106,7 +106,7 @@ def test_program_that_changes(backend: str, sizes: list[int], candidates: str) -
     """A program that does not do the same on the same choices, or ends early, is refused."""
     with pytest.raises(
         RuntimeError,
-        match=r"^exhaustive\(\) cannot go on: after the same \d+ choices the program had "
+        match=r"^exhaustive\(\) cannot continue: after the same \d+ choices the program had "
         rf"{candidates} candidates, and \d the time before\. Give each run fresh objects, and no ",
     ):
         run_all(exhaustive(2), iter(sizes), backend)

@@ -236,7 +236,7 @@ def test_search_that_is_broken_off(backend: str) -> None:
     with pytest.warns(
         ExplorationWarning,
         match=rf"^test_search_that_is_broken_off\.<locals>\.test is not explored in full: "
-        rf"exhaustive=2 was broken off on {backend} after 10 schedules\. Raise max_runs, lower ",
+        rf"exhaustive=2 was stopped on {backend} after 10 schedules\. Raise max_runs, lower ",
     ) as caught:
         test()
     assert caught[0].filename == __file__

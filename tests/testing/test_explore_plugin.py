@@ -371,7 +371,7 @@ async def test_stuck(victim):
             "* under Schedule(tape={}):",
             "* t=0 *------- ring#2 is cancelled (checkpoint@1) -------",
             "* t=0 *ring#2 *waits at  await anyio.sleep(1)  (*",
-            "* t=0 *------- Deadlock: the run is broken off -------",
+            "* t=0 *------- Deadlock: the run is aborted -------",
             "* it passes if the victim is not cancelled; step * is the first that differs:",
             "* here   t=0 *ring#2 *ended",
             "* there  t=1 *ring#2 *ended",

@@ -409,7 +409,7 @@ def test_injections_into_nothing() -> None:
     next(search)
     with pytest.raises(
         RuntimeError,
-        match=r"^injections\(\) cannot go on: Victim\('step', at=1\) was not called, so nothing "
+        match=r"^injections\(\) cannot continue: Victim\('step', at=1\) was not called, so nothing "
         r"was cancelled\. Let the scenario await victim\(afn, \*args\)\.$",
     ):
         next(search)
@@ -474,7 +474,7 @@ def test_modes_that_need_a_simulation(mode: Any) -> None:
         with pytest.raises(
             RuntimeError,
             match=rf"^Victim\('{mode}', at=1\) cancels between the steps of tasks, and no "
-            r"simulation is running to tell them\. Use mtaio\.testing\.run\(\) or a virtual_back",
+            r"simulation is running that shows them\. Use mtaio\.testing\.run\(\) or a virtual_b",
         ):
             await Victim(mode, at=1)(thrice)
 
@@ -485,7 +485,7 @@ async def test_simulation_of_another_thread() -> None:
     """A loop of its own in a worker thread has no steps, though a simulation runs elsewhere."""
 
     async def inside() -> None:
-        with pytest.raises(RuntimeError, match="no simulation is running to tell them"):
+        with pytest.raises(RuntimeError, match="no simulation is running that shows them"):
             await Victim("step", at=1)(thrice)
 
     await anyio.to_thread.run_sync(anyio.run, inside)

@@ -184,8 +184,8 @@ def test_every_second_schedule_at_random_has_priorities() -> None:
     [
         ({"seed": 1, "depth": 0}, ValueError, r"^depth=0 is less than 1\. Pass a whole number >="),
         ({"seed": 1, "depth": 1.0}, TypeError, r"^depth=1\.0 is a float, not an int\."),
-        ({"depth": 2}, TypeError, r"^depth=2 is for priorities at random\. Pass a seed with it\.$"),
-        ({"tape": {}, "depth": 2}, TypeError, r"^depth=2 is for priorities at random\. Pass a se"),
+        ({"depth": 2}, TypeError, r"^depth=2 is for random priorities\. Pass a seed too\.$"),
+        ({"tape": {}, "depth": 2}, TypeError, r"^depth=2 is for random priorities\. Pass a se"),
         ({"seed": 1, "horizon": 0}, ValueError, r"^horizon=0 is less than 1\. Pass a whole numb"),
         ({"seed": 1, "horizon": None}, TypeError, r"^horizon=None is a NoneType, not an int\."),
     ],

@@ -292,7 +292,7 @@ def test_network_of_fixtures(session: pytest.Pytester) -> None:
         passed=1,
         errors=1,
     )
-    result.stdout.fnmatch_lines(["*TypeError: the mark 'network' takes keywords alone*"])
+    result.stdout.fnmatch_lines(["*TypeError: the mark 'network' takes only keyword arguments*"])
 
 
 def test_hung_thread_that_ends_after_all(session: pytest.Pytester) -> None:

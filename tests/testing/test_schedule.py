@@ -396,7 +396,7 @@ def test_tape_is_a_copy() -> None:
         (
             {"seed": 1, "tape": {}},
             TypeError,
-            r"^seed=1 and tape=\{\} exclude each other\. Pass one",
+            r"^seed=1 and tape=\{\} cannot be combined\. Pass one",
         ),
         ({"seed": -1}, ValueError, r"^seed=-1 is less than 0\. Pass a whole number >= 0\.$"),
         ({"seed": 1.5}, TypeError, r"^seed=1\.5 is a float, not an int\."),

@@ -126,7 +126,7 @@ async def test_cancelled_advance_leaves_nothing(sim: Simulation) -> None:
     [
         (-1, ValueError, r"^seconds=-1 is less than 0\. Pass the seconds of virtual time"),
         (math.nan, ValueError, r"^seconds=nan is not a number\. Pass the seconds"),
-        (math.inf, ValueError, r"^seconds=inf would never be over\. Pass the seconds"),
+        (math.inf, ValueError, r"^seconds=inf would never pass\. Pass the seconds"),
         ("1", TypeError, r"^seconds='1' is a str, not a number\. Pass the seconds"),
     ],
 )
@@ -225,7 +225,7 @@ def test_held_clock_and_nothing_happening_is_a_deadlock(backend: str) -> None:
 
     with pytest.raises(
         Deadlock,
-        match=r"^the run is blocked at t=0\.0 with its clock held, and nothing has come for "
+        match=r"^the run is blocked at t=0\.0 with its clock held, and nothing has happened for "
         r"0\.01 s of real time\. End the hold\(\) earlier, or raise grace=0\.01\.\n",
     ):
         run(scenario, backend=backend, grace=0.01)

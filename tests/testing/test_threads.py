@@ -195,7 +195,7 @@ def test_hung_thread_is_a_deadlock(backend: str) -> None:
     with pytest.raises(
         Deadlock,
         match=r"^the run is still blocked at t=2\.0 with its clock frozen by worker threads, and "
-        r"nothing has come from them for 0\.1 s of real time\. Let them end, let them wait in "
+        r"they have done nothing for 0\.1 s of real time\. Let them end, let them wait in "
         r"anyio\.from_thread\.run\(\), or raise grace=0\.1\.\n",
     ) as caught:
         run(hung, hang, backend=backend, grace=0.1)

@@ -405,5 +405,5 @@ def test_interleaving_ends_where_the_run_was_broken_off(backend: str) -> None:
         run(scenario, backend=backend, schedule=Schedule())
     (told,) = caught.value.__notes__
     lines = told.splitlines()
-    assert lines[-2] == "  t=0        ------- Deadlock: the run is broken off -------"
+    assert lines[-2] == "  t=0        ------- Deadlock: the run is aborted -------"
     assert re.fullmatch(r"  … [45] steps of cleaning up", lines[-1])

@@ -80,7 +80,9 @@ def unknown_variables(look: Look) -> Finding:
     )
     remedy = "Correct or unset them."
     if look.machine.supervisor == "kubernetes":
-        remedy += " Those of a Kubernetes service end with enableServiceLinks: false in the pod."
+        remedy += (
+            " If they come from a Kubernetes service, set enableServiceLinks: false in the pod."
+        )
     return warn(f"mtaio does not read {named}", remedy)
 
 
@@ -162,7 +164,8 @@ def open_files(look: Look) -> Finding:
     if least > limit:
         return fail(f"{limit} may be open, and {requests} needs {least:.10g}", remedy)
     return warn(
-        f"{limit} may be open, and {requests} needs {wanted:.10g} with a connection upstream each",
+        f"{limit} may be open, and {requests} needs {wanted:.10g} with an upstream connection for "
+        f"each",
         remedy,
     )
 
@@ -193,7 +196,7 @@ def processes(look: Look) -> Finding | None:
         return fail(f"{count}: there are no workers on Windows", f"Unset {count.label}.")
     if look.app is not None and look.app.jobs:
         return fail(
-            f"{count}, and each would do the job {look.app.jobs[0].name!r}",
+            f"{count}, and each would run the whole job {look.app.jobs[0].name!r}",
             f"Unset {count.label}.",
         )
     most = max(1, math.floor(processors))
@@ -214,14 +217,15 @@ def shutdown(look: Look) -> Finding:
     if budget.total >= patience:
         return warn(
             f"{label} is {total}, and {who}",
-            f"Set {label} to {patience - max(1, patience // 6):g} or less, or have it wait longer.",
+            f"Set {label} to {patience - max(1, patience // 6):g} or less, or let the platform "
+            f"wait longer.",
         )
     if budget.drain < _LEAST_DRAIN:
         return warn(
-            f"{label} leaves {in_seconds(budget.drain)} for what is in flight",
+            f"{label} leaves {in_seconds(budget.drain)} for work in flight",
             f"Raise {label}.",
         )
-    return ok(f"{total} in all, {in_seconds(budget.drain)} of them for what is in flight")
+    return ok(f"{total} in total, {in_seconds(budget.drain)} of it for work in flight")
 
 
 @check("configuration")
@@ -233,7 +237,7 @@ def drain_delay(look: Look) -> Finding:
             f"{label}=0: requests still arrive for seconds after Kubernetes has sent SIGTERM",
             f"Set {label}=5, unless a preStop hook waits.",
         )
-    return ok(f"{in_seconds(delay)} between not ready and accepting nothing more")
+    return ok(f'{in_seconds(delay)} between "not ready" and accepting no more connections')
 
 
 @check("configuration")
@@ -328,7 +332,8 @@ def log_handlers(look: Look) -> Finding:
     shared = sorted({each for each in writers if writers.count(each) > 1})
     if shared:
         return fail(
-            f"{', '.join(shared)} has two handlers: each rotates it under the other",
+            f"{', '.join(shared)} has two handlers: each rotates the file while the other writes "
+            f"to it",
             "Keep one handler, on the root logger.",
         )
     return ok("each log file has one handler")

@@ -46,7 +46,9 @@ def probe_address(look: Look) -> Finding | None:
         return None
     label = look.label("health_bind")
     if not address.port:
-        return warn(f"{label}={address} is another port each time", f"Give {label} a fixed port.")
+        return warn(
+            f"{label}={address} is a different port each time", f"Give {label} a fixed port."
+        )
     if look.machine.supervisor == "kubernetes" and address.is_local:
         return warn(
             f"{label}={address}: the kubelet probes from outside the pod, and gets no answer",

@@ -160,12 +160,15 @@ def _how_long(certificate: Certificate) -> Finding:
     name, end = certificate.certfile, f"{until:%Y-%m-%d %H:%M} UTC"
     renew = "Renew it, and restart the service: it reads its certificate when it starts."
     if now >= until:
-        return fail(f"{name} has run out: {end}", renew)
+        return fail(f"{name} has expired: {end}", renew)
     if now < since:
-        return fail(f"{name} is not good before {since:%Y-%m-%d %H:%M} UTC", "Set the clock.")
+        return fail(
+            f"{name} is not valid before {since:%Y-%m-%d %H:%M} UTC",
+            "Check this machine's clock, or use a certificate that is valid now.",
+        )
     if until - now < min(_RENEWED, (until - since) * _LAST_PART):
-        return warn(f"{name} is good until {end}", renew)
-    return ok(f"{name} is good until {end}")
+        return warn(f"{name} is valid until {end}", renew)
+    return ok(f"{name} is valid until {end}")
 
 
 @check("security")
@@ -175,7 +178,7 @@ def ports(look: Look) -> Finding:
     for one, other in combinations(wanted, 2):
         port = one.address.port
         if port == other.address.port != 0 and _meet(one.address.host, other.address.host):
-            return fail(f"{one.name} and {other.name} both want port {port}", "Move one of them.")
+            return fail(f"{one.name} and {other.name} both use port {port}", "Move one of them.")
     for each in wanted:
         refused = _refused(each.address)
         if refused is not None:
@@ -225,7 +228,7 @@ def _refused(address: Address) -> tuple[str, str] | None:
     except OSError as error:
         remedies = {
             errno.EADDRINUSE: "Stop what listens there: the service itself, or another program.",
-            errno.EACCES: "Use a port from 1024 on, or give the service CAP_NET_BIND_SERVICE.",
+            errno.EACCES: "Use a port of 1024 or higher, or give the service CAP_NET_BIND_SERVICE.",
         }
         reason = error.strerror or str(error)
         return reason, remedies.get(error.errno or 0, "Use an address of this machine.")

@@ -158,7 +158,7 @@ class Host:
         """
         checks.callable_("main", main, way_out="Pass the async function, and its arguments.")
         if self._network.state == "over":
-            msg = f"{self!r} cannot start a program: its network is over. Make another Network."
+            msg = f"{self!r} cannot start a program: its network is closed. Make another Network."
             raise RuntimeError(msg)
         if self._program is not None and not self._machine.life.over:
             msg = f"{self!r} runs a program already. Kill it first, or start both in one function."

@@ -45,7 +45,10 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
         if name in options:
             value = checks.at_least(name, options[name], 0, way_out="Pass seconds, 0 for none.")
             if value == math.inf:
-                msg = f"{name}={value!r} would never arrive. partition() cuts hosts off."
+                msg = (
+                    f"{name}={value!r} means that nothing ever arrives. Use partition() to cut "
+                    f"hosts off."
+                )
                 raise ValueError(msg)
     if options.get("bandwidth") is not None:
         checks.positive("bandwidth", options["bandwidth"], way_out="Pass bytes a second, or None.")

@@ -110,7 +110,7 @@ class Names:
         if address is None:
             error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             error.add_note(
-                f"The simulated network has no host {name!r}, but {', '.join(self._addresses)}. "
+                f"The simulated network has no host {name!r}. It has {', '.join(self._addresses)}. "
                 f"Network.host() makes one, Network.name() gives it another name."
             )
             raise error

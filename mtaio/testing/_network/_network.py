@@ -174,7 +174,7 @@ class Network:
         host = self._hosts.get(name)
         if host is None:
             if not name or name == EVERYBODY:
-                msg = f"name={name!r} is no name for a host. Pass one such as 'stock'."
+                msg = f"name={name!r} is not a valid host name. Pass one such as 'stock'."
                 raise ValueError(msg)
             if len(self._hosts) >= MOST_HOSTS:
                 msg = f"there are {MOST_HOSTS} hosts already, and no address for {name!r}."
@@ -480,7 +480,7 @@ class Network:
         for host, machine in core.machines.items():
             if host != MAIN:
                 core.kill(machine, silent=False)
-        core.group.cancel_scope.cancel("the network is over")
+        core.group.cancel_scope.cancel("the network is closed")
         try:
             swallowed = await core.group.__aexit__(exc_type, exc, traceback)
             core.abandon()

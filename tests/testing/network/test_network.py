@@ -749,7 +749,7 @@ def test_started_before_the_network_is_open(backend: str) -> None:
                 assert await ask(stream) == b"X"
         assert_quiescent(net)
         assert [event.what for event in net.trace].count("start") == 2
-        with pytest.raises(RuntimeError, match=r"its network is over. Make another Network"):
+        with pytest.raises(RuntimeError, match=r"its network is closed. Make another Network"):
             net.host("late").start(echo)
 
     run(main, backend=backend)
@@ -765,7 +765,7 @@ def test_an_unknown_name_says_which_there_are(backend: str) -> None:
                 await anyio.connect_tcp("stok", 80)
             assert unknown.value.errno == socket.EAI_NONAME
             [note] = unknown.value.__notes__
-            assert note.startswith("The simulated network has no host 'stok', but main, stock. ")
+            assert note.startswith("The simulated network has no host 'stok'. It has main, stock. ")
 
     run(main, backend=backend)
 
