@@ -1,10 +1,11 @@
 """
-Settings: what an operator decides, read from the environment in one place.
+Settings of a service, read from environment variables in one place.
 
-Promise: `Settings` is a plain immutable value, made from arguments or from variables; the
-environment is read when `Settings.from_env` is called, never at import. All mistakes are reported
-together, one line for each, and no secret appears in an error, a ``repr`` or a description.
-Cost: no dependency, not even anyio; no file is read, unless it holds a secret.
+Promise: `Settings` is a plain immutable value, created from arguments or from variables. The
+    environment is read when `Settings.from_env` is called and not at import. All mistakes are
+    reported together, one line for each, and no secret appears in an error, a ``repr`` or a
+    description.
+Cost: it imports no dependency, not even anyio, and reads no file except one that holds a secret.
 """
 
 from __future__ import annotations
@@ -176,9 +177,9 @@ class Settings:
     `describe` to show settings.
 
     Args:
-        max_workers: The most items that an executor works on at once.
+        max_workers: Maximum number of items that an executor works on at once.
         cache_ttl: Seconds for which a cache keeps a value; 0 to keep none, ``inf`` for no limit.
-        cache_size: The most entries in a cache.
+        cache_size: Maximum number of entries in a cache.
         log_level: The lowest level that is logged, by name or number.
         log_file: The log file; None or ``""`` for none.
         log_max_bytes: The size in bytes at which a new log file begins; 0 for no limit.
@@ -187,9 +188,10 @@ class Settings:
             ``mtaio.logging.AsyncFileHandler``; None or ``""`` for never.
         log_format: ``"text"`` or ``"json"``.
         log_console: Whether the log is also written to standard error.
-        rate_limit: The most requests that start in a second; 0 to pause, ``inf`` for no limit.
-        burst_limit: The most requests that start at once after a quiet time.
-        concurrency_limit: The most requests that run at once.
+        rate_limit: Maximum rate at which requests start, per second; 0 to pause, ``inf`` for no
+            limit.
+        burst_limit: Maximum number of requests that start at once after a quiet time.
+        concurrency_limit: Maximum number of requests that run at once.
         default_timeout: Seconds that a request may take; ``inf`` for no limit.
         cpu_threshold: The processor use, in percent, above which there is an alert; 100 for none.
         memory_threshold: The memory use, in percent, above which there is an alert; 100 for none.
@@ -199,8 +201,8 @@ class Settings:
         trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
             trusted: IP addresses and networks, separated by commas, and ``unix`` for those that
             connect through a Unix socket; None or ``""`` for none.
-        max_in_flight: The most requests that a server handles at once; further clients get 503;
-            ``inf`` for no limit.
+        max_in_flight: Maximum number of requests that a server handles at once; further clients get
+            503; ``inf`` for no limit.
         body_timeout: Seconds that a client may take to send the next piece of a request's body;
             ``inf`` for no limit.
         access_log: Whether each request to a server gets an id and a line in the log.
@@ -214,7 +216,7 @@ class Settings:
             ``health_bind``.
         drain_delay: Seconds from reporting "not ready" until no new work is accepted; part of
             ``shutdown_timeout``, and at most half of it.
-        shutdown_timeout: The most seconds from the signal to the exit. By default, Kubernetes kills
+        shutdown_timeout: Maximum seconds from the signal to the exit. By default, Kubernetes kills
             a process after 30 seconds, and Docker after 10.
 
     Raises:
@@ -224,7 +226,7 @@ class Settings:
 
     Example:
         ```python
-        from mtaio.config import Settings
+        from mtaio import Settings
 
         settings = Settings(max_workers=8, log_level="debug")
         assert settings.log_level == "DEBUG"
@@ -297,7 +299,7 @@ class Settings:
 
         Example:
             ```python
-            from mtaio.config import Settings
+            from mtaio import Settings
 
             settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8"}, log_console=False)
             assert settings.max_workers == 8

@@ -1,9 +1,9 @@
 """
-Running a service: `Application`, `ErrorHandler` and the ``mtaio`` command.
+Run a service: `Application`, `ErrorHandler` and the ``mtaio`` command.
 
-`Application` makes the parts of a service from its settings, starts and stops them, and handles
-signals; `ErrorHandler` reports what fails. Names are loaded on first use, so that the command
-starts fast.
+`Application` creates the parts of a service from its settings, starts and stops them, and handles
+signals. `ErrorHandler` reports errors. Names are imported on first use, so that the command starts
+fast.
 """
 
 from __future__ import annotations

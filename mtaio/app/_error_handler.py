@@ -89,17 +89,15 @@ class ErrorHandler:
     """
     Reports errors to a logger.
 
-    A `MTAIOError`, such as a limit that was reached, is an operational condition. It is logged at
-    ``ERROR`` with its type, message, notes and context, without a traceback. Any other error is
-    unexpected, and is logged at ``CRITICAL`` with its traceback. Each error in an exception group
-    gets a record of its own, which says where in the group it was. After 100 of them, one record
-    counts the rest by type.
+    A `MTAIOError`, such as a limit that was reached, is logged at ``ERROR`` with its type, message,
+    notes and context, without a traceback. Any other error is logged at ``CRITICAL`` with its
+    traceback. Each error in an exception group gets a record of its own; after 100 of them, one
+    record counts the rest by type.
 
-    Each record has the extra keys ``error_type``, ``error_message`` and ``context``, and
-    ``error_group`` if the error comes from a group. Its file and line are those where the error was
-    raised. Secrets that `RedactingFilter` finds are masked in all of these. The context is kept as
-    plain data, with at most 500 values in 8 levels and 2,000 characters a text. Objects other than
-    numbers, texts and containers are kept as their text.
+    Records have the extra keys ``error_type``, ``error_message``, ``context`` and, for an error
+    from a group, ``error_group``; their file and line are those where the error was raised. Secrets
+    that `RedactingFilter` finds are masked. The context is kept as plain data, with at most 500
+    values in 8 levels and 2,000 characters a text.
 
     Exceptions that are no ``Exception``, such as cancellation, ``KeyboardInterrupt`` and
     ``SystemExit``, are not reported.
@@ -132,7 +130,7 @@ class ErrorHandler:
 
         async def main() -> None:
             await buy("tea")
-            await buy("cake")  # ERROR mtaio.errors: RateLimitError: …; context: article='cake'
+            await buy("cake")  # logs: RateLimitError: …; context: article='cake'
             assert errors.statistics().reported == {"ERROR": 1, "CRITICAL": 0}
 
 
@@ -172,10 +170,11 @@ class ErrorHandler:
 
     def report(self, error: BaseException, context: Mapping[str, object] | None = None) -> None:
         """
-        Report an error. Not a checkpoint. It can be called from any thread.
+        Report an error.
 
         If a log handler or filter fails, that is counted as ``failed`` and, if
-        ``logging.raiseExceptions`` is true, printed to ``sys.stderr``.
+        ``logging.raiseExceptions`` is true, printed to ``sys.stderr``. Not a checkpoint. It can be
+        called from any thread.
 
         Args:
             error: What was raised.
@@ -214,11 +213,11 @@ class ErrorHandler:
         self, context: Mapping[str, object] | None = None, *, swallow: bool = False
     ) -> AbstractContextManager[None, Any]:
         """
-        Return a context manager that reports errors raised in its block. Not a checkpoint.
+        Return a context manager that reports errors raised in its block.
 
         Use a plain ``with``, also around ``await``. An error propagates unchanged after it was
         reported, unless ``swallow`` is true. Cancellation and other exceptions that are no
-        ``Exception`` propagate in any case, also out of a group that holds both.
+        ``Exception`` propagate in any case, also out of a group that holds both. Not a checkpoint.
 
         Args:
             context: What is being done, as names and values. It is read when an error is reported,
@@ -233,7 +232,11 @@ class ErrorHandler:
             self._swallowed += sum(1 for _ in _errors_in(error))
 
     def statistics(self) -> ErrorHandlerStatistics:
-        """Return what was reported so far. Not a checkpoint. It can be called from any thread."""
+        """
+        Return what was reported so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         with self._counts:
             return ErrorHandlerStatistics(
                 reported={logging.getLevelName(level): n for level, n in self._reported.items()},

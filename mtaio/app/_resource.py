@@ -90,7 +90,9 @@ class Resource(Generic[T]):
 
     def get(self) -> T:
         """
-        Return the value. Not a checkpoint. It can be called from any thread.
+        Return the value.
+
+        Not a checkpoint. It can be called from any thread.
 
         Raises:
             RuntimeError: The resource is not open, because the application is not up.

@@ -169,8 +169,12 @@ class _Slot:
     def __init__(self, number: int) -> None:
         self.number: Final = number
         self.worker: _Worker | None = None
+        self.latest: _Worker | None = None
+        """The same, and when it has ended."""
         self.failures = 0
         """Workers in a row that ended soon."""
+        self.hurry = anyio.Event()
+        """Set when another is not to be waited for any longer."""
 
 
 class _Counts:
@@ -287,6 +291,8 @@ class Supervisor:
         self._code = code
         self._stop.set()
         self._up.set()
+        for slot in self._slots:
+            slot.hurry.set()
         totals = [worker.total for worker in self._workers()]
         self._notifier.stopping()
         self._notifier.extend(max(totals, default=0) + _MARGIN)
@@ -313,7 +319,6 @@ class Supervisor:
 
     async def _keep(self, slot: _Slot) -> None:
         """Keep one worker running, until all are to stop."""
-        before: _Worker | None = None
         try:
             while not self._stop.is_set():
                 try:
@@ -324,10 +329,9 @@ class Supervisor:
                     slot.failures += 1
                     await self._wait(slot)
                     continue
-                slot.worker = worker
+                before, slot.worker, slot.latest = slot.latest, worker, worker
                 if before is not None:
                     before.replaced.set()
-                before = worker
                 self._counts.started += 1
                 logger.info("worker %d has started: pid %d", slot.number, worker.process.pid)
                 code = await self._run_worker(slot, worker)
@@ -336,17 +340,18 @@ class Supervisor:
                 self._note_end(slot, worker, code)
                 await self._wait(slot)
         finally:
-            if before is not None:
-                before.replaced.set()
+            if slot.latest is not None:
+                slot.latest.replaced.set()
 
     async def _wait(self, slot: _Slot) -> None:
         """Wait before another worker is started, the longer the more have failed in a row."""
         if slot.failures:
             seconds = min(_SHORTEST * 2.0 ** min(slot.failures - 1, 10), _LONGEST)
             if not self._stop.is_set():
+                slot.hurry = anyio.Event()
                 logger.warning("worker %d: another starts in %g s", slot.number, seconds)
             with anyio.move_on_after(seconds):
-                await self._stop.wait()
+                await slot.hurry.wait()
 
     def _note_end(self, slot: _Slot, worker: _Worker, code: int) -> None:
         code = worker.code(code)
@@ -485,11 +490,14 @@ class Supervisor:
             self._restart = anyio.Event()  # one that comes meanwhile begins it anew, afterwards
             logger.info("SIGHUP: the workers are restarted one after another")
             for slot in self._slots:
-                worker = slot.worker
-                if worker is None:  # the next one starts from what is there now
+                before = slot.latest
+                if before is None:  # it could never be started, and is tried with what is there now
                     continue
-                worker.stop()
-                await worker.replaced.wait()
+                if slot.worker is None:
+                    slot.hurry.set()
+                else:
+                    slot.worker.stop()
+                await before.replaced.wait()
                 worker = slot.worker
                 if worker is None:
                     break

@@ -1,9 +1,10 @@
 """
-Around an ASGI application: a limit for each client, metrics and a log of its requests.
+Middleware for ASGI applications: rate limits for clients, metrics and an access log.
 
-Promise: plain ASGI, under any framework and server; what a client sends neither grows memory nor
-raises.
-Cost: each name is imported on first use; a framework never, but for the dependency that is for one.
+Promise: it is plain ASGI and works with any framework and server; nothing that a client sends makes
+    memory grow or raises an error.
+Cost: each name is imported on first use. Only `limit`, the dependency for FastAPI, imports a
+    framework.
 """
 
 from __future__ import annotations

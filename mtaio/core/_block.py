@@ -135,7 +135,8 @@ class Block:
             )
         # Swallowed: a task was cancelled natively before its first step.
         if errors or escaped or swallowed:
-            conclude([*enumerate(errors)], (*escaped, silent_end()) if swallowed else escaped)
+            others = (*escaped, silent_end()) if swallowed else escaped
+            conclude([*enumerate(errors)], others, where="block")
         if raised is None and exc is None and not swallowed:
             raised = reason
         if raised is not None:

@@ -106,14 +106,17 @@ def silent_end() -> StrayCancellationError:
     )
 
 
-def conclude(failures: list[ItemError], escaped: Sequence[BaseException] = ()) -> None:
+def conclude(
+    failures: list[ItemError], escaped: Sequence[BaseException] = (), *, where: str = "call"
+) -> None:
     """
-    Raise the errors of a call at its end, if there are any; ``failures`` is emptied.
+    Raise the errors of a call or a block at its end, if there are any; ``failures`` is emptied.
 
     Args:
         failures: Numbered errors of items, in any order.
         escaped: Errors that came otherwise: of the source, of a callback, of the body of a block.
             One that came several ways counts once.
+        where: What has ended, as the message of a group says.
     """
     errors = [error for _, error in sorted(failures, key=itemgetter(0))]
     _add_others(errors, escaped)
@@ -122,7 +125,7 @@ def conclude(failures: list[ItemError], escaped: Sequence[BaseException] = ()) -
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            msg = f"{len(errors)} errors in one call"
+            msg = f"{len(errors)} errors in one {where}"
             raise BaseExceptionGroup(msg, errors)
     finally:
         del errors, escaped  # the error holds this frame: else they keep each other alive

@@ -1,8 +1,8 @@
 """
-Events: an emitter does not know its listeners, and still gets their errors.
+Events: an emitter that waits for its handlers and gets their errors.
 
 Promise: an emit returns when all its handlers have ended; neither their errors nor its cancellation
-is lost; streams and queues are bounded, and count what did not fit.
+    is lost; streams and queues are bounded and count what they drop.
 """
 
 from __future__ import annotations

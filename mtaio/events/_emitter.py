@@ -82,9 +82,10 @@ class EventEmitter:
             another.
         max_listeners: Warn if a name or pattern gets more handlers than this, which suggests that
             handlers are registered again and again; None for no warning.
-        max_pending: The most events of `emit_nowait` that wait to be delivered; None for no limit.
-        max_names: The most names for which statistics are kept. Names emitted longest ago are then
-            counted together as ``other``. None for no limit.
+        max_pending: Maximum number of events of `emit_nowait` that wait to be delivered; None for
+            no limit.
+        max_names: Maximum number of names for which statistics are kept. Names emitted longest ago
+            are then counted together as ``other``. None for no limit.
         name: Name shown in messages and metrics.
 
     Raises:
@@ -96,7 +97,8 @@ class EventEmitter:
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter
+        from mtaio import EventEmitter
+        from mtaio.events import Event
 
         emitter = EventEmitter()
 
@@ -263,10 +265,11 @@ class EventEmitter:
 
     def off(self, name: str | EventKey[Any], handler: Callable[..., object]) -> bool:
         """
-        Remove a handler, or the latest of several registrations. Not a checkpoint.
+        Remove a handler, or the latest of several registrations.
 
         An emit in progress that has not called the handler yet does not call it. The handlers of
-        that name are compared one by one, so this takes longer the more there are.
+        that name are compared one by one, so this takes longer the more there are. Not a
+        checkpoint.
 
         Args:
             name: The name, pattern or key under which it was registered.
@@ -292,10 +295,10 @@ class EventEmitter:
 
     def remove_all_listeners(self, name: str | EventKey[Any] | None = None) -> int:
         """
-        Remove the handlers of a name, or of all. Not a checkpoint.
+        Remove the handlers of a name, or of all.
 
         An emit in progress does not call them any more. Streams and calls of `wait_for` stay,
-        because they belong to the tasks that use them.
+        because they belong to the tasks that use them. Not a checkpoint.
 
         Args:
             name: The name, pattern or key under which they were registered; None for all handlers.
@@ -316,16 +319,18 @@ class EventEmitter:
 
     def event_names(self) -> tuple[str, ...]:
         """
-        Return the names and patterns that have handlers. Not a checkpoint.
+        Return the names and patterns that have handlers.
 
         Each is listed once, in the order in which they got their first handler. A key is listed by
-        its name.
+        its name. Not a checkpoint.
         """
         return tuple(self._registry.patterns())
 
     def listeners(self, name: str | EventKey[Any]) -> tuple[Callable[[Event[Any]], object], ...]:
         """
-        Return the handlers that would run for a name, in their order. Not a checkpoint.
+        Return the handlers that would run for a name, in their order.
+
+        Not a checkpoint.
 
         Args:
             name: A name. For a pattern, only the handlers registered under exactly this pattern.
@@ -337,7 +342,9 @@ class EventEmitter:
 
     def listener_count(self, name: str | EventKey[Any] | None = None) -> int:
         """
-        Return how many handlers would run for a name. Not a checkpoint.
+        Return how many handlers would run for a name.
+
+        Not a checkpoint.
 
         Args:
             name: As for `listeners`; None for the number of all registrations.
@@ -494,12 +501,12 @@ class EventEmitter:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        Queue an event, to be delivered by the emitter's block. Not a checkpoint.
+        Queue an event, to be delivered by the emitter's block.
 
         Events are delivered one after another, in the order of these calls. With ``errors="raise"``
         or ``"continue"``, an error of a handler ends the block and is raised by it. If the emitter
         no longer delivers and the calling task is being cancelled, the event is dropped and
-        counted.
+        counted. Not a checkpoint.
 
         Args:
             name: As for `emit`.
@@ -570,16 +577,16 @@ class EventEmitter:
         priority: int = EventPriority.NORMAL,
     ) -> Event[Any]:
         """
-        Wait for one event. A checkpoint.
+        Wait for one event.
 
         It listens from the moment of the call until it returns or is cancelled. It misses events
-        between two calls; use `stream` to get all of them.
+        between two calls; use `stream` to get all of them. A checkpoint.
 
         Args:
             name: A name, pattern or key, as for `on`.
             predicate: A plain function of the event; the first event for which it is true is
                 returned. Its errors are raised here, not by the emit.
-            timeout: The most seconds to wait; None for no limit.
+            timeout: Maximum seconds to wait; None for no limit.
             priority: The tier in which the event is looked at.
 
         Raises:
@@ -642,7 +649,8 @@ class EventEmitter:
 
         Args:
             names: Names, patterns and keys, as for `on`.
-            max_pending: The most events that are buffered for the consumer; None for no limit.
+            max_pending: Maximum number of events that are buffered for the consumer; None for no
+                limit.
             overflow: What happens if the buffer is full. With ``"block"`` the emit waits for space.
                 ``"drop_oldest"`` drops the oldest event, and ``"drop_newest"`` the new one.
                 ``"raise"`` drops the new event and raises `mtaio.exceptions.EventOverflowError`,
@@ -666,7 +674,11 @@ class EventEmitter:
     # ---- the block -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Enter the emitter. Not a checkpoint."""
+        """
+        Enter the emitter.
+
+        Not a checkpoint.
+        """
         before = self._blocks.vacate(self)
         if before is not None:
             self._drop_undelivered(before)
@@ -682,7 +694,9 @@ class EventEmitter:
         tb: TracebackType | None,
     ) -> None:
         """
-        Leave the emitter: deliver the events of `emit_nowait`, or drop them. A checkpoint.
+        Leave the emitter: deliver the events of `emit_nowait`, or drop them.
+
+        A checkpoint.
 
         Raises:
             RuntimeError: It was entered in another task.
@@ -718,9 +732,9 @@ class EventEmitter:
 
     def statistics(self) -> mtaio.statistics.EmitterStatistics:
         """
-        Return the state and the counts so far. Not a checkpoint.
+        Return the state and the counts so far.
 
-        It can be called from any thread.
+        It can be called from any thread. Not a checkpoint.
         """
         from mtaio.events._statistics import EmitterStatistics  # noqa: PLC0415 - takes 2 ms to make
 

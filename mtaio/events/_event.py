@@ -49,7 +49,8 @@ class EventKey(Generic[T]):
         ```python
         import anyio
 
-        from mtaio.events import Event, EventEmitter, EventKey
+        from mtaio import EventEmitter
+        from mtaio.events import Event, EventKey
 
         PRICE = EventKey[float]("price.changed")
         emitter = EventEmitter()
@@ -141,9 +142,9 @@ class Event(Generic[T_co]):
 
     def stop(self) -> None:
         """
-        Skip the lower tiers for this event. Not a checkpoint.
+        Skip the lower tiers for this event.
 
-        The other handlers of the running tier still run.
+        The other handlers of the running tier still run. Not a checkpoint.
         """
         self.stopped = True
 

@@ -58,7 +58,11 @@ class Blocked:
         self._queue.wake(self._waiter)  # taken is taken, also if the emit is being cancelled
 
     async def wait(self) -> None:
-        """Wait until it has left the queue. A checkpoint unless it has."""
+        """
+        Wait until it has left the queue.
+
+        A checkpoint unless it has.
+        """
         if self._waiter in self._queue.waiters:
             await self._waiter
 
@@ -81,7 +85,7 @@ class EventStream(Generic[T_co]):
         ```python
         import anyio
 
-        from mtaio.events import EventEmitter
+        from mtaio import EventEmitter
 
         emitter = EventEmitter()
 
@@ -92,7 +96,10 @@ class EventStream(Generic[T_co]):
 
 
         async def main() -> None:
-            async with emitter.stream("number") as events, anyio.create_task_group() as group:
+            async with (
+                emitter.stream("number") as events,
+                anyio.create_task_group() as group,
+            ):
                 group.start_soon(produce)
                 async for event in events:
                     print(event.data)
@@ -183,7 +190,11 @@ class EventStream(Generic[T_co]):
         return len(self._buffer)
 
     async def __aenter__(self) -> Self:
-        """Begin to listen. Not a checkpoint."""
+        """
+        Begin to listen.
+
+        Not a checkpoint.
+        """
         if self._entered:
             raise entered_before_error(self, "Call stream() again.")
         self._loop = loops.current_loop()
@@ -205,17 +216,21 @@ class EventStream(Generic[T_co]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Stop listening, and drop the events in the buffer. Not a checkpoint."""
+        """
+        Stop listening, and drop the events in the buffer.
+
+        Not a checkpoint.
+        """
         self._left = True
         self._buffer.clear()
         self._close()
 
     async def aclose(self) -> None:
         """
-        Stop listening, and end the iteration after the events in the buffer. Not a checkpoint.
+        Stop listening, and end the iteration after the events in the buffer.
 
         Emits that wait for space go on without the stream. If the stream was not entered yet, it
-        cannot be entered any more.
+        cannot be entered any more. Not a checkpoint.
 
         Raises:
             RuntimeError: It was entered in another event loop that is still running.

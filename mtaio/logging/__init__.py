@@ -1,8 +1,8 @@
 """
-Logging that never makes the event loop wait.
+Logging without waiting for the disk: a file handler, JSON lines, masking of secrets.
 
-Promise: the handlers, formatters and filters here are those of the standard library's ``logging``,
-and work with everything that uses them; none of it needs an event loop.
+Promise: the handlers, formatters and filters are ordinary ones of the standard library's
+    ``logging`` and work with everything that uses it. None of them needs an event loop.
 """
 
 from mtaio._internal.request_context import request_id

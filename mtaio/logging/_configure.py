@@ -116,10 +116,12 @@ class LoggingContext:
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Write the queued records, and remove the handlers. It can be called more than once.
+        Write the queued records, and remove the handlers.
+
+        It can be called more than once.
 
         Args:
-            timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
+            timeout: Maximum seconds to wait for the file, as for `AsyncFileHandler.close`.
         """
         with _lock:
             handlers = self._take()
@@ -151,7 +153,11 @@ class LoggingContext:
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Return itself. Not a checkpoint."""
+        """
+        Return itself.
+
+        Not a checkpoint.
+        """
         return self
 
     async def __aexit__(
@@ -160,7 +166,11 @@ class LoggingContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close in a worker thread, shielded from cancellation. A checkpoint."""
+        """
+        Close in a worker thread, shielded from cancellation.
+
+        A checkpoint.
+        """
         with CancelScope(shield=True):
             await to_thread.run_sync(self.close, limiter=CapacityLimiter(1))
 

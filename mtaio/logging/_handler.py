@@ -108,7 +108,7 @@ class AsyncFileHandler(logging.Handler):
             date, other units from midnight.
         utc: Whether days and file names follow UTC instead of local time.
         at_time: The time of day at which days and weeks begin; None for midnight.
-        max_pending: The most records that are queued or being written; None for no limit.
+        max_pending: Maximum number of records that are queued or being written; None for no limit.
         overflow: What happens to a record if the queue is full. ``"drop_newest"`` drops and counts
             it; a line in the file says how many were dropped. With ``"block"`` the caller waits for
             room, except in an event loop's thread, where it acts like ``"drop_newest"``.
@@ -272,7 +272,9 @@ class AsyncFileHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """
-        Filter the record and emit it, without taking the handler's lock. Not a checkpoint.
+        Filter the record and emit it, without taking the handler's lock.
+
+        Not a checkpoint.
 
         Args:
             record: The record.
@@ -303,10 +305,11 @@ class AsyncFileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """
-        Format the record and queue it. Not a checkpoint.
+        Format the record and queue it.
 
         If the record cannot be formatted or encoded, ``handleError`` is called. If the queue is
-        full, the record is not formatted. After `close`, the file is opened again.
+        full, the record is not formatted. After `close`, the file is opened again. Not a
+        checkpoint.
 
         Args:
             record: The record, which is not changed.
@@ -333,7 +336,7 @@ class AsyncFileHandler(logging.Handler):
         It blocks the thread; in async code await `aflush`.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             False if not everything was written in time, and in the writing thread.
@@ -347,13 +350,13 @@ class AsyncFileHandler(logging.Handler):
 
     async def aflush(self, timeout: float = PATIENCE) -> bool:
         """
-        Wait until everything logged before is written. A checkpoint.
+        Wait until everything logged before is written.
 
-        If it is cancelled, the queued records are still written. All tasks of an event loop that
-        wait share one worker thread.
+        All tasks of an event loop that wait share one worker thread. A checkpoint. If it is
+        cancelled, the queued records are still written.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             As for `flush`.
@@ -384,7 +387,7 @@ class AsyncFileHandler(logging.Handler):
         than once.
 
         Args:
-            timeout: The most seconds to wait; None for 5, including a `flush` that failed just
+            timeout: Maximum seconds to wait; None for 5, including a `flush` that failed just
                 before.
 
         Raises:
@@ -410,7 +413,11 @@ class AsyncFileHandler(logging.Handler):
             self._queue.durations = Histogram()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return the state and counts. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the state and counts.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         queue, writer = self._queue, self._writer
         file = writer.file
         abandoned = writer.abandoned()

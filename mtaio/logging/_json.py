@@ -58,7 +58,9 @@ class JsonFormatter(logging.Formatter):
         from mtaio.logging import JsonFormatter
 
         formatter = JsonFormatter(fields={"service": "shop"})
-        record = logging.makeLogRecord({"msg": "order %d", "args": (7,), "customer": "Ann"})
+        record = logging.makeLogRecord(
+            {"msg": "order %d", "args": (7,), "customer": "Ann"}
+        )
         entry = json.loads(formatter.format(record))
         assert entry["message"] == "order 7"
         assert entry["service"] == "shop"

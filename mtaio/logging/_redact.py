@@ -233,7 +233,9 @@ class RedactingFilter(logging.Filter):
         from mtaio.logging import RedactingFilter
 
         redact = RedactingFilter(keys=["card"])
-        record = logging.makeLogRecord({"msg": "paid with %(card)s", "args": {"card": "4111"}})
+        record = logging.makeLogRecord(
+            {"msg": "paid with %(card)s", "args": {"card": "4111"}}
+        )
         redact.filter(record)
         assert record.getMessage() == "paid with ***"
         ```
@@ -256,7 +258,11 @@ class RedactingFilter(logging.Filter):
         )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the secrets in the record, and return True. Not a checkpoint."""
+        """
+        Mask the secrets in the record, and return True.
+
+        Not a checkpoint.
+        """
         walk = _Walk(self._secrets)
         given = record.__dict__
         _redact_message(record, walk)

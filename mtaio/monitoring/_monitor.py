@@ -309,7 +309,11 @@ class ResourceMonitor:
         return dict(self._samples.values)
 
     def metric_names(self) -> list[str]:
-        """Return the names that a threshold may have. Not a checkpoint."""
+        """
+        Return the names that a threshold may have.
+
+        Not a checkpoint.
+        """
         return [*self._taken(), *self._watched.names()]
 
     def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
@@ -543,7 +547,11 @@ class ResourceMonitor:
         return [*fixed, own, *self._watched.last.sources]
 
     def statistics(self) -> MonitorStatistics:
-        """Return the counts so far. Not a checkpoint. It can be called from any thread."""
+        """
+        Return the counts so far.
+
+        Not a checkpoint. It can be called from any thread.
+        """
         return snapshot(
             MonitorStatistics,
             self._handlers,

@@ -70,7 +70,8 @@ def health_app(
         from mtaio.monitoring import HealthRegistry, ResourceMonitor
         from mtaio.monitoring.asgi import health_app
 
-        app = health_app(ResourceMonitor(), HealthRegistry(), token="a long random string")
+        monitor, health = ResourceMonitor(), HealthRegistry()
+        app = health_app(monitor, health, token="a long random string")
         ```
     """
     registry = registry_of(monitor, health)

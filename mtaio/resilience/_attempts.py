@@ -335,8 +335,14 @@ class Attempts:
 
     def _left(self) -> tuple[float, Literal["within", "deadline"]]:
         """Return in how many seconds the next attempt must have begun, and who says so."""
-        left = math.inf if self._is_service else deadlines.remaining()
         within = self._policy.within
+        if self._is_service:
+            left = math.inf
+        elif within == math.inf and self._policy.attempts is None:
+            # It is meant to go on until it is cancelled, which is what a scope's deadline does.
+            left = max(deadlines.logical() - clock.now(), 0.0)
+        else:
+            left = deadlines.remaining()
         if within is not None:
             rest = self._started + within - clock.now()
             if rest < left:

@@ -93,7 +93,9 @@ class Retry:
             not, another attempt follows; the result of the last attempt is returned as it is.
         within: Seconds for all attempts together, from the start of the first. No attempt starts
             later, but none in progress is interrupted. ``inf`` for no limit; None if only
-            ``attempts`` and the caller's deadline limit the call.
+            ``attempts`` and the caller's deadline limit the call. With ``attempts=None`` and
+            ``within=inf``, retries continue until the call is cancelled, also by the deadline of
+            an AnyIO or trio scope; only mtaio's own timeouts end them with the error.
         per: Seconds over which attempts are counted, for services that are restarted: with
             ``Retry(5, per=60)``, there are at most five in any minute.
         wait_initial: Seconds before the second attempt.

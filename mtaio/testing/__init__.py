@@ -1,12 +1,12 @@
 """
-Tests in virtual time on asyncio and trio: no waiting, and deadlocks fail.
+Tests in virtual time on asyncio and trio, which do not wait and fail on deadlocks.
 
-Promise: a test under virtual time sleeps for a year in microseconds and wakes up at the exact
-moment; worker threads, sockets and subprocesses stay real; a test in which no task can ever wake
-up fails with the stacks of its tasks. Needs neither pytest nor, for asyncio, trio.
+Promise: in virtual time, a sleep of a year takes microseconds and ends at the exact moment; worker
+    threads, sockets and subprocesses stay real; a test in which no task can wake up any more fails
+    with the stacks of its tasks. Neither pytest nor, for asyncio, trio is needed.
 
-Everything here is imported on first use: pytest loads the plugin before coverage measurement
-begins, and must not import the library under test with it.
+Names are imported on first use, because pytest loads the plugin before coverage measurement begins
+and must not import the library under test with it.
 """
 
 from __future__ import annotations

@@ -78,10 +78,15 @@ def check_cache(
 
     Example:
         ```python
-        from mtaio.cache import TTLCache
+        from mtaio import TTLCache
         from mtaio.testing import check_cache
 
-        check_cache(lambda capacity: TTLCache(60, max_size=capacity), exhaustive=1, seeds=10)
+
+        def make(capacity: int) -> TTLCache[object]:
+            return TTLCache(60, max_size=capacity)
+
+
+        check_cache(make, exhaustive=1, seeds=10)
         ```
     """
     __tracebackhide__ = True

@@ -69,7 +69,7 @@ def check_limiter(
         ```python
         import anyio
 
-        from mtaio.resources import ConcurrencyLimiter
+        from mtaio import ConcurrencyLimiter
         from mtaio.testing import check_limiter
 
         check_limiter(ConcurrencyLimiter, seeds=10)

@@ -34,9 +34,10 @@ class Victim:
     The ``mode`` says which moments are counted:
 
     - ``"checkpoint"``: the call is cancelled the ``at``-th time that it suspends. This uses only
-      public API. - ``"step"``: the call is cancelled just before the ``at``-th step of any task of
-      the run during the call. This finds what is lost between waking up and running. -
-      ``"native"``: like ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
+      public API.
+    - ``"step"``: the call is cancelled just before the ``at``-th step of any task of the run during
+      the call. This finds what is lost between waking up and running.
+    - ``"native"``: like ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
 
     Args:
         mode: Where to cancel.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from functools import wraps
 from importlib.util import find_spec
-from inspect import isasyncgenfunction, iscoroutinefunction, ismethod
+from inspect import isasyncgenfunction, iscoroutinefunction, ismethod, unwrap
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,10 @@ def sim(anyio_backend: object) -> Simulation:
 
     simulation = simulation_of(anyio_backend)
     if simulation is None:
+        name = anyio_backend[0] if isinstance(anyio_backend, tuple) else anyio_backend
         pytest.fail(
             f"the fixture 'sim' needs virtual time, but anyio_backend is {anyio_backend!r}. Define "
-            f"a fixture anyio_backend that returns mtaio.testing.virtual_backend('asyncio').",
+            f"a fixture anyio_backend that returns mtaio.testing.virtual_backend({name!r}).",
             pytrace=False,
         )
     return simulation
@@ -152,6 +153,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
             given.inner_test = _guarded(given.inner_test)
         return (yield)
     if not iscoroutinefunction(test):
+        _warn_of_real_time(pyfuncitem)
         return (yield)
     pyfuncitem.obj = _guarded(_on_network(test, pyfuncitem.funcargs.get("net")))
     try:
@@ -193,6 +195,25 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
     if ismethod(function):
         return MethodType(wrap(function.__func__), function.__self__)
     return wrap(function)
+
+
+def _warn_of_real_time(item: pytest.Function) -> None:
+    """Warn if a test that asks for virtual time is run by another plugin, which has none."""
+    if item.get_closest_marker("anyio") is None or not iscoroutinefunction(unwrap(item.obj)):
+        return
+    rival = next((each for each in ("trio", "asyncio") if item.get_closest_marker(each)), None)
+    if rival is None:
+        return
+    from mtaio.testing._simulation import simulation_of  # noqa: PLC0415 - not before coverage runs
+
+    if simulation_of(item.funcargs["anyio_backend"]) is not None:
+        item.warn(
+            pytest.PytestWarning(
+                f"this test asks for virtual time, but it is marked {rival!r} as well as 'anyio', "
+                f"and pytest-{rival} runs it, in real time. Leave out that mark, or the mode "
+                f"which gives it to all async tests."
+            )
+        )
 
 
 def _is_network(net: object) -> bool:

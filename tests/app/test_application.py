@@ -672,7 +672,7 @@ async def test_submitted_task_whose_handle_is_gone() -> None:
     *found, (_, last, whole) = reported
     assert [each[:2] for each in found] == [(1, "after 1"), (2, "after 2"), (4, "after 2.5")]
     assert re.match(r"the submitted task '.*fail'$", str(found[0][2]))
-    assert (last, whole) == ("4 errors in one call (1 sub-exception)", "the executor")
+    assert (last, whole) == ("4 errors in one block (1 sub-exception)", "the executor")
 
 
 async def test_submitted_tasks_that_were_all_reported(caplog: pytest.LogCaptureFixture) -> None:

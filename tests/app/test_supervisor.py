@@ -481,14 +481,20 @@ async def test_renewal_ends_where_a_worker_cannot_start() -> None:
         await anyio.sleep(0.4)
         assert house.statistics()[0] == 2
         assert times(house, 2) == times(house, 3) == [0]
-        house.send(SIGHUP)  # 1 starts by itself with what is there then
+        house.send(SIGHUP)  # 1 is tried at once with what is there now, and nobody else stopped
         await house.settle()
-        assert house.launched[-1].number == 2
-        house.launched[-1].start()
-        await house.settle()
-        house.launched[-1].start()
+        assert times(house, 1) == [0, 0, 0.4]
+        house.launched[-1].end(1)
+        await anyio.sleep(0.9)
+        assert house.statistics()[0] == 2
+        assert times(house, 2) == times(house, 3) == [0]
+        house.send(SIGHUP)
+        for number in (1, 2, 3):
+            await house.settle()
+            assert house.launched[-1].number == number
+            house.launched[-1].start()
         await anyio.sleep(1)
-        assert sorted(each.number for each in house.launched) == [1, 1, 1, 2, 2, 3, 3]
+        assert sorted(each.number for each in house.launched) == [1, 1, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("obeys", [True, False])

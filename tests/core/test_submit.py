@@ -507,7 +507,7 @@ async def test_failure_that_was_not_awaited_is_raised_by_the_block() -> None:
 
 async def test_several_failures_that_were_not_awaited_come_in_a_group() -> None:
     """Flat, in the order in which they occurred, with the error of the block itself last."""
-    with pytest.raises(ExceptionGroup, match=r"^3 errors in one call") as caught:
+    with pytest.raises(ExceptionGroup, match=r"^3 errors in one block") as caught:
         async with TaskExecutor(3) as executor:
             await executor.submit(fail_after, 2, KeyError("second"))
             await executor.submit(fail_after, 1, ValueError("first"))
@@ -529,7 +529,7 @@ async def test_failure_seen_later_counts_as_seen() -> None:
 
 async def test_unseen_failures_are_bounded() -> None:
     """A thousand errors are kept; of those beyond, the number is told."""
-    with pytest.raises(ExceptionGroup, match=r"^1000 errors in one call") as caught:
+    with pytest.raises(ExceptionGroup, match=r"^1000 errors in one block") as caught:
         async with TaskExecutor(1, max_pending=1005) as executor:
             for number in range(1005):
                 await executor.submit(fail_after, 0, ValueError(number))

@@ -342,6 +342,18 @@ async def test_deadline_that_a_shield_hides_counts_too() -> None:
     assert flaky.calls == [0]
 
 
+async def test_endless_retry_goes_on_until_a_scope_cancels_it() -> None:
+    """A deadline of a scope ends it in silence, at its time; one of mtaio's with the error."""
+    endless = Retry(None, within=math.inf, wait_initial=0.4, jitter=0)
+    with anyio.move_on_after(1) as scope:
+        await endless.run(Flaky(*[OSError("mine")] * 9))
+    assert scope.cancelled_caught
+    assert anyio.current_time() == 1
+    with TimeoutManager()(2), pytest.raises(OSError, match=r"^mine\nnot tried again: attempt 3"):
+        await endless.run(Flaky(*[OSError("mine")] * 9))
+    assert anyio.current_time() == 2.4
+
+
 async def test_timeout_holds_for_each_attempt() -> None:
     """With retries the item's timeout is that of an attempt, and waits do not count."""
     executor, flaky = TaskExecutor(1), Flaky()

@@ -456,3 +456,62 @@ def test_without_trio(session: pytest.Pytester) -> None:
             await anyio.sleep_forever()
     """)
     session.runpytest_subprocess().assert_outcomes(passed=2, failed=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_warning_where_another_plugin_runs_the_test(
+    pytester: pytest.Pytester, backend: str
+) -> None:
+    """A mode that gives every async test to another plugin ends virtual time, not in silence."""
+    pytester.makeini(
+        f"[pytest]\nfilterwarnings = default\nmarkers = {backend}: of the plugin in conftest.py\n"
+    )
+    pytester.makeconftest(f"""
+        import functools, inspect, anyio, pytest
+
+        def pytest_collection_modifyitems(items):
+            for item in items:
+                if inspect.iscoroutinefunction(item.obj):
+                    item.add_marker({backend!r})
+
+        def pytest_runtest_setup(item):
+            test = item.obj
+            if item.get_closest_marker({backend!r}):
+                @functools.wraps(test)
+                def in_a_loop_of_its_own(**fixtures):
+                    anyio.run(functools.partial(test, **fixtures), backend={backend!r})
+
+                item.obj = in_a_loop_of_its_own
+    """)
+    pytester.makepyfile(f"""
+        import time, anyio, pytest
+        from mtaio.testing import run, virtual_backend
+
+        pytestmark = pytest.mark.anyio
+
+        class TestVirtual:
+            @pytest.fixture
+            def anyio_backend(self):
+                return virtual_backend({backend!r})
+
+            async def test_that_asks_for_virtual_time(self):
+                started = time.monotonic()
+                await anyio.sleep(0.05)
+                assert time.monotonic() - started > 0.04
+
+            def test_plain(self):
+                run(anyio.sleep, 1000, backend={backend!r})
+
+        class TestReal:
+            @pytest.fixture
+            def anyio_backend(self):
+                return {backend!r}
+
+            async def test_in_real_time(self):
+                pass
+    """)
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(passed=3, warnings=1)
+    result.stdout.fnmatch_lines(
+        [f"*PytestWarning: this test asks for virtual time, but it is marked '{backend}' as well*"]
+    )

@@ -107,7 +107,7 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        The most bytes a second that programs on this host read; None for no limit.
+        Maximum bytes a second that programs on this host read; None for no limit.
 
         On each connection.
 
@@ -184,10 +184,10 @@ class Host:
 
     def kill(self, *, silent: bool = False) -> None:
         """
-        Kill the program of this host at once. Not a checkpoint.
+        Kill the program of this host at once.
 
         The program is cancelled, and nothing that its clean-up sends reaches the network. Peers get
-        a reset, as when a process dies and its kernel goes on.
+        a reset, as when a process dies and its kernel goes on. Not a checkpoint.
 
         Args:
             silent: Whether the machine itself is gone, as when its power is cut: nobody is told,

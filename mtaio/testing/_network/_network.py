@@ -58,12 +58,12 @@ class Network:
 
     Args:
         latency: Seconds from one host to another; there is no latency within a host.
-        jitter: The most seconds that are added at random. Streams keep their order.
+        jitter: Maximum seconds that are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
         duplicate: The share of the other datagrams that arrive twice, each with its own jitter.
-        segment: The most bytes of a stream that arrive at once, cut at random; None for no such
-            limit. Use 1 to find code that takes what one ``recv`` returns for a whole message.
+        segment: Maximum number of bytes of a stream that arrive at once, cut at random; None for no
+            such limit. Use 1 to find code that takes what one ``recv`` returns for a whole message.
         dns: Seconds that an asynchronous lookup of a name takes.
         seed: Seeds its random numbers, and Python's ``random`` for the block.
 
@@ -85,7 +85,10 @@ class Network:
 
 
         async def name_server() -> None:
-            async with await anyio.create_udp_socket(local_host="0.0.0.0", local_port=53) as socket:
+            socket = await anyio.create_udp_socket(
+                local_host="0.0.0.0", local_port=53
+            )
+            async with socket:
                 async for packet, (host, port) in socket:
                     await socket.sendto(packet.upper(), host, port)
 
@@ -153,7 +156,9 @@ class Network:
 
     def host(self, name: str) -> Host:
         """
-        Return the host with a name, and create it at first use. Not a checkpoint.
+        Return the host with a name, and create it at first use.
+
+        Not a checkpoint.
 
         Raises:
             TypeError: ``name`` is not a str.
@@ -193,20 +198,21 @@ class Network:
         segment: int | Unset | None = UNSET,
     ) -> None:
         """
-        Change the link between two hosts. Not a checkpoint.
+        Change the link between two hosts.
 
         The change applies to what is sent from now on. Options that are not given stay as they are.
+        Not a checkpoint.
 
         Args:
             a: A host, or its name.
             b: The other host.
             oneway: Whether only the way from ``a`` to ``b`` changes.
             latency: As for `Network`, as are the others.
-            jitter: The most seconds that are added at random.
+            jitter: Maximum seconds that are added at random.
             bandwidth: Bytes a second, or None.
             loss: The share of datagrams that are lost.
             duplicate: The share of the others that arrive twice.
-            segment: The most bytes that arrive at once, or None.
+            segment: Maximum number of bytes that arrive at once, or None.
 
         Raises:
             TypeError: An option, or a host, has the wrong type.
@@ -235,7 +241,9 @@ class Network:
 
     def name(self, name: str, host: HostLike | None) -> None:
         """
-        Give a host another name, or move a name to another host. Not a checkpoint.
+        Give a host another name, or move a name to another host.
+
+        Not a checkpoint.
 
         Args:
             name: The name, such as ``"api.example.com"``.
@@ -257,11 +265,11 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Cut some hosts off from others until `heal`. Not a checkpoint.
+        Cut some hosts off from others until `heal`.
 
         Data of streams is held back and arrives after `heal`, unless the sender's kernel has given
         up, after 924.6 seconds or its TCP_USER_TIMEOUT. Attempts to connect are repeated after 1,
-        2, 4 … seconds and fail after 127. Datagrams are lost.
+        2, 4 … seconds and fail after 127. Datagrams are lost. Not a checkpoint.
 
         Args:
             a: A host, its name, several of them, or ``"*"`` for all.
@@ -287,10 +295,10 @@ class Network:
         required: bool = True,
     ) -> Fault:
         """
-        Hold back everything between hosts until `heal`. Not a checkpoint.
+        Hold back everything between hosts until `heal`.
 
         Unlike with a `partition`, nothing is lost or retried, also no datagrams, and no kernel
-        gives up.
+        gives up. Not a checkpoint.
 
         Args:
             a: As for `partition`.
@@ -302,9 +310,9 @@ class Network:
 
     def refuse(self, host: HostLike, port: int | None = None, *, required: bool = True) -> Fault:
         """
-        Refuse new connections to a host until `heal`. Not a checkpoint.
+        Refuse new connections to a host until `heal`.
 
-        Open connections stay open.
+        Open connections stay open. Not a checkpoint.
 
         Args:
             host: The host, its name, or ``"*"`` for all.
@@ -356,9 +364,10 @@ class Network:
 
     def fail_dns(self, name: HostLike = EVERYBODY, *, required: bool = True) -> Fault:
         """
-        Make lookups of a name fail until `heal`. Not a checkpoint.
+        Make lookups of a name fail until `heal`.
 
-        They raise ``socket.gaierror`` with ``EAI_AGAIN`` after the time that a lookup takes.
+        They raise ``socket.gaierror`` with ``EAI_AGAIN`` after the time that a lookup takes. Not a
+        checkpoint.
 
         Args:
             name: The name, or ``"*"`` for all.
@@ -377,10 +386,10 @@ class Network:
 
     def heal(self, fault: Fault | None = None) -> None:
         """
-        End a fault, or all of them. Not a checkpoint.
+        End a fault, or all of them.
 
         What was held back is sent now and arrives after the latency of its link. A real kernel may
-        wait a little before it sends again.
+        wait a little before it sends again. Not a checkpoint.
 
         Args:
             fault: What `partition`, `hold`, `refuse` or `fail_dns` has returned; None for all.
@@ -425,7 +434,11 @@ class Network:
         return tuple(NetworkEvent(*event) for event in self._core.trace)
 
     def statistics(self) -> NetworkStatistics:
-        """Return the state and the counts so far. Not a checkpoint."""
+        """
+        Return the state and the counts so far.
+
+        Not a checkpoint.
+        """
         return NetworkStatistics(open=self.open, delivered=self.delivered, held=self.held)
 
     # ---- the block ----
