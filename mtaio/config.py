@@ -177,9 +177,9 @@ class Settings:
     `describe` to show settings.
 
     Args:
-        max_workers: The most items that an executor works on at once.
+        max_workers: Maximum number of items that an executor works on at once.
         cache_ttl: Seconds for which a cache keeps a value; 0 to keep none, ``inf`` for no limit.
-        cache_size: The most entries in a cache.
+        cache_size: Maximum number of entries in a cache.
         log_level: The lowest level that is logged, by name or number.
         log_file: The log file; None or ``""`` for none.
         log_max_bytes: The size in bytes at which a new log file begins; 0 for no limit.
@@ -188,9 +188,10 @@ class Settings:
             ``mtaio.logging.AsyncFileHandler``; None or ``""`` for never.
         log_format: ``"text"`` or ``"json"``.
         log_console: Whether the log is also written to standard error.
-        rate_limit: The most requests that start in a second; 0 to pause, ``inf`` for no limit.
-        burst_limit: The most requests that start at once after a quiet time.
-        concurrency_limit: The most requests that run at once.
+        rate_limit: Maximum rate at which requests start, per second; 0 to pause, ``inf`` for no
+            limit.
+        burst_limit: Maximum number of requests that start at once after a quiet time.
+        concurrency_limit: Maximum number of requests that run at once.
         default_timeout: Seconds that a request may take; ``inf`` for no limit.
         cpu_threshold: The processor use, in percent, above which there is an alert; 100 for none.
         memory_threshold: The memory use, in percent, above which there is an alert; 100 for none.
@@ -200,8 +201,8 @@ class Settings:
         trusted_proxies: The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
             trusted: IP addresses and networks, separated by commas, and ``unix`` for those that
             connect through a Unix socket; None or ``""`` for none.
-        max_in_flight: The most requests that a server handles at once; further clients get 503;
-            ``inf`` for no limit.
+        max_in_flight: Maximum number of requests that a server handles at once; further clients get
+            503; ``inf`` for no limit.
         body_timeout: Seconds that a client may take to send the next piece of a request's body;
             ``inf`` for no limit.
         access_log: Whether each request to a server gets an id and a line in the log.
@@ -215,7 +216,7 @@ class Settings:
             ``health_bind``.
         drain_delay: Seconds from reporting "not ready" until no new work is accepted; part of
             ``shutdown_timeout``, and at most half of it.
-        shutdown_timeout: The most seconds from the signal to the exit. By default, Kubernetes kills
+        shutdown_timeout: Maximum seconds from the signal to the exit. By default, Kubernetes kills
             a process after 30 seconds, and Docker after 10.
 
     Raises:

@@ -547,9 +547,9 @@ class Application:
         ``until=app.wait_draining`` to its calls so that they take no new items meanwhile. If a job
         was cancelled, one of its calls was cut short by ``until``, or a submitted task was
         cancelled, the work is not complete and the exit code of `run` is 75 (``EX_TEMPFAIL``): run
-        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``. A
-        job should await the tasks that it submits, because they have only the time to drain after
-        all jobs have returned.
+        the program again. A job that leaves work undone in another way calls ``sys.exit(75)``.
+        Await the tasks that a job submits: after all jobs have returned, they have only the time to
+        drain.
 
         Args:
             fn: The function; it takes the application, or nothing.
@@ -720,9 +720,9 @@ class Application:
             trusted_proxies (str | None): The proxies whose ``X-Forwarded-For`` and
                 ``X-Forwarded-Proto`` are trusted, as in `Settings`; None for those of the settings,
                 ``""`` for none.
-            max_in_flight (float | None): The most requests that are handled at once. Further
-                clients get 503 with ``Retry-After``. None for that of the settings, ``inf`` for no
-                limit.
+            max_in_flight (float | None): Maximum number of requests that are handled at once.
+                Further clients get 503 with ``Retry-After``. None for that of the settings, ``inf``
+                for no limit.
             body_timeout (float | None): Seconds that a client may take to send the next piece of a
                 request's body while the application waits for it. After that, the client gets 408
                 and the application gets ``http.disconnect``. None for that of the settings, ``inf``

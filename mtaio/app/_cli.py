@@ -97,7 +97,7 @@ def run(
         keyfile: The private key in PEM, unless the certificate's file contains it.
         trusted_proxies: Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: IP
             addresses, networks and "unix", separated by commas.
-        max_in_flight: The most requests that each server handles at once. Others get 503.
+        max_in_flight: Maximum number of requests that each server handles at once. Others get 503.
         body_timeout: Seconds that a client may take to send the next piece of a request's body.
         access_log: Whether each request gets an id and a line in the log.
         workers: The number of worker processes under a supervisor, all at the same addresses. With

@@ -89,17 +89,15 @@ class ErrorHandler:
     """
     Reports errors to a logger.
 
-    A `MTAIOError`, such as a limit that was reached, is an operational condition. It is logged at
-    ``ERROR`` with its type, message, notes and context, without a traceback. Any other error is
-    unexpected, and is logged at ``CRITICAL`` with its traceback. Each error in an exception group
-    gets a record of its own, which says where in the group it was. After 100 of them, one record
-    counts the rest by type.
+    A `MTAIOError`, such as a limit that was reached, is logged at ``ERROR`` with its type, message,
+    notes and context, without a traceback. Any other error is logged at ``CRITICAL`` with its
+    traceback. Each error in an exception group gets a record of its own; after 100 of them, one
+    record counts the rest by type.
 
-    Each record has the extra keys ``error_type``, ``error_message`` and ``context``, and
-    ``error_group`` if the error comes from a group. Its file and line are those where the error was
-    raised. Secrets that `RedactingFilter` finds are masked in all of these. The context is kept as
-    plain data, with at most 500 values in 8 levels and 2,000 characters a text. Objects other than
-    numbers, texts and containers are kept as their text.
+    Records have the extra keys ``error_type``, ``error_message``, ``context`` and, for an error
+    from a group, ``error_group``; their file and line are those where the error was raised. Secrets
+    that `RedactingFilter` finds are masked. The context is kept as plain data, with at most 500
+    values in 8 levels and 2,000 characters a text.
 
     Exceptions that are no ``Exception``, such as cancellation, ``KeyboardInterrupt`` and
     ``SystemExit``, are not reported.

@@ -22,17 +22,16 @@ class AccessLog:
     """
     An ASGI middleware that gives each request an id and logs a line for it.
 
-    The id is what the client sends as ``X-Request-ID``, if that has at most 128 letters, digits and
-    ``_.:@/+=-``; otherwise it is a new one. It is sent with the response and added to all records
+    The id is the client's ``X-Request-ID``, if that has at most 128 letters, digits and
+    ``_.:@/+=-``, and otherwise a new one. It is sent with the response and added to all records
     that are logged during the request, also in its tasks, threads and executor items (see
-    `mtaio.logging.request_id`). The records also get the trace id and span id that the client sends
-    as ``traceparent``.
+    `mtaio.logging.request_id`), like the trace id and span id in the client's ``traceparent``.
 
-    The line is a record of the logger ``mtaio.access`` with level ``INFO``, logged when the request
-    has been answered. As JSON it has ``client``, ``method``, ``path``, ``status``, ``bytes`` and
+    The line is a record of the logger ``mtaio.access`` with level ``INFO``, logged after the
+    response. As JSON it has ``client``, ``method``, ``path``, ``status``, ``bytes`` and
     ``seconds``, ``route`` if that is known, such as ``/orders/{id}``, and ``error``, the class of
-    an exception from the application. It does not contain the query, which may hold secrets.
-    Characters from the client that are not plain ASCII are percent-encoded.
+    an exception from the application. It does not contain the query, which may hold secrets. Text
+    from the client is percent-encoded unless it is plain ASCII.
 
     In Starlette and FastAPI write ``app.add_middleware(AccessLog)``, elsewhere ``AccessLog(app)``.
     `mtaio.app.Application.serve` does the same by itself; with both there is still one line for a

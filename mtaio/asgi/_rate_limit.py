@@ -126,7 +126,7 @@ class _Limit:
         limiter: What limits.
         key: Whom a request is counted for.
         tokens: The tokens that a request takes.
-        wait: The most seconds that a request may wait.
+        wait: Maximum seconds that a request may wait.
         name: The name of the limit in headers.
     """
 
@@ -231,7 +231,7 @@ class RateLimitMiddleware:
         key: Called with the scope; returns the key for which the request counts, or None not to
             count it.
         tokens: The tokens that a request takes.
-        wait: The most seconds that a request waits for its tokens before it is refused.
+        wait: Maximum seconds that a request waits for its tokens before it is refused.
         name: The name of the limit in headers.
 
     Raises:
@@ -328,7 +328,7 @@ def limit(
             are counted together.
         key: As for `RateLimitMiddleware`.
         tokens: The tokens that a request takes.
-        wait: The most seconds that a request waits for its tokens before it is refused.
+        wait: Maximum seconds that a request waits for its tokens before it is refused.
         name: The name of the limit in headers.
 
     Returns:

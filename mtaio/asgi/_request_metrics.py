@@ -106,7 +106,7 @@ class RequestMetrics:
         app: The application.
         name: Name shown in metrics.
         monitor: The monitor that watches it from now on; None to watch it yourself.
-        max_routes: The most routes that are told apart; further ones count as ``"other"``.
+        max_routes: Maximum number of routes that are told apart; further ones count as ``"other"``.
 
     Raises:
         TypeError, ValueError: An argument is refused. The message names it and says what to pass.

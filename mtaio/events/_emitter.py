@@ -82,9 +82,10 @@ class EventEmitter:
             another.
         max_listeners: Warn if a name or pattern gets more handlers than this, which suggests that
             handlers are registered again and again; None for no warning.
-        max_pending: The most events of `emit_nowait` that wait to be delivered; None for no limit.
-        max_names: The most names for which statistics are kept. Names emitted longest ago are then
-            counted together as ``other``. None for no limit.
+        max_pending: Maximum number of events of `emit_nowait` that wait to be delivered; None for
+            no limit.
+        max_names: Maximum number of names for which statistics are kept. Names emitted longest ago
+            are then counted together as ``other``. None for no limit.
         name: Name shown in messages and metrics.
 
     Raises:
@@ -585,7 +586,7 @@ class EventEmitter:
             name: A name, pattern or key, as for `on`.
             predicate: A plain function of the event; the first event for which it is true is
                 returned. Its errors are raised here, not by the emit.
-            timeout: The most seconds to wait; None for no limit.
+            timeout: Maximum seconds to wait; None for no limit.
             priority: The tier in which the event is looked at.
 
         Raises:
@@ -648,7 +649,8 @@ class EventEmitter:
 
         Args:
             names: Names, patterns and keys, as for `on`.
-            max_pending: The most events that are buffered for the consumer; None for no limit.
+            max_pending: Maximum number of events that are buffered for the consumer; None for no
+                limit.
             overflow: What happens if the buffer is full. With ``"block"`` the emit waits for space.
                 ``"drop_oldest"`` drops the oldest event, and ``"drop_newest"`` the new one.
                 ``"raise"`` drops the new event and raises `mtaio.exceptions.EventOverflowError`,

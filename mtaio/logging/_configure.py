@@ -121,7 +121,7 @@ class LoggingContext:
         It can be called more than once.
 
         Args:
-            timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
+            timeout: Maximum seconds to wait for the file, as for `AsyncFileHandler.close`.
         """
         with _lock:
             handlers = self._take()

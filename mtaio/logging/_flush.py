@@ -52,11 +52,11 @@ def flush_all(timeout: float) -> bool:
     worker thread: ``await anyio.to_thread.run_sync(flush_all, 2.0)``.
 
     Records in a ``MemoryHandler`` or in the queue of a ``QueueHandler`` are passed on first, which
-    may take half of ``timeout``. With queues other than ``queue.Queue``, it cannot tell whether the
-    listener has handled the records that it has taken.
+    may take half of ``timeout``. For a queue that is not a ``queue.Queue``, it only waits until
+    that is empty.
 
     Args:
-        timeout: The most seconds to wait, for all handlers together.
+        timeout: Maximum seconds to wait, for all handlers together.
 
     Returns:
         False if a handler failed, did not finish in time, or could get no thread.

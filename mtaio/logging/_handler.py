@@ -108,7 +108,7 @@ class AsyncFileHandler(logging.Handler):
             date, other units from midnight.
         utc: Whether days and file names follow UTC instead of local time.
         at_time: The time of day at which days and weeks begin; None for midnight.
-        max_pending: The most records that are queued or being written; None for no limit.
+        max_pending: Maximum number of records that are queued or being written; None for no limit.
         overflow: What happens to a record if the queue is full. ``"drop_newest"`` drops and counts
             it; a line in the file says how many were dropped. With ``"block"`` the caller waits for
             room, except in an event loop's thread, where it acts like ``"drop_newest"``.
@@ -336,7 +336,7 @@ class AsyncFileHandler(logging.Handler):
         It blocks the thread; in async code await `aflush`.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             False if not everything was written in time, and in the writing thread.
@@ -356,7 +356,7 @@ class AsyncFileHandler(logging.Handler):
         cancelled, the queued records are still written.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: Maximum seconds to wait.
 
         Returns:
             As for `flush`.
@@ -387,7 +387,7 @@ class AsyncFileHandler(logging.Handler):
         than once.
 
         Args:
-            timeout: The most seconds to wait; None for 5, including a `flush` that failed just
+            timeout: Maximum seconds to wait; None for 5, including a `flush` that failed just
                 before.
 
         Raises:

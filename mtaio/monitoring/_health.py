@@ -42,25 +42,22 @@ class HealthRegistry:
     """
     The health checks of a service.
 
-    A check is a function without arguments, async or plain. A plain one runs in a worker thread of
-    its own. The check passes if it returns None or True. It fails if it raises, exceeds its
-    timeout, or returns anything else, such as a text with the reason. If a run is cancelled because
-    no caller waits for it any more, it counts neither as passed nor as failed. Changes between
-    passing and failing are logged to ``mtaio.monitoring``.
+    A check is a function without arguments, async or plain; a plain one runs in a worker thread of
+    its own. It passes if it returns None or True, and fails if it raises, exceeds its timeout, or
+    returns anything else, such as a text with the reason. Changes between passing and failing are
+    logged to ``mtaio.monitoring``.
 
-    There are three kinds of checks. ``"live"`` checks say whether the process works or must be
-    restarted; do not check other services there, which a restart does not fix. ``"ready"`` checks
-    say whether it can take requests. ``"startup"`` checks say whether it has started. They are not
-    run again once they have passed, and the service is not ready until all critical ones have.
+    Checks of kind ``"live"`` say whether the process must be restarted; do not check other services
+    there. ``"ready"`` checks say whether it can take requests. ``"startup"`` checks are run until
+    they have passed, and the service is not ready until all critical ones have.
 
-    A check that has passed is failing only after ``failure_threshold`` failures in a row. A check
-    of kind ``"ready"`` or ``"startup"`` is failing until it has passed for the first time, as in
-    Kubernetes. A check of kind ``"live"`` is passing until it has failed ``failure_threshold``
-    times.
+    A check that has passed is failing only after ``failure_threshold`` failures in a row. Before
+    its first pass, a check of kind ``"ready"`` or ``"startup"`` is failing, and one of kind
+    ``"live"`` is passing until it has failed ``failure_threshold`` times.
 
-    A registry can be created anywhere and used by one event loop after another. A new loop, also in
-    a forked process, starts without results and not draining. Checks can be added and removed at
-    any time from any thread, which does not affect a report in progress.
+    A registry can be created anywhere and used by one event loop after another, each of which
+    starts without results. Checks can be added and removed at any time from any thread, which does
+    not affect a report in progress.
 
     Args:
         name: Name shown in messages and metrics.
@@ -306,13 +303,12 @@ class HealthRegistry:
 
         Call it in the application's event loop; in other threads use `latest`. It returns within
         the longest timeout plus 0.1 s. A checkpoint. If it is cancelled, it cancels the runs for
-        which no other caller waits, and waits for them at most 0.1 s. A plain function goes on in
-        its thread, and its result is kept for the next report.
+        which no other caller waits; these count neither as passed nor as failed. A plain function
+        goes on in its thread, and its result is kept for the next report.
 
-        When it returns, a check may still run only if it has not ended within 0.1 s of being
-        cancelled, or if its thread runs past the timeout. ``hung_seconds`` and `statistics` show
-        such runs. The check fails and is not run again until the run ends. On trio, the event loop
-        does not end before a check that shields itself from cancellation.
+        A check that does not end within 0.1 s of being cancelled, or a thread that runs past its
+        timeout, is given up: the check fails, and is not run again until that run ends.
+        ``hung_seconds`` and `statistics` show such runs.
 
         Args:
             kind: Run only the checks of this kind, and for ``"ready"`` also the startup checks that

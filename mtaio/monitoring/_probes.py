@@ -77,14 +77,13 @@ class Probes:
     Answers HTTP probes from a separate thread, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
-    ``/metrics`` (Prometheus), ``/stats`` (JSON), ``/tasks`` (what each task waits for, as text or
-    JSON) and ``/`` (a live page) require the token, as ``Authorization: Bearer TOKEN`` or as the
-    password of Basic. If no token is set, they are only for clients on this machine that use a
-    loopback address. Set a token behind a proxy on this machine, which looks like such a client
-    unless it adds a field such as ``X-Forwarded-For``.
+    ``/metrics`` (Prometheus), ``/stats`` (JSON), ``/tasks`` (what each task waits for) and ``/`` (a
+    live page) require the token, as ``Authorization: Bearer TOKEN`` or as the password of Basic.
+    Without a token, they are only for clients on this machine; set one behind a proxy on this
+    machine, which may look like such a client.
 
     It can be created anywhere and used by one event loop after another. Use ``async with``, or call
-    `start` and `stop`, in any task. It also ends with the event loop in which it was started.
+    `start` and `stop`, in any task.
 
     - ``/livez`` is 200 if the event loop has answered the monitor within the last 30 seconds and no
       check of kind ``"live"`` fails. It waits at most 25 ms for those checks, and then uses their

@@ -22,9 +22,9 @@ def tasks(loop: EventLoopToken | None = None, *, timeout: float = 0.25) -> TaskT
     """
     Return the tasks of an event loop as a tree, with what each of them waits for.
 
-    Tasks are below the task group or nursery in which they were started. For tasks from
-    ``asyncio.create_task`` and ``asyncio.gather`` this is unknown: they are below the task that
-    awaits them, if it is only one, and otherwise among the roots.
+    Tasks are below the task group or nursery in which they were started. Tasks from
+    ``asyncio.create_task`` and ``asyncio.gather`` are below the task that awaits them, if it is
+    only one, and otherwise among the roots.
 
     In the loop's own thread, the tree is exact. From another thread, the loop is asked to read its
     own tasks. If it is blocked and does not answer within ``timeout``, the tasks are read from this

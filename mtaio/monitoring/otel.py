@@ -58,15 +58,13 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     as for Prometheus, except for infinity, NaN and names of more than 255 characters, which
     OpenTelemetry does not accept.
 
-    A histogram becomes three observable counters, because OpenTelemetry has no observable
-    histogram: ``.bucket``, which counts the values up to the attribute ``le``, ``.sum`` and
-    ``.count``. Quantiles are computed from them as in Prometheus.
+    A histogram becomes three observable counters as in Prometheus: ``.bucket``, which counts the
+    values up to the attribute ``le``, ``.sum`` and ``.count``.
 
     The first collection exports the metrics that ``monitor`` has at the time of this call, so call
-    ``await monitor.get_current_stats()`` before. A metric that appears later is exported from the
-    second collection on, because instruments cannot be created during a collection. The meter keeps
-    ``monitor``, because OpenTelemetry cannot remove instruments. An object that is no longer
-    watched has no more values.
+    ``await monitor.get_current_stats()`` before. A metric that first appears during a later
+    collection is exported from the next one on. An object that is no longer watched has no more
+    values. The meter keeps ``monitor`` alive.
 
     Not a checkpoint. It can be called from any thread.
 

@@ -49,13 +49,12 @@ def explore(
     Write ``@explore``, or with options ``@explore(seeds=1000)``.
 
     On each backend, the test runs under every schedule with at most ``exhaustive`` delays, and then
-    under ``seeds`` random schedules. If it has a parameter ``victim``, it also runs with that
-    `Victim` cancelled at each of its moments, in the default order and in one random order for
-    every 200 seeds (at least one). Half of the random schedules make each choice at random; the
-    others give tasks priorities, as `Schedule` does with ``depth``. The first failure is shrunk and
-    raised, with notes that show the steps, the first step that differs from a run that passes, and
-    how to reproduce it. The result is a plain function, which pytest collects as one test and which
-    also works without pytest.
+    under ``seeds`` random schedules, of which half use priorities (see `Schedule`). If it has a
+    parameter ``victim``, it also runs with that `Victim` cancelled at each of its moments, in the
+    default order and in one random order for every 200 seeds (at least one). The first failure is
+    shrunk and raised, with notes that show the steps, the first step that differs from a run that
+    passes, and how to reproduce it. The result is a plain function, which pytest collects as one
+    test.
 
     The test must create its objects itself in each run, and must not depend on real time, threads
     or random numbers. It may have the parameters ``victim`` and ``sim`` (the `Simulation`). Other
@@ -70,8 +69,8 @@ def explore(
         inject: The modes of the `Victim`; None for all that the backend supports, if the test has a
             victim.
         backends: Names of backends; None for those of asyncio and trio that are installed.
-        max_runs: The most exhaustive schedules to run on a backend. If there are more, the search
-            stops with an `ExplorationWarning`. None for no limit.
+        max_runs: Maximum number of exhaustive schedules to run on a backend. If there are more, the
+            search stops with an `ExplorationWarning`. None for no limit.
         max_turns: As for `run`.
 
     pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override

@@ -409,7 +409,7 @@ def shrink(
     Args:
         fails: Runs the program with a schedule, and returns whether it failed in the same way.
         schedule: A schedule with which the program fails.
-        max_runs: The most calls of ``fails``; None for no limit.
+        max_runs: Maximum number of calls of ``fails``; None for no limit.
 
     Raises:
         ValueError: The program does not fail with ``schedule``, or not with the same choices again;

@@ -107,7 +107,7 @@ class Host:
     @property
     def read_rate(self) -> float | None:
         """
-        The most bytes a second that programs on this host read; None for no limit.
+        Maximum bytes a second that programs on this host read; None for no limit.
 
         On each connection.
 

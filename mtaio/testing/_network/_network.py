@@ -58,12 +58,12 @@ class Network:
 
     Args:
         latency: Seconds from one host to another; there is no latency within a host.
-        jitter: The most seconds that are added at random. Streams keep their order.
+        jitter: Maximum seconds that are added at random. Streams keep their order.
         bandwidth: Bytes a second from one host to another; None for no limit.
         loss: The share of datagrams that are lost, from 0 to 1.
         duplicate: The share of the other datagrams that arrive twice, each with its own jitter.
-        segment: The most bytes of a stream that arrive at once, cut at random; None for no such
-            limit. Use 1 to find code that takes what one ``recv`` returns for a whole message.
+        segment: Maximum number of bytes of a stream that arrive at once, cut at random; None for no
+            such limit. Use 1 to find code that takes what one ``recv`` returns for a whole message.
         dns: Seconds that an asynchronous lookup of a name takes.
         seed: Seeds its random numbers, and Python's ``random`` for the block.
 
@@ -208,11 +208,11 @@ class Network:
             b: The other host.
             oneway: Whether only the way from ``a`` to ``b`` changes.
             latency: As for `Network`, as are the others.
-            jitter: The most seconds that are added at random.
+            jitter: Maximum seconds that are added at random.
             bandwidth: Bytes a second, or None.
             loss: The share of datagrams that are lost.
             duplicate: The share of the others that arrive twice.
-            segment: The most bytes that arrive at once, or None.
+            segment: Maximum number of bytes that arrive at once, or None.
 
         Raises:
             TypeError: An option, or a host, has the wrong type.
