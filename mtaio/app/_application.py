@@ -335,7 +335,7 @@ class Application:
         self._handles_signals = signals
         self._wired = False
         self._run: Run | None = None
-        self.registered: Final = Registered()
+        self._registered: Final = Registered()
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -468,7 +468,7 @@ class Application:
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
         bind_app(fn, self)
         opening: Opening[Any] = Opening(fn)
-        self.registered.resources.append(opening)
+        self._registered.resources.append(opening)
         return Resource(opening)
 
     @overload
@@ -601,7 +601,7 @@ class Application:
             job=job,
         )
         self._check_name(info.name)
-        self.registered.services.append(_Serviced(fn, info))
+        self._registered.services.append(_Serviced(fn, info))
         return fn
 
     def every(
@@ -674,14 +674,14 @@ class Application:
             self._check_name(info.name)
             options = {"timeout": timeout, "retry": retry}
             service = PeriodicService(fn, info, schedule, options, critical=critical)
-            self.registered.periodic.append(service)
+            self._registered.periodic.append(service)
             return fn
 
         return add
 
     def _check_name(self, name: str) -> None:
         """Refuse the name of another service."""
-        if any(name == each.info.name for each in self.registered.running()):
+        if any(name == each.info.name for each in self._registered.running()):
             msg = (
                 f"there is a service, job or periodic function named {name!r}. Give this one "
                 f"another: name=..."
@@ -739,12 +739,12 @@ class Application:
         self._check_new("serve")
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
         _check_bind(bind)
-        if name is not None and any(name == each.info.name for each in self.registered.servers):
+        if name is not None and any(name == each.info.name for each in self._registered.servers):
             msg = f"there is a server named {name!r}. Give this one another: name=..."
             raise ValueError(msg)
         given = ServerOptions(**options)
         info = PartInfo(name=bind if name is None else name, bind=bind)
-        self.registered.servers.append(_Served(asgi, info, bind, config, given))
+        self._registered.servers.append(_Served(asgi, info, bind, config, given))
 
     def health_check(
         self,
@@ -785,22 +785,22 @@ class Application:
     @property
     def resources(self) -> tuple[PartInfo, ...]:
         """The resources, in the order in which they are opened."""
-        return tuple(PartInfo(name=each.name) for each in self.registered.resources)
+        return tuple(PartInfo(name=each.name) for each in self._registered.resources)
 
     @property
     def services(self) -> tuple[PartInfo, ...]:
         """The services."""
-        return tuple(each.info for each in self.registered.services if not each.info.job)
+        return tuple(each.info for each in self._registered.services if not each.info.job)
 
     @property
     def jobs(self) -> tuple[PartInfo, ...]:
         """The jobs."""
-        return tuple(each.info for each in self.registered.services if each.info.job)
+        return tuple(each.info for each in self._registered.services if each.info.job)
 
     @property
     def servers(self) -> tuple[PartInfo, ...]:
         """The servers."""
-        return tuple(each.info for each in self.registered.servers)
+        return tuple(each.info for each in self._registered.servers)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -1207,7 +1207,7 @@ class Application:
     def _rebind(self, bind: Sequence[str]) -> None:
         if not bind:
             return
-        servers = self.registered.servers
+        servers = self._registered.servers
         if len(bind) != len(servers):
             msg = (
                 f"bind={list(bind)!r} has {len(bind)} addresses, and the application has "
@@ -1222,7 +1222,7 @@ class Application:
             servers[place] = replace(served, info=info, bind=address)
 
     def _override(self, options: ServerOptions) -> None:
-        servers = self.registered.servers
+        servers = self._registered.servers
         if options and not servers:
             msg = f"{self!r} has no server that takes options. Add one: app.serve()."
             raise ValueError(msg)
@@ -1231,14 +1231,14 @@ class Application:
     def _take_sockets(self) -> None:
         """Have the servers of a worker listen at the sockets of its supervisor."""
         if Worker.current is not None:
-            servers = self.registered.servers
+            servers = self._registered.servers
             taken = Worker.current.listen(self, beats=self._handles_signals)
             servers[:] = [replace(each, bind=at) for each, at in zip(servers, taken, strict=True)]
 
     def _check_certificates(self) -> None:
         """Raise what is wrong with the settings, or with a certificate."""
         settings = self.settings
-        for each in self.registered.servers:
+        for each in self._registered.servers:
             certificate = each.certificate(settings)
             if certificate is not None:
                 certificate.check()

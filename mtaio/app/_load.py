@@ -104,7 +104,7 @@ def load_application(target: str) -> Application:
                 f"which one can run it. Have that one serve it, service.serve(app), and name it."
             )
             raise UsageError(msg)
-        if all(each.asgi is not found for each in app.registered.servers):
+        if all(each.asgi is not found for each in app._registered.servers):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
             app.serve(found)
         return app
     way_out = _choice(sys.modules[target.partition(":")[0]])

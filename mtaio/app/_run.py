@@ -112,6 +112,7 @@ class Run:
         self.cancelled = 0
         """What was cancelled because its time had run out."""
         self._app: Final = app
+        self._registered: Final = app._registered  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._budget: Final = budget
         self._notifier: Final = notifier
         self._guard = guard
@@ -321,11 +322,11 @@ class Run:
             self._executor = await self._hold("the executor", executor)
         finally:
             executor._on_lost = None  # noqa: SLF001 - as above
-        for resource in app.registered.resources:
+        for resource in self._registered.resources:
             self._starting = f"the resource {resource.name!r}"
             held = await self._hold(self._starting, resource.open(app))
             resource.value = held.value
-        for spec in app.registered.servers:
+        for spec in self._registered.servers:
             lifespan = Lifespan(spec.asgi)
             token = starting_lifespan.set(app)
             try:
@@ -343,7 +344,7 @@ class Run:
             app.monitor.watch(server.requests, name=label or "server")
 
     def _start_services(self) -> None:
-        for service in self._app.registered.running():
+        for service in self._registered.running():
             fn = service.bound(self._app, self.report)
             running = Service(service.info, fn, self._service_failed)
             self._services.append(running)
@@ -359,7 +360,7 @@ class Run:
         """Return what the metrics of a server are called; None for those of the only one."""
         if info.name != info.bind:
             return info.name
-        return server.address if len(self._app.registered.servers) > 1 else None
+        return server.address if len(self._registered.servers) > 1 else None
 
     async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
         self._starting = what
@@ -451,7 +452,7 @@ class Run:
         for server in self._servers:
             self._app.monitor.unwatch(server)
             self._app.monitor.unwatch(server.requests)
-        for resource in self._app.registered.resources:
+        for resource in self._registered.resources:
             resource.value = UNSET
 
     async def _cancel_rest(self) -> None:

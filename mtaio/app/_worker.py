@@ -107,7 +107,7 @@ class Worker:
         self._app = app
         settings = app.settings
         hello = {
-            "listen": [each.listening() for each in app.registered.servers],
+            "listen": [each.listening() for each in app._registered.servers],  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
             "health": None if app.probes is None else settings.health_bind,
             "drain_delay": settings.drain_delay,
             "beats": beats,

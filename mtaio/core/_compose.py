@@ -451,7 +451,7 @@ def _attempt(
             call = partial(fn, *args, **kwargs)
             return await run_in_thread(threads, call, timing, on_purpose=False, begins=begins)
         begins()
-        with timing.limit():
+        with timing.limit(args[0] if fn is settle else fn):
             return await fn(*args, **kwargs)
 
     return attempt

@@ -66,7 +66,7 @@ async def run_in_process(limiter: WorkerLimiter, call: partial[Any], timing: Tim
     worker: _Worker | None = None
     try:
         request = _dump(call)
-        with timing.limit(), clock.held():
+        with timing.limit(call), clock.held():
             pool = await _pool()
             worker = pool.take()
             reply = await worker.ask(request)

@@ -267,7 +267,7 @@ async def run_in_thread(
         begins()
     thread = ThreadCall(limiter, slot, call)
     try:
-        with timing.limit():
+        with timing.limit(call):
             result = await thread.make(
                 abandon_on_cancel=abandon_on_cancel or timing.timeout is not None
             )

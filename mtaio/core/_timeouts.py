@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from mtaio._internal import deadlines
+from mtaio._internal.callables import name_of
 from mtaio._internal.clock import loop_deadline, now
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 from mtaio.resources import TimeoutManager
@@ -64,11 +65,11 @@ class Timing:
         self._name = name
         self._timeouts = TimeoutManager(timeout, name=name)
 
-    def limit(self) -> AbstractContextManager[Any]:
-        """Return a context manager that limits its block."""
+    def limit(self, what: object) -> AbstractContextManager[Any]:
+        """Return a context manager that limits its block; errors name the function ``what``."""
         if self.timeout is None:
             return _UNLIMITED
-        return _Limit(self._timeouts(), self._counters)
+        return _Limit(self, what, self._timeouts())
 
     def watch(self, on_idle: Callable[[], object]) -> Watch | None:
         """Return what limits all items of one call; None if none of them can be late."""
@@ -78,17 +79,23 @@ class Timing:
 
     def error(self, what: str, due: float) -> TimeoutError:
         """Count ``what``, which was due at that moment of the event loop, as late."""
-        self._counters.timed_out += 1
-        msg = f"{what} did not end within timeout={self.timeout!r} s"
+        msg = self.note_late(what)
         return TimeoutError(msg, timeout=self.timeout, deadline=due, name=self._name)
+
+    def note_late(self, what: str) -> str:
+        """Count ``what`` as late; return the message of its error."""
+        self._counters.timed_out += 1
+        who = "" if self._name is None else f"{self._name}: "
+        return f"{who}{what} did not end within timeout={self.timeout!r} s"
 
 
 class _Limit:
-    __slots__ = ("_block", "_counters")
+    __slots__ = ("_block", "_timing", "_what")
 
-    def __init__(self, block: AbstractContextManager[Any], counters: Counters) -> None:
+    def __init__(self, timing: Timing, what: object, block: AbstractContextManager[Any]) -> None:
+        self._timing = timing
+        self._what = what
         self._block = block
-        self._counters = counters
 
     def __enter__(self) -> None:
         self._block.__enter__()
@@ -101,8 +108,8 @@ class _Limit:
     ) -> bool | None:
         try:
             return self._block.__exit__(exc_type, exc, tb)
-        except TimeoutError:
-            self._counters.timed_out += 1
+        except TimeoutError as error:  # of the block, which knows no name for what it limits
+            error.args = (self._timing.note_late(name_of(self._what)),)
             raise
 
 

@@ -260,7 +260,7 @@ class _PoolCalls:
             chunk = self._open = _Chunk(self._size)
         place = chunk.add((args, kwargs), self._new_waiter(self._loop))
         try:
-            with self._timing.limit():
+            with self._timing.limit(self._fn):
                 if chunk.is_full():
                     self._send(chunk)
                 elif place == 0:

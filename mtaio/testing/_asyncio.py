@@ -126,8 +126,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Create a task, which has its age from now on, even if it is eager and never queued."""
         task: Any = super().create_task(coro, **options)
         kind: type[Any] = asyncio.Task  # a factory makes what it likes
-        if self.world.steps is not None and isinstance(task, kind):
-            self.world.steps.record(task)
+        if isinstance(task, kind):
+            self.world.task_made(task)
         if self.world.network is not None:
             self.world.network.task_made(task)
         return task
@@ -256,10 +256,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def suspended(self) -> list[Suspended]:
         """Return each task."""
         tasks = (
-            Suspended(task.get_name(), task.get_coro(), id(task))
+            Suspended(task.get_name(), task.get_coro(), id(task), self.world.age_of(task))
             for task in asyncio.all_tasks(self)
         )
-        return sorted(tasks, key=attrgetter("name"))
+        return sorted(tasks, key=attrgetter("name", "age"))
 
     def current_task(self) -> object:
         """Return the task that is running."""

@@ -15,13 +15,13 @@ import linecache
 import os
 import re
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 from types import CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeGuard, cast, final
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import anyio
 
@@ -77,8 +77,15 @@ class Stack:
     ``slot of ConcurrencyLimiter 'db', held by 'load'``; None if only the line is known.
     """
 
+    number: int | None = None
+    """The task's number in the interleaving, if there are several tasks of this name."""
+
     def __str__(self) -> str:
-        return f"  {self.kind} {self.name!r} is at{_lines_of(self)}"
+        return f"  {self.kind} {_told_apart(self.name, self.number)} is at{_lines_of(self)}"
+
+
+def _told_apart(name: str, number: int | None) -> str:
+    return f"{name!r}" if number is None else f"{name!r} #{number}"
 
 
 def _lines_of(stack: Stack) -> str:
@@ -199,6 +206,34 @@ class Suspended(NamedTuple):
     id: int
     """Of which its holders are known."""
 
+    age: int = 0
+    """Its number among the tasks of the run; 0 for those that are not of the code under test."""
+
+
+class Ages:
+    """The numbers of tasks as `Steps` gives them, for runs in which nobody watches the steps."""
+
+    __slots__ = ("_ages", "_seen")
+
+    def __init__(self) -> None:
+        self._ages: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._seen = 0
+
+    def start_test(self, host: Any) -> None:
+        """Begin to count, from the task of the code under test."""
+        self._ages.clear()
+        self._seen = 0
+        self.add(host)
+
+    def add(self, task: Any) -> None:
+        """Give a new task its number."""
+        self._seen += 1
+        self._ages[task] = self._seen
+
+    def of(self, task: Any) -> int:
+        """Return the number of a task; 0 if it is not of the code under test."""
+        return self._ages.get(task, 0)
+
 
 class Standstill(NamedTuple):
     """Where all tasks are, and which of them wait for each other."""
@@ -227,7 +262,9 @@ def standstill_of(
             are stuck.
     """
     chains = {task.id: await_chain(task.coroutine) for task in tasks}
-    names = {task.id: task.name for task in tasks}
+    alike = Counter(task.name for task in tasks)
+    numbers = {task.id: task.age or None for task in tasks if alike[task.name] > 1}
+    names = {task.id: _told_apart(task.name, numbers.get(task.id)) for task in tasks}
     found = waits_of(chains, None, keys=True)
     own: list[Stack] = []
     others: list[Stack] = []
@@ -242,7 +279,13 @@ def standstill_of(
             lines += (said,)
         wait = found[task.id].wait if task.id in found else None
         waits_for = None if wait is None or said is not None else _in_words(wait, names)
-        stack = Stack(kind="task", name=task.name, frames=lines, waits_for=waits_for)
+        stack = Stack(
+            kind="task",
+            name=task.name,
+            frames=lines,
+            waits_for=waits_for,
+            number=numbers.get(task.id),
+        )
         (own if theirs else others).append(stack)
     lists = cycles(found, sure=sure)
     told = tuple(
@@ -263,7 +306,7 @@ def _in_words(wait: Wait, names: Mapping[int, str]) -> str | None:
 
 
 def _held_by(wait: Wait, names: Mapping[int, str]) -> str:
-    held = [repr(names[holder]) for holder in wait.holders if holder in names]
+    held = [names[holder] for holder in wait.holders if holder in names]
     if not held:
         return ""
     more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
@@ -275,7 +318,7 @@ def _cycle_in_words(waits: list[Wait], cycle: Sequence[int], names: Mapping[int,
     steps: list[str] = []
     for task, holder, wait in zip(cycle, (*cycle[1:], cycle[0]), waits, strict=True):
         what = f"{wait.what}, held by" if wait.on not in _UNHELD else "the end of"
-        steps.append(f"{names[task]!r} for {what} {names[holder]!r}")
+        steps.append(f"{names[task]} for {what} {names[holder]}")
     who = (
         "a task waits for itself" if len(cycle) == 1 else f"{len(cycle)} tasks wait for each other"
     )

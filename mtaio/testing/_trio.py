@@ -189,7 +189,14 @@ class TrioEngine(trio.abc.Instrument):
 
     def __dir__(self) -> tuple[str, ...]:
         """Name what trio may call: it tries every name of an instrument, which takes its time."""
-        return ("before_io_wait", "after_run") if self.world.schedule is None else ("after_run",)
+        if self.world.schedule is None:
+            return "before_io_wait", "task_spawned", "after_run"
+        return ("after_run",)
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Let a new task have its number; with steps it gets it with the first of them."""
+        if self.world.steps is None:
+            self.world.task_made(task)
 
     def before_io_wait(self, timeout: float) -> None:
         """Count a turn of the run loop in which something ran, where no schedule's queue does."""
@@ -240,7 +247,8 @@ class TrioEngine(trio.abc.Instrument):
     def suspended(self) -> list[Suspended]:
         """Return each task in the order of their start, trio's own tasks aside."""
         tasks = sorted(_family(_main_tasks()), key=lambda task: getattr(task, "_counter", 0))
-        return [Suspended(task.name, task.coro, id(task)) for task in tasks]
+        age_of = self.world.age_of
+        return [Suspended(task.name, task.coro, id(task), age_of(task)) for task in tasks]
 
     def current_task(self) -> object:
         """Return the task that is running."""

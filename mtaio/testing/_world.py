@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps, standstill_of
+from mtaio.testing._diagnostics import BROKEN, Ages, Deadlock, Livelock, Steps, standstill_of
 from mtaio.testing._schedule import Schedule, choices_of
 from mtaio.testing._threads import watched
 
@@ -194,6 +194,7 @@ class World:
     # - failure is the latest on that code;
     # - network is the simulated one, while it is open.
     __slots__ = (
+        "_ages",
         "alone",
         "calls",
         "engine",
@@ -239,6 +240,7 @@ class World:
         self.turns: int = 0
         self.froze: bool = False
         self.steps: Steps | None = None
+        self._ages = Ages()
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
         self.failure: BaseException | None = None
@@ -290,6 +292,17 @@ class World:
                 steps.start_test(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
+
+    def task_made(self, task: Any) -> None:
+        """Let a new task have its number in the interleaving."""
+        if self.steps is None:
+            self._ages.add(task)
+        else:
+            self.steps.record(task)
+
+    def age_of(self, task: Any) -> int:
+        """Return the number of a task in the interleaving; 0 if the test did not start it."""
+        return self._ages.of(task) if self.steps is None else self.steps.record(task).age
 
     def imply_schedule(self) -> None:
         """
@@ -411,6 +424,7 @@ class World:
         self.failure = None  # of earlier code in a loop that was broken off and goes on
         self.turns = 0
         self.host = engine.start_test()
+        self._ages.start_test(self.host)
         if self.steps is not None:
             self.steps.start_test(self.host, self.host)
         try:

@@ -860,7 +860,7 @@ def test_where_servers_listen() -> None:
         ("127.0.0.1:3", "127.0.0.1:3"),
         ("admin", "127.0.0.1:4"),
     ]
-    assert [each.options.max_in_flight for each in app.registered.servers] == [None, 7]
+    assert [each.options.max_in_flight for each in app._registered.servers] == [None, 7]
 
 
 @posix

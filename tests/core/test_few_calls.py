@@ -208,6 +208,6 @@ async def test_each_has_the_timeout_of_the_executor() -> None:
     """Async functions, which need no other check, are limited too."""
     executor = TaskExecutor(timeout=1)
     start = anyio.current_time()
-    with pytest.raises(TimeoutError, match=r"timed out after 1 s"):
+    with pytest.raises(TimeoutError, match=r"did not end within timeout=1 s"):
         await executor.gather(anyio.sleep_forever, checkpoint)
     assert anyio.current_time() - start == 1

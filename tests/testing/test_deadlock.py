@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio._internal import clock
 from mtaio.resources import ConcurrencyLimiter
-from mtaio.testing import Deadlock, run
+from mtaio.testing import Deadlock, Schedule, run
 from mtaio.testing._diagnostics import Suspended, standstill_of
 from mtaio.testing.schedules import Stack
 
@@ -152,8 +153,8 @@ def test_tasks_that_wait_for_the_same_are_shown_together(backend: str) -> None:
     assert "\n    waits for slot of ConcurrencyLimiter 'db', held by 'a', 'b'\n" in f"{text}\n"
     (cycle,) = failure.cycles
     assert re.fullmatch(
-        r"2 tasks wait for each other: '(.)' for the end of 'waiter \d'; "
-        r"'waiter \d' for slot of ConcurrencyLimiter 'db', held by '\1'",
+        r"2 tasks wait for each other: '(.)' for the end of ('waiter \d' #\d+); "
+        r"\2 for slot of ConcurrencyLimiter 'db', held by '\1'",
         cycle,
     )
 
@@ -310,3 +311,35 @@ def test_deadlock_is_an_assertion_error_that_pickles() -> None:
         assert type(twin) is Deadlock
         assert (twin.reason, twin.stacks, twin.__notes__) == ("stuck", (stack,), ["seed 7"])
         assert str(twin) == "stuck\n  task 'main' is at\n    a.py:1 in f: await g()"
+
+
+@pytest.mark.parametrize("schedule", [None, Schedule()], ids=["plain", "scheduled"])
+def test_tasks_of_one_name_have_numbers(backend: str, schedule: Schedule | None) -> None:
+    """Tasks of one name are told apart by the numbers that they have in the interleaving."""
+
+    async def transfer(take: anyio.Lock, give: anyio.Lock) -> None:
+        async with take:
+            await anyio.sleep(1)
+            async with give:
+                pass
+
+    async def scenario() -> None:
+        one, other = anyio.Lock(), anyio.Lock()
+        async with anyio.create_task_group() as group:
+            group.start_soon(transfer, one, other, name="transfer")
+            group.start_soon(checkpoint, name="other")
+            group.start_soon(transfer, other, one, name="transfer")
+
+    with pytest.raises(Deadlock) as caught:
+        run(scenario, backend=backend, schedule=schedule)
+    failure = caught.value
+    first, second = "'transfer' #2", "'transfer' #4"
+    held = "for Lock, held by"
+    assert failure.cycles == (
+        f"2 tasks wait for each other: {first} {held} {second}; {second} {held} {first}",
+    )
+    assert sorted((s.number, s.waits_for) for s in failure.stacks if s.waits_for) == [
+        (2, f"Lock, held by {second}"),
+        (4, f"Lock, held by {first}"),
+    ]
+    assert f"\n  task {first} is at\n" in str(failure)

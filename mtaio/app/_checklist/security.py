@@ -143,7 +143,7 @@ def certificate(look: Look) -> Finding | None:
     if look.app is None:
         used = [ServerOptions().certificate(None, settings)]
     else:
-        used = [each.certificate(settings) for each in look.app.registered.servers]
+        used = [each.certificate(settings) for each in look.app._registered.servers]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
     found = [_how_long(each) for each in dict.fromkeys(used) if each is not None]
     return min(found, key=lambda each: ("fail", "warn", "ok").index(each.status), default=None)
 
@@ -199,7 +199,7 @@ class _Served(NamedTuple):
 def _served(look: Look) -> list[_Served]:
     """Return the servers, without those that listen at a socket file or the like."""
     found: list[_Served] = []
-    for each in [] if look.app is None else look.app.registered.servers:
+    for each in [] if look.app is None else look.app._registered.servers:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         try:
             address = Address.parse("bind", each.info.bind)
         except ValueError:
