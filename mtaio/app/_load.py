@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
@@ -146,10 +147,12 @@ def _behind(asgi: ASGIApp) -> list[Application]:
             left += [each.__self__, each.__func__]
         elif inspect.isfunction(each) and each not in seen:
             seen.add(each)
-            names = inspect.getclosurevars(each)
-            left += names.nonlocals.values()
-            if "lifespan" in each.__code__.co_names:
-                used = names.globals.values()
+            for cell in each.__closure__ or ():
+                with suppress(ValueError):  # the variable has no value, or none yet
+                    left.append(cell.cell_contents)
+            names = each.__code__.co_names
+            if "lifespan" in names:
+                used = (each.__globals__.get(name) for name in names)
                 left += (value for value in used if isinstance(value, Application))
     return [*found]
 

@@ -258,7 +258,7 @@ class TaskExecutor:
         self._make_coroutine = coroutine_maker(self._default_timing, self._threads)
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
-        self._on_lost: Callable[[str, BaseException], object] | None = None
+        self._on_lost: Callable[[str, Exception], object] | None = None
         self._snapshot = self._read()
 
     def __repr__(self) -> str:

@@ -138,6 +138,18 @@ def made():
     return Starlette(lifespan=lifespan)
 
 
+def made_in_part():
+    service = Application(name="made in part")
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with service.lifespan(app):
+            yield later
+
+    return Starlette(lifespan=lifespan)
+    later = 1
+
+
 own = Starlette(lifespan=shop.lifespan)
 with_routes = FastAPI(lifespan=shop.lifespan)
 with_routes.include_router(APIRouter())
@@ -159,6 +171,7 @@ two = Starlette(lifespan=both)
         ("around", "shop"),
         ("method", "shop"),
         ("made()", "made"),
+        ("made_in_part()", "made in part"),
         ("without", None),
         ("not_entered", None),
     ],
