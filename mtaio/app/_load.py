@@ -105,7 +105,7 @@ def load_application(target: str) -> Application:
                 f"which one can run it. Have that one serve it, service.serve(app), and name it."
             )
             raise UsageError(msg)
-        if all(each.asgi is not found for each in app.registered.servers):
+        if not any(_is_within(each.asgi, found) for each in app.registered.servers):
             app.serve(found)
         return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
@@ -125,6 +125,17 @@ def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
     except TypeError:
         return False
     return True
+
+
+def _is_within(served: object, asgi: ASGIApp) -> bool:
+    """Return whether ``asgi`` is what is served, or is in the middleware that is served."""
+    seen: list[object] = []
+    while served is not None and all(served is not each for each in seen):
+        if served is asgi:
+            return True
+        seen.append(served)
+        served = getattr(served, "app", getattr(served, "_app", None))
+    return False
 
 
 def _behind(asgi: ASGIApp) -> list[Application]:
