@@ -34,6 +34,9 @@ _IMPORTLIB: Final = (import_module.__code__.co_filename, "<frozen importlib")
 
 _LOADING: Final[ContextVar[bool]] = ContextVar("loading", default=False)
 
+_MOST_LAYERS: Final = 100
+"""Of middleware, one around another: some objects have any attribute."""
+
 _FORM: Final = "Name a module and an application in it, as in shop:app or shop:make_app()."
 
 
@@ -129,11 +132,9 @@ def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
 
 def _is_within(served: object, asgi: ASGIApp) -> bool:
     """Return whether ``asgi`` is what is served, or is in the middleware that is served."""
-    seen: list[object] = []
-    while served is not None and all(served is not each for each in seen):
+    for _ in range(_MOST_LAYERS):
         if served is asgi:
             return True
-        seen.append(served)
         served = getattr(served, "app", getattr(served, "_app", None))
     return False
 
