@@ -34,6 +34,9 @@ _IMPORTLIB: Final = (import_module.__code__.co_filename, "<frozen importlib")
 
 _LOADING: Final[ContextVar[bool]] = ContextVar("loading", default=False)
 
+_MOST_LAYERS: Final = 100
+"""Of middleware, one around another: some objects have any attribute."""
+
 _FORM: Final = "Name a module and an application in it, as in shop:app or shop:make_app()."
 
 
@@ -105,7 +108,8 @@ def load_application(target: str) -> Application:
                 f"which one can run it. Have that one serve it, service.serve(app), and name it."
             )
             raise UsageError(msg)
-        if all(each.asgi is not found for each in app._registered.servers):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        served = app._registered.servers  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        if not any(_is_within(each.asgi, found) for each in served):
             app.serve(found)
         return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
@@ -125,6 +129,15 @@ def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
     except TypeError:
         return False
     return True
+
+
+def _is_within(served: object, asgi: ASGIApp) -> bool:
+    """Return whether ``asgi`` is what is served, or is in the middleware that is served."""
+    for _ in range(_MOST_LAYERS):
+        if served is asgi:
+            return True
+        served = getattr(served, "app", getattr(served, "_app", None))
+    return False
 
 
 def _behind(asgi: ASGIApp) -> list[Application]:
