@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.resilience import Retry
 
-__all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
+__all__ = ["HandleGuard", "Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -188,9 +188,6 @@ class Task(Awaited):
         if on_seen is not None:
             on_seen(self)
 
-    def drop(self) -> None:
-        """Note that its handle is gone; from any thread, and wherever garbage is collected."""
-
     async def wait(self) -> None:
         """Wait until it has ended; until then it runs inside the item that waits."""
         if self.ended:
@@ -327,7 +324,11 @@ class Submitted(Task):
             del self  # the frames of an error lead here, and this object keeps the error
 
     def drop(self) -> None:
-        """Note that its handle is gone: who wants to know is told of its failure at once."""
+        """
+        Note that its handle is gone: who wants to know is told of its failure at once.
+
+        It is called in any thread, and wherever garbage is collected.
+        """
         self._is_dropped = True
         if self.on_seen is not None and self._block.on_lost is not None:
             loops.call_in(self.loop, self._report_lost)
@@ -495,6 +496,23 @@ class Service(Task):
 
 
 @final
+class HandleGuard:
+    """
+    Tells a task that its handle is gone, which alone refers to the guard.
+
+    Only handles whose loss matters have one, so that the others cost no finaliser.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Submitted) -> None:
+        self._task = task
+
+    def __del__(self) -> None:
+        self._task.drop()
+
+
+@final
 class TaskHandle(Generic[T_co, S_co]):
     """
     A handle to a task started with `TaskExecutor.submit` or `TaskExecutor.start`.
@@ -530,13 +548,11 @@ class TaskHandle(Generic[T_co, S_co]):
         ```
     """
 
-    __slots__ = ("__weakref__", "_task")
+    __slots__ = ("__weakref__", "_guard", "_task")
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, guard: HandleGuard | None = None) -> None:
         self._task = task
-
-    def __del__(self) -> None:
-        self._task.drop()
+        self._guard = guard
 
     def __reduce__(self) -> NoReturn:
         msg = (
