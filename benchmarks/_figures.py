@@ -76,81 +76,81 @@ class What:
 
 
 WHATS: Final = {
-    "gather": What("few", "`gather` of two", "2つの`gather`"),
-    "race": What("few", "`race` of two", "2つの`race`"),
+    "gather": What("few", "`gather` of two", "2件の`gather`"),
+    "race": What("few", "`race` of two", "2件の`race`"),
     "submit": What("few", "`submit` and its result", "`submit`とその結果"),
     "map": What(
         "executor",
         "`map`, 100 at once, each call",
-        "`map`、同時に100、1件あたり",
+        "`map`(同時に100件)、1件あたり",
     ),
-    "map-trio": What("executor", "the same on trio", "同じくtrioで"),
+    "map-trio": What("executor", "the same on trio", "同上(trio)"),
     "thread": What("executor", "a call in a worker thread", "ワーカースレッドでの呼び出し"),
     "thread-map": What(
         "executor",
         "`map` of short functions in threads, each",
-        "スレッドでの短い関数の`map`、1件あたり",
+        "短い関数をスレッドで`map`、1件あたり",
     ),
-    "rate": What("limits", "a token that is there", "すぐに得られるトークン"),
-    "slot": What("limits", "a free slot, `async with`", "空いているスロット、`async with`"),
+    "rate": What("limits", "a token that is there", "トークンの取得(待ちなし)"),
+    "slot": What("limits", "a free slot, `async with`", "スロットの取得(待ちなし)"),
     "queue": What(
         "limits",
         "10,000 tasks through 10 slots, each",
-        "10,000タスクが10スロットを通る、1件",
+        "10スロットで1万タスク、1件あたり",
     ),
-    "block": What("limits", "a block with a timeout", "時間制限のあるブロック"),
+    "block": What("limits", "a block with a timeout", "タイムアウト付きのブロック"),
     "wait-slot": What("waiting", "a task that waits for a slot", "スロットを待つタスク"),
-    "wait-slot-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "wait-slot-cancel": What("waiting", "cancelling it", "同上のキャンセル"),
     "wait-token": What("waiting", "a task that waits for a token", "トークンを待つタスク"),
-    "wait-token-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "wait-token-cancel": What("waiting", "cancelling it", "同上のキャンセル"),
     "wait-load": What(
         "waiting", "a task that waits for another's load", "ほかの読み込みを待つタスク"
     ),
-    "wait-load-cancel": What("waiting", "cancelling it", "そのキャンセル"),
+    "wait-load-cancel": What("waiting", "cancelling it", "同上のキャンセル"),
     "retry": What("resilience", "a call with retries", "リトライ付きの呼び出し"),
     "breaker": What(
-        "resilience", "a call through a circuit breaker", "サーキットブレーカーを通る呼び出し"
+        "resilience", "a call through a circuit breaker", "サーキットブレーカー付きの呼び出し"
     ),
-    "timeout": What("resilience", "a call with a timeout", "時間制限付きの呼び出し"),
-    "weight-entry": What("memory", "an entry of a cache, bytes", "キャッシュの1件、バイト"),
+    "timeout": What("resilience", "a call with a timeout", "タイムアウト付きの呼び出し"),
+    "weight-entry": What("memory", "an entry of a cache, bytes", "キャッシュ1件のバイト数"),
     "weight-slot": What(
-        "memory", "a task waiting for a slot, bytes", "スロットを待つタスク、バイト"
+        "memory", "a task waiting for a slot, bytes", "スロットを待つタスクのバイト数"
     ),
     "weight-token": What(
-        "memory", "a task waiting for a token, bytes", "トークンを待つタスク、バイト"
+        "memory", "a task waiting for a token, bytes", "トークンを待つタスクのバイト数"
     ),
-    "large-hit": What("growth", "a hit among 300,000", "300,000件でのヒット"),
-    "large-store": What("growth", "storing 300,000, each", "300,000件の格納、1件あたり"),
+    "large-hit": What("growth", "a hit among 300,000", "30万件のキャッシュのヒット"),
+    "large-store": What("growth", "storing 300,000, each", "30万件の格納、1件あたり"),
     "large-emit": What(
-        "growth", "an event to 10,000 handlers, each", "10,000ハンドラーへのイベント、1個あたり"
+        "growth", "an event to 10,000 handlers, each", "1万個のハンドラーの呼び出し、1個あたり"
     ),
     "large-on": What(
         "growth",
         "adding and removing 2,000 handlers, each",
-        "2,000ハンドラーの追加と削除、1個あたり",
+        "2,000個のハンドラーの追加と削除、1個あたり",
     ),
     "large-wake": What(
-        "growth", "letting 10,000 waiters go, each", "待っている10,000タスクの解放、1件あたり"
+        "growth", "letting 10,000 waiters go, each", "1万個の待機タスクの再開、1個あたり"
     ),
     "hit": What("cache", "a hit", "ヒット"),
     "decorated": What("cache", "a hit of an async function", "非同期関数のヒット"),
-    "store": What("cache", "a new key, cache full", "満杯のとき新しいキー"),
+    "store": What("cache", "a new key, cache full", "新しいキーの格納(満杯時)"),
     "load": What(
         "cache",
         "a miss and its load, not entered",
-        "ミスと読み込み、`async with`なし",
+        "ミスと読み込み(`async with`なし)",
     ),
     "load-entered": What(
         "cache",
         "a miss and its load, entered",
-        "ミスと読み込み、`async with`の中",
+        "ミスと読み込み(`async with`の中)",
     ),
-    "plain": What("events", "`emit`, one sync handler", "`emit`、同期ハンドラー1個"),
-    "async": What("events", "`emit`, one async handler", "`emit`、非同期ハンドラー1個"),
-    "tasks": What("events", "`emit`, ten that suspend", "`emit`、中断するハンドラー10個"),
-    "stream": What("events", "an event through a stream", "ストリームを通るイベント"),
-    "record": What("logging", "a record, to its caller", "レコード、呼び出し側にとって"),
-    "written": What("logging", "a record, until written", "レコード、書き込まれるまで"),
+    "plain": What("events", "`emit`, one sync handler", "`emit`(同期ハンドラー1個)"),
+    "async": What("events", "`emit`, one async handler", "`emit`(非同期ハンドラー1個)"),
+    "tasks": What("events", "`emit`, ten that suspend", "`emit`(待つハンドラー10個)"),
+    "stream": What("events", "an event through a stream", "ストリームのイベント1件"),
+    "record": What("logging", "a record, to its caller", "レコードの記録(呼び出し側の時間)"),
+    "written": What("logging", "a record, until written", "レコードの書き込み完了まで"),
 }
 
 RIVALS: Final = {
@@ -158,17 +158,17 @@ RIVALS: Final = {
     "tasks of asyncio's": ("asyncio.wait, cancel", "asyncio.wait、cancel"),
     "aiojobs": ("aiojobs, Scheduler.spawn", "aiojobs、Scheduler.spawn"),
     "ThreadPoolExecutor.map": ("ThreadPoolExecutor.map", "ThreadPoolExecutor.map"),
-    "dict": ("dict, no expiry", "dict、期限なし"),
-    "raw asyncio pool": ("100 tasks over one iterator", "一つのイテレーターを分け合う100タスク"),
-    "gather + Semaphore": ("asyncio.gather, Semaphore", "asyncio.gather、Semaphore"),
-    "anyio.amap, no limit": ("anyio.amap, no limit", "anyio.amap、制限なし"),
+    "dict": ("dict, no expiry", "dict(期限なし)"),
+    "raw asyncio pool": ("100 tasks over one iterator", "100タスクで一つのイテレーターを処理"),
+    "gather + Semaphore": ("asyncio.gather, Semaphore", "asyncio.gather + Semaphore"),
+    "anyio.amap, no limit": ("anyio.amap, no limit", "anyio.amap(制限なし)"),
     "aiolimiter": ("aiolimiter", "aiolimiter"),
-    "cachetools.TTLCache, with a lock": ("cachetools, with a lock", "cachetools、ロック付き"),
-    "cachetools.TTLCache, without": ("cachetools, no lock", "cachetools、ロックなし"),
+    "cachetools.TTLCache, with a lock": ("cachetools, with a lock", "cachetools(ロックあり)"),
+    "cachetools.TTLCache, without": ("cachetools, no lock", "cachetools(ロックなし)"),
     "cachebox.TTLCache (Rust)": ("cachebox (Rust)", "cachebox(Rust)"),
-    "dict, which knows no time": ("dict, no expiry", "dict、期限なし"),
+    "dict, which knows no time": ("dict, no expiry", "dict(期限なし)"),
     "async_lru": ("async-lru", "async-lru"),
-    "pyee + wait_for_complete": ("pyee, waiting for its handlers", "pyee、ハンドラーを待つ"),
+    "pyee + wait_for_complete": ("pyee, waiting for its handlers", "pyee(ハンドラーを待つ)"),
     "await handler(event)": ("await handler(event)", "await handler(event)"),
     "anyio task group per emit": ("an AnyIO task group", "AnyIOのタスクグループ"),
     "anyio memory object stream": ("AnyIO's memory stream", "AnyIOのメモリストリーム"),
@@ -192,8 +192,8 @@ PLOT_WORDS: Final = {
         "mtaio takes more",
     ),
     "ja": Beside(
-        "測ったものごとに、mtaioの時間やメモリをほかのライブラリの値で割ったもの",
-        "mtaioの時間かバイト÷相手の値",
+        "測定項目ごとに、mtaioの時間またはメモリとほかのライブラリの値との比",
+        "mtaioの時間またはバイト数÷相手の値",
         "mtaioのほうが少ない",
         "mtaioのほうが多い",
     ),

@@ -1,4 +1,4 @@
-"""A deployment with five mistakes, all reported at once."""
+"""Four mistakes, all reported at once, and a misspelt name: a warning."""
 
 import warnings
 

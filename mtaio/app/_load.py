@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,9 @@ _IMPORTLIB: Final = (import_module.__code__.co_filename, "<frozen importlib")
 """How the names of the files begin that import modules."""
 
 _LOADING: Final[ContextVar[bool]] = ContextVar("loading", default=False)
+
+_MOST_LAYERS: Final = 100
+"""Of middleware, one around another: some objects have any attribute."""
 
 _FORM: Final = "Name a module and an application in it, as in shop:app or shop:make_app()."
 
@@ -105,7 +109,8 @@ def load_application(target: str) -> Application:
                 f"one."
             )
             raise UsageError(msg)
-        if all(each.asgi is not found for each in app._registered.servers):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        served = app._registered.servers  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        if not any(_is_within(each.asgi, found) for each in served):
             app.serve(found)
         return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
@@ -125,6 +130,15 @@ def _is_asgi(found: object) -> TypeGuard[ASGIApp]:
     except TypeError:
         return False
     return True
+
+
+def _is_within(served: object, asgi: ASGIApp) -> bool:
+    """Return whether ``asgi`` is what is served, or is in the middleware that is served."""
+    for _ in range(_MOST_LAYERS):
+        if served is asgi:
+            return True
+        served = getattr(served, "app", getattr(served, "_app", None))
+    return False
 
 
 def _behind(asgi: ASGIApp) -> list[Application]:
@@ -147,10 +161,12 @@ def _behind(asgi: ASGIApp) -> list[Application]:
             left += [each.__self__, each.__func__]
         elif inspect.isfunction(each) and each not in seen:
             seen.add(each)
-            names = inspect.getclosurevars(each)
-            left += names.nonlocals.values()
-            if "lifespan" in each.__code__.co_names:
-                used = names.globals.values()
+            for cell in each.__closure__ or ():
+                with suppress(ValueError):  # the variable has no value, or none yet
+                    left.append(cell.cell_contents)
+            names = each.__code__.co_names
+            if "lifespan" in names:
+                used = (each.__globals__.get(name) for name in names)
                 left += (value for value in used if isinstance(value, Application))
     return [*found]
 

@@ -21,6 +21,7 @@ from anyio import to_thread
 
 from mtaio._internal import clock, loops, unfinished
 from mtaio._internal.cancellation import failure_in
+from mtaio._internal.filters import errors_in
 from mtaio._internal.sentinel import UNSET
 from mtaio.app._error_handler import AsyncErrorHandler, ErrorReporter
 from mtaio.app._lifespan import Lifespan
@@ -212,10 +213,12 @@ class Run:
         else:
             logger.critical("%s failed", what, exc_info=error)
 
-    def _report_lost(self, name: str, error: BaseException) -> None:
+    def _report_lost(self, name: str, error: Exception) -> None:
         """Report at once what would only come at the end of the executor's block."""
-        if len(self._lost) < _MOST_KEPT:
-            self._lost[id(error)] = error
+        # Each by itself: a group may come back as another, with the same errors.
+        for each in errors_in(error):
+            if len(self._lost) < _MOST_KEPT:
+                self._lost[id(each)] = each
         self._report(f"the submitted task {name!r}", error)
 
     def _not_reported(self, error: BaseException) -> BaseException | None:

@@ -472,6 +472,8 @@ class Supervisor:
             worker.process.send("{}", sockets)
 
     def _note_ready(self, worker: _Worker) -> None:
+        if worker.late:  # it is ended all the same: nobody is to be renewed, or started, upon it
+            return
         worker.ready = True
         worker.settled.set()
         self._failed_starts = 0

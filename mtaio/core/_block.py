@@ -49,10 +49,12 @@ class Block:
         max_pending: How many submitted tasks may wait for a slot beyond that limit; None for all.
         counters: Where the items are counted.
         on_lost: Called at once with the name and the error of a submitted task that has failed, if
-            its handle is gone, so that nobody can look at it before the end of the block.
+            its handle is gone, so that nobody can look at it before the end of the block. Once the
+            block is being left, that end says so.
 
     Attributes:
         loop, half, task, is_current: As those of `OwnedBlock`.
+        on_lost: What was passed, until the block is being left.
         is_limited: Whether a call of `submit` may have to wait for a place.
     """
 
@@ -72,7 +74,7 @@ class Block:
         slots: Slots | None,
         max_pending: int | None,
         counters: Counters,
-        on_lost: Callable[[str, BaseException], object] | None = None,
+        on_lost: Callable[[str, Exception], object] | None = None,
     ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
@@ -118,6 +120,7 @@ class Block:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
         reason = await self._wind_down() if exc is None else exc
         self._leaving = True
+        self.on_lost = None
         from_outside = reason is not None and isinstance(classify(reason), Stray)
         swallowed, raised, escaped = await self._block.leave(reason)
         if escaped:

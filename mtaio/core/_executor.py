@@ -84,7 +84,7 @@ from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
 from mtaio.core._stream import Buffer, Stream, closing_sources, discard
-from mtaio.core._tasks import Task, TaskHandle, run_item
+from mtaio.core._tasks import HandleGuard, Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
 from mtaio.core._types import (
@@ -258,7 +258,7 @@ class TaskExecutor:
         self._make_coroutine = coroutine_maker(self._default_timing, self._threads)
         self._calls: int = 0
         self._blocks: Blocks[Block] = Blocks()
-        self._on_lost: Callable[[str, BaseException], object] | None = None
+        self._on_lost: Callable[[str, Exception], object] | None = None
         self._snapshot = self._read()
 
     def __repr__(self) -> str:
@@ -1541,7 +1541,8 @@ class TaskExecutor:
                     if place is not None:
                         place.slots.release(place)
                     raise
-        return TaskHandle(block.submit(call, fn, place))
+        task = block.submit(call, fn, place)
+        return TaskHandle(task, None if block.on_lost is None else HandleGuard(task))
 
     @overload
     def submit_nowait(
@@ -1577,7 +1578,8 @@ class TaskExecutor:
             raise refusal
         call = self._attempt(fn, args, kwargs)
         place = block.join_nowait(self._name)
-        return TaskHandle(block.submit(call, fn, place))
+        task = block.submit(call, fn, place)
+        return TaskHandle(task, None if block.on_lost is None else HandleGuard(task))
 
     @overload
     async def start(

@@ -11,9 +11,10 @@ which is logged to ``mtaio.core``, or ends the block.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, cast, final
 
 import anyio
 
@@ -27,6 +28,8 @@ from mtaio.core._slots import CURRENT, Awaited, here, running_task
 from mtaio.exceptions import TaskCancelledError
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from anyio.abc import TaskStatus as Readiness
 
     from mtaio._internal.backend import Backend, Waiter
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from mtaio.core._statistics import Counters
     from mtaio.resilience import Retry
 
-__all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
+__all__ = ["HandleGuard", "Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -127,20 +130,17 @@ class Task(Awaited):
     Invariants:
     - ``ended`` is set last, after the status and the result or error;
     - ``_waiters`` are those of the tasks that wait for that, and have not been woken;
-    - ``on_seen`` is there from its failure until its end has been looked at;
-    - ``on_lost`` is there until it was called, with a failure at which nobody can look any more.
+    - ``on_seen`` is there from its failure until its end has been looked at.
     """
 
     __slots__ = (
         "_half",
         "_waiters",
         "cancellable",
-        "dropped",
         "ended",
         "error",
         "loop",
         "name",
-        "on_lost",
         "on_seen",
         "result",
         "start_value",
@@ -162,8 +162,6 @@ class Task(Awaited):
         self.start_value: Any = None
         self.cancellable: Cancellable | None = None
         self.on_seen: Callable[[Task], object] | None = None
-        self.on_lost: Callable[[str, BaseException], object] | None = None
-        self.dropped: bool = False
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.name!r} {self.status}>"  # what the user knows
@@ -189,19 +187,6 @@ class Task(Awaited):
         on_seen, self.on_seen = self.on_seen, None
         if on_seen is not None:
             on_seen(self)
-
-    def drop(self) -> None:
-        """Note that its handle is gone; from any thread, and wherever garbage is collected."""
-        self.dropped = True
-        if self.on_seen is not None and self.on_lost is not None:
-            loops.call_in(self.loop, self.report_lost)
-
-    def report_lost(self) -> None:
-        """Report a failure that nobody has looked at, nor can, where somebody wants to know."""
-        if self.dropped and self.on_seen is not None and self.error is not None:
-            on_lost, self.on_lost = self.on_lost, None
-            if on_lost is not None:
-                on_lost(self.name, self.error)
 
     async def wait(self) -> None:
         """Wait until it has ended; until then it runs inside the item that waits."""
@@ -268,15 +253,27 @@ class Submitted(Task):
         slots: Where its slot comes from; None if there is no limit.
         place: Its place among the unfinished tasks; None if those are not limited.
 
-    Invariant: with a limit it has a slot, or waits in the queue, from `queue_up` to its end.
+    Invariants:
+    - with a limit it has a slot, or waits in the queue, from `queue_up` to its end;
+    - _context is that in which it has failed, until the failure is reported, if it will be.
     """
 
-    __slots__ = ("_block", "_place", "_request", "_slot", "_slots", "coroutine")
+    __slots__ = (
+        "_block",
+        "_context",
+        "_is_dropped",
+        "_place",
+        "_request",
+        "_slot",
+        "_slots",
+        "coroutine",
+    )
 
     def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot | None) -> None:
         super().__init__(name, block.loop, block.half)
-        self.on_lost = block.on_lost
         self._block = block
+        self._context: Context | None = None
+        self._is_dropped = False
         self._slots = slots
         self._place = place
         self._slot: Slot | None = None
@@ -312,7 +309,10 @@ class Submitted(Task):
             self.leave()
             self._block.keep_failure(self)
             self.fail(error)
-            self.report_lost()
+            if self._block.on_lost is not None:
+                self._context = copy_context()
+                if self._is_dropped:
+                    self._report_lost()
         except BaseException as error:
             self.leave()
             self.fail(error)
@@ -322,6 +322,28 @@ class Submitted(Task):
             self.succeed(result)
         finally:
             del self  # the frames of an error lead here, and this object keeps the error
+
+    def drop(self) -> None:
+        """
+        Note that its handle is gone: who wants to know is told of its failure at once.
+
+        It is called in any thread, and wherever garbage is collected.
+        """
+        self._is_dropped = True
+        if self.on_seen is not None and self._block.on_lost is not None:
+            loops.call_in(self.loop, self._report_lost)
+
+    def _report_lost(self) -> None:
+        # In a task: what is called may start others, and look at the clock.
+        context, self._context = self._context, None
+        if context is not None and self.on_seen is not None:
+            loops.start_task(self.loop, self._tell, context)
+
+    async def _tell(self) -> None:
+        on_lost = self._block.on_lost
+        if on_lost is None or self.on_seen is None:
+            return
+        on_lost(self.name, cast("Exception", self.error))
 
     def leave(self) -> None:
         """Give back all that it holds; doing so again changes nothing."""
@@ -474,6 +496,23 @@ class Service(Task):
 
 
 @final
+class HandleGuard:
+    """
+    Tells a task that its handle is gone, which alone refers to the guard.
+
+    Only handles whose loss matters have one, so that the others cost no finaliser.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Submitted) -> None:
+        self._task = task
+
+    def __del__(self) -> None:
+        self._task.drop()
+
+
+@final
 class TaskHandle(Generic[T_co, S_co]):
     """
     A handle to a task started with `TaskExecutor.submit` or `TaskExecutor.start`.
@@ -509,13 +548,18 @@ class TaskHandle(Generic[T_co, S_co]):
         ```
     """
 
-    __slots__ = ("__weakref__", "_task")
+    __slots__ = ("__weakref__", "_guard", "_task")
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, guard: HandleGuard | None = None) -> None:
         self._task = task
+        self._guard = guard
 
-    def __del__(self) -> None:
-        self._task.drop()
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it stands for a task that runs here. Share the "
+            f"handle, or pass on the result."
+        )
+        raise TypeError(msg)
 
     def __repr__(self) -> str:
         return repr(self._task)

@@ -64,7 +64,8 @@ class RedisKeyedRateLimiterStatistics:
     rejected: int = field(metadata=COUNTER)
     """Requests refused: by ``try_acquire``, or because the server was down."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that did not fit into their own timeout."""
+    """Requests that did not fit into their own timeout, among them those that
+    `mtaio.asgi.RateLimitMiddleware` answers with 429."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     wait_seconds: float = field(metadata=COUNTER)

@@ -55,7 +55,8 @@ class PolicyStatistics:
     throttled: int = field(metadata=COUNTER)
     """Attempts that the service refused, as ``throttled`` says."""
     failed: int = field(metadata=COUNTER)
-    """Calls that failed all the same, or ended with a result that ``until`` did not accept."""
+    """Calls that failed all the same, also with an error that ``on`` does not accept, or ended with
+    a result that ``until`` did not accept."""
     errors: dict[str, int] = field(metadata=COUNTER | {"label": "error"})
     """
     Attempts that failed, by the type of the error; ``"result"`` for those that ``until`` did not
@@ -77,7 +78,8 @@ class RetryStatistics:
     throttled: int = field(metadata=COUNTER)
     """Attempts that the service refused, as ``throttled`` says."""
     failed: int = field(metadata=COUNTER)
-    """Calls that failed all the same, or ended with a result that ``until`` did not accept."""
+    """Calls that failed all the same, also with an error that ``on`` does not accept, or ended with
+    a result that ``until`` did not accept."""
     errors: dict[str, int] = field(metadata=COUNTER | {"label": "error"})
     """Attempts that failed, by the type of the error: see `PolicyStatistics`."""
     budget: BudgetStatistics | None
@@ -94,7 +96,7 @@ class PipelineStatistics:
     succeeded: int = field(metadata=COUNTER)
     """Calls that returned, including those answered by a `Fallback`."""
     failed: int = field(metadata=COUNTER)
-    """Calls that raised an error."""
+    """Calls that raised an error, also one that no part's ``on`` accepts."""
     cancelled: int = field(metadata=COUNTER)
     """Calls that were cancelled from outside."""
     in_flight: int = field(metadata=GAUGE)

@@ -64,9 +64,11 @@ class KeyedRateLimiterStatistics:
     acquired: int = field(metadata=COUNTER)
     """Requests granted so far, with or without a wait, whatever their tokens."""
     rejected: int = field(metadata=COUNTER)
-    """Requests refused because their key did not have the tokens, or can no longer have them."""
+    """Requests of `acquire_nowait` and `try_acquire` whose key did not have the tokens, and others
+    whose key can no longer have them."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that could not be granted within their own timeout, or before their deadline."""
+    """Requests that could not be granted within their own timeout, or before their deadline, among
+    them those that `mtaio.asgi.RateLimitMiddleware` answers with 429."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     wait_seconds: float = field(metadata=COUNTER)

@@ -94,7 +94,7 @@ def sim(anyio_backend: object) -> Simulation:
 
     simulation = simulation_of(anyio_backend)
     if simulation is None:
-        name = anyio_backend[0] if isinstance(anyio_backend, tuple) else anyio_backend
+        name = "trio" if "trio" in str(anyio_backend) else "asyncio"
         pytest.fail(
             f"the fixture 'sim' needs virtual time, but anyio_backend is {anyio_backend!r}. Define "
             f"a fixture anyio_backend that returns mtaio.testing.virtual_backend({name!r}).",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import re
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 SETTINGS = Settings(drain_delay=2, shutdown_timeout=20)
 BUDGET = SETTINGS.shutdown
+REQUEST: ContextVar[str] = ContextVar("request")
 
 
 async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -698,6 +702,144 @@ async def test_submitted_tasks_that_were_all_reported(caplog: pytest.LogCaptureF
         ]
         assert found[0].exc_info is not None
         caplog.clear()
+
+
+async def test_reports_of_submitted_tasks_are_made_in_their_contexts() -> None:
+    """The error handler may be async, and sees the context of the task, whoever drops a handle."""
+    told: list[tuple[str, str]] = []
+
+    class Handler:
+        async def handle_error(self, error: Exception, context: Mapping[str, object]) -> None:
+            await anyio.sleep(1)
+            assert str(context["what"]).startswith("the submitted task")
+            told.append((REQUEST.get(), str(error)))
+
+    app = make(error_handler=Handler(), executor=TaskExecutor())
+
+    async def fail(text: str) -> None:
+        raise ValueError(text)
+
+    async def submit(number: int) -> TaskHandle[None]:
+        REQUEST.set(f"request {number}")
+        return await app.executor.submit(fail, f"error {number}")
+
+    async def live() -> None:
+        async with app:
+            handles = [await submit(number) for number in range(4)]
+            REQUEST.set("another")
+            await anyio.sleep(1)
+            await to_thread.run_sync(handles.pop)
+            handles.pop()
+            cycle: list[object] = [handles.pop()]
+            cycle.append(cycle)
+            del cycle
+            await to_thread.run_sync(gc.collect)
+            await anyio.sleep(2)
+            assert sorted(told) == [(f"request {each}", f"error {each}") for each in (1, 2, 3)]
+            with pytest.raises(ValueError, match="error 0"):
+                await handles.pop()
+            await anyio.sleep(2)
+
+    with pytest.raises(ExceptionGroup):
+        await live()
+    assert len(told) == 3
+
+
+def test_report_of_a_submitted_task_under_asyncio_run() -> None:
+    """As everywhere: what only AnyIO's own way to run leaves in contexts is not needed."""
+    told: list[bool] = []
+
+    class Handler:
+        def report(self, _error: Exception, _context: Mapping[str, object]) -> None:
+            told.append(anyio.current_time() > 0)
+
+    app = make(error_handler=Handler(), executor=TaskExecutor())
+
+    async def fail() -> None:
+        raise ValueError("mine")
+
+    async def live() -> None:
+        async with app:
+            handles = [await app.executor.submit(fail), await app.executor.submit(fail)]
+            await asyncio.sleep(0.01)
+            await asyncio.to_thread(handles.pop)
+            handles.clear()
+            await asyncio.sleep(0.01)
+            assert told == [True, True]
+
+    with pytest.raises(ExceptionGroup, match="2 errors"):
+        asyncio.run(live())
+
+
+async def test_groups_of_submitted_tasks_are_reported_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The errors in them are known again at the end, where the rest is reported."""
+    app = make(executor=TaskExecutor())
+
+    async def fail(*errors: Exception) -> None:
+        msg = "several"
+        raise ExceptionGroup(msg, errors)
+
+    async def live() -> None:
+        async with app:
+            await app.executor.submit(fail, ValueError("a"), ExceptionGroup("", [KeyError("b")]))
+            kept = await app.executor.submit(fail, ValueError("c"))
+            await anyio.sleep(1)
+            assert kept.done
+
+    with pytest.raises(ExceptionGroup):
+        await live()
+    assert [str(each.exc_info[1]) for each in caplog.records if each.exc_info] == ["a", "'b'", "c"]
+
+
+async def test_handles_that_are_gone_after_the_end() -> None:
+    """The end has told of their failures, if only how many there were."""
+    told: list[Exception] = []
+
+    class Handler:
+        async def handle_error(self, error: Exception, _context: Mapping[str, object]) -> None:
+            told.append(error)
+
+    app = make(error_handler=Handler(), executor=TaskExecutor())
+    handles: list[TaskHandle[None]] = []
+
+    async def fail() -> None:
+        raise ValueError("mine")
+
+    async def live() -> None:
+        async with app:
+            handles.extend([await app.executor.submit(fail) for _ in range(1002)])
+
+    with pytest.raises(ExceptionGroup, match="1000 errors") as raised:
+        await live()
+    handles.clear()
+    await anyio.sleep(1)
+    assert len(told) == 1
+    assert raised.value.exceptions[-1].__notes__ == ["2 more submitted tasks failed after this one"]
+
+
+def test_native_cancellation_of_all_is_no_failure_of_each_submitted_task() -> None:
+    """As by `asyncio.run` at its end: it came for the executor's block, which says so."""
+    told: list[object] = []
+
+    class Handler:
+        def report(self, _error: Exception, context: Mapping[str, object]) -> None:
+            told.append(context["what"])
+
+    async def live() -> None:
+        async with make(error_handler=Handler(), executor=TaskExecutor()) as app:
+            for _ in range(3):
+                await app.executor.submit(anyio.sleep_forever)
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        task = asyncio.create_task(live())
+        await asyncio.sleep(0.05)
+        assert not task.done()
+
+    asyncio.run(main())
+    assert not [each for each in told if "submitted" in str(each)]
 
 
 async def test_health_checks_are_its_own() -> None:

@@ -97,7 +97,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 from mtaio.app import Application
+from mtaio.asgi import AccessLog
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 
 shop, other = Application(name="shop"), Application(name="other")
 
@@ -138,7 +140,22 @@ def made():
     return Starlette(lifespan=lifespan)
 
 
+def made_in_part():
+    service = Application(name="made in part")
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with service.lifespan(app):
+            yield later
+
+    return Starlette(lifespan=lifespan)
+    later = 1
+
+
 own = Starlette(lifespan=shop.lifespan)
+books = Application(name="books")
+logged = Starlette(lifespan=books.lifespan)
+books.serve(AccessLog(CORSMiddleware(logged)))
 with_routes = FastAPI(lifespan=shop.lifespan)
 with_routes.include_router(APIRouter())
 with_routes.include_router(APIRouter())
@@ -155,10 +172,12 @@ two = Starlette(lifespan=both)
     ("target", "name"),
     [
         ("own", "shop"),
+        ("logged", "books"),
         ("with_routes", "shop"),
         ("around", "shop"),
         ("method", "shop"),
         ("made()", "made"),
+        ("made_in_part()", "made in part"),
         ("without", None),
         ("not_entered", None),
     ],
@@ -173,6 +192,13 @@ def test_application_behind_a_lifespan(
     assert len(app.servers) == 1
     if target == "own":  # it is served already, and so not once more
         assert len(load_application("shop_e:own").servers) == 1
+
+
+def test_application_that_serves_something_else_too(module: Callable[[str, str], None]) -> None:
+    """What is named is one more server; what is in a middleware is served by that one."""
+    module("shop_e.py", LIFESPANS + "also = FastAPI(lifespan=books.lifespan)")
+    assert len(load_application("shop_e:logged").servers) == 1
+    assert len(load_application("shop_e:also").servers) == 2
 
 
 def test_several_applications_behind_a_lifespan(module: Callable[[str, str], None]) -> None:

@@ -543,6 +543,22 @@ async def test_first_start_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     assert "stopping: no worker can start" in caplog.text
 
 
+async def test_worker_that_is_ready_as_its_time_is_over() -> None:
+    """It is being ended, so the renewal does not go on to the next worker."""
+    async with running(start_timeout=120) as house:
+        house.send(SIGHUP)
+        await house.settle()
+        late = house.launched[-1]
+        late.obeys = False
+        await anyio.sleep(121)
+        late.start()
+        await house.settle()
+        late.end(0)
+        await house.settle()
+        assert house.statistics() == (2, 4, 1)
+        assert times(house, 2) == times(house, 3) == [0]
+
+
 async def test_stop_during_a_renewal() -> None:
     """Nothing is started any more when all are to stop."""
     async with running() as house:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +34,15 @@ async def after(seconds: float, value: str = "done") -> str:
     """Return ``value`` later."""
     await anyio.sleep(seconds)
     return value
+
+
+async def test_handle_is_not_copied() -> None:
+    """A copy that is gone would pass for a handle that is."""
+    async with TaskExecutor() as executor:
+        handle = await executor.submit(after, 1)
+        for each in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"after' pending> cannot be copied or pickled: it"):
+                each(handle)
 
 
 async def fail_after(seconds: float, error: BaseException) -> None:

@@ -145,6 +145,22 @@ async def test_orders(
     assert "item='ink'" in record.message
 
 
+async def test_orders_faster_than_their_receipts(capsys: pytest.CaptureFixture[str]) -> None:
+    """A request never waits for the mails of others: a thousand wait, then 503 is sent."""
+    program: Any = load(HOME / "orders.py", "example_busy_orders")
+    async with running(program) as client:
+        began = anyio.current_time()
+        answers = [await client.post("/orders/tea") for _ in range(1006)]
+        assert anyio.current_time() == began
+        assert [answer.status_code for answer in answers] == [202] * 1004 + [503] * 2
+        assert answers[-1].headers["Retry-After"] == "10"
+        assert len(program.orders) == 1004
+        await anyio.sleep(1.5)
+        assert (await client.post("/orders/milk")).status_code == 202
+        await anyio.sleep(250)
+    assert capsys.readouterr().out.count("sent: receipt") == 1005
+
+
 async def test_reports(capsys: pytest.CaptureFixture[str]) -> None:
     """Threads share a load, take slots without waiting, and have the event loop wait for them."""
     program: Any = load(HOME / "reports.py", "example_reports")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,6 +104,38 @@ def test_lines_are_lost_if_the_upstream_stays_away(caplog: pytest.LogCaptureFixt
     assert taken == ["second"]
     own = [each.getMessage() for each in caplog.records if each.name != "mtaio.resilience"]
     assert own == ["lines lost: 1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends the process on Windows")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_shutdown_is_limited(caplog: pytest.LogCaptureFixture, *, hangs: bool) -> None:
+    """After a signal what was taken is sent, unless the upstream takes too long for that."""
+    taken: list[str] = []
+
+    async def sink(batch: list[str]) -> None:
+        if hangs:
+            await trio.sleep_forever()
+        taken.extend(batch)
+
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay.relay, [listener], sink)
+            await trio.sleep(0.1)
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"a line\n")
+                await trio.sleep(0.2)
+                signal.raise_signal(signal.SIGTERM)
+
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay, "GRACE", 0.5)
+        trio.run(main)
+    assert time.monotonic() - started < 5
+    lost = [each.getMessage() for each in caplog.records if each.name == "relay"]
+    assert taken == ([] if hangs else ["a line"])
+    assert lost == (["lines lost: the rest was not sent within 0.5 s"] if hangs else [])
 
 
 def test_line_without_end_is_cut() -> None:

@@ -1,13 +1,17 @@
 """Orders: what happens after the response, and what happens every minute."""
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
-from mtaio import Application, Retry
+from mtaio import Application, Retry, Settings, TaskExecutor
 from mtaio.app import ErrorHandler
+from mtaio.exceptions import LimitError
 
+settings = Settings.from_env()
 errors = ErrorHandler()
-service = Application(name="orders", error_handler=errors)
+mails = TaskExecutor(settings.max_workers, max_pending=1000)  # queued beside
+service = Application(settings, executor=mails, error_handler=errors)
 app = FastAPI(lifespan=service.lifespan)
 orders: list[str] = []
 
@@ -25,8 +29,13 @@ async def send_receipt(item: str) -> None:
 
 @app.post("/orders/{item}", status_code=202)
 async def order(item: str) -> None:
+    mails.submit_nowait(send_receipt, item)
     orders.append(item)
-    await service.executor.submit(send_receipt, item)
+
+
+@app.exception_handler(LimitError)  # a thousand receipts are waiting
+async def busy(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "10"})
 
 
 @service.every(60)

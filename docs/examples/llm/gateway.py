@@ -33,7 +33,7 @@ def is_refusal(error: Exception) -> bool:
 
 def is_failure(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code != 429
+        return error.response.status_code >= 500
     return isinstance(error, httpx.HTTPError | TimeoutError)
 
 

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import httpx
 import trio
 
-from mtaio import KeyedRateLimiter, Retry, TaskExecutor, TimeoutManager
+from mtaio import KeyedRateLimiter, Retry, TimeoutManager
 from mtaio.exceptions import RateLimitError
 
 Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
@@ -25,11 +25,11 @@ Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
 MOST_LINE: Final = 16_384  # bytes; a line whose end has not come by then is cut
 BATCH: Final = 100  # lines
 LATEST: Final = 1.0  # seconds that a line waits for a batch to be full
+GRACE: Final = 20.0  # seconds after a signal in which the rest is sent
 
 log = logging.getLogger("relay")
 pace = KeyedRateLimiter(200, burst=1000, name="lines of a client")
 timeouts = TimeoutManager(10.0, name="sending")
-executor = TaskExecutor(name="sending")
 retry = Retry(
     attempts=5, on=(httpx.HTTPError, OSError), wait_initial=0.5, wait_max=10.0
 )
@@ -68,7 +68,7 @@ async def ship(lines: trio.MemoryReceiveChannel[str], sink: Sink) -> None:
                 if len(batch) == BATCH:
                     break
         try:
-            await executor.for_each(send, [batch], retry=retry)
+            await retry.run(send, batch)
         except Exception:
             log.exception("lines lost: %d", len(batch))
 
@@ -96,6 +96,9 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
                     break  # a second one ends the process
             taking.cancel_scope.cancel()
         # The channel is closed now, so ship() ends when it has sent the rest.
+        shipping.cancel_scope.deadline = trio.current_time() + GRACE
+    if shipping.cancel_scope.cancelled_caught:
+        log.error("lines lost: the rest was not sent within %g s", GRACE)
 
 
 async def main(host: str, port: int, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What PyPI says of four packages: two requests at once, five each second."""
+"""What PyPI says about four packages: two requests at once, five a second."""
 
 import anyio
 import httpx
