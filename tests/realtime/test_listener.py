@@ -208,7 +208,7 @@ async def test_great_head() -> None:
     async with serving() as server:
         answer = await server.ask(HEAD + b"X: a\r\n" * 175_000)
         assert status(answer) == 431
-        assert answer.endswith(b"a head has 8192 bytes at most\n")
+        assert answer.endswith(b"the request head has more than 8192 bytes\n")
         assert server.listener.counts.rejected == 1
 
 

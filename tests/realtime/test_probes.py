@@ -485,7 +485,7 @@ async def test_all_addresses(host: str) -> None:
 async def test_another_loop() -> None:
     """Two loops at once cannot have it; it may be stopped in another loop."""
     async with ResourceMonitor() as monitor, Probes(monitor, bind=HERE) as probes:
-        with pytest.raises(RuntimeError, match=r"^<Probes at .* One loop at a time"):
+        with pytest.raises(RuntimeError, match=r"^<Probes at .* Only one loop"):
             await to_thread.run_sync(anyio.run, probes.start)
         await to_thread.run_sync(anyio.run, probes.stop)
         assert not probes.running

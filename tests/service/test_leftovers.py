@@ -28,7 +28,7 @@ ENDS = {
     "log_pipe": (0, NO_LOG),
     "printed": (70, "nobody reads its output"),
     "resource": (70, "database' does not close, though it was cancelled: it is left open"),
-    "generator": (70, "though the application has stopped: the event loop goes on"),
+    "generator": (70, "though the application has stopped: the event loop is still running"),
 }
 """The exit code, and what is said."""
 

@@ -72,7 +72,7 @@ def test_second_signal_ends_at_once(start: Start, number: signal.Signals) -> Non
     time.sleep(AGAIN)
     assert service.stop(number) == 128 + number
     assert service.seconds < 60 / 2
-    assert "came again" in service.log_file.read_text(encoding="utf-8")
+    assert "was received again" in service.log_file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", ["/block", "/stubborn"])
