@@ -348,6 +348,8 @@ async def execute(code: str, names: dict[str, Any]) -> None:
     except SyntaxError:
         tree = compile(code, "<row>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     result = eval(tree, names)  # noqa: S307 - of our own page
+    if code.startswith("subscribe("):
+        result()  # which ends the subscription
     if inspect.iscoroutine(result):
         result = await result
     await finish(result)
