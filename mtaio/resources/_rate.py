@@ -782,7 +782,7 @@ class RateLimiter:
             # changed, and the task may have become first. Until then it has nothing to sleep for
             # but its deadline, and somebody wakes it.
             while (due := self._due(waiter, tokens, moment, timeout, deadline)) != moment:
-                if due < math.inf or deadline < math.inf:
+                if due < math.inf or moment < deadline < math.inf:
                     moment = await self._sleep_until(min(due, deadline), waiter)
                 else:
                     await waiter
@@ -835,7 +835,10 @@ class RateLimiter:
             raise RateLimitError(msg, retry_after=math.inf, name=self._name)
         due = self._bucket.due(tokens, moment) if waiter is self._first else math.inf
         if timeout is not None and moment >= deadline and due != moment:
-            raise self._late(tokens, self._seconds_until(0, moment), timeout, deadline)
+            wait = self._seconds_until(0, moment)
+            # Whoever waits only for its turn, behind a task that yields, is not late.
+            if waiter is self._first or wait > TICK:
+                raise self._late(tokens, wait, timeout, deadline)
         return due
 
     def _seconds_until(self, tokens: float, moment: float) -> float:

@@ -468,9 +468,13 @@ class Shares:
                     continue
                 turn = due
                 if timeout is not None and moment >= deadline:
-                    wait = self._due_behind((0,) * len(costs), moment)[0] - moment
-                    raise self._late(costs, wait, timeout, deadline)  # noqa: TRY301 - counted below
-                moment = await self._sleep_until(min(due, deadline), waiter)
+                    all_due, is_free = self._due_for_all(moment)
+                    # Whoever waits only for its turn, behind a task that yields, is not late.
+                    if waiter is self._first or not is_free or all_due - moment > TICK:
+                        raise self._late(costs, all_due - moment, timeout, deadline)  # noqa: TRY301 - counted below
+                    moment = await self._sleep_until(due, waiter)
+                else:
+                    moment = await self._sleep_until(min(due, deadline), waiter)
             grant = self._take(costs, moment, max(asked, min(turn, moment)))
         except BaseException as error:
             self._give_up(waiter, costs, error, entered=entered)
@@ -507,6 +511,16 @@ class Shares:
             else:
                 due = max(due, share.due(cost, moment, self.timed_by))
                 is_free = is_free and not share.is_contended
+        return due, is_free
+
+    def _due_for_all(self, moment: float) -> tuple[float, bool]:
+        """Return when all that wait have what they ask for, and whether nobody is before them."""
+        due = self._until if self._until - moment > TICK else moment
+        is_free = True
+        for number, share in enumerate(self.all):
+            if queued := self._queued[number]:
+                due = max(due, share.due(queued, moment, self.timed_by))
+                is_free = is_free and (share.own or not share.is_contended)
         return due, is_free
 
     def _is_outrun(self, costs: _Costs, moment: float) -> bool:

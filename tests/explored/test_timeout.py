@@ -485,7 +485,7 @@ async def test_misuse(victim: Victim, sim: Simulation) -> None:
         try:
             await watched.block(name, scope)
         except RuntimeError as error:
-            assert str(error).startswith(f"{scope!r} was entered before: ")  # noqa: PT017 - or not
+            assert str(error).startswith(f"{scope!r} was entered before, ")  # noqa: PT017 - or not
             refused.append(name)
 
     async def confused() -> None:

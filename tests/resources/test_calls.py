@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,19 @@ import anyio
 import pytest
 
 from mtaio.core import TaskExecutor
+from mtaio.exceptions import LimitTimeoutError
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedConcurrencyLimiter,
+    KeyedQuota,
     KeyedRateLimiter,
+    Quota,
     RateLimiter,
     ResourceLimiter,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Container
 
 
 @pytest.mark.parametrize(
@@ -141,3 +145,45 @@ async def test_run_by_key() -> None:
     unkeyed: Any = limiter.run
     with pytest.raises(TypeError, match=r"missing 1 required keyword-only argument: 'key'$"):
         await unkeyed(answer)
+
+
+ROOM = 200
+FULL: dict[str, Callable[[], Callable[[], Awaitable[Any]]]] = {
+    "rate": lambda: partial(RateLimiter(1, burst=ROOM).acquire, timeout=0),
+    "window": lambda: partial(RateLimiter.window(ROOM, per=60).acquire, timeout=0),
+    "keyed rate": lambda: partial(KeyedRateLimiter(1, burst=ROOM).acquire, "key", timeout=0),
+    "slots": lambda: partial(ConcurrencyLimiter(ROOM).acquire, timeout=0),
+    "keyed slots": lambda: partial(KeyedConcurrencyLimiter(ROOM).acquire, "key", timeout=0),
+    "quota": lambda: partial(Quota(requests=ROOM, per=600).acquire, timeout=0),
+    "keyed quota": lambda: partial(KeyedQuota(requests=ROOM, per=600).acquire, "key", timeout=0),
+}
+
+
+@pytest.mark.parametrize(("tasks", "doomed"), [(400, ()), (150, range(50, 100))])
+@pytest.mark.parametrize("kind", FULL)
+async def test_timeout_0_refuses_nobody_for_whom_there_is_room(
+    kind: str, tasks: int, doomed: Container[int]
+) -> None:
+    """One call in 64 yields; those that come meanwhile wait for their turn, and no longer."""
+    acquire = FULL[kind]()
+    seen: Counter[str] = Counter()
+
+    async def ask(number: int) -> None:
+        with anyio.CancelScope() as scope:
+            if number in doomed:
+                scope.cancel()
+            try:
+                await acquire()
+            except LimitTimeoutError:
+                seen["refused"] += 1
+            else:
+                seen["granted"] += 1
+        seen["cancelled"] += scope.cancelled_caught
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        for number in range(tasks):
+            group.start_soon(ask, number)
+    assert seen["refused"] == max(tasks - ROOM, 0)
+    assert seen.total() == tasks
+    assert anyio.current_time() == began
