@@ -97,7 +97,7 @@ async def _supervise(command: Sequence[str], workers: int, start_timeout: float)
     code = 0
     async with anyio.create_task_group() as group:
         listeners = _Listeners(group)
-        launch = partial(_launch, command)
+        launch = partial(_launch, command, workers)
         supervisor = Supervisor(launch, workers, listeners, Notifier(), start_timeout)
         listeners.supervisor = supervisor
         numbers = [signal.SIGTERM, signal.SIGINT, SIGHUP, SIGUSR1]
@@ -124,12 +124,13 @@ def _command(arguments: Sequence[str]) -> list[str]:
 # ---- processes -----------------------------------------------------------------------------------
 
 
-async def _launch(command: Sequence[str], number: int) -> _Process:
+async def _launch(command: Sequence[str], workers: int, number: int) -> _Process:
     own, others = socket.socketpair()
     with others:
         environ = {key: value for key, value in os.environ.items() if key not in _SYSTEMD}
         environ |= {
             environment.WORKER: str(number),
+            "MTAIO_WORKERS": str(workers),  # also where the option has said it
             CONTROL: str(others.fileno()),
             "WATCHDOG_USEC": str(int(SILENT * 1e6)),
         }

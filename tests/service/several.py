@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ app = web(Application())
 
 @app.resource
 async def start() -> AsyncIterator[None]:
-    """Hang, event loop and all, while there is a file."""
+    """Say how many there are; hang, event loop and all, while there is a file."""
+    logging.getLogger("several").warning("one of %d workers", app.settings.workers)
     while "HANG" in os.environ and Path(os.environ["HANG"]).exists():  # noqa: ASYNC240 - it is to block
         time.sleep(0.1)  # noqa: ASYNC251 - likewise
     yield

@@ -129,6 +129,7 @@ def test_one_life(start: Start, tmp_path: Path, loop: str) -> None:
         service = start(loop=loop, NOTIFY_SOCKET=path, MTAIO_SHUTDOWN_TIMEOUT="30")
         said = [systemd.recv(1000).decode() for _ in range(3)]
         assert len(service.err.wait("mtaio.app [worker 2]: started in ")) == 1
+        assert len(service.err.wait("several [worker 2]: one of 2 workers")) == 1
         assert said[1:] == ["STATUS=2 of 2 workers are ready", "READY=1"]
         with asking(service) as (who, errors):
             wait_until(lambda: len(who) == 2)
