@@ -178,7 +178,7 @@ time.sleep(60)
 async def test_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker says arrives in whole lines; one that is gone says and hears no more."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-    process = await _workers._launch([sys.executable, "-S", "-c", CHILD], 3)
+    process = await _workers._launch([sys.executable, "-S", "-c", CHILD], 3, 3)
     assert await process.receive() == ["one"]
     process.send("go on")
     said: list[str] = []
