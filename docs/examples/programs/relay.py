@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeAlias
@@ -17,17 +18,19 @@ from typing import Final, TypeAlias
 import httpx
 import trio
 
-from mtaio import KeyedRateLimiter, Retry, TimeoutManager
-from mtaio.exceptions import RateLimitError
+from mtaio import ConcurrencyLimiter, KeyedRateLimiter, Retry, TimeoutManager
+from mtaio.exceptions import LimitError
 
 Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
 
 MOST_LINE: Final = 16_384  # bytes; a line whose end has not come by then is cut
 BATCH: Final = 100  # lines
 LATEST: Final = 1.0  # seconds that a line waits for a batch to be full
+IDLE: Final = 600.0  # seconds after which a silent connection is closed
 GRACE: Final = 20.0  # seconds after a signal in which the rest is sent
 
 log = logging.getLogger("relay")
+connections = ConcurrencyLimiter(500, max_waiting=0, name="connections")
 pace = KeyedRateLimiter(200, burst=1000, name="lines of a client")
 timeouts = TimeoutManager(10.0, name="sending")
 retry = Retry(
@@ -41,16 +44,24 @@ async def take(
     lines: trio.MemorySendChannel[str],
 ) -> None:
     """Read what a client sends; one that sends too much waits, alone."""
-    rest = b""
-    async for chunk in stream:
-        *whole, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MOST_LINE:
-            whole, rest = [*whole, rest], b""
-        for line in whole:
-            await pace.acquire(peer)
-            await lines.send(line.decode("utf-8", "replace"))
-    if rest:
-        await lines.send(rest.decode("utf-8", "replace"))
+    whole: deque[bytes] = deque()
+    rest, ended = b"", False
+    try:
+        while not ended:
+            with trio.fail_after(IDLE):
+                chunk = await stream.receive_some()
+            ended = not chunk
+            *read, rest = (rest + chunk).split(b"\n")
+            if rest and (ended or len(rest) > MOST_LINE):
+                read, rest = [*read, rest], b""
+            whole.extend(read)
+            while whole:
+                await pace.acquire(peer)
+                await lines.send(whole[0].decode("utf-8", "replace"))
+                whole.popleft()
+    finally:
+        if lost := len(whole) + bool(rest):
+            log.error("lines lost: %d, of %s", lost, peer)
 
 
 async def ship(lines: trio.MemoryReceiveChannel[str], sink: Sink) -> None:
@@ -60,17 +71,23 @@ async def ship(lines: trio.MemoryReceiveChannel[str], sink: Sink) -> None:
         async with timeouts():
             await sink(batch)
 
-    async for first in lines:
-        batch = [first]
-        with trio.move_on_after(LATEST):
-            async for line in lines:
-                batch.append(line)
-                if len(batch) == BATCH:
-                    break
-        try:
-            await retry.run(send, batch)
-        except Exception:
-            log.exception("lines lost: %d", len(batch))
+    batch: list[str] = []
+    try:
+        async for first in lines:
+            batch = [first]
+            with trio.move_on_after(LATEST):
+                async for line in lines:
+                    batch.append(line)
+                    if len(batch) == BATCH:
+                        break
+            try:
+                await retry.run(send, batch)
+            except Exception:
+                log.exception("lines lost: %d", len(batch))
+            batch = []
+    finally:
+        if lost := len(batch) + lines.statistics().current_buffer_used:
+            log.error("lines lost: %d, not sent in time", lost)
 
 
 async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
@@ -79,9 +96,16 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
 
     async def serve(stream: trio.SocketStream) -> None:
         try:
-            await take(stream.socket.getpeername()[0], stream, send_channel)
-        except (OSError, trio.BrokenResourceError, RateLimitError) as error:
-            log.warning("a connection has ended: %s", error)
+            peer = stream.socket.getpeername()[0]
+            async with connections:
+                await take(peer, stream, send_channel)
+        except (
+            OSError,
+            trio.BrokenResourceError,
+            trio.TooSlowError,
+            LimitError,
+        ) as error:
+            log.warning("a connection has ended: %r", error)
 
     async with trio.open_nursery() as shipping:
         shipping.start_soon(ship, receive_channel, sink)
@@ -97,8 +121,6 @@ async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
             taking.cancel_scope.cancel()
         # The channel is closed now, so ship() ends when it has sent the rest.
         shipping.cancel_scope.deadline = trio.current_time() + GRACE
-    if shipping.cancel_scope.cancelled_caught:
-        log.error("lines lost: the rest was not sent within %g s", GRACE)
 
 
 async def main(host: str, port: int, url: str) -> None:
