@@ -88,7 +88,7 @@ class Retry:
             bool. An exception group counts if every exception in it does; a function is called with
             each. Only subclasses of ``Exception`` are considered, so that cancellation and
             ``KeyboardInterrupt`` pass at once. So does `mtaio.exceptions.BreakerOpenError`, unless
-            that very class is named.
+            that very class is named or a function accepts it.
         until: A function, plain or async, that returns whether a result is acceptable. If it is
             not, another attempt follows; the result of the last attempt is returned as it is.
         within: Seconds for all attempts together, from the start of the first. No attempt starts
