@@ -11,7 +11,7 @@ import httpx
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     import pytest
@@ -72,13 +72,13 @@ class Strict:
 
 
 async def check(
-    handle: Callable[[httpx.Request], Awaitable[httpx.Response]],
+    handle: Callable[[httpx.Request], Coroutine[None, None, httpx.Response]],
     output: Path,
     limit: int,
     rate: int,
 ) -> int:
     """Check the URLs."""
-    transport = httpx.MockTransport(handle)  # pyright: ignore[reportArgumentType] - a coroutine
+    transport = httpx.MockTransport(handle)
     async with httpx.AsyncClient(transport=transport) as client:
         failed: int = await links.check(URLS, output, limit, rate, client)
     return failed
