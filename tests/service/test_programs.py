@@ -136,11 +136,12 @@ def test_crawler_ends_by_itself(tmp_path: Path, main: Main) -> None:
 # ---- the command-line tool -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("backend", [(), ("--trio",)], ids=["asyncio", "trio"])
 def test_links_are_interrupted_and_go_on(
-    run: Run, backend: tuple[str, ...], tmp_path: Path
+    run: Run, backend: tuple[str, ...], number: int, tmp_path: Path
 ) -> None:
-    """Ctrl-C: 130, no traceback; the next run asks for the rest, and exits with 1, then with 0."""
+    """Ctrl-C or SIGTERM: 130, no traceback; the next run asks for the rest: 1, then 0."""
     urls, output = tmp_path / "urls.txt", tmp_path / "statuses.jsonl"
     free = threading.Event()
 
@@ -150,7 +151,8 @@ def test_links_are_interrupted_and_go_on(
         return Reply(404 if asked.path == "/30" and not repaired else 200)
 
     def start() -> Service:
-        return run("links.py", str(urls), "--output", str(output), "--limit", "5", *backend)
+        options = ("--output", str(output), "--limit", "5", "--rate", "1000")
+        return run("links.py", str(urls), *options, *backend)
 
     def done() -> list[str]:
         return [json.loads(line)["key"] for line in output.read_text("utf-8").splitlines()]
@@ -160,7 +162,7 @@ def test_links_are_interrupted_and_go_on(
         urls.write_text("".join(f"{site.url}/{number}\n" for number in range(40)), "utf-8")
         first = start()
         site.wait(lambda: sum(int(each.path[1:]) >= 10 for each in site.asked) == 5)
-        assert first.stop(signal.SIGINT) == 130
+        assert first.stop(number) == 130
         assert first.err.lines == ["interrupted; run it again to go on"]
         assert sorted(done()) == sorted(f"{site.url}/{number}" for number in range(10))
         free.set()
