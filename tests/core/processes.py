@@ -21,7 +21,7 @@ def program(folder: Path, text: str, *command: str) -> subprocess.CompletedProce
     """Run a program in ``folder``, which is written to program.py."""
     (folder / "program.py").write_text(text)
     return subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, *(command or ["program.py"])],
+        [sys.executable, "-u", *(command or ["program.py"])],  # a fork has no lines to print again
         cwd=folder,
         capture_output=True,
         text=True,

@@ -70,7 +70,8 @@ async def test_other_process_that_has_the_file(path: Path) -> None:
     """The call is refused until that process has gone; nothing was changed."""
     path.write_bytes(b'{"key": 1, "val')  # noqa: ASYNC240 - a few bytes
     locking = (
-        f"import fcntl,sys; f=open({str(path)!r}); fcntl.flock(f, 2); print(); sys.stdin.read()"
+        f"import fcntl,sys; f=open({str(path)!r}); fcntl.flock(f, 2); print(flush=True); "
+        "sys.stdin.read()"
     )
     with subprocess.Popen(  # noqa: ASYNC220, S603 - this Python
         [sys.executable, "-c", locking], stdin=subprocess.PIPE, stdout=subprocess.PIPE
