@@ -550,9 +550,9 @@ class TaskHandle(Generic[T_co, S_co]):
 
     __slots__ = ("__weakref__", "_guard", "_task")
 
-    def __init__(self, task: Task, guard: HandleGuard | None = None) -> None:
+    def __init__(self, task: Task, guard: object = None) -> None:
         self._task = task
-        self._guard = guard
+        self._guard = guard  # a HandleGuard, which goes when the handle goes
 
     def __reduce__(self) -> NoReturn:
         msg = (
