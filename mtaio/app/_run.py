@@ -13,6 +13,7 @@ import signal
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
+from itertools import islice
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -216,9 +217,8 @@ class Run:
     def _report_lost(self, name: str, error: Exception) -> None:
         """Report at once what would only come at the end of the executor's block."""
         # Each by itself: a group may come back as another, with the same errors.
-        for each in errors_in(error):
-            if len(self._lost) < _MOST_KEPT:
-                self._lost[id(each)] = each
+        for each in islice(errors_in(error), _MOST_KEPT - len(self._lost)):
+            self._lost[id(each)] = each
         self._report(f"the submitted task {name!r}", error)
 
     def _not_reported(self, error: BaseException) -> BaseException | None:

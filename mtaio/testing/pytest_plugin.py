@@ -199,10 +199,9 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
 
 def _warn_of_real_time(item: pytest.Function) -> None:
     """Warn if a test that asks for virtual time is run by another plugin, which has none."""
-    if item.get_closest_marker("anyio") is None or not iscoroutinefunction(unwrap(item.obj)):
-        return
     rival = next((each for each in ("trio", "asyncio") if item.get_closest_marker(each)), None)
-    if rival is None:
+    is_ours = item.get_closest_marker("anyio") and iscoroutinefunction(unwrap(item.obj))
+    if rival is None or not is_ours:
         return
     from mtaio.testing._simulation import simulation_of  # noqa: PLC0415 - not before coverage runs
 

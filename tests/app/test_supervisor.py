@@ -463,6 +463,22 @@ async def test_one_after_another() -> None:
         assert house.statistics() == (3, 12, 0)
 
 
+async def test_renewal_of_workers_that_were_never_there() -> None:
+    """Those for which the system had no process yet are passed over: they start in time."""
+    async with running(ready=False) as house:
+        house.cannot_launch = True
+        house.launched[0].start()
+        await house.settle()
+        house.cannot_launch = False
+        house.send(SIGHUP)
+        await house.settle()
+        house.launched[-1].start()
+        await house.settle()
+        assert [each.number for each in house.launched] == [1, 1]
+        await anyio.sleep(1)
+        assert sorted(each.number for each in house.launched) == [1, 1, 2, 3]
+
+
 async def test_stopped_within_a_renewal(caplog: pytest.LogCaptureFixture) -> None:
     """A worker that is stopped before it was ready is not one that cannot start."""
     async with running() as house:

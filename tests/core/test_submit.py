@@ -627,6 +627,45 @@ async def test_outside_the_block(method: str) -> None:
             pass
 
 
+async def test_block_waits_for_a_submit_that_was_let_in() -> None:
+    """A call that waits for a place as the block is left gets it, and its task runs to its end."""
+    executor = TaskExecutor(1)
+    done: list[str] = []
+
+    async def late() -> None:
+        handle = await executor.submit(after, 1, "late")
+        done.append(await handle)
+
+    async with anyio.create_task_group() as group, executor:
+        await executor.submit(after, 1)
+        group.start_soon(late)
+        await settle()
+    assert done == ["late"]
+
+
+async def test_lost_failures_are_told_once_and_not_after_the_end() -> None:
+    """Whoever asks is told in a task; a block that ends by then tells by itself."""
+    told: list[Exception] = []
+    executor = TaskExecutor()
+    executor._on_lost = lambda _, error: told.append(error)
+
+    async def live() -> None:
+        async with executor:
+            first, second = [await executor.submit(fail_after, 1, OSError(each)) for each in "ab"]
+            await anyio.sleep(2)
+            task = first._task
+            del first
+            await settle()
+            task._report_lost()  # type: ignore[attr-defined] # as from another thread
+            await settle()
+            assert len(told) == 1
+            del second
+
+    with pytest.raises(ExceptionGroup, match="2 errors"):
+        await live()
+    assert len(told) == 1
+
+
 async def test_submit_that_waited_too_long_is_refused() -> None:
     """A place that comes free as the block is left is not used any more, and not lost."""
     executor = TaskExecutor(1)

@@ -154,7 +154,7 @@ FULL: dict[str, Callable[[], Callable[[], Awaitable[Any]]]] = {
     "keyed rate": lambda: partial(KeyedRateLimiter(1, burst=ROOM).acquire, "key", timeout=0),
     "slots": lambda: partial(ConcurrencyLimiter(ROOM).acquire, timeout=0),
     "keyed slots": lambda: partial(KeyedConcurrencyLimiter(ROOM).acquire, "key", timeout=0),
-    "quota": lambda: partial(Quota(requests=ROOM, per=600).acquire, timeout=0),
+    "quota": lambda: partial(Quota(requests=ROOM, tokens=9, per=600).acquire, timeout=0, tokens=0),
     "keyed quota": lambda: partial(KeyedQuota(requests=ROOM, per=600).acquire, "key", timeout=0),
 }
 
