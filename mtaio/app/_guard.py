@@ -80,6 +80,7 @@ class Guard:
     """
 
     # Invariants:
+    # - _came is known in the main thread at once, _first when the thread has read it;
     # - _ends_at is when the process is ended by force, infinity until it is told to stop;
     # - only the thread reads from _reader; handlers and others write to _writer;
     # - a forked child has both sockets too, and leaves them alone;
@@ -104,6 +105,7 @@ class Guard:
         self._told: Callable[[int, float], None] | None = None
         self._noticed: Callable[[], None] | None = None
         self._loop: object = None
+        self._came = False
         self._first: tuple[int, float] | None = None
         self._ends_at = math.inf
         self._stays = self._only_says = self._flushes = False
@@ -132,8 +134,8 @@ class Guard:
 
     @property
     def signalled(self) -> bool:
-        """Whether a signal has come; known at the latest when the thread has read it."""
-        return self._first is not None
+        """Whether a signal has come, also before the thread has read it."""
+        return self._came
 
     def shares_sigterm(self) -> bool:
         """Return whether somebody else handles SIGTERM too, as a server around it does."""
@@ -255,6 +257,7 @@ class Guard:
             self._put_back(number)
             os.kill(os.getpid(), number)
         elif not self._released:
+            self._came = self._came or number != _SHOW_TASKS
             self._send(bytes([number]))
         elif number != _SHOW_TASKS and not self._is_same_wish():
             self._put_back(number)

@@ -25,6 +25,7 @@ from mtaio._internal import clock, ending
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
 from mtaio.app._last_words import write_tasks
+from mtaio.app._run import Run
 from mtaio.config import Settings
 from tests.app.certificates import LOCALHOST
 
@@ -56,7 +57,7 @@ def kill(number: int = signal.SIGTERM) -> None:
 
 def until_signalled(guard: Guard) -> None:
     """Wait until the guard's thread has read a signal."""
-    while not guard.signalled:
+    while guard._first is None:
         time.sleep(0.001)
 
 
@@ -899,7 +900,7 @@ def test_forked_child_that_unwinds() -> None:
             os._exit(9)
         os.waitpid(child, 0)
         kill()
-        while guard._thread.is_alive() and not guard.signalled:
+        while guard._thread.is_alive() and guard._first is None:
             time.sleep(0.001)
         assert guard._thread.is_alive()
     finally:
@@ -995,9 +996,23 @@ def test_log_and_console_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch)
 
 
 @posix
-def test_signal_before_anything_is_made(backend: Any) -> None:
-    """The handlers stand before parts are made and logs are opened: the body does not begin."""
+def test_signal_before_anything_is_made(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body does not begin, even if the guard's thread is late to read the signal."""
     reached: list[str] = []
+    started = threading.Event()
+    receive, wait = Guard._receive, Run.await_signal
+
+    def late(guard: Guard) -> bytes:
+        byte = receive(guard)
+        assert started.wait(60)
+        return byte
+
+    async def await_signal(run: Run) -> None:
+        started.set()
+        await wait(run)
+
+    monkeypatch.setattr(Guard, "_receive", late)
+    monkeypatch.setattr(Run, "await_signal", await_signal)
 
     def strike(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_name == "_prepare":
