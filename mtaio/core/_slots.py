@@ -585,6 +585,8 @@ class Awaited(Parent):
         """Note that the task ended: what outlives it is not inside the items that waited for it."""
         self.item: int = NO_ITEM
         self._waits.clear()
+        if self.requests:
+            self._reconsider_requests()
 
     def _reconsider_requests(self) -> None:
         for request in list(self.requests):

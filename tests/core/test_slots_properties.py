@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtaio.core._slots import Awaited, Link, Request, Slot, Slots, parents_of
@@ -274,6 +274,8 @@ class World:
             for request in slot.requests:
                 assert slot.borrower is not None or self.must_wait(request, slot)
                 assert request in queue, "a request that does not wait"
+                inside = {item.slot for item in around(waiting[request].around)}
+                assert slot in inside, "a request of a task that is not inside"
         users = {asking.request.slot: asking.around for asking in self.asking}
         users |= {item.slot: item.around for item in self.items}
         idle = set[Item]().union(*(around(item) for _, item in self.waits))
@@ -322,7 +324,15 @@ class World:
             assert not pool.queue
 
 
+OUTLIVING: list[Step] = [
+    *[("ask", 0, 0), ("submit", 0, 0), ("wait", 0, 0)],
+    *[("ask", 0, 2), ("ask", 0, 3), ("end task", 0, 0)],
+]
+"""What a task started waits for a slot, and the task ends."""
+
+
 @settings(max_examples=60)
+@example((1, 1), OUTLIVING)
 @given(st.tuples(st.integers(1, 3), st.integers(1, 2)), scripts)
 def test_slots_keep_their_promises_in_any_order_of_events(
     limits: tuple[int, int], script: list[Step]
