@@ -94,10 +94,11 @@ def install(session: nox.Session, *groups: str, extras: str = "app,test,trio,uvl
 def pytest(
     session: nox.Session, *args: str, workers: int = WORKERS, count: bool = False, **env: str
 ) -> None:
-    """Run pytest in several processes."""
+    """Run pytest in several processes, with the same examples each time; alone it draws others."""
     runner = ["coverage", "run", "-m"] if count else ["python", "-m"]
-    spread = ["-n", str(workers), "--maxprocesses", "8", "--dist", "worksteal"]
-    session.run(*runner, "pytest", *spread, *args, *session.posargs, env={**LINES, **env})
+    options = ["-n", str(workers), "--maxprocesses", "8", "--dist", "worksteal"]
+    options.append("--hypothesis-seed=0")
+    session.run(*runner, "pytest", *options, *args, *session.posargs, env={**LINES, **env})
 
 
 def needs(session: nox.Session, *names: str, hint: str) -> None:

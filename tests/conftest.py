@@ -7,11 +7,16 @@ import os
 import signal
 import sys
 from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mtaio.testing import virtual_backend
 from tests.backends import BACKENDS
+from tests.loggers import loggers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # The limit on each test, in seconds, for pytest-timeout. In pyproject.toml it would be an unknown
 # option, hence an error, for tests below it that are run without that plugin.
@@ -66,6 +71,13 @@ def _few_objects() -> None:
     """Leave out what has been imported and reported since, when it has become much."""
     if sys.getallocatedblocks() > frozen + 100_000:
         freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_loggers() -> Iterator[None]:
+    """Let no module set a logger for those after it, which look at what is logged."""
+    yield
+    assert loggers() == {}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,11 +14,12 @@ import pytest
 import mtaio.testing
 from benchmarks._traces import TRACES
 from tests.backends import BACKENDS
+from tests.loggers import reset_loggers
 from tests.pages import DOCS, EXAMPLES, READMES, SHOWN
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 ROOMS = (
     "cache",
@@ -122,6 +123,14 @@ def test_every_program_is_shown() -> None:
     assert sorted(path.stem for path in EXAMPLES.glob("*.out")) == PROGRAMS
 
 
+@pytest.fixture
+def _own_loggers() -> Iterator[None]:
+    """Set the loggers back: a program sets them as if the process were its own."""
+    yield
+    reset_loggers()
+
+
+@pytest.mark.usefixtures("_own_loggers")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.heavy] * (name in LONG)) for name in PROGRAMS]
@@ -175,6 +184,7 @@ def test_docstring_programs_are_fenced() -> None:
     assert loose == []
 
 
+@pytest.mark.usefixtures("_own_loggers")
 @pytest.mark.parametrize("source", docstring_programs())
 def test_docstring_program_runs(source: str) -> None:
     """Each program in a public docstring is whole, and its ``main`` runs on each backend."""
