@@ -2,7 +2,8 @@
 Contests: ours beside rivals, in one run, as ratios.
 
 Machines are noisy and differ, so no figure stands alone: contenders take turns, round after round,
-and what counts is the median over the rounds of ours divided by the rival's in the same round.
+and what counts is the median over the rounds of ours divided by the rival's in the same round. It
+may be 5 % above its target: so much the same code differs from run to run.
 
 A rival that is not installed, as not every Python has a wheel of each, is imported with `maybe`;
 its contenders are left out, and `ABSENT` has its name.
@@ -31,6 +32,9 @@ LOOPS: dict[str, dict[str, Any]] = {
 }
 
 OURS = "mtaio"
+
+MARGIN = 1.05
+"""How far a ratio may be above its target."""
 
 ABSENT: set[str] = set()
 """The modules that a contender needed and that are not installed."""
@@ -78,7 +82,7 @@ class Contest:
     title: str
     contenders: dict[str, Callable[[], Awaitable[float] | float]]
     targets: dict[str, float] = field(default_factory=dict)
-    """At most this ratio of ours to the named rival."""
+    """At most this ratio of ours to the named rival, and the margin."""
     unit: str = "µs"
     loops: tuple[str, ...] = ("asyncio", "uvloop", "trio")
     asyncio_only: frozenset[str] = frozenset()
@@ -170,7 +174,7 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
                 title=f"  beside {name}: {statistics.median(theirs):.3g} {contest.unit}",
                 loop=loop,
                 text=f"{ratio:.3f} x{bound}",
-                ok=None if target is None else ratio <= target,
+                ok=None if target is None else ratio <= target * MARGIN,
             )
         )
     return rows
