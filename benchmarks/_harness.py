@@ -18,7 +18,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 
@@ -71,6 +71,10 @@ def expect(held: bool, promise: str) -> None:  # noqa: FBT001 - reads as a state
         raise RuntimeError(msg)
 
 
+Target: TypeAlias = "float | dict[str, float]"
+"""A ratio, or one for each event loop that has one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """
@@ -81,7 +85,7 @@ class Contest:
 
     title: str
     contenders: dict[str, Callable[[], Awaitable[float] | float]]
-    targets: dict[str, float] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
     """At most this ratio of ours to the named rival, and the margin."""
     unit: str = "µs"
     loops: tuple[str, ...] = ("asyncio", "uvloop", "trio")
@@ -167,7 +171,8 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
         if name == OURS:
             continue
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        target = contest.targets.get(name)
+        goal = contest.targets.get(name)
+        target = goal.get(loop) if isinstance(goal, dict) else goal
         bound = "" if target is None else f" (at most {target:g})"
         rows.append(
             Row(
