@@ -12,6 +12,8 @@ import json
 import subprocess
 import sys
 
+from mtaio.cache._store import _GET_LOCKS
+
 PATHS = {
     "a token": 1,
     "a token of a key": 4,
@@ -36,6 +38,9 @@ The most functions that each enters, with the user's own and the lambda of the m
 The last five start tasks, yield or enter scopes, and only functions of mtaio count there.
 """
 
+LOOKED_UP = ("a hit", "a hit of a function")
+"""Which enter a function more where `dict.get` takes a lock, to get around it."""
+
 AN_ITEM = 3
 """The most functions that ``map`` enters for an item more, the user's own included."""
 
@@ -51,5 +56,6 @@ def test_few_functions_are_entered(backend: str) -> None:
     counts = json.loads(done.stdout)
     items = counts.pop("200 items") - counts.pop("100 items")
     assert counts.keys() == PATHS.keys()
-    assert {path: found for path, found in counts.items() if found > PATHS[path]} == {}
+    most = PATHS | {path: PATHS[path] + 1 for path in LOOKED_UP if _GET_LOCKS}
+    assert {path: found for path, found in counts.items() if found > most[path]} == {}
     assert items <= 100 * AN_ITEM

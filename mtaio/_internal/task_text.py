@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from mtaio._internal.gil import has_gil
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,7 +104,8 @@ def _heading(shown: Document) -> Iterator[TextLine]:
             f"the event loop has not answered for {_duration(stall['seconds'])}: {stall['place']}",
         )
     if not shown["complete"]:
-        yield TextLine("soft", "read from outside of the event loop: it may mix moments")
+        seen = "it may mix moments" if has_gil() else "without the GIL, names of asyncio's tasks"
+        yield TextLine("soft", f"read from outside of the event loop: {seen}")
 
 
 def _cycles(shown: Document) -> Iterator[TextLine]:

@@ -246,12 +246,15 @@ class Stall(NamedTuple):
     place: str = "db.py:5 in render"
 
 
-def test_blocked_loop_is_named() -> None:
-    """What blocks the loop, and that the tree was read from outside, stand at the top."""
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_blocked_loop_is_named(monkeypatch: pytest.MonkeyPatch, *, has_gil: bool) -> None:
+    """What blocks the loop, and what a tree that was read from outside lacks, stand at the top."""
+    monkeypatch.setattr("mtaio._internal.task_text.has_gil", lambda: has_gil)
     found = tree(task(1, "x"), complete=False)
+    lacks = "it may mix moments" if has_gil else "without the GIL, names of asyncio's tasks"
     assert shown(found, stall=Stall())[:2] == [
         "the event loop has not answered for 3.25 s: db.py:5 in render",
-        "read from outside of the event loop: it may mix moments",
+        f"read from outside of the event loop: {lacks}",
     ]
 
 
