@@ -423,6 +423,16 @@ async def test_timeouts() -> None:
         assert statistics.wait_seconds == statistics.max_wait_seconds == pytest.approx(1)
 
 
+async def test_a_wait_counts_from_when_it_was_asked() -> None:
+    """However long the event loop has run by then."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=1)
+        await anyio.sleep(100)
+        for _ in range(2):
+            await limiter.acquire()
+        assert limiter.statistics().wait_seconds == pytest.approx(1)
+
+
 async def test_a_deadline_counts_like_a_timeout() -> None:
     """A token that comes after the time of a block around is refused at once; anyio's is not."""
     async with reserving_store(latency=0) as store:
