@@ -20,7 +20,7 @@ from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
 from mtaio._internal.notes import note
 from mtaio.core._errors import conclude, silent_end
 from mtaio.core._slots import Slots, here, parents_of
-from mtaio.core._tasks import Service, Submitted
+from mtaio.core._tasks import HandleGuard, Service, Submitted, TaskHandle
 from mtaio.exceptions import LimitError, MTAIOError, StrayCancellationError
 
 if TYPE_CHECKING:
@@ -272,8 +272,8 @@ class Block:
 
     def submit(
         self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot | None
-    ) -> Submitted:
-        """Start ``call`` as a task, in a place that was joined."""
+    ) -> TaskHandle[Any]:
+        """Start ``call`` as a task, in a place that was joined; return what waits for it."""
         task = Submitted(name_of(subject), self, self._slots, place)
         self.tasks[task] = None
         try:
@@ -288,7 +288,7 @@ class Block:
         except BaseException:
             task.leave()
             raise
-        return task
+        return TaskHandle(task, None if self.on_lost is None else HandleGuard(task))
 
     async def start(
         self, name: str, fn: Callable[..., Coroutine[Any, Any, Any]], restart: Retry | None

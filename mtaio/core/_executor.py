@@ -84,7 +84,7 @@ from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
 from mtaio.core._stream import Buffer, Stream, closing_sources, discard
-from mtaio.core._tasks import HandleGuard, Task, TaskHandle, run_item
+from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
 from mtaio.core._types import (
@@ -1541,8 +1541,7 @@ class TaskExecutor:
                     if place is not None:
                         place.slots.release(place)
                     raise
-        task = block.submit(call, fn, place)
-        return TaskHandle(task, None if block.on_lost is None else HandleGuard(task))
+        return block.submit(call, fn, place)
 
     @overload
     def submit_nowait(
@@ -1578,8 +1577,7 @@ class TaskExecutor:
             raise refusal
         call = self._attempt(fn, args, kwargs)
         place = block.join_nowait(self._name)
-        task = block.submit(call, fn, place)
-        return TaskHandle(task, None if block.on_lost is None else HandleGuard(task))
+        return block.submit(call, fn, place)
 
     @overload
     async def start(
