@@ -47,7 +47,12 @@ class ConcurrencyStatistics:
     limit: int = field(metadata=LIMIT)
     """The number of slots."""
     in_use: int = field(metadata=GAUGE)
-    """Slots taken; for a while more than `limit` after the limit was lowered."""
+    """
+    Slots taken; for a while more than `limit` after the limit was lowered.
+
+    On a Python without the GIL, another thread may see one more than there are, for the moment in
+    which a task asks for a slot.
+    """
     waiting: int = field(metadata=GAUGE)
     """Tasks in the queue."""
     peak: int = field(metadata=GAUGE)

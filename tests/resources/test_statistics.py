@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from mtaio import statistics
+from mtaio._internal.gil import has_gil
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -121,6 +122,7 @@ def test_from_another_thread(
     over = threading.Event()
     problems: list[object] = []
     looks = 0
+    asking = not has_gil()  # the slot that a task is asking for may be seen
 
     def watch() -> None:
         nonlocal looks
@@ -136,7 +138,11 @@ def test_from_another_thread(
             after = dict(counters(now))
             problems.extend(name for name in after if after[name] < before[name])
             slots = getattr(now, "concurrency", now)
-            if slots is not None and hasattr(slots, "limit") and slots.in_use > slots.limit:
+            if (
+                slots is not None
+                and hasattr(slots, "limit")
+                and slots.in_use > slots.limit + asking
+            ):
                 problems.append(slots)
             before = after
             looks += 1
