@@ -19,7 +19,8 @@ TRACED = sys.gettrace() is not None or (
     sys.version_info >= (3, 12) and sys.monitoring.get_tool(sys.monitoring.COVERAGE_ID) is not None
 )
 """Whether coverage runs code of its own at each line, where other threads then run too: they see a
-slot that has been counted, and not yet been looked at whether it was free."""
+slot that has been counted, and not yet been looked at whether it was free. So do they without the
+GIL."""
 
 
 def test_a_limiter_in_each_loop(backend: str) -> None:
@@ -50,7 +51,7 @@ def test_a_limiter_in_each_loop(backend: str) -> None:
             rate.reconfigure(rate=1e6)
             now = limiter.statistics()
             assert now.peak <= 3
-            assert 0 <= now.in_use <= (4 if TRACED else now.peak)
+            assert 0 <= now.in_use <= (4 if TRACED or not HAS_GIL else now.peak)
             assert 0 <= now.waiting <= TASKS
             assert rate.statistics().tokens <= 5
 
