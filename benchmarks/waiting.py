@@ -316,7 +316,7 @@ EVENTS = [
         "asyncio.Semaphore",
         loops=("asyncio", "uvloop"),
         most=(
-            {"asyncio": 1.55, "uvloop": 1.68},
+            {"asyncio": 1.55, "uvloop": 1.85},
             1.4,
             {"asyncio": 1.2, "uvloop": 1.3},
             1.15,
