@@ -96,9 +96,9 @@ def pytest(
 ) -> None:
     """Run pytest in several processes, with the same examples each time; alone it draws others."""
     runner = ["coverage", "run", "-m"] if count else ["python", "-m"]
-    options = ["-n", str(workers), "--maxprocesses", "8", "--dist", "worksteal"]
-    options.append("--hypothesis-seed=0")
-    session.run(*runner, "pytest", *options, *args, *session.posargs, env={**LINES, **env})
+    spread = ["-n", str(workers), "--maxprocesses", "8", "--dist", "worksteal"]
+    command = [*runner, "pytest", *spread, "--hypothesis-seed=0", *args, *session.posargs]
+    session.run(*command, env={**LINES, **env})
 
 
 def needs(session: nox.Session, *names: str, hint: str) -> None:

@@ -73,8 +73,7 @@ def mapping(*rivals: str) -> Contest:
 
 
 def lines() -> list[Line]:
-    pool, gather = "raw asyncio pool", "gather + Semaphore"
-    aiometer = "aiometer.run_on_each"
+    pool, gather, aiometer = executor.RAW, executor.GATHER, executor.AIOMETER
     return [
         Line("gather", _few.GATHER),
         Line("race", _few.RACE),

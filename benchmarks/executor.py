@@ -23,7 +23,7 @@ import trio
 import trio.lowlevel
 from anyio.lowlevel import checkpoint
 
-from benchmarks._harness import LOOPS, OURS, Contest, Figure, Target, maybe
+from benchmarks._harness import OURS, Contest, Figure, Target, maybe
 from mtaio.core import TaskExecutor
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ MANY = 1_000_000
 THREAD_CALLS = 2_000
 MIB = 1024 * 1024
 
+GATHER = "gather + Semaphore"
+RAW = "raw asyncio pool"
+AIOMETER = "aiometer.run_on_each"
 AMAP = "anyio.amap, no limit"
 AIOMISC = "aiomisc.threaded"
 
@@ -284,32 +287,22 @@ def reading(source: Callable[[], AsyncIterator[int]], kind: str, limit: int) -> 
 
 
 RIVALS = {
-    "gather + Semaphore": gather_semaphore,
-    "raw asyncio pool": raw_pool,
-    "aiometer.run_on_each": aiometer_each,
+    GATHER: gather_semaphore,
+    RAW: raw_pool,
+    AIOMETER: aiometer_each,
     AMAP: anyio_amap,
 }
-ASYNCIO_ONLY = frozenset({"gather + Semaphore", "raw asyncio pool"})
+ASYNCIO_ONLY = frozenset({GATHER, RAW})
 
 
-def mapping(
-    body: Body,
-    title: str,
-    targets: dict[str, Target],
-    way: Any = ours,
-    loops: tuple[str, ...] = tuple(LOOPS),
-) -> Contest:
+def mapping(body: Body, title: str, targets: dict[str, Target], way: Any = ours) -> Contest:
     contenders = {OURS: way, **RIVALS}
     return Contest(
         title=title,
         contenders={name: per_item(each, body) for name, each in contenders.items()},
         targets=targets,
-        loops=loops,
         asyncio_only=ASYNCIO_ONLY,
     )
-
-
-GATHER, AIOMETER, RAW = "gather + Semaphore", "aiometer.run_on_each", "raw asyncio pool"
 
 
 EVENTS = [

@@ -6,8 +6,8 @@ the way of an item through a stage. The goal for one stage over a sync source is
 `streamable`'s time; on uvloop and 3.15 it takes 0.75. An async source costs more here, as does each
 stage after the first: an item is read when a worker with a slot waits for it, which takes two task
 switches, and nothing is lost that was read; `streamable` starts a task for each item, and drops
-what is in flight when it is left.
-Such a stage may take as long as there, with a margin for a busy machine.
+what is in flight when it is left. Such a stage may take as long as there, with a margin for a busy
+machine.
 """
 
 from __future__ import annotations

@@ -2,12 +2,11 @@
 Plain functions in threads: a call, and a map over many short ones.
 
 A map over a list takes at most 1.5 times as long as that of a pool of threads, with a context, an
-error, limits and statistics for each item. A call was to cost what
-AnyIO's own costs, and does not: 1.03 times on an idle core, to 1.2 on a busy one, where what runs
-between two switches of threads runs with cold caches. AnyIO's way alone, with a slot that an
-abandoned thread keeps, is 1.04 to 1.1. So a call is held to 1.35, which trio needs. It is measured
-in short blocks of which the best counts: another process on the same core doubles the time of a
-switch.
+error, limits and statistics for each item. A call was to cost what AnyIO's own costs, and does not:
+1.03 times on an idle core, to 1.2 on a busy one, where what runs between two switches of threads
+runs with cold caches. AnyIO's way alone, with a slot that an abandoned thread keeps, is 1.04 to
+1.1. So a call is held to 1.35, which trio needs. It is measured in short blocks of which the best
+counts: another process on the same core doubles the time of a switch.
 """
 
 from __future__ import annotations
